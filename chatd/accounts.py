@@ -1,0 +1,343 @@
+"""Accounts: register, log in, find out who is calling, revoke, delete.
+
+Sessions are remembered for a while, so that a client that repeats itself costs no look into the
+store and no password hash. What makes that safe: every revocation in any process reaches
+`Accounts.revoked` through the bus, a look-up that a revocation overtook is done again, and
+while the bus is down nothing remembered is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from chatd.batch import Batcher
+from chatd.interfaces import IBus, IStore
+from chatd.limits import Limits
+from chatd.model import (
+    Account,
+    InvalidBody,
+    IssuedToken,
+    NotAToken,
+    RegistrationClosed,
+    Session,
+    Unauthorized,
+    UserNotFound,
+)
+from chatd.passwords import Passwords
+from chatd.shield import shield
+
+TOKEN_PREFIX: Final = "chatd_"
+"""Lets secret scanners and people recognise a token."""
+
+BASIC_SECONDS: Final = 60.0
+TOKEN_SECONDS: Final = 300.0
+REMEMBERED: Final = 50_000
+SEEN_EVERY: Final = 60_000_000
+SEEN_FLUSH_SECONDS: Final = 2.0
+MAX_PASSWORD: Final = 1024
+MAX_EMAIL: Final = 254
+
+_USERNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+_log = Logger()
+
+
+class Accounts:
+    """The verbs of accounts; `clock` tells seconds for expiry, `now` microseconds for records."""
+
+    def __init__(
+        self,
+        store: IStore,
+        bus: IBus,
+        passwords: Passwords,
+        limits: Limits,
+        *,
+        clock: IReactorTime,
+        now: Callable[[], int],
+        registration_open: bool,
+        min_password_length: int,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._passwords = passwords
+        self._limits = limits
+        self._registration_open = registration_open
+        self._min_password_length = min_password_length
+        self._owners: Batcher[bytes, int | None] = Batcher(
+            store.token_owners, clock, bound=20_000, largest=1000
+        )
+        self._tokens = _Remembered(clock, TOKEN_SECONDS)
+        self._basic = _Remembered(clock, BASIC_SECONDS)
+        # Basic credentials are remembered only as a keyed hash; the key dies with the process.
+        self._basic_key = secrets.token_bytes(32)
+        self._verifying: dict[bytes, list[Deferred[Session]]] = {}
+        self._revocations = 0
+        self._seen = _Seen(store, clock, now)
+
+    async def register(self, username: str, email: str, password: str, address: str) -> Account:
+        """Make an account.
+
+        Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `UsernameTaken`.
+        """
+        if not self._registration_open:
+            raise RegistrationClosed("accounts are made by the operator of this service")
+        if _USERNAME.fullmatch(username) is None:
+            raise InvalidBody(
+                "username: 1 to 32 of ASCII letters, digits, dot, underscore and hyphen"
+            )
+        local, at, domain = email.partition("@")
+        if not (local and at and domain) or "@" in domain or len(email) > MAX_EMAIL:
+            raise InvalidBody(f"email: up to {MAX_EMAIL} characters with one @ inside")
+        if "\0" in email:
+            raise InvalidBody("email: U+0000 cannot be stored")
+        if not self._min_password_length <= len(password) <= MAX_PASSWORD:
+            raise InvalidBody(
+                f"password: {self._min_password_length} to {MAX_PASSWORD} characters"
+            )
+        self._limits.registration(address)
+        return await shield(self._register(username, email, password))
+
+    async def _register(self, username: str, email: str, password: str) -> Account:
+        return await self._store.add_account(
+            username, email, await self._passwords.hash(password)
+        )
+
+    async def log_in(self, username: str, password: str, address: str) -> IssuedToken:
+        """Check a password and issue a token; raises `Unauthorized` or `RateLimited`."""
+        self._limits.log_in(address, username)
+        return await shield(self._log_in(username, password))
+
+    async def _log_in(self, username: str, password: str) -> IssuedToken:
+        user_id = await self._verify(username, password)
+        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        created_at = await self._store.add_token(user_id, _digest(token.encode("ascii")))
+        if created_at is None:
+            raise Unauthorized("the account was deleted")
+        self._seen.now(user_id)
+        return IssuedToken(token, user_id, created_at)
+
+    async def bearer(self, token: bytes) -> Session:
+        """The session of a bearer token; raises `Unauthorized`."""
+        digest = _digest(token)
+        session = None if self._bus.problem() else self._tokens.get(digest)
+        while session is None:
+            revocations = self._revocations
+            user_id = await self._owners.ask(digest)
+            if user_id is None:
+                raise Unauthorized("the token is unknown or was revoked")
+            if revocations == self._revocations:
+                session = Session(user_id, digest)
+                self._tokens.put(digest, session)
+        self._seen.now(session.user_id)
+        return session
+
+    async def basic(self, username: str, password: str, address: str) -> Session:
+        """The session of a username and password; raises `Unauthorized` or `RateLimited`."""
+        key = hashlib.blake2b(
+            f"{username.lower()}\0{password}".encode("utf-8", "surrogatepass"),
+            key=self._basic_key,
+            digest_size=32,
+        ).digest()
+        session = None if self._bus.problem() else self._basic.get(key)
+        if session is None:
+            session = await self._basic_once(key, username, password, address)
+        self._seen.now(session.user_id)
+        return session
+
+    def _basic_once(
+        self, key: bytes, username: str, password: str, address: str
+    ) -> Deferred[Session]:
+        """Check credentials once however many requests bring them meanwhile."""
+        asked: Deferred[Session] = Deferred()
+        if key in self._verifying:
+            self._verifying[key].append(asked)
+            return asked
+        self._limits.log_in(address, username)
+        self._verifying[key] = [asked]
+
+        def tell(result: object) -> None:
+            for waiting in self._verifying.pop(key):
+                waiting.callback(result)  # type: ignore[arg-type]  # a Failure makes it an errback
+
+        shield(self._basic_session(key, username, password)).addBoth(tell)
+        return asked
+
+    async def _basic_session(self, key: bytes, username: str, password: str) -> Session:
+        while True:
+            revocations = self._revocations
+            session = Session(await self._verify(username, password))
+            if revocations == self._revocations:
+                self._basic.put(key, session)
+                return session
+
+    async def _verify(self, username: str, password: str) -> int:
+        known = None
+        if _USERNAME.fullmatch(username) is not None:
+            known = await self._store.credentials(username)
+        password_hash = None if known is None else known.password_hash
+        fits = await self._passwords.verify(password_hash, password[: MAX_PASSWORD + 1])
+        if known is None or not fits:
+            self._limits.failed_log_in(username)
+            raise Unauthorized("there is no such username and password")
+        return known.user_id
+
+    async def log_out(self, session: Session) -> None:
+        """Revoke the token of the session and end its polls; raises `NotAToken` for Basic."""
+        if session.token is None:
+            raise NotAToken("only a token can be revoked, and this request was made without one")
+        await shield(self._log_out(session.user_id, session.token))
+
+    async def _log_out(self, user_id: int, token: bytes) -> None:
+        await self._store.delete_token(user_id, token)
+        self._bus.publish_revoked(user_id, token)
+
+    async def delete(self, session: Session) -> None:
+        """Delete the caller's account with its tokens and inbox, and end its polls."""
+        await shield(self._delete(session.user_id))
+
+    async def _delete(self, user_id: int) -> None:
+        await self._store.delete_account(user_id)
+        self._bus.publish_revoked(user_id, None)
+
+    async def by_id(self, user_id: int) -> Account:
+        """An account; raises `UserNotFound`."""
+        return self._found(await self._store.account(user_id), f"there is no user {user_id}")
+
+    async def by_name(self, username: str) -> Account:
+        """An account by its name, whatever its case; raises `UserNotFound`."""
+        account = None
+        if _USERNAME.fullmatch(username) is not None:
+            account = await self._store.account_named(username)
+        return self._found(account, "there is no user of that name")
+
+    async def caller(self, session: Session) -> Account:
+        """The caller's own account; raises `Unauthorized` if it was deleted meanwhile."""
+        account = await self._store.account(session.user_id)
+        if account is None:
+            raise Unauthorized("the account was deleted")
+        return self._seen.applied(account)
+
+    def _found(self, account: Account | None, otherwise: str) -> Account:
+        if account is None:
+            raise UserNotFound(otherwise)
+        return self._seen.applied(account)
+
+    def revoked(self, user_id: int, token: bytes | None) -> None:
+        """Forget sessions that a revocation ended; part of `ISubscriber`."""
+        self._revocations += 1
+        if token is not None:
+            self._tokens.forget(token)
+        else:
+            self._tokens.forget_user(user_id)
+            self._basic.forget_user(user_id)
+
+    def forget_all(self) -> None:
+        """Forget every session: revocations may have been missed."""
+        self._revocations += 1
+        self._tokens.clear()
+        self._basic.clear()
+
+    async def stop(self) -> None:
+        """Write down what is still to be recorded."""
+        await self._seen.flush()
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+class _Remembered:
+    """Sessions by a hash of what proves them, for some seconds, the most recent `REMEMBERED`."""
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._sessions: OrderedDict[bytes, tuple[Session, float]] = OrderedDict()
+        self._keys: dict[int, set[bytes]] = {}
+
+    def get(self, key: bytes) -> Session | None:
+        found = self._sessions.get(key)
+        if found is None:
+            return None
+        if found[1] <= self._clock.seconds():
+            self.forget(key)
+            return None
+        return found[0]
+
+    def put(self, key: bytes, session: Session) -> None:
+        self.forget(key)
+        self._sessions[key] = (session, self._clock.seconds() + self._seconds)
+        self._keys.setdefault(session.user_id, set()).add(key)
+        if len(self._sessions) > REMEMBERED:
+            self.forget(next(iter(self._sessions)))
+
+    def forget(self, key: bytes) -> None:
+        found = self._sessions.pop(key, None)
+        if found is not None:
+            keys = self._keys[found[0].user_id]
+            keys.discard(key)
+            if not keys:
+                del self._keys[found[0].user_id]
+
+    def forget_user(self, user_id: int) -> None:
+        for key in tuple(self._keys.get(user_id, ())):
+            self.forget(key)
+
+    def clear(self) -> None:
+        self._sessions.clear()
+        self._keys.clear()
+
+
+class _Seen:
+    """`last_seen_at`, written at most once a minute an account, many accounts in one write."""
+
+    def __init__(self, store: IStore, clock: IReactorTime, now: Callable[[], int]) -> None:
+        self._store = store
+        self._clock = clock
+        self._now = now
+        self._last: OrderedDict[int, int] = OrderedDict()
+        self._pending: dict[int, int] = {}
+        self._flushing: IDelayedCall | None = None
+
+    def now(self, user_id: int) -> None:
+        at = self._now()
+        last = self._last.get(user_id)
+        if last is not None and at - last < SEEN_EVERY:
+            return
+        self._last[user_id] = self._pending[user_id] = at
+        self._last.move_to_end(user_id)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
+        if self._flushing is None:
+            self._flushing = self._clock.callLater(SEEN_FLUSH_SECONDS, self._flush_later)
+
+    def applied(self, account: Account) -> Account:
+        """The account as it will be once everything is written."""
+        at = self._last.get(account.id)
+        if at is None or (account.last_seen_at or 0) >= at:
+            return account
+        return Account(account.id, account.username, account.email, account.date_joined, at)
+
+    async def flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        pending, self._pending = self._pending, {}
+        if pending:
+            await self._store.record_seen(pending)
+
+    def _flush_later(self) -> None:
+        self._flushing = None
+        pending, self._pending = self._pending, {}
+        self._store.record_seen(pending).addErrback(
+            lambda failure: _log.failure("last_seen_at was not recorded", failure)
+        )

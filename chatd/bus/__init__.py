@@ -1,0 +1,1 @@
+"""Implementations of `chatd.interfaces.IBus`."""

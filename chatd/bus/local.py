@@ -1,0 +1,37 @@
+"""The bus of a single process: whoever commits wakes the waiters directly."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from chatd.interfaces import IBus, ISubscriber
+
+
+@implementer(IBus)
+class LocalBus:
+    """An `IBus` for a store that only this process writes to; nothing can be missed."""
+
+    def __init__(self) -> None:
+        self._subscribers: tuple[ISubscriber, ...] = ()
+
+    def start(self, subscriber: ISubscriber) -> Deferred[None]:
+        self._subscribers = (subscriber,)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        self._subscribers = ()
+        return succeed(None)
+
+    def problem(self) -> str | None:
+        return None if self._subscribers else "the bus is not started"
+
+    def publish(self, user_ids: Collection[int]) -> None:
+        for subscriber in self._subscribers:
+            subscriber.wake(user_ids)
+
+    def publish_revoked(self, user_id: int, token: bytes | None) -> None:
+        for subscriber in self._subscribers:
+            subscriber.revoked(user_id, token)

@@ -1,0 +1,213 @@
+"""Chats: send a message, read a page, wait for messages.
+
+The long poll listens, reads, waits and reads again; reading never consumes. Messages are
+numbered by the store, cursors are held by clients (contract, Chats).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from chatd.batch import Batcher
+from chatd.interfaces import IBus, IStore
+from chatd.limits import Limits
+from chatd.model import (
+    Appended,
+    Cursor,
+    CursorEpoch,
+    DomainError,
+    Draft,
+    IdempotencyKey,
+    InboxSlice,
+    InvalidBody,
+    Message,
+    MessageTooLarge,
+    PageNotFound,
+    ReadAfter,
+    ReadPage,
+    Session,
+    Unauthorized,
+    Wake,
+)
+from chatd.notifier import Notifier
+
+LARGEST_BATCH: Final = 512
+QUEUED_SENDS: Final = 5000
+QUEUED_READS: Final = 50_000
+
+# White_Space of the Unicode Character Database; `str.isspace` counts U+001C..U+001F as well.
+_BLANK: Final = re.compile(
+    "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
+)
+
+
+class Page(Struct, frozen=True, gc=False):
+    """A page, newest first, of the inbox as it was at `cursor`."""
+
+    page: int
+    pages: int
+    cursor: Cursor
+    messages: tuple[Message, ...]
+
+
+class Polled(Struct, frozen=True, gc=False):
+    """What a poll answers: oldest first, and why it did not wait (any longer).
+
+    `count` is the messages in the inbox, `waited` seconds.
+    """
+
+    messages: tuple[Message, ...]
+    count: int
+    cursor: Cursor
+    why: Wake
+    waited: float
+
+    @property
+    def more(self) -> bool:
+        """Whether there are messages after the last one of this answer."""
+        return self.cursor.seq < self.count
+
+
+class Chats:
+    """The verbs of inboxes."""
+
+    def __init__(
+        self,
+        store: IStore,
+        bus: IBus,
+        notifier: Notifier,
+        limits: Limits,
+        *,
+        clock: IReactorTime,
+        max_message_bytes: int,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._notifier = notifier
+        self._limits = limits
+        self._clock = clock
+        self._max_message_bytes = max_message_bytes
+        self._sends: Batcher[Draft, Appended] = Batcher(
+            store.append, clock, bound=QUEUED_SENDS, largest=LARGEST_BATCH, served=self._publish
+        )
+        self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
+            store.read, clock, bound=QUEUED_READS, largest=LARGEST_BATCH
+        )
+
+    async def send(
+        self, session: Session, received_by: int, text: str, key: str | None = None
+    ) -> Appended:
+        """Append a message; returns once it is durable.
+
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`,
+        `IdempotencyKeyReused`, `Overloaded`. Once it was handed to the store it completes or
+        fails as a whole, whatever becomes of the caller.
+        """
+        if _BLANK.fullmatch(text):
+            raise InvalidBody("message: empty, or nothing but white space")
+        if "\0" in text:
+            raise InvalidBody("message: U+0000 cannot be stored")
+        try:
+            encoded = text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidBody("message: a lone surrogate is not text") from None
+        if len(encoded) > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"message: {len(encoded)} bytes of UTF-8, {self._max_message_bytes} are allowed"
+            )
+        self._limits.send(session.user_id)
+        idempotency = None
+        if key is not None:
+            fingerprint = hashlib.sha256(b"%d:%b" % (received_by, encoded)).digest()
+            idempotency = IdempotencyKey(key, fingerprint)
+        return await self._sends.ask(Draft(session.user_id, received_by, text, idempotency))
+
+    def _publish(
+        self, drafts: Sequence[Draft], outcomes: Sequence[Appended | DomainError]
+    ) -> None:
+        # Also when every sender has gone: the messages are committed, their readers are not.
+        self._bus.publish(
+            {
+                outcome.message.received_by
+                for outcome in outcomes
+                if isinstance(outcome, Appended) and not outcome.replayed
+            }
+        )
+
+    async def page(
+        self, session: Session, page: int, limit: int, at: Cursor | None = None
+    ) -> Page:
+        """Page `page` (from 1), newest first, of the inbox now or as it was at cursor `at`.
+
+        Raises `PageNotFound` past the end, save for page 1, and `CursorEpoch`.
+        """
+        pinned = None if at is None else self._seq(at)
+        inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
+        self._reject_future(pinned, inbox)
+        end = inbox.last_seq if pinned is None else pinned
+        pages = -(-end // limit)
+        if page > max(pages, 1):
+            raise PageNotFound(f"page {page} of {pages}")
+        return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
+
+    async def poll(
+        self, session: Session, since: Cursor | None, limit: int, wait: float
+    ) -> Polled:
+        """Messages after `since` (None: from now on), waiting up to `wait` seconds for the first.
+
+        Raises `CursorEpoch` for a cursor of another history, `Unauthorized` when the session
+        ends meanwhile.
+        """
+        after = None if since is None else self._seq(since)
+        waited = 0.0
+        ends = self._clock.seconds() + wait
+        why = Wake.MESSAGE
+        # Listening comes first, in the turn that authenticated the caller: nothing that happens
+        # from here on can be missed, neither a message nor a revocation.
+        waiter = self._notifier.listen(session)
+        try:
+            inbox = await self._read(ReadAfter(session.user_id, after, limit))
+            self._reject_future(after, inbox)
+            waiter.seq = inbox.last_seq if after is None else after
+            while not inbox.messages and why is Wake.MESSAGE and wait > 0:
+                began = self._clock.seconds()
+                if began >= ends:
+                    why = Wake.TIMEOUT
+                    break
+                why = await waiter.wait(ends - began)
+                waited += self._clock.seconds() - began
+                if why is Wake.MESSAGE:
+                    inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
+        finally:
+            waiter.close()
+        seen = inbox.messages[-1].seq if inbox.messages else waiter.seq
+        return Polled(
+            inbox.messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited
+        )
+
+    def finished(self) -> Deferred[None]:
+        """Fires when no send is queued or under way."""
+        return self._sends.finished()
+
+    async def _read(self, query: ReadAfter | ReadPage) -> InboxSlice:
+        inbox = await self._reads.ask(query)
+        if inbox is None:
+            raise Unauthorized("the account was deleted")
+        return inbox
+
+    def _seq(self, cursor: Cursor) -> int:
+        if cursor.epoch not in ("", self._store.epoch):
+            raise CursorEpoch("begin again with since=0 or since=now")
+        return cursor.seq
+
+    @staticmethod
+    def _reject_future(seq: int | None, inbox: InboxSlice) -> None:
+        if seq is not None and seq > inbox.last_seq:
+            raise CursorEpoch("the cursor is past the end of this inbox: begin again")

@@ -1,0 +1,1 @@
+"""The HTTP side: the channel, the routes of the API, its wire format, and the admin listener."""

@@ -1,0 +1,246 @@
+"""Values and errors of the domain; nothing here knows HTTP, SQL or the reactor.
+
+Times are whole microseconds since the Unix epoch (UTC). Ids and sequence numbers are integers
+from 1 up to 2**53 - 1, so that every JSON reader holds them exactly (contract, General).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import ClassVar, Final
+
+from msgspec import Struct
+
+MAX_INTEGER: Final = 2**53 - 1
+
+_CURSOR: Final = re.compile(r"([a-z2-7]{8,32})-(0|[1-9][0-9]{0,15})")
+
+
+class Account(Struct, frozen=True, gc=False):
+    """An account as others may see it; `last_seen_at` is None before the first request."""
+
+    id: int
+    username: str
+    email: str
+    date_joined: int
+    last_seen_at: int | None
+
+
+class Credentials(Struct, frozen=True, gc=False):
+    """What is needed to check a password: the owner's id and the encoded Argon2id hash."""
+
+    user_id: int
+    password_hash: str
+
+
+class Session(Struct, frozen=True, gc=False):
+    """Who is calling, and by what right: `token` is the SHA-256 of a bearer token, None for Basic."""
+
+    user_id: int
+    token: bytes | None = None
+
+
+class IssuedToken(Struct, frozen=True, gc=False):
+    """A fresh bearer token; `token` is readable here and nowhere else ever again."""
+
+    token: str
+    user_id: int
+    created_at: int
+
+
+class Message(Struct, frozen=True, gc=False):
+    """One message in the inbox of `received_by`; `seq` is its place there, dense from 1."""
+
+    received_by: int
+    seq: int
+    sent_by: int
+    sent_at: int
+    text: str
+
+
+class IdempotencyKey(Struct, frozen=True, gc=False):
+    """A client's Idempotency-Key and the SHA-256 of the request it stands for."""
+
+    key: str
+    fingerprint: bytes
+
+
+class Draft(Struct, frozen=True, gc=False):
+    """A message that is to be appended to the inbox of `received_by`."""
+
+    sent_by: int
+    received_by: int
+    text: str
+    idempotency: IdempotencyKey | None = None
+
+
+class Appended(Struct, frozen=True, gc=False):
+    """A durable message; `replayed` when an earlier send with the same key had stored it."""
+
+    message: Message
+    replayed: bool
+
+
+class ReadAfter(Struct, frozen=True, gc=False):
+    """Ask an inbox for up to `limit` messages after `seq`, oldest first; `seq` None: its end."""
+
+    user_id: int
+    seq: int | None
+    limit: int
+
+
+class ReadPage(Struct, frozen=True, gc=False):
+    """Ask an inbox for page `page` (from 1) of `limit` messages, newest first.
+
+    `at` pins the page to the inbox as it was when its last message had that seq.
+    """
+
+    user_id: int
+    page: int
+    limit: int
+    at: int | None = None
+
+
+class InboxSlice(Struct, frozen=True, gc=False):
+    """What an inbox held at one moment: the seq of its last message and the messages asked for."""
+
+    last_seq: int
+    messages: tuple[Message, ...]
+
+
+class Cursor(Struct, frozen=True, gc=False):
+    """A place in an inbox: everything up to `seq` of the database history `epoch` has been seen.
+
+    To clients it is one opaque string (contract, long poll). Without an epoch it is the
+    beginning of any inbox, `since=0`.
+    """
+
+    epoch: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read the string form; raises `InvalidCursor` for anything that `str` never makes."""
+        match = _CURSOR.fullmatch(text)
+        if match is None or int(match[2]) > MAX_INTEGER:
+            raise InvalidCursor("this is not a cursor that this service has given out")
+        return cls(match[1], int(match[2]))
+
+
+BEGINNING: Final = Cursor("", 0)
+
+
+class Wake(Enum):
+    """Why a held poll stops waiting."""
+
+    MESSAGE = "message"
+    TIMEOUT = "timeout"
+    SUPERSEDED = "superseded"
+    OVERLOAD = "overload"
+    DRAIN = "drain"
+
+
+class DomainError(Exception):
+    """A refusal that the caller can understand: `code` is stable, `detail` is for people."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidBody(DomainError):
+    code = "invalid_body"
+    title = "The request body is not what this call takes"
+
+
+class InvalidQuery(DomainError):
+    code = "invalid_query"
+    title = "A query parameter is not what this call takes"
+
+
+class InvalidCursor(DomainError):
+    code = "invalid_cursor"
+    title = "Not a cursor"
+
+
+class CursorEpoch(DomainError):
+    """The cursor is of another database history, or past the end of the inbox."""
+
+    code = "cursor_epoch"
+    title = "The cursor belongs to another history of this inbox"
+
+
+class Unauthorized(DomainError):
+    code = "unauthorized"
+    title = "Authentication is required"
+
+
+class NotAToken(DomainError):
+    code = "not_a_token"
+    title = "The request was not made with a token"
+
+
+class RegistrationClosed(DomainError):
+    code = "registration_closed"
+    title = "Registration is closed"
+
+
+class UsernameTaken(DomainError):
+    code = "username_taken"
+    title = "The username is taken"
+
+
+class UserNotFound(DomainError):
+    code = "user_not_found"
+    title = "There is no such user"
+
+
+class PageNotFound(DomainError):
+    code = "page_not_found"
+    title = "There is no such page"
+
+
+class MessageTooLarge(DomainError):
+    code = "message_too_large"
+    title = "The message is too large"
+
+
+class IdempotencyKeyReused(DomainError):
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key was used for another request"
+
+
+class Busy(DomainError):
+    """Nothing is wrong with the request; it may be repeated after `retry_after` seconds."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RateLimited(Busy):
+    code = "rate_limited"
+    title = "Too many requests"
+
+
+class Overloaded(Busy):
+    code = "overloaded"
+    title = "The service is overloaded"
+
+
+class StoreUnavailable(Busy):
+    """The store cannot answer now, or a write's fate is unknown: safe to repeat with its key."""
+
+    code = "store_unavailable"
+    title = "The message store is not available"
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text is the one line that its operator reads."""

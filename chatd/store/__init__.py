@@ -1,0 +1,1 @@
+"""Implementations of `chatd.interfaces.IStore`, their schemas and migrations."""

@@ -1,0 +1,51 @@
+"""Numbered schema files: `schema/<dialect>/NNN_name.sql`, applied in order, never edited later."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from msgspec import Struct
+
+from chatd.model import StartError
+
+_NAME: Final = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
+
+
+class Migration(Struct, frozen=True):
+    """One step of a schema: the version that it leads to and the SQL that leads there."""
+
+    version: int
+    name: str
+    sql: str
+
+
+def migrations(dialect: str, folder: Traversable | None = None) -> list[Migration]:
+    """All migrations of a dialect (`sqlite`, `postgres`), first to last.
+
+    `folder` replaces the packaged folder. The numbers must be 1, 2, 3 ... without gaps: a gap
+    would mean that a database skipped a step for ever.
+    """
+    folder = folder or files(__package__).joinpath("schema", dialect)
+    found = []
+    for entry in folder.iterdir():
+        match = _NAME.fullmatch(entry.name)
+        if match is not None:
+            found.append(Migration(int(match[1]), entry.name, entry.read_text("utf-8")))
+    found.sort(key=lambda migration: migration.version)
+    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
+        raise ValueError(f"the migrations of {dialect} are not numbered 1, 2, 3 ...")
+    return found
+
+
+def pending(known: list[Migration], version: int, where: str) -> list[Migration]:
+    """The migrations that a database at `version` lacks; `StartError` if it is newer than all."""
+    newest = known[-1].version
+    if version > newest:
+        raise StartError(
+            f"{where} has schema version {version}, this chatd knows versions up to {newest}: "
+            "run the chatd that made it, or a newer one"
+        )
+    return known[version:]

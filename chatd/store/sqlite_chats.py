@@ -1,0 +1,160 @@
+"""Inboxes in SQLite: plain functions on a connection, run in the store's threads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from chatd.model import (
+    Appended,
+    DomainError,
+    Draft,
+    IdempotencyKeyReused,
+    InboxSlice,
+    Message,
+    ReadAfter,
+    ReadPage,
+    UserNotFound,
+)
+from chatd.store.sqlite_file import transaction
+
+KEY_SECONDS: Final = 48 * 3600
+"""How long an Idempotency-Key is kept; the contract promises at least 24 hours."""
+
+_COLUMNS: Final = "SELECT received_by, seq, sent_by, sent_at, text FROM message "
+_AFTER: Final = _COLUMNS + "WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?"
+_PAGE: Final = (
+    _COLUMNS + "WHERE received_by = ? AND seq > ? AND seq <= ? ORDER BY seq DESC"
+)
+
+
+def append(
+    db: sqlite3.Connection, drafts: Sequence[Draft], now: int
+) -> list[Appended | DomainError]:
+    """See `IStore.append`. `now` must not be before that of any earlier call."""
+    with transaction(db):
+        appending = _Appending(db, now)
+        outcomes = [appending.add(draft) for draft in drafts]
+        appending.write()
+    return outcomes
+
+
+class _Appending:
+    """One batch: sequences are given out in memory and written once an inbox.
+
+    The transaction holds SQLite's one write lock, so nothing else can move an inbox meanwhile.
+    """
+
+    def __init__(self, db: sqlite3.Connection, now: int) -> None:
+        self._db = db
+        self._now = now
+        self._last_seq: dict[int, int | None] = {}
+        self._keys: dict[tuple[int, str], tuple[bytes, int, int]] = {}
+        self._messages: list[tuple[int, int, int, int, str]] = []
+        self._new_keys: list[tuple[int, str, bytes, int, int]] = []
+
+    def add(self, draft: Draft) -> Appended | DomainError:
+        wanted = draft.idempotency
+        if wanted is not None:
+            first = self._first_use(draft.sent_by, wanted.key)
+            if first is not None:
+                fingerprint, seq, sent_at = first
+                if fingerprint != wanted.fingerprint:
+                    return IdempotencyKeyReused("this key was used for a message that differs")
+                return Appended(_message(draft, seq, sent_at), replayed=True)
+        last = self._end_of(draft.received_by)
+        if last is None:
+            return UserNotFound(f"there is no user {draft.received_by}")
+        seq = self._last_seq[draft.received_by] = last + 1
+        self._messages.append((draft.received_by, seq, draft.sent_by, self._now, draft.text))
+        if wanted is not None:
+            self._keys[draft.sent_by, wanted.key] = (wanted.fingerprint, seq, self._now)
+            self._new_keys.append(
+                (draft.sent_by, wanted.key, wanted.fingerprint, seq, self._now)
+            )
+        return Appended(_message(draft, seq, self._now), replayed=False)
+
+    def write(self) -> None:
+        moved = {row[0] for row in self._messages}
+        self._db.executemany(
+            "UPDATE inbox SET last_seq = ?, last_sent_at = ? WHERE user_id = ?",
+            [(self._last_seq[user_id], self._now, user_id) for user_id in moved],
+        )
+        self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", self._messages)
+        if self._new_keys:
+            self._db.executemany(
+                "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)", self._new_keys
+            )
+
+    def _end_of(self, user_id: int) -> int | None:
+        if user_id not in self._last_seq:
+            self._last_seq[user_id] = last_seq(self._db, user_id)
+        return self._last_seq[user_id]
+
+    def _first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
+        if (sender, key) in self._keys:
+            return self._keys[sender, key]
+        row: tuple[bytes, int, int] | None = self._db.execute(
+            "SELECT fingerprint, seq, sent_at FROM idempotency WHERE sent_by = ? AND key = ?",
+            (sender, key),
+        ).fetchone()
+        return row
+
+
+def _message(draft: Draft, seq: int, sent_at: int) -> Message:
+    # A replay has the same fingerprint, so the request at hand holds the first message's text.
+    return Message(draft.received_by, seq, draft.sent_by, sent_at, draft.text)
+
+
+def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:
+    row = db.execute("SELECT last_seq FROM inbox WHERE user_id = ?", (user_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def read(
+    db: sqlite3.Connection, queries: Sequence[ReadAfter | ReadPage]
+) -> list[InboxSlice | None]:
+    """See `IStore.read`: one read transaction, so that every slice fits its `last_seq`."""
+    db.execute("BEGIN")
+    try:
+        return [_slice(db, query) for query in queries]
+    finally:
+        db.execute("COMMIT")
+
+
+def _slice(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | None:
+    last = last_seq(db, query.user_id)
+    if last is None:
+        return None
+    if isinstance(query, ReadPage):
+        # Page N is arithmetic on the dense seq: any depth costs the same.
+        newest = (last if query.at is None else query.at) - (query.page - 1) * query.limit
+        if newest <= 0 or newest > last:
+            return InboxSlice(last, ())
+        rows = db.execute(_PAGE, (query.user_id, newest - query.limit, newest))
+    else:
+        if query.seq is None or query.seq >= last:
+            return InboxSlice(last, ())
+        rows = db.execute(_AFTER, (query.user_id, query.seq, query.limit))
+    return InboxSlice(last, tuple([Message(*row) for row in rows]))
+
+
+def last_seqs(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[int, int]:
+    ends = {user_id: last_seq(db, user_id) for user_id in user_ids}
+    return {user_id: end for user_id, end in ends.items() if end is not None}
+
+
+def newest_time(db: sqlite3.Connection) -> int:
+    """The latest `sent_at` in the database, 0 for an empty one."""
+    newest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
+    return newest
+
+
+def forget_keys(db: sqlite3.Connection, now: int) -> None:
+    """Drop some Idempotency-Keys that are older than `KEY_SECONDS`."""
+    db.execute(
+        "DELETE FROM idempotency WHERE (sent_by, key) IN"
+        " (SELECT sent_by, key FROM idempotency WHERE sent_at < ? ORDER BY sent_at LIMIT 1000)",
+        (now - KEY_SECONDS * 1_000_000,),
+    )

@@ -1,0 +1,109 @@
+"""What this process does with what the bus tells, and the sweep that checks the bus.
+
+The sweep looks slowly through the inboxes that somebody waits for. A message that it finds was
+committed without a wake-up arriving: its finds are counted, and above 0 there is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from chatd.accounts import Accounts
+from chatd.interfaces import IStore, ISubscriber
+from chatd.metrics import Metrics
+from chatd.notifier import Notifier, Waiter
+
+SWEEP_SECONDS: Final = 30.0
+GRACE_SECONDS: Final = 2.0
+STEP: Final = 500
+
+_log = Logger()
+
+
+@implementer(ISubscriber)
+class Subscriber:
+    """Wakes held polls and ends revoked sessions."""
+
+    def __init__(self, notifier: Notifier, accounts: Accounts, metrics: Metrics) -> None:
+        self._notifier = notifier
+        self._accounts = accounts
+        self._metrics = metrics
+
+    def wake(self, user_ids: Collection[int]) -> None:
+        self._metrics.woken("bus", self._notifier.wake(user_ids))
+
+    def wake_all(self) -> None:
+        self._accounts.forget_all()
+        self._metrics.woken("resync", self._notifier.wake_all())
+
+    def revoked(self, user_id: int, token: bytes | None) -> None:
+        self._accounts.revoked(user_id, token)
+        self._notifier.revoke(user_id, token)
+
+
+class Sweep:
+    """Every `SWEEP_SECONDS`, wake the polls that should have been woken."""
+
+    def __init__(
+        self, store: IStore, notifier: Notifier, clock: IReactorTime, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._notifier = notifier
+        self._clock = clock
+        self._metrics = metrics
+        self._looping = LoopingCall(lambda: Deferred.fromCoroutine(self._guarded()))
+        self._looping.clock = clock
+        self._ended: Deferred[LoopingCall] | None = None
+        self._grace: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Begin sweeping."""
+        self._ended = self._looping.start(SWEEP_SECONDS, now=False)
+
+    async def stop(self) -> None:
+        """Stop; returns once no sweep is under way."""
+        if self._ended is not None:
+            self._looping.stop()
+            if self._grace is not None:
+                self._grace.cancel()
+            await self._ended
+
+    async def sweep(self) -> int:
+        """Go through all held polls once; returns how many had been forgotten."""
+        suspects = await self._behind(self._notifier.waiting())
+        if not suspects:
+            return 0
+        # A commit may be visible before its wake-up is here: that is no fault.
+        self._grace = deferLater(self._clock, GRACE_SECONDS)
+        try:
+            await self._grace
+        finally:
+            self._grace = None
+        late = {(waiter, seq) for waiter, seq in suspects if waiter.held and waiter.seq == seq}
+        found = self._notifier.wake({waiter.session.user_id for waiter, _ in late})
+        if found:
+            _log.error("{found} held polls had missed a wake-up", found=found)
+        self._metrics.swept(found)
+        return found
+
+    async def _behind(self, waiting: dict[int, list[Waiter]]) -> list[tuple[Waiter, int]]:
+        behind = []
+        users = list(waiting)
+        for start in range(0, len(users), STEP):
+            ends = await self._store.last_seqs(users[start : start + STEP])
+            for user_id, end in ends.items():
+                behind += [(each, each.seq) for each in waiting[user_id] if each.seq < end]
+        return behind
+
+    async def _guarded(self) -> None:
+        try:
+            await self.sweep()
+        except Exception:
+            _log.failure("a sweep failed")

@@ -23,7 +23,8 @@ TABLE: dict[str, set[str]] = {
     "__init__": set(),
     "model": set(),
     "interfaces": {"model"},
-    "metrics": set(),
+    "config": set(),
+    "metrics": {"__init__"},
     "worker": set(),
     "batch": {"model"},
     "limits": {"model"},
@@ -41,11 +42,43 @@ TABLE: dict[str, set[str]] = {
     "readiness": {"interfaces", "model", "shield"},
     # Translates between HTTP and the domain.
     "http": {"accounts", "chats", "metrics", "model"},
+    # One process: starts, drains and stops the parts that the composition root puts together.
+    "service": {
+        "__init__",
+        "accounts",
+        "chats",
+        "http",
+        "interfaces",
+        "metrics",
+        "model",
+        "notifier",
+        "passwords",
+        "readiness",
+        "subscriber",
+    },
+    "tap": {
+        "accounts",
+        "bus",
+        "chats",
+        "config",
+        "http",
+        "interfaces",
+        "limits",
+        "metrics",
+        "notifier",
+        "passwords",
+        "readiness",
+        "service",
+        "store",
+        "subscriber",
+        "worker",
+    },
 }
 
 # Files outside chatd/ and what of it they may import. The plugin is data: it names tap in a string.
 OUTSIDE: dict[str, set[str]] = {
     "twisted/plugins/chatd_plugin.py": set(),
+    "chatd.tac": {"tap"},
 }
 
 # The composition root, who may import it, and what nobody else may.

@@ -155,11 +155,14 @@ class Handling:
         self._work = route.handler(request)
         self._awaited: Deferred[Any] | None = None
 
-    def advance(self) -> None:
+    def advance(self, failure: Failure | None = None) -> None:
         """Run the handler until it waits for something or is done."""
         try:
-            # An awaited Deferred hands its result or failure to the coroutine by itself.
-            awaited = self._work.send(None)
+            # An awaited Deferred hands its result to the coroutine by itself, its failure not.
+            if failure is None:
+                awaited = self._work.send(None)
+            else:
+                awaited = failure.throwExceptionIntoGenerator(self._work)
         except StopIteration as done:
             self._answer(done.value)
         except CancelledError:
@@ -175,8 +178,8 @@ class Handling:
             self._awaited = awaited
             awaited.addBoth(self._resume)
 
-    def _resume(self, _: object) -> None:
-        self.advance()
+    def _resume(self, result: object) -> None:
+        self.advance(result if isinstance(result, Failure) else None)
 
     def callback(self, _: object) -> None:
         """The answer was written."""

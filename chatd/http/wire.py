@@ -32,7 +32,7 @@ _JSON_TYPE: Final = re.compile(
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
-_PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(;.*)?', re.IGNORECASE)
+_PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', re.IGNORECASE)
 
 UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 
@@ -61,8 +61,8 @@ class Send(Struct, forbid_unknown_fields=True, frozen=True):
 
 def body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
     """The decoded JSON body; raises `UnsupportedMediaType` or `InvalidBody`."""
-    kind = request.getHeader("content-type")
-    if kind is None or _JSON_TYPE.fullmatch(kind.strip()) is None:
+    kind = request.getHeader(b"content-type")
+    if kind is None or _JSON_TYPE.fullmatch(kind.decode("latin-1").strip()) is None:
         raise UnsupportedMediaType("send the body as Content-Type: application/json, in UTF-8")
     assert request.content is not None
     try:
@@ -116,7 +116,8 @@ def page_number(given: dict[str, str]) -> int:
     text = given.get("page", "1")
     if _DIGITS.fullmatch(text) is None or not text.strip("0"):
         raise InvalidQuery("page: a whole number from 1 up")
-    return int(text) if len(text) <= 16 else MAX_INTEGER
+    digits = text.lstrip("0")
+    return int(digits) if len(digits) <= 16 else MAX_INTEGER
 
 
 def seconds(given: dict[str, str], name: str) -> float:
@@ -130,8 +131,8 @@ def preferred_wait(request: Request) -> int | None:
     """The seconds of `Prefer: wait=N` (RFC 7240 section 4.3), None if absent or malformed."""
     if request.getHeader(b"prefer") is None:
         return None
-    for field in request.requestHeaders.getRawHeaders("prefer", ()):
-        for preference in field.split(","):
+    for field in request.requestHeaders.getRawHeaders(b"prefer", ()):
+        for preference in field.decode("latin-1").split(","):
             if preference.partition("=")[0].strip().lower() == "wait":
                 # Section 2: the first of several counts.
                 match = _PREFERENCE.fullmatch(preference)

@@ -862,7 +862,7 @@ class StoreContract:
     async def test_an_empty_inbox_is_there(self, open_store: OpenStore) -> None:
         store = await open_store()
         [ann] = await people(store, "ann")
-        queries = [
+        queries: list[ReadAfter | ReadPage] = [
             ReadAfter(ann, 0, 1),
             ReadAfter(ann, None, 100),
             ReadAfter(ann, 5, 100),
@@ -1070,6 +1070,7 @@ class StoreContract:
         ids = await people(store, *(f"user{number}" for number in range(6)))
         for user_id in ids:
             await fill(store, ids[0], user_id, 3)
+            queries: list[ReadAfter | ReadPage]
             queries = [ReadAfter(user_id, 0, 10), ReadPage(user_id, 1, 10)]
             await store.read(queries)
             asked: list[Deferred[Any]] = [store.read(queries) for _ in range(3)]

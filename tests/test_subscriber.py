@@ -15,7 +15,7 @@ from chatd.interfaces import ISubscriber
 from chatd.model import BEGINNING, Session, StoreUnavailable, Unauthorized, Wake
 from chatd.subscriber import GRACE_SECONDS, SWEEP_SECONDS
 from tests.conftest import LoggedFailures
-from tests.doubles import SteppedWorker, System, cancel, composed, result_of
+from tests.doubles import SteppedWorker, System, cancel, composed, fired, result_of
 from tests.test_metrics import value
 
 
@@ -266,9 +266,9 @@ def test_stopping_while_a_sweep_reads_does_not_wait_long(stepped: System) -> Non
     stepped.send(ann, 2, "hello")
     stepped.clock.advance(SWEEP_SECONDS)
     stopped = stepped.start(stepped.sweep.stop())
-    assert not stopped.called
+    assert not fired(stopped)
     stepped.settle()
-    assert stopped.called
+    assert fired(stopped)
     cancel(held)
 
 

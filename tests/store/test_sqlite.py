@@ -713,6 +713,31 @@ class Breaking:
         return getattr(self._db, name)
 
 
+def test_a_commit_in_the_middle_of_a_read_is_not_seen_by_it(database: Database) -> None:
+    store = database.open()
+    ann, bob = now_of(people(store, "ann", "bob"))
+    sent = now_of(fill(store, ann, bob, 3))
+    queries: list[ReadAfter | ReadPage]
+    queries = [ReadAfter(bob, 0, 10), ReadPage(bob, 1, 10), ReadAfter(ann, 0, 10)]
+
+    class WithCommits(Breaking):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            rows = super().execute(statement, *arguments)
+            if statement.startswith("SELECT"):
+                result_of(store.append([Draft(ann, each, "between") for each in (ann, bob)]))
+            return rows
+
+    db = store._read_db
+    store._read_db = WithCommits(db)  # type: ignore[assignment]
+    found = result_of(store.read(queries))
+    store._read_db = db
+    assert found == [
+        InboxSlice(3, tuple(sent)),
+        InboxSlice(3, tuple(reversed(sent))),
+        InboxSlice(0, ()),
+    ]
+
+
 def test_a_commit_that_fails_leaves_nothing_behind(database: Database) -> None:
     store = database.open()
     ann, bob = now_of(people(store, "ann", "bob"))
@@ -725,6 +750,33 @@ def test_a_commit_that_fails_leaves_nothing_behind(database: Database) -> None:
     breaking.fail = {}
     [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
     assert appended(outcome).seq == 1
+
+
+def test_a_commit_that_fails_after_all_is_found_by_the_next_read(database: Database) -> None:
+    store = database.open()
+    ann, bob = now_of(people(store, "ann", "bob"))
+    now_of(inbox(store, bob))
+
+    class Uncertain(Breaking):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            done = super().execute(statement, *arguments)
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return done
+
+    db = store._write_db
+    store._write_db = Uncertain(db)  # type: ignore[assignment]
+    with pytest.raises(StoreUnavailable):
+        result_of(store.append([draft(ann, bob, "x", "key")]))
+    store._write_db = db
+    query = ReadAfter(bob, 0, 10)
+    at_hand = store.at_hand(query)
+    [found] = result_of(store.read([query]))
+    assert found is not None
+    assert found.last_seq == 1
+    assert at_hand in (None, found)
+    [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
+    assert outcome == Appended(found.messages[0], replayed=True)
 
 
 def test_an_error_after_which_sqlite_has_rolled_back_itself_is_told_as_it_is(

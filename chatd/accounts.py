@@ -100,16 +100,12 @@ class Accounts:
         if "\0" in email:
             raise InvalidBody("email: U+0000 cannot be stored")
         if not self._min_password_length <= len(password) <= MAX_PASSWORD:
-            raise InvalidBody(
-                f"password: {self._min_password_length} to {MAX_PASSWORD} characters"
-            )
+            raise InvalidBody(f"password: {self._min_password_length} to {MAX_PASSWORD} characters")
         self._limits.registration(address)
         return await shield(self._register(username, email, password))
 
     async def _register(self, username: str, email: str, password: str) -> Account:
-        return await self._store.add_account(
-            username, email, await self._passwords.hash(password)
-        )
+        return await self._store.add_account(username, email, await self._passwords.hash(password))
 
     async def log_in(self, username: str, password: str, address: str) -> IssuedToken:
         """Check a password and issue a token; raises `Unauthorized` or `RateLimited`."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.batch import Batcher
@@ -43,9 +43,7 @@ QUEUED_SENDS: Final = 5000
 QUEUED_READS: Final = 50_000
 
 # White_Space of the Unicode Character Database; `str.isspace` counts U+001C..U+001F as well.
-_BLANK: Final = re.compile(
-    "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
-)
+_BLANK: Final = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
 
 
 class Page(Struct, frozen=True, gc=False):
@@ -87,6 +85,8 @@ class Chats:
         *,
         clock: IReactorTime,
         max_message_bytes: int,
+        observe_poll: Callable[[str, float], None] | None = None,
+        observe_batch: Callable[[str], Callable[[float], None]] | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -94,11 +94,21 @@ class Chats:
         self._limits = limits
         self._clock = clock
         self._max_message_bytes = max_message_bytes
+        self._observe_poll = observe_poll
         self._sends: Batcher[Draft, Appended] = Batcher(
-            store.append, clock, bound=QUEUED_SENDS, largest=LARGEST_BATCH, served=self._publish
+            store.append,
+            clock,
+            bound=QUEUED_SENDS,
+            largest=LARGEST_BATCH,
+            served=self._publish,
+            observe=observe_batch and observe_batch("append"),
         )
         self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
-            store.read, clock, bound=QUEUED_READS, largest=LARGEST_BATCH
+            store.read,
+            clock,
+            bound=QUEUED_READS,
+            largest=LARGEST_BATCH,
+            observe=observe_batch and observe_batch("read"),
         )
 
     async def send(
@@ -129,9 +139,7 @@ class Chats:
             idempotency = IdempotencyKey(key, fingerprint)
         return await self._sends.ask(Draft(session.user_id, received_by, text, idempotency))
 
-    def _publish(
-        self, drafts: Sequence[Draft], outcomes: Sequence[Appended | DomainError]
-    ) -> None:
+    def _publish(self, drafts: Sequence[Draft], outcomes: Sequence[Appended | DomainError]) -> None:
         # Also when every sender has gone: the messages are committed, their readers are not.
         self._bus.publish(
             {
@@ -141,9 +149,7 @@ class Chats:
             }
         )
 
-    async def page(
-        self, session: Session, page: int, limit: int, at: Cursor | None = None
-    ) -> Page:
+    async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1), newest first, of the inbox now or as it was at cursor `at`.
 
         Raises `PageNotFound` past the end, save for page 1, and `CursorEpoch`.
@@ -157,9 +163,7 @@ class Chats:
             raise PageNotFound(f"page {page} of {pages}")
         return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
 
-    async def poll(
-        self, session: Session, since: Cursor | None, limit: int, wait: float
-    ) -> Polled:
+    async def poll(self, session: Session, since: Cursor | None, limit: int, wait: float) -> Polled:
         """Messages after `since` (None: from now on), waiting up to `wait` seconds for the first.
 
         Raises `CursorEpoch` for a cursor of another history, `Unauthorized` when the session
@@ -169,6 +173,7 @@ class Chats:
         waited = 0.0
         ends = self._clock.seconds() + wait
         why = Wake.MESSAGE
+        outcome = "error"
         # Listening comes first, in the turn that authenticated the caller: nothing that happens
         # from here on can be missed, neither a message nor a revocation.
         waiter = self._notifier.listen(session)
@@ -185,12 +190,19 @@ class Chats:
                 waited += self._clock.seconds() - began
                 if why is Wake.MESSAGE:
                     inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
+            outcome = why.value
+        except CancelledError:
+            outcome = "disconnect"
+            raise
+        except DomainError as refused:
+            outcome = refused.code
+            raise
         finally:
             waiter.close()
+            if wait > 0 and self._observe_poll is not None:
+                self._observe_poll(outcome, waited)
         seen = inbox.messages[-1].seq if inbox.messages else waiter.seq
-        return Polled(
-            inbox.messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited
-        )
+        return Polled(inbox.messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
 
     def finished(self) -> Deferred[None]:
         """Fires when no send is queued or under way."""

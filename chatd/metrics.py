@@ -24,9 +24,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        Info("chatd_build", "The running version", registry=registry).info(
-            {"version": __version__}
-        )
+        Info("chatd_build", "The running version", registry=registry).info({"version": __version__})
         self._requests = Counter(
             "chatd_requests_total",
             "Requests answered, without held polls, by route and status",

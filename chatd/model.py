@@ -35,7 +35,7 @@ class Credentials(Struct, frozen=True, gc=False):
 
 
 class Session(Struct, frozen=True, gc=False):
-    """Who is calling, and by what right: `token` is the SHA-256 of a bearer token, None for Basic."""
+    """Who is calling; `token` is the SHA-256 of their bearer token, None where they used Basic."""
 
     user_id: int
     token: bytes | None = None
@@ -163,6 +163,16 @@ class InvalidBody(DomainError):
 class InvalidQuery(DomainError):
     code = "invalid_query"
     title = "A query parameter is not what this call takes"
+
+
+class InvalidHeader(DomainError):
+    code = "invalid_header"
+    title = "A header is not what this call takes"
+
+
+class UnsupportedMediaType(DomainError):
+    code = "unsupported_media_type"
+    title = "The request body is not JSON"
 
 
 class InvalidCursor(DomainError):

@@ -33,9 +33,7 @@ class ThreadWorker:
     Callers bound the queue: `chatd.batch` has one call under way, `chatd.passwords` counts.
     """
 
-    def __init__(
-        self, name: str, threads: int, call_from_thread: Callable[..., object]
-    ) -> None:
+    def __init__(self, name: str, threads: int, call_from_thread: Callable[..., object]) -> None:
         self._call_from_thread = call_from_thread
         self._jobs: SimpleQueue[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]] | None]
         self._jobs = SimpleQueue()

@@ -106,7 +106,7 @@ def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
 
     host: bytes | None = None
     length = 0
-    persistent = version == b"HTTP/1.1"
+    options: list[bytes] = []
     expects_continue = False
     for name, value in _FRAMING.findall(raw.lower()):
         if name == b"host":
@@ -114,7 +114,7 @@ def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
                 raise Refused(400, "bad_request", "More than one Host header.")
             host = value.rstrip(b" \t")
         elif name == b"connection":
-            persistent = _persistent(value, persistent)
+            options += [option.strip(b" \t") for option in value.split(b",")]
         elif name == b"content-length":
             length = int(value)
         elif name == b"transfer-encoding":
@@ -135,11 +135,13 @@ def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
             raise Refused(400, "bad_request", "The Host header is missing.")
     elif _AUTHORITY.fullmatch(host) is None:
         raise Refused(400, "bad_request", "The Host header is not a host.")
+    # RFC 9112 section 9.3.
+    persistent = (version == b"HTTP/1.1" or b"keep-alive" in options) and b"close" not in options
     if upgrade:
         if method == b"CONNECT":
             raise Refused(501, "not_implemented", "CONNECT is not implemented.")
         persistent = False
-    if target[0] != 47:  # "/"
+    if not target.startswith(b"/"):
         target, raw = _origin_form(method, target, version, raw)
     if b"#" in target:
         raise Refused(400, "bad_request", "A fragment in the request target.")
@@ -180,17 +182,7 @@ def _bad_coding() -> Refused:
     return Refused(501, "not_implemented", "The only transfer coding is chunked.")
 
 
-def _persistent(value: bytes, persistent: bool) -> bool:
-    # RFC 9112 section 9.3; "close" wins over anything, here and in later Connection lines.
-    options = [option.strip(b" \t") for option in value.split(b",")]
-    if b"close" in options:
-        return False
-    return persistent or b"keep-alive" in options
-
-
-def _origin_form(
-    method: bytes, target: bytes, version: bytes, raw: bytes
-) -> tuple[bytes, bytes]:
+def _origin_form(method: bytes, target: bytes, version: bytes, raw: bytes) -> tuple[bytes, bytes]:
     """`target` as path and query, and `raw` with the Host that the target names.
 
     RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.

@@ -6,6 +6,7 @@ A message is durable when `append` succeeds: every commit is synchronised to the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -104,17 +105,16 @@ class SqliteStore:
         lock.release()
 
     def _close_writer(self) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):  # such as a full disk
+            self._write_db.execute("PRAGMA optimize")
         # Leaves one file behind: the last connection to close folds the WAL back in.
-        self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
     def check(self) -> Deferred[None]:
         return self._read(lambda db: db.execute("SELECT 1 FROM history").fetchone() and None)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
-        return self._write(
-            sqlite_accounts.add_account, username, email, password_hash, self._now()
-        )
+        return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
 
     def account(self, user_id: int) -> Deferred[Account | None]:
         return self._read(sqlite_accounts.account, user_id)
@@ -129,7 +129,8 @@ class SqliteStore:
         deleted = self._write(sqlite_accounts.delete_account, user_id, self._now())
 
         def purge(was_there: bool) -> bool:
-            self._purge()
+            if self._lock is not None:
+                self._purge()
             return was_there
 
         return deleted.addCallback(purge)
@@ -156,9 +157,7 @@ class SqliteStore:
         self._newest = max(self._newest, self._now())
         return sqlite_chats.append(db, drafts, self._newest)
 
-    def read(
-        self, queries: Sequence[ReadAfter | ReadPage]
-    ) -> Deferred[list[InboxSlice | None]]:
+    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return self._read(sqlite_chats.read, queries)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
@@ -182,7 +181,11 @@ class SqliteStore:
         self._write(sqlite_accounts.purge).addCallbacks(again, _log_failure)
 
     def _forget_keys(self) -> None:
-        self._write(sqlite_chats.forget_keys, self._now()).addErrback(_log_failure)
+        def again(more: bool) -> None:
+            if more and self._lock is not None:
+                self._forget_keys()
+
+        self._write(sqlite_chats.forget_keys, self._now()).addCallbacks(again, _log_failure)
 
 
 def _guarded(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:

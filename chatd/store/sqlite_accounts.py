@@ -53,8 +53,7 @@ def _account(row: Any) -> Account | None:
 
 def credentials(db: sqlite3.Connection, username: str) -> Credentials | None:
     row = db.execute(
-        "SELECT id, password_hash FROM account"
-        " WHERE username_folded = ? AND deleted_at IS NULL",
+        "SELECT id, password_hash FROM account WHERE username_folded = ? AND deleted_at IS NULL",
         (username.lower(),),
     ).fetchone()
     return None if row is None else Credentials(*row)

@@ -22,11 +22,12 @@ from chatd.store.sqlite_file import transaction
 KEY_SECONDS: Final = 48 * 3600
 """How long an Idempotency-Key is kept; the contract promises at least 24 hours."""
 
+FORGET_STEP: Final = 1000
+"""Keys dropped in one transaction: they must not hold up the writer."""
+
 _COLUMNS: Final = "SELECT received_by, seq, sent_by, sent_at, text FROM message "
 _AFTER: Final = _COLUMNS + "WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?"
-_PAGE: Final = (
-    _COLUMNS + "WHERE received_by = ? AND seq > ? AND seq <= ? ORDER BY seq DESC"
-)
+_PAGE: Final = _COLUMNS + "WHERE received_by = ? AND seq > ? AND seq <= ? ORDER BY seq DESC"
 
 
 def append(
@@ -70,9 +71,7 @@ class _Appending:
         self._messages.append((draft.received_by, seq, draft.sent_by, self._now, draft.text))
         if wanted is not None:
             self._keys[draft.sent_by, wanted.key] = (wanted.fingerprint, seq, self._now)
-            self._new_keys.append(
-                (draft.sent_by, wanted.key, wanted.fingerprint, seq, self._now)
-            )
+            self._new_keys.append((draft.sent_by, wanted.key, wanted.fingerprint, seq, self._now))
         return Appended(_message(draft, seq, self._now), replayed=False)
 
     def write(self) -> None:
@@ -83,9 +82,7 @@ class _Appending:
         )
         self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", self._messages)
         if self._new_keys:
-            self._db.executemany(
-                "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)", self._new_keys
-            )
+            self._db.executemany("INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)", self._new_keys)
 
     def _end_of(self, user_id: int) -> int | None:
         if user_id not in self._last_seq:
@@ -129,8 +126,9 @@ def _slice(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | 
         return None
     if isinstance(query, ReadPage):
         # Page N is arithmetic on the dense seq: any depth costs the same.
-        newest = (last if query.at is None else query.at) - (query.page - 1) * query.limit
-        if newest <= 0 or newest > last:
+        end = last if query.at is None else query.at
+        newest = end - (query.page - 1) * query.limit
+        if newest <= 0 or end > last:
             return InboxSlice(last, ())
         rows = db.execute(_PAGE, (query.user_id, newest - query.limit, newest))
     else:
@@ -151,10 +149,11 @@ def newest_time(db: sqlite3.Connection) -> int:
     return newest
 
 
-def forget_keys(db: sqlite3.Connection, now: int) -> None:
-    """Drop some Idempotency-Keys that are older than `KEY_SECONDS`."""
-    db.execute(
+def forget_keys(db: sqlite3.Connection, now: int) -> bool:
+    """Drop up to `FORGET_STEP` keys that are older than `KEY_SECONDS`; True if more may be left."""
+    forgotten = db.execute(
         "DELETE FROM idempotency WHERE (sent_by, key) IN"
-        " (SELECT sent_by, key FROM idempotency WHERE sent_at < ? ORDER BY sent_at LIMIT 1000)",
-        (now - KEY_SECONDS * 1_000_000,),
+        " (SELECT sent_by, key FROM idempotency WHERE sent_at < ? ORDER BY sent_at LIMIT ?)",
+        (now - KEY_SECONDS * 1_000_000, FORGET_STEP),
     )
+    return forgotten.rowcount == FORGET_STEP

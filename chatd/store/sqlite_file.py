@@ -51,9 +51,7 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
     try:
         lock = FileLock(path + ".lock")
     except BlockingIOError as held:
-        raise StartError(
-            f"the database {path} is open in another chatd, process {held}"
-        ) from None
+        raise StartError(f"the database {path} is open in another chatd, process {held}") from None
     except OSError as problem:
         raise StartError(f"cannot open the database {path}: {problem.strerror}") from None
     try:
@@ -61,6 +59,8 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = _connect(path)
         try:
+            _refuse_foreign(db, path)
+            _tune(db)
             _migrate(db, path, known)
             return lock, db, _epoch(db)
         except BaseException:
@@ -80,6 +80,7 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
 def open_reader(path: str) -> sqlite3.Connection:
     """A second connection to a database that `open_writer` has opened; it cannot write."""
     db = _connect(path)
+    _tune(db)
     db.execute("PRAGMA query_only = ON")
     return db
 
@@ -103,19 +104,25 @@ def backup(db: sqlite3.Connection, target: str) -> None:
 
 def _connect(path: str) -> sqlite3.Connection:
     # Opened in the reactor's thread, then used by one worker thread only.
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+
+
+def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
+    # Before anything is written: a database of another program is left as it is.
+    foreign = _pragma(db, "application_id") != APPLICATION_ID
+    if foreign and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise StartError(f"the database {path} was not made by chatd")
+
+
+def _tune(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cache_size = -65536")
     db.execute("PRAGMA temp_store = MEMORY")
-    return db
 
 
 def _migrate(db: sqlite3.Connection, path: str, known: list[Migration]) -> None:
     version = _pragma(db, "user_version")
-    if _pragma(db, "application_id") != APPLICATION_ID:
-        if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise StartError(f"the database {path} was not made by chatd")
     missing = pending(known, version, f"the database {path}")
     if version and missing:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -155,6 +162,8 @@ def _statements(sql: str) -> list[str]:
         if sqlite3.complete_statement(statement):
             statements.append(statement)
             statement = ""
+    if statement.strip():  # the last one may lack its semicolon
+        statements.append(statement)
     return statements
 
 

@@ -1,0 +1,275 @@
+"""The routes of the API: parse, call one verb, render (contract, `/api/v1`).
+
+Handlers translate, they do not decide: what is right or wrong is said by `chatd.accounts` and
+`chatd.chats`, and what their errors look like by `chatd.http.problems`.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, Final
+
+import attrs
+import msgspec
+from klein import Response
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from werkzeug.exceptions import MethodNotAllowed
+
+from chatd.accounts import Accounts
+from chatd.chats import Chats
+from chatd.http import problems, wire
+from chatd.http.access import note_caller
+from chatd.http.peers import Peers
+from chatd.http.problems import Headers
+from chatd.http.routes import on_error, route, routes
+from chatd.model import (
+    BEGINNING,
+    Cursor,
+    InvalidQuery,
+    Session,
+    Unauthorized,
+    Wake,
+)
+
+MAX_WAIT: Final = 55
+"""Seconds; proxies commonly cut a silent connection at 60."""
+
+OVERLOAD_RETRY_AFTER: Final = 5
+
+_REGISTRATION: Final = msgspec.json.Decoder(wire.Registration)
+_LOG_IN: Final = msgspec.json.Decoder(wire.LogIn)
+_SEND: Final = msgspec.json.Decoder(wire.Send)
+
+_SINCE: Final = {"now": None, "0": BEGINNING}
+
+Handler = Callable[["API", Request], Coroutine[Any, Any, Response]]
+SessionHandler = Callable[["API", Request, Session], Coroutine[Any, Any, Response]]
+
+
+@attrs.frozen
+class PollResponse(Response):
+    """The answer of a poll; `waited` are the seconds that it was held."""
+
+    waited: float = 0.0
+
+
+def json_response(code: int, body: bytes, headers: Headers | None = None) -> Response:
+    """A JSON answer that no cache keeps."""
+    return Response(code, _json_headers(body, headers), body)
+
+
+def _json_headers(body: bytes, headers: Headers | None) -> Headers:
+    fixed: Headers = {
+        b"Content-Type": b"application/json",
+        b"Content-Length": b"%d" % len(body),
+        b"Cache-Control": b"no-store",
+    }
+    return {**fixed, **headers} if headers else fixed
+
+
+def authenticated(handler: SessionHandler) -> Handler:
+    """Find out who is calling and pass their session to the handler; 401 otherwise."""
+
+    @wraps(handler)
+    async def with_session(self: API, request: Request) -> Response:
+        session = await self.authenticate(request)
+        note_caller(request, session.user_id)
+        return await handler(self, request, session)
+
+    return with_session
+
+
+class API:
+    """The public listener's routes; `ready` tells why the process is not, if it is not."""
+
+    app: Final = routes()
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        chats: Chats,
+        *,
+        ready: Callable[[], Awaitable[list[str]]],
+        seconds: Callable[[], float],
+        spread: Callable[[], int],
+        peers: Peers,
+    ) -> None:
+        self._accounts = accounts
+        self._chats = chats
+        self._ready = ready
+        self._seconds = seconds
+        self._spread = spread
+        self._peers = peers
+
+    @route(app, "POST", "/api/v1/users")
+    async def register(self, request: Request) -> Response:
+        """Make an account."""
+        asked = wire.body(request, _REGISTRATION)
+        account = await self._accounts.register(
+            asked.username, asked.email, asked.password, self._peers.address(request)
+        )
+        location = f"/api/v1/users/?user_id={account.id}"
+        return json_response(201, wire.account(account), {"Location": location})
+
+    @route(app, "GET", "/api/v1/users")
+    @authenticated
+    async def get_user(self, request: Request, session: Session) -> Response:
+        """The caller, or the account of an id or a name."""
+        asked = wire.query(request, "user_id", "username")
+        if len(asked) > 1:
+            raise InvalidQuery("user_id and username cannot be combined")
+        if "user_id" in asked:
+            account = await self._accounts.by_id(wire.user_id(asked, "user_id"))
+        elif "username" in asked:
+            account = await self._accounts.by_name(asked["username"])
+        else:
+            account = await self._accounts.caller(session)
+        return json_response(200, wire.account(account))
+
+    @route(app, "DELETE", "/api/v1/users")
+    @authenticated
+    async def delete_user(self, request: Request, session: Session) -> Response:
+        """Delete the caller's account."""
+        await self._accounts.delete(session)
+        return Response(204, {"Cache-Control": "no-store"}, b"")
+
+    @route(app, "POST", "/api/v1/tokens")
+    async def log_in(self, request: Request) -> Response:
+        """Issue a token."""
+        asked = wire.body(request, _LOG_IN)
+        token = await self._accounts.log_in(
+            asked.username, asked.password, self._peers.address(request)
+        )
+        return json_response(201, wire.token(token))
+
+    @route(app, "DELETE", "/api/v1/tokens")
+    @authenticated
+    async def log_out(self, request: Request, session: Session) -> Response:
+        """Revoke the token of this request."""
+        await self._accounts.log_out(session)
+        return Response(204, {"Cache-Control": "no-store"}, b"")
+
+    @route(app, "POST", "/api/v1/chats")
+    @authenticated
+    async def send(self, request: Request, session: Session) -> Response:
+        """Send a message."""
+        key = wire.idempotency_key(request)
+        asked = wire.body(request, _SEND)
+        sent = await self._chats.send(session, asked.user_id, asked.message, key)
+        if sent.replayed:
+            return json_response(200, wire.message(sent.message), {"Idempotency-Replayed": "true"})
+        return json_response(201, wire.message(sent.message))
+
+    @route(app, "GET", "/api/v1/chats")
+    @authenticated
+    async def get_chats(self, request: Request, session: Session) -> Response:
+        """The seed's page, or the long poll if `since` or a wait is given."""
+        asked = wire.query(request, "since", "wait", "page", "limit", "at")
+        preferred = None
+        if "page" not in asked and "at" not in asked and "wait" not in asked:
+            preferred = wire.preferred_wait(request)
+        if "since" in asked or "wait" in asked or preferred is not None:
+            return await self._poll(session, asked, preferred)
+        return await self._page(session, asked)
+
+    async def _page(self, session: Session, asked: dict[str, str]) -> Response:
+        began = self._seconds()
+        limit = wire.whole(asked, "limit", 10, 100)
+        at = Cursor.parse(asked["at"]) if "at" in asked else None
+        page = await self._chats.page(session, wire.page_number(asked), limit, at)
+        links = []
+        if page.page < page.pages:
+            links.append(_link(page.page + 1, limit, page.cursor, "next"))
+        if page.page > 1:
+            links.append(_link(page.page - 1, limit, page.cursor, "prev"))
+        headers: Headers = {"Link": ", ".join(links)} if links else {}
+        return json_response(200, wire.page(page, self._seconds() - began), headers)
+
+    async def _poll(
+        self, session: Session, asked: dict[str, str], preferred: int | None
+    ) -> Response:
+        began = self._seconds()
+        for name in ("page", "at"):
+            if name in asked:
+                raise InvalidQuery(f"{name} cannot be combined with since or wait")
+        limit = wire.whole(asked, "limit", 100, 100)
+        wait = wire.seconds(asked, "wait") if "wait" in asked else float(preferred or 0)
+        applied = MAX_WAIT if wait > MAX_WAIT else None
+        since = asked.get("since", "now")
+        cursor = _SINCE[since] if since in _SINCE else Cursor.parse(since)
+        polled = await self._chats.poll(session, cursor, limit, min(wait, MAX_WAIT))
+        headers: dict[str | bytes, str] = {}
+        if preferred is not None:
+            headers["Preference-Applied"] = f"wait={min(preferred, MAX_WAIT)}"
+        if polled.why is Wake.OVERLOAD:
+            headers["Retry-After"] = str(OVERLOAD_RETRY_AFTER)
+        elif polled.why is Wake.DRAIN:
+            headers["Retry-After"] = str(self._spread())
+            headers["Connection"] = "close"
+        took = self._seconds() - began - polled.waited
+        body = wire.polled(polled, took, applied)
+        return PollResponse(200, _json_headers(body, headers), body, polled.waited)
+
+    @route(app, "GET", "/healthz")
+    async def healthz(self, request: Request) -> Response:
+        """The process turns."""
+        return json_response(200, b'{"status":"ok"}')
+
+    @route(app, "GET", "/readyz")
+    async def readyz(self, request: Request) -> Response:
+        """The process should be sent requests."""
+        return await readiness(self._ready)
+
+    @on_error(app)
+    def error(self, request: Request, failure: Failure) -> Response:
+        """Every failure that Klein meets."""
+        return failed(request, failure)
+
+    async def authenticate(self, request: Request) -> Session:
+        """The caller's session; raises `Unauthorized`."""
+        scheme, _, proof = (request.getHeader(b"authorization") or b"").partition(b" ")
+        scheme, proof = scheme.lower(), proof.strip()
+        if scheme == b"bearer" and proof:
+            return await self._accounts.bearer(proof)
+        if scheme == b"basic":
+            username, password = _basic(proof)
+            return await self._accounts.basic(username, password, self._peers.address(request))
+        raise Unauthorized("send Authorization: Bearer with a token, or Basic")
+
+
+async def readiness(ready: Callable[[], Awaitable[list[str]]]) -> Response:
+    """200 if there is no reason against it, else 503 with the reasons."""
+    reasons = await ready()
+    if reasons:
+        raise problems.NotReady(reasons)
+    return json_response(200, b'{"status":"ready"}')
+
+
+def failed(request: Request, failure: Failure) -> Response:
+    """The answer to a request whose handler failed; `OPTIONS` is answered here, too."""
+    error = failure.value
+    if request.method == b"OPTIONS" and isinstance(error, MethodNotAllowed):
+        return Response(204, {"Allow": problems.allowed(error)}, b"")
+    [request_id] = request.responseHeaders.getRawHeaders("x-request-id", [""])
+    scheme = (request.getHeader(b"authorization") or b"").partition(b" ")[0].lower()
+    return problems.respond(failure, request_id, scheme=scheme.decode("latin-1"))
+
+
+def _basic(proof: bytes) -> tuple[str, str]:
+    # RFC 7617; the challenge asks for UTF-8.
+    try:
+        username, colon, password = b64decode(proof, validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise Unauthorized("the Basic credentials cannot be read") from None
+    if not colon:
+        raise Unauthorized("the Basic credentials have no colon")
+    return username, password
+
+
+def _link(page: int, limit: int, at: Cursor, relation: str) -> str:
+    # RFC 8288; pinned, so that the pages do not drift while messages arrive.
+    return f'</api/v1/chats/?page={page}&limit={limit}&at={at}>; rel="{relation}"'

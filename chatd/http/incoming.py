@@ -1,0 +1,191 @@
+"""A request as it came: twisted.web's, built piece by piece as it is asked for."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.interfaces import IAddress
+from twisted.web import server
+from twisted.web.http import parse_qs
+from twisted.web.http_headers import Headers
+
+from chatd.http.head import Head
+
+if TYPE_CHECKING:
+    from chatd.http.channel import Channel
+    from chatd.http.server import Server
+
+
+class Incoming(server.Request):
+    """What was asked, and by whom.
+
+    What a held request does not need is not kept: headers, arguments, `content` and the split path
+    come into being when they are first read.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_body",
+        "_client",
+        "_components",
+        "_content",
+        "_cookies_in",
+        "_host",
+        "_postpath",
+        "_prepath",
+        "_query",
+        "_raw",
+        "_request_headers",
+        "channel",
+        "clientproto",
+        "method",
+        "path",
+        "site",
+        "started",
+        "uri",
+    )
+
+    channel: Channel | None  # type: ignore[assignment]
+    method: bytes
+    uri: bytes
+    path: bytes
+    clientproto: bytes
+    site: Server  # type: ignore[assignment]
+    started: float
+    """The server's clock when the request had arrived, seconds."""
+
+    def __init__(self, channel: Channel, head: Head, body: bytes, started: float) -> None:
+        # Not the base's: it builds at once what is built here when it is needed.
+        self.channel = channel
+        self.site = channel.server
+        self.method, self.uri, self.clientproto, self._raw, *_ = head
+        self.path, _, self._query = self.uri.partition(b"?")
+        self._body = body
+        self.started = started
+        self._arguments: dict[bytes, list[bytes]] | None = None
+        self._client: IAddress | None = None
+        self._components: dict[str, Any] | None = None
+        self._content: BinaryIO | None = None
+        self._cookies_in: dict[bytes, bytes] | None = None
+        self._host: IAddress | None = None
+        self._postpath: list[bytes] | None = None
+        self._prepath: list[bytes] | None = None
+        self._request_headers: Headers | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The whole body. `content` is the same as a file."""
+        return self._body
+
+    @property
+    def query(self) -> bytes:
+        """What follows the ``?`` in `uri`, undecoded."""
+        return self._query
+
+    @property
+    def requestHeaders(self) -> Headers:
+        if self._request_headers is None:
+            headers = self._request_headers = Headers()
+            for line in self._raw[:-4].split(b"\r\n")[1:]:
+                name, _, value = line.partition(b":")
+                headers.addRawHeader(name, value.strip(b" \t"))
+        return self._request_headers
+
+    @requestHeaders.setter
+    def requestHeaders(self, headers: Headers) -> None:
+        self._request_headers = headers
+
+    def getHeader(self, key: Any) -> Any:
+        """The last value of a header, of the type of `key`, or None; `Headers` are not built."""
+        if self._request_headers is not None:
+            return super().getHeader(key)
+        name = key.encode("iso-8859-1") if isinstance(key, str) else key
+        raw = self._raw
+        start = raw.lower().rfind(b"\r\n%b:" % name.lower())
+        if start < 0:
+            return None
+        start += len(name) + 3
+        value = raw[start : raw.find(b"\r\n", start)].strip(b" \t")
+        return value.decode() if isinstance(key, str) else value
+
+    @property
+    def args(self) -> dict[bytes, list[bytes]]:
+        """The decoded query; bodies of forms are not parsed."""
+        if self._arguments is None:
+            self._arguments = parse_qs(self._query, True) if self._query else {}
+        return self._arguments
+
+    @args.setter
+    def args(self, arguments: dict[bytes, list[bytes]]) -> None:
+        self._arguments = arguments
+
+    @property
+    def content(self) -> BinaryIO:
+        if self._content is None:
+            self._content = BytesIO(self._body)
+        return self._content
+
+    @content.setter
+    def content(self, content: BinaryIO) -> None:
+        self._content = content
+
+    @property
+    def prepath(self) -> list[bytes]:
+        if self._prepath is None:
+            self._prepath = []
+        return self._prepath
+
+    @prepath.setter
+    def prepath(self, segments: list[bytes]) -> None:
+        self._prepath = segments
+
+    @property
+    def postpath(self) -> list[bytes]:
+        if self._postpath is None:
+            self._postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
+        return self._postpath
+
+    @postpath.setter
+    def postpath(self, segments: list[bytes]) -> None:
+        self._postpath = segments
+
+    @property
+    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        if self._cookies_in is None:
+            self._cookies_in = {}
+            self.parseCookies()  # type: ignore[no-untyped-call]
+        return self._cookies_in
+
+    @property
+    def client(self) -> IAddress:
+        if self._client is None:
+            assert self.channel is not None, "asked for after the request had ended"
+            self._client = self.channel.getPeer()
+        return self._client
+
+    @client.setter
+    def client(self, address: IAddress) -> None:
+        self._client = address
+
+    @property
+    def host(self) -> IAddress:
+        if self._host is None:
+            assert self.channel is not None, "asked for after the request had ended"
+            self._host = self.channel.getHost()
+        return self._host
+
+    @host.setter
+    def host(self, address: IAddress) -> None:
+        self._host = address
+
+    @property
+    def transport(self) -> Any:  # type: ignore[override]
+        return None if self.channel is None else self.channel.transport
+
+    @property
+    def _adapterCache(self) -> dict[str, Any]:  # type: ignore[override]
+        if self._components is None:
+            self._components = {}
+        return self._components

@@ -1,0 +1,54 @@
+"""Who is at the other end: the address that rate limits and the access log go by."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from twisted.web.server import Request
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Peers:
+    """Finds a request's client; believes `X-Forwarded-For` only from trusted proxies.
+
+    The header is read from its end: the first address that is not a trusted proxy's is the
+    client's, whatever the client wrote before it.
+    """
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = trusted
+
+    def address(self, request: Request) -> str:
+        """The client's address; `local` for one that has none, such as a Unix socket's."""
+        nearest: str = getattr(request.getClientAddress(), "host", None) or "local"
+        if not self._trusted or not self._is_trusted(nearest):
+            return nearest
+        hops = [
+            hop.strip()
+            for field in request.requestHeaders.getRawHeaders("x-forwarded-for", ())
+            for hop in field.split(",")
+        ]
+        for hop in reversed(hops):
+            if not self._is_trusted(hop):
+                return hop if _is_address(hop) else nearest
+        return nearest
+
+    def _is_trusted(self, host: str) -> bool:
+        # Only someone on this machine comes without an address.
+        if host == "local":
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

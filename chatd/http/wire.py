@@ -1,0 +1,235 @@
+"""What goes over the wire: request bodies and queries in, the seed's JSON shapes out."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from time import gmtime, strftime
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+from twisted.web.server import Request
+
+from chatd.chats import Page, Polled
+from chatd.model import (
+    MAX_INTEGER,
+    Account,
+    InvalidBody,
+    InvalidHeader,
+    InvalidQuery,
+    IssuedToken,
+    Message,
+    UnsupportedMediaType,
+    Wake,
+)
+
+T = TypeVar("T")
+
+_JSON_TYPE: Final = re.compile(
+    r'application/json\s*(;\s*charset\s*=\s*("utf-8"|utf-8)\s*)?', re.IGNORECASE
+)
+_DIGITS: Final = re.compile(r"[0-9]+")
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+_KEY: Final = re.compile(r"[!-~]{1,255}")
+_PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(;.*)?', re.IGNORECASE)
+
+UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+
+
+class Registration(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /users/`."""
+
+    username: str
+    email: str
+    password: str
+
+
+class LogIn(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /tokens/`."""
+
+    username: str
+    password: str
+
+
+class Send(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /chats/`."""
+
+    user_id: UserId
+    message: str
+
+
+def body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """The decoded JSON body; raises `UnsupportedMediaType` or `InvalidBody`."""
+    kind = request.getHeader("content-type")
+    if kind is None or _JSON_TYPE.fullmatch(kind.strip()) is None:
+        raise UnsupportedMediaType("send the body as Content-Type: application/json, in UTF-8")
+    assert request.content is not None
+    try:
+        return decoder.decode(request.content.read())
+    except msgspec.ValidationError as wrong:
+        raise InvalidBody(str(wrong)) from None
+    except UnicodeDecodeError:
+        raise InvalidBody("the body is not UTF-8") from None
+    except (msgspec.DecodeError, RecursionError) as wrong:
+        raise InvalidBody(f"the body is not JSON that can be read: {wrong}") from None
+
+
+def query(request: Request, *names: str) -> dict[str, str]:
+    """The named query parameters that are there; others are ignored.
+
+    Raises `InvalidQuery` for one that is repeated or is not UTF-8.
+    """
+    found = {}
+    args = request.args
+    for name in names if args else ():
+        values = args.get(name.encode("ascii"))
+        if values is None:
+            continue
+        if len(values) > 1:
+            raise InvalidQuery(f"{name}: given more than once")
+        try:
+            found[name] = values[0].decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidQuery(f"{name}: not UTF-8") from None
+    return found
+
+
+def whole(given: dict[str, str], name: str, default: int, largest: int) -> int:
+    """A whole number from 1 to `largest`; raises `InvalidQuery`."""
+    text = given.get(name)
+    if text is None:
+        return default
+    # The length bounds the work of int(): no number allowed here has more digits.
+    if _DIGITS.fullmatch(text) is None or len(text) > 400 or not 1 <= int(text) <= largest:
+        raise InvalidQuery(f"{name}: a whole number from 1 to {largest}")
+    return int(text)
+
+
+def user_id(given: dict[str, str], name: str) -> int:
+    """An account's id, 1 to 2**53 - 1; raises `InvalidQuery`."""
+    return whole(given, name, 0, MAX_INTEGER)
+
+
+def page_number(given: dict[str, str]) -> int:
+    """The page asked for, from 1; any number is one, however far past the end."""
+    text = given.get("page", "1")
+    if _DIGITS.fullmatch(text) is None or not text.strip("0"):
+        raise InvalidQuery("page: a whole number from 1 up")
+    return int(text) if len(text) <= 16 else MAX_INTEGER
+
+
+def seconds(given: dict[str, str], name: str) -> float:
+    """A number of seconds, 0 or more, with or without a fraction; raises `InvalidQuery`."""
+    if _DECIMAL.fullmatch(given[name]) is None:
+        raise InvalidQuery(f"{name}: seconds, as decimal digits with an optional fraction")
+    return float(given[name])
+
+
+def preferred_wait(request: Request) -> int | None:
+    """The seconds of `Prefer: wait=N` (RFC 7240 section 4.3), None if absent or malformed."""
+    for field in request.requestHeaders.getRawHeaders("prefer", ()):
+        for preference in field.split(","):
+            if preference.partition("=")[0].strip().lower() == "wait":
+                # Section 2: the first of several counts.
+                match = _PREFERENCE.fullmatch(preference)
+                return None if match is None else int(match[2])
+    return None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key`, or None; raises `InvalidHeader`."""
+    fields = request.requestHeaders.getRawHeaders(b"idempotency-key")
+    if fields is None:
+        return None
+    key = fields[0].decode("latin-1")
+    if len(fields) > 1 or _KEY.fullmatch(key) is None:
+        raise InvalidHeader("Idempotency-Key: one, of 1 to 255 visible ASCII characters")
+    return key
+
+
+def timestamp(microseconds: int) -> str:
+    """`YYYY-MM-DDTHH:MM:SSZ`, as in the seed."""
+    return _second(microseconds // 1_000_000)
+
+
+@lru_cache(4096)
+def _second(second: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(second))
+
+
+_encode_text = msgspec.json.Encoder().encode
+
+
+def message(value: Message) -> bytes:
+    """`{"seq","sent_by","message","sent_at","received_by"}`."""
+    return b'{"seq":%d,"sent_by":%d,"message":%b,"sent_at":"%b","received_by":%d}' % (
+        value.seq,
+        value.sent_by,
+        _encode_text(value.text),
+        timestamp(value.sent_at).encode("ascii"),
+        value.received_by,
+    )
+
+
+def account(value: Account) -> bytes:
+    """`{"id","username","email","date_joined","last_seen_at"}`."""
+    return msgspec.json.encode(
+        {
+            "id": value.id,
+            "username": value.username,
+            "email": value.email,
+            "date_joined": timestamp(value.date_joined),
+            "last_seen_at": (None if value.last_seen_at is None else timestamp(value.last_seen_at)),
+        }
+    )
+
+
+def token(value: IssuedToken) -> bytes:
+    """`{"token","user_id","created_at"}`."""
+    return msgspec.json.encode(
+        {
+            "token": value.token,
+            "user_id": value.user_id,
+            "created_at": timestamp(value.created_at),
+        }
+    )
+
+
+def page(value: Page, took: float) -> bytes:
+    """The seed's page; `took` in seconds."""
+    return _with_meta(
+        {
+            "count": value.cursor.seq,
+            "next": value.page + 1 if value.page < value.pages else None,
+            "current_page": str(value.page),
+            "took": int(took * 1000),
+            "previous": value.page - 1 if value.page > 1 else None,
+            "cursor": str(value.cursor),
+        },
+        value.messages,
+    )
+
+
+def polled(value: Polled, took: float, wait_applied: float | None) -> bytes:
+    """The answer of a poll; `took` in seconds, `wait_applied` only where the wait was lowered."""
+    meta: dict[str, object] = {
+        "count": value.count,
+        "cursor": str(value.cursor),
+        "more": value.more,
+        "timed_out": value.why is Wake.TIMEOUT,
+        "waited": int(value.waited * 1000),
+        "took": int(took * 1000),
+    }
+    if wait_applied is not None:
+        meta["wait_applied"] = wait_applied
+    if value.why is Wake.SUPERSEDED:
+        meta["superseded"] = True
+    return _with_meta(meta, value.messages)
+
+
+def _with_meta(meta: dict[str, object], messages: tuple[Message, ...]) -> bytes:
+    return b'{"meta":%b,"messages":[%b]}' % (
+        msgspec.json.encode(meta),
+        b",".join([message(each) for each in messages]),
+    )

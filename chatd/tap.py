@@ -1,0 +1,231 @@
+"""What `twistd chatd` and `chatd.tac` run: the options, and the one place that puts parts together.
+
+Only this module names implementations of the store and the bus.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import serverFromString
+from twisted.logger import Logger
+from twisted.python import usage
+
+from chatd.accounts import Accounts
+from chatd.bus.local import LocalBus
+from chatd.chats import Chats
+from chatd.config import OPTIONS, ConfigError, Settings, load
+from chatd.http.access import AccessLog
+from chatd.http.admin import Admin
+from chatd.http.api import API
+from chatd.http.dispatch import Dispatch
+from chatd.http.limits import Limits as HTTPLimits
+from chatd.http.peers import Peers
+from chatd.http.problems import problem
+from chatd.http.server import Server
+from chatd.interfaces import IBus, IStore
+from chatd.limits import Limits, Rates
+from chatd.metrics import Metrics
+from chatd.notifier import Notifier
+from chatd.passwords import THREADS, Passwords, owasp_hasher
+from chatd.readiness import Readiness
+from chatd.service import ChatService, Listener, Parts
+from chatd.store.sqlite import SqliteStore
+from chatd.subscriber import Subscriber, Sweep
+from chatd.worker import ThreadWorker
+
+SPREAD_SECONDS: Final = 5
+"""Clients of a draining server come back within so many seconds, not all at once."""
+
+_log = Logger()
+
+
+class Options(usage.Options):
+    """The command line; what is not given there comes from the environment and the file."""
+
+    synopsis = "[options]"
+    longdesc = "A long-polling chat daemon. Every option is also a key of the TOML file named by "
+    longdesc += "--config and an environment variable: CHATD_LISTEN, CHATD_DB ..."
+
+    optParameters: Sequence[Sequence[object]] = [
+        *(
+            [option.name, None, None, f"{option.help} [default: {option.default}]"]
+            for option in OPTIONS
+            if option.name != "listen"
+        ),
+        ["config", None, None, "The TOML file. [default: none]"],
+    ]
+
+    settings: Settings
+    warnings: Sequence[str]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._listen: list[str] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Endpoint of the public API, as Twisted's server endpoints are written; may be repeated.
+        [default: tcp:8080:interface=127.0.0.1]
+        """
+        self._listen.append(endpoint)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as wrong:
+            raise SystemExit(f"chatd: {wrong}") from None
+
+    def postOptions(self) -> None:
+        given = {name: value for name, value in self.items() if value is not None}
+        if self._listen:
+            given["listen"] = self._listen
+        self.configure(given)
+
+    def configure(self, given: dict[str, Any]) -> None:
+        """Settle all settings; a bad one ends the process with one line."""
+        try:
+            self.settings, self.warnings = load(given, os.environ)
+        except ConfigError as wrong:
+            raise SystemExit(f"chatd: {wrong}") from None
+
+
+def makeService(options: Options) -> IService:
+    """The daemon, as twistd's plugin asks for it."""
+    from twisted.internet import reactor
+
+    for warning in options.warnings:
+        _log.warn("{warning}", warning=warning)
+    _raise_descriptor_limit()
+    try:
+        return build(options.settings, reactor)
+    except ConfigError as wrong:
+        raise SystemExit(f"chatd: {wrong}") from None
+
+
+def service_from_environment() -> IService:
+    """The daemon as `chatd.tac` starts it, configured by the environment alone."""
+    options = Options()
+    options.configure({})
+    return makeService(options)
+
+
+def build(settings: Settings, reactor: Any) -> ChatService:
+    """Put the parts together; raises `ConfigError` for settings that cannot work."""
+    if settings.workers > 1:
+        raise ConfigError("workers: more than 1 needs PostgreSQL, which is not there yet")
+    metrics = Metrics()
+    store, bus = _store_and_bus(settings, reactor)
+    notifier = Notifier(reactor, max_held=settings.max_polls)
+    limits = Limits(Rates() if settings.rate_limits else None, reactor)
+    passwords = Passwords(
+        ThreadWorker("passwords", THREADS, reactor.callFromThread), owasp_hasher()
+    )
+    accounts = Accounts(
+        store,
+        bus,
+        passwords,
+        limits,
+        clock=reactor,
+        now=_now,
+        registration_open=settings.registration,
+        min_password_length=settings.min_password_length,
+    )
+    chats = Chats(
+        store,
+        bus,
+        notifier,
+        limits,
+        clock=reactor,
+        max_message_bytes=settings.max_message_bytes,
+        observe_poll=metrics.poll,
+        observe_batch=metrics.batch,
+    )
+    readiness = Readiness(store, bus, reactor)
+    peers = Peers(settings.trusted_proxies)
+    api = API(
+        accounts,
+        chats,
+        ready=readiness.reasons,
+        seconds=reactor.seconds,
+        spread=lambda: random.randint(1, SPREAD_SECONDS),
+        peers=peers,
+    )
+    access = AccessLog(peers) if settings.access_log else None
+    # The contract promises room for a message written wholly in \uXXXX escapes.
+    http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    public = Server(
+        resource=Dispatch(api.app, api.error, clock=reactor, metrics=metrics, access=access),
+        clock=reactor,
+        limits=http_limits,
+        problem=problem,
+    )
+    admin = Admin(metrics, readiness.reasons)
+    private = Server(
+        resource=Dispatch(admin.app, admin.error, clock=reactor, metrics=metrics),
+        clock=reactor,
+        limits=http_limits,
+        problem=problem,
+    )
+    metrics.gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
+    metrics.gauge(
+        "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    parts = Parts(
+        store=store,
+        bus=bus,
+        subscriber=Subscriber(notifier, accounts, metrics),
+        sweep=Sweep(store, notifier, reactor, metrics),
+        notifier=notifier,
+        passwords=passwords,
+        accounts=accounts,
+        chats=chats,
+        readiness=readiness,
+        metrics=metrics,
+        public=[_listener("listen", text, public, reactor) for text in settings.listen],
+        admin=[
+            _listener("admin", text, private, reactor)
+            for text in ([settings.admin] if settings.admin else [])
+        ],
+    )
+    return ChatService(parts, reactor, settings.drain_seconds)
+
+
+def _store_and_bus(settings: Settings, reactor: Any) -> tuple[IStore, IBus]:
+    scheme, _, rest = settings.db.partition(":")
+    if scheme == "sqlite" and rest:
+        if settings.listen_db is not None:
+            raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
+        store = SqliteStore(
+            rest,
+            clock=reactor,
+            now=_now,
+            worker=lambda name: ThreadWorker(name, 1, reactor.callFromThread),
+        )
+        return store, LocalBus()
+    if scheme in ("postgresql", "postgres"):
+        raise ConfigError("db: PostgreSQL is not there yet; use sqlite:PATH")
+    # The value may hold a password, so it is not repeated.
+    raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+
+
+def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
+    try:
+        return Listener(text, serverFromString(reactor, text), server)
+    except Exception as wrong:
+        raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _raise_descriptor_limit() -> None:
+    # Every held poll is a descriptor; many systems start processes with a soft limit of 1024.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,1 @@
+"""The tests; they mirror chatd, one module a module. Shared suites lie here: `tests.contracts`."""

@@ -1,0 +1,132 @@
+"""What is installed: the wheel's contents, and that twistd finds chatd from any folder.
+
+Nothing is downloaded: builds are not isolated, and the environments made here see the libraries of
+the one that runs the tests, but not its own chatd.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+import chatd
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What a checkout holds that a build needs; a copy keeps what builds write out of the checkout.
+SOURCES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "chatd", "twisted"]
+
+# The line of ``twistd --help``.
+LISTED = ["chatd", "A", "long-polling", "chat", "daemon."]
+
+
+def pip(*arguments: str, python: str = sys.executable) -> None:
+    """Run this environment's pip on the environment of the interpreter `python`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "--quiet", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built."""
+    folder = tmp_path_factory.mktemp("source")
+    ignored = shutil.ignore_patterns("__pycache__", "dropin.cache")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built of the copy."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    (built,) = folder.glob("chatd-*.whl")
+    return built
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """The interpreter of a new environment that has the libraries and no chatd."""
+    home = tmp_path / "env"
+    venv.create(home, symlinks=True)
+    folders = {"base": str(home), "platbase": str(home)}
+    packages = Path(sysconfig.get_path("purelib", "venv", folders))
+    # A line of a .pth file adds a folder, but not what that folder's own .pth files name: the chatd
+    # that is installed editable beside the libraries stays unseen.
+    libraries = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    (packages / "libraries.pth").write_text("".join(f"{path}\n" for path in libraries))
+    return str(home / "bin" / "python")
+
+
+def twistd_lists_chatd(python: str, folder: Path) -> bool:
+    """Whether ``twistd --help`` of the environment, called in the folder, lists the command."""
+    folder.mkdir()
+    done = subprocess.run(
+        [python, "-c", "from twisted.scripts.twistd import run; run()", "--help"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return any(line.split() == LISTED for line in done.stdout.splitlines())
+
+
+def sources(*patterns: str) -> set[str]:
+    """The files of the checkout that match, named from its root; nothing that Python wrote."""
+    found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    return {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
+
+
+def test_the_wheel_holds_the_package_and_the_plugin(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    plugin = "twisted/plugins/chatd_plugin.py"
+    data = sources("chatd/store/schema/**/*.sql", "chatd/http/web/**/*")
+    assert held == {plugin, "chatd/py.typed"} | sources("chatd/**/*.py") | data
+    assert any(name.endswith(".sql") for name in held)
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        metadata = message_from_bytes(archive.read(f"{folder}/METADATA"))
+        assert archive.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    assert (metadata["Name"], metadata["Version"]) == ("chatd", chatd.__version__)
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata.get_all("Provides-Extra") == ["postgres", "test", "dev"]
+
+
+def test_twistd_finds_chatd_after_an_install(wheel: Path, python: str, tmp_path: Path) -> None:
+    assert not twistd_lists_chatd(python, tmp_path / "before")
+    pip("install", "--no-deps", str(wheel), python=python)
+    assert twistd_lists_chatd(python, tmp_path / "after")
+
+
+def test_twistd_finds_chatd_after_an_editable_install(
+    source: Path, python: str, tmp_path: Path
+) -> None:
+    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(source), python=python)
+    assert twistd_lists_chatd(python, tmp_path / "after")
+
+
+def test_nothing_hides_twisteds_own_packages() -> None:
+    assert not (ROOT / "twisted/__init__.py").exists()
+    assert not (ROOT / "twisted/plugins/__init__.py").exists()

@@ -23,6 +23,7 @@ from chatd.accounts import Accounts
 from chatd.chats import Chats
 from chatd.http import problems, wire
 from chatd.http.access import note_caller
+from chatd.http.page import add_page
 from chatd.http.peers import Peers
 from chatd.http.problems import Headers
 from chatd.http.routes import on_error, route, routes
@@ -30,6 +31,7 @@ from chatd.model import (
     BEGINNING,
     Cursor,
     InvalidQuery,
+    Place,
     Session,
     Unauthorized,
     Wake,
@@ -167,8 +169,12 @@ class API:
     @route(app, "GET", "/api/v1/chats")
     @authenticated
     async def get_chats(self, request: Request, session: Session) -> Response:
-        """The seed's page, or the long poll if `since` or a wait is given."""
-        asked = wire.query(request, "since", "wait", "page", "limit", "at")
+        """The page; the conversation if `with` is given; the long poll if `since` or a wait is."""
+        asked = wire.query(request, "since", "wait", "page", "limit", "at", "with", "before")
+        if "with" in asked:
+            return await self._conversation(session, asked)
+        if "before" in asked:
+            raise InvalidQuery("before goes together with the parameter with")
         preferred = None
         if "page" not in asked and "at" not in asked and "wait" not in asked:
             preferred = wire.preferred_wait(request)
@@ -214,6 +220,17 @@ class API:
         body = wire.polled(polled, took, applied)
         return PollResponse(200, _json_headers(body, headers), body, polled.waited)
 
+    async def _conversation(self, session: Session, asked: dict[str, str]) -> Response:
+        began = self._seconds()
+        for name in ("page", "at", "since", "wait"):
+            if name in asked:
+                raise InvalidQuery(f"{name} cannot be combined with the parameter with")
+        limit = wire.whole(asked, "limit", 50, 100)
+        before = Place.parse(asked["before"]) if "before" in asked else None
+        peer = wire.user_id(asked, "with")
+        conversation = await self._chats.conversation(session, peer, limit, before)
+        return json_response(200, wire.conversation(conversation, self._seconds() - began))
+
     @route(app, "GET", "/healthz")
     async def healthz(self, request: Request) -> Response:
         """The process turns."""
@@ -223,6 +240,8 @@ class API:
     async def readyz(self, request: Request) -> Response:
         """The process should be sent requests."""
         return await readiness(self._ready)
+
+    add_page(app)
 
     @on_error(app)
     def error(self, request: Request, failure: Failure) -> Response:

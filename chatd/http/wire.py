@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 from twisted.web.server import Request
 
-from chatd.chats import Page, Polled
+from chatd.chats import Conversation, Page, Polled
 from chatd.model import (
     MAX_INTEGER,
     Account,
@@ -226,6 +226,12 @@ def polled(value: Polled, took: float, wait_applied: float | None) -> bytes:
     if value.why is Wake.SUPERSEDED:
         meta["superseded"] = True
     return _with_meta(meta, value.messages)
+
+
+def conversation(value: Conversation, took: float) -> bytes:
+    """The answer to `with=`; `took` in seconds."""
+    older = None if value.older is None else str(value.older)
+    return _with_meta({"older": older, "took": int(took * 1000)}, value.messages)
 
 
 def _with_meta(meta: dict[str, object], messages: tuple[Message, ...]) -> bytes:

@@ -10,7 +10,7 @@ import { Talk } from "./talk.js";
 import { byId, personRow, setFace, setName } from "./view.js";
 
 const CATCH_UP_PAGES = 2;
-const WORDS = { connecting: "Connecting …", online: "Connected", offline: "Offline – trying again" };
+const WORDS = { connecting: "Connecting …", online: "Connected", offline: "Offline, trying again" };
 
 /** One stay of one account, from logging in to logging out. */
 class Stay {
@@ -60,7 +60,8 @@ class Stay {
     this.#show("connecting");
     this.#draw();
     this.outbox.run();
-    if (!this.#followHash()) byId("find").focus();
+    // On a phone the focus would bring up the keyboard, over the people.
+    if (!this.#followHash() && !matchMedia("(pointer: coarse)").matches) byId("find").focus();
     try {
       for (;;) await this.#live();
     } catch (problem) {

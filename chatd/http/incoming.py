@@ -180,6 +180,18 @@ class Incoming(server.Request):
     def host(self, address: IAddress) -> None:
         self._host = address
 
+    def getClientAddress(self) -> IAddress:
+        """Where the request came from: the PROXY header's word, behind a proxy that sends one."""
+        return self.client
+
+    def getHost(self) -> IAddress:
+        """The address that the client connected to."""
+        return self.host
+
+    def isSecure(self) -> bool:
+        """Whether the request came over TLS."""
+        return bool(self._forceSSL) or (self.channel is not None and self.channel.isSecure())
+
     @property
     def transport(self) -> Any:  # type: ignore[override]
         return None if self.channel is None else self.channel.transport

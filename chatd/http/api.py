@@ -20,9 +20,8 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from chatd.accounts import Accounts
 from chatd.chats import Chats
-from chatd.http import problems, wire
+from chatd.http import page, problems, wire
 from chatd.http.access import note_caller
-from chatd.http.page import add_page
 from chatd.http.peers import Peers
 from chatd.http.responses import JSONResponse
 from chatd.http.routes import on_error, route, routes
@@ -206,7 +205,7 @@ class API:
         before = Place.parse(asked["before"]) if "before" in asked else None
         peer = wire.user_id(asked, "with")
         conversation = await self._chats.conversation(session, peer, limit, before)
-        return json_response(200, wire.conversation(conversation, self._seconds() - began))
+        return JSONResponse(200, wire.conversation(conversation, self._seconds() - began))
 
     @route(app, "GET", "/healthz")
     async def healthz(self, request: Request) -> Response:
@@ -218,7 +217,8 @@ class API:
         """The process should be sent requests."""
         return await readiness(self._ready)
 
-    add_page(app)
+    get_page = route(app, "GET", "/")(page.get_page)
+    get_web_file = route(app, "GET", "/web/<name>")(page.get_web_file)
 
     @on_error(app)
     def error(self, request: Request, failure: Failure) -> Response:

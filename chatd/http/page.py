@@ -11,11 +11,10 @@ import mimetypes
 from importlib.resources import files
 from typing import Final
 
-from klein import Klein, Response
+from klein import Response
 from msgspec import Struct
 from twisted.web.server import Request
-
-from chatd.http.routes import route
+from werkzeug.exceptions import NotFound
 
 POLICY: Final = "; ".join(
     [
@@ -76,20 +75,21 @@ def _matches(condition: str | None, etag: str) -> bool:
     return etag in tags or tags == ["*"]
 
 
-def serve(app: Klein, path: str, file: StaticFile) -> None:
-    """Serve a file at a path."""
-
-    async def get_file(api: object, request: Request) -> Response:
-        return file.respond(request)
-
-    # Klein tells routes apart by the names of their functions; metrics show them.
-    get_file.__name__ = f"file {path}"
-    route(app, "GET", path)(get_file)
+_FOLDER: Final = files("chatd.http").joinpath("web")
+_FILES: Final = {
+    entry.name: StaticFile.of(entry.name, entry.read_bytes())
+    for entry in _FOLDER.iterdir()
+    if entry.is_file()
+}
 
 
-def add_page(app: Klein) -> None:
-    """Serve the page at `/` and its parts below `/web/`."""
-    folder = files("chatd.http").joinpath("web")
-    for entry in folder.iterdir():
-        path = "/" if entry.name == "index.html" else f"/web/{entry.name}"
-        serve(app, path, StaticFile.of(entry.name, entry.read_bytes()))
+async def get_page(api: object, request: Request) -> Response:
+    """The page; a handler of `chatd.http.api.API`."""
+    return _FILES["index.html"].respond(request)
+
+
+async def get_web_file(api: object, request: Request, name: str) -> Response:
+    """A part of the page."""
+    if name not in _FILES:
+        raise NotFound
+    return _FILES[name].respond(request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +20,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from chatd.accounts import Accounts
 from chatd.chats import Chats
-from chatd.http import page, problems, wire
+from chatd.http import docs, page, problems, wire
 from chatd.http.access import note_caller
 from chatd.http.peers import Peers
 from chatd.http.responses import JSONResponse
@@ -77,6 +77,7 @@ class API:
         spread: Callable[[], int],
         peers: Peers,
     ) -> None:
+        self.description = _description()
         self._accounts = accounts
         self._chats = chats
         self._ready = ready
@@ -218,6 +219,8 @@ class API:
         return await readiness(self._ready)
 
     get_page = route(app, "GET", "/")(page.get_page)
+    get_openapi = route(app, "GET", "/api/v1/openapi.json")(docs.get_openapi)
+    get_docs = route(app, "GET", "/api/v1/docs")(docs.get_docs)
     get_web_file = route(app, "GET", "/web/<name>")(page.get_web_file)
 
     @on_error(app)
@@ -235,6 +238,11 @@ class API:
             username, password = _basic(proof)
             return await self._accounts.basic(username, password, self._peers.address(request))
         raise Unauthorized("send Authorization: Bearer with a token, or Basic")
+
+
+@cache
+def _description() -> docs.Description:
+    return docs.description(API.app)
 
 
 async def readiness(ready: Callable[[], Awaitable[list[str]]]) -> Response:

@@ -32,7 +32,7 @@ POLICY: Final = "; ".join(
 )
 """Content-Security-Policy, level 3."""
 
-_TYPES: Final = {".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES: Final = {".js": "text/javascript", ".svg": "image/svg+xml", ".json": "application/json"}
 
 
 class StaticFile(Struct, frozen=True):

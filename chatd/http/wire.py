@@ -37,12 +37,31 @@ _PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(;.*)?', re
 UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 
 
+# What the domain holds these to, told in the API description; decoding does not look at it.
+Username = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9._-]{1,32}$"})]
+Email = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^[^@\\u0000]+@[^@\\u0000]+$", "maxLength": 254})
+]
+NewPassword = Annotated[str, Meta(extra_json_schema={"minLength": 5, "maxLength": 1024})]
+Text = Annotated[
+    str,
+    Meta(
+        description="Not blank, without U+0000, up to 16 KiB of UTF-8 unless configured otherwise.",
+        extra_json_schema={
+            "minLength": 1,
+            "maxLength": 16384,
+            "pattern": "^[^\\u0000]*[^\\u0000\\s\\u0085][^\\u0000]*$",
+        },
+    ),
+]
+
+
 class Registration(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `POST /users/`."""
 
-    username: str
-    email: str
-    password: str
+    username: Username
+    email: Email
+    password: NewPassword
 
 
 class LogIn(Struct, forbid_unknown_fields=True, frozen=True):
@@ -56,7 +75,7 @@ class Send(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `POST /chats/`."""
 
     user_id: UserId
-    message: str
+    message: Text
 
 
 def body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:

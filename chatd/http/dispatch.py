@@ -155,28 +155,33 @@ class Handling:
         self._work = route.handler(request)
         self._awaited: Deferred[Any] | None = None
 
-    def advance(self) -> None:
+    def advance(self, failure: Failure | None = None) -> None:
         """Run the handler until it waits for something or is done."""
         try:
-            # An awaited Deferred hands its result or failure to the coroutine by itself.
-            awaited = self._work.send(None)
+            # An awaited Deferred hands its result to the coroutine by itself, its failure not.
+            if failure is None:
+                awaited = self._work.send(None)
+            else:
+                awaited = failure.throwExceptionIntoGenerator(self._work)
         except StopIteration as done:
             self._answer(done.value)
-        except CancelledError:
+        except CancelledError as gone:
             self._count(CLIENT_GONE, 0.0)
-        except Exception:
+            _untie(gone)
+        except Exception as error:
             self._request.setHeader(REQUEST_ID, self._request_id)
             response = self._dispatch.failed(self._request, Failure())
             _write(self._request, response)
             self._count(response.code, 0.0)
+            _untie(error)
         else:
             if self._awaited is None:
                 self._request.notifications.append(self)  # type: ignore[arg-type]
             self._awaited = awaited
             awaited.addBoth(self._resume)
 
-    def _resume(self, _: object) -> None:
-        self.advance()
+    def _resume(self, result: object) -> None:
+        self.advance(result if isinstance(result, Failure) else None)
 
     def callback(self, _: object) -> None:
         """The answer was written."""
@@ -202,6 +207,15 @@ class Handling:
     def _count(self, status: int, waited: float) -> None:
         name = self._route.name
         self._dispatch.count(self._request, self._request_id, name, status, self._began, waited)
+
+
+def _untie(error: Exception) -> None:
+    """Break the circles that keep a request and its frames until the next full collection.
+
+    A Deferred ties the exception that it raises to its Failure, and both know the frames.
+    """
+    error.__traceback__ = None
+    error.__dict__.pop("__failure__", None)
 
 
 def _write(request: server.Request, response: Response) -> None:

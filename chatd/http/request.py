@@ -277,15 +277,19 @@ class Request(Incoming):
     def connectionLost(self, reason: Failure) -> None:
         """The client has gone away: the channel's word."""
         channel = self.channel
-        if channel is not None and self._client is None:
-            self._client = channel.getPeer()
         self._disconnected = True
         if channel is not None:
             channel.server.tell(self)
+        self._close_content()
         self.channel = None
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():
             done.errback(reason)
+
+    def _close_content(self) -> None:
+        if self._content is not None:
+            self._content.close()
+            self._content = None
 
     def _finished(self, persistent: bool) -> None:
         channel = self.channel
@@ -298,6 +302,7 @@ class Request(Incoming):
         self.finished = 1
         if channel.server.log is not None:
             channel.server.tell(self)
+        self._close_content()
         self.channel = None
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():

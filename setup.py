@@ -59,6 +59,10 @@ TEST = [
     "coverage>=7.10",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
+    # Asks a daemon everything that the document allows, and what it does not; run as a program.
+    "schemathesis>=4.32",
+    # Drives Chromium, which scripts/test installs.
+    "selenium>=4.51",
     # tests/test_packaging.py builds without isolation, so as not to download anything again;
     # the floor is pyproject.toml's.
     "setuptools>=77",

@@ -262,6 +262,34 @@ def test_labels_and_live_regions_are_there(open_page: OpenPage) -> None:
     assert page.find("#status").get_attribute("role") == "status"
 
 
+def test_the_javascript_example_of_the_documentation_runs(
+    daemon: ChatdProcess, open_page: OpenPage
+) -> None:
+    page = open_page()
+    page.driver.get(f"{daemon.url}/api/v1/docs/")
+    source = page.texts('[data-example="session.js"]')[0]
+    assert source.count("http://127.0.0.1:8080") == 1
+    source = source.replace("http://127.0.0.1:8080", daemon.url)
+    page.driver.set_script_timeout(20)
+    received = page.driver.execute_async_script(
+        "const done = arguments[0];"
+        "(async () => {" + source + "; return received })().then(done, (e) => done(String(e)))"
+    )
+    assert received == ["hai", "how are you?"]
+    entries = page.driver.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [each["message"] for each in entries if each["level"] == "SEVERE"] == []
+
+
+def test_an_error_leads_to_its_explanation(daemon: ChatdProcess, open_page: OpenPage) -> None:
+    _, problem = daemon.ask("GET", "/api/v1/chats/")
+    page = open_page()
+    page.driver.get(daemon.url + problem["type"])
+    assert page.find("dt:target").text.startswith("unauthorized")
+    for dark in (False, True):
+        page.look(900, 800, dark)
+        assert page.run(CONTRAST) == []
+
+
 CONTRAST = r"""
 const light = (text) => {
   const parts = text.match(/[0-9.]+/g).map(Number).slice(0, 3).map((part) => part / 255)

@@ -8,8 +8,9 @@ curl -fsS "$API/users/" -H "$JSON" \
   -d '{"username": "bob", "email": "bob@example.org", "password": "yyyyy"}'
 
 # Where is Ann's inbox now? Then wait for what comes after that.
-ANN=$(curl -fsS -u ann:zzzzz "$API/users/" | grep -o '"id":[0-9]*' | cut -d : -f 2)
-CURSOR=$(curl -fsS -u ann:zzzzz "$API/chats/?since=now" | grep -o '"cursor":"[^"]*' | cut -d '"' -f 4)
+field() { grep -o "\"$1\":[^,}]*" | cut -d : -f 2 | tr -d '"'; }
+ANN=$(curl -fsS -u ann:zzzzz "$API/users/" | field id)
+CURSOR=$(curl -fsS -u ann:zzzzz "$API/chats/?since=now" | field cursor)
 curl -fsS -u ann:zzzzz "$API/chats/?since=$CURSOR&wait=30" &
 
 # The key makes it safe to repeat the request: the message is stored once.

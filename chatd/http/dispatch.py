@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import Resource
-from werkzeug.exceptions import BadRequest, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from chatd.http.access import AccessLog
 from chatd.http.request import Request
@@ -110,7 +110,11 @@ class Dispatch(Resource):
             self.count(request, request_id, "none", request.code, began, 0.0)
 
         request.notifyFinish().addBoth(count)
-        self._klein.render(request)
+        try:
+            self._klein.render(request)
+        except HTTPException:
+            # A Host that werkzeug cannot encode, such as `a..b`.
+            _write(request, self.failed(request, Failure()))
 
     def count(
         self,
@@ -243,9 +247,9 @@ def _table(routed: Routed) -> dict[tuple[bytes, bytes], Route]:
 
 
 def _unreadable(path: bytes) -> Exception | None:
-    """What Klein would trip over: it decodes paths, and takes `%2F` for a separator."""
+    """What Klein would trip over: it decodes paths, takes `%2F` for a separator, `//` for `/`."""
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         return BadRequest("the path is not UTF-8")
-    return NotFound() if b"%2f" in path.lower() else None
+    return NotFound() if b"%2f" in path.lower() or path.startswith(b"//") else None

@@ -37,6 +37,8 @@ REQUIRED = [
     "httptools>=0.9",
     # The release tested: the text format that the admin listener serves.
     "prometheus-client>=0.26",
+    # Completions of shells for the `chatd` command; the release tested.
+    "shtab>=1.7",
 ]
 
 POSTGRES = [
@@ -106,6 +108,7 @@ setup(
     package_data={"chatd": ["py.typed", "store/schema/**/*.sql", "http/web/**", "http/examples/*"]},
     include_package_data=False,
     zip_safe=False,
+    entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},
     install_requires=REQUIRED,
     extras_require={"postgres": POSTGRES, "test": TEST, "dev": DEV},
 )

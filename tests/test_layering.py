@@ -33,6 +33,8 @@ TABLE: dict[str, set[str]] = {
     "passwords": {"model", "worker"},
     # A program on the other side of HTTP: shares no code with the daemon.
     "client": set(),
+    # The command is such a program; the daemon it starts is twistd's.
+    "cli": {"__init__", "client"},
     # The implementations of the seams.
     "store": {"interfaces", "model", "worker"},
     "bus": {"interfaces", "model"},

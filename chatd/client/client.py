@@ -178,7 +178,7 @@ class ChatClient:
         """The end of the inbox now: `follow(since=cursor)` gives everything after this moment."""
         return (await self.poll("now", 0)).cursor
 
-    async def poll(self, since: str, wait: float = 30.0, *, limit: int = 100) -> Poll:
+    async def poll(self, since: str, wait: float = 30.0, limit: int = 100) -> Poll:
         """Messages after `since` (a cursor, `0` or `now`), waiting up to `wait` seconds.
 
         One try, without repeating: `follow` is built on it.

@@ -19,6 +19,8 @@ from chatd.client.backoff import Backoff
 from chatd.client.errors import ChatError, Gap, HistoryChanged, Refused, Unreachable
 from chatd.client.values import Message, Poll, Position
 
+LARGEST_ANSWER: Final = 100
+"""Messages asked for at once; fewer after an answer did not get through."""
 SHORTEST_WAIT: Final = 5.0
 """Seconds below which polls are not shortened, however early a proxy seems to cut them."""
 QUICK_SECONDS: Final = 1.0
@@ -29,9 +31,10 @@ class Follow:
     """An asynchronous iterator over the messages after `since`, waiting for those to come.
 
     It survives connections that fail, restarts, proxies that cut held polls (the polls become
-    shorter), 429 and 5xx: it waits, with full jitter and as `Retry-After` asks, and goes on. It
-    raises `Gap` if a message is missing, and other `Refused` answers (401: the token was
-    revoked) as they are. Iterating can go on after an exception, from where it was.
+    shorter), lines that lose long answers (these too), 429 and 5xx: it waits, with full jitter and
+    as `Retry-After` asks, and goes on. It raises `Gap` if a message is missing, and other
+    `Refused` answers (401: the token was revoked) as they are. Iterating can go on after an
+    exception, from where it was.
 
     `since` is `now` (when the first message is asked for), `0` (the beginning of the inbox), a
     cursor, or a `Position` written down earlier. `on_resync` is called when the service knows
@@ -42,7 +45,7 @@ class Follow:
 
     def __init__(
         self,
-        poll: Callable[[str, float], Awaitable[Poll]],
+        poll: Callable[[str, float, int], Awaitable[Poll]],
         since: str | Position,
         *,
         wait: float,
@@ -56,6 +59,7 @@ class Follow:
         self._on_trouble = on_trouble
         self._clock = clock
         self._wanted_wait = self._wait = wait
+        self._limit = LARGEST_ANSWER
         self._failures = Backoff(random)
         self._hurries = Backoff(random)
         self._troubled = False
@@ -99,7 +103,7 @@ class Follow:
         wait = 0.0 if self._cursor == "now" else self._wait
         began = self._clock.seconds()
         try:
-            answer = await self._poll(self._cursor, wait)
+            answer = await self._poll(self._cursor, wait, self._limit)
         except HistoryChanged as changed:
             await self._resync(changed)
             return
@@ -115,6 +119,7 @@ class Follow:
                 self._trouble(problem, problem.retry_after)
             return
         self._failures.reset()
+        self._limit = min(self._limit * 2, LARGEST_ANSWER)
         if self._troubled and self._on_trouble is not None:
             self._on_trouble(None)
         self._troubled = False
@@ -161,7 +166,11 @@ class Follow:
         self._begin(since)
 
     def _cut(self, problem: ChatError, elapsed: float) -> None:
-        """No answer. If the poll was held for a while, something between cuts what is idle."""
+        """No answer. If the poll was held for a while, something between cuts what is idle.
+
+        On a bad line a long answer may never get through as a whole: a shorter one may.
+        """
+        self._limit = max(1, self._limit // 2)
         if elapsed >= SHORTEST_WAIT:
             self._wait = max(SHORTEST_WAIT, min(self._wait, elapsed * 0.8))
         self._trouble(problem, None)

@@ -175,6 +175,13 @@ class TestFollow:
         self.world.pass_time(1)
         assert float(self.service.query("wait") or 99) < 9
 
+    def test_answers_that_do_not_get_through_become_shorter(self) -> None:
+        self.follow(*[Cut()] * 9, *[polled(count=0, timed_out=True)] * 9)
+        self.world.pass_time(90)
+        limits = [int(self.service.query("limit", at) or 0) for at in range(19)]
+        assert limits[:10] == [100, 50, 25, 12, 6, 3, 1, 1, 1, 1]
+        assert limits[10:] == [2, 4, 8, 16, 32, 64, 100, 100, 100]
+
     def test_polls_become_longer_again_when_nothing_cuts_them(self) -> None:
         idle = polled(count=0, timed_out=True)
         self.follow(Hold(), *[idle] * 40)

@@ -5,6 +5,7 @@ import { Refused } from "./api.js";
 import { Backoff, pause } from "./backoff.js";
 
 const WAIT_SECONDS = 30;
+const LARGEST_ANSWER = 100;
 const GRACE_SECONDS = 15;
 const SHORTEST_WAIT = 5;
 
@@ -18,12 +19,13 @@ export async function follow({ api, cursor, signal, onMessages, onState }) {
   const failures = new Backoff();
   const hurries = new Backoff();
   let wait = WAIT_SECONDS;
+  let limit = LARGEST_ANSWER;
   for (;;) {
     const began = performance.now();
     let answer;
     try {
       answer = await api.ask("GET", "/chats/", {
-        query: { since: cursor, wait: String(Math.round(wait)) },
+        query: { since: cursor, wait: Math.round(wait), limit },
         signal,
         seconds: wait + GRACE_SECONDS,
       });
@@ -34,11 +36,14 @@ export async function follow({ api, cursor, signal, onMessages, onState }) {
       // A poll that was cut late was cut by something between: it gets shorter ones.
       const held = (performance.now() - began) / 1000;
       if (held >= SHORTEST_WAIT) wait = Math.max(SHORTEST_WAIT, Math.min(wait, held * 0.8));
+      // On a bad line a long answer may never get through as a whole: a shorter one may.
+      limit = Math.max(1, limit >> 1);
       onState("offline");
       await pause(failures.delay(refused ? problem.retryAfter : 0), signal);
       continue;
     }
     failures.reset();
+    limit = Math.min(limit * 2, LARGEST_ANSWER);
     onState("online");
     const { meta, messages } = answer.body;
     cursor = meta.cursor;

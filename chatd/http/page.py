@@ -7,7 +7,6 @@ run no script that stands in markup, and make no markup out of text (trusted typ
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 from importlib.resources import files
 from typing import Final
 
@@ -45,11 +44,13 @@ class StaticFile(Struct, frozen=True):
     def of(cls, name: str, body: bytes) -> StaticFile:
         """A file of that name; its extension tells the media type, its hash the ETag."""
         extension = "." + name.rpartition(".")[2]
-        kind = _TYPES.get(extension) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = _TYPES.get(extension) or f"text/{extension[1:]}"
+        if kind.startswith("text/"):
+            kind += "; charset=utf-8"
         return cls(
             body,
             {
-                "Content-Type": f"{kind}; charset=utf-8",
+                "Content-Type": kind,
                 "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
                 # Kept, but asked about each time: after an upgrade nobody runs half an old page.
                 "Cache-Control": "no-cache",

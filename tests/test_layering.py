@@ -35,6 +35,7 @@ TABLE: dict[str, set[str]] = {
     "client": set(),
     # The command is such a program; the daemon it starts is twistd's.
     "cli": {"__init__", "client"},
+    "conformance": {"client"},
     # The implementations of the seams.
     "store": {"interfaces", "model", "worker"},
     "bus": {"interfaces", "model"},

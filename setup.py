@@ -37,6 +37,8 @@ REQUIRED = [
     "httptools>=0.9",
     # The release tested: the text format that the admin listener serves.
     "prometheus-client>=0.26",
+    # Completions of shells for the `chatd` command; the release tested.
+    "shtab>=1.7",
 ]
 
 POSTGRES = [
@@ -59,6 +61,10 @@ TEST = [
     "coverage>=7.10",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
+    # Asks a daemon everything that the document allows, and what it does not; run as a program.
+    "schemathesis>=4.32",
+    # Drives Chromium, which scripts/test installs.
+    "selenium>=4.51",
     # tests/test_packaging.py builds without isolation, so as not to download anything again;
     # the floor is pyproject.toml's.
     "setuptools>=77",
@@ -99,9 +105,10 @@ setup(
     # Saying that packages lie in this folder makes an editable install a plain path: otherwise it
     # is an import hook, which twistd's search for plugins does not see.
     package_dir={"": "."},
-    package_data={"chatd": ["py.typed", "store/schema/**/*.sql", "http/web/**"]},
+    package_data={"chatd": ["py.typed", "store/schema/**/*.sql", "http/web/**", "http/examples/*"]},
     include_package_data=False,
     zip_safe=False,
+    entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},
     install_requires=REQUIRED,
     extras_require={"postgres": POSTGRES, "test": TEST, "dev": DEV},
 )

@@ -31,9 +31,10 @@ TABLE: dict[str, set[str]] = {
     "notifier": {"model"},
     "shield": {"model"},
     "passwords": {"model", "worker"},
-    # The implementations of the seams.
-    "store": {"interfaces", "model", "worker"},
-    "bus": {"interfaces", "model"},
+    # The implementations of the seams, and what those on PostgreSQL share.
+    "postgres": set(),
+    "store": {"interfaces", "model", "postgres", "worker"},
+    "bus": {"interfaces", "model", "postgres"},
     # The domain: knows the seams, never who is behind them or before it.
     "accounts": {"batch", "interfaces", "limits", "model", "passwords", "shield"},
     "chats": {"batch", "interfaces", "limits", "model", "notifier", "shield"},

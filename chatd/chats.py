@@ -209,7 +209,7 @@ class Chats:
         return self._sends.finished()
 
     async def _read(self, query: ReadAfter | ReadPage) -> InboxSlice:
-        inbox = await self._reads.ask(query)
+        inbox = self._store.at_hand(query) or await self._reads.ask(query)
         if inbox is None:
             raise Unauthorized("the account was deleted")
         return inbox

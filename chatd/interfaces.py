@@ -89,6 +89,12 @@ class IStore(Interface):
         end of the inbox, or a `ReadAfter` from there, `messages` is empty.
         """
 
+    def at_hand(query: ReadAfter | ReadPage) -> InboxSlice | None:
+        """What `read` would answer to the query, if that is known without asking, else None.
+
+        Never behind any answer that this store has given before.
+        """
+
     def last_seqs(user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         """The seq of the last message of each inbox that exists."""
 

@@ -1,13 +1,28 @@
-"""What a process counts, in Prometheus terms; no label ever names a user."""
+"""What a process counts, in Prometheus terms; no label ever names a user.
+
+Everything here is counted in the reactor's thread, several times a request, so the counts are
+plain numbers; prometheus-client, whose own counters take a lock, turns them into its families
+when they are asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from chatd import __version__
 
@@ -18,100 +33,74 @@ _HOLD_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 55)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Metrics:
+class Histogram:
+    """How many observations fell into each bucket, and their sum."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def buckets(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative counts by upper bound, and the sum, as the exposition wants them."""
+        total = 0
+        buckets = []
+        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((str(bound), float(total)))
+        return buckets, self._sum
+
+
+class Metrics(Collector):
     """The metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        Info("chatd_build", "The running version", registry=registry).info({"version": __version__})
-        self._requests = Counter(
-            "chatd_requests_total",
-            "Requests answered, without held polls, by route and status",
-            ["method", "route", "status"],
-            registry=registry,
-        )
-        self._request_seconds = Histogram(
-            "chatd_request_seconds",
-            "Seconds from the end of a request to its answer, held polls excepted",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._polls = Counter(
-            "chatd_polls_total",
-            "Polls that asked to wait, by outcome",
-            ["outcome"],
-            registry=registry,
-        )
-        self._hold_seconds = Histogram(
-            "chatd_poll_hold_seconds",
-            "Seconds that polls were held",
-            buckets=_HOLD_SECONDS,
-            registry=registry,
-        )
-        self._batch_sizes = Histogram(
-            "chatd_batch_size",
-            "Items in one call of the store",
-            ["verb"],
-            buckets=_SIZES,
-            registry=registry,
-        )
-        self._woken = Counter(
-            "chatd_wakeups_total", "Held polls woken, by source", ["source"], registry=registry
-        )
-        self._swept = Counter(
-            "chatd_sweep_found_total",
-            "Held polls that had missed a wake-up: above 0 there is a bug",
-            registry=registry,
-        )
-        self._refused = Counter(
-            "chatd_refused_total", "Requests refused for load, by code", ["code"], registry=registry
-        )
-        self._lag = Histogram(
-            "chatd_reactor_lag_seconds",
-            "How late the reactor ran a timer",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._children: dict[tuple[str, str, int], Counter] = {}
-        self._from_bus = self._woken.labels("bus")
+        self._requests: Counter[tuple[bytes, str, int]] = Counter()
+        self._request_seconds = Histogram(_SECONDS)
+        self._polls: Counter[str] = Counter()
+        self._hold_seconds = Histogram(_HOLD_SECONDS)
+        self._batch_sizes: dict[str, Histogram] = {}
+        self._woken: Counter[str] = Counter({"bus": 0})
+        self._found = 0
+        self._lag = Histogram(_SECONDS)
+        self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(self)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when it is asked for."""
-        Gauge(name, text, registry=self._registry).set_function(read)
+        self._gauges.append((name, text, read))
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+    def request(self, method: bytes, route: str, status: int, seconds: float) -> None:
         """A request was answered without waiting for a message."""
-        key = (method, route, status)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._requests.labels(method, route, str(status))
-        child.inc()
+        self._requests[method, route, status] += 1
         self._request_seconds.observe(seconds)
 
     def poll(self, outcome: str, seconds: float) -> None:
         """A poll that asked to wait came to its end after being held for some seconds."""
-        self._polls.labels(outcome).inc()
+        self._polls[outcome] += 1
         self._hold_seconds.observe(seconds)
 
     def batch(self, verb: str) -> Callable[[float], None]:
         """The observer of the batch sizes of one verb of the store."""
-        observe: Callable[[float], None] = self._batch_sizes.labels(verb).observe
-        return observe
+        return self._batch_sizes.setdefault(verb, Histogram(_SIZES)).observe
 
     def woken(self, source: str, polls: int) -> None:
         """Held polls were woken by the bus, a resynchronisation or the sweep."""
-        if polls:
-            (self._from_bus if source == "bus" else self._woken.labels(source)).inc(polls)
+        self._woken[source] += polls
 
     def swept(self, found: int) -> None:
         """The sweep found polls that had missed a wake-up."""
-        self._swept.inc(found)
+        self._found += found
         self.woken("sweep", found)
-
-    def refused(self, code: str) -> None:
-        """A request was refused for load or by a rate limit."""
-        self._refused.labels(code).inc()
 
     def lag(self, seconds: float) -> None:
         """The reactor ran a timer that much too late."""
@@ -120,3 +109,57 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        """Part of prometheus-client's `Collector`: nothing is collected on registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Part of prometheus-client's `Collector`."""
+        yield InfoMetricFamily("chatd_build", "The running version", {"version": __version__})
+        requests = CounterMetricFamily(
+            "chatd_requests",
+            "Requests answered, without held polls, by method, route and status",
+            labels=("method", "route", "status"),
+        )
+        for (method, route, status), count in self._requests.items():
+            requests.add_metric((method.decode("latin-1"), route, str(status)), count)
+        yield requests
+        yield _counter(
+            "chatd_polls", "Polls that asked to wait, by outcome", "outcome", self._polls
+        )
+        yield _counter("chatd_wakeups", "Held polls woken, by source", "source", self._woken)
+        yield CounterMetricFamily(
+            "chatd_sweep_found",
+            "Held polls that had missed a wake-up: above 0 there is a bug",
+            self._found,
+        )
+        yield _histogram(
+            "chatd_request_seconds",
+            "Seconds from the end of a request to its answer, held polls excepted",
+            self._request_seconds,
+        )
+        yield _histogram(
+            "chatd_poll_hold_seconds", "Seconds that polls were held", self._hold_seconds
+        )
+        yield _histogram("chatd_reactor_lag_seconds", "How late the reactor ran a timer", self._lag)
+        sizes = HistogramMetricFamily(
+            "chatd_batch_size", "Items in one call of the store", labels=("verb",)
+        )
+        for verb, histogram in self._batch_sizes.items():
+            sizes.add_metric((verb,), *histogram.buckets())
+        yield sizes
+        for name, text, read in self._gauges:
+            yield GaugeMetricFamily(name, text, read())
+
+
+def _counter(name: str, text: str, label: str, counts: Counter[str]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for value, count in counts.items():
+        family.add_metric((value,), count)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    buckets, total = histogram.buckets()
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)

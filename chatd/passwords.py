@@ -47,11 +47,12 @@ class Passwords:
         self._worker.stop()
 
     def _hash(self, password: str) -> str:
-        return self._hasher.hash(password)
+        return self._hasher.hash(_encoded(password))
 
     def _verify(self, password_hash: str | None, password: str) -> bool:
         try:
-            self._hasher.verify(self._dummy if password_hash is None else password_hash, password)
+            encoded = self._dummy if password_hash is None else password_hash
+            self._hasher.verify(encoded, _encoded(password))
         except (VerificationError, InvalidHashError):
             return False
         return password_hash is not None
@@ -65,3 +66,8 @@ class Passwords:
     def _done(self, result: T) -> T:
         self._waiting -= 1
         return result
+
+
+def _encoded(password: str) -> bytes:
+    # Any text that JSON can carry may be a password, a lone surrogate too.
+    return password.encode("utf-8", "surrogatepass")

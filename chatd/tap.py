@@ -160,14 +160,14 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     # The contract promises room for a message written wholly in \uXXXX escapes.
     http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
     public = Server(
-        resource=Dispatch(api.app, api.error, clock=reactor, metrics=metrics, access=access),
+        resource=Dispatch(api, clock=reactor, metrics=metrics, access=access),
         clock=reactor,
         limits=http_limits,
         problem=problem,
     )
     admin = Admin(metrics, readiness.reasons)
     private = Server(
-        resource=Dispatch(admin.app, admin.error, clock=reactor, metrics=metrics),
+        resource=Dispatch(admin, clock=reactor, metrics=metrics),
         clock=reactor,
         limits=http_limits,
         problem=problem,

@@ -30,9 +30,10 @@ class AccessLog:
         self._peers = peers
         self._log = Logger("chatd.access")
 
-    def write(self, request: Request, status: int, work: float, hold: float) -> None:
+    def write(
+        self, request: Request, request_id: bytes, status: int, work: float, hold: float
+    ) -> None:
         """One request was answered with `status`, or its client went away (499)."""
-        [request_id] = request.responseHeaders.getRawHeaders(b"x-request-id", [b""])
         self._log.info(
             _FORMAT,
             client=self._peers.address(request),

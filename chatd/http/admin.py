@@ -9,7 +9,8 @@ from klein import Response
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from chatd.http.api import failed, json_response, readiness
+from chatd.http.api import failed, readiness
+from chatd.http.responses import JSONResponse
 from chatd.http.routes import on_error, route, routes
 from chatd.metrics import CONTENT_TYPE, Metrics
 
@@ -31,7 +32,7 @@ class Admin:
     @route(app, "GET", "/healthz")
     async def healthz(self, request: Request) -> Response:
         """The process turns."""
-        return json_response(200, b'{"status":"ok"}')
+        return JSONResponse(200, b'{"status":"ok"}')
 
     @route(app, "GET", "/readyz")
     async def readyz(self, request: Request) -> Response:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Final
 
-import attrs
 import msgspec
 from klein import Response
 from twisted.python.failure import Failure
@@ -24,7 +23,7 @@ from chatd.chats import Chats
 from chatd.http import problems, wire
 from chatd.http.access import note_caller
 from chatd.http.peers import Peers
-from chatd.http.problems import Headers
+from chatd.http.responses import JSONResponse
 from chatd.http.routes import on_error, route, routes
 from chatd.model import (
     BEGINNING,
@@ -48,27 +47,6 @@ _SINCE: Final = {"now": None, "0": BEGINNING}
 
 Handler = Callable[["API", Request], Coroutine[Any, Any, Response]]
 SessionHandler = Callable[["API", Request, Session], Coroutine[Any, Any, Response]]
-
-
-@attrs.frozen
-class PollResponse(Response):
-    """The answer of a poll; `waited` are the seconds that it was held."""
-
-    waited: float = 0.0
-
-
-def json_response(code: int, body: bytes, headers: Headers | None = None) -> Response:
-    """A JSON answer that no cache keeps."""
-    return Response(code, _json_headers(body, headers), body)
-
-
-def _json_headers(body: bytes, headers: Headers | None) -> Headers:
-    fixed: Headers = {
-        b"Content-Type": b"application/json",
-        b"Content-Length": b"%d" % len(body),
-        b"Cache-Control": b"no-store",
-    }
-    return {**fixed, **headers} if headers else fixed
 
 
 def authenticated(handler: SessionHandler) -> Handler:
@@ -113,7 +91,7 @@ class API:
             asked.username, asked.email, asked.password, self._peers.address(request)
         )
         location = f"/api/v1/users/?user_id={account.id}"
-        return json_response(201, wire.account(account), {"Location": location})
+        return JSONResponse(201, wire.account(account), {b"Location": location.encode("ascii")})
 
     @route(app, "GET", "/api/v1/users")
     @authenticated
@@ -128,7 +106,7 @@ class API:
             account = await self._accounts.by_name(asked["username"])
         else:
             account = await self._accounts.caller(session)
-        return json_response(200, wire.account(account))
+        return JSONResponse(200, wire.account(account))
 
     @route(app, "DELETE", "/api/v1/users")
     @authenticated
@@ -144,7 +122,7 @@ class API:
         token = await self._accounts.log_in(
             asked.username, asked.password, self._peers.address(request)
         )
-        return json_response(201, wire.token(token))
+        return JSONResponse(201, wire.token(token))
 
     @route(app, "DELETE", "/api/v1/tokens")
     @authenticated
@@ -161,8 +139,8 @@ class API:
         asked = wire.body(request, _SEND)
         sent = await self._chats.send(session, asked.user_id, asked.message, key)
         if sent.replayed:
-            return json_response(200, wire.message(sent.message), {"Idempotency-Replayed": "true"})
-        return json_response(201, wire.message(sent.message))
+            return JSONResponse(200, wire.message(sent.message), {b"Idempotency-Replayed": b"true"})
+        return JSONResponse(201, wire.message(sent.message))
 
     @route(app, "GET", "/api/v1/chats")
     @authenticated
@@ -183,11 +161,11 @@ class API:
         page = await self._chats.page(session, wire.page_number(asked), limit, at)
         links = []
         if page.page < page.pages:
-            links.append(_link(page.page + 1, limit, page.cursor, "next"))
+            links.append(_link(page.page + 1, limit, page.cursor, b"next"))
         if page.page > 1:
-            links.append(_link(page.page - 1, limit, page.cursor, "prev"))
-        headers: Headers = {"Link": ", ".join(links)} if links else {}
-        return json_response(200, wire.page(page, self._seconds() - began), headers)
+            links.append(_link(page.page - 1, limit, page.cursor, b"prev"))
+        headers = {b"Link": b", ".join(links)} if links else None
+        return JSONResponse(200, wire.page(page, self._seconds() - began), headers)
 
     async def _poll(
         self, session: Session, asked: dict[str, str], preferred: int | None
@@ -202,22 +180,21 @@ class API:
         since = asked.get("since", "now")
         cursor = _SINCE[since] if since in _SINCE else Cursor.parse(since)
         polled = await self._chats.poll(session, cursor, limit, min(wait, MAX_WAIT))
-        headers: dict[str | bytes, str] = {}
+        headers = {}
         if preferred is not None:
-            headers["Preference-Applied"] = f"wait={min(preferred, MAX_WAIT)}"
+            headers[b"Preference-Applied"] = b"wait=%d" % min(preferred, MAX_WAIT)
         if polled.why is Wake.OVERLOAD:
-            headers["Retry-After"] = str(OVERLOAD_RETRY_AFTER)
+            headers[b"Retry-After"] = b"%d" % OVERLOAD_RETRY_AFTER
         elif polled.why is Wake.DRAIN:
-            headers["Retry-After"] = str(self._spread())
-            headers["Connection"] = "close"
+            headers[b"Retry-After"] = b"%d" % self._spread()
+            headers[b"Connection"] = b"close"
         took = self._seconds() - began - polled.waited
-        body = wire.polled(polled, took, applied)
-        return PollResponse(200, _json_headers(body, headers), body, polled.waited)
+        return JSONResponse(200, wire.polled(polled, took, applied), headers, polled.waited)
 
     @route(app, "GET", "/healthz")
     async def healthz(self, request: Request) -> Response:
         """The process turns."""
-        return json_response(200, b'{"status":"ok"}')
+        return JSONResponse(200, b'{"status":"ok"}')
 
     @route(app, "GET", "/readyz")
     async def readyz(self, request: Request) -> Response:
@@ -246,7 +223,7 @@ async def readiness(ready: Callable[[], Awaitable[list[str]]]) -> Response:
     reasons = await ready()
     if reasons:
         raise problems.NotReady(reasons)
-    return json_response(200, b'{"status":"ready"}')
+    return JSONResponse(200, b'{"status":"ready"}')
 
 
 def failed(request: Request, failure: Failure) -> Response:
@@ -270,6 +247,7 @@ def _basic(proof: bytes) -> tuple[str, str]:
     return username, password
 
 
-def _link(page: int, limit: int, at: Cursor, relation: str) -> str:
+def _link(page: int, limit: int, at: Cursor, relation: bytes) -> bytes:
     # RFC 8288; pinned, so that the pages do not drift while messages arrive.
-    return f'</api/v1/chats/?page={page}&limit={limit}&at={at}>; rel="{relation}"'
+    where = (page, limit, str(at).encode("ascii"), relation)
+    return b'</api/v1/chats/?page=%d&limit=%d&at=%b>; rel="%b"' % where

@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from klein import Klein, Response
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -23,118 +22,212 @@ from twisted.web.resource import Resource
 from werkzeug.exceptions import BadRequest, NotFound
 
 from chatd.http.access import AccessLog
+from chatd.http.request import Request
+from chatd.http.responses import JSONResponse
 from chatd.metrics import Metrics
+
+CLIENT_GONE: Final = 499
+"""Counted as the status of a request whose client did not wait for the answer."""
+
+REQUEST_ID: Final = b"X-Request-ID"
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
-Failed = Callable[[server.Request, Failure], Response]
+
+class Routed(Protocol):
+    """An object with Klein routes, whose handlers are methods named as their endpoints."""
+
+    @property
+    def app(self) -> Klein:
+        """The routes."""
+        ...
+
+    def error(self, request: server.Request, failure: Failure) -> Response:
+        """The answer to a request that failed."""
+        ...
+
+
+class Route(NamedTuple):
+    """A handler and what it is called in the metrics."""
+
+    name: str
+    handler: Callable[[server.Request], Coroutine[Any, Any, Response]]
 
 
 class Dispatch(Resource):
-    """Serves the routes of `app`; `failed` turns a failure into the answer."""
+    """Serves the routes of `routed`."""
 
     isLeaf = True
 
     def __init__(
         self,
-        app: Klein,
-        failed: Failed,
+        routed: Routed,
         *,
         clock: IReactorTime,
         metrics: Metrics,
         access: AccessLog | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._app = app
-        self._klein = app.resource()
-        self._failed = failed
-        self._clock = clock
+        # Klein keeps only a weak reference to the application that it binds to an instance.
+        self._app = routed.app
+        self._klein = self._app.resource()
+        self.failed = routed.error
+        self.seconds = clock.seconds
         self._metrics = metrics
         self._access = access
-        self._table = _table(app)
+        self._table = _table(routed)
         self._prefix = secrets.token_hex(6).encode("ascii")
         self._numbers = itertools.count(1)
 
     def render(self, request: server.Request) -> int:
-        began = self._clock.seconds()
+        began = self.seconds()
         request_id = request.getHeader(b"x-request-id")
         if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
             request_id = b"%b-%d" % (self._prefix, next(self._numbers))
-        request.setHeader(b"X-Request-ID", request_id)
-        route = self._table.get((request.method, request.path)) or self._table.get(
-            (request.method, unquote_to_bytes(request.path))
-        )
-        if route is None or b"%2f" in request.path.lower():
-            self._by_klein(request, began)
+        route = self._table.get((request.method, request.path)) or self._unquoted(request)
+        if route is None:
+            request.setHeader(REQUEST_ID, request_id)
+            self._by_klein(request, request_id, began)
         else:
-            answering = ensureDeferred(self._answer(request, route, began))
-            if not answering.called:
-                request.notifyFinish().addErrback(lambda _: answering.cancel())
+            Handling(self, request, request_id, route, began).advance()
         return server.NOT_DONE_YET
 
-    async def _answer(
-        self,
-        request: server.Request,
-        route: tuple[str, Callable[[server.Request], Any]],
-        began: float,
-    ) -> None:
-        name, endpoint = route
-        try:
-            response = endpoint(request)
-            if isinstance(response, Deferred):
-                response = await response
-        except CancelledError:
-            self._count(request, name, 499, began, 0.0)
-            return
-        except Exception:
-            response = self._failed(request, Failure())
-        self._write(request, response)
-        self._count(request, name, response.code, began, getattr(response, "waited", 0.0))
+    def _unquoted(self, request: server.Request) -> Route | None:
+        # Klein takes %2F for a separator; here it is none.
+        if b"%" not in request.path or b"%2f" in request.path.lower():
+            return None
+        return self._table.get((request.method, unquote_to_bytes(request.path)))
 
-    def _write(self, request: server.Request, response: Response) -> None:
-        request.setResponseCode(response.code)
-        for name, value in response.headers.items():
-            if isinstance(value, str | bytes):
-                request.setHeader(name, value)
-            else:
-                request.responseHeaders.setRawHeaders(name, value)
-        request.write(response.body)
-        request.finish()
-
-    def _by_klein(self, request: server.Request, began: float) -> None:
+    def _by_klein(self, request: server.Request, request_id: bytes, began: float) -> None:
         refusal = _unreadable(request.path)
         if refusal is not None:
-            response = self._failed(request, Failure(refusal))
-            self._write(request, response)
-            self._count(request, "none", response.code, began, 0.0)
+            response = self.failed(request, Failure(refusal))
+            _write(request, response)
+            self.count(request, request_id, "none", response.code, began, 0.0)
             return
 
         def count(_: object) -> None:
-            self._count(request, "none", request.code, began, 0.0)
+            self.count(request, request_id, "none", request.code, began, 0.0)
 
         request.notifyFinish().addBoth(count)
         self._klein.render(request)
 
-    def _count(
-        self, request: server.Request, route: str, status: int, began: float, waited: float
+    def count(
+        self,
+        request: server.Request,
+        request_id: bytes,
+        route: str,
+        status: int,
+        began: float,
+        waited: float,
     ) -> None:
-        work = self._clock.seconds() - began - waited
+        """A request was answered `waited` seconds later than its work took."""
+        work = self.seconds() - began - waited
         if not waited:
-            self._metrics.request(request.method.decode("latin-1"), route, status, work)
+            self._metrics.request(request.method, route, status, work)
         if self._access is not None:
-            self._access.write(request, status, work, waited)
+            self._access.write(request, request_id, status, work, waited)
 
 
-def _table(app: Klein) -> dict[tuple[bytes, bytes], tuple[str, Callable[[server.Request], Any]]]:
-    """Endpoints by method and path, for the routes that have no parameters."""
-    table: dict[tuple[bytes, bytes], tuple[str, Callable[[server.Request], Any]]] = {}
-    for rule in app.url_map.iter_rules():
+class Handling:
+    """A handler's coroutine being run for a request, cancelled when its client goes away.
+
+    What `Deferred.fromCoroutine` would do with three objects and some fifty frames a request is
+    done here with one object; a held poll keeps it all the time that it waits. It stands in its
+    request's `notifications` in place of a Deferred, with the two methods that are called there.
+    """
+
+    __slots__ = ("_awaited", "_began", "_dispatch", "_request", "_request_id", "_route", "_work")
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        request: server.Request,
+        request_id: bytes,
+        route: Route,
+        began: float,
+    ) -> None:
+        self._dispatch = dispatch
+        self._request = request
+        self._request_id = request_id
+        self._route = route
+        self._began = began
+        self._work = route.handler(request)
+        self._awaited: Deferred[Any] | None = None
+
+    def advance(self, failure: Failure | None = None) -> None:
+        """Run the handler until it waits for something or is done."""
+        try:
+            # An awaited Deferred hands its result to the coroutine by itself, its failure not.
+            if failure is None:
+                awaited = self._work.send(None)
+            else:
+                awaited = failure.throwExceptionIntoGenerator(self._work)
+        except StopIteration as done:
+            self._answer(done.value)
+        except CancelledError:
+            self._count(CLIENT_GONE, 0.0)
+        except Exception:
+            self._request.setHeader(REQUEST_ID, self._request_id)
+            response = self._dispatch.failed(self._request, Failure())
+            _write(self._request, response)
+            self._count(response.code, 0.0)
+        else:
+            if self._awaited is None:
+                self._request.notifications.append(self)  # type: ignore[arg-type]
+            self._awaited = awaited
+            awaited.addBoth(self._resume)
+
+    def _resume(self, result: object) -> None:
+        self.advance(result if isinstance(result, Failure) else None)
+
+    def callback(self, _: object) -> None:
+        """The answer was written."""
+
+    def errback(self, _: object) -> None:
+        """The client has gone away."""
+        if self._awaited is not None:
+            self._awaited.cancel()
+
+    def _answer(self, response: Response) -> None:
+        request = self._request
+        waited = 0.0
+        if isinstance(response, JSONResponse):
+            waited = response.waited
+        if isinstance(response, JSONResponse) and response.whole and isinstance(request, Request):
+            request_id = b"X-Request-ID: %b\r\n" % self._request_id
+            request.answer(response.code, request_id + response.block, response.body)
+        else:
+            request.setHeader(REQUEST_ID, self._request_id)
+            _write(request, response)
+        self._count(response.code, waited)
+
+    def _count(self, status: int, waited: float) -> None:
+        name = self._route.name
+        self._dispatch.count(self._request, self._request_id, name, status, self._began, waited)
+
+
+def _write(request: server.Request, response: Response) -> None:
+    request.setResponseCode(response.code)
+    for name, value in response.headers.items():
+        if isinstance(value, str | bytes):
+            request.setHeader(name, value)
+        else:
+            request.responseHeaders.setRawHeaders(name, value)
+    request.write(response.body)
+    request.finish()
+
+
+def _table(routed: Routed) -> dict[tuple[bytes, bytes], Route]:
+    """Handlers by method and path, for the routes that have no parameters."""
+    table = {}
+    for rule in routed.app.url_map.iter_rules():
         if rule.arguments:
             continue
-        call = partial(app.execute_endpoint, rule.endpoint)
+        route = Route(rule.endpoint, getattr(routed, rule.endpoint))
         for method in rule.methods or ():
             for path in {rule.rule, rule.rule.rstrip("/") + "/"}:
-                table[method.encode("ascii"), path.encode("ascii")] = (rule.endpoint, call)
+                table[method.encode("ascii"), path.encode("ascii")] = route
     return table
 
 

@@ -28,6 +28,7 @@ class Incoming(server.Request):
     __slots__ = (
         "_arguments",
         "_body",
+        "_channel",
         "_client",
         "_components",
         "_content",
@@ -59,6 +60,8 @@ class Incoming(server.Request):
     def __init__(self, channel: Channel, head: Head, body: bytes, started: float) -> None:
         # Not the base's: it builds at once what is built here when it is needed.
         self.channel = channel
+        # `channel` is None after the end; addresses can be asked for still.
+        self._channel = channel
         self.site = channel.server
         self.method, self.uri, self.clientproto, self._raw, *_ = head
         self.path, _, self._query = self.uri.partition(b"?")
@@ -161,8 +164,7 @@ class Incoming(server.Request):
     @property
     def client(self) -> IAddress:
         if self._client is None:
-            assert self.channel is not None, "asked for after the request had ended"
-            self._client = self.channel.getPeer()
+            self._client = self._channel.getPeer()
         return self._client
 
     @client.setter
@@ -172,13 +174,24 @@ class Incoming(server.Request):
     @property
     def host(self) -> IAddress:
         if self._host is None:
-            assert self.channel is not None, "asked for after the request had ended"
-            self._host = self.channel.getHost()
+            self._host = self._channel.getHost()
         return self._host
 
     @host.setter
     def host(self, address: IAddress) -> None:
         self._host = address
+
+    def getClientAddress(self) -> IAddress:
+        """Where the request came from: the PROXY header's word, behind a proxy that sends one."""
+        return self.client
+
+    def getHost(self) -> IAddress:
+        """The address that the client connected to."""
+        return self.host
+
+    def isSecure(self) -> bool:
+        """Whether the request came over TLS."""
+        return bool(self._forceSSL) or (self.channel is not None and self.channel.isSecure())
 
     @property
     def transport(self) -> Any:  # type: ignore[override]

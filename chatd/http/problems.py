@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Final
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from chatd import model
+from chatd.http.responses import Headers
 from chatd.model import Busy, DomainError
 
 CONTENT_TYPE: Final = b"application/problem+json"
@@ -38,8 +39,6 @@ STATUSES: Final[Mapping[type[DomainError], int]] = {
     model.StoreUnavailable: 503,
 }
 """The HTTP status of every domain error."""
-
-Headers = Mapping[str | bytes, str | bytes | Sequence[str | bytes]]
 
 _log = Logger()
 

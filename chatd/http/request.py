@@ -12,7 +12,7 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.resource import EncodingResourceWrapper, IResource
 
-from chatd.http.answer import SERVER, canonical, one_line, render, status_line
+from chatd.http.answer import SERVER, canonical, header_block, one_line, render, status_line
 from chatd.http.head import Head
 from chatd.http.incoming import Incoming
 
@@ -135,15 +135,21 @@ class Request(Incoming):
         """Answer with what `resource` renders, unless it says NOT_DONE_YET."""
         try:
             body: object = resource.render(self)
-        except UnsupportedMethod:
-            # Asks again, for the Allow header and for HEAD where there is only GET.
-            super().render(resource)  # type: ignore[no-untyped-call]
+        except UnsupportedMethod as error:
+            # Not the base's HTML; and a Resource that renders GET renders HEAD.
+            allowed = b", ".join(sorted(error.allowedMethods))
+            fields = ((b"Allow", allowed), (b"Content-Type", b"application/problem+json"))
+            detail = f"Allowed here: {allowed.decode()}."
+            body = self.site.problem(405, "method_not_allowed", detail)
+            self.answer(405, header_block(*fields), body)
             return
         if body is server.NOT_DONE_YET:
             return
         if not isinstance(body, bytes):
             raise TypeError(f"{resource!r} rendered {type(body).__name__}, not bytes")
-        self.setHeader(b"Content-Length", b"%d" % len(body))
+        if body or self.method != b"HEAD":
+            # A resource that makes no body for HEAD has set the length that it would have.
+            self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
         self.finish()
 
@@ -192,7 +198,7 @@ class Request(Incoming):
             body = b""
         else:
             length = b"Content-Length: %d\r\n\r\n" % len(body)
-            if self.method == b"HEAD" or self._inFakeHead:
+            if self.method == b"HEAD":
                 body = b""
         data = b"".join((status_line(version, status), standard, headers, length, body))
         self.startedWriting = 1
@@ -211,7 +217,7 @@ class Request(Incoming):
         if not isinstance(data, bytes):
             raise TypeError(f"Data must be bytes, not {type(data).__name__}")
         channel = self.channel
-        if channel is None or self._inFakeHead:
+        if channel is None:
             return
         if self._encoder is not None:
             data = self._encoder.encode(data)
@@ -271,15 +277,19 @@ class Request(Incoming):
     def connectionLost(self, reason: Failure) -> None:
         """The client has gone away: the channel's word."""
         channel = self.channel
-        if channel is not None and self._client is None:
-            self._client = channel.getPeer()
         self._disconnected = True
         if channel is not None:
             channel.server.tell(self)
+        self._close_content()
         self.channel = None
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():
             done.errback(reason)
+
+    def _close_content(self) -> None:
+        if self._content is not None:
+            self._content.close()
+            self._content = None
 
     def _finished(self, persistent: bool) -> None:
         channel = self.channel
@@ -292,6 +302,7 @@ class Request(Incoming):
         self.finished = 1
         if channel.server.log is not None:
             channel.server.tell(self)
+        self._close_content()
         self.channel = None
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():

@@ -27,7 +27,8 @@ class Server(Factory):
     `problem(status, code, detail)` makes the body of an answer to what is refused before a resource
     sees it: problem+json (RFC 9457). Codes are bad_request (400), request_timeout (408),
     body_too_large (413), uri_too_long (414), expectation_failed (417), head_too_large (431),
-    not_implemented (501) and version_not_supported (505).
+    not_implemented (501) and version_not_supported (505); and method_not_allowed (405), for a
+    resource that raises `UnsupportedMethod`.
 
     `log(request)` is called once for every request when its answer is finished, or when its client
     has gone away (then `request.disconnected`). `clock` times connections, `now` is Unix time for

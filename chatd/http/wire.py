@@ -128,6 +128,8 @@ def seconds(given: dict[str, str], name: str) -> float:
 
 def preferred_wait(request: Request) -> int | None:
     """The seconds of `Prefer: wait=N` (RFC 7240 section 4.3), None if absent or malformed."""
+    if request.getHeader(b"prefer") is None:
+        return None
     for field in request.requestHeaders.getRawHeaders("prefer", ()):
         for preference in field.split(","):
             if preference.partition("=")[0].strip().lower() == "wait":
@@ -139,9 +141,9 @@ def preferred_wait(request: Request) -> int | None:
 
 def idempotency_key(request: Request) -> str | None:
     """The `Idempotency-Key`, or None; raises `InvalidHeader`."""
-    fields = request.requestHeaders.getRawHeaders(b"idempotency-key")
-    if fields is None:
+    if request.getHeader(b"idempotency-key") is None:
         return None
+    fields = request.requestHeaders.getRawHeaders(b"idempotency-key", [b""])
     key = fields[0].decode("latin-1")
     if len(fields) > 1 or _KEY.fullmatch(key) is None:
         raise InvalidHeader("Idempotency-Key: one, of 1 to 255 visible ASCII characters")

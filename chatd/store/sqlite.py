@@ -34,6 +34,7 @@ from chatd.model import (
 from chatd.store import sqlite_accounts, sqlite_chats
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite_file import FileLock, open_reader, open_writer
+from chatd.store.tails import Tails
 from chatd.worker import Worker
 
 P = ParamSpec("P")
@@ -70,6 +71,7 @@ class SqliteStore:
         self._known = migrations("sqlite") if known is None else known
         self._lock: FileLock | None = None
         self._newest = 0
+        self._tails = Tails()
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -148,7 +150,15 @@ class SqliteStore:
         return self._write(sqlite_accounts.record_seen, seen)
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return self._write(self._append, drafts)
+        return self._write(self._append, drafts).addCallback(self._committed)
+
+    def _committed(self, outcomes: list[Appended | DomainError]) -> list[Appended | DomainError]:
+        self._tails.committed(
+            outcome.message
+            for outcome in outcomes
+            if isinstance(outcome, Appended) and not outcome.replayed
+        )
+        return outcomes
 
     def _append(
         self, db: sqlite3.Connection, drafts: Sequence[Draft]
@@ -157,8 +167,19 @@ class SqliteStore:
         self._newest = max(self._newest, self._now())
         return sqlite_chats.append(db, drafts, self._newest)
 
+    def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
+        return self._tails.answer(query)
+
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return self._read(sqlite_chats.read, queries)
+        forgotten = self._tails.forgotten
+
+        def note(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
+            for query, inbox in zip(queries, inboxes, strict=True):
+                if inbox is not None:
+                    self._tails.found(query, inbox, forgotten)
+            return inboxes
+
+        return self._read(sqlite_chats.read, queries).addCallback(note)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)

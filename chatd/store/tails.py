@@ -1,0 +1,128 @@
+"""The ends of inboxes in memory, for a store that only one process writes to.
+
+Nearly every read asks for the newest messages of an inbox: a poll for what came since its last
+answer, a page for the latest ten. They are answered from here, without a thread or a query.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
+
+LENGTH: Final = 32
+"""Messages kept of one inbox."""
+BYTES: Final = 64 << 20
+"""What all tails may take together, roughly."""
+
+_TAIL_BYTES: Final = 400
+_MESSAGE_BYTES: Final = 160
+
+
+class Tail:
+    """The last messages of one inbox, without gaps up to `last_seq`; maybe none of them."""
+
+    __slots__ = ("last_seq", "messages", "size")
+
+    def __init__(self, last_seq: int, messages: Sequence[Message]) -> None:
+        self.last_seq = last_seq
+        self.messages = list(messages[-LENGTH:])
+        self.size = _TAIL_BYTES + sum(map(_size, self.messages))
+
+    def add(self, message: Message) -> int:
+        """Append the next message; returns by how many bytes the tail grew."""
+        before = self.size
+        self.last_seq = message.seq
+        self.messages.append(message)
+        self.size += _size(message)
+        if len(self.messages) > LENGTH:
+            self.size -= _size(self.messages.pop(0))
+        return self.size - before
+
+
+class Tails:
+    """The tails of the inboxes that were used most recently.
+
+    What they say is never behind what has been told to anyone: a store adds messages when their
+    commit is known and before it says so, and notes what its reads have found.
+    """
+
+    def __init__(self) -> None:
+        self._tails: OrderedDict[int, Tail] = OrderedDict()
+        self._size = 0
+        self.forgotten = 0
+        """How often an inbox was forgotten because it is gone: older reads must not bring it
+        back."""
+
+    def answer(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
+        """What `IStore.read` would answer, or None where that is not known here."""
+        tail = self._tails.get(query.user_id)
+        if tail is None:
+            return None
+        last = tail.last_seq
+        kept_after = last - len(tail.messages)
+        if isinstance(query, ReadAfter):
+            if query.seq is None or query.seq >= last:
+                return InboxSlice(last, ())
+            start = query.seq - kept_after
+            if start < 0:
+                return None
+            return InboxSlice(last, tuple(tail.messages[start : start + query.limit]))
+        newest = (last if query.at is None else query.at) - (query.page - 1) * query.limit
+        if newest <= 0 or newest > last:
+            return InboxSlice(last, ())
+        start = max(newest - query.limit, 0) - kept_after
+        if start < 0:
+            return None
+        return InboxSlice(last, tuple(tail.messages[start : newest - kept_after][::-1]))
+
+    def committed(self, messages: Iterable[Message]) -> None:
+        """New messages are durable; each inbox's come in the order of their seq."""
+        for message in messages:
+            tail = self._tails.get(message.received_by)
+            if tail is not None and message.seq == tail.last_seq + 1:
+                self._size += tail.add(message)
+                self._tails.move_to_end(message.received_by)
+            elif tail is None or message.seq > tail.last_seq:
+                self._put(message.received_by, Tail(message.seq, (message,)))
+        self._shrink()
+
+    def found(self, query: ReadAfter | ReadPage, inbox: InboxSlice, forgotten: int) -> None:
+        """A read that began when that many inboxes were `forgotten` found this."""
+        messages = inbox.messages
+        if isinstance(query, ReadPage):
+            messages = messages[::-1]
+        if messages and messages[-1].seq != inbox.last_seq:
+            messages = ()
+        tail = self._tails.get(query.user_id)
+        if tail is None and forgotten != self.forgotten:
+            return
+        if tail is None or (inbox.last_seq, len(messages)) > (tail.last_seq, len(tail.messages)):
+            self._put(query.user_id, Tail(inbox.last_seq, messages))
+            self._shrink()
+
+    def forget(self, user_id: int) -> None:
+        """The inbox is gone."""
+        self.forgotten += 1
+        tail = self._tails.pop(user_id, None)
+        if tail is not None:
+            self._size -= tail.size
+
+    def _put(self, user_id: int, tail: Tail) -> None:
+        old = self._tails.pop(user_id, None)
+        if old is not None:
+            self._size -= old.size
+        self._tails[user_id] = tail
+        self._size += tail.size
+
+    def _shrink(self) -> None:
+        while self._size > BYTES:
+            _, tail = self._tails.popitem(last=False)
+            self._size -= tail.size
+
+
+def _size(message: Message) -> int:
+    # Two bytes a character is a guess between ASCII's one and an emoji's four.
+    return _MESSAGE_BYTES + 2 * len(message.text)

@@ -1,0 +1,133 @@
+"""The ends of inboxes in memory say what the database would say, or nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
+from chatd.store import tails
+from chatd.store.tails import LENGTH, Tails
+
+
+def message(user_id: int, seq: int, text: str = "hai") -> Message:
+    return Message(user_id, seq, 9, 1_000_000 * seq, text)
+
+
+def truth(last: int, query: ReadAfter | ReadPage) -> InboxSlice:
+    """What an inbox with messages 1 to `last` answers."""
+    inbox = [message(query.user_id, seq) for seq in range(1, last + 1)]
+    if isinstance(query, ReadAfter):
+        after = last if query.seq is None else query.seq
+        return InboxSlice(last, tuple(inbox[after:][: query.limit]))
+    newest = (last if query.at is None else query.at) - (query.page - 1) * query.limit
+    if not 0 < newest <= last:
+        return InboxSlice(last, ())
+    return InboxSlice(last, tuple(inbox[max(newest - query.limit, 0) : newest][::-1]))
+
+
+after = st.builds(
+    ReadAfter, st.just(1), st.none() | st.integers(0, 60), st.sampled_from([1, 2, 10, 100])
+)
+page = st.builds(
+    ReadPage,
+    st.just(1),
+    st.integers(1, 12),
+    st.sampled_from([1, 2, 10, 100]),
+    st.none() | st.integers(0, 60),
+)
+steps = st.lists(st.one_of(st.integers(1, 5), after, page), max_size=40)
+
+
+@given(start=st.integers(0, 50), steps=steps)
+def test_an_answer_is_the_one_of_the_database(
+    start: int, steps: list[int | ReadAfter | ReadPage]
+) -> None:
+    kept, last = Tails(), start
+    for step in steps:
+        if isinstance(step, int):
+            kept.committed(message(1, last + number) for number in range(1, step + 1))
+            last += step
+            continue
+        answer = kept.answer(step)
+        assert answer is None or answer == truth(last, step)
+        kept.found(step, truth(last, step), kept.forgotten)
+        assert kept.answer(ReadAfter(1, last, 10)) == InboxSlice(last, ())
+
+
+def test_nothing_is_known_of_an_inbox_that_was_never_used() -> None:
+    assert Tails().answer(ReadAfter(1, None, 10)) is None
+
+
+def test_the_newest_messages_are_kept_and_older_ones_are_not() -> None:
+    kept = Tails()
+    kept.committed(message(1, seq) for seq in range(1, LENGTH + 2))
+    assert kept.answer(ReadAfter(1, 1, 100)) == truth(LENGTH + 1, ReadAfter(1, 1, 100))
+    assert kept.answer(ReadAfter(1, 0, 100)) is None
+
+
+def test_a_read_that_saw_a_commit_first_is_believed() -> None:
+    # Its messages are visible in the database before the writer's word of them arrives.
+    kept = Tails()
+    kept.committed([message(1, 1)])
+    query = ReadAfter(1, 0, 10)
+    kept.found(query, truth(2, query), kept.forgotten)
+    kept.committed([message(1, 2)])
+    assert kept.answer(query) == truth(2, query)
+
+
+def test_an_older_read_does_not_take_a_commit_back() -> None:
+    kept = Tails()
+    query = ReadAfter(1, 0, 10)
+    late = truth(1, query)
+    kept.committed([message(1, 1), message(1, 2)])
+    kept.found(query, late, kept.forgotten)
+    assert kept.answer(query) == truth(2, query)
+
+
+def test_a_commit_behind_a_gap_starts_anew() -> None:
+    kept = Tails()
+    kept.committed([message(1, 1), message(1, 5)])
+    assert kept.answer(ReadAfter(1, 4, 10)) == InboxSlice(5, (message(1, 5),))
+    assert kept.answer(ReadAfter(1, 3, 10)) is None
+
+
+def test_a_read_that_began_before_an_inbox_went_does_not_bring_it_back() -> None:
+    kept = Tails()
+    before = kept.forgotten
+    kept.committed([message(1, 1)])
+    kept.forget(1)
+    kept.forget(2)
+    query = ReadAfter(1, 0, 10)
+    kept.found(query, truth(1, query), before)
+    assert kept.answer(query) is None
+
+
+def test_a_read_is_believed_of_an_inbox_that_is_there_whatever_else_went() -> None:
+    # Otherwise a client could be told of seq 2 by the read and of seq 1 from here.
+    kept = Tails()
+    before = kept.forgotten
+    kept.committed([message(1, 1)])
+    kept.forget(2)
+    query = ReadAfter(1, 0, 10)
+    kept.found(query, truth(2, query), before)
+    assert kept.answer(query) == truth(2, query)
+
+
+def test_memory_is_bounded_and_the_longest_unused_go_first() -> None:
+    kept = Tails()
+    large = "x" * (tails.BYTES // 10)
+    for user_id in range(1, 9):
+        kept.committed([message(user_id, 1, large)])
+    assert kept.answer(ReadAfter(1, 0, 10)) is None
+    assert kept.answer(ReadAfter(8, 0, 10)) is not None
+
+
+def test_a_replaced_or_forgotten_tail_gives_its_room_back() -> None:
+    kept = Tails()
+    large = "x" * (tails.BYTES // 5)
+    for seq in range(1, 30, 2):
+        kept.committed([message(1, seq, large)])
+    kept.forget(1)
+    kept.committed([message(2, 1, large)])
+    assert kept.answer(ReadAfter(2, 0, 10)) is not None

@@ -143,32 +143,48 @@ def _fetched(cursor: Any) -> Rows:
     return rows
 
 
-async def connect(
-    address: Address, reactor: Any, heard: Callable[[str], None] | None = None
-) -> Connection:
-    """Try each host of the address in turn; raises `Unreachable` with the last one's reason."""
-    problem = ""
-    for attempt in address.attempts:
-        connection = Connection(reactor, heard)
-        timed_out: list[float] = []
+class Connector:
+    """Makes connections to an address, one at a time, until it is stopped."""
 
-        def give_up(connection: Connection = connection, said: list[float] = timed_out) -> None:
-            said.append(address.connect_seconds)
-            connection.abandon()
+    def __init__(
+        self, address: Address, reactor: Any, heard: Callable[[str], None] | None = None
+    ) -> None:
+        self._address = address
+        self._reactor = reactor
+        self._heard = heard
+        self._trying: Connection | None = None
+        self._is_stopped = False
 
-        timer = reactor.callLater(address.connect_seconds, give_up)
-        try:
-            await connection.connect(attempt)
-        except (psycopg2.Error, ConnectionDone) as error:
-            connection.abandon()
-            problem = f"no answer within {timed_out[0]:g} s" if timed_out else reason(error)
-            continue
-        finally:
-            if timer.active():
-                timer.cancel()
-        connection.opened()
-        return connection
-    raise Unreachable(problem)
+    async def connect(self) -> Connection:
+        """Try each host in turn; raises `Unreachable` with the last one's reason."""
+        problem = "stopped"
+        for attempt in self._address.attempts:
+            if self._is_stopped:
+                break
+            connection = self._trying = Connection(self._reactor, self._heard)
+            timer = self._reactor.callLater(self._address.connect_seconds, connection.abandon)
+            try:
+                await connection.connect(attempt)
+            except (psycopg2.Error, ConnectionDone, ValueError) as error:
+                # ValueError: abandoned in the turn in which it was made; the reactor refuses it.
+                connection.abandon()
+                problem = reason(error)
+                if not timer.active():
+                    problem = f"no answer within {self._address.connect_seconds:g} s"
+                continue
+            finally:
+                self._trying = None
+                if timer.active():
+                    timer.cancel()
+            connection.opened()
+            return connection
+        raise Unreachable(problem)
+
+    def stop(self) -> None:
+        """Give up what is being tried, and do not try again."""
+        self._is_stopped = True
+        if self._trying is not None:
+            self._trying.abandon()
 
 
 def reason(error: BaseException) -> str:

@@ -19,10 +19,10 @@ from chatd.postgres.address import Address
 from chatd.postgres.backoff import Backoff
 from chatd.postgres.connection import (
     Connection,
+    Connector,
     Rows,
     Unreachable,
     closed_by,
-    connect,
     reason,
     repeatable,
     unavailable,
@@ -56,10 +56,9 @@ class Pool:
         queued: int = QUEUED,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
-        self._address = address
         self._reactor = reactor
         self._chance = chance
-        self._size = size
+        self._connectors = [Connector(address, reactor) for _ in range(size)]
         self._queued = queued
         self._deadline = deadline
         self._idle: list[Connection] = []
@@ -83,10 +82,11 @@ class Pool:
 
     async def open(self) -> None:
         """Make the first connection, then the others beside; raises `Unreachable`."""
-        first = await connect(self._address, self._reactor)
+        first = await self._connectors[0].connect()
         self._is_open = self._accepts = True
-        for number in range(self._size):
-            self._keepers.append(Deferred.fromCoroutine(self._keep(first if number == 0 else None)))
+        for connector in self._connectors:
+            made = first if connector is self._connectors[0] else None
+            self._keepers.append(Deferred.fromCoroutine(self._keep(connector, made)))
 
     async def close(self) -> None:
         """Let what is under way finish, then close all connections."""
@@ -100,6 +100,8 @@ class Pool:
         self._is_open = False
         for pause in tuple(self._pauses):
             pause.cancel()
+        for connector in self._connectors:
+            connector.stop()
         for connection in tuple(self._live):
             connection.abandon()
         keepers, self._keepers = self._keepers, []
@@ -202,26 +204,30 @@ class Pool:
         else:
             self._idle.append(connection)
 
-    async def _keep(self, connection: Connection | None) -> None:
+    async def _keep(self, connector: Connector, connection: Connection | None) -> None:
         """Have one connection open for as long as the pool is."""
         backoff = Backoff(self._chance)
         while self._is_open:
-            if connection is None:
-                connection = await self._try(backoff)
-                continue
             since = self._reactor.seconds()
-            self._live.add(connection)
-            self._down_since = None
-            self._say("")
-            self._give(connection)
-            await connection.ended()
-            self._forget(connection)
-            connection = None
-            if self._reactor.seconds() - since >= STABLE_SECONDS:
-                backoff.reset()
+            try:
+                connection = connection or await connector.connect()
+            except Unreachable as problem:
+                if self._is_open:
+                    self._say(str(problem))
+            else:
+                await self._use(connection)
+                connection = None
+                if self._reactor.seconds() - since >= STABLE_SECONDS:
+                    backoff.reset()
             await self._pause(backoff.next())
 
-    def _forget(self, connection: Connection) -> None:
+    async def _use(self, connection: Connection) -> None:
+        """Have statements run on the connection until it ends."""
+        self._live.add(connection)
+        self._down_since = None
+        self._say("")
+        self._give(connection)
+        await connection.ended()
         self._live.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -229,19 +235,6 @@ class Pool:
             self.reconnects += 1
             if not self._live:
                 self._down_since = self._reactor.seconds()
-
-    async def _try(self, backoff: Backoff) -> Connection | None:
-        try:
-            connection = await connect(self._address, self._reactor)
-        except Unreachable as problem:
-            if self._is_open:
-                self._say(str(problem))
-                await self._pause(backoff.next())
-            return None
-        if not self._is_open:
-            connection.abandon()
-            return None
-        return connection
 
     def _say(self, trouble: str) -> None:
         """Log what is wrong with the connections, once while it stays the same."""

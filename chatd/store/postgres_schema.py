@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.model import StartError
 from chatd.postgres.address import Address
-from chatd.postgres.connection import Rows, Unreachable, connect, reason
+from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.history import new_epoch
 from chatd.store.migrations import Migration, pending
 
@@ -33,7 +33,7 @@ async def prepare(address: Address, reactor: Any, known: list[Migration]) -> str
     """Create or migrate the database and return its epoch; raises `StartError`."""
     where = f"the database {address.location}"
     try:
-        connection = await connect(address, reactor)
+        connection = await Connector(address, reactor).connect()
     except Unreachable as problem:
         raise StartError(f"cannot reach {where}: {problem}") from None
     try:

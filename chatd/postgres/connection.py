@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
@@ -52,7 +52,8 @@ def repeatable(error: BaseException) -> bool:
 def unavailable(error: BaseException) -> bool:
     """Whether the server cannot do this now (disk, memory, connections), through no fault here."""
     if not isinstance(error, psycopg2.Error):
-        return False
+        # What txpostgres makes of 57014: a timeout or a person on the server ended the statement.
+        return isinstance(error, CancelledError)
     state = error.pgcode or ""
     return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE
 

@@ -7,8 +7,6 @@ because it has told its own waiters directly.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import Final
 
 from msgspec import Struct
@@ -72,10 +70,3 @@ def decode(payload: str) -> tuple[str, Notice]:
     if kind == "p":
         return origin, Ping(int(rest))
     raise ValueError(f"a notice of the unknown kind {kind!r}")
-
-
-def split(user_ids: Collection[int]) -> Iterator[Woken]:
-    """The notices that name these users, as few as payloads allow."""
-    rest = iter(user_ids)
-    while part := tuple(islice(rest, RECIPIENTS)):
-        yield Woken(part)

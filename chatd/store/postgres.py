@@ -69,12 +69,14 @@ class PostgresStore:
         pool: Pool | None = None,
         known: list[Migration] | None = None,
         lane: Callable[[int], int] | None = None,
+        keep_house_seconds: float = HOUSEKEEPING_SECONDS,
     ) -> None:
         self._address = address
         self._reactor = reactor
         self._now = now
         self._origin = origin
         self._known = migrations("postgres") if known is None else known
+        self._keep_house_seconds = keep_house_seconds
         self._latest = 0
         self.pool = pool or Pool(address, reactor, chance=random.random)
         self._appender = Appender(self.pool, now=now, origin=origin, lane=lane)
@@ -89,7 +91,7 @@ class PostgresStore:
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known)
         await self.pool.open()
-        self._kept = self._housekeeping.start(HOUSEKEEPING_SECONDS, now=False)
+        self._kept = self._housekeeping.start(self._keep_house_seconds, now=False)
 
     def close(self) -> Deferred[None]:
         return self._do(self._close())

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from chatd.batch import Batcher
 from chatd.interfaces import IBus, IStore
@@ -96,7 +97,7 @@ class Chats:
         self._max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._sends: Batcher[Draft, Appended] = Batcher(
-            store.append,
+            self._append,
             clock,
             bound=QUEUED_SENDS,
             largest=LARGEST_BATCH,
@@ -138,6 +139,14 @@ class Chats:
             fingerprint = hashlib.sha256(b"%d:%b" % (received_by, encoded)).digest()
             idempotency = IdempotencyKey(key, fingerprint)
         return await self._sends.ask(Draft(session.user_id, received_by, text, idempotency))
+
+    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+        def uncertain(failure: Failure) -> Failure:
+            # It may have been committed all the same: let those who wait look.
+            self._bus.publish({draft.received_by for draft in drafts})
+            return failure
+
+        return self._store.append(drafts).addErrback(uncertain)
 
     def _publish(self, drafts: Sequence[Draft], outcomes: Sequence[Appended | DomainError]) -> None:
         # Also when every sender has gone: the messages are committed, their readers are not.

@@ -67,7 +67,7 @@ class Metrics(Collector):
         self._polls: Counter[str] = Counter()
         self._hold_seconds = Histogram(_HOLD_SECONDS)
         self._batch_sizes: dict[str, Histogram] = {}
-        self._woken: Counter[str] = Counter({"bus": 0})
+        self._woken: Counter[str] = Counter({"bus": 0, "sweep": 0})
         self._found = 0
         self._lag = Histogram(_SECONDS)
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []

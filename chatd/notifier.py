@@ -42,6 +42,10 @@ class Waiter:
         """Lose interest. Always to be called, also after a cancelled wait."""
         self._notifier._close(self)
 
+    def wake(self) -> None:
+        """There may be new messages: end the wait, or the next one at once."""
+        self._fire(Wake.MESSAGE)
+
     @property
     def held(self) -> bool:
         """Whether the poll waits now."""
@@ -107,7 +111,7 @@ class Notifier:
         before = self._held
         for user_id in user_ids:
             for waiter in tuple(self._waiters.get(user_id, ())):
-                waiter._fire(Wake.MESSAGE)
+                waiter.wake()
         return before - self._held
 
     def wake_all(self) -> int:

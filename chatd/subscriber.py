@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -62,6 +62,7 @@ class Sweep:
         self._looping.clock = clock
         self._ended: Deferred[LoopingCall] | None = None
         self._grace: Deferred[None] | None = None
+        self._stopping = False
 
     def start(self) -> None:
         """Begin sweeping."""
@@ -69,6 +70,7 @@ class Sweep:
 
     async def stop(self) -> None:
         """Stop; returns once no sweep is under way."""
+        self._stopping = True
         if self._ended is not None:
             self._looping.stop()
             if self._grace is not None:
@@ -78,20 +80,23 @@ class Sweep:
     async def sweep(self) -> int:
         """Go through all held polls once; returns how many had been forgotten."""
         suspects = await self._behind(self._notifier.waiting())
-        if not suspects:
+        if not suspects or self._stopping:
             return 0
         # A commit may be visible before its wake-up is here: that is no fault.
         self._grace = deferLater(self._clock, GRACE_SECONDS)
         try:
             await self._grace
+        except CancelledError:
+            return 0
         finally:
             self._grace = None
-        late = {(waiter, seq) for waiter, seq in suspects if waiter.held and waiter.seq == seq}
-        found = self._notifier.wake({waiter.session.user_id for waiter, _ in late})
-        if found:
-            _log.error("{found} held polls had missed a wake-up", found=found)
-        self._metrics.swept(found)
-        return found
+        late = [waiter for waiter, seq in suspects if waiter.held and waiter.seq == seq]
+        for waiter in late:
+            waiter.wake()
+        if late:
+            _log.error("{found} held polls had missed a wake-up", found=len(late))
+        self._metrics.swept(len(late))
+        return len(late)
 
     async def _behind(self, waiting: dict[int, list[Waiter]]) -> list[tuple[Waiter, int]]:
         behind = []

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import Resource
-from werkzeug.exceptions import BadRequest, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from chatd.http.access import AccessLog
 from chatd.http.request import Request
@@ -110,7 +110,11 @@ class Dispatch(Resource):
             self.count(request, request_id, "none", request.code, began, 0.0)
 
         request.notifyFinish().addBoth(count)
-        self._klein.render(request)
+        try:
+            self._klein.render(request)
+        except HTTPException:
+            # A Host that werkzeug cannot encode, such as `a..b`.
+            _write(request, self.failed(request, Failure()))
 
     def count(
         self,
@@ -165,13 +169,15 @@ class Handling:
                 awaited = failure.throwExceptionIntoGenerator(self._work)
         except StopIteration as done:
             self._answer(done.value)
-        except CancelledError:
+        except CancelledError as gone:
             self._count(CLIENT_GONE, 0.0)
-        except Exception:
+            _untie(gone)
+        except Exception as error:
             self._request.setHeader(REQUEST_ID, self._request_id)
             response = self._dispatch.failed(self._request, Failure())
             _write(self._request, response)
             self._count(response.code, 0.0)
+            _untie(error)
         else:
             if self._awaited is None:
                 self._request.notifications.append(self)  # type: ignore[arg-type]
@@ -207,6 +213,15 @@ class Handling:
         self._dispatch.count(self._request, self._request_id, name, status, self._began, waited)
 
 
+def _untie(error: Exception) -> None:
+    """Break the circles that keep a request and its frames until the next full collection.
+
+    A Deferred ties the exception that it raises to its Failure, and both know the frames.
+    """
+    error.__traceback__ = None
+    error.__dict__.pop("__failure__", None)
+
+
 def _write(request: server.Request, response: Response) -> None:
     request.setResponseCode(response.code)
     for name, value in response.headers.items():
@@ -232,9 +247,9 @@ def _table(routed: Routed) -> dict[tuple[bytes, bytes], Route]:
 
 
 def _unreadable(path: bytes) -> Exception | None:
-    """What Klein would trip over: it decodes paths, and takes `%2F` for a separator."""
+    """What Klein would trip over: it decodes paths, takes `%2F` for a separator, `//` for `/`."""
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         return BadRequest("the path is not UTF-8")
-    return NotFound() if b"%2f" in path.lower() else None
+    return NotFound() if b"%2f" in path.lower() or path.startswith(b"//") else None

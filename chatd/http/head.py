@@ -29,6 +29,9 @@ _FRAMING = re.compile(
 # (RFC 9110 section 4.2.1), although the grammar of the field would allow it.
 _AUTHORITY = re.compile(rb"(?:[a-z0-9._~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?")
 
+# Hosts that were found good; a server has few names.
+_hosts: set[bytes] = set()
+
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 _HOST_LINE = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
@@ -133,8 +136,11 @@ def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
     if host is None:
         if version == b"HTTP/1.1":
             raise Refused(400, "bad_request", "The Host header is missing.")
-    elif _AUTHORITY.fullmatch(host) is None:
-        raise Refused(400, "bad_request", "The Host header is not a host.")
+    elif host not in _hosts:
+        if _AUTHORITY.fullmatch(host) is None:
+            raise Refused(400, "bad_request", "The Host header is not a host.")
+        if len(_hosts) < 100:
+            _hosts.add(host)
     # RFC 9112 section 9.3.
     persistent = (version == b"HTTP/1.1" or b"keep-alive" in options) and b"close" not in options
     if upgrade:
@@ -147,7 +153,9 @@ def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
         raise Refused(400, "bad_request", "A fragment in the request target.")
     if length > limits.body_bytes:
         raise body_too_large(limits)
-    return Head(method, target, version, raw, length, persistent, expects_continue)
+    # Past NamedTuple's own constructor, which is written in Python.
+    fields = (method, target, version, raw, length, persistent, expects_continue)
+    return tuple.__new__(Head, fields)
 
 
 def check_line(raw: bytes, limits: Limits) -> None:

@@ -26,19 +26,10 @@ class Incoming(server.Request):
     """
 
     __slots__ = (
-        "_arguments",
         "_body",
         "_channel",
-        "_client",
-        "_components",
-        "_content",
-        "_cookies_in",
-        "_host",
-        "_postpath",
-        "_prepath",
         "_query",
         "_raw",
-        "_request_headers",
         "channel",
         "clientproto",
         "method",
@@ -57,25 +48,27 @@ class Incoming(server.Request):
     started: float
     """The server's clock when the request had arrived, seconds."""
 
+    # What many requests are never asked for has its default here, and costs nothing there.
+    _arguments: dict[bytes, list[bytes]] | None = None
+    _client: IAddress | None = None
+    _components: dict[str, Any] | None = None
+    _content: BinaryIO | None = None
+    _cookies_in: dict[bytes, bytes] | None = None
+    _host: IAddress | None = None
+    _postpath: list[bytes] | None = None
+    _prepath: list[bytes] | None = None
+    _request_headers: Headers | None = None
+
     def __init__(self, channel: Channel, head: Head, body: bytes, started: float) -> None:
         # Not the base's: it builds at once what is built here when it is needed.
         self.channel = channel
         # `channel` is None after the end; addresses can be asked for still.
         self._channel = channel
         self.site = channel.server
-        self.method, self.uri, self.clientproto, self._raw, *_ = head
+        self.method, self.uri, self.clientproto, self._raw = head[:4]
         self.path, _, self._query = self.uri.partition(b"?")
         self._body = body
         self.started = started
-        self._arguments: dict[bytes, list[bytes]] | None = None
-        self._client: IAddress | None = None
-        self._components: dict[str, Any] | None = None
-        self._content: BinaryIO | None = None
-        self._cookies_in: dict[bytes, bytes] | None = None
-        self._host: IAddress | None = None
-        self._postpath: list[bytes] | None = None
-        self._prepath: list[bytes] | None = None
-        self._request_headers: Headers | None = None
 
     @property
     def body(self) -> bytes:

@@ -27,8 +27,8 @@ class Peers:
             return nearest
         hops = [
             hop.strip()
-            for field in request.requestHeaders.getRawHeaders("x-forwarded-for", ())
-            for hop in field.split(",")
+            for field in request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
+            for hop in field.decode("latin-1").split(",")
         ]
         for hop in reversed(hops):
             if not self._is_trusted(hop):
@@ -43,6 +43,9 @@ class Peers:
             address = ipaddress.ip_address(host)
         except ValueError:
             return False
+        if address.version == 6 and address.ipv4_mapped is not None:
+            # How a listener of both families names a client of the older one.
+            address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
 
 

@@ -13,7 +13,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import EncodingResourceWrapper, IResource
 
 from chatd.http.answer import SERVER, canonical, header_block, one_line, render, status_line
-from chatd.http.head import Head
 from chatd.http.incoming import Incoming
 
 if TYPE_CHECKING:
@@ -29,35 +28,19 @@ class Request(Incoming):
     that is at hand as a whole.
     """
 
-    __slots__ = (
-        "_cookies_out",
-        "_fields",
-        "_owed",
-        "_response_headers",
-        "_waiting",
-        "code",
-        "finished",
-        "sentLength",
-        "startedWriting",
-    )
+    __slots__ = ()
 
     _encoder: Any
 
-    def __init__(self, channel: Channel, head: Head, body: bytes, started: float) -> None:
-        super().__init__(channel, head, body, started)
-        self.code = 200
-        self.finished = 0
-        self.startedWriting = 0
-        # Body bytes.
-        self.sentLength = 0
-        # Bytes that Content-Length has promised and that were not yet written.
-        self._owed: int | None = None
-        # Headers set, as long as nobody asked for `responseHeaders`.
-        self._fields: dict[bytes, bytes] | None = None
-        self._response_headers: Headers | None = None
-        self._cookies_out: list[bytes] | None = None
-        # Who asked by `notifyFinish`.
-        self._waiting: list[Deferred[None]] | None = None
+    # What many requests do without has its default here, and costs nothing there.
+    # Bytes that Content-Length has promised and that were not yet written.
+    _owed: int | None = None
+    # Headers set, as long as nobody asked for `responseHeaders`.
+    _fields: dict[bytes, bytes] | None = None
+    _response_headers: Headers | None = None
+    _cookies_out: list[bytes] | None = None
+    # Who asked by `notifyFinish`.
+    _waiting: list[Deferred[None]] | None = None
 
     @property
     def disconnected(self) -> bool:
@@ -147,11 +130,28 @@ class Request(Incoming):
             return
         if not isinstance(body, bytes):
             raise TypeError(f"{resource!r} rendered {type(body).__name__}, not bytes")
+        if self._is_plain() and body:
+            if self.defaultContentType is not None and not self._answer_header(b"Content-Type"):
+                self.setHeader(b"Content-Type", self.defaultContentType)
+            self.answer(200, b"", body)
+            return
         if body or self.method != b"HEAD":
             # A resource that makes no body for HEAD has set the length that it would have.
             self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
         self.finish()
+
+    def _is_plain(self) -> bool:
+        """Whether a whole answer needs nothing that `answer` does not do."""
+        return (
+            self.code == 200
+            and not self.startedWriting
+            and not self._disconnected
+            and self._encoder is None
+            and self.etag is None
+            and self.lastModified is None
+            and self.code_message == b"OK"
+        )
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Log `reason` and answer 500; an answer that has begun is cut off instead.

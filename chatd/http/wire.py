@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from time import gmtime, strftime
 from typing import Annotated, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Meta, Struct
@@ -32,7 +33,7 @@ _JSON_TYPE: Final = re.compile(
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
-_PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(;.*)?', re.IGNORECASE)
+_PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', re.IGNORECASE)
 
 UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 
@@ -61,8 +62,8 @@ class Send(Struct, forbid_unknown_fields=True, frozen=True):
 
 def body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
     """The decoded JSON body; raises `UnsupportedMediaType` or `InvalidBody`."""
-    kind = request.getHeader("content-type")
-    if kind is None or _JSON_TYPE.fullmatch(kind.strip()) is None:
+    kind = request.getHeader(b"content-type")
+    if kind is None or _JSON_TYPE.fullmatch(kind.decode("latin-1").strip()) is None:
         raise UnsupportedMediaType("send the body as Content-Type: application/json, in UTF-8")
     assert request.content is not None
     try:
@@ -80,19 +81,31 @@ def query(request: Request, *names: str) -> dict[str, str]:
 
     Raises `InvalidQuery` for one that is repeated or is not UTF-8.
     """
-    found = {}
-    args = request.args
-    for name in names if args else ():
-        values = args.get(name.encode("ascii"))
-        if values is None:
+    found: dict[str, str] = {}
+    # Not `request.args`: a held request would keep what it was parsed into.
+    _, _, raw = request.uri.partition(b"?")
+    for part in raw.split(b"&") if raw else ():
+        key, _, value = part.partition(b"=")
+        name = _form_text(key)
+        if name not in names:
             continue
-        if len(values) > 1:
+        if name in found:
             raise InvalidQuery(f"{name}: given more than once")
-        try:
-            found[name] = values[0].decode("utf-8")
-        except UnicodeDecodeError:
-            raise InvalidQuery(f"{name}: not UTF-8") from None
+        text = _form_text(value)
+        if text is None:
+            raise InvalidQuery(f"{name}: not UTF-8")
+        found[name] = text
     return found
+
+
+def _form_text(octets: bytes) -> str | None:
+    """What a form has encoded (WHATWG URL, urlencoded parsing); None if it is not UTF-8."""
+    if b"%" in octets or b"+" in octets:
+        octets = unquote_to_bytes(octets.replace(b"+", b" "))
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def whole(given: dict[str, str], name: str, default: int, largest: int) -> int:
@@ -116,7 +129,8 @@ def page_number(given: dict[str, str]) -> int:
     text = given.get("page", "1")
     if _DIGITS.fullmatch(text) is None or not text.strip("0"):
         raise InvalidQuery("page: a whole number from 1 up")
-    return int(text) if len(text) <= 16 else MAX_INTEGER
+    digits = text.lstrip("0")
+    return int(digits) if len(digits) <= 16 else MAX_INTEGER
 
 
 def seconds(given: dict[str, str], name: str) -> float:
@@ -130,12 +144,12 @@ def preferred_wait(request: Request) -> int | None:
     """The seconds of `Prefer: wait=N` (RFC 7240 section 4.3), None if absent or malformed."""
     if request.getHeader(b"prefer") is None:
         return None
-    for field in request.requestHeaders.getRawHeaders("prefer", ()):
-        for preference in field.split(","):
+    for field in request.requestHeaders.getRawHeaders(b"prefer", ()):
+        for preference in field.decode("latin-1").split(","):
             if preference.partition("=")[0].strip().lower() == "wait":
                 # Section 2: the first of several counts.
                 match = _PREFERENCE.fullmatch(preference)
-                return None if match is None else int(match[2])
+                return None if match is None else min(int(match[2]), MAX_INTEGER)
     return None
 
 

@@ -131,6 +131,7 @@ class SqliteStore:
         deleted = self._write(sqlite_accounts.delete_account, user_id, self._now())
 
         def purge(was_there: bool) -> bool:
+            self._tails.forget(user_id)
             if self._lock is not None:
                 self._purge()
             return was_there
@@ -150,7 +151,13 @@ class SqliteStore:
         return self._write(sqlite_accounts.record_seen, seen)
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return self._write(self._append, drafts).addCallback(self._committed)
+        def uncertain(failure: Failure) -> Failure:
+            # A commit that failed may be found to have happened, when it was the disk's fault.
+            for draft in drafts:
+                self._tails.drop(draft.received_by)
+            return failure
+
+        return self._write(self._append, drafts).addCallbacks(self._committed, uncertain)
 
     def _committed(self, outcomes: list[Appended | DomainError]) -> list[Appended | DomainError]:
         self._tails.committed(

@@ -70,8 +70,9 @@ class Tails:
             if start < 0:
                 return None
             return InboxSlice(last, tuple(tail.messages[start : start + query.limit]))
-        newest = (last if query.at is None else query.at) - (query.page - 1) * query.limit
-        if newest <= 0 or newest > last:
+        end = last if query.at is None else query.at
+        newest = end - (query.page - 1) * query.limit
+        if newest <= 0 or end > last:
             return InboxSlice(last, ())
         start = max(newest - query.limit, 0) - kept_after
         if start < 0:
@@ -106,14 +107,16 @@ class Tails:
     def forget(self, user_id: int) -> None:
         """The inbox is gone."""
         self.forgotten += 1
+        self.drop(user_id)
+
+    def drop(self, user_id: int) -> None:
+        """What the inbox holds is not certain: let the database say."""
         tail = self._tails.pop(user_id, None)
         if tail is not None:
             self._size -= tail.size
 
     def _put(self, user_id: int, tail: Tail) -> None:
-        old = self._tails.pop(user_id, None)
-        if old is not None:
-            self._size -= old.size
+        self.drop(user_id)
         self._tails[user_id] = tail
         self._size += tail.size
 

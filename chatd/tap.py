@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import re
 import resource
 import time
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     if settings.workers > 1:
         raise ConfigError("workers: more than 1 needs PostgreSQL, which is not there yet")
     metrics = Metrics()
-    store, bus = _store_and_bus(settings, reactor)
+    store, bus = _store_and_bus(settings, reactor, metrics)
     notifier = Notifier(reactor, max_held=settings.max_polls)
     limits = Limits(Rates() if settings.rate_limits else None, reactor)
     passwords = Passwords(
@@ -178,11 +179,12 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     metrics.gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
+    subscriber = Subscriber(notifier, accounts, metrics)
     parts = Parts(
         store=store,
         bus=bus,
-        subscriber=Subscriber(notifier, accounts, metrics),
-        sweep=Sweep(store, notifier, reactor, metrics),
+        subscriber=subscriber,
+        sweep=Sweep(store, notifier, reactor, metrics, subscriber),
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
@@ -198,7 +200,7 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     return ChatService(parts, reactor, settings.drain_seconds)
 
 
-def _store_and_bus(settings: Settings, reactor: Any) -> tuple[IStore, IBus]:
+def _store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     scheme, _, rest = settings.db.partition(":")
     if scheme == "sqlite" and rest:
         if settings.listen_db is not None:
@@ -210,10 +212,66 @@ def _store_and_bus(settings: Settings, reactor: Any) -> tuple[IStore, IBus]:
             worker=lambda name: ThreadWorker(name, 1, reactor.callFromThread),
         )
         return store, LocalBus()
-    if scheme in ("postgresql", "postgres"):
-        raise ConfigError("db: PostgreSQL is not there yet; use sqlite:PATH")
+    if is_postgres(settings.db):
+        return _postgres_store_and_bus(settings, reactor, metrics)
     # The value may hold a password, so it is not repeated.
     raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+
+
+def is_postgres(db: str) -> bool:
+    """Whether `--db` names a PostgreSQL: by libpq's URL, or by its `keyword=value` pairs."""
+    return re.match(r"postgres(ql)?://|\w+\s*=", db) is not None
+
+
+def _postgres_store_and_bus(
+    settings: Settings, reactor: Any, metrics: Metrics
+) -> tuple[IStore, IBus]:
+    try:
+        from chatd.bus.postgres import PostgresBus
+        from chatd.postgres.address import parse
+        from chatd.postgres.notices import new_origin
+        from chatd.store.postgres import PostgresStore
+    except ImportError as missing:
+        raise ConfigError(
+            f"db: PostgreSQL needs {missing.name}: pip install 'chatd[postgres]'"
+        ) from None
+    addresses = []
+    for option, text, application in (
+        ("db", settings.db, "chatd"),
+        ("listen-db", settings.listen_db or settings.db, "chatd bus"),
+    ):
+        try:
+            addresses.append(parse(text, application))
+        except ValueError as wrong:
+            # The value may hold a password, so it is not repeated.
+            raise ConfigError(f"{option}: {wrong}") from None
+    origin = new_origin()
+    store = PostgresStore(addresses[0], reactor=reactor, now=_now, origin=origin)
+    bus = PostgresBus(
+        addresses[1],
+        reactor=reactor,
+        origin=origin,
+        chance=random.random,
+        observe_lag=metrics.seconds(
+            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
+        ),
+    )
+    metrics.gauge(
+        "chatd_postgres_connections",
+        "Open connections to the database, without the one that listens",
+        lambda: store.pool.connections,
+    )
+    metrics.counter(
+        "chatd_postgres_reconnects",
+        "Connections to the database that were lost and made again",
+        lambda: store.pool.reconnects,
+    )
+    metrics.counter(
+        "chatd_bus_reconnects",
+        "How often the connection that listens was lost and made again",
+        lambda: bus.reconnects,
+    )
+    return store, bus
 
 
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:

@@ -24,6 +24,8 @@ from typing import Any, Final
 
 import psycopg2
 import psycopg2.extensions
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 DSN_VARIABLE: Final = "CHATD_TEST_PG_DSN"
 BINARIES_VARIABLE: Final = "CHATD_TEST_PG_BIN"
@@ -150,6 +152,11 @@ class Server:
         self.stop(how)
         self.start()
 
+    def restart_with(self, **settings: str) -> None:
+        """Stop and start with other settings."""
+        self.stop()
+        self.start(**settings)
+
     def destroy(self) -> None:
         """Stop the server and delete everything."""
         self.stop(signal.SIGQUIT)
@@ -220,10 +227,10 @@ class Databases:
         text: str = psycopg2.extensions.make_dsn(**{**self._parts, "dbname": database})
         return text
 
-    def create(self, template: str | None = None) -> str:
+    def create(self, template: str | None = None, encoding: str = "UTF8") -> str:
         """A new database; returns its name."""
         name = f"chatd_test_{os.getpid()}_{next(_serial)}"
-        source = f"TEMPLATE {template}" if template else "TEMPLATE template0 ENCODING 'UTF8'"
+        source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING '{encoding}'"
         self.admin(f"CREATE DATABASE {name} {source}")
         self._made.append(name)
         return name
@@ -272,3 +279,10 @@ def rows(db: Any, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     with db.cursor() as cursor:
         cursor.execute(sql, parameters or None)
         return cursor.fetchall() if cursor.description else []
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    """Let the reactor run for a while."""
+    from twisted.internet import reactor
+
+    return deferLater(reactor, seconds)

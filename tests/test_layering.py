@@ -68,6 +68,7 @@ TABLE: dict[str, set[str]] = {
         "metrics",
         "notifier",
         "passwords",
+        "postgres",
         "readiness",
         "service",
         "store",

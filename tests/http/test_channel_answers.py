@@ -66,6 +66,7 @@ class TestAWholeAnswer:
         conversation, request = one_request()
         request.setHeader(b"x-request-id", b"1")
         request.setHeader("Content-Length", "9999")
+        request.setHeader("Transfer-Encoding", "chunked")
         request.addCookie(b"k", b"v")  # type: ignore[no-untyped-call]
         request.answer(200, header_block((b"X-A", b"b")), b"body")
         answer = conversation.answer()
@@ -73,6 +74,7 @@ class TestAWholeAnswer:
         assert answer.header("X-A") == "b"
         assert answer.header("Set-Cookie") == "k=v"
         assert answer.header("Content-Length") == "4"
+        assert answer.header("Transfer-Encoding") is None
         assert answer.header("Date") == "Tue, 15 Nov 1994 08:12:31 GMT"
         assert answer.body == b"body"
 

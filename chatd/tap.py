@@ -12,7 +12,7 @@ import re
 import resource
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
@@ -38,9 +38,14 @@ from chatd.notifier import Notifier
 from chatd.passwords import THREADS, Passwords, owasp_hasher
 from chatd.readiness import Readiness
 from chatd.service import ChatService, Listener, Parts
+from chatd.sharing import SharingReactor
 from chatd.store.sqlite import SqliteStore
 from chatd.subscriber import Subscriber, Sweep
 from chatd.worker import ThreadWorker
+from chatd.workers import Workers
+
+if TYPE_CHECKING:
+    from chatd.postgres.address import Address
 
 SPREAD_SECONDS: Final = 5
 """Clients of a draining server come back within so many seconds, not all at once."""
@@ -118,10 +123,13 @@ def service_from_environment() -> IService:
     return makeService(options)
 
 
-def build(settings: Settings, reactor: Any) -> ChatService:
+def build(settings: Settings, reactor: Any) -> ChatService | Workers:
     """Put the parts together; raises `ConfigError` for settings that cannot work."""
     if settings.workers > 1:
-        raise ConfigError("workers: more than 1 needs PostgreSQL, which is not there yet")
+        if not is_postgres(settings.db):
+            raise ConfigError("workers: more than 1 needs --db postgresql://..., not SQLite")
+        _postgres_addresses(settings)
+        return Workers(settings, reactor, random.random)
     metrics = Metrics()
     store, bus = _store_and_bus(settings, reactor, metrics)
     notifier = Notifier(reactor, max_held=settings.max_polls)
@@ -179,6 +187,8 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     metrics.gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
+    # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
+    sharing = SharingReactor(reactor) if is_postgres(settings.db) else reactor
     subscriber = Subscriber(notifier, accounts, metrics)
     parts = Parts(
         store=store,
@@ -191,7 +201,7 @@ def build(settings: Settings, reactor: Any) -> ChatService:
         chats=chats,
         readiness=readiness,
         metrics=metrics,
-        public=[_listener("listen", text, public, reactor) for text in settings.listen],
+        public=[_listener("listen", text, public, sharing) for text in settings.listen],
         admin=[
             _listener("admin", text, private, reactor)
             for text in ([settings.admin] if settings.admin else [])
@@ -223,14 +233,11 @@ def is_postgres(db: str) -> bool:
     return re.match(r"postgres(ql)?://|\w+\s*=", db) is not None
 
 
-def _postgres_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
-) -> tuple[IStore, IBus]:
+def _postgres_addresses(settings: Settings) -> list[Address]:
+    """Of `--db` and `--listen-db`; raises `ConfigError`, also where txpostgres is missing."""
     try:
-        from chatd.bus.postgres import PostgresBus
         from chatd.postgres.address import parse
-        from chatd.postgres.notices import new_origin
-        from chatd.store.postgres import PostgresStore
+        from chatd.postgres.connection import Connection as _  # noqa: F401
     except ImportError as missing:
         raise ConfigError(
             f"db: PostgreSQL needs {missing.name}: pip install 'chatd[postgres]'"
@@ -245,10 +252,21 @@ def _postgres_store_and_bus(
         except ValueError as wrong:
             # The value may hold a password, so it is not repeated.
             raise ConfigError(f"{option}: {wrong}") from None
+    return addresses
+
+
+def _postgres_store_and_bus(
+    settings: Settings, reactor: Any, metrics: Metrics
+) -> tuple[IStore, IBus]:
+    db, listen_db = _postgres_addresses(settings)
+    from chatd.bus.postgres import PostgresBus
+    from chatd.postgres.notices import new_origin
+    from chatd.store.postgres import PostgresStore
+
     origin = new_origin()
-    store = PostgresStore(addresses[0], reactor=reactor, now=_now, origin=origin)
+    store = PostgresStore(db, reactor=reactor, now=_now, origin=origin)
     bus = PostgresBus(
-        addresses[1],
+        listen_db,
         reactor=reactor,
         origin=origin,
         chance=random.random,

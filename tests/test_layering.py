@@ -26,6 +26,8 @@ TABLE: dict[str, set[str]] = {
     "config": set(),
     "metrics": {"__init__"},
     "worker": set(),
+    "backoff": set(),
+    "sharing": set(),
     "batch": {"model"},
     "limits": {"model"},
     "notifier": {"model"},
@@ -33,8 +35,8 @@ TABLE: dict[str, set[str]] = {
     "passwords": {"model", "worker"},
     # The implementations of the seams, and what those on PostgreSQL share.
     "postgres": set(),
-    "store": {"interfaces", "model", "postgres", "worker"},
-    "bus": {"interfaces", "model", "postgres"},
+    "store": {"backoff", "interfaces", "model", "postgres", "worker"},
+    "bus": {"backoff", "interfaces", "model", "postgres"},
     # The domain: knows the seams, never who is behind them or before it.
     "accounts": {"batch", "interfaces", "limits", "model", "passwords", "shield"},
     "chats": {"batch", "interfaces", "limits", "model", "notifier", "shield"},
@@ -57,6 +59,8 @@ TABLE: dict[str, set[str]] = {
         "readiness",
         "subscriber",
     },
+    # Many processes: starts, watches and stops them.
+    "workers": {"backoff", "config", "model", "service"},
     "tap": {
         "accounts",
         "bus",
@@ -71,9 +75,11 @@ TABLE: dict[str, set[str]] = {
         "postgres",
         "readiness",
         "service",
+        "sharing",
         "store",
         "subscriber",
         "worker",
+        "workers",
     },
 }
 

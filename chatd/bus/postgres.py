@@ -16,10 +16,10 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from chatd.backoff import Backoff
 from chatd.interfaces import IBus, ISubscriber
 from chatd.model import StartError
 from chatd.postgres.address import Address
-from chatd.postgres.backoff import Backoff
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
 from chatd.postgres.notices import CHANNEL, Ping, Revoked, Woken, decode, encode
 

@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from chatd.backoff import Backoff
 from chatd.model import StoreUnavailable
 from chatd.postgres.address import Address
-from chatd.postgres.backoff import Backoff
 from chatd.postgres.connection import (
     Connection,
     Connector,

@@ -127,7 +127,7 @@ def build(settings: Settings, reactor: Any) -> ChatService | Workers:
     """Put the parts together; raises `ConfigError` for settings that cannot work."""
     if settings.workers > 1:
         if not is_postgres(settings.db):
-            raise ConfigError("workers: more than 1 needs --db postgresql://..., not SQLite")
+            raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
         return Workers(settings, reactor, random.random)
     metrics = Metrics()

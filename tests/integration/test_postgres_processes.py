@@ -250,7 +250,7 @@ def test_workers_end_with_a_supervisor_that_was_killed(workers: Callable[..., Da
 @pytest.mark.parametrize(
     ("options", "db", "line"),
     [
-        (["--workers=2"], "sqlite:x.db", "workers: more than 1 needs --db postgresql://"),
+        (["--workers=2"], "sqlite:x.db", "workers: more than 1 needs PostgreSQL"),
         (["--workers=2"], "postgresql://u:s3cret@127.0.0.1:1/d", "worker [12] ended with status 1"),
         ([], "postgresql://u:s3cret@127.0.0.1:1/d", "cannot reach the database postgresql://u@127"),
         ([], "postgresql://u:s3cret@h:1/d?nonsense=1", "db: neither a PostgreSQL URL"),

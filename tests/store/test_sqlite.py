@@ -31,8 +31,9 @@ from chatd.model import (
     StoreUnavailable,
     UserNotFound,
 )
-from chatd.store import sqlite_accounts, sqlite_chats
+from chatd.store import sqlite_accounts
 from chatd.store.migrations import Migration, migrations
+from chatd.store.outcomes import KEY_SECONDS
 from chatd.store.sqlite import FORGET_KEYS_SECONDS, SqliteStore
 from chatd.store.sqlite_file import APPLICATION_ID, backup
 from chatd.worker import ThreadWorker
@@ -604,7 +605,7 @@ def test_keys_are_kept_for_48_hours_and_then_forgotten(database: Database) -> No
     # In steps, so that housekeeping runs as often as it would.
     for _ in range(48):
         database.clock.pump([FORGET_KEYS_SECONDS] * 60)
-        if database.clock.seconds() < sqlite_chats.KEY_SECONDS:
+        if database.clock.seconds() < KEY_SECONDS:
             [outcome] = result_of(store.append([draft(ann, bob, "once", "key")]))
             assert outcome == Appended(first, True)
     database.clock.pump([FORGET_KEYS_SECONDS] * 2)
@@ -620,7 +621,7 @@ def test_many_old_keys_are_forgotten_as_fast_as_they_come(database: Database) ->
         result_of(
             store.append([draft(ann, bob, "x", f"{start + number}") for number in range(500)])
         )
-    database.clock.advance(sqlite_chats.KEY_SECONDS + 2 * FORGET_KEYS_SECONDS)
+    database.clock.advance(KEY_SECONDS + 2 * FORGET_KEYS_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
     assert message_count(database) == 5000
 
@@ -637,7 +638,7 @@ def test_a_failure_of_housekeeping_is_logged(
     ann, bob = now_of(people(store, "ann", "bob"))
     now_of(send(store, ann, bob, "x", "key"))
     logged_failures.flush(StoreUnavailable)
-    now.offset = (sqlite_chats.KEY_SECONDS + 1) * 1_000_000
+    now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")
     database.clock.advance(FORGET_KEYS_SECONDS)
     [failure] = logged_failures.flush(StoreUnavailable)

@@ -46,6 +46,11 @@ POSTGRES = [
     "psycopg2-binary>=2.9.13",
 ]
 
+BENCH = [
+    # The release tested: what bench/run draws with.
+    "matplotlib>=3.10",
+]
+
 TEST = [
     # Has faulthandler_exit_on_timeout: a test that hangs ends the run with its traceback.
     "pytest>=9.2",
@@ -103,5 +108,5 @@ setup(
     include_package_data=False,
     zip_safe=False,
     install_requires=REQUIRED,
-    extras_require={"postgres": POSTGRES, "test": TEST, "dev": DEV},
+    extras_require={"postgres": POSTGRES, "bench": BENCH, "test": TEST, "dev": DEV},
 )

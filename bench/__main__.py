@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bench import report
 from bench.machine import describe
-from bench.plan import FULL, QUICK, WORKLOADS, Bench
+from bench.plan import FULL, PEERS, QUICK, WORKLOADS, Bench
+from bench.processes import Cores
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ROOT / "docs"
@@ -30,7 +31,14 @@ def main() -> int:
 
     # Beside the output, so that commits go to a disk and not to a file system in memory.
     with tempfile.TemporaryDirectory(prefix="data-", dir=output) as folder:
-        bench = Bench(Path(folder).resolve(), asked.db, scale, say=_say)
+        bench = Bench(
+            Path(folder).resolve(),
+            asked.db,
+            scale,
+            Cores.of_this_machine(),
+            peers=() if asked.without_peers else PEERS,
+            say=_say,
+        )
         bench.run(asked.only or WORKLOADS)
 
     about = {
@@ -44,19 +52,20 @@ def main() -> int:
             {
                 "about": about,
                 "notes": bench.notes,
+                "faults": bench.faults,
                 "medians": [asdict(each) for each in bench.medians],
                 "runs": [asdict(each) for each in bench.runs],
             },
             indent=1,
         )
     )
-    text = report.full(about, bench.medians, bench.notes)
+    text = report.full(about, bench.medians, [*bench.notes, *bench.faults])
     (output / "results.md").write_text(text + "\n", "utf-8")
     plots = _draw(bench, output)
     print(f"\n{text}\n\nwritten: {output}")
     if asked.publish:
         _publish(about, bench, text, plots)
-    return int(any("skipped" not in note for note in bench.notes))
+    return int(bool(bench.faults))
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,6 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short run of each, smaller sizes")
     parser.add_argument(
         "--only", action="append", choices=WORKLOADS, help="a workload; repeatable (all)"
+    )
+    parser.add_argument(
+        "--without-peers", action="store_true", help="chatd and the stock server only"
     )
     parser.add_argument(
         "--db", default="sqlite", help="where chatd keeps messages: sqlite, or postgresql://..."

@@ -65,23 +65,36 @@ QUICK = Scale(
 LATE_PAGE = 10_000
 
 BASIC = ("deliver", "latency", "read", "send")
+PEERS = ("nchan", "prosody")
 WORKLOADS = ("ceiling", *BASIC, "held", "messages", "pages", "park")
 
 
 class Bench:
     """One benchmark: measures what is asked for, side by side, and keeps what it found."""
 
-    def __init__(self, folder: Path, db: str, scale: Scale, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        db: str,
+        scale: Scale,
+        cores: Cores,
+        *,
+        peers: Sequence[str] = PEERS,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self._folder = folder
         self._db = db
         self._scale = scale
         self._say = say
-        self._cores = Cores()
+        self._cores = cores
+        self._wanted_peers = peers
         self._folders = 0
         self.medians: list[Measured] = []
         self.runs: list[Measured] = []
         self.notes: list[str] = []
-        """What could not be measured, and why."""
+        """What a reader of the figures has to know."""
+        self.faults: list[str] = []
+        """What went wrong: messages lost, answers that were none."""
 
     @property
     def postgres(self) -> bool:
@@ -122,6 +135,7 @@ class Bench:
             self._keep(replace(workloads.ceiling(process, self._scale.span), server=name))
         finally:
             process.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _basic(self, names: Sequence[str]) -> None:
         span = self._scale.span
@@ -138,12 +152,13 @@ class Bench:
 
     def _held(self) -> None:
         most = max(self._scale.held)
+        span = self._scale.span
         with self._ours(most, [FILLED] * HELD + [0]) as running, self._peers(0) as peers:
             for held in self._scale.held:
                 self._side_by_side(
                     "held",
                     running + peers,
-                    lambda server, held=held: workloads.deliver(server, held, self._scale.span),  # type: ignore[misc]
+                    lambda server, held=held: workloads.deliver(server, held, span),  # type: ignore[misc]
                     at=held,
                 )
 
@@ -172,13 +187,14 @@ class Bench:
             )
 
     def _park(self) -> None:
+        span = self._scale.span
         for held in self._scale.parked:
             # Each in a fresh process: memory that was used once is not given back.
             with self._ours(held, [0]) as running, self._peers(0) as peers:
                 self._side_by_side(
                     "park",
                     running + peers,
-                    lambda server, held=held: workloads.park(server, held),  # type: ignore[misc]
+                    lambda server, held=held: workloads.park(server, held, span.counted),  # type: ignore[misc]
                     at=held,
                     rounds=1,
                 )
@@ -193,7 +209,7 @@ class Bench:
                 try:
                     measured = task(server)
                 except (Broken, Unexpected, OSError) as wrong:
-                    self._note(f"{name} at {server.name}: {wrong}")
+                    self._fault(f"{name} at {server.name}: {wrong}")
                     continue
                 if measured is not None:
                     measured = replace(measured, workload=name, at=at or measured.at)
@@ -212,7 +228,11 @@ class Bench:
         ]
         self._say(f"{measured.workload:12} {measured.at:>8} {measured.server:9} {', '.join(shown)}")
         if not measured.flawless:
-            self._note(f"{measured.workload} at {measured.server}: faults, {figures}")
+            self._fault(f"{measured.workload} at {measured.server}: {figures}")
+
+    def _fault(self, text: str) -> None:
+        self.faults.append(text)
+        self._say(text)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -254,7 +274,9 @@ class Bench:
         """The peers that are installed; those with accounts only if there are to be any."""
         with contextlib.ExitStack() as stack:
             running = []
-            for name in ("nchan", "prosody") if accounts else ("nchan",):
+            for name in self._wanted_peers:
+                if name == "prosody" and not accounts:
+                    continue
                 folder = self._new_folder()
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 try:
@@ -264,7 +286,7 @@ class Bench:
                         else servers.prosody(self._cores, folder, accounts, 2 * SENDERS)
                     )
                 except StartFailed as wrong:
-                    self._note(f"{name}: {wrong}")
+                    self._fault(f"{name}: {wrong}")
                     continue
                 if server is None:
                     note = f"{name} is not installed: skipped"

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from bench.loop import Address
@@ -31,10 +31,15 @@ def free_port() -> int:
 class Cores:
     """One core for servers and another for the generator, where there are two."""
 
-    def __init__(self) -> None:
-        usable = sorted(os.sched_getaffinity(0))
-        self.server: int | None = usable[0] if len(usable) > 1 else None
-        self.generator: int | None = usable[1] if len(usable) > 1 else None
+    def __init__(self, usable: Collection[int]) -> None:
+        pair = sorted(usable)[:2]
+        self.server: int | None = pair[0] if len(pair) == 2 else None
+        self.generator: int | None = pair[1] if len(pair) == 2 else None
+
+    @classmethod
+    def of_this_machine(cls) -> Cores:
+        """Two of the cores that this process may use."""
+        return cls(os.sched_getaffinity(0))
 
     def pin_generator(self) -> None:
         """Keep this process on its core."""

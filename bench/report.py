@@ -86,7 +86,8 @@ class Findings:
 
     def servers(self, workloads: Iterable[str]) -> list[str]:
         """Who was measured with any of these workloads."""
-        named = {server for workload, _, server in self._found if workload in set(workloads)}
+        wanted = set(workloads)
+        named = {server for workload, _, server in self._found if workload in wanted}
         return [server for server in SERVERS if server in named]
 
     def row(self, workload: str, name: str, servers: Sequence[str], at: int | None) -> list[str]:
@@ -149,8 +150,11 @@ def origin(about: dict[str, str], findings: Findings) -> str:
     for server in ("nginx", "responder"):
         measured = findings.get("ceiling", server)
         if measured is not None:
-            rate = figure(measured.figures["rate"])
-            text += f" The load generator's own ceiling, against {server}: {rate} answers a second."
+            rate, share = measured.figures["rate"], measured.figures["cpu_generator"]
+            text += (
+                f" The load generator's own ceiling, against {server}: {figure(rate)} answers a"
+                f" second with {share:.0f} % of a core."
+            )
     return text
 
 

@@ -20,7 +20,6 @@ SENDERS = 16
 JOIN_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
-IDLE_SECONDS = 3.0
 WAKES = 50
 
 
@@ -76,21 +75,27 @@ class Followers:
         self._loop.run_until(now() + SETTLE_SECONDS)
 
     def _join_next(self, waiting: list[tuple[int, Follower]]) -> None:
-        if not waiting:
-            return
-        number, follower = waiting.pop()
-        request = follower.join()
-
-        def joined(status: int, head: bytes, body: bytes) -> None:
-            follower.receive(status, head, body)
+        while waiting:
+            number, follower = waiting.pop()
+            request = follower.join()
+            if request is not None:
+                joined = partial(self._joined, waiting, number, follower)
+                follower.connection.ask(request, joined)
+                break
             self._hold(number, follower)
-            self._join_next(waiting)
 
-        if request is not None:
-            follower.connection.ask(request, joined)
-        else:
-            self._hold(number, follower)
-            self._join_next(waiting)
+    def _joined(
+        self,
+        waiting: list[tuple[int, Follower]],
+        number: int,
+        follower: Follower,
+        status: int,
+        head: bytes,
+        body: bytes,
+    ) -> None:
+        follower.receive(status, head, body)
+        self._hold(number, follower)
+        self._join_next(waiting)
 
     def _hold(self, number: int, follower: Follower) -> None:
         self._holding += 1
@@ -348,7 +353,7 @@ def _repeat(
     return figures, quantiles(delays)
 
 
-def park(server: Server, held: int) -> Measured:
+def park(server: Server, held: int, seconds: float) -> Measured:
     """`held` polls, one a user, and nothing else: memory, idle CPU, and what waking one takes."""
     loop, dialect = Loop(), server.speak()
     try:
@@ -358,7 +363,7 @@ def park(server: Server, held: int) -> Measured:
         before = server.process.resident_bytes
         followers.start()
         usage = Usage(server.process)
-        loop.run_until(now() + IDLE_SECONDS)
+        loop.run_until(now() + seconds)
         idle = usage.figures()["cpu_server"]
         growth = server.process.resident_bytes - before
         for count in range(1, WAKES + 1):

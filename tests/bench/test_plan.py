@@ -16,11 +16,11 @@ def test_all_workloads_run_at_chatd_and_the_stock_server_without_fault(tmp_path:
     said: list[str] = []
     # Not pinned: that would pin the tests, too.
     bench = Bench(tmp_path, "sqlite", TINY, Cores([0]), peers=(), say=said.append)
-    bench.run(["ceiling", "deliver", "latency", "read", "send", "held", "messages", "park"])
+    bench.run(["ceiling", "deliver", "latency", "read", "send", "park"])
     assert bench.faults == []
     assert bench.notes == ["there is one core only: server and load generator share it"]
     found = {(each.workload, each.server) for each in bench.medians}
-    names = ["deliver", "latency", "read", "send", "held", "messages", "park"]
+    names = ["deliver", "latency", "read", "send", "park"]
     assert found >= {(name, server) for name in names for server in ("chatd", "stock")}
     assert all(each.flawless for each in bench.medians)
     assert all(each.figures["rate"] > 0 for each in bench.medians if each.workload != "park")

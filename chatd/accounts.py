@@ -258,7 +258,8 @@ class _Remembered:
         self._clock = clock
         self._seconds = seconds
         self._sessions: OrderedDict[bytes, tuple[Session, float]] = OrderedDict()
-        self._keys: dict[int, set[bytes]] = {}
+        # Tuples: nearly everyone has one, and a set takes three times the room.
+        self._keys: dict[int, tuple[bytes, ...]] = {}
 
     def get(self, key: bytes) -> Session | None:
         found = self._sessions.get(key)
@@ -272,20 +273,22 @@ class _Remembered:
     def put(self, key: bytes, session: Session) -> None:
         self.forget(key)
         self._sessions[key] = (session, self._clock.seconds() + self._seconds)
-        self._keys.setdefault(session.user_id, set()).add(key)
+        self._keys[session.user_id] = (*self._keys.get(session.user_id, ()), key)
         if len(self._sessions) > REMEMBERED:
             self.forget(next(iter(self._sessions)))
 
     def forget(self, key: bytes) -> None:
         found = self._sessions.pop(key, None)
         if found is not None:
-            keys = self._keys[found[0].user_id]
-            keys.discard(key)
-            if not keys:
-                del self._keys[found[0].user_id]
+            user_id = found[0].user_id
+            keys = tuple(other for other in self._keys[user_id] if other != key)
+            if keys:
+                self._keys[user_id] = keys
+            else:
+                del self._keys[user_id]
 
     def forget_user(self, user_id: int) -> None:
-        for key in tuple(self._keys.get(user_id, ())):
+        for key in self._keys.get(user_id, ()):
             self.forget(key)
 
     def clear(self) -> None:

@@ -70,7 +70,7 @@ def _whole(least: int, most: int = 2**31) -> Callable[[Any], int]:
 def _seconds(value: Any) -> float:
     try:
         number = float(value) if not isinstance(value, bool) else -1.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1.0
     if not 0 <= number <= 3600:
         raise ValueError("is not a number of seconds from 0 to 3600")
@@ -88,7 +88,8 @@ def _choice(yes: str, no: str) -> Callable[[Any], bool]:
 
 def _networks(value: Any) -> tuple[Network, ...]:
     texts = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(texts, Sequence):
+    # Not left to ip_network: it takes the number 1 for 0.0.0.1.
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise ValueError("is not a list of networks")
     try:
         return tuple(ipaddress.ip_network(text) for text in texts)
@@ -104,6 +105,8 @@ class Option:
     parse: Callable[[Any], Any]
     default: Any
     help: str
+    secret: bool = False
+    """The value may hold a password, so no message repeats it."""
 
     @property
     def variable(self) -> str:
@@ -124,12 +127,13 @@ OPTIONS: Final = (
         "Endpoint of the public API, as twistd endpoints are written; may be repeated.",
     ),
     Option("admin", _text, None, "Endpoint of /metrics, /healthz and /readyz for operators."),
-    Option("db", _text, "sqlite:chatd.db", "sqlite:PATH, or postgresql://..."),
+    Option("db", _text, "sqlite:chatd.db", "sqlite:PATH, or postgresql://...", secret=True),
     Option(
         "listen-db",
         _text,
         None,
         "PostgreSQL for LISTEN, where --db goes through a transaction pooler.",
+        secret=True,
     ),
     Option("registration", _choice("open", "closed"), "open", "Who may register: open|closed."),
     Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off."),
@@ -155,12 +159,12 @@ def load(
 
     `command_line` holds what was given there, by option name, and may name the file: `config`.
     """
-    path = command_line.get("config") or environment.get(PREFIX + "CONFIG")
+    path = command_line.get("config", environment.get(PREFIX + "CONFIG"))
     file = {} if path is None else _read(path)
     known = {option.name: option for option in OPTIONS}
     for key in file:
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key}")
+            raise ConfigError(f"{path}: unknown key {key!r}")
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if option.name in command_line:
@@ -177,7 +181,8 @@ def load(
         try:
             values[option.field] = option.parse(value)
         except ValueError as wrong:
-            raise ConfigError(f"{where}: {value!r} {wrong}") from None
+            shown = "the value" if option.secret else repr(value)
+            raise ConfigError(f"{where}: {shown} {wrong}") from None
     variables = {option.variable for option in OPTIONS} | {PREFIX + "CONFIG"}
     warnings = [
         f"the environment variable {name} means nothing to chatd"
@@ -192,6 +197,6 @@ def _read(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as problem:
-        raise ConfigError(f"{path}: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path or 'config'}: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:  # also numbers of too many digits
         raise ConfigError(f"{path}: not TOML: {problem}") from None

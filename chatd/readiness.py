@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.interfaces import IBus, IStore
@@ -32,6 +32,8 @@ class Readiness:
             await shield(self._check()).addTimeout(CHECK_SECONDS, self._clock)
         except TimeoutError:
             reasons.append(f"the store did not answer within {CHECK_SECONDS:g} s")
+        except CancelledError:  # whoever asked has gone
+            raise
         except Exception as refused:
             reasons.append(f"the store: {refused}")
         return reasons

@@ -87,15 +87,16 @@ class ChatService(Service):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        failures: list[Failure] = []
         self._starting = ensureDeferred(self._start())
-        _ = self._starting.addErrback(failures.append)
-        if failures:
-            # Before the reactor runs; the embedded store always comes this way.
-            _report(failures[0])
-            raise SystemExit(1)
         if not self._starting.called:
             self._starting.addErrback(self._end)
+            return
+        # Before the reactor runs; the embedded store always comes this way.
+        failures: list[Failure] = []
+        self._starting.addErrback(failures.append)
+        if failures:
+            _report(failures[0])
+            raise SystemExit(1)
 
     async def _start(self) -> None:
         parts = self._parts

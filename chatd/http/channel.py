@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -58,6 +58,7 @@ class Channel(Connection):
         "_head",
         "_parser",
         "_request",
+        "_yielded",
         "persistent",
     )
 
@@ -75,6 +76,8 @@ class Channel(Connection):
         self._body: list[bytes] | ChunkedBody | None = None
         # `_advance` is on the stack.
         self._advancing = False
+        # `_advance` goes on in the reactor's next turn.
+        self._yielded: IDelayedCall | None = None
 
     @property
     def factory(self) -> Server:
@@ -110,6 +113,9 @@ class Channel(Connection):
         """`IProtocol`: the connection is gone."""
         self._state = CLOSED
         self._await(None)
+        if self._yielded is not None:
+            self._yielded.cancel()
+            self._yielded = None
         self.server.closed(self)
         self._forget()
         self.stopProducing()
@@ -121,11 +127,17 @@ class Channel(Connection):
 
     def _advance(self) -> None:
         """Read requests from the buffer until one is held, or more must come."""
-        if self._advancing:
+        if self._advancing or self._yielded is not None:
             return
         self._advancing = True
+        turns = self.server.limits.pipelined
         try:
             while self._buffer and self._state <= BODY and not self._blocked:
+                if turns < 0:
+                    # One read may hold thousands of requests; other connections have their turn.
+                    self._yielded = self.server.clock.callLater(0, self._go_on)
+                    break
+                turns -= 1
                 more = self._take_body() if self._state == BODY else self._take_head()
                 if not more:
                     break
@@ -139,8 +151,12 @@ class Channel(Connection):
                 self._await(self.server.awaiting_head)
             elif state == HEAD:
                 self._await(self.server.idle)
-        if self._blocked or self._paused or state == ANSWERING:
+        if self._blocked or self._paused or self._yielded or state == ANSWERING:
             self._regulate()
+
+    def _go_on(self) -> None:
+        self._yielded = None
+        self._advance()
 
     def _take_head(self) -> bool:
         """Begin the request whose head the buffer starts with; false if more must come."""
@@ -263,7 +279,7 @@ class Channel(Connection):
                 self._buffer.count(_END) > limits.pipelined
             )
         else:
-            full = self._blocked and self._state <= BODY
+            full = (self._blocked or self._yielded is not None) and self._state <= BODY
         if full is not self._paused and self._state < CLOSED:
             self._paused = full
             if full:

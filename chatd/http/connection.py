@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
@@ -76,7 +77,9 @@ class Connection:
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             switch = getattr(transport, option, None)
             if switch is not None:
-                switch(True)
+                # A UNIX socket has the methods and not the options; a TCP one may be gone already.
+                with contextlib.suppress(OSError):
+                    switch(True)
         # To learn when the client does not read: then its next requests are not read either.
         transport.registerProducer(self, True)
 

@@ -82,6 +82,7 @@ class Incoming(server.Request):
 
     @property
     def requestHeaders(self) -> Headers:
+        """All headers; `getHeader` is the cheaper way to one of them."""
         if self._request_headers is None:
             headers = self._request_headers = Headers()
             for line in self._raw[:-4].split(b"\r\n")[1:]:
@@ -119,6 +120,7 @@ class Incoming(server.Request):
 
     @property
     def content(self) -> BinaryIO:
+        """The whole body as a file."""
         if self._content is None:
             self._content = BytesIO(self._body)
         return self._content
@@ -129,6 +131,7 @@ class Incoming(server.Request):
 
     @property
     def prepath(self) -> list[bytes]:
+        """Path segments, decoded, that led to the resource."""
         if self._prepath is None:
             self._prepath = []
         return self._prepath
@@ -139,6 +142,7 @@ class Incoming(server.Request):
 
     @property
     def postpath(self) -> list[bytes]:
+        """Path segments, decoded, that are left for the resource."""
         if self._postpath is None:
             self._postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
         return self._postpath
@@ -149,6 +153,7 @@ class Incoming(server.Request):
 
     @property
     def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        """What the Cookie headers say."""
         if self._cookies_in is None:
             self._cookies_in = {}
             self.parseCookies()  # type: ignore[no-untyped-call]
@@ -156,6 +161,7 @@ class Incoming(server.Request):
 
     @property
     def client(self) -> IAddress:
+        """See `getClientAddress`."""
         if self._client is None:
             self._client = self._channel.getPeer()
         return self._client
@@ -166,6 +172,7 @@ class Incoming(server.Request):
 
     @property
     def host(self) -> IAddress:
+        """See `getHost`."""
         if self._host is None:
             self._host = self._channel.getHost()
         return self._host
@@ -188,10 +195,12 @@ class Incoming(server.Request):
 
     @property
     def transport(self) -> Any:  # type: ignore[override]
+        """The connection's transport; None after the end."""
         return None if self.channel is None else self.channel.transport
 
     @property
     def _adapterCache(self) -> dict[str, Any]:  # type: ignore[override]
+        """What `Componentized` adapts to, Klein's mapper among it."""
         if self._components is None:
             self._components = {}
         return self._components

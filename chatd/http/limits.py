@@ -21,7 +21,8 @@ class Limits:
     body_bytes: int = 128 * 1024
     """The body without its chunk framing; more is 413 ``body_too_large``."""
     pipelined: int = 16
-    """Requests that may wait, unread, behind one that is being answered."""
+    """Requests that may wait, unread, behind one that is being answered; and about how many of
+    one connection are answered before others have their turn."""
     pipelined_bytes: int = 16 * 1024
     """Bytes that may wait behind a request that is being answered before reading pauses."""
     head_seconds: float = 15.0

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
+# Headers of every answer: one that sets any of them itself goes the longer way.
+_OWN = frozenset((b"Connection", b"Content-Length", b"Date", b"Server", b"Transfer-Encoding"))
+
 
 class Request(Incoming):
     """One request and its answer.
@@ -49,6 +52,7 @@ class Request(Incoming):
 
     @property
     def responseHeaders(self) -> Headers:
+        """The answer's headers; `setHeader` is the cheaper way to set one."""
         if self._response_headers is None:
             headers = self._response_headers = Headers()
             headers.setRawHeaders(b"Server", [SERVER])
@@ -81,12 +85,14 @@ class Request(Incoming):
 
     @property
     def cookies(self) -> list[bytes]:  # type: ignore[override]
+        """Set-Cookie values to send."""
         if self._cookies_out is None:
             self._cookies_out = []
         return self._cookies_out
 
     @property
     def notifications(self) -> list[Deferred[None]]:  # type: ignore[override]
+        """Who waits for the end: see `notifyFinish`."""
         if self._waiting is None:
             self._waiting = []
         return self._waiting
@@ -182,8 +188,15 @@ class Request(Incoming):
         assert channel is not None
         self.code = status
         version = self.clientproto
-        if self._fields is None and self._response_headers is None and not self._cookies_out:
+        fields = self._fields
+        if (
+            self._response_headers is None
+            and not self._cookies_out
+            and (fields is None or fields.keys().isdisjoint(_OWN))
+        ):
             standard = channel.server.standard.refresh()
+            if fields is not None:
+                standard += b"".join([b"%b: %b\r\n" % field for field in fields.items()])
             persistent = channel.may_persist()
             if not persistent:
                 standard += b"Connection: close\r\n"
@@ -191,6 +204,7 @@ class Request(Incoming):
                 standard += b"Connection: keep-alive\r\n"
         else:
             self._unset_header(b"Content-Length")
+            self._unset_header(b"Transfer-Encoding")
             persistent = self._settle_connection(channel)
             standard = self._header_lines()
         if status in NO_BODY_CODES:

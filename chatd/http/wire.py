@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from time import gmtime, strftime
 from typing import Annotated, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Meta, Struct
@@ -80,19 +81,31 @@ def query(request: Request, *names: str) -> dict[str, str]:
 
     Raises `InvalidQuery` for one that is repeated or is not UTF-8.
     """
-    found = {}
-    args = request.args
-    for name in names if args else ():
-        values = args.get(name.encode("ascii"))
-        if values is None:
+    found: dict[str, str] = {}
+    # Not `request.args`: a held request would keep what it was parsed into.
+    _, _, raw = request.uri.partition(b"?")
+    for part in raw.split(b"&") if raw else ():
+        key, _, value = part.partition(b"=")
+        name = _form_text(key)
+        if name not in names:
             continue
-        if len(values) > 1:
+        if name in found:
             raise InvalidQuery(f"{name}: given more than once")
-        try:
-            found[name] = values[0].decode("utf-8")
-        except UnicodeDecodeError:
-            raise InvalidQuery(f"{name}: not UTF-8") from None
+        text = _form_text(value)
+        if text is None:
+            raise InvalidQuery(f"{name}: not UTF-8")
+        found[name] = text
     return found
+
+
+def _form_text(octets: bytes) -> str | None:
+    """What a form has encoded (WHATWG URL, urlencoded parsing); None if it is not UTF-8."""
+    if b"%" in octets or b"+" in octets:
+        octets = unquote_to_bytes(octets.replace(b"+", b" "))
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def whole(given: dict[str, str], name: str, default: int, largest: int) -> int:
@@ -136,7 +149,7 @@ def preferred_wait(request: Request) -> int | None:
             if preference.partition("=")[0].strip().lower() == "wait":
                 # Section 2: the first of several counts.
                 match = _PREFERENCE.fullmatch(preference)
-                return None if match is None else int(match[2])
+                return None if match is None else min(int(match[2]), MAX_INTEGER)
     return None
 
 

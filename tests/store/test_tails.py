@@ -20,8 +20,9 @@ def truth(last: int, query: ReadAfter | ReadPage) -> InboxSlice:
     if isinstance(query, ReadAfter):
         after = last if query.seq is None else query.seq
         return InboxSlice(last, tuple(inbox[after:][: query.limit]))
-    newest = (last if query.at is None else query.at) - (query.page - 1) * query.limit
-    if not 0 < newest <= last:
+    end = last if query.at is None else query.at
+    newest = end - (query.page - 1) * query.limit
+    if newest <= 0 or end > last:
         return InboxSlice(last, ())
     return InboxSlice(last, tuple(inbox[max(newest - query.limit, 0) : newest][::-1]))
 
@@ -131,3 +132,10 @@ def test_a_replaced_or_forgotten_tail_gives_its_room_back() -> None:
     kept.forget(1)
     kept.committed([message(2, 1, large)])
     assert kept.answer(ReadAfter(2, 0, 10)) is not None
+
+
+def test_an_inbox_of_which_nothing_is_certain_is_left_to_the_database() -> None:
+    kept = Tails()
+    kept.committed([message(1, 1)])
+    kept.drop(1)
+    assert kept.answer(ReadAfter(1, 0, 10)) is None

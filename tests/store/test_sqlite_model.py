@@ -1,0 +1,54 @@
+"""The embedded store beside the model of a store."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from hypothesis import settings
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from chatd.interfaces import IStore
+from chatd.store.sqlite import SqliteStore
+from tests.doubles import InlineWorker, Now, result_of
+from tests.model_machine import StoreMachine
+
+T = TypeVar("T")
+
+
+class SqliteMachine(StoreMachine):
+    """Everything at once, on a file of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="chatd-model-"))
+        self.clock = Clock()
+        self.now = Now(self.clock)
+
+    def open_store(self) -> IStore:
+        store = SqliteStore(
+            str(self.folder / "chatd.db"),
+            clock=self.clock,
+            now=self.now,
+            worker=lambda _: InlineWorker(),
+        )
+        self.run(store.open())
+        return store
+
+    def run(self, deferred: Deferred[T]) -> T:
+        return result_of(deferred)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(max(seconds, 0))
+        self.now.offset += round(min(seconds, 0) * 1_000_000)
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder)
+        assert not self.clock.getDelayedCalls()
+
+
+TestSqliteModel = SqliteMachine.TestCase
+TestSqliteModel.settings = settings(max_examples=120, stateful_step_count=40)

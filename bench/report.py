@@ -31,8 +31,10 @@ ROWS = (
 
 GROWTH = (
     ("held", "Deliveries a second against held polls", "held polls", "rate"),
+    ("held", "Deliveries a second of CPU against held polls", "held polls", "per_cpu"),
     ("held", "Until delivered, p99 in ms, against held polls", "held polls", "p99"),
     ("messages", "Deliveries a second against messages in the database", "messages", "rate"),
+    ("messages", "Deliveries a second of CPU against messages", "messages", "per_cpu"),
     ("page", "Pages a second, by page of a large inbox", "page", "rate"),
     ("small inbox", "Pages a second, of a small inbox", "page", "rate"),
     ("park", "Memory of a held poll, KB", "held polls", "kilobytes"),
@@ -114,7 +116,7 @@ def _cell(measured: Measured, name: str) -> str:
 def _head(first: str, servers: Sequence[str]) -> list[str]:
     head = [first, *servers]
     if tuple(servers[:2]) == SERVERS[:2]:
-        head.insert(3, "ratio")
+        head.insert(3, "chatd : stock")
     return head
 
 

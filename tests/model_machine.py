@@ -183,7 +183,9 @@ class StoreMachine(RuleBasedStateMachine):
             person = self.living(number)
             if person is not None and (person.account.last_seen_at or 0) < at:
                 old = person.account
-                person.account = Account(old.id, old.username, old.email, old.date_joined, at)
+                person.account = Account(
+                    old.id, old.username, old.email, old.date_joined, at
+                )
 
     @rule(asked=st.lists(drafts, max_size=8))
     def append(self, asked: list[tuple[int, int, str, str | None]]) -> None:

@@ -532,7 +532,9 @@ def test_a_revoked_token_does_not_end_basic_sessions(stepped: System) -> None:
 def test_a_fault_while_checking_is_told_to_all_who_wait(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1)))
+    monkeypatch.setattr(
+        system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1))
+    )
     with pytest.raises(StoreUnavailable):
         basic(system, "ann")
     assert system.accounts._verifying == {}
@@ -698,7 +700,9 @@ def test_many_who_were_seen_are_one_write(stepped: System) -> None:
     stepped.clock.advance(SEEN_FLUSH_SECONDS)
     assert stepped.writer.asked == 1
     stepped.settle()
-    assert [written(stepped, user_id) for user_id in (1, 2, 3)] == [stepped.now() - 2_000_000] * 3
+    assert [written(stepped, user_id) for user_id in (1, 2, 3)] == [
+        stepped.now() - 2_000_000
+    ] * 3
 
 
 def test_what_is_not_written_yet_is_written_at_the_end(system: System) -> None:

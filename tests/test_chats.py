@@ -443,7 +443,9 @@ def test_without_a_wait_an_empty_answer_comes_at_once(system: System) -> None:
 
 
 @pytest.mark.parametrize("wait", [0.0, 30.0])
-def test_a_cursor_of_another_history_or_the_future_is_refused(system: System, wait: float) -> None:
+def test_a_cursor_of_another_history_or_the_future_is_refused(
+    system: System, wait: float
+) -> None:
     _, bob = pair(system)
     fill(system, 2)
     for since in (Cursor("abcdefgh", 1), cursor(system, 3), cursor(system, MAX_INTEGER)):
@@ -691,8 +693,12 @@ def test_a_revocation_ends_a_poll_in_every_phase(
     stepped: System, reach: Callable[[System], object], token: bytes | None
 ) -> None:
     pair(stepped)
-    mine = Deferred.fromCoroutine(stepped.chats.poll(Session(2, b"the token"), BEGINNING, 100, 30))
-    other = Deferred.fromCoroutine(stepped.chats.poll(Session(2, b"another"), BEGINNING, 100, 30))
+    mine = Deferred.fromCoroutine(
+        stepped.chats.poll(Session(2, b"the token"), BEGINNING, 100, 30)
+    )
+    other = Deferred.fromCoroutine(
+        stepped.chats.poll(Session(2, b"another"), BEGINNING, 100, 30)
+    )
     reach(stepped)
     stepped.bus.publish_revoked(2, token)
     stepped.settle()

@@ -136,9 +136,7 @@ class Play:
             polled = result_of(polling)
             seqs = [message.seq for message in polled.messages]
             assert len(seqs) <= follower.limit
-            assert all(
-                message.received_by == follower.session.user_id for message in polled.messages
-            )
+            assert all(message.received_by == follower.session.user_id for message in polled.messages)
             if follower.cursor is None:
                 follower.first = polled.cursor.seq - len(seqs) + 1
                 after = follower.first - 1

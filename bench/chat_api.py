@@ -59,10 +59,11 @@ class ChatAPI:
 class ChatFollower:
     """Passes the cursor of each answer on."""
 
-    __slots__ = ("_after", "_before", "_cursor", "connection")
+    __slots__ = ("_after", "_before", "_cursor", "_join", "connection")
 
     def __init__(self, connection: Connection, token: str, wait: int) -> None:
         self.connection = connection
+        self._join = get("?since=now", token)
         self._cursor = "now"
         self._before = f"GET {PATH}?since="
         self._after = (
@@ -70,7 +71,7 @@ class ChatFollower:
         )
 
     def join(self) -> bytes:
-        return self.poll().replace(b"&wait=", b"&wait=0&was=")
+        return self._join
 
     def poll(self) -> bytes:
         return (self._before + self._cursor + self._after).encode("ascii")

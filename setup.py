@@ -48,6 +48,11 @@ POSTGRES = [
     "psycopg2-binary>=2.9.13",
 ]
 
+BENCH = [
+    # The release tested: what bench/run draws with.
+    "matplotlib>=3.10",
+]
+
 TEST = [
     # Has faulthandler_exit_on_timeout: a test that hangs ends the run with its traceback.
     "pytest>=9.2",
@@ -110,5 +115,5 @@ setup(
     zip_safe=False,
     entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},
     install_requires=REQUIRED,
-    extras_require={"postgres": POSTGRES, "test": TEST, "dev": DEV},
+    extras_require={"postgres": POSTGRES, "bench": BENCH, "test": TEST, "dev": DEV},
 )

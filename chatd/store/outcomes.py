@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatd.model import Appended, Draft, IdempotencyKeyReused, Message, UsernameTaken, UserNotFound
+from chatd.model import (
+    Appended,
+    ConversationSlice,
+    Draft,
+    IdempotencyKeyReused,
+    Message,
+    Place,
+    ReadConversation,
+    UsernameTaken,
+    UserNotFound,
+)
 
 KEY_SECONDS: Final = 48 * 3600
 """How long an Idempotency-Key is kept; the contract promises at least 24 hours."""
@@ -37,3 +47,11 @@ def username_taken(username: str) -> UsernameTaken:
 
 def _message(draft: Draft, seq: int, sent_at: int) -> Message:
     return Message(draft.received_by, seq, draft.sent_by, sent_at, draft.text)
+
+
+def merged(
+    query: ReadConversation, found: list[Message], peer_exists: bool
+) -> ConversationSlice:
+    """A conversation of the newest messages of its directions, each with one more than asked."""
+    found.sort(key=Place.of, reverse=True)
+    return ConversationSlice(tuple(found[: query.limit]), len(found) > query.limit, peer_exists)

@@ -20,11 +20,13 @@ from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
+    ConversationSlice,
     Credentials,
     DomainError,
     Draft,
     InboxSlice,
     ReadAfter,
+    ReadConversation,
     ReadPage,
     StoreUnavailable,
 )
@@ -34,6 +36,7 @@ from chatd.store import postgres_chats as chats
 from chatd.store.migrations import Migration, migrations
 from chatd.store.outcomes import KEY_SECONDS
 from chatd.store.postgres_append import Appender
+from chatd.store.postgres_conversations import conversation
 from chatd.store.postgres_pool import Pool
 from chatd.store.postgres_schema import prepare, version
 
@@ -154,6 +157,9 @@ class PostgresStore:
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return self._do(chats.read(self.pool, queries))
+
+    def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
+        return self._do(conversation(self.pool, query))
 
     def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
         # Other processes append to the same inboxes.

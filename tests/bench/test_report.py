@@ -104,3 +104,10 @@ def test_a_run_is_published_into_the_documents(tmp_path: Path) -> None:
     for name in ("README.md", "docs/performance.md"):
         assert "| 3,000 | 1,000 |" in (tmp_path / name).read_text()
     assert (tmp_path / "docs/performance/held.svg").read_text() == "<svg/>"
+
+
+def test_a_busy_machine_is_mentioned() -> None:
+    busy = report.Findings([deliver("chatd", 3000, cpu_others=120.0)])
+    calm = report.Findings([deliver("chatd", 3000, cpu_others=2.0)])
+    assert "120 % of a core" in report.disturbance(busy)
+    assert report.disturbance(calm) == ""

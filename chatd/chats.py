@@ -21,6 +21,7 @@ from chatd.interfaces import IBus, IStore
 from chatd.limits import Limits
 from chatd.model import (
     Appended,
+    ConversationSlice,
     Cursor,
     CursorEpoch,
     DomainError,
@@ -31,13 +32,17 @@ from chatd.model import (
     Message,
     MessageTooLarge,
     PageNotFound,
+    Place,
     ReadAfter,
+    ReadConversation,
     ReadPage,
     Session,
     Unauthorized,
+    UserNotFound,
     Wake,
 )
 from chatd.notifier import Notifier
+from chatd.shield import shield
 
 LARGEST_BATCH: Final = 512
 QUEUED_SENDS: Final = 5000
@@ -72,6 +77,13 @@ class Polled(Struct, frozen=True, gc=False):
     def more(self) -> bool:
         """Whether there are messages after the last one of this answer."""
         return self.cursor.seq < self.count
+
+
+class Conversation(Struct, frozen=True, gc=False):
+    """What two accounts sent each other, newest first; `older` is before what comes next."""
+
+    messages: tuple[Message, ...]
+    older: Place | None
 
 
 class Chats:
@@ -212,6 +224,25 @@ class Chats:
                 self._observe_poll(outcome, waited)
         seen = inbox.messages[-1].seq if inbox.messages else waiter.seq
         return Polled(inbox.messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
+
+    async def conversation(
+        self, session: Session, peer: int, limit: int, before: Place | None = None
+    ) -> Conversation:
+        """What the caller and `peer` sent each other, newest first, older than `before`.
+
+        Raises `UserNotFound` for a peer without an account who left nothing in the inbox.
+        """
+        query = ReadConversation(session.user_id, peer, limit, before)
+        found = await shield(self._conversation(query))
+        if found is None:
+            raise Unauthorized("the account was deleted")
+        if not found.messages and before is None and not found.peer_exists:
+            raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
+        older = Place.of(found.messages[-1]) if found.older else None
+        return Conversation(found.messages, older)
+
+    async def _conversation(self, query: ReadConversation) -> ConversationSlice | None:
+        return await self._store.conversation(query)
 
     def finished(self) -> Deferred[None]:
         """Fires when no send is queued or under way."""

@@ -13,11 +13,13 @@ from zope.interface import Attribute, Interface
 from chatd.model import (
     Account,
     Appended,
+    ConversationSlice,
     Credentials,
     DomainError,
     Draft,
     InboxSlice,
     ReadAfter,
+    ReadConversation,
     ReadPage,
 )
 
@@ -87,6 +89,13 @@ class IStore(Interface):
 
         A slice's `last_seq` and `messages` belong together. For a `ReadPage` with `at` beyond the
         end of the inbox, or a `ReadAfter` from there, `messages` is empty.
+        """
+
+    def conversation(query: ReadConversation) -> Deferred[ConversationSlice | None]:
+        """What two accounts sent each other, from one snapshot; None if the asker's inbox is gone.
+
+        Ordered by `Place`. What was sent to an account that was deleted is gone with its inbox,
+        what it sent is still in the asker's. The cost does not grow with the depth.
         """
 
     def at_hand(query: ReadAfter | ReadPage) -> InboxSlice | None:

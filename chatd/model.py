@@ -14,6 +14,8 @@ from msgspec import Struct
 
 MAX_INTEGER: Final = 2**53 - 1
 
+_HEX: Final = "([1-9a-f][0-9a-f]{0,13})"
+_PLACE: Final = re.compile(rf"{_HEX}\.{_HEX}\.{_HEX}")
 _CURSOR: Final = re.compile(r"([a-z2-7]{8,32})-(0|[1-9][0-9]{0,15})")
 
 
@@ -107,6 +109,67 @@ class InboxSlice(Struct, frozen=True, gc=False):
 
     last_seq: int
     messages: tuple[Message, ...]
+
+
+class Place(Struct, frozen=True, gc=False, order=True):
+    """A message's place among those of two inboxes: by time of commit, ties by inbox and seq.
+
+    To clients it is one opaque string, the `before` of a conversation.
+    """
+
+    sent_at: int
+    received_by: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.sent_at:x}.{self.received_by:x}.{self.seq:x}"
+
+    @classmethod
+    def of(cls, message: Message) -> Place:
+        """The place of a message."""
+        return cls(message.sent_at, message.received_by, message.seq)
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Read the string form; raises `InvalidCursor` for anything that `str` never makes."""
+        match = _PLACE.fullmatch(text)
+        numbers = [int(digits, 16) for digits in match.groups()] if match else []
+        if not numbers or max(numbers) > MAX_INTEGER:
+            raise InvalidCursor("before: not a value that this service has given out")
+        return cls(*numbers)
+
+
+class ReadConversation(Struct, frozen=True, gc=False):
+    """Ask for up to `limit` messages that `user_id` and `peer` sent each other, newest first.
+
+    `before` asks for those older than a place; None for the newest.
+    """
+
+    user_id: int
+    peer: int
+    limit: int
+    before: Place | None = None
+
+    def bound(self, received_by: int) -> tuple[int, int]:
+        """What (sent_at, seq) of a message in that inbox must be below to be before `before`."""
+        if self.before is None:
+            return MAX_INTEGER, MAX_INTEGER
+        if received_by == self.before.received_by:
+            return self.before.sent_at, self.before.seq
+        # Of two messages of one moment the one in the inbox of the smaller id is the older.
+        older = received_by < self.before.received_by
+        return self.before.sent_at, MAX_INTEGER if older else 0
+
+
+class ConversationSlice(Struct, frozen=True, gc=False):
+    """Messages of a conversation, newest first, and whether there are older ones.
+
+    `peer_exists` tells whether the other one has an account.
+    """
+
+    messages: tuple[Message, ...]
+    older: bool
+    peer_exists: bool
 
 
 class Cursor(Struct, frozen=True, gc=False):

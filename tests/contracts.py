@@ -30,13 +30,16 @@ from chatd.model import (
     MAX_INTEGER,
     Account,
     Appended,
+    ConversationSlice,
     Credentials,
     Draft,
     IdempotencyKey,
     IdempotencyKeyReused,
     InboxSlice,
     Message,
+    Place,
     ReadAfter,
+    ReadConversation,
     ReadPage,
     UsernameTaken,
     UserNotFound,
@@ -103,6 +106,25 @@ async def inbox(store: IStore, user_id: int) -> list[Message]:
         if len(messages) == found.last_seq:
             assert all(message.received_by == user_id for message in messages)
             return messages
+
+
+async def talk(store: IStore, user_id: int, peer: int, limit: int = 100) -> list[Message]:
+    """A whole conversation, newest first, read `limit` messages at a time."""
+    messages: list[Message] = []
+    before = None
+    while True:
+        found = await store.conversation(ReadConversation(user_id, peer, limit, before))
+        assert found is not None
+        assert len(found.messages) == limit or not found.older
+        messages += found.messages
+        if not found.older:
+            return messages
+        before = Place.of(messages[-1])
+
+
+def conversation_of(messages: Collection[Message]) -> list[Message]:
+    """Messages in the order of a conversation by its definition."""
+    return sorted(messages, key=lambda each: (each.sent_at, each.received_by, each.seq))[::-1]
 
 
 def page_of(messages: list[Message], page: int, limit: int) -> tuple[Message, ...]:
@@ -862,7 +884,7 @@ class StoreContract:
     async def test_an_empty_inbox_is_there(self, open_store: OpenStore) -> None:
         store = await open_store()
         [ann] = await people(store, "ann")
-        queries = [
+        queries: list[ReadAfter | ReadPage] = [
             ReadAfter(ann, 0, 1),
             ReadAfter(ann, None, 100),
             ReadAfter(ann, 5, 100),
@@ -1070,6 +1092,7 @@ class StoreContract:
         ids = await people(store, *(f"user{number}" for number in range(6)))
         for user_id in ids:
             await fill(store, ids[0], user_id, 3)
+            queries: list[ReadAfter | ReadPage]
             queries = [ReadAfter(user_id, 0, 10), ReadPage(user_id, 1, 10)]
             await store.read(queries)
             asked: list[Deferred[Any]] = [store.read(queries) for _ in range(3)]
@@ -1115,6 +1138,100 @@ class StoreContract:
         ann, bob = await people(store, "ann", "bob")
         await fill(store, ann, bob, 2)
         assert await store.last_seqs(range(1, 1001)) == {ann: 0, bob: 2}
+
+    # Conversations
+
+    @ensureDeferred
+    async def test_a_conversation_has_both_directions_and_nobody_else(
+        self, open_store: OpenStore
+    ) -> None:
+        store = await open_store()
+        ann, bob, cat = await people(store, "ann", "bob", "cat")
+        said = []
+        for number in range(20):
+            said.append(await send(store, ann, bob, f"{number} from ann"))
+            await send(store, ann, cat, "not for bob")
+            said.append(await send(store, bob, ann, f"{number} from bob"))
+            await send(store, cat, bob, "not from ann")
+        for user_id, peer in ((ann, bob), (bob, ann)):
+            for limit in (1, 3, 7, 40, 100):
+                assert await talk(store, user_id, peer, limit) == conversation_of(said)
+
+    @ensureDeferred
+    async def test_messages_of_one_moment_are_each_read_once(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob = await people(store, "ann", "bob")
+        said: list[Message] = []
+        for _ in range(3):
+            # Where a transaction has one time, only recipient and seq tell them apart.
+            pairs = [(ann, bob), (bob, ann), (ann, bob), (ann, bob), (bob, ann)]
+            drafts = [Draft(*pair, f"{number}") for number, pair in enumerate(pairs)]
+            said += [appended(outcome) for outcome in await store.append(drafts)]
+        for limit in range(1, 17):
+            assert await talk(store, ann, bob, limit) == conversation_of(said)
+            assert await talk(store, bob, ann, limit) == conversation_of(said)
+
+    @ensureDeferred
+    async def test_arrivals_do_not_move_what_is_older(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob = await people(store, "ann", "bob")
+        said = await fill(store, ann, bob, 10) + await fill(store, bob, ann, 10)
+        newest = await store.conversation(ReadConversation(ann, bob, 5))
+        assert newest is not None
+        await fill(store, ann, bob, 3)
+        await fill(store, bob, ann, 3)
+        before = Place.of(newest.messages[-1])
+        older = await store.conversation(ReadConversation(ann, bob, 100, before))
+        assert older is not None
+        assert [*newest.messages, *older.messages] == conversation_of(said)
+        assert (newest.older, older.older) == (True, False)
+
+    @ensureDeferred
+    async def test_what_one_says_to_oneself_is_there_once(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob = await people(store, "ann", "bob")
+        said = await fill(store, ann, ann, 5)
+        await send(store, bob, ann, "not from ann")
+        for limit in (1, 2, 5, 100):
+            assert await talk(store, ann, ann, limit) == conversation_of(said)
+
+    @ensureDeferred
+    async def test_a_deleted_peer_leaves_what_was_received(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob = await people(store, "ann", "bob")
+        received = await fill(store, bob, ann, 5)
+        await fill(store, ann, bob, 5)
+        await store.delete_account(bob)
+        found = await store.conversation(ReadConversation(ann, bob, 100))
+        assert found is not None
+        assert list(found.messages) == conversation_of(received)
+        assert not found.peer_exists
+        assert await store.conversation(ReadConversation(bob, ann, 100)) is None
+
+    @ensureDeferred
+    async def test_an_empty_conversation_tells_whether_the_peer_exists(
+        self, open_store: OpenStore
+    ) -> None:
+        store = await open_store()
+        ann, bob, gone = await people(store, "ann", "bob", "gone")
+        await store.delete_account(gone)
+        for peer, exists in ((bob, True), (gone, False), (4711, False), (MAX_INTEGER, False)):
+            found = await store.conversation(ReadConversation(ann, peer, 10))
+            assert found == ConversationSlice((), False, exists)
+        assert await store.conversation(ReadConversation(4711, ann, 10)) is None
+
+    @ensureDeferred
+    async def test_before_the_first_message_there_is_nothing(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob = await people(store, "ann", "bob")
+        first, *_ = await fill(store, ann, bob, 3)
+        for place in (Place.of(first), Place(1, 1, 1)):
+            found = await store.conversation(ReadConversation(ann, bob, 10, place))
+            assert found == ConversationSlice((), False, True)
+        after_all = Place(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER)
+        found = await store.conversation(ReadConversation(ann, bob, 10, after_all))
+        assert found is not None
+        assert len(found.messages) == 3
 
 
 @implementer(ISubscriber)

@@ -32,7 +32,9 @@ from chatd.model import (
     IdempotencyKeyReused,
     InboxSlice,
     Message,
+    Place,
     ReadAfter,
+    ReadConversation,
     ReadPage,
     UsernameTaken,
     UserNotFound,
@@ -44,7 +46,7 @@ NAMES = ("ann", "Ann", "ANN", "bob", "BoB", "cat", "dan", "eve", "x_1", "x-1", "
 
 # People are drawn by number: the low ones are accounts in order of creation, deleted ones too,
 # whatever is left are strangers.
-people = st.integers(0, 9)
+people = st.integers(0, 5)
 places = st.one_of(st.integers(0, 12), st.integers(0, 10**6))
 limits = st.sampled_from([1, 2, 3, 10, 100])
 texts = st.one_of(st.sampled_from(["x", "y"]), st.text(st.characters(exclude_categories=["Cs"])))
@@ -183,9 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
             person = self.living(number)
             if person is not None and (person.account.last_seen_at or 0) < at:
                 old = person.account
-                person.account = Account(
-                    old.id, old.username, old.email, old.date_joined, at
-                )
+                person.account = Account(old.id, old.username, old.email, old.date_joined, at)
 
     @rule(asked=st.lists(drafts, max_size=8))
     def append(self, asked: list[tuple[int, int, str, str | None]]) -> None:
@@ -282,6 +282,25 @@ class StoreMachine(RuleBasedStateMachine):
             inbox = []
         newest_first = inbox[::-1][(page - 1) * limit : page * limit]
         assert found == InboxSlice(len(person.inbox), tuple(newest_first))
+
+    @rule(number=people, other=people, limit=limits, at=st.one_of(st.none(), places))
+    def converse(self, number: int, other: int, limit: int, at: int | None) -> None:
+        user_id, peer = self.id_of(number), self.id_of(other)
+        one, two = self.living(number), self.living(other)
+        said = [] if one is None else [each for each in one.inbox if each.sent_by == peer]
+        if two is not None and peer != user_id:
+            said += [each for each in two.inbox if each.sent_by == user_id]
+        said.sort(key=Place.of, reverse=True)
+        before = None if at is None or not said else Place.of(said[at % len(said)])
+        found = self.run(self.s.conversation(ReadConversation(user_id, peer, limit, before)))
+        if one is None:
+            assert found is None
+            return
+        if before is not None:
+            said = [each for each in said if Place.of(each) < before]
+        assert found.messages == tuple(said[:limit])
+        assert found.older is (len(said) > limit)
+        assert found.peer_exists is (two is not None)
 
     @rule(number=people, beginning=st.booleans())
     def follow(self, number: int, beginning: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +20,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from chatd.accounts import Accounts
 from chatd.chats import Chats
-from chatd.http import problems, wire
+from chatd.http import docs, page, problems, wire
 from chatd.http.access import note_caller
 from chatd.http.peers import Peers
 from chatd.http.responses import JSONResponse
@@ -29,6 +29,7 @@ from chatd.model import (
     BEGINNING,
     Cursor,
     InvalidQuery,
+    Place,
     Session,
     Unauthorized,
     Wake,
@@ -76,6 +77,7 @@ class API:
         spread: Callable[[], int],
         peers: Peers,
     ) -> None:
+        self.description = _description()
         self._accounts = accounts
         self._chats = chats
         self._ready = ready
@@ -145,8 +147,12 @@ class API:
     @route(app, "GET", "/api/v1/chats")
     @authenticated
     async def get_chats(self, request: Request, session: Session) -> Response:
-        """The seed's page, or the long poll if `since` or a wait is given."""
-        asked = wire.query(request, "since", "wait", "page", "limit", "at")
+        """The page; the conversation if `with` is given; the long poll if `since` or a wait is."""
+        asked = wire.query(request, "since", "wait", "page", "limit", "at", "with", "before")
+        if "with" in asked:
+            return await self._conversation(session, asked)
+        if "before" in asked:
+            raise InvalidQuery("before goes together with the parameter with")
         preferred = None
         if "page" not in asked and "at" not in asked and "wait" not in asked:
             preferred = wire.preferred_wait(request)
@@ -191,6 +197,17 @@ class API:
         took = self._seconds() - began - polled.waited
         return JSONResponse(200, wire.polled(polled, took, applied), headers, polled.waited)
 
+    async def _conversation(self, session: Session, asked: dict[str, str]) -> Response:
+        began = self._seconds()
+        for name in ("page", "at", "since", "wait"):
+            if name in asked:
+                raise InvalidQuery(f"{name} cannot be combined with the parameter with")
+        limit = wire.whole(asked, "limit", 50, 100)
+        before = Place.parse(asked["before"]) if "before" in asked else None
+        peer = wire.user_id(asked, "with")
+        conversation = await self._chats.conversation(session, peer, limit, before)
+        return JSONResponse(200, wire.conversation(conversation, self._seconds() - began))
+
     @route(app, "GET", "/healthz")
     async def healthz(self, request: Request) -> Response:
         """The process turns."""
@@ -200,6 +217,11 @@ class API:
     async def readyz(self, request: Request) -> Response:
         """The process should be sent requests."""
         return await readiness(self._ready)
+
+    get_page = route(app, "GET", "/")(page.get_page)
+    get_openapi = route(app, "GET", "/api/v1/openapi.json")(docs.get_openapi)
+    get_docs = route(app, "GET", "/api/v1/docs")(docs.get_docs)
+    get_web_file = route(app, "GET", "/web/<name>")(page.get_web_file)
 
     @on_error(app)
     def error(self, request: Request, failure: Failure) -> Response:
@@ -216,6 +238,11 @@ class API:
             username, password = _basic(proof)
             return await self._accounts.basic(username, password, self._peers.address(request))
         raise Unauthorized("send Authorization: Bearer with a token, or Basic")
+
+
+@cache
+def _description() -> docs.Description:
+    return docs.description(API.app)
 
 
 async def readiness(ready: Callable[[], Awaitable[list[str]]]) -> Response:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 from twisted.web.server import Request
 
-from chatd.chats import Page, Polled
+from chatd.chats import Conversation, Page, Polled
 from chatd.model import (
     MAX_INTEGER,
     Account,
@@ -38,12 +38,31 @@ _PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', 
 UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 
 
+# What the domain holds these to, told in the API description; decoding does not look at it.
+Username = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9._-]{1,32}$"})]
+Email = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^[^@\\u0000]+@[^@\\u0000]+$", "maxLength": 254})
+]
+NewPassword = Annotated[str, Meta(extra_json_schema={"minLength": 5, "maxLength": 1024})]
+Text = Annotated[
+    str,
+    Meta(
+        description="Not blank, without U+0000, up to 16 KiB of UTF-8 unless configured otherwise.",
+        extra_json_schema={
+            "minLength": 1,
+            "maxLength": 16384,
+            "pattern": "^[^\\u0000]*[^\\u0000\\s\\u0085][^\\u0000]*$",
+        },
+    ),
+]
+
+
 class Registration(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `POST /users/`."""
 
-    username: str
-    email: str
-    password: str
+    username: Username
+    email: Email
+    password: NewPassword
 
 
 class LogIn(Struct, forbid_unknown_fields=True, frozen=True):
@@ -57,7 +76,7 @@ class Send(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `POST /chats/`."""
 
     user_id: UserId
-    message: str
+    message: Text
 
 
 def body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
@@ -242,6 +261,12 @@ def polled(value: Polled, took: float, wait_applied: float | None) -> bytes:
     if value.why is Wake.SUPERSEDED:
         meta["superseded"] = True
     return _with_meta(meta, value.messages)
+
+
+def conversation(value: Conversation, took: float) -> bytes:
+    """The answer to `with=`; `took` in seconds."""
+    older = None if value.older is None else str(value.older)
+    return _with_meta({"older": older, "took": int(took * 1000)}, value.messages)
 
 
 def _with_meta(meta: dict[str, object], messages: tuple[Message, ...]) -> bytes:

@@ -23,15 +23,17 @@ from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
+    ConversationSlice,
     Credentials,
     DomainError,
     Draft,
     InboxSlice,
     ReadAfter,
+    ReadConversation,
     ReadPage,
     StoreUnavailable,
 )
-from chatd.store import sqlite_accounts, sqlite_chats
+from chatd.store import sqlite_accounts, sqlite_chats, sqlite_conversations
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite_file import FileLock, open_reader, open_writer
 from chatd.store.tails import Tails
@@ -187,6 +189,9 @@ class SqliteStore:
             return inboxes
 
         return self._read(sqlite_chats.read, queries).addCallback(note)
+
+    def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
+        return self._read(sqlite_conversations.conversation, query)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)

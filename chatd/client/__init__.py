@@ -1,0 +1,42 @@
+"""A client of chatd for Twisted programs, on treq.
+
+    client = ChatClient("http://127.0.0.1:8080")
+    await client.log_in("ann", "secret")
+    await client.send(2, "hello")
+    async for message in client.follow(since="0"):
+        print(message.sent_by, message.text)
+
+Calls are repeated while the service is away, restarts or asks for patience; a message is stored
+once however often its send had to be repeated; `follow` gives every message of the inbox once
+and in order, across anything that happens to connections. docs/client.md has whole programs.
+"""
+
+from chatd.client.client import ChatClient
+from chatd.client.errors import (
+    ChatError,
+    Gap,
+    HistoryChanged,
+    NoTokenError,
+    Refused,
+    Unreachable,
+)
+from chatd.client.follow import Follow
+from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
+
+__all__ = [
+    "ChatClient",
+    "ChatError",
+    "Conversation",
+    "Follow",
+    "Gap",
+    "HistoryChanged",
+    "Message",
+    "NoTokenError",
+    "Page",
+    "Poll",
+    "Position",
+    "Refused",
+    "Sent",
+    "Unreachable",
+    "User",
+]

@@ -1,0 +1,124 @@
+"""The API description: it says what is served, all of it, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from chatd.http import docs, openapi
+from chatd.http.api import API
+from chatd.http.catalogue import ERRORS
+from chatd.http.operations import OPERATIONS, PAGE
+from chatd.http.problems import STATUSES
+from chatd.http.routes import route, routes
+
+SOURCES = sorted(Path(openapi.__file__).parent.glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return openapi.document(API.app)
+
+
+def served() -> set[tuple[str, str]]:
+    """Method and path, without its final slash, of every route."""
+    return {
+        (method, rule.rule.rstrip("/"))
+        for rule in API.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.endpoint not in PAGE
+    }
+
+
+def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> None:
+    described = {
+        (method.upper(), path.rstrip("/"))
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+    assert described == served()
+
+
+def test_a_route_without_a_description_stops_the_start() -> None:
+    app = routes()
+
+    async def brand_new(self: object, request: object) -> Any:
+        """Not described."""
+
+    route(app, "GET", "/new")(brand_new)
+    with pytest.raises(ValueError, match="brand_new has no row"):
+        openapi.document(app)
+
+
+def test_a_description_without_a_route_stops_the_start() -> None:
+    with pytest.raises(ValueError, match="no route is served by delete_user"):
+        openapi.document(routes())
+
+
+def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_every_error_code_of_the_sources_is_listed(document: dict[str, Any]) -> None:
+    found = {kind.code: status for kind, status in STATUSES.items()}
+    text = "\n".join(path.read_text("utf-8") for path in SOURCES)
+    for status, code in re.findall(
+        r'(?:Refused|_response|problem)\(\s*(\d{3}),\s*"([a-z_]+)"', text
+    ):
+        found[code] = int(status)
+    found["not_ready"] = 503
+    listed = {code: error.status for code, error in ERRORS.items()}
+    assert found.items() <= listed.items()
+    assert document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == [*ERRORS]
+    for row in OPERATIONS.values():
+        assert set(row.errors) <= ERRORS.keys()
+
+
+class Ids(HTMLParser):
+    """The anchors of a page and where its links go; fails on markup that is not closed."""
+
+    VOID = frozenset({"meta", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if given.get("id"):
+            self.ids.append(str(given["id"]))
+        if given.get("href"):
+            self.links.append(str(given["href"]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_has_an_anchor_for_every_error_and_every_call() -> None:
+    page = docs.description(API.app).page
+    reader = Ids()
+    reader.feed(page.body.decode())
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    assert ERRORS.keys() | OPERATIONS.keys() <= set(reader.ids)
+    inside = {link[1:] for link in reader.links if link.startswith("#")}
+    assert inside <= set(reader.ids)
+    assert {link for link in reader.links if "//" in link} == set(), "a link to somewhere else"
+
+
+@pytest.mark.parametrize("name", [name for _, name in docs.EXAMPLES])
+def test_the_page_shows_the_examples_as_they_are_run(name: str) -> None:
+    import html
+
+    page = docs.description(API.app).page.body.decode()
+    assert html.escape(docs.example(name)) in page

@@ -1,0 +1,351 @@
+"""The `chatd` command: as a shell runs it, and in a pseudo-terminal as a person does."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chatd_process import ROOT, ChatdProcess
+
+SECONDS = 30.0
+
+
+class Command(subprocess.Popen[str]):
+    """A command under way; it does not outlive its context."""
+
+    def __exit__(self, *raised: Any) -> None:
+        self.kill()
+        super().__exit__(*raised)
+
+
+class Person:
+    """Somebody with a shell and a home folder of their own."""
+
+    def __init__(self, home: Path, daemon: ChatdProcess) -> None:
+        home.mkdir()
+        self.home = home
+        self.daemon = daemon
+        self.environment = {
+            **os.environ,
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "PYTHONPATH": str(ROOT),
+            "TERM": "xterm",
+        }
+
+    def start(self, *arguments: str) -> Command:
+        """Begin a command whose output is read."""
+        return Command(
+            [sys.executable, "-m", "chatd.cli", *arguments],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.home,
+        )
+
+    def run(self, *arguments: str, typed: str = "") -> str:
+        """A command that must succeed; its output."""
+        with self.start(*arguments) as process:
+            out, error = process.communicate(typed, timeout=SECONDS)
+        assert process.returncode == 0, out + error
+        return out
+
+    def fail(self, *arguments: str, typed: str = "") -> str:
+        """A command that must fail; the one line that it says."""
+        with self.start(*arguments) as process:
+            out, error = process.communicate(typed, timeout=SECONDS)
+        assert process.returncode != 0, out
+        assert "Traceback" not in error
+        assert error.count("\n") == 1, error
+        return error
+
+    def register(self, name: str) -> None:
+        email, url = f"{name}@example.org", self.daemon.url
+        said = self.run(
+            *("register", name, "--email", email, "--server", url, "--password-stdin"),
+            typed="secret\n",
+        )
+        assert f"Logged in as {name}" in said
+
+
+class Terminal:
+    """A pseudo-terminal with a command in it."""
+
+    def __init__(self, person: Person, *arguments: str) -> None:
+        self.pid, self._descriptor = pty.fork()
+        if self.pid == 0:  # pragma: no cover - the child becomes another program
+            os.chdir(person.home)
+            os.execve(
+                sys.executable,
+                [sys.executable, "-m", "chatd.cli", *arguments],
+                person.environment,
+            )
+        self.seen = ""
+        self.status: int | None = None
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    def expect(self, pattern: str) -> None:
+        """Wait until the pattern is in what was written since the last one; take it out."""
+        ends = time.monotonic() + SECONDS
+        while (found := re.search(pattern, self.seen)) is None:
+            assert self._read(ends - time.monotonic()), f"no {pattern!r} in {self.seen!r}"
+        self.seen = self.seen[found.end() :]
+
+    def ends(self) -> int:
+        """Wait for the command's end; its exit status."""
+        deadline = time.monotonic() + SECONDS
+        while self._read(deadline - time.monotonic()):
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def close(self) -> None:
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._descriptor)
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._descriptor], [], [], max(0.0, seconds))
+        if not ready:
+            return False
+        try:
+            data = os.read(self._descriptor, 65536)
+        except OSError:
+            return False
+        self.seen += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[ChatdProcess]:
+    process = ChatdProcess(tmp_path, "--drain-seconds", "1").start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def ann(tmp_path: Path, daemon: ChatdProcess) -> Person:
+    person = Person(tmp_path / "ann", daemon)
+    person.register("ann")
+    return person
+
+
+@pytest.fixture
+def bob(tmp_path: Path, daemon: ChatdProcess) -> Person:
+    person = Person(tmp_path / "bob", daemon)
+    person.register("bob")
+    return person
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+def test_what_is_sent_is_printed_elsewhere(ann: Person, bob: Person) -> None:
+    ann.run("send", "BOB", "hello", "bob")
+    ann.run("send", "bob", typed="from a pipe\nwith two lines\n")
+    lines = bob.run("tail", "--since", "0", "--count", "2", "--json").splitlines()
+    assert [json.loads(line)["message"] for line in lines] == [
+        "hello bob",
+        "from a pipe\nwith two lines",
+    ]
+    said = bob.run("tail", "--since", "0", "--count", "2")
+    assert re.fullmatch(
+        r"\d\d:\d\d ann: hello bob\n\d\d:\d\d ann: from a pipe\n {11}with two lines\n", said
+    )
+    sent = json.loads(ann.run("send", "--json", "bob", "x"))
+    assert (sent["seq"], sent["message"]) == (3, "x")
+
+
+def test_tail_waits_and_survives_a_restart(
+    daemon: ChatdProcess, ann: Person, bob: Person, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    with bob.start("tail", "--since", "0", "--resume", str(place), "--count", "2") as tail:
+        assert tail.stdout is not None
+        ann.run("send", "bob", "before")
+        assert tail.stdout.readline().endswith("ann: before\n")
+        daemon.stop()
+        daemon.start()
+        ann.run("send", "bob", "after")
+        assert tail.stdout.readline().endswith("ann: after\n")
+        assert tail.wait(SECONDS) == 0
+    ann.run("send", "bob", "third")
+    # Not from the beginning, although --since says so: from where it was.
+    said = bob.run("tail", "--since", "0", "--resume", str(place), "--count", "1")
+    assert said.endswith("ann: third\n")
+
+
+def test_the_token_is_kept_private_and_revoked_at_the_log_out(
+    daemon: ChatdProcess, ann: Person
+) -> None:
+    file = ann.home / "config" / "chatd" / "session.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    token = json.loads(file.read_text())["token"]
+    assert ann.run("whoami") == f"ann (user 1) at {daemon.url}\n"
+    ann.run("logout")
+    assert not file.exists()
+    assert daemon.ask("GET", "/api/v1/users/", None, token)[0] == 401
+    assert "nobody is logged in" in ann.fail("whoami")
+    ann.run("login", "ann", "--server", daemon.url, "--password-stdin", typed="secret\n")
+    assert "ann" in ann.run("whoami")
+
+
+def test_mistakes_are_told_in_one_line(daemon: ChatdProcess, ann: Person, tmp_path: Path) -> None:
+    assert "there is no user nobody" in ann.fail("send", "nobody", "x")
+    assert "nothing but white space" in ann.fail("send", "ann", typed=" \n")
+    login = ("login", "ann", "--server", daemon.url, "--password-stdin")
+    assert "no such username and password" in ann.fail(*login, typed="wrong\n")
+    assert "--password-stdin" in ann.fail("login", "ann", "--server", daemon.url)
+    assert "chat needs a terminal" in ann.fail("chat", "ann")
+    assert "is no URL" in ann.fail("login", "x", "--server", "nowhere")
+    (tmp_path / "place").write_text("a:b")
+    assert "holds no place" in ann.fail("tail", "--resume", str(tmp_path / "place"))
+    token = json.loads((ann.home / "config/chatd/session.json").read_text())["token"]
+    assert daemon.ask("DELETE", "/api/v1/tokens/", None, token)[0] == 204
+    assert "chatd login" in ann.fail("tail")
+    daemon.stop()
+    assert "cannot reach" in ann.fail("whoami")
+
+
+def test_two_people_talk_in_terminals(
+    daemon: ChatdProcess, ann: Person, bob: Person, terminals: list[Terminal]
+) -> None:
+    ann.run("send", "bob", "said before")
+    here, there = Terminal(ann, "chat", "bob"), Terminal(bob, "chat", "ann")
+    terminals += [here, there]
+    here.expect("Talking with bob")
+    here.expect("ann: said before")
+    here.expect("ann> $")
+    there.expect("bob> $")
+
+    here.type("are you th")
+    here.expect("are you th$")
+    there.type("hello \x1b[31mann\r")
+    # The line being typed stays below what comes in.
+    here.expect(r"bob: hello ann\r\n")
+    here.expect("ann> are you th$")
+    here.type("ere?\r")
+    there.expect(r"ann: are you there\?\r\n")
+
+    daemon.stop()
+    here.expect(r"\(offline, trying again\)")
+    here.type("written while it was away\r")
+    daemon.start()
+    there.expect("ann: written while it was away\r\n")
+    there.type("\x04")
+    assert there.ends() == 0
+    here.type("goodbye\r\x04")
+    assert here.ends() == 0
+    last = json.loads(bob.run("tail", "--since", "0", "--json", "--count", "4").splitlines()[-1])
+    assert last["message"] == "goodbye"
+
+
+def test_a_terminal_is_asked_for_the_password(
+    daemon: ChatdProcess, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    person = Person(tmp_path / "cat", daemon)
+    terminal = Terminal(person, "register", "cat", "--server", daemon.url)
+    terminals.append(terminal)
+    terminal.expect("Email: ")
+    terminal.type("cat@example.org\n")
+    terminal.expect("Password: ")
+    terminal.type("miaow\n")
+    terminal.expect("Again: ")
+    terminal.type("miaow\n")
+    terminal.expect("Logged in as cat")
+    assert terminal.ends() == 0
+    assert "miaow" not in terminal.seen
+
+
+def test_interrupting_is_no_fault(ann: Person, terminals: list[Terminal]) -> None:
+    with ann.start("tail", "--since", "0") as tail:
+        ann.run("send", "ann", "to myself")
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert "to myself" in tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(SECONDS) == 130
+        assert "Traceback" not in tail.stderr.read()
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(ann: Person) -> None:
+    tail = ann.start("tail", "--since", "0")
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    assert tail.stdin is not None
+    ann.run("send", "ann", "one")
+    tail.stdout.readline()
+    tail.stdout.close()
+    ann.run("send", "ann", "two")
+    assert tail.wait(SECONDS) == 0
+    assert tail.stderr.read() == ""
+    tail.stderr.close()
+    tail.stdin.close()
+
+
+def test_the_demo_needs_nothing(tmp_path: Path, daemon: ChatdProcess) -> None:
+    person = Person(tmp_path / "new", daemon)
+    said = person.run("demo", "--once")
+    folder = re.search(r"its data in (\S+)\.\n", said)
+    assert folder is not None
+    assert re.findall(r"\d\d:\d\d (ann|bob): ", said) == ["ann", "bob", "ann", "bob"]
+    assert not Path(folder[1]).exists()
+
+
+def test_the_demo_answers_until_it_is_interrupted(tmp_path: Path, daemon: ChatdProcess) -> None:
+    person = Person(tmp_path / "new", daemon)
+    with person.start("demo") as demo:
+        assert demo.stdout is not None
+        invitation = next(line for line in demo.stdout if line.startswith("Open "))
+        url, password = re.findall(r"Open (\S+) .* password (\S+):", invitation)[0]
+        person.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
+        person.run("send", "bob", "three words more")
+        # Two of the conversation came before it.
+        said = person.run("tail", "--since", "0", "--count", "3")
+        assert "I read your 3 words" in said
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(SECONDS) == 130
+    assert person.fail("whoami")
+
+
+def test_serve_is_the_daemon(tmp_path: Path, daemon: ChatdProcess) -> None:
+    person = Person(tmp_path / "new", daemon)
+    with person.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
+        assert serving.stdout is not None
+        for line in serving.stdout:
+            if "is listening on" in line:
+                break
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(SECONDS) in (0, -signal.SIGTERM)
+    assert (person.home / "chatd.db").exists()
+    assert "nonsense" in person.fail("serve", "--nonsense")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_shells_complete_it(tmp_path: Path, daemon: ChatdProcess, shell: str) -> None:
+    person = Person(tmp_path / "new", daemon)
+    assert "register" in person.run("completion", shell)

@@ -1,0 +1,96 @@
+"""The API description against a daemon: its examples run, and schemathesis finds nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chatd.http import docs
+from tests.chatd_process import ChatdProcess
+
+SCHEMATHESIS = """
+[parameters]
+"query.wait" = "0"
+"header.Prefer" = "wait=0"
+
+# What a schema cannot say: that 1.0 is no integer here, that a key was used already.
+[[operations]]
+include-operation-id = "send"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "422"]
+checks.negative_data_rejection.expected-statuses = ["400", "401", "404", "413", "415", "422"]
+
+# Nor which parameters go together, whether a cursor is of this inbox.
+[[operations]]
+include-operation-id = "get_chats"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-operation-id = "get_user"
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[ChatdProcess]:
+    process = ChatdProcess(tmp_path, "--rate-limits", "off").start()
+    yield process
+    process.kill()
+
+
+def run(*command: str, folder: Path) -> str:
+    """The standard output of a command that must succeed."""
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=150
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def written(name: str, daemon: ChatdProcess, folder: Path) -> Path:
+    """The example as a file, told of another port."""
+    text = docs.example(name)
+    assert text.count("http://127.0.0.1:8080") == 1
+    path = folder / name
+    path.write_text(text.replace("http://127.0.0.1:8080", daemon.url))
+    return path
+
+
+def test_the_curl_example_runs(daemon: ChatdProcess, tmp_path: Path) -> None:
+    said = run("bash", "-eu", str(written("session.sh", daemon, tmp_path)), folder=tmp_path)
+    assert '"message":"hai"' in said
+    assert '"timed_out":false' in said
+
+
+def test_the_python_example_runs(daemon: ChatdProcess, tmp_path: Path) -> None:
+    said = run(
+        sys.executable, "-W", "error", str(written("session.py", daemon, tmp_path)), folder=tmp_path
+    )
+    assert said.splitlines() == ["1 2 hai", "2 2 how are you?"]
+
+
+def test_schemathesis_finds_nothing(daemon: ChatdProcess, tmp_path: Path) -> None:
+    _, token = daemon.account("tester")
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}/api/v1/openapi.json"),
+            *("--header", f"Authorization: Bearer {token}"),
+            # They would end what the rest of the run needs.
+            *("--exclude-operation-id", "delete_user", "--exclude-operation-id", "log_out"),
+            *("--max-examples", "25", "--seed", "1", "--no-color"),
+            *("--request-timeout", "10"),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

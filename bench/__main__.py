@@ -33,6 +33,7 @@ def main() -> int:
             asked.db,
             scale,
             Cores.of_this_machine(),
+            workers=asked.workers,
             peers=() if asked.without_peers else PEERS,
             say=_say,
         )
@@ -40,7 +41,7 @@ def main() -> int:
 
     about = {
         **describe(),
-        "database": f"chatd on {'PostgreSQL' if bench.postgres else 'SQLite'}, stock on SQLite",
+        "database": f"chatd on {_database(bench, asked.workers)}, stock on SQLite",
         "scale": f"{'one run' if scale.rounds == 1 else f'medians of {scale.rounds} runs'}, "
         f"{scale.span.counted:g} s each",
     }
@@ -78,12 +79,20 @@ def _arguments() -> argparse.Namespace:
         "--db", default="sqlite", help="where chatd keeps messages: sqlite, or postgresql://..."
     )
     parser.add_argument(
+        "--workers", type=int, default=1, help="processes of chatd (1); more need PostgreSQL"
+    )
+    parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "bench", help="a folder (build/bench)"
     )
     parser.add_argument(
         "--publish", action="store_true", help="put figures and plots into README.md and docs/"
     )
     return parser.parse_args()
+
+
+def _database(bench: Bench, workers: int) -> str:
+    name = "PostgreSQL" if bench.postgres else "SQLite"
+    return name if workers == 1 else f"{name} with {workers} processes"
 
 
 def _draw(bench: Bench, output: Path) -> None:

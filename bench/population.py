@@ -73,9 +73,9 @@ def spread(messages: Sequence[int], users: int) -> Iterator[tuple[int, int]]:
 async def _populate(reactor: Any, asked: argparse.Namespace) -> None:
     from chatd.config import load
     from chatd.interfaces import IStore
+    from chatd.metrics import Metrics
 
     # The composition root is the only place that knows which store a URL means.
-    from chatd.metrics import Metrics
     from chatd.tap import store_and_bus
 
     settings, _ = load({"db": asked.db}, {})

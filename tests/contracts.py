@@ -1162,11 +1162,10 @@ class StoreContract:
         ann, bob = await people(store, "ann", "bob")
         said: list[Message] = []
         for _ in range(3):
-            # One transaction, one time of commit: only recipient and seq tell them apart.
+            # One transaction, maybe one time: then only recipient and seq tell them apart.
             pairs = [(ann, bob), (bob, ann), (ann, bob), (ann, bob), (bob, ann)]
             drafts = [Draft(*pair, f"{number}") for number, pair in enumerate(pairs)]
             said += [appended(outcome) for outcome in await store.append(drafts)]
-        assert len({message.sent_at for message in said[:5]}) == 1
         for limit in range(1, 17):
             assert await talk(store, ann, bob, limit) == conversation_of(said)
             assert await talk(store, bob, ann, limit) == conversation_of(said)

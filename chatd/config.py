@@ -192,6 +192,29 @@ def load(
     return Settings(**values), warnings
 
 
+def variables(settings: Settings) -> dict[str, str]:
+    """The environment that gives these settings."""
+    texts = {}
+    for option in OPTIONS:
+        value = getattr(settings, option.field)
+        if isinstance(value, bool):
+            texts[option.variable] = next(
+                word for word in ("on", "off", "open", "closed") if _means(option, word, value)
+            )
+        elif isinstance(value, tuple):
+            texts[option.variable] = " ".join(map(str, value))
+        elif value is not None:
+            texts[option.variable] = str(value)
+    return texts
+
+
+def _means(option: Option, word: str, value: bool) -> bool:
+    try:
+        return bool(option.parse(word) == value)
+    except ValueError:
+        return False
+
+
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:

@@ -71,6 +71,8 @@ class Metrics(Collector):
         self._found = 0
         self._lag = Histogram(_SECONDS)
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._counters: list[tuple[str, str, Callable[[], float]]] = []
+        self._durations: list[tuple[str, str, Histogram]] = []
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
@@ -78,6 +80,16 @@ class Metrics(Collector):
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when it is asked for."""
         self._gauges.append((name, text, read))
+
+    def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a counter that somebody else counts; `_total` is added to its name."""
+        self._counters.append((name, text, read))
+
+    def seconds(self, name: str, text: str) -> Callable[[float], None]:
+        """Add a histogram of short durations; returns its observer."""
+        histogram = Histogram(_SECONDS)
+        self._durations.append((name, text, histogram))
+        return histogram.observe
 
     def request(self, method: bytes, route: str, status: int, seconds: float) -> None:
         """A request was answered without waiting for a message."""
@@ -151,6 +163,10 @@ class Metrics(Collector):
         yield sizes
         for name, text, read in self._gauges:
             yield GaugeMetricFamily(name, text, read())
+        for name, text, read in self._counters:
+            yield CounterMetricFamily(name, text, read())
+        for name, text, histogram in self._durations:
+            yield _histogram(name, text, histogram)
 
 
 def _counter(name: str, text: str, label: str, counts: Counter[str]) -> Metric:

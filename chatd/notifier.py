@@ -106,6 +106,11 @@ class Notifier:
             if (held := [waiter for waiter in waiters if waiter.held])
         }
 
+    def tokens(self) -> list[tuple[int, bytes]]:
+        """The users and tokens, each once, that polls are made with."""
+        sessions = {waiter.session for waiters in self._waiters.values() for waiter in waiters}
+        return [(each.user_id, each.token) for each in sessions if each.token is not None]
+
     def wake(self, user_ids: Collection[int]) -> int:
         """New messages for these users; returns how many held polls that ends."""
         before = self._held

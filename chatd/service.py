@@ -133,11 +133,7 @@ class ChatService(Service):
         ]
 
     def _end(self, failure: Failure) -> None:
-        _report(failure)
-        # The status of a process that the reactor has run in cannot be chosen any other way:
-        # twistd takes none from its services.
-        self._reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
-        self._reactor.stop()
+        end(self._reactor, failure)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -178,6 +174,15 @@ class ChatService(Service):
         now = self._reactor.seconds()
         self._parts.metrics.lag(max(0.0, now - self._due))
         self._due = now + LAG_SECONDS
+
+
+def end(reactor: Any, failure: Failure) -> None:
+    """Say in one line why the daemon cannot start, and end the process with status 1."""
+    _report(failure)
+    # The status of a process that the reactor has run in cannot be chosen any other way:
+    # twistd takes none from its services.
+    reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
+    reactor.stop()
 
 
 async def _settled(step: Awaitable[object] | None) -> None:

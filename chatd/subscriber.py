@@ -35,6 +35,7 @@ class Subscriber:
         self._notifier = notifier
         self._accounts = accounts
         self._metrics = metrics
+        self._is_verified = True
 
     def wake(self, user_ids: Collection[int]) -> None:
         self._metrics.woken("bus", self._notifier.wake(user_ids))
@@ -42,18 +43,50 @@ class Subscriber:
     def wake_all(self) -> None:
         self._accounts.forget_all()
         self._metrics.woken("resync", self._notifier.wake_all())
+        # Those woken look at their inboxes, which shows them deleted accounts; not revoked tokens.
+        self._is_verified = False
+        Deferred.fromCoroutine(self.verify())
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
         self._accounts.revoked(user_id, token)
         self._notifier.revoke(user_id, token)
 
+    async def verify(self) -> None:
+        """End the polls whose token was revoked while the bus was down.
+
+        Where the store cannot say now, the next sweep asks again.
+        """
+        if self._is_verified:
+            return
+        self._is_verified = True
+        tokens = self._notifier.tokens()
+        try:
+            for start in range(0, len(tokens), STEP):
+                part = tokens[start : start + STEP]
+                revoked = await self._accounts.revoked_among([token for _, token in part])
+                for user_id, token in part:
+                    if token in revoked:
+                        self.revoked(user_id, token)
+        except Exception:
+            self._is_verified = False
+            _log.failure("the sessions of held polls could not be looked up")
+
 
 class Sweep:
-    """Every `SWEEP_SECONDS`, wake the polls that should have been woken."""
+    """Every `SWEEP_SECONDS`, wake the polls that should have been woken.
+
+    What the `subscriber`, if given, could not look up when it was told to, it is told again.
+    """
 
     def __init__(
-        self, store: IStore, notifier: Notifier, clock: IReactorTime, metrics: Metrics
+        self,
+        store: IStore,
+        notifier: Notifier,
+        clock: IReactorTime,
+        metrics: Metrics,
+        subscriber: Subscriber | None = None,
     ) -> None:
+        self._subscriber = subscriber
         self._store = store
         self._notifier = notifier
         self._clock = clock
@@ -79,6 +112,8 @@ class Sweep:
 
     async def sweep(self) -> int:
         """Go through all held polls once; returns how many had been forgotten."""
+        if self._subscriber is not None:
+            await self._subscriber.verify()
         suspects = await self._behind(self._notifier.waiting())
         if not suspects or self._stopping:
             return 0

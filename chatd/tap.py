@@ -8,10 +8,11 @@ from __future__ import annotations
 import gc
 import os
 import random
+import re
 import resource
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
@@ -37,9 +38,14 @@ from chatd.notifier import Notifier
 from chatd.passwords import THREADS, Passwords, owasp_hasher
 from chatd.readiness import Readiness
 from chatd.service import ChatService, Listener, Parts
+from chatd.sharing import SharingReactor
 from chatd.store.sqlite import SqliteStore
 from chatd.subscriber import Subscriber, Sweep
 from chatd.worker import ThreadWorker
+from chatd.workers import Workers
+
+if TYPE_CHECKING:
+    from chatd.postgres.address import Address
 
 SPREAD_SECONDS: Final = 5
 """Clients of a draining server come back within so many seconds, not all at once."""
@@ -117,12 +123,15 @@ def service_from_environment() -> IService:
     return makeService(options)
 
 
-def build(settings: Settings, reactor: Any) -> ChatService:
+def build(settings: Settings, reactor: Any) -> ChatService | Workers:
     """Put the parts together; raises `ConfigError` for settings that cannot work."""
     if settings.workers > 1:
-        raise ConfigError("workers: more than 1 needs PostgreSQL, which is not there yet")
+        if not is_postgres(settings.db):
+            raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
+        _postgres_addresses(settings)
+        return Workers(settings, reactor, random.random)
     metrics = Metrics()
-    store, bus = _store_and_bus(settings, reactor)
+    store, bus = _store_and_bus(settings, reactor, metrics)
     notifier = Notifier(reactor, max_held=settings.max_polls)
     limits = Limits(Rates() if settings.rate_limits else None, reactor)
     passwords = Passwords(
@@ -178,18 +187,21 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     metrics.gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
+    # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
+    sharing = SharingReactor(reactor) if is_postgres(settings.db) else reactor
+    subscriber = Subscriber(notifier, accounts, metrics)
     parts = Parts(
         store=store,
         bus=bus,
-        subscriber=Subscriber(notifier, accounts, metrics),
-        sweep=Sweep(store, notifier, reactor, metrics),
+        subscriber=subscriber,
+        sweep=Sweep(store, notifier, reactor, metrics, subscriber),
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
         chats=chats,
         readiness=readiness,
         metrics=metrics,
-        public=[_listener("listen", text, public, reactor) for text in settings.listen],
+        public=[_listener("listen", text, public, sharing) for text in settings.listen],
         admin=[
             _listener("admin", text, private, reactor)
             for text in ([settings.admin] if settings.admin else [])
@@ -198,7 +210,7 @@ def build(settings: Settings, reactor: Any) -> ChatService:
     return ChatService(parts, reactor, settings.drain_seconds)
 
 
-def _store_and_bus(settings: Settings, reactor: Any) -> tuple[IStore, IBus]:
+def _store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     scheme, _, rest = settings.db.partition(":")
     if scheme == "sqlite" and rest:
         if settings.listen_db is not None:
@@ -210,10 +222,74 @@ def _store_and_bus(settings: Settings, reactor: Any) -> tuple[IStore, IBus]:
             worker=lambda name: ThreadWorker(name, 1, reactor.callFromThread),
         )
         return store, LocalBus()
-    if scheme in ("postgresql", "postgres"):
-        raise ConfigError("db: PostgreSQL is not there yet; use sqlite:PATH")
+    if is_postgres(settings.db):
+        return _postgres_store_and_bus(settings, reactor, metrics)
     # The value may hold a password, so it is not repeated.
     raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+
+
+def is_postgres(db: str) -> bool:
+    """Whether `--db` names a PostgreSQL: by libpq's URL, or by its `keyword=value` pairs."""
+    return re.match(r"postgres(ql)?://|\w+\s*=", db) is not None
+
+
+def _postgres_addresses(settings: Settings) -> list[Address]:
+    """Of `--db` and `--listen-db`; raises `ConfigError`, also where txpostgres is missing."""
+    try:
+        from chatd.postgres.address import parse
+        from chatd.postgres.connection import Connection as _  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            f"db: PostgreSQL needs {missing.name}: pip install 'chatd[postgres]'"
+        ) from None
+    addresses = []
+    for option, text, application in (
+        ("db", settings.db, "chatd"),
+        ("listen-db", settings.listen_db or settings.db, "chatd bus"),
+    ):
+        try:
+            addresses.append(parse(text, application))
+        except ValueError as wrong:
+            # The value may hold a password, so it is not repeated.
+            raise ConfigError(f"{option}: {wrong}") from None
+    return addresses
+
+
+def _postgres_store_and_bus(
+    settings: Settings, reactor: Any, metrics: Metrics
+) -> tuple[IStore, IBus]:
+    db, listen_db = _postgres_addresses(settings)
+    from chatd.bus.postgres import PostgresBus
+    from chatd.postgres.notices import new_origin
+    from chatd.store.postgres import PostgresStore
+
+    origin = new_origin()
+    store = PostgresStore(db, reactor=reactor, now=_now, origin=origin)
+    bus = PostgresBus(
+        listen_db,
+        reactor=reactor,
+        origin=origin,
+        chance=random.random,
+        observe_lag=metrics.seconds(
+            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
+        ),
+    )
+    metrics.gauge(
+        "chatd_postgres_connections",
+        "Open connections to the database, without the one that listens",
+        lambda: store.pool.connections,
+    )
+    metrics.counter(
+        "chatd_postgres_reconnects",
+        "Connections to the database that were lost and made again",
+        lambda: store.pool.reconnects,
+    )
+    metrics.counter(
+        "chatd_bus_reconnects",
+        "How often the connection that listens was lost and made again",
+        lambda: bus.reconnects,
+    )
+    return store, bus
 
 
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:

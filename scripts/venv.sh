@@ -2,6 +2,7 @@
 #
 #   venv run     what a daemon needs
 #   venv dev     that, and what the tests and checks need
+#   venv bench   what a daemon and the benchmark need
 #
 # Afterwards $python is the environment's interpreter, and the folder is the checkout. Nothing is
 # done when setup.py, pyproject.toml and the place of the checkout are as they were at the last
@@ -38,13 +39,17 @@ create() {
 }
 
 venv() {
-    local profile=$1 project=.
-    if [ "$profile" = dev ]; then project='.[dev,postgres]'; fi
-    local wanted
+    local profile=$1 project=. wanted
+    local serves=(.venv/chatd-"$profile")
+    case $profile in
+    run) serves+=(.venv/chatd-dev .venv/chatd-bench) ;;
+    dev) project='.[dev,postgres]' ;;
+    bench) project='.[bench,postgres]' ;;
+    esac
     if "$python" -m pip --version >/dev/null 2>&1; then
         wanted=$(stamp "$python")
         local done
-        for done in .venv/chatd-"$profile" .venv/chatd-dev; do
+        for done in "${serves[@]}"; do
             if [ -f "$done" ] && [ "$(cat "$done")" = "$wanted" ]; then return; fi
         done
         # Moved or copied from elsewhere.

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -34,6 +34,9 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Databases
 
 pytest.register_assert_rewrite("tests.contracts")
 
@@ -250,3 +253,46 @@ def _leaves_nothing(request: pytest.FixtureRequest, _errors: LoggedFailures) -> 
     # A test that failed leaves things because it stopped half-way: one report is enough.
     if findings and request.node.stash.get(_passed, True):
         pytest.fail("the test left behind\n" + "\n".join(findings), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Databases"]:
+    """Databases on a real PostgreSQL, the one that the environment names or one of the tests' own.
+
+    Who stops or kills a server starts one for that: `tests.postgres_server.Server`.
+    """
+    from tests.postgres_server import DSN_VARIABLE, Databases, Server
+
+    if given := os.environ.get(DSN_VARIABLE):
+        databases = Databases(given)
+        yield databases
+        databases.drop_all()
+        return
+    server = Server()
+    try:
+        server.start()
+        yield Databases(server.url())
+    finally:
+        server.destroy()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: "Databases") -> str:
+    """The name of a database with chatd's tables, to be copied."""
+    from chatd.store.migrations import migrations
+    from tests.postgres_server import connected, rows
+
+    name = postgres.create()
+    with connected(postgres.url(name)) as db:
+        for migration in migrations("postgres"):
+            rows(db, migration.sql)
+            rows(db, "UPDATE schema_version SET version = %s", migration.version)
+    return name
+
+
+@pytest.fixture
+def postgres_database(postgres: "Databases", postgres_template: str) -> Iterator[str]:
+    """The name of a database of the test's own with chatd's tables; dropped after the test."""
+    name = postgres.create(postgres_template)
+    yield name
+    postgres.drop(name)

@@ -884,7 +884,7 @@ class StoreContract:
     async def test_an_empty_inbox_is_there(self, open_store: OpenStore) -> None:
         store = await open_store()
         [ann] = await people(store, "ann")
-        queries = [
+        queries: list[ReadAfter | ReadPage] = [
             ReadAfter(ann, 0, 1),
             ReadAfter(ann, None, 100),
             ReadAfter(ann, 5, 100),
@@ -1092,6 +1092,7 @@ class StoreContract:
         ids = await people(store, *(f"user{number}" for number in range(6)))
         for user_id in ids:
             await fill(store, ids[0], user_id, 3)
+            queries: list[ReadAfter | ReadPage]
             queries = [ReadAfter(user_id, 0, 10), ReadPage(user_id, 1, 10)]
             await store.read(queries)
             asked: list[Deferred[Any]] = [store.read(queries) for _ in range(3)]
@@ -1162,7 +1163,7 @@ class StoreContract:
         ann, bob = await people(store, "ann", "bob")
         said: list[Message] = []
         for _ in range(3):
-            # One transaction, maybe one time: then only recipient and seq tell them apart.
+            # Where a transaction has one time, only recipient and seq tell them apart.
             pairs = [(ann, bob), (bob, ann), (ann, bob), (ann, bob), (bob, ann)]
             drafts = [Draft(*pair, f"{number}") for number, pair in enumerate(pairs)]
             said += [appended(outcome) for outcome in await store.append(drafts)]

@@ -7,6 +7,8 @@ threads and time are replaced, so that a test decides when something happens.
 from __future__ import annotations
 
 import itertools
+import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from argon2 import PasswordHasher
+from hypothesis.internal.conjecture import engine
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock, LoopingCall
@@ -35,6 +38,10 @@ from chatd.subscriber import Subscriber, Sweep
 from chatd.worker import Worker
 
 T = TypeVar("T")
+
+# By itself hypothesis makes a failing example smaller for up to five minutes: longer than the time
+# limit of a test, so that the run would end before the failure is told.
+engine.MAX_SHRINKING_SECONDS = 45
 
 EPOCH_2026: Final = 1_767_225_600_000_000
 """Microseconds: when the tests' clocks begin."""
@@ -183,6 +190,11 @@ def result_of(deferred: Deferred[T]) -> T:
     if isinstance(results[0], Failure):
         results[0].raiseException()
     return results[0]
+
+
+def fired(deferred: Deferred[Any]) -> bool:
+    """Whether the Deferred has a result by now; type checkers believe `called` for ever."""
+    return bool(deferred.called)
 
 
 def cancel(deferred: Deferred[Any]) -> None:
@@ -348,6 +360,16 @@ class System:
 
 
 _HASH: Final = cheap_hasher().hash("password")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for one of hypothesis' many examples: in memory, where the system has room there."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(
+        prefix="chatd-test-", dir=memory if os.access(memory, os.W_OK) else None
+    ) as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def test_names_are_of_a_few_ascii_characters(system: System, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "x" * 33, "a b", "a\n", "é", "a@b", "a/b", "a%", "ａ", "a\0", "\ud800", "ann\u200b"],
+    ["", "x" * 33, "a b", "a\n", "é", "a@b", "a/b", "a%", "\uff41", "a\0", "\ud800", "ann\u200b"],
 )
 def test_other_names_are_refused(system: System, name: str) -> None:
     with pytest.raises(InvalidBody, match="username"):
@@ -532,9 +532,7 @@ def test_a_revoked_token_does_not_end_basic_sessions(stepped: System) -> None:
 def test_a_fault_while_checking_is_told_to_all_who_wait(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1))
-    )
+    monkeypatch.setattr(system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1)))
     with pytest.raises(StoreUnavailable):
         basic(system, "ann")
     assert system.accounts._verifying == {}
@@ -700,9 +698,7 @@ def test_many_who_were_seen_are_one_write(stepped: System) -> None:
     stepped.clock.advance(SEEN_FLUSH_SECONDS)
     assert stepped.writer.asked == 1
     stepped.settle()
-    assert [written(stepped, user_id) for user_id in (1, 2, 3)] == [
-        stepped.now() - 2_000_000
-    ] * 3
+    assert [written(stepped, user_id) for user_id in (1, 2, 3)] == [stepped.now() - 2_000_000] * 3
 
 
 def test_what_is_not_written_yet_is_written_at_the_end(system: System) -> None:

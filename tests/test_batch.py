@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from chatd.batch import Batcher
 from chatd.model import DomainError, Overloaded, UserNotFound
 from tests.conftest import LoggedFailures
-from tests.doubles import cancel, result_of
+from tests.doubles import cancel, fired, result_of
 
 
 class Calls:
@@ -236,10 +236,10 @@ def test_finished_waits_for_what_is_queued_and_under_way() -> None:
     calls.clock.advance(0)
     also = calls.batcher.finished()
     calls.answer()
-    assert not finished.called
+    assert not fired(finished)
     calls.answer()
-    assert finished.called
-    assert also.called
+    assert fired(finished)
+    assert fired(also)
     assert all(each.called for each in asked)
     assert calls.batcher.finished().called
 

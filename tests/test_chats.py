@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.chats
 from chatd.chats import Polled
@@ -236,9 +237,10 @@ def test_when_too_many_sends_wait_the_next_is_refused(
         ann, _ = pair(system)
         sends = [Deferred.fromCoroutine(system.chats.send(ann, 2, "x")) for _ in range(4)]
         polls = [Deferred.fromCoroutine(system.chats.poll(ann, None, 1, 0)) for _ in range(3)]
-        for refused in (sends.pop(), polls.pop()):
-            with pytest.raises(Overloaded):
-                result_of(refused)
+        with pytest.raises(Overloaded):
+            result_of(sends.pop())
+        with pytest.raises(Overloaded):
+            result_of(polls.pop())
         system.settle()
         assert [result_of(each).message.seq for each in sends] == [1, 2, 3]
         assert all(result_of(each).messages == () for each in polls)
@@ -279,6 +281,25 @@ def test_a_send_that_the_disk_refuses_fails_as_a_whole(system: System) -> None:
     assert texts(result_of(held).messages) == ["hello"]
 
 
+def test_a_send_whose_fate_is_uncertain_reaches_its_recipient_if_it_was_done(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = pair(system)
+    held = poll(system, bob)
+    real = system.store.append
+
+    def append(drafts: Sequence[Draft]) -> Deferred[Any]:
+        """Done, but the store cannot say so."""
+        return real(drafts).addCallback(lambda _: fail(StoreUnavailable("connection lost", 1)))
+
+    monkeypatch.setattr(system.store, "append", append)
+    with pytest.raises(StoreUnavailable):
+        system.send(ann, 2, "hello", "key")
+    assert texts(result_of(held).messages) == ["hello"]
+    monkeypatch.undo()
+    assert system.run(system.chats.send(ann, 2, "hello", "key")).replayed
+
+
 def test_a_fault_of_the_disk_after_all_clients_have_gone_is_logged(
     stepped: System, logged_failures: LoggedFailures
 ) -> None:
@@ -302,7 +323,7 @@ def test_finished_waits_for_sends(stepped: System) -> None:
 
 
 def test_only_those_with_new_messages_are_woken_once_a_batch(stepped: System) -> None:
-    ann, bob = pair(stepped)
+    ann, _ = pair(stepped)
     stepped.send(ann, 2, "first", "key")
     stepped.bus.hold = True
     for recipient, text, key in (
@@ -443,9 +464,7 @@ def test_without_a_wait_an_empty_answer_comes_at_once(system: System) -> None:
 
 
 @pytest.mark.parametrize("wait", [0.0, 30.0])
-def test_a_cursor_of_another_history_or_the_future_is_refused(
-    system: System, wait: float
-) -> None:
+def test_a_cursor_of_another_history_or_the_future_is_refused(system: System, wait: float) -> None:
     _, bob = pair(system)
     fill(system, 2)
     for since in (Cursor("abcdefgh", 1), cursor(system, 3), cursor(system, MAX_INTEGER)):
@@ -518,7 +537,7 @@ def test_polls_that_are_woken_together_are_one_read(stepped: System) -> None:
 
 
 def test_other_peoples_messages_do_not_end_a_poll(system: System) -> None:
-    ann, bob = pair(system)
+    _, bob = pair(system)
     held = poll(system, bob)
     system.send(bob, 1, "hello")
     assert not held.called
@@ -664,42 +683,39 @@ def test_a_draining_process_answers_its_polls_early(system: System) -> None:
 
 # What ends a session ends its polls
 
-PHASES: dict[str, Callable[[System], object]] = {
-    "before it is read": lambda system: None,
-    "while it is read": lambda system: system.turn(),
-    "between the read and the wait": lambda system: (system.turn(), system.reader.work()),
-    "while it waits": lambda system: system.settle(),
-    "before it is read again": lambda system: (
-        system.settle(),
-        system.subscriber.wake([2]),
-    ),
-    "while it is read again": lambda system: (
-        system.settle(),
-        system.subscriber.wake([2]),
-        system.turn(),
-    ),
-    "between the second read and the second wait": lambda system: (
-        system.settle(),
-        system.subscriber.wake([2]),
-        system.turn(),
-        system.reader.work(),
-    ),
+
+def read_again(system: System) -> None:
+    """A needless wake-up of a poll that waits."""
+    system.settle()
+    system.subscriber.wake([2])
+
+
+# What happens before the session ends.
+PHASES: dict[str, list[Callable[[System], object]]] = {
+    "before it is read": [],
+    "while it is read": [System.turn],
+    "between the read and the wait": [System.turn, lambda system: system.reader.work()],
+    "while it waits": [System.settle],
+    "before it is read again": [read_again],
+    "while it is read again": [read_again, System.turn],
+    "between the second read and the second wait": [
+        read_again,
+        System.turn,
+        lambda system: system.reader.work(),
+    ],
 }
 
 
 @pytest.mark.parametrize("reach", PHASES.values(), ids=PHASES)
 @pytest.mark.parametrize("token", [b"the token", None])
 def test_a_revocation_ends_a_poll_in_every_phase(
-    stepped: System, reach: Callable[[System], object], token: bytes | None
+    stepped: System, reach: list[Callable[[System], object]], token: bytes | None
 ) -> None:
     pair(stepped)
-    mine = Deferred.fromCoroutine(
-        stepped.chats.poll(Session(2, b"the token"), BEGINNING, 100, 30)
-    )
-    other = Deferred.fromCoroutine(
-        stepped.chats.poll(Session(2, b"another"), BEGINNING, 100, 30)
-    )
-    reach(stepped)
+    mine = Deferred.fromCoroutine(stepped.chats.poll(Session(2, b"the token"), BEGINNING, 100, 30))
+    other = Deferred.fromCoroutine(stepped.chats.poll(Session(2, b"another"), BEGINNING, 100, 30))
+    for step in reach:
+        step(stepped)
     stepped.bus.publish_revoked(2, token)
     stepped.settle()
     with pytest.raises(Unauthorized):
@@ -714,11 +730,12 @@ def test_a_revocation_ends_a_poll_in_every_phase(
 
 @pytest.mark.parametrize("reach", PHASES.values(), ids=PHASES)
 def test_a_deletion_ends_a_poll_in_every_phase(
-    stepped: System, reach: Callable[[System], object]
+    stepped: System, reach: list[Callable[[System], object]]
 ) -> None:
     _, bob = pair(stepped)
     held = Deferred.fromCoroutine(stepped.chats.poll(bob, BEGINNING, 100, 30))
-    reach(stepped)
+    for step in reach:
+        step(stepped)
     deleted = stepped.start(stepped.accounts.delete(bob))
     stepped.writer.step()
     assert deleted.called

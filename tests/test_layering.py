@@ -26,6 +26,8 @@ TABLE: dict[str, set[str]] = {
     "config": set(),
     "metrics": {"__init__"},
     "worker": set(),
+    "backoff": set(),
+    "sharing": set(),
     "batch": {"model"},
     "limits": {"model"},
     "notifier": {"model"},
@@ -36,9 +38,10 @@ TABLE: dict[str, set[str]] = {
     # The command is such a program; the daemon it starts is twistd's.
     "cli": {"__init__", "client"},
     "conformance": {"client"},
-    # The implementations of the seams.
-    "store": {"interfaces", "model", "worker"},
-    "bus": {"interfaces", "model"},
+    # The implementations of the seams, and what those on PostgreSQL share.
+    "postgres": set(),
+    "store": {"backoff", "interfaces", "model", "postgres", "worker"},
+    "bus": {"backoff", "interfaces", "model", "postgres"},
     # The domain: knows the seams, never who is behind them or before it.
     "accounts": {"batch", "interfaces", "limits", "model", "passwords", "shield"},
     "chats": {"batch", "interfaces", "limits", "model", "notifier", "shield"},
@@ -61,6 +64,8 @@ TABLE: dict[str, set[str]] = {
         "readiness",
         "subscriber",
     },
+    # Many processes: starts, watches and stops them.
+    "workers": {"backoff", "config", "model", "service"},
     "tap": {
         "accounts",
         "bus",
@@ -72,11 +77,14 @@ TABLE: dict[str, set[str]] = {
         "metrics",
         "notifier",
         "passwords",
+        "postgres",
         "readiness",
         "service",
+        "sharing",
         "store",
         "subscriber",
         "worker",
+        "workers",
     },
 }
 

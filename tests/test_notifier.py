@@ -94,7 +94,7 @@ def test_what_happens_between_listening_and_waiting_ends_the_wait_at_once() -> N
     waits = Waits()
     waiter = waits.notifier.listen(ANN)
     assert waits.notifier.wake([1]) == 0
-    assert not waiter.held
+    assert waits.notifier.waiting() == {}
     assert result_of(waiter.wait(30)) is Wake.MESSAGE
     # It was told once: the next wait waits.
     again = waiter.wait(30)

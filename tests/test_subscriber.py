@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from chatd.interfaces import ISubscriber
 from chatd.model import BEGINNING, Session, StoreUnavailable, Unauthorized, Wake
 from chatd.subscriber import GRACE_SECONDS, SWEEP_SECONDS
 from tests.conftest import LoggedFailures
-from tests.doubles import SteppedWorker, System, cancel, composed, result_of
+from tests.doubles import SteppedWorker, System, cancel, composed, fired, result_of
 from tests.test_metrics import value
 
 
@@ -266,9 +267,9 @@ def test_stopping_while_a_sweep_reads_does_not_wait_long(stepped: System) -> Non
     stepped.send(ann, 2, "hello")
     stepped.clock.advance(SWEEP_SECONDS)
     stopped = stepped.start(stepped.sweep.stop())
-    assert not stopped.called
+    assert not fired(stopped)
     stepped.settle()
-    assert stopped.called
+    assert fired(stopped)
     cancel(held)
 
 
@@ -287,3 +288,71 @@ def test_a_find_counts_only_those_who_missed_something(system: System) -> None:
     assert missed.called
     assert not knows.called
     cancel(knows)
+
+
+def session_with_token(system: System, name: str) -> Session:
+    user_id = system.account(name).id
+    token = hashlib.sha256(name.encode()).digest()
+    system.wait_for(system.store.add_token(user_id, token))
+    return Session(user_id, token)
+
+
+def test_revocations_that_were_missed_end_their_polls_after_a_resynchronisation(
+    system: System,
+) -> None:
+    sessions = [session_with_token(system, name) for name in ("ann", "bob", "cat", "dan")]
+    ann, bob, cat, dan = sessions
+    polls = [poll(system, each) for each in sessions]
+    # Another process did this, and nobody was told.
+    assert bob.token is not None
+    system.wait_for(system.store.delete_token(bob.user_id, bob.token))
+    system.wait_for(system.store.delete_account(cat.user_id))
+    system.subscriber.wake_all()
+    system.settle()
+    assert [held.called for held in polls] == [False, True, True, False]
+    for held in polls[1:3]:
+        with pytest.raises(Unauthorized):
+            result_of(held)
+    for each in (ann, dan):
+        system.send(each, each.user_id, "still here")
+    assert [result_of(held).why for held in (polls[0], polls[3])] == [Wake.MESSAGE] * 2
+
+
+def test_sessions_are_looked_up_in_steps(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chatd.subscriber, "STEP", 2)
+    sessions = [session_with_token(system, f"user{number}") for number in range(5)]
+    polls = [poll(system, each) for each in sessions]
+    for each in sessions:
+        assert each.token is not None
+        system.wait_for(system.store.delete_token(each.user_id, each.token))
+    system.subscriber.wake_all()
+    system.settle()
+    for held in polls:
+        with pytest.raises(Unauthorized):
+            result_of(held)
+
+
+def test_a_look_up_that_fails_is_made_up_for_by_the_next_sweep(
+    system: System, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
+) -> None:
+    ann = session_with_token(system, "ann")
+    held = poll(system, ann)
+    assert ann.token is not None
+    system.wait_for(system.store.delete_token(ann.user_id, ann.token))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            system.store, "token_owners", lambda _: fail(StoreUnavailable("away", retry_after=1))
+        )
+        system.subscriber.wake_all()
+        system.settle()
+    assert len(logged_failures.flush(StoreUnavailable)) == 1
+    assert not held.called
+    sweep = chatd.subscriber.Sweep(
+        system.store, system.notifier, system.clock, system.metrics, system.subscriber
+    )
+    assert system.run(sweep.sweep()) == 0
+    with pytest.raises(Unauthorized):
+        result_of(held)
+    # Once is enough.
+    monkeypatch.delattr(type(system.store), "token_owners")
+    assert system.run(sweep.sweep()) == 0

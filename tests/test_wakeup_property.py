@@ -6,9 +6,7 @@ that hypothesis thinks of. Each follower passes its cursors on, as the contract 
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.chats import Polled
 from chatd.model import BEGINNING, Appended, Cursor, Session
-from tests.doubles import SteppedWorker, System, cancel, composed, result_of
+from tests.doubles import SteppedWorker, System, cancel, composed, result_of, scratch
 
 USERS = (1, 2)
 
@@ -136,7 +134,9 @@ class Play:
             polled = result_of(polling)
             seqs = [message.seq for message in polled.messages]
             assert len(seqs) <= follower.limit
-            assert all(message.received_by == follower.session.user_id for message in polled.messages)
+            assert all(
+                message.received_by == follower.session.user_id for message in polled.messages
+            )
             if follower.cursor is None:
                 follower.first = polled.cursor.seq - len(seqs) + 1
                 after = follower.first - 1
@@ -175,7 +175,7 @@ class Play:
         assert all(each.polling is None or each.polling.called for each in self.followers)
         self.collect()
         assert system.nobody_waits()
-        for number, follower in enumerate(self.followers):
+        for follower in self.followers:
             while True:
                 # Two at a time, without waiting.
                 follower.limit = 2
@@ -226,9 +226,9 @@ def test_nothing_is_lost_nothing_comes_twice_and_order_is_kept(
     at_hand: bool,
     wake_first: bool,
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="chatd-wakeup-") as folder:
+    with scratch() as folder:
         options: dict[str, Any] = {"max_held": max_held, "at_hand": at_hand}
-        with composed(Path(folder), worker=SteppedWorker, **options) as system:
+        with composed(folder, worker=SteppedWorker, **options) as system:
             play = Play(system, followers)
             for name, number in played:
                 getattr(play, name)(number)

@@ -87,7 +87,7 @@ def test_several_threads_work_at_once(turns: Turns) -> None:
         turns.turn()
     assert sorted(result_of(each) for each in asked) == [0, 1]
     worker.stop()
-    assert {name for name in turns.from_threads} == {"chatd-test-0", "chatd-test-1"}
+    assert set(turns.from_threads) == {"chatd-test-0", "chatd-test-1"}
 
 
 def test_stopping_finishes_what_was_asked_and_ends_the_threads(turns: Turns) -> None:

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from chatd.model import Account, Credentials, UsernameTaken
+from chatd.model import Account, Credentials
+from chatd.store.outcomes import username_taken
 from chatd.store.sqlite_file import transaction
 
 PURGE_STEP: Final = 2000
@@ -26,7 +27,7 @@ def add_account(
                 (username, username.lower(), email, password_hash, now),
             )
         except sqlite3.IntegrityError:
-            raise UsernameTaken(f"the username {username} is or was somebody's") from None
+            raise username_taken(username) from None
         user_id = cursor.lastrowid
         assert user_id is not None
         db.execute("INSERT INTO inbox VALUES (?, 0, 0)", (user_id,))

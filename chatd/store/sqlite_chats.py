@@ -10,17 +10,13 @@ from chatd.model import (
     Appended,
     DomainError,
     Draft,
-    IdempotencyKeyReused,
     InboxSlice,
     Message,
     ReadAfter,
     ReadPage,
-    UserNotFound,
 )
+from chatd.store.outcomes import KEY_SECONDS, first_use, replayed, user_not_found
 from chatd.store.sqlite_file import transaction
-
-KEY_SECONDS: Final = 48 * 3600
-"""How long an Idempotency-Key is kept; the contract promises at least 24 hours."""
 
 FORGET_STEP: Final = 1000
 """Keys dropped in one transaction: they must not hold up the writer."""
@@ -60,19 +56,16 @@ class _Appending:
         if wanted is not None:
             first = self._first_use(draft.sent_by, wanted.key)
             if first is not None:
-                fingerprint, seq, sent_at = first
-                if fingerprint != wanted.fingerprint:
-                    return IdempotencyKeyReused("this key was used for a message that differs")
-                return Appended(_message(draft, seq, sent_at), replayed=True)
+                return replayed(draft, *first)
         last = self._end_of(draft.received_by)
         if last is None:
-            return UserNotFound(f"there is no user {draft.received_by}")
+            return user_not_found(draft)
         seq = self._last_seq[draft.received_by] = last + 1
         self._messages.append((draft.received_by, seq, draft.sent_by, self._now, draft.text))
         if wanted is not None:
             self._keys[draft.sent_by, wanted.key] = (wanted.fingerprint, seq, self._now)
             self._new_keys.append((draft.sent_by, wanted.key, wanted.fingerprint, seq, self._now))
-        return Appended(_message(draft, seq, self._now), replayed=False)
+        return first_use(draft, seq, self._now)
 
     def write(self) -> None:
         moved = {row[0] for row in self._messages}
@@ -97,11 +90,6 @@ class _Appending:
             (sender, key),
         ).fetchone()
         return row
-
-
-def _message(draft: Draft, seq: int, sent_at: int) -> Message:
-    # A replay has the same fingerprint, so the request at hand holds the first message's text.
-    return Message(draft.received_by, seq, draft.sent_by, sent_at, draft.text)
 
 
 def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:

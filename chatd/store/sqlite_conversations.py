@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from chatd.model import ConversationSlice, Message, Place, ReadConversation
+from chatd.model import ConversationSlice, Message, ReadConversation
+from chatd.store.outcomes import merged
 from chatd.store.sqlite_chats import last_seq
 
 # Within an inbox the order of seq is the order of commit, so the index gives both.
@@ -29,8 +30,7 @@ def conversation(db: sqlite3.Connection, query: ReadConversation) -> Conversatio
             found += _direction(db, query, received_by=query.peer, sent_by=query.user_id)
     finally:
         db.execute("COMMIT")
-    found.sort(key=Place.of, reverse=True)
-    return ConversationSlice(tuple(found[: query.limit]), len(found) > query.limit, peer_exists)
+    return merged(query, found, peer_exists)
 
 
 def _direction(

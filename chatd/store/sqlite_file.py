@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from chatd.model import StartError
+from chatd.store.history import new_epoch
 from chatd.store.migrations import Migration, pending
 
 APPLICATION_ID: Final = 0x63686174  # "chat", in the file's header
@@ -142,11 +141,6 @@ def _epoch(db: sqlite3.Connection) -> str:
         epoch = new_epoch()
         db.execute("UPDATE history SET epoch = ?", (epoch,))
     return epoch
-
-
-def new_epoch() -> str:
-    """A fresh name for a database history: 80 random bits in the alphabet of cursors."""
-    return base64.b32encode(secrets.token_bytes(10)).decode("ascii").lower()
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

@@ -31,8 +31,9 @@ from chatd.model import (
     StoreUnavailable,
     UserNotFound,
 )
-from chatd.store import sqlite_accounts, sqlite_chats
+from chatd.store import sqlite_accounts
 from chatd.store.migrations import Migration, migrations
+from chatd.store.outcomes import KEY_SECONDS
 from chatd.store.sqlite import FORGET_KEYS_SECONDS, SqliteStore
 from chatd.store.sqlite_file import APPLICATION_ID, backup
 from chatd.worker import ThreadWorker
@@ -604,7 +605,7 @@ def test_keys_are_kept_for_48_hours_and_then_forgotten(database: Database) -> No
     # In steps, so that housekeeping runs as often as it would.
     for _ in range(48):
         database.clock.pump([FORGET_KEYS_SECONDS] * 60)
-        if database.clock.seconds() < sqlite_chats.KEY_SECONDS:
+        if database.clock.seconds() < KEY_SECONDS:
             [outcome] = result_of(store.append([draft(ann, bob, "once", "key")]))
             assert outcome == Appended(first, True)
     database.clock.pump([FORGET_KEYS_SECONDS] * 2)
@@ -620,7 +621,7 @@ def test_many_old_keys_are_forgotten_as_fast_as_they_come(database: Database) ->
         result_of(
             store.append([draft(ann, bob, "x", f"{start + number}") for number in range(500)])
         )
-    database.clock.advance(sqlite_chats.KEY_SECONDS + 2 * FORGET_KEYS_SECONDS)
+    database.clock.advance(KEY_SECONDS + 2 * FORGET_KEYS_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
     assert message_count(database) == 5000
 
@@ -637,7 +638,7 @@ def test_a_failure_of_housekeeping_is_logged(
     ann, bob = now_of(people(store, "ann", "bob"))
     now_of(send(store, ann, bob, "x", "key"))
     logged_failures.flush(StoreUnavailable)
-    now.offset = (sqlite_chats.KEY_SECONDS + 1) * 1_000_000
+    now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")
     database.clock.advance(FORGET_KEYS_SECONDS)
     [failure] = logged_failures.flush(StoreUnavailable)
@@ -713,6 +714,31 @@ class Breaking:
         return getattr(self._db, name)
 
 
+def test_a_commit_in_the_middle_of_a_read_is_not_seen_by_it(database: Database) -> None:
+    store = database.open()
+    ann, bob = now_of(people(store, "ann", "bob"))
+    sent = now_of(fill(store, ann, bob, 3))
+    queries: list[ReadAfter | ReadPage]
+    queries = [ReadAfter(bob, 0, 10), ReadPage(bob, 1, 10), ReadAfter(ann, 0, 10)]
+
+    class WithCommits(Breaking):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            rows = super().execute(statement, *arguments)
+            if statement.startswith("SELECT"):
+                result_of(store.append([Draft(ann, each, "between") for each in (ann, bob)]))
+            return rows
+
+    db = store._read_db
+    store._read_db = WithCommits(db)  # type: ignore[assignment]
+    found = result_of(store.read(queries))
+    store._read_db = db
+    assert found == [
+        InboxSlice(3, tuple(sent)),
+        InboxSlice(3, tuple(reversed(sent))),
+        InboxSlice(0, ()),
+    ]
+
+
 def test_a_commit_that_fails_leaves_nothing_behind(database: Database) -> None:
     store = database.open()
     ann, bob = now_of(people(store, "ann", "bob"))
@@ -725,6 +751,33 @@ def test_a_commit_that_fails_leaves_nothing_behind(database: Database) -> None:
     breaking.fail = {}
     [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
     assert appended(outcome).seq == 1
+
+
+def test_a_commit_that_fails_after_all_is_found_by_the_next_read(database: Database) -> None:
+    store = database.open()
+    ann, bob = now_of(people(store, "ann", "bob"))
+    now_of(inbox(store, bob))
+
+    class Uncertain(Breaking):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            done = super().execute(statement, *arguments)
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return done
+
+    db = store._write_db
+    store._write_db = Uncertain(db)  # type: ignore[assignment]
+    with pytest.raises(StoreUnavailable):
+        result_of(store.append([draft(ann, bob, "x", "key")]))
+    store._write_db = db
+    query = ReadAfter(bob, 0, 10)
+    at_hand = store.at_hand(query)
+    [found] = result_of(store.read([query]))
+    assert found is not None
+    assert found.last_seq == 1
+    assert at_hand in (None, found)
+    [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
+    assert outcome == Appended(found.messages[0], replayed=True)
 
 
 def test_an_error_after_which_sqlite_has_rolled_back_itself_is_told_as_it_is(

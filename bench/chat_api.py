@@ -1,0 +1,125 @@
+"""The API of chatd, which `bench.stock` serves too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from bench.dialects import Unexpected
+from bench.loop import Address, Connection, Loop, connect, exchange
+from bench.population import Population
+from bench.tally import Received
+
+PATH = "/api/v1/chats/"
+PAGE = 10
+FULL_CHECK = 64
+"""Of so many pages one is decoded; of the others the messages are counted."""
+
+
+def get(query: str, token: str) -> bytes:
+    """A request for messages."""
+    return (
+        f"GET {PATH}{query} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ).encode("ascii")
+
+
+class ChatAPI:
+    """`bench.dialects.Dialect` of the API, with the accounts of `population`."""
+
+    def __init__(self, address: Address, population: Population, wait: int = 50) -> None:
+        self._address = address
+        self._population = population
+        self._wait = wait
+
+    def follower(self, loop: Loop, user: int) -> ChatFollower:
+        return ChatFollower(
+            loop.connect(self._address), self._population.users[user].token, self._wait
+        )
+
+    def sender(self, loop: Loop, number: int) -> ChatSender:
+        senders = self._population.senders
+        ids = [account.id for account in self._population.users]
+        return ChatSender(loop.connect(self._address), senders[number % len(senders)].token, ids)
+
+    def reader(self, loop: Loop, user: int, page: int) -> ChatReader:
+        return ChatReader(loop.connect(self._address), self._population.users[user].token, page)
+
+    def counts(self, users: Iterable[int]) -> int:
+        total = 0
+        with connect(self._address) as endpoint:
+            for user in users:
+                request = get("", self._population.users[user].token)
+                status, _, body = exchange(endpoint, request)
+                if status != 200:
+                    raise Unexpected(f"{status} {body!r}")
+                total += json.loads(body)["meta"]["count"]
+        return total
+
+
+class ChatFollower:
+    """Passes the cursor of each answer on."""
+
+    __slots__ = ("_after", "_before", "_cursor", "_join", "connection")
+
+    def __init__(self, connection: Connection, token: str, wait: int) -> None:
+        self.connection = connection
+        self._join = get("?since=now", token)
+        self._cursor = "now"
+        self._before = f"GET {PATH}?since="
+        self._after = (
+            f"&wait={wait} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"
+        )
+
+    def join(self) -> bytes:
+        return self._join
+
+    def poll(self) -> bytes:
+        return (self._before + self._cursor + self._after).encode("ascii")
+
+    def receive(self, status: int, head: bytes, body: bytes) -> list[Received]:
+        if status != 200:
+            raise Unexpected(f"{status} {body!r}")
+        answer = json.loads(body)
+        self._cursor = answer["meta"]["cursor"]
+        return [Received(message["message"], message["seq"]) for message in answer["messages"]]
+
+
+class ChatSender:
+    """Sends with a token."""
+
+    def __init__(self, connection: Connection, token: str, ids: list[int]) -> None:
+        self.connection = connection
+        self._ids = ids
+        self._head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
+            "Content-Type: application/json\r\nContent-Length: "
+        )
+
+    def send(self, recipient: int, text: str) -> bytes:
+        body = f'{{"user_id":{self._ids[recipient]},"message":"{text}"}}'
+        return f"{self._head}{len(body)}\r\n\r\n{body}".encode("ascii")
+
+    def acknowledge(self, status: int, head: bytes, body: bytes) -> None:
+        if status != 201:
+            raise Unexpected(f"{status} {body!r}")
+
+
+class ChatReader:
+    """Reads a page that is full."""
+
+    def __init__(self, connection: Connection, token: str, page: int) -> None:
+        self.connection = connection
+        self._request = get(f"?page={page}", token)
+        self._pages = 0
+
+    def read(self) -> bytes:
+        return self._request
+
+    def check(self, status: int, head: bytes, body: bytes) -> None:
+        if status != 200 or body.count(b'"seq":') != PAGE:
+            raise Unexpected(f"{status} {body!r}")
+        self._pages += 1
+        if self._pages % FULL_CHECK == 1:
+            seqs = [message["seq"] for message in json.loads(body)["messages"]]
+            if seqs != list(range(seqs[0], seqs[0] - PAGE, -1)):
+                raise Unexpected(f"a page with {seqs}")

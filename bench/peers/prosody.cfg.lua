@@ -1,0 +1,30 @@
+-- Prosody over BOSH with its archive: accounts, one process, messages written to files, not synced.
+-- @...@ is filled in by bench/daemons.py.
+run_as_root = true
+daemonize = false
+pidfile = "@FOLDER@/prosody.pid"
+data_path = "@FOLDER@"
+log = { error = "*console" }
+
+modules_enabled = { "saslauth", "disco", "ping", "roster", "bosh", "mam" }
+modules_disabled = { "s2s", "c2s", "tls" }
+c2s_ports = {}
+c2s_direct_tls_ports = {}
+s2s_ports = {}
+
+http_ports = { @PORT@ }
+http_interfaces = { "127.0.0.1" }
+https_ports = {}
+consider_bosh_secure = true
+allow_unencrypted_plain_auth = true
+bosh_max_inactivity = 600
+bosh_max_polling = 100000
+http_max_buffer_size = 1048576
+
+authentication = "internal_plain"
+storage = "internal"
+default_archive_policy = true
+network_backend = "epoll"
+network_settings = { tcp_backlog = 1024, read_timeout = 900 }
+
+VirtualHost "localhost"

@@ -1,0 +1,130 @@
+"""Server processes: pinned to a core, started, looked at and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from bench.loop import Address
+
+TICKS = os.sysconf("SC_CLK_TCK")
+START_SECONDS = 30
+STOP_SECONDS = 15
+
+
+class StartFailed(Exception):
+    """A server did not begin to listen."""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cores:
+    """One core for servers and another for the generator, where there are two."""
+
+    def __init__(self, usable: Collection[int]) -> None:
+        pair = sorted(usable)[:2]
+        self.server: int | None = pair[0] if len(pair) == 2 else None
+        self.generator: int | None = pair[1] if len(pair) == 2 else None
+
+    @classmethod
+    def of_this_machine(cls) -> Cores:
+        """Two of the cores that this process may use."""
+        return cls(os.sched_getaffinity(0))
+
+    def pin_generator(self) -> None:
+        """Keep this process on its core."""
+        if self.generator is not None:
+            os.sched_setaffinity(0, {self.generator})
+
+    def pinned(self, command: Sequence[str]) -> list[str]:
+        """The command, kept on the servers' core."""
+        if self.server is None:
+            return list(command)
+        return ["taskset", "--cpu-list", str(self.server), *command]
+
+
+class ServerProcess:
+    """A server that listens on `address`, its output in a file."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        address: Address,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.address = address
+        self._output = folder / "output.log"
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
+            )
+        try:
+            self._await_listening()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await_listening(self) -> None:
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up:
+            if self._process.poll() is not None:
+                break
+            try:
+                socket.create_connection(self.address, timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        said = self._output.read_text("utf-8", "replace")[-2000:]
+        raise StartFailed(f"{self._process.args!r} does not listen: {said}")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of CPU that the process has used."""
+        return cpu_seconds(self._process.pid)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the process has, without what the kernel keeps for its sockets."""
+        for line in Path(f"/proc/{self._process.pid}/status").read_text("ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU, of user and system, that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def machine_busy_seconds() -> float:
+    """Seconds of CPU that all processes together have used since the machine started."""
+    fields = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, *_ = map(int, fields)
+    return (user + nice + system + irq + softirq) / TICKS

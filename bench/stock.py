@@ -1,0 +1,194 @@
+"""The same API in the way that Twisted and Klein suggest, to be measured beside chatd.
+
+`twisted.web.server.Site` and Klein as they come: sends, pages and the long poll over the tables of
+a chatd database, SQLite with `synchronous=FULL`, group commit in a thread, bearer tokens. It has
+no limits, no metrics, no validation and no drain, so the comparison flatters it.
+
+    python -m bench.stock --db sqlite:bench.db --port 8081
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sqlite3
+import time
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.web.server import Request, Site
+
+COLUMNS = "SELECT seq, sent_by, text, sent_at, received_by FROM message "
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection that syncs what it commits."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def render(row: Any) -> dict[str, object]:
+    """A message as the API shows it."""
+    seq, sent_by, text, sent_at, received_by = row
+    shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(sent_at // 1_000_000))
+    return {
+        "seq": seq,
+        "sent_by": sent_by,
+        "message": text,
+        "sent_at": shown,
+        "received_by": received_by,
+    }
+
+
+class Stock:
+    """The server over the database at `path`."""
+
+    app = Klein()
+
+    def __init__(self, path: str, reactor: Any) -> None:
+        self._reactor = reactor
+        self._reading = connect(path)
+        self._writing = connect(path)
+        self._tokens: dict[str, int] = {}
+        self._queue: list[tuple[Any, Deferred[int]]] = []
+        self._committing = False
+        self._waiting: dict[int, set[Deferred[None]]] = {}
+
+    def _caller(self, request: Request) -> int:
+        token = (request.getHeader("authorization") or "").removeprefix("Bearer ")
+        if token not in self._tokens:
+            digest = hashlib.sha256(token.encode()).digest()
+            row = self._reading.execute("SELECT user_id FROM token WHERE digest = ?", (digest,))
+            [self._tokens[token]] = row.fetchone()
+        return self._tokens[token]
+
+    def _last(self, user: int) -> int:
+        row = self._reading.execute("SELECT last_seq FROM inbox WHERE user_id = ?", (user,))
+        return int(row.fetchone()[0])
+
+    @app.route("/api/v1/chats/", methods=["POST"])
+    async def send(self, request: Request) -> bytes:
+        """Answer when the message is on the disk."""
+        sender = self._caller(request)
+        asked = json.load(request.content)  # type: ignore[arg-type]
+        sent_at = time.time_ns() // 1000
+        message = (asked["user_id"], sender, sent_at, asked["message"])
+        durable: Deferred[int] = Deferred()
+        self._queue.append((message, durable))
+        if not self._committing:
+            self._committing = True
+            self._reactor.callLater(0, self._commit)
+        seq = await durable
+        request.setResponseCode(201)
+        request.setHeader("Content-Type", "application/json")
+        row = (seq, sender, asked["message"], sent_at, asked["user_id"])
+        return json.dumps(render(row)).encode()
+
+    def _commit(self) -> None:
+        batch, self._queue = self._queue, []
+        self._committing = bool(batch)
+        if batch:
+            call = deferToThread(self._write, [message for message, _ in batch])
+            call.addCallback(self._committed, batch)
+
+    def _write(self, messages: list[Any]) -> list[int]:
+        db, seqs = self._writing, []
+        db.execute("BEGIN IMMEDIATE")
+        for user, sender, sent_at, text in messages:
+            [(seq,)] = db.execute(
+                "UPDATE inbox SET last_seq = last_seq + 1, last_sent_at = ? WHERE user_id = ?"
+                " RETURNING last_seq",
+                (sent_at, user),
+            ).fetchall()
+            db.execute(
+                "INSERT INTO message VALUES (?, ?, ?, ?, ?)", (user, seq, sender, sent_at, text)
+            )
+            seqs.append(seq)
+        db.execute("COMMIT")
+        return seqs
+
+    def _committed(self, seqs: list[int], batch: list[Any]) -> None:
+        self._commit()
+        for ((user, *_), durable), seq in zip(batch, seqs, strict=True):
+            for waiter in self._waiting.pop(user, ()):
+                waiter.callback(None)
+            durable.callback(seq)
+
+    @app.route("/api/v1/chats/", methods=["GET"])
+    async def read(self, request: Request) -> bytes:
+        """A page, or what comes after `since`, waiting for it."""
+        user = self._caller(request)
+        request.setHeader("Content-Type", "application/json")
+        args: Any = request.args
+        if b"since" in args:
+            return await self._poll(request, user, args)
+        page = int(args.get(b"page", [b"1"])[0])
+        last = self._last(user)
+        end = last - (page - 1) * 10
+        query = COLUMNS + "WHERE received_by = ? AND seq > ? AND seq <= ? ORDER BY seq DESC"
+        rows = self._reading.execute(query, (user, end - 10, end)).fetchall()
+        meta = {"count": last, "current_page": str(page), "cursor": str(last)}
+        return json.dumps({"meta": meta, "messages": list(map(render, rows))}).encode()
+
+    async def _poll(self, request: Request, user: int, args: Any) -> bytes:
+        since = args[b"since"][0]
+        seq = self._last(user) if since == b"now" else int(since)
+        rows = self._after(user, seq)
+        wait = float(args.get(b"wait", [b"0"])[0])
+        if not rows and wait:
+            await self._wait(request, user, wait)
+            rows = self._after(user, seq)
+        meta = {"cursor": str(rows[-1][0] if rows else seq)}
+        return json.dumps({"meta": meta, "messages": list(map(render, rows))}).encode()
+
+    def _after(self, user: int, seq: int) -> list[Any]:
+        query = COLUMNS + "WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT 100"
+        return self._reading.execute(query, (user, seq)).fetchall()
+
+    def _wait(self, request: Request, user: int, seconds: float) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred()
+        self._waiting.setdefault(user, set()).add(waiter)
+
+        def end() -> None:
+            self._waiting.get(user, set()).discard(waiter)
+            waiter.callback(None)
+
+        timer = self._reactor.callLater(seconds, end)
+
+        def woken(result: None) -> None:
+            if timer.active():
+                timer.cancel()
+
+        def gone(_: Failure) -> None:
+            if timer.active():
+                timer.cancel()
+                self._waiting.get(user, set()).discard(waiter)
+
+        request.notifyFinish().addErrback(gone)
+        return waiter.addCallback(woken)
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(description="The API on stock twisted.web and Klein.")
+    parser.add_argument("--db", required=True, help="sqlite:PATH of a chatd database")
+    parser.add_argument("--port", type=int, required=True)
+    asked = parser.parse_args()
+
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    reactor.suggestThreadPoolSize(1)
+    stock = Stock(asked.db.removeprefix("sqlite:"), reactor)
+    reactor.listenTCP(asked.port, Site(stock.app.resource()), interface="127.0.0.1", backlog=1024)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the store and the bus on PostgreSQL share: addresses, connections, the wire of NOTIFY."""

@@ -1,0 +1,193 @@
+"""One connection to PostgreSQL in the reactor, on txpostgres.
+
+txpostgres brings psycopg2's asynchronous mode into the reactor. What is added here: opening with
+a timeout that fires, several hosts, notice of an idle connection's end, NOTIFYs in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg2
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from txpostgres import txpostgres
+
+from chatd.postgres.address import Address
+
+Rows = list[tuple[Any, ...]]
+
+_READ_ONLY: Final = "25006"
+_UNAVAILABLE_CLASSES: Final = ("53", "57", "58")
+_UNAVAILABLE: Final = (_READ_ONLY, "55P03", "55006")
+_AGAIN: Final = ("40001", "40P01")
+
+
+class Unreachable(Exception):
+    """No connection could be made; the text says why and holds no password."""
+
+
+def closed_by(error: BaseException) -> bool:
+    """Whether an error of a statement means that its connection is of no use any more.
+
+    Told by SQLSTATE: a deadlock or a serialization failure is psycopg2's `OperationalError` as
+    well, and leaves the connection whole. A server that has become read-only is not the one that
+    was asked for any more.
+    """
+    if not isinstance(error, psycopg2.Error):
+        return isinstance(error, ConnectionDone)
+    state: str | None = error.pgcode
+    if state is None:
+        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return state.startswith(("08", "57P")) or state == _READ_ONLY
+
+
+def repeatable(error: BaseException) -> bool:
+    """Whether the server undid the transaction and asks for it to be tried again."""
+    return isinstance(error, psycopg2.Error) and error.pgcode in _AGAIN
+
+
+def unavailable(error: BaseException) -> bool:
+    """Whether the server cannot do this now (disk, memory, connections), through no fault here."""
+    if not isinstance(error, psycopg2.Error):
+        # What txpostgres makes of 57014: a timeout or a person on the server ended the statement.
+        return isinstance(error, CancelledError)
+    state = error.pgcode or ""
+    return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE
+
+
+class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no types
+    """A connection in autocommit mode; statements asked while one runs wait for it.
+
+    `heard` is called with the payload of every NOTIFY, in the order of their commits.
+    """
+
+    def __init__(self, reactor: Any, heard: Callable[[str], None] | None = None) -> None:
+        super().__init__(reactor)
+        self._heard = heard
+        self._ended: Deferred[None] = Deferred()
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection may still be used."""
+        return self._is_open and not self._connection.closed
+
+    def ended(self) -> Deferred[None]:
+        """Fires once, when the connection has ended for whatever reason."""
+        return self._ended
+
+    def query(self, sql: str, parameters: Any = None) -> Deferred[Rows]:
+        """Run a statement and return its rows, none if it gives none.
+
+        Fails with `psycopg2.Error` or `ConnectionDone`; whether to go on using the connection
+        then, `closed_by` tells.
+        """
+        if not self.is_open:
+            return fail(ConnectionDone())
+        result: Deferred[Rows] = self.runQuery(sql, parameters)
+        return result
+
+    def abandon(self) -> None:
+        """Close the connection, whatever it is doing; a statement under way fails."""
+        if self._connection is not None:
+            self.close()
+        self._end()
+
+    def opened(self) -> None:
+        """The connection is made."""
+        self._is_open = True
+
+    def _end(self) -> None:
+        self._is_open = False
+        if not self._ended.called:
+            self._ended.callback(None)
+
+    # What txpostgres calls.
+
+    def _runQuery(self, *args: Any, **kwargs: Any) -> Deferred[Rows]:
+        cursor = self.cursor()
+        running: Deferred[Any] = cursor.execute(*args, **kwargs)
+        return running.addCallback(_fetched)
+
+    def doRead(self) -> None:
+        try:
+            super().doRead()
+        except psycopg2.Error:
+            # The server has closed an idle connection. Raised further, the reactor would log it.
+            self.abandon()
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if not self._cursors:
+            self._close_quietly()
+            self._end()
+
+    def _close_quietly(self) -> None:
+        self.reactor.removeReader(self)
+        self.reactor.removeWriter(self)
+        if not self._connection.closed:
+            self._connection.close()
+
+    def checkForNotifies(self) -> None:
+        # txpostgres hands each burst to a cooperator of its own, and they overtake each other.
+        notifies, self._connection.notifies = self._connection.notifies, []
+        if self._heard is not None:
+            for notify in notifies:
+                self._heard(notify.payload)
+
+
+def _fetched(cursor: Any) -> Rows:
+    rows: Rows = cursor.fetchall() if cursor.description is not None else []
+    return rows
+
+
+class Connector:
+    """Makes connections to an address, one at a time, until it is stopped."""
+
+    def __init__(
+        self, address: Address, reactor: Any, heard: Callable[[str], None] | None = None
+    ) -> None:
+        self._address = address
+        self._reactor = reactor
+        self._heard = heard
+        self._trying: Connection | None = None
+        self._is_stopped = False
+
+    async def connect(self) -> Connection:
+        """Try each host in turn; raises `Unreachable` with the last one's reason."""
+        problem = "stopped"
+        for attempt in self._address.attempts:
+            if self._is_stopped:
+                break
+            connection = self._trying = Connection(self._reactor, self._heard)
+            timer = self._reactor.callLater(self._address.connect_seconds, connection.abandon)
+            try:
+                await connection.connect(attempt)
+            except (psycopg2.Error, ConnectionDone, ValueError) as error:
+                # ValueError: abandoned in the turn in which it was made; the reactor refuses it.
+                connection.abandon()
+                problem = reason(error)
+                if not timer.active():
+                    problem = f"no answer within {self._address.connect_seconds:g} s"
+                continue
+            finally:
+                self._trying = None
+                if timer.active():
+                    timer.cancel()
+            connection.opened()
+            return connection
+        raise Unreachable(problem)
+
+    def stop(self) -> None:
+        """Give up what is being tried, and do not try again."""
+        self._is_stopped = True
+        if self._trying is not None:
+            self._trying.abandon()
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's text; libpq puts no password there."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,193 @@
+"""The store on PostgreSQL: any number of processes, on any number of machines, share a database.
+
+A message is durable when `append` succeeds, as durable as the server's `synchronous_commit` makes
+a commit: it is left at what the operator set, which is `on` unless somebody changed it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chatd.interfaces import IStore
+from chatd.model import (
+    Account,
+    Appended,
+    ConversationSlice,
+    Credentials,
+    DomainError,
+    Draft,
+    InboxSlice,
+    ReadAfter,
+    ReadConversation,
+    ReadPage,
+    StoreUnavailable,
+)
+from chatd.postgres.address import Address
+from chatd.store import postgres_accounts as accounts
+from chatd.store import postgres_chats as chats
+from chatd.store.migrations import Migration, migrations
+from chatd.store.outcomes import KEY_SECONDS
+from chatd.store.postgres_append import Appender
+from chatd.store.postgres_conversations import conversation
+from chatd.store.postgres_pool import Pool
+from chatd.store.postgres_schema import prepare, version
+
+T = TypeVar("T")
+
+CHECK_SECONDS: Final = 1.0
+HOUSEKEEPING_SECONDS: Final = 60.0
+
+_log = Logger()
+
+
+@implementer(IStore)
+class PostgresStore:
+    """An `IStore` in the database at `address`.
+
+    `now` tells microseconds since the Unix epoch; messages carry the server's time. `origin` names
+    this process to the bus, which hears of every commit in the commit's own transaction.
+
+    `lane` tells, by a recipient's id, with whose messages it may share a transaction: where the
+    tables are spread over several servers, one lane a server. None: with everybody's.
+    """
+
+    epoch: str
+    location: str
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        reactor: Any,
+        now: Callable[[], int],
+        origin: str,
+        pool: Pool | None = None,
+        known: list[Migration] | None = None,
+        lane: Callable[[int], int] | None = None,
+        keep_house_seconds: float = HOUSEKEEPING_SECONDS,
+    ) -> None:
+        self._address = address
+        self._reactor = reactor
+        self._now = now
+        self._origin = origin
+        self._known = migrations("postgres") if known is None else known
+        self._keep_house_seconds = keep_house_seconds
+        self._latest = 0
+        self.pool = pool or Pool(address, reactor, chance=random.random)
+        self._appender = Appender(self.pool, now=now, origin=origin, lane=lane)
+        self.location = address.location
+        self._housekeeping = LoopingCall(lambda: self._do(self._keep_house()))
+        self._housekeeping.clock = reactor
+        self._kept: Deferred[LoopingCall] | None = None
+
+    def open(self) -> Deferred[None]:
+        return self._do(self._open())
+
+    async def _open(self) -> None:
+        self.epoch = await prepare(self._address, self._reactor, self._known)
+        await self.pool.open()
+        self._kept = self._housekeeping.start(self._keep_house_seconds, now=False)
+
+    def close(self) -> Deferred[None]:
+        return self._do(self._close())
+
+    async def _close(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._housekeeping.stop()
+            await kept
+        await self.pool.close()
+
+    def check(self) -> Deferred[None]:
+        return self._do(self._check())
+
+    async def _check(self) -> None:
+        found = await version(lambda sql: self.pool.run(sql, deadline=CHECK_SECONDS))
+        newest = self._known[-1].version
+        if found != newest:
+            raise StoreUnavailable(
+                f"the database has schema version {found}, this process knows {newest}", 1
+            )
+
+    def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
+        return self._do(
+            accounts.add_account(self.pool, username, email, password_hash, self._moment())
+        )
+
+    def account(self, user_id: int) -> Deferred[Account | None]:
+        return self._do(accounts.account(self.pool, user_id))
+
+    def account_named(self, username: str) -> Deferred[Account | None]:
+        return self._do(accounts.account_named(self.pool, username))
+
+    def credentials(self, username: str) -> Deferred[Credentials | None]:
+        return self._do(accounts.credentials(self.pool, username))
+
+    def delete_account(self, user_id: int) -> Deferred[bool]:
+        return self._do(self._delete_account(user_id))
+
+    async def _delete_account(self, user_id: int) -> bool:
+        was_there = await accounts.delete_account(self.pool, user_id, self._moment(), self._origin)
+        if was_there:
+            self._do(self._purge()).addErrback(_log_failure)
+        return was_there
+
+    def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
+        return self._do(accounts.add_token(self.pool, user_id, digest, self._now()))
+
+    def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
+        return self._do(accounts.token_owners(self.pool, digests))
+
+    def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
+        return self._do(accounts.delete_token(self.pool, user_id, digest, self._origin))
+
+    def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
+        return self._do(accounts.record_seen(self.pool, seen))
+
+    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+        return self._do(self._appender.append(drafts))
+
+    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+        return self._do(chats.read(self.pool, queries))
+
+    def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
+        return self._do(conversation(self.pool, query))
+
+    def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
+        # Other processes append to the same inboxes.
+        return None
+
+    def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
+        return self._do(chats.last_seqs(self.pool, user_ids))
+
+    async def _keep_house(self) -> None:
+        try:
+            await self._appender.forget(self._now() - KEY_SECONDS * 1_000_000)
+            await self._purge()
+        except Exception:
+            _log.failure("housekeeping of the database failed")
+
+    async def _purge(self) -> None:
+        while self._kept is not None and await accounts.purge(self.pool):
+            pass
+
+    def _moment(self) -> int:
+        """The time, and later than any that was told before: it names what is done now."""
+        self._latest = max(self._latest + 1, self._now())
+        return self._latest
+
+    @staticmethod
+    def _do(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        return Deferred.fromCoroutine(work)
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("emptying the inbox of a deleted account failed", failure)

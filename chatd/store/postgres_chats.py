@@ -1,0 +1,91 @@
+"""Reading inboxes on PostgreSQL: one statement answers many users from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
+from chatd.postgres.arrays import array
+from chatd.store.postgres_pool import Pool
+
+# Every range is arithmetic on the dense seq: any depth costs the same. `low` is where it begins,
+# or NULL, when it begins `back` + `size` before the end.
+_READ: Final = """
+SELECT place, last_seq, seq, sent_by, sent_at, text
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+    WITH ORDINALITY AS asked (user_id, low, back, size, place)
+JOIN inbox ON inbox.user_id = asked.user_id AND NOT closed
+CROSS JOIN LATERAL (SELECT coalesce(low, last_seq - back - size) AS first) AS begin
+LEFT JOIN LATERAL (
+    SELECT seq, sent_by, sent_at, text FROM message
+    WHERE received_by = asked.user_id AND seq > first AND seq <= first + size
+    ORDER BY seq LIMIT size
+) AS found ON true
+ORDER BY place, seq
+"""
+
+_LAST_SEQS: Final = """
+SELECT user_id, last_seq FROM inbox WHERE user_id = ANY(%s::bigint[]) AND NOT closed
+"""
+
+_BEYOND: Final = 2**62
+
+
+async def read(pool: Pool, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+    """See `IStore.read`."""
+    if not queries:
+        return []
+    return _slices(queries, await pool.run(_READ, _parameters(queries)))
+
+
+async def last_seqs(pool: Pool, user_ids: Collection[int]) -> dict[int, int]:
+    """See `IStore.last_seqs`."""
+    return dict(await pool.run(_LAST_SEQS, (array(user_ids),)))
+
+
+def _parameters(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:
+    lows: list[int | None] = []
+    backs: list[int] = []
+    sizes: list[int] = []
+    for query in queries:
+        low: int | None = None
+        back = 0
+        size = query.limit
+        if isinstance(query, ReadPage):
+            back = (query.page - 1) * query.limit
+            if query.at is not None:
+                low = query.at - back - size
+        elif query.seq is None:
+            size = 0
+        else:
+            low = query.seq
+        lows.append(low)
+        backs.append(min(back, _BEYOND))
+        sizes.append(size)
+    users = array([query.user_id for query in queries])
+    return users, array(lows), array(backs), array(sizes)
+
+
+def _slices(
+    queries: Sequence[ReadAfter | ReadPage], rows: Iterable[tuple[Any, ...]]
+) -> list[InboxSlice | None]:
+    ends: list[int | None] = [None] * len(queries)
+    found: list[list[Message]] = [[] for _ in queries]
+    for place, last_seq, seq, sent_by, sent_at, text in rows:
+        ends[place - 1] = last_seq
+        if seq is not None:
+            message = Message(queries[place - 1].user_id, seq, sent_by, sent_at, text)
+            found[place - 1].append(message)
+    return [
+        None if end is None else _slice(query, end, messages)
+        for query, end, messages in zip(queries, ends, found, strict=True)
+    ]
+
+
+def _slice(query: ReadAfter | ReadPage, end: int, messages: list[Message]) -> InboxSlice:
+    if isinstance(query, ReadPage):
+        if query.at is not None and query.at > end:
+            return InboxSlice(end, ())
+        messages.reverse()
+    return InboxSlice(end, tuple(messages))

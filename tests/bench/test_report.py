@@ -1,0 +1,87 @@
+"""Medians and the tables of them."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.measured import Measured, median, percentiles, quantiles
+from bench.population import spread
+
+ABOUT = {
+    "date": "2026-11-22",
+    "commit": "abc",
+    "machine": "a machine",
+    "software": "Python",
+    "database": "SQLite",
+    "scale": "one run",
+}
+
+
+def deliver(server: str, rate: float, **more: float) -> Measured:
+    return Measured("deliver", server, 200, {"rate": rate, "p50": 1.0, **more})
+
+
+def test_the_median_is_taken_of_each_figure_and_faults_add_up() -> None:
+    runs = [deliver("chatd", rate, lost=lost) for rate, lost in ((3, 0), (1, 1), (2, 0))]
+    middle = median(runs)
+    assert middle.figures == {"rate": 2, "p50": 1.0, "lost": 1}
+    assert not middle.flawless
+    assert runs[0].flawless
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    seconds = [n / 1000 for n in range(1, 101)]
+    assert percentiles(seconds) == pytest.approx({"p50": 51, "p99": 100, "max": 100})
+    assert quantiles(seconds)[0] == pytest.approx((0.01, 2))
+    assert percentiles([]) == {}
+    assert quantiles([]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.123, "0.12"), (12.34, "12.3"), (123.4, "123"), (1234, "1,230"), (98765, "98,800")],
+)
+def test_figures_have_three_digits(value: float, shown: str) -> None:
+    assert report.figure(value) == shown
+
+
+def test_the_table_has_a_ratio_of_chatd_and_stock() -> None:
+    found = report.Findings([deliver("chatd", 3000), deliver("stock", 1000)])
+    made = report.main_table(found)
+    assert made is not None
+    assert [cell.strip() for cell in made.splitlines()[2].split("|")[1:-1]] == [
+        "delivered a second",
+        "3,000",
+        "1,000",
+        "3.0",
+    ]
+    assert {len(line) for line in made.splitlines()} == {len(made.splitlines()[0])}
+
+
+def test_a_rate_that_the_generator_limited_is_marked() -> None:
+    found = report.Findings([deliver("nchan", 50_000, cpu_generator=99)])
+    assert "≥ 50,000" in str(report.main_table(found))
+
+
+def test_growth_is_shown_by_size() -> None:
+    runs = [Measured("park", "chatd", at, {"kilobytes": 5.0}) for at in (1000, 500)]
+    text = report.full(ABOUT, runs, ["nchan is not installed: skipped"])
+    assert text.index("| 500 ") < text.index("| 1,000 ")
+    assert "- nchan is not installed" in text
+    assert "2026-11-22" in text
+
+
+def test_figures_go_where_the_document_has_a_place_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "document.md"
+    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.insert(path, "new")
+    report.insert(path, "newer")
+    assert path.read_text() == f"before\n{report.BEGIN}\n\nnewer\n\n{report.END}\nafter\n"
+    path.write_text("no place")
+    with pytest.raises(ValueError, match="no place for figures"):
+        report.insert(path, "new")
+
+
+def test_the_last_number_of_messages_is_that_of_all_others() -> None:
+    assert list(spread([3, 1], 4)) == [(0, 3), (1, 1), (2, 1), (3, 1)]

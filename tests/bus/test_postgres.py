@@ -1,0 +1,253 @@
+"""The bus on PostgreSQL: the contract, and what is its own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import pytest
+from pytest_twisted import async_yield_fixture, ensureDeferred
+
+import chatd.bus.postgres
+from chatd.bus.postgres import PostgresBus
+from chatd.model import Draft, StartError
+from chatd.postgres.address import parse
+from chatd.postgres.notices import RECIPIENTS, new_origin
+from chatd.store.postgres import PostgresStore
+from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, people
+from tests.postgres_server import Databases, Server, connected, rows, sleep
+
+
+def bus_at(url: str, origin: str | None = None) -> PostgresBus:
+    """A bus as the daemon makes it."""
+    from twisted.internet import reactor
+
+    return PostgresBus(
+        parse(url, "chatd bus"),
+        reactor=reactor,
+        origin=origin or new_origin(),
+        chance=random.random,
+    )
+
+
+@async_yield_fixture
+async def open_bus(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenBus]:
+    opened: list[PostgresBus] = []
+
+    async def open_one() -> PostgresBus:
+        opened.append(bus_at(postgres.url(postgres_database)))
+        return opened[-1]
+
+    yield open_one
+    for bus in opened:
+        await bus.stop()
+
+
+class TestPostgresBus(BusContract):
+    """The contract."""
+
+
+class Process:
+    """What a process has of the seams: a store and a bus that know each other by their origin."""
+
+    def __init__(self, url: str) -> None:
+        from twisted.internet import reactor
+
+        origin = new_origin()
+        self.told = Recorder()
+        self.bus = bus_at(url, origin)
+        self.store = PostgresStore(
+            parse(url), reactor=reactor, now=lambda: time.time_ns() // 1000, origin=origin
+        )
+
+    async def open(self) -> None:
+        await self.store.open()
+        await self.bus.start(self.told)
+
+    async def close(self) -> None:
+        await self.bus.stop()
+        await self.store.close()
+
+
+@async_yield_fixture
+async def processes(
+    postgres: Databases, postgres_database: str
+) -> AsyncIterator[tuple[Process, Process]]:
+    pair = Process(postgres.url(postgres_database)), Process(postgres.url(postgres_database))
+    for process in pair:
+        await process.open()
+    yield pair
+    for process in pair:
+        await process.close()
+
+
+Pair: TypeAlias = tuple[Process, Process]
+
+
+@ensureDeferred
+async def test_commits_of_one_process_wake_the_other_and_not_itself(processes: Pair) -> None:
+    one, two = processes
+    ann, bob, cat = await people(one.store, "ann", "bob", "cat")
+    await one.store.append([Draft(ann, bob, "x"), Draft(ann, 4711, "x"), Draft(ann, bob, "y")])
+    await two.told.heard(bob)
+    await two.store.append([Draft(ann, cat, "x")])
+    await one.told.heard(cat)
+    assert two.told.woken == {bob: 1}
+    assert one.told.woken == {cat: 1}
+
+
+@ensureDeferred
+async def test_replays_and_refusals_wake_nobody(processes: Pair) -> None:
+    one, two = processes
+    ann, bob, cat = await people(one.store, "ann", "bob", "cat")
+    for _ in range(2):
+        await one.store.append([draft(ann, bob, "x", "key"), Draft(ann, 4711, "x")])
+    await one.store.append([Draft(ann, cat, "x")])
+    await two.told.heard(cat)
+    assert two.told.woken == {bob: 1, cat: 1}
+
+
+@ensureDeferred
+async def test_a_batch_for_more_than_fit_into_one_notice(processes: Pair) -> None:
+    one, two = processes
+    ids = await people(one.store, *(f"user{number}" for number in range(RECIPIENTS + 50)))
+    await one.store.append([Draft(ids[0], each, "x") for each in ids])
+    await two.told.heard(*ids)
+    assert two.told.woken == dict.fromkeys(ids, 1)
+
+
+@ensureDeferred
+async def test_notices_arrive_in_the_order_of_commits(
+    processes: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = processes
+    order: list[int] = []
+    ids = await people(one.store, *(f"user{number}" for number in range(50)))
+    monkeypatch.setattr(two.told, "wake", order.extend)
+    for each in ids:
+        await one.store.append([Draft(ids[0], each, "x")])
+    while len(order) < len(ids):
+        await sleep(0.01)
+    assert order == ids
+
+
+@ensureDeferred
+async def test_revocations_and_deletions_travel(processes: Pair) -> None:
+    one, two = processes
+    ann, bob = await people(one.store, "ann", "bob")
+    await one.store.add_token(ann, digest("1"))
+    await one.store.delete_token(ann, digest("1"))
+    assert await one.store.delete_token(ann, digest("1")) is False
+    await two.told.until(lambda told: told.ended)
+    await one.store.delete_account(bob)
+    await two.told.until(lambda told: len(told.ended) > 1)
+    assert two.told.ended == [(ann, digest("1")), (bob, None)]
+    assert one.told.ended == []
+
+
+def listeners(postgres: Databases, database: str) -> list[int]:
+    """The server's processes that listen."""
+    return [
+        pid
+        for [pid] in postgres.admin(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name = 'chatd bus'",
+            database,
+        )
+    ]
+
+
+@ensureDeferred
+async def test_what_is_committed_while_nobody_listens_is_looked_for_afterwards(
+    processes: Pair, postgres: Databases, postgres_database: str
+) -> None:
+    one, two = processes
+    ann, bob = await people(one.store, "ann", "bob")
+    assert postgres.terminate(postgres_database, "chatd bus") == 2
+    while not two.bus.problem():
+        await sleep(0.001)
+    await one.store.append([Draft(ann, bob, "x")])
+    await two.told.until(lambda told: told.all or told.woken)
+    while two.bus.problem():
+        await sleep(0.01)
+    assert two.told.all == 1
+    assert two.bus.reconnects == 1
+    await one.store.append([Draft(ann, ann, "x")])
+    await two.told.heard(ann)
+
+
+@ensureDeferred
+async def test_silence_is_noticed(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.1)
+    bus, told = bus_at(postgres.url(postgres_database)), Recorder()
+    lags: list[float] = []
+    bus._observe_lag = lags.append
+    await bus.start(told)
+    while len(lags) < 3:
+        await sleep(0.01)
+    assert told.all == 0
+    [pid] = listeners(postgres, postgres_database)
+    # A backend that does nothing is as good as a cable that was cut.
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await told.until(lambda told: told.all == 1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert bus.problem() is None
+    assert pid not in listeners(postgres, postgres_database) or bus.reconnects == 1
+    await bus.stop()
+
+
+@ensureDeferred
+async def test_a_connection_that_hears_nothing_stops_the_start(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a transaction pooler does: LISTEN succeeds, on a connection that others get next.
+    monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(chatd.bus.postgres, "_LISTEN", "SELECT 'LISTEN chatd'")
+    bus = bus_at(postgres.url(postgres_database))
+    with pytest.raises(StartError, match="--listen-db"):
+        await bus.start(Recorder())
+    assert bus.problem()
+    await bus.stop()
+
+
+@ensureDeferred
+async def test_a_server_that_is_not_there_stops_the_start() -> None:
+    bus = bus_at("postgresql://ann:s3cret@127.0.0.1:1/chat")
+    with pytest.raises(StartError, match="/chat") as caught:
+        await bus.start(Recorder())
+    assert "s3cret" not in str(caught.value)
+
+
+@ensureDeferred
+async def test_notices_of_others_are_ignored(
+    processes: Pair, postgres: Databases, postgres_database: str
+) -> None:
+    one, two = processes
+    with connected(postgres.url(postgres_database)) as db:
+        for payload in ("", "hello", "x:z:1", "x:m:1,b"):
+            rows(db, "SELECT pg_notify('chatd', %s)", payload)
+    ann, bob = await people(one.store, "ann", "bob")
+    await one.store.append([Draft(ann, bob, "x")])
+    await two.told.heard(bob)
+    assert two.told.woken == {bob: 1}
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.5])
+@ensureDeferred
+async def test_it_may_be_stopped_while_the_server_is_away(seconds: float) -> None:
+    server = Server()
+    server.start()
+    bus = bus_at(server.url())
+    await bus.start(Recorder())
+    server.destroy()
+    await sleep(seconds)
+    assert bus.problem()
+    await bus.stop()

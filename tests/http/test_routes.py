@@ -1,0 +1,31 @@
+"""How routes are registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import chatd.http.admin
+import chatd.http.api
+from chatd.http.admin import Admin
+from chatd.http.api import API
+
+
+def test_paths_have_no_final_slash_and_no_parameters() -> None:
+    for app in (API.app, Admin.app):
+        for rule in app.url_map.iter_rules():
+            assert rule.rule == rule.rule.rstrip("/")
+            assert not rule.arguments
+
+
+def test_every_route_names_its_methods() -> None:
+    for app in (API.app, Admin.app):
+        for rule in app.url_map.iter_rules():
+            assert rule.methods
+            assert rule.methods - {"HEAD"} <= {"GET", "POST", "DELETE"}
+
+
+def test_no_handler_overwrites_another() -> None:
+    for app, module in ((API.app, chatd.http.api), (Admin.app, chatd.http.admin)):
+        assert module.__file__ is not None
+        registered = Path(module.__file__).read_text().count("@route(app, ")
+        assert len(list(app.url_map.iter_rules())) == len(app.endpoints) == registered

@@ -1,0 +1,245 @@
+"""Real `twistd` processes on a PostgreSQL, and clients that speak to them over sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+START_SECONDS: Final = 30.0
+HTTP_SECONDS: Final = 70.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait until something is true; returns it."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if result := condition():
+                return result
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class Daemon:
+    """One `twistd chatd`; its output goes to `log`."""
+
+    def __init__(self, folder: Path, db: str, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.log = folder / f"chatd-{self.port}-{time.monotonic_ns()}.log"
+        self._command = [
+            sys.executable, "-c", "from twisted.scripts.twistd import run; run()",
+            "--nodaemon", "--pidfile=", "chatd", "--rate-limits=off",
+            f"--listen=tcp:{self.port}:interface=127.0.0.1", f"--db={db}", *options,
+        ]  # fmt: skip
+        self._folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, wait: bool = True) -> None:
+        """Start it, and wait until it is ready."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CHATD_")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=environment,
+            )
+        if wait:
+            eventually(self.ready, START_SECONDS, f"ready\n{self.log.read_text()}")
+
+    def ready(self, port: int | None = None) -> bool:
+        """What /readyz says."""
+        return Client(port or self.port).call("GET", "/readyz")[0] == 200
+
+    def children(self) -> list[int]:
+        """The process ids of its workers."""
+        assert self.process is not None
+        pid = self.process.pid
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait for the end; returns the status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+class Client:
+    """Requests to one daemon at a time, each on a connection of its own."""
+
+    def __init__(self, port: int, token: str | None = None) -> None:
+        self.port = port
+        self.token = token
+
+    def at(self, port: int) -> Client:
+        """The same caller at another daemon."""
+        return Client(port, self.token)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and decoded body; raises `OSError` or `HTTPException` when the daemon is gone."""
+        sent = {"Connection": "close", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        if self.token is not None:
+            sent["Authorization"] = f"Bearer {self.token}"
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HTTP_SECONDS)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        return answer.status, json.loads(text) if text else None
+
+    def send(self, user_id: int, text: str, key: str | None = None) -> tuple[int, Any]:
+        """Send a message."""
+        headers = {} if key is None else {"Idempotency_Key": key}
+        return self.call("POST", "/api/v1/chats/", {"user_id": user_id, "message": text}, **headers)
+
+    def poll(self, since: str, wait: float) -> tuple[int, Any]:
+        """Wait for messages."""
+        return self.call("GET", f"/api/v1/chats/?since={since}&wait={wait}")
+
+
+def registered(port: int, name: str) -> tuple[int, Client]:
+    """A new account: its id, and a client that has a token of it."""
+    anyone = Client(port)
+    status, user = anyone.call(
+        "POST", "/api/v1/users/", {"username": name, "email": "a@example.org", "password": "hello"}
+    )
+    assert status == 201, user
+    status, token = anyone.call("POST", "/api/v1/tokens/", {"username": name, "password": "hello"})
+    assert status == 201, token
+    return user["id"], Client(port, token["token"])
+
+
+@contextlib.contextmanager
+def polling(client: Client, since: str, wait: float) -> Iterator[list[Any]]:
+    """A held poll in a thread; its status, body and end are in the list once it was answered."""
+    answer: list[Any] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer.extend(client.poll(since, wait))
+            answer.append(time.monotonic())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.3)
+    assert not answer
+    yield answer
+    thread.join(HTTP_SECONDS)
+
+
+class Crowd:
+    """Senders and followers that go on whatever happens, and compare notes in the end."""
+
+    def __init__(self, ports: list[int], people: list[tuple[int, Client]], senders: int) -> None:
+        self._ports = ports
+        self._people = people
+        self._chance = random.Random(3)
+        self._running = True
+        self.acknowledged: dict[tuple[int, int], str] = {}
+        self.followed: dict[int, list[dict[str, Any]]] = {user_id: [] for user_id, _ in people}
+        self._threads = [
+            threading.Thread(target=self._send, args=(number,)) for number in range(senders)
+        ]
+        self._threads += [
+            threading.Thread(target=self._follow, args=(user_id, client))
+            for user_id, client in people
+        ]
+        self.errors: Counter[object] = Counter()
+
+    def __enter__(self) -> Crowd:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running = False
+        for thread in self._threads:
+            thread.join(HTTP_SECONDS)
+
+    def _somewhere(self, client: Client) -> Client:
+        return client.at(self._chance.choice(self._ports))
+
+    def _send(self, sender: int) -> None:
+        number = 0
+        while self._running:
+            number += 1
+            text = f"{sender}.{number}"
+            to, _ = self._chance.choice(self._people)
+            _, client = self._people[sender % len(self._people)]
+            while self._running:
+                # Again with the same key, here or there, until somebody says what became of it.
+                try:
+                    status, body = self._somewhere(client).send(to, text, key=text)
+                except (OSError, http.client.HTTPException) as problem:
+                    self.errors[type(problem)] += 1
+                    time.sleep(0.05)
+                    continue
+                if status in (200, 201):
+                    self.acknowledged[to, body["seq"]] = text
+                    break
+                self.errors[status] += 1
+                assert status == 503, body
+                time.sleep(0.05)
+
+    def _follow(self, user_id: int, client: Client) -> None:
+        cursor = "0"
+        while self._running:
+            try:
+                status, body = self._somewhere(client).poll(cursor, 0.5)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+                continue
+            if status != 200:
+                assert status == 503, body
+                time.sleep(0.05)
+                continue
+            self.followed[user_id] += body["messages"]
+            cursor = body["meta"]["cursor"]
+
+    def prove(self, port: int) -> None:
+        """No acknowledged message lost, none twice, inboxes dense, followers exact."""
+        texts: Counter[str] = Counter()
+        for user_id, client in self._people:
+            whole: list[dict[str, Any]] = []
+            cursor, more = "0", True
+            while more:
+                status, body = client.at(port).poll(cursor, 0)
+                assert status == 200, body
+                whole += body["messages"]
+                cursor, more = body["meta"]["cursor"], body["meta"]["more"]
+            assert [each["seq"] for each in whole] == list(range(1, len(whole) + 1))
+            followed = self.followed[user_id]
+            assert followed == whole[: len(followed)]
+            stored = {each["seq"]: each["message"] for each in whole}
+            for (to, seq), text in self.acknowledged.items():
+                assert to != user_id or stored[seq] == text
+            texts.update(stored.values())
+        assert set(texts.values()) <= {1}
+        assert len(self.acknowledged) <= len(texts)

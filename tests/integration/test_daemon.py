@@ -1,0 +1,245 @@
+"""A real daemon: how it starts, answers, refuses to start, and stops."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from chatd.config import OPTIONS
+from tests.integration.daemon import (
+    CHATS,
+    ROOT,
+    TWISTD,
+    Daemon,
+    basic,
+    free_port,
+    inbox,
+    run,
+    wait_until,
+)
+
+
+def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        ann = daemon.register("ann")
+        daemon.register("bob")
+        reader = daemon.client(daemon.log_in("ann"))
+        writer = daemon.client(daemon.log_in("bob"))
+        cursor, delays = reader.get(CHATS).json["meta"]["cursor"], []
+        for number in range(9):
+            reader.send("GET", f"{CHATS}?since={cursor}&wait=30")
+            time.sleep(0.05)  # it is held, not only under way
+            began = time.monotonic()
+            assert writer.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
+            document = reader.receive().json
+            delays.append(time.monotonic() - began)
+            assert [message["seq"] for message in document["messages"]] == [number + 1]
+            cursor = document["meta"]["cursor"]
+        assert statistics.median(delays) < 0.25, delays
+
+
+def test_the_first_line_tells_where_it_listens_and_where_its_data_is(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--admin", "tcp:0:interface=127.0.0.1") as daemon:
+        first = [line for line in daemon.told().splitlines() if "chatd" in line.split("]", 1)[0]]
+        assert "is listening on" in first[0]
+        assert daemon.location == f"sqlite:{tmp_path.resolve()}/chatd.db"
+        assert daemon.client().get("/readyz").json == {"status": "ready"}
+        assert daemon.client().get("/metrics").status == 404
+        admin = daemon.client(admin=True)
+        assert admin.get("/readyz").json == {"status": "ready"}
+        assert admin.get("/healthz").json == {"status": "ok"}
+        metrics = admin.get("/metrics").body
+        assert b"chatd_polls_held 0.0" in metrics
+        assert b'route="readyz",status="200"' in metrics
+        assert admin.get(CHATS).status == 404
+
+
+def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        daemon.register("ann")
+        token = daemon.log_in("ann")
+        idle, fresh = daemon.client(), socket.create_connection(("127.0.0.1", daemon.port))
+        assert idle.get("/healthz").status == 200
+        polls = [daemon.client(token) for _ in range(3)]
+        for poll in polls:
+            poll.send("GET", CHATS + "?since=now&wait=50")
+        time.sleep(0.2)
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        for poll in polls:
+            answer = poll.receive()
+            assert answer.status == 200
+            assert answer.headers["Connection"] == "close"
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+            meta = answer.json["meta"]
+            assert (answer.json["messages"], meta["timed_out"]) == ([], False)
+            assert meta["cursor"].endswith("-0")
+        assert daemon.wait() in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 5
+        assert "chatd has stopped" in daemon.told()
+        assert "Traceback" not in daemon.told()
+        idle.close()
+        fresh.close()
+
+
+def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        ann = daemon.register("ann")
+        token = daemon.log_in("ann")
+        client = daemon.client(token)
+        cursor = client.ask("GET", CHATS).json["meta"]["cursor"]
+        client.ask("POST", CHATS, {"user_id": ann, "message": "hai"})
+        began = time.monotonic()
+        assert daemon.stop() in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 5
+        assert [path.name for path in tmp_path.glob("chatd.db*")] != []
+        daemon.start()
+        document = daemon.client(basic("ann")).get(f"{CHATS}?since={cursor}").json
+        assert [message["message"] for message in document["messages"]] == ["hai"]
+        assert daemon.client(token).get(CHATS).status == 200
+        client.close()
+
+
+def lines_of(output: str) -> list[str]:
+    """The lines that say why."""
+    assert "Traceback" not in output
+    return [line for line in output.splitlines() if "chatd cannot start: " in line]
+
+
+def test_a_port_that_is_taken_ends_it_with_one_line(tmp_path: Path) -> None:
+    with free_port() as taken:
+        port = taken.getsockname()[1]
+        done = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
+    assert done.returncode == 1
+    [line] = lines_of(done.stdout)
+    assert line.endswith(f"cannot listen on tcp:{port}:interface=127.0.0.1: Address already in use")
+
+
+def test_a_second_daemon_on_one_database_is_refused(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        done = run(tmp_path, "--listen", "tcp:0:interface=127.0.0.1")
+        assert done.returncode == 1
+        [line] = lines_of(done.stdout)
+        assert f"is open in another chatd, process {daemon.pid}" in line
+        assert daemon.client().get("/readyz").status == 200
+
+
+def test_a_database_that_cannot_be_opened_ends_it_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_bytes(b"this is not a database, whatever it is called")
+    for url in ("sqlite:/nonexistent/chatd.db", "sqlite:other.db"):
+        done = run(tmp_path, "--db", url, "--listen", "tcp:0:interface=127.0.0.1")
+        assert done.returncode == 1
+        [line] = lines_of(done.stdout)
+        assert "cannot open the database" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "expected"),
+    [
+        (["--no-such-option"], {}, "chatd: option --no-such-option not recognized"),
+        ([], {"CHATD_MAX_POLLS": "many"}, "chatd: CHATD_MAX_POLLS: 'many' is not a whole number"),
+        (["--workers", "2"], {}, "chatd: workers: more than 1 needs PostgreSQL"),
+        (["--db", "postgresql://u:hidden@h/d"], {}, "chatd: db: PostgreSQL is not there yet"),
+        (["--config", "missing.toml"], {}, "chatd: missing.toml: No such file or directory"),
+        (["--listen", "tcp:nowhere:1:2:3"], {}, "chatd: listen: 'tcp:nowhere:1:2:3'"),
+    ],
+)
+def test_a_wrong_setting_ends_it_with_one_line(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], expected: str
+) -> None:
+    done = run(tmp_path, *arguments, **variables)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+    assert "hidden" not in done.stdout
+    [line] = [line for line in done.stdout.splitlines() if "chatd: " in line]
+    assert line.startswith(expected)
+    assert not list(tmp_path.glob("*.db*"))
+
+
+def test_a_file_configures_it_and_unknown_variables_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "chatd.toml").write_text(
+        'listen = ["tcp:0:interface=127.0.0.1"]\n'
+        'rate-limits = "off"\nregistration = "closed"\ndb = "sqlite:own.db"\n'
+        'access-log = "on"\n'
+    )
+    line = [str(TWISTD), "--nodaemon", "--pidfile=", "chatd", "--config", "chatd.toml"]
+    with Daemon(tmp_path, line=line, CHATD_NONSENSE="x") as daemon:
+        assert daemon.location.endswith("/own.db")
+        body = {"username": "ann", "email": "a@b", "password": "zzzzz"}
+        answer = daemon.client().ask("POST", "/api/v1/users/?hidden=1", body)
+        assert (answer.status, answer.json["code"]) == (403, "registration_closed")
+        told = daemon.told()
+        assert "CHATD_NONSENSE means nothing" in told
+        # The line is written once the answer is on its way.
+        wait_until(lambda: "POST /api/v1/users/ 403" in daemon.told(), 10)
+        told = daemon.told()
+        assert "hidden" not in told
+        assert "zzzzz" not in told
+
+
+def test_the_tac_starts_the_same_service(tmp_path: Path) -> None:
+    line = [str(TWISTD), "--pidfile=", "-ny", str(ROOT / "chatd.tac")]
+    with Daemon(
+        tmp_path, line=line, CHATD_LISTEN="tcp:0:interface=127.0.0.1", CHATD_DB="sqlite:tac.db"
+    ) as daemon:
+        ann = daemon.register("ann")
+        client = daemon.client(basic("ann"))
+        assert client.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
+        assert [message["message"] for message in inbox(client)] == ["hai"]
+        assert (tmp_path / "tac.db").exists()
+        client.close()
+        assert daemon.stop() in (0, -signal.SIGTERM)
+
+
+def test_it_listens_on_several_endpoints_and_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    endpoints = ["--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{path}"]
+    with Daemon(tmp_path, *endpoints) as daemon:
+        for _ in range(2):
+            assert daemon.client().get("/healthz").status == 200
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                client.connect(str(path))
+                client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                told = b""
+                while data := client.recv(4096):
+                    told += data
+            assert told.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert told.endswith(b'{"status":"ready"}')
+            # A socket that a killed daemon left is no obstacle for the next one.
+            daemon.kill()
+            daemon.start()
+
+
+def test_a_burst_of_connections_is_accepted(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        daemon.signal(signal.SIGSTOP)
+        waiting = []
+        try:
+            for _ in range(300):
+                client = socket.create_connection(("127.0.0.1", daemon.port), timeout=10)
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                waiting.append(client)
+        finally:
+            daemon.signal(signal.SIGCONT)
+        for client in waiting:
+            assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+            client.close()
+
+
+# The documents say these two, and that they are for PostgreSQL, which is not there yet.
+NOT_YET = {"--listen-db", "--workers"}
+
+
+def test_the_readme_lists_the_options() -> None:
+    readme = (ROOT / "README.md").read_text()
+    listed = set(re.findall(r"^\| `(--[a-z-]+)", readme, re.MULTILINE))
+    options = {f"--{option.name}" for option in OPTIONS} | {"--config"}
+    assert listed <= options
+    assert options - listed <= NOT_YET

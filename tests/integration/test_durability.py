@@ -1,0 +1,106 @@
+"""What a 201 promises, with a real daemon that is killed (architecture, invariant 5)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.integration.daemon import (
+    CHATS,
+    Daemon,
+    Follower,
+    Sender,
+    inbox,
+    wait_until,
+)
+
+
+def test_a_message_is_there_after_a_kill_straight_after_its_201(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        ann = daemon.register("ann")
+        token = daemon.log_in("ann")
+        for number in range(1, 4):
+            client = daemon.client(token)
+            sent = client.ask("POST", CHATS, {"user_id": ann, "message": f"hai {number}"})
+            daemon.kill()
+            client.close()
+            assert sent.status == 201
+            assert sent.json["seq"] == number
+            daemon.start()
+            messages = inbox(daemon.client(token))
+            assert [message["message"] for message in messages] == [
+                f"hai {each}" for each in range(1, number + 1)
+            ]
+            assert messages[-1] == sent.json
+
+
+def test_nothing_is_lost_or_doubled_by_kills_under_load(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        people = {name: daemon.register(name) for name in ("ann", "bob", "cat")}
+        tokens = {name: daemon.log_in(name) for name in people}
+        followers = [(name, Follower(daemon.port, tokens[name])) for name in people for _ in "12"]
+        senders = [
+            Sender(daemon.port, tokens[name], f"{name}-{keys}", list(people.values()), keys)
+            for name in people
+            for keys in (True, False)
+        ]
+        for background in (*senders, *(follower for _, follower in followers)):
+            background.start()
+        for _ in range(3):
+            told = sum(len(sender.acknowledged) for sender in senders)
+
+            def enough(told: int = told) -> bool:
+                return sum(len(sender.acknowledged) for sender in senders) > told + 150
+
+            wait_until(enough, 30)
+            daemon.kill()
+            time.sleep(0.05)
+            daemon.start()
+        for sender in senders:
+            sender.stop()
+        inboxes = {name: inbox(daemon.client(tokens[name])) for name in people}
+        ends = {name: len(messages) for name, messages in inboxes.items()}
+        wait_until(
+            lambda: all(len(follower.seen) >= ends[name] for name, follower in followers), 20
+        )
+        for _, follower in followers:
+            follower.stop()
+
+        assert [sender.refused for sender in senders] == [[]] * len(senders)
+        by_text: dict[str, list[dict[str, Any]]] = {}
+        for messages in inboxes.values():
+            for message in messages:
+                by_text.setdefault(message["message"], []).append(message)
+        for sender in senders:
+            for text, message in sender.acknowledged.items():
+                assert by_text[text] == [message]
+        assert all(len(found) == 1 for found in by_text.values())
+        for name, follower in followers:
+            assert follower.seen == inboxes[name]
+
+
+def test_sends_under_way_at_the_stop_are_not_lost(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        ann = daemon.register("ann")
+        token = daemon.log_in("ann")
+        senders = [Sender(daemon.port, token, f"s{n}", [ann], keys=False) for n in range(6)]
+        follower = Follower(daemon.port, token)
+        for background in (*senders, follower):
+            background.start()
+        wait_until(lambda: sum(len(each.acknowledged) for each in senders) > 200, 30)
+        assert daemon.stop() in (0, -15)
+        daemon.start()
+        time.sleep(0.2)
+        for sender in senders:
+            sender.stop()
+        messages = inbox(daemon.client(token))
+        wait_until(lambda: len(follower.seen) >= len(messages), 20)
+        follower.stop()
+        assert follower.seen == messages
+        by_text = {message["message"]: message for message in messages}
+        assert len(by_text) == len(messages)
+        for sender in senders:
+            assert sender.refused == []
+            for text, message in sender.acknowledged.items():
+                assert by_text[text] == message

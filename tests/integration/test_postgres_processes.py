@@ -1,0 +1,281 @@
+"""Two and three real processes on one PostgreSQL serve as one system, whatever falls over."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.integration.postgres_daemons import (
+    Client,
+    Crowd,
+    Daemon,
+    eventually,
+    free_port,
+    polling,
+    registered,
+)
+from tests.postgres_server import Databases, Server
+
+WAKE_SECONDS = 1.0
+"""An answer that came this soon after the send was not found by a sweep; an idle machine needs
+milliseconds, a busy one more."""
+RECOVERY_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that may be stopped."""
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[str]:
+    databases = Databases(server.url())
+    name = databases.create()
+    yield name
+    databases.drop(name)
+
+
+@pytest.fixture
+def daemons(server: Server, database: str, tmp_path: Path) -> Iterator[list[Daemon]]:
+    """Two processes on one database, each on a port of its own."""
+    pair = [Daemon(tmp_path, server.url(database)) for _ in range(2)]
+    try:
+        for daemon in pair:
+            daemon.start(wait=False)
+        for daemon in pair:
+            eventually(daemon.ready, 30, "ready")
+        yield pair
+    finally:
+        for daemon in pair:
+            if daemon.process is not None:
+                daemon.end()
+
+
+def test_a_message_to_one_wakes_a_poll_at_the_other(daemons: list[Daemon]) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    _, ann = registered(one, "ann")
+    bob_id, bob = registered(two, "bob")
+    for here, there in ((one, two), (two, one)):
+        with polling(bob.at(there), "now", 20) as answer:
+            sent = time.monotonic()
+            status, message = ann.at(here).send(bob_id, "hello")
+            assert status == 201
+        status, body, answered = answer
+        assert status == 200
+        assert body["messages"] == [message]
+        assert answered - sent < WAKE_SECONDS
+        # The cursor of one leads on at the other.
+        status, body = bob.at(here).poll(body["meta"]["cursor"], 0)
+        assert (status, body["messages"]) == (200, [])
+
+
+def test_revocations_and_deletions_reach_polls_and_sessions_everywhere(
+    daemons: list[Daemon],
+) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    _, ann = registered(one, "ann")
+    _, bob = registered(one, "bob")
+    for client, path in ((ann, "/api/v1/tokens/"), (bob, "/api/v1/users/")):
+        assert client.at(two).call("GET", "/api/v1/users/")[0] == 200
+        with polling(client.at(two), "now", 20) as answer:
+            ended = time.monotonic()
+            assert client.at(one).call("DELETE", path)[0] == 204
+        assert answer[0] == 401
+        assert answer[2] - ended < WAKE_SECONDS
+        assert client.at(two).call("GET", "/api/v1/users/")[0] == 401
+
+
+def test_what_is_missed_while_nobody_listens_is_made_up_for(
+    daemons: list[Daemon], server: Server, database: str
+) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    _, ann = registered(one, "ann")
+    bob_id, bob = registered(two, "bob")
+    _, cat = registered(two, "cat")
+    databases = Databases(server.url())
+    with polling(bob.at(two), "now", 20) as answer, polling(cat.at(two), "now", 20) as revoked:
+        began = time.monotonic()
+        assert databases.terminate(database, "chatd bus") == 2
+        assert ann.at(one).send(bob_id, "meanwhile")[0] == 201
+        assert cat.at(one).call("DELETE", "/api/v1/tokens/")[0] == 204
+    assert [each["message"] for each in answer[1]["messages"]] == ["meanwhile"]
+    assert answer[2] - began < RECOVERY_SECONDS
+    assert revoked[0] == 401
+    assert revoked[2] - began < RECOVERY_SECONDS
+    for daemon in daemons:
+        eventually(daemon.ready, RECOVERY_SECONDS, "ready again")
+
+
+def test_one_of_two_is_killed_under_load(
+    daemons: list[Daemon], server: Server, database: str, tmp_path: Path
+) -> None:
+    one, two = daemons
+    people = [registered(one.port, f"user{number}") for number in range(4)]
+    with Crowd([one.port, two.port], people, senders=6) as crowd:
+        time.sleep(0.7)
+        one.end(signal.SIGKILL)
+        time.sleep(0.5)
+        before = len(crowd.acknowledged)
+        again = Daemon(tmp_path, server.url(database), port=one.port)
+        again.start()
+        time.sleep(0.7)
+    try:
+        assert len(crowd.acknowledged) > before > 0
+        crowd.prove(two.port)
+        crowd.prove(again.port)
+    finally:
+        again.end()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_server_is_restarted_under_load(
+    daemons: list[Daemon], server: Server, how: signal.Signals
+) -> None:
+    ports = [daemon.port for daemon in daemons]
+    people = [registered(ports[0], f"user{number}") for number in range(4)]
+    with Crowd(ports, people, senders=6) as crowd:
+        time.sleep(0.7)
+        server.stop(how)
+        for daemon in daemons:
+            assert not daemon.ready()
+            status, answer = Client(daemon.port).call("GET", "/healthz")
+            assert status == 200, answer
+        server.start()
+        back = time.monotonic()
+        before = len(crowd.acknowledged)
+        for daemon in daemons:
+            eventually(daemon.ready, RECOVERY_SECONDS, "ready again")
+        eventually(lambda: len(crowd.acknowledged) > before + 12, RECOVERY_SECONDS, "sends")
+        assert time.monotonic() - back < RECOVERY_SECONDS
+        time.sleep(0.3)
+    crowd.prove(ports[0])
+    crowd.prove(ports[1])
+
+
+def test_backends_are_terminated_under_load(
+    daemons: list[Daemon], server: Server, database: str
+) -> None:
+    ports = [daemon.port for daemon in daemons]
+    people = [registered(ports[0], f"user{number}") for number in range(4)]
+    databases = Databases(server.url())
+    with Crowd(ports, people, senders=6) as crowd:
+        for _ in range(8):
+            time.sleep(0.1)
+            databases.terminate(database)
+        time.sleep(0.5)
+    crowd.prove(ports[0])
+    # Statements are repeated on new connections: the clients noticed nothing.
+    assert crowd.errors == {}
+
+
+# --workers
+
+
+@pytest.fixture
+def workers(server: Server, database: str, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    started: list[Daemon] = []
+
+    def start(*options: str, wait: bool = True, db: str | None = None) -> Daemon:
+        daemon = Daemon(tmp_path, db or server.url(database), *options)
+        started.append(daemon)
+        daemon.start(wait)
+        return daemon
+
+    yield start
+    for daemon in started:
+        daemon.end()
+
+
+def test_three_workers_share_the_port_and_are_started_again(
+    workers: Callable[..., Daemon],
+) -> None:
+    admin = free_port()
+    daemon = workers("--workers=3", f"--admin=tcp:{admin}:interface=127.0.0.1")
+    for number in range(3):
+        eventually(partial(daemon.ready, admin + number), 30, "a worker")
+    people = [registered(daemon.port, f"user{number}") for number in range(4)]
+    pids = daemon.children()
+    assert len(pids) == 3
+    with Crowd([daemon.port], people, senders=6) as crowd:
+        time.sleep(0.5)
+        os.kill(pids[1], signal.SIGKILL)
+        eventually(lambda: len(set(daemon.children()) - set(pids)) == 1, 30, "another worker")
+        for number in range(3):
+            eventually(partial(daemon.ready, admin + number), 30, "a worker")
+        time.sleep(0.3)
+    crowd.prove(daemon.port)
+    _, ann = people[0]
+    with polling(ann, "now", 20) as answer:
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+    # Drained: told its cursor rather than cut off.
+    assert answer[0] == 200
+    assert daemon.process.wait(30) in (0, -signal.SIGTERM)
+    log = daemon.log.read_text()
+    for number in (1, 2, 3):
+        assert re.search(rf"worker {number}: \[chatd.service#info\] chatd .* is listening", log)
+        assert f"worker {number}: [chatd.service#info] chatd has stopped" in log
+    assert len(re.findall(r"worker [123] was ended by SIGKILL and is started again", log)) == 1
+    assert "Traceback" not in log
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(workers: Callable[..., Daemon]) -> None:
+    daemon = workers("--workers=2")
+    daemon.end(signal.SIGKILL)
+
+    def nobody() -> bool:
+        try:
+            daemon.ready()
+        except OSError:
+            return True
+        return False
+
+    eventually(nobody, 15, "the workers are gone")
+
+
+@pytest.mark.parametrize(
+    ("options", "db", "line"),
+    [
+        (["--workers=2"], "sqlite:x.db", "workers: more than 1 needs PostgreSQL"),
+        (["--workers=2"], "postgresql://u:s3cret@127.0.0.1:1/d", "worker [12] ended with status 1"),
+        ([], "postgresql://u:s3cret@127.0.0.1:1/d", "cannot reach the database postgresql://u@127"),
+        ([], "postgresql://u:s3cret@h:1/d?nonsense=1", "db: neither a PostgreSQL URL"),
+        (["--workers=2", "--admin=unix:x"], "postgresql:///d", "admin: workers need a port each"),
+        (["--listen-db=postgresql:///d"], "sqlite:x.db", "listen-db: only PostgreSQL listens"),
+    ],
+)
+def test_what_cannot_work_ends_with_one_line_and_without_the_password(
+    workers: Callable[..., Daemon], options: list[str], db: str, line: str
+) -> None:
+    daemon = workers(*options, db=db, wait=False)
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 1
+    log = daemon.log.read_text()
+    assert len(re.findall(line, log)) == 1, log
+    assert "s3cret" not in log
+    assert "Traceback" not in log
+
+
+def test_the_metrics_tell_of_connections_and_the_bus(workers: Callable[..., Daemon]) -> None:
+    admin = free_port()
+    daemon = workers(f"--admin=tcp:{admin}:interface=127.0.0.1")
+    assert daemon.ready(admin)
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics") as answer:
+        text = answer.read().decode()
+    assert "\nchatd_postgres_connections 4.0\n" in text
+    assert "\nchatd_postgres_reconnects_total 0.0\n" in text
+    assert "\nchatd_bus_lag_seconds_count 1.0\n" in text

@@ -1,0 +1,217 @@
+"""Settings: where they come from, what they may be, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, load
+
+DEFAULTS = Settings(
+    listen=("tcp:8080:interface=127.0.0.1",),
+    admin=None,
+    db="sqlite:chatd.db",
+    listen_db=None,
+    registration=True,
+    rate_limits=True,
+    max_message_bytes=16384,
+    min_password_length=5,
+    max_polls=10000,
+    drain_seconds=10,
+    workers=1,
+    trusted_proxies=(),
+    access_log=False,
+)
+
+# Per option: a value as a text, the same as TOML, and the setting that both are.
+EXAMPLES: dict[str, tuple[str, str, Any]] = {
+    "listen": ("tcp:1 unix:/a", '["tcp:1", "unix:/a"]', ("tcp:1", "unix:/a")),
+    "admin": ("tcp:9000", '"tcp:9000"', "tcp:9000"),
+    "db": ("sqlite:/x.db", '"sqlite:/x.db"', "sqlite:/x.db"),
+    "listen-db": ("postgresql://h/d", '"postgresql://h/d"', "postgresql://h/d"),
+    "registration": ("closed", '"closed"', False),
+    "rate-limits": ("off", '"off"', False),
+    "max-message-bytes": ("100", "100", 100),
+    "min-password-length": ("8", "8", 8),
+    "max-polls": ("0", "0", 0),
+    "drain-seconds": ("2.5", "2.5", 2.5),
+    "workers": ("4", "4", 4),
+    "trusted-proxies": (
+        "10.0.0.0/8,::1",
+        '["10.0.0.0/8", "::1"]',
+        (ip_network("10.0.0.0/8"), ip_network("::1")),
+    ),
+    "access-log": ("on", '"on"', True),
+}
+OPTION = {option.name: option for option in OPTIONS}
+
+
+def toml(folder: Path, text: str | bytes) -> str:
+    """A file with this text."""
+    path = folder / "chatd.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def refused(command_line: dict[str, Any], environment: dict[str, str] | None = None) -> str:
+    """The one line that the settings are refused with."""
+    with pytest.raises(ConfigError) as wrong:
+        load(command_line, environment or {})
+    [line] = str(wrong.value).splitlines()
+    assert line
+    return line
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    assert load({}, {}) == (DEFAULTS, [])
+
+
+def test_every_option_has_an_example_here() -> None:
+    assert list(EXAMPLES) == [option.name for option in OPTIONS]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_option_may_come_from_everywhere(tmp_path: Path, name: str) -> None:
+    text, in_file, value = EXAMPLES[name]
+    option = OPTION[name]
+    assert option.variable == PREFIX + name.upper().replace("-", "_")
+    given = text.split() if name == "listen" else text
+    path = toml(tmp_path, f"{name} = {in_file}")
+    for settings, warnings in [
+        load({name: given}, {}),
+        load({}, {option.variable: text}),
+        load({"config": path}, {}),
+        load({}, {"CHATD_CONFIG": path}),
+    ]:
+        assert getattr(settings, option.field) == value
+        assert warnings == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, name: str
+) -> None:
+    text, _, value = EXAMPLES[name]
+    option = OPTION[name]
+    # The others' values could not be: nobody may look at them.
+    bad_file = toml(tmp_path, f"{name} = []" if name != "trusted-proxies" else f"{name} = 1")
+    given = text.split() if name == "listen" else text
+    settings, _ = load({name: given, "config": bad_file}, {option.variable: "?"})
+    assert getattr(settings, option.field) == value
+    settings, _ = load({"config": bad_file}, {option.variable: text})
+    assert getattr(settings, option.field) == value
+
+
+def test_the_command_line_names_the_file_first(tmp_path: Path) -> None:
+    path = toml(tmp_path, "max-polls = 7")
+    settings, _ = load({"config": path}, {"CHATD_CONFIG": str(tmp_path / "missing")})
+    assert settings.max_polls == 7
+
+
+def test_listen_may_be_one_endpoint_or_several(tmp_path: Path) -> None:
+    assert load({"config": toml(tmp_path, 'listen = "tcp:1"')}, {})[0].listen == ("tcp:1",)
+    assert load({"listen": ["tcp:1", "tcp:2"]}, {})[0].listen == ("tcp:1", "tcp:2")
+    several, _ = load({}, {"CHATD_LISTEN": " tcp:1  unix:/run/chatd.sock\n"})
+    assert several.listen == ("tcp:1", "unix:/run/chatd.sock")
+
+
+WRONG: dict[str, list[Any]] = {
+    "listen": ["", " ", [], [""], ["tcp:1", 5], 8080, True, {}],
+    "admin": ["", " ", 9000, [], True],
+    "db": ["", 1, ["sqlite:x"], {}, False],
+    "registration": ["", "Open", "yes", True, 1, [], "open "],
+    "rate-limits": ["", "true", False, 0, []],
+    "max-message-bytes": [
+        *("0", 0, -1, "1_0", "0x10", " 1", "+1", 1.0, "", True, "\u0663", 2**40, "9" * 5000),
+        *([], "1e3", "1.5"),
+    ],
+    "min-password-length": [0, 1025, "five", None, {}],
+    "max-polls": [-1, "-1", 2**32, "many"],
+    "drain-seconds": [-1, "-0.1", "nan", "inf", 3601, "", True, [], {}, 10**400, "soon", 1e300],
+    "workers": [0, 1025, "two", 1.5],
+    "trusted-proxies": [
+        *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),
+        ["::/129"],
+    ],
+    "access-log": ["yes", True, 1],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_bad_value_is_told_with_its_culprit(name: str) -> None:
+    for value in WRONG[name]:
+        assert refused({name: value}).startswith(f"--{name}: "), value
+
+
+def test_the_culprit_is_named_where_it_stands(tmp_path: Path) -> None:
+    path = toml(tmp_path, "max-polls = -1")
+    assert refused({"max-polls": "x"}).startswith("--max-polls: 'x' is not a whole number")
+    assert refused({}, {"CHATD_MAX_POLLS": "x"}).startswith("CHATD_MAX_POLLS: 'x' ")
+    assert refused({"config": path}).startswith(f"{path}: max-polls: -1 ")
+
+
+@pytest.mark.parametrize("name", ["db", "listen-db"])
+@pytest.mark.parametrize(
+    "value", ['["postgresql://u:hidden@h/d"]', '{url = "postgresql://u:hidden@h/d"}']
+)
+def test_no_password_of_a_database_is_repeated(tmp_path: Path, name: str, value: str) -> None:
+    line = refused({"config": toml(tmp_path, f"{name} = {value}")})
+    assert f"{name}: " in line
+    assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("port = 1", "'port'"),
+        ("max_polls = 1", "'max_polls'"),
+        ("[chatd]\nmax-polls = 1", "'chatd'"),
+        ("config = 'x'", "'config'"),
+        ("Listen = 'x'", "'Listen'"),
+        ('"a\\nb" = 1', r"'a\nb'"),
+        ('"" = 1', "''"),
+    ],
+)
+def test_an_unknown_key_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = toml(tmp_path, text)
+    assert refused({"config": path}) == f"{path}: unknown key {named}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"=", b"max-polls", b"max-polls = ", b"\xff", b"max-polls = 1\nmax-polls = 2"),
+        *(b"a = " + b"9" * 5000, b"a = " + b"[" * 20_000, b"\x00", b'listen = "\n"', b"{}"),
+        b'db = "postgresql://u:hidden@h/d',
+    ],
+    ids=range(11),
+)
+def test_what_is_not_toml_is_told(tmp_path: Path, text: bytes) -> None:
+    path = toml(tmp_path, text)
+    line = refused({"config": path})
+    assert line.startswith(f"{path}: not TOML: ")
+    assert "hidden" not in line
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.toml")
+    assert refused({"config": missing}) == f"{missing}: No such file or directory"
+    assert refused({}, {"CHATD_CONFIG": missing}) == f"{missing}: No such file or directory"
+    assert refused({"config": str(tmp_path)}) == f"{tmp_path}: Is a directory"
+    assert refused({"config": ""}) == "config: No such file or directory"
+    assert refused({}, {"CHATD_CONFIG": ""}) == "config: No such file or directory"
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert load({"config": toml(tmp_path, "# nothing\n")}, {})[0] == DEFAULTS
+
+
+def test_a_variable_that_nobody_reads_is_warned_of() -> None:
+    environment = {"CHATD_DBB": "postgresql://u:hidden@h/d", "CHATD_": "x", "chatd_db": "x"}
+    settings, warnings = load({}, {**environment, "PATH": "/bin", "CHATDX": "y"})
+    assert settings == DEFAULTS
+    assert [text.split()[3] for text in warnings] == ["CHATD_", "CHATD_DBB"]
+    assert "hidden" not in "".join(warnings)

@@ -1,0 +1,236 @@
+"""The command line, and the composition of the daemon."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import pytest
+from twisted.application.service import IServiceMaker
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.plugin import getPlugins
+from twisted.python import usage
+
+from chatd import tap
+from chatd.config import OPTIONS, ConfigError, Settings, load
+from chatd.service import ChatService
+from tests.doubles import InlineWorker
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("CHATD_"):
+            monkeypatch.delenv(name)
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor in memory that threads may call."""
+
+    def callFromThread(self, call: Callable[..., object], *args: object) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "ThreadWorker", lambda *_: InlineWorker())
+
+
+def build(**changes: Any) -> ChatService:
+    """The daemon with the default settings but for some."""
+    return tap.build(attrs.evolve(load({}, {})[0], **changes), Reactor())  # type: ignore[no-untyped-call]
+
+
+def parsed(*arguments: str) -> Settings:
+    options = tap.Options()
+    options.parseOptions(list(arguments))
+    return options.settings
+
+
+def refused(*arguments: str) -> str:
+    """The one line that the command line is refused with."""
+    with pytest.raises(SystemExit) as ended:
+        tap.Options().parseOptions(list(arguments))
+    assert isinstance(ended.value.code, str), "a text: status 1, and it is printed"
+    [line] = ended.value.code.splitlines()
+    return line
+
+
+def test_without_arguments_the_defaults_hold() -> None:
+    assert parsed() == load({}, {})[0]
+
+
+def test_listen_is_repeatable() -> None:
+    assert parsed("--listen", "tcp:1", "--listen=tcp:2").listen == ("tcp:1", "tcp:2")
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
+def test_every_option_is_one_of_the_command_line(option: Any) -> None:
+    value = {"listen": "tcp:1", "registration": "closed", "rate-limits": "off"}.get(option.name)
+    if value is None:
+        value = {"access-log": "on", "trusted-proxies": "::/0"}.get(option.name, "7")
+    default = getattr(load({}, {})[0], option.field)
+    assert getattr(parsed(f"--{option.name}", value), option.field) != default
+    assert f"--{option.name}" in str(tap.Options())
+
+
+def test_the_help_tells_the_defaults() -> None:
+    text = " ".join(tap.Options().getUsage().split())
+    assert "[default: tcp:8080:interface=127.0.0.1]" in text
+    assert "[default: 16384]" in text
+    assert "--config=" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["--no-such-option"], "--no-such-option"),
+        (["--db"], "--db"),
+        (["extra"], ""),
+        (["--max-polls", "many"], "--max-polls: 'many'"),
+        (["--max-polls="], "--max-polls: ''"),
+        (["--listen", ""], "--listen"),
+        (["--config", "/nonexistent/chatd.toml"], "/nonexistent/chatd.toml: No such file"),
+        (["--registration", "maybe"], "--registration: 'maybe'"),
+    ],
+)
+def test_a_bad_command_line_is_told_in_one_line(arguments: list[str], culprit: str) -> None:
+    line = refused(*arguments)
+    assert line.startswith("chatd: ")
+    assert culprit.removeprefix("--") in line
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATD_MAX_POLLS", "9")
+    assert parsed().max_polls == 9
+    assert parsed("--max-polls", "8").max_polls == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprit"),
+    [
+        ({"workers": 2}, "workers: "),
+        ({"db": "postgresql://u:hidden@h/d"}, "db: PostgreSQL is not there yet"),
+        ({"db": "postgres://u:hidden@h/d"}, "db: "),
+        ({"db": "mysql://u:hidden@h/d"}, "db: "),
+        ({"db": "host=h password=hidden"}, "db: "),
+        ({"db": "sqlite:"}, "db: "),
+        ({"db": "hidden"}, "db: "),
+        ({"listen_db": "postgresql://u:hidden@h/d"}, "listen-db: "),
+        ({"listen": ("nonsense",)}, "listen: 'nonsense' is not an endpoint"),
+        ({"listen": ("tcp:1", "tcp:port")}, "listen: 'tcp:port'"),
+        ({"listen": ("tcp:",)}, "listen: "),
+        ({"listen": ("",)}, "listen: "),
+        ({"listen": ("ssl:1:privateKey=/nonexistent",)}, "listen: "),
+        ({"admin": "nonsense:1"}, "admin: 'nonsense:1' is not an endpoint"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_in_one_line(
+    changes: dict[str, Any], culprit: str
+) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        build(**changes)
+    [line] = str(wrong.value).splitlines()
+    assert line.startswith(culprit)
+    assert "hidden" not in line
+
+
+def test_the_parts_are_told_the_settings() -> None:
+    service = build(
+        listen=("tcp:0", "tcp:1"),
+        admin="tcp:2",
+        max_message_bytes=100_000,
+        max_polls=3,
+        drain_seconds=4.0,
+    )
+    parts = service._parts
+    assert [listener.description for listener in parts.public] == ["tcp:0", "tcp:1"]
+    assert [listener.description for listener in parts.admin] == ["tcp:2"]
+    assert parts.public[0].server is parts.public[1].server
+    assert parts.public[0].server is not parts.admin[0].server
+    assert parts.public[0].server.limits.body_bytes >= 6 * 100_000
+    assert parts.notifier._max_held == 3
+    assert service._drain_seconds == 4.0
+    assert b"chatd_polls_held 0.0" in parts.metrics.render()
+    assert b"chatd_connections 0.0" in parts.metrics.render()
+
+
+def test_the_access_log_is_made_when_it_is_wanted() -> None:
+    for wanted in (False, True):
+        server: Any = build(access_log=wanted)._parts.public[0].server
+        assert (server.resource._access is not None) is wanted
+
+
+@pytest.fixture
+def _calm() -> Iterator[None]:
+    limits, threshold = resource.getrlimit(resource.RLIMIT_NOFILE), gc.get_threshold()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    gc.set_threshold(*threshold)
+
+
+def made(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a way of starting makes, and the warnings that were logged."""
+    from twisted.internet import reactor
+
+    scheduled: list[Any] = []
+    monkeypatch.setattr(reactor, "callWhenRunning", scheduled.append)
+    texts: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        service = make()
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+    return service, texts
+
+
+@pytest.mark.usefixtures("_calm")
+def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATD_LISTEN", "tcp:1")
+    monkeypatch.setenv("CHATD_NONSENSE", "x")
+    options = tap.Options()
+    options.parseOptions([])
+    for make in (lambda: tap.makeService(options), tap.service_from_environment):
+        service, texts = made(monkeypatch, make)
+        assert isinstance(service, ChatService)
+        assert [listener.description for listener in service._parts.public] == ["tcp:1"]
+        assert [text for text in texts if "CHATD_NONSENSE" in text]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
+
+
+@pytest.mark.usefixtures("_calm")
+def test_a_service_that_cannot_be_made_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = tap.Options()
+    options.parseOptions(["--workers", "2"])
+    with pytest.raises(SystemExit, match=r"^chatd: workers: "):
+        made(monkeypatch, lambda: tap.makeService(options))
+    monkeypatch.setenv("CHATD_MAX_POLLS", "x")
+    with pytest.raises(SystemExit, match=r"^chatd: CHATD_MAX_POLLS: "):
+        tap.service_from_environment()
+
+
+def test_twistd_finds_the_plugin() -> None:
+    # Plugins of others, as they are installed, are looked through as well.
+    found: list[Any] = [each for each in getPlugins(IServiceMaker) if each.tapname == "chatd"]
+    assert [maker.module for maker in found] == ["chatd.tap"]
+    assert issubclass(found[0].options, usage.Options)
+    assert found[0].makeService is tap.makeService
+
+
+def test_the_database_is_where_it_was_said(tmp_path: Path) -> None:
+    store: Any = build(db=f"sqlite:{tmp_path}/a b.db")._parts.store
+    assert store.location == f"sqlite:{tmp_path}/a b.db"

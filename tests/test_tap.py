@@ -119,10 +119,10 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "culprit"),
     [
         ({"workers": 2}, "workers: "),
-        ({"db": "postgresql://u:hidden@h/d?nonsense=1"}, "db: "),
-        ({"db": "postgres://u:hidden@h:port/d"}, "db: "),
+        ({"db": "postgresql://u:hidden@h/d?no=1"}, "db: neither a PostgreSQL URL nor"),
+        ({"db": "postgres://u:hidden@h:1,2/d?no=1"}, "db: "),
         ({"db": "mysql://u:hidden@h/d"}, "db: "),
-        ({"db": "host=h password=hidden nonsense=1"}, "db: "),
+        ({"db": "host=h,i port=1,2,3 password=hidden"}, "db: "),
         ({"db": "sqlite:"}, "db: "),
         ({"db": "hidden"}, "db: "),
         ({"listen_db": "postgresql://u:hidden@h/d"}, "listen-db: "),

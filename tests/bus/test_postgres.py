@@ -16,6 +16,7 @@ import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
 from chatd.model import Draft, StartError
 from chatd.postgres.address import parse
+from chatd.postgres.connection import Connection
 from chatd.postgres.notices import RECIPIENTS, new_origin
 from chatd.store.postgres import PostgresStore
 from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, people
@@ -215,6 +216,34 @@ async def test_a_connection_that_hears_nothing_stops_the_start(
     with pytest.raises(StartError, match="--listen-db"):
         await bus.start(Recorder())
     assert bus.problem()
+    await bus.stop()
+
+
+@ensureDeferred
+async def test_a_pooler_is_noticed_by_the_process_id_that_it_makes_up(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
+    bus = bus_at(postgres.url(postgres_database))
+    with pytest.raises(StartError, match="pooler is in between"):
+        await bus.start(Recorder())
+    assert listeners(postgres, postgres_database) == [] or bus.problem()
+
+
+@ensureDeferred
+async def test_one_that_comes_back_behind_a_pooler_is_not_believed(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, told = bus_at(postgres.url(postgres_database)), Recorder()
+    await bus.start(told)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
+        postgres.terminate(postgres_database)
+        while "pooler" not in (bus.problem() or ""):
+            await sleep(0.01)
+        assert told.all == 0
+    await told.until(lambda told: told.all)
+    assert bus.problem() is None
     await bus.stop()
 
 

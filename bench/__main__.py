@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -15,9 +14,7 @@ from bench import report
 from bench.machine import describe
 from bench.plan import FULL, PEERS, QUICK, WORKLOADS, Bench
 from bench.processes import Cores
-
-ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ROOT / "docs"
+from bench.publish import ROOT, publish
 
 
 def main() -> int:
@@ -36,6 +33,7 @@ def main() -> int:
             asked.db,
             scale,
             Cores.of_this_machine(),
+            workers=asked.workers,
             peers=() if asked.without_peers else PEERS,
             say=_say,
         )
@@ -43,7 +41,7 @@ def main() -> int:
 
     about = {
         **describe(),
-        "database": f"chatd on {'PostgreSQL' if bench.postgres else 'SQLite'}, stock on SQLite",
+        "database": f"chatd on {_database(bench, asked.workers)}, stock on SQLite",
         "scale": f"{'one run' if scale.rounds == 1 else f'medians of {scale.rounds} runs'}, "
         f"{scale.span.counted:g} s each",
     }
@@ -61,10 +59,10 @@ def main() -> int:
     )
     text = report.full(about, bench.medians, [*bench.notes, *bench.faults])
     (output / "results.md").write_text(text + "\n", "utf-8")
-    plots = _draw(bench, output)
+    _draw(bench, output)
     print(f"\n{text}\n\nwritten: {output}")
     if asked.publish:
-        _publish(about, bench, text, plots)
+        publish(output)
     return int(bool(bench.faults))
 
 
@@ -81,6 +79,9 @@ def _arguments() -> argparse.Namespace:
         "--db", default="sqlite", help="where chatd keeps messages: sqlite, or postgresql://..."
     )
     parser.add_argument(
+        "--workers", type=int, default=1, help="processes of chatd (1); more need PostgreSQL"
+    )
+    parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "bench", help="a folder (build/bench)"
     )
     parser.add_argument(
@@ -89,20 +90,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _draw(bench: Bench, output: Path) -> list[Path]:
+def _database(bench: Bench, workers: int) -> str:
+    name = "PostgreSQL" if bench.postgres else "SQLite"
+    return name if workers == 1 else f"{name} with {workers} processes"
+
+
+def _draw(bench: Bench, output: Path) -> None:
     try:
         from bench.plots import draw
     except ImportError as missing:
         print(f"no plots: {missing}", file=sys.stderr)
-        return []
-    return draw(bench.medians, output)
-
-
-def _publish(about: dict[str, str], bench: Bench, text: str, plots: list[Path]) -> None:
-    for path in plots:
-        shutil.copy(path, DOCUMENTS / "performance" / path.name)
-    report.insert(DOCUMENTS / "performance.md", text)
-    report.insert(ROOT / "README.md", report.brief(about, bench.medians))
+    else:
+        draw(bench.medians, output)
 
 
 def _say(line: str) -> None:

@@ -79,6 +79,7 @@ class Bench:
         scale: Scale,
         cores: Cores,
         *,
+        workers: int = 1,
         peers: Sequence[str] = PEERS,
         say: Callable[[str], None] = print,
     ) -> None:
@@ -87,6 +88,7 @@ class Bench:
         self._scale = scale
         self._say = say
         self._cores = cores
+        self._workers = workers
         self._wanted_peers = peers
         self._folders = 0
         self.medians: list[Measured] = []
@@ -260,13 +262,12 @@ class Bench:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.callback(shutil.rmtree, other, ignore_errors=True)
             running = []
-            for start, where, db, who in (
-                (servers.chatd, folder, chatd_db, ours),
-                (servers.stock, other, stock_db, population),
-            ):
-                server = start(self._cores, where, db, who)
-                stack.callback(server.process.stop)
-                running.append(server)
+            server = servers.chatd(self._cores, folder, chatd_db, ours, self._workers)
+            stack.callback(server.process.stop)
+            running.append(server)
+            server = servers.stock(self._cores, other, stock_db, population)
+            stack.callback(server.process.stop)
+            running.append(server)
             yield running
 
     @contextlib.contextmanager

@@ -74,8 +74,10 @@ def _growth_plot(path: Path, across: str, up: str, lines: Iterable[Line], log: b
         axes.plot(sizes, values, marker="o", **_style(server))
     axes.set(xlabel=across, ylabel=up)
     if log:
-        axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+        # Servers are a hundredfold apart.
+        axes.set(xscale="log", yscale="log")
+    else:
+        axes.set_ylim(bottom=0)
     return _save(plot, axes, path)
 
 

@@ -95,16 +95,13 @@ class ServerProcess:
 
     @property
     def cpu_seconds(self) -> float:
-        """Seconds of CPU that the process has used."""
-        return cpu_seconds(self._process.pid)
+        """Seconds of CPU that the process and its children have used."""
+        return sum(map(cpu_seconds, family(self._process.pid)))
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the process has, without what the kernel keeps for its sockets."""
-        for line in Path(f"/proc/{self._process.pid}/status").read_text("ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        return 0
+        """Memory that they have, without what the kernel keeps for their sockets."""
+        return sum(map(resident_bytes, family(self._process.pid)))
 
     def stop(self) -> None:
         """End the process."""
@@ -115,6 +112,23 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text("ascii").split():
+            found += family(int(child))
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is not swapped out."""
+    for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def cpu_seconds(pid: int) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.measured import Measured
@@ -13,6 +14,8 @@ END = "<!-- end of the figures -->"
 
 SERVERS = ("chatd", "stock", "nchan", "prosody")
 NOTHING = "-"
+QUIET = 15.0
+"""Per cent of a core that other programs may use without being mentioned."""
 SATURATED = 90.0
 """Per cent of a core: a generator that needs more has been the limit."""
 
@@ -74,6 +77,9 @@ class Findings:
 
     def __init__(self, medians: Iterable[Measured]) -> None:
         self._found = {(each.workload, each.at, each.server): each for each in medians}
+
+    def __iter__(self) -> Iterator[Measured]:
+        return iter(self._found.values())
 
     def get(self, workload: str, server: str, at: int | None = None) -> Measured | None:
         """The median, of any size if none is given."""
@@ -149,6 +155,9 @@ def origin(about: dict[str, str], findings: Findings) -> str:
         f"Measured on {about['date']} at commit {about['commit']}: {about['machine']}; "
         f"{about['software']}; {about['database']}; {about['scale']}."
     )
+    busy = disturbance(findings)
+    if busy:
+        text += busy
     for server in ("nginx", "responder"):
         measured = findings.get("ceiling", server)
         if measured is not None:
@@ -158,6 +167,15 @@ def origin(about: dict[str, str], findings: Findings) -> str:
                 f" second with {share:.0f} % of a core."
             )
     return text
+
+
+def disturbance(findings: Findings) -> str:
+    """A sentence where other programs took part of the two cores; else nothing."""
+    shares = [each.figures["cpu_others"] for each in findings if "cpu_others" in each.figures]
+    busy = statistics.median(shares) if shares else 0.0
+    if busy < QUIET:
+        return ""
+    return f" Other programs used {busy:.0f} % of a core meanwhile, so that only ratios count."
 
 
 def full(about: dict[str, str], medians: Iterable[Measured], notes: Sequence[str]) -> str:
@@ -177,12 +195,8 @@ def brief(about: dict[str, str], medians: Iterable[Measured]) -> str:
     """chatd beside the stock server."""
     findings = Findings(medians)
     first = main_table(findings, SERVERS[:2])
-    return "\n\n".join(
-        [
-            *([first] if first else []),
-            f"Measured on {about['date']}, {about['machine']}, {about['database']}.",
-        ]
-    )
+    measured = f"Measured on {about['date']}, {about['machine']}, {about['database']}."
+    return "\n\n".join([*([first] if first else []), measured + disturbance(findings)])
 
 
 def insert(path: Path, text: str) -> None:

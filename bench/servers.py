@@ -37,16 +37,20 @@ class Server:
     """A dialect for one run, which meets nothing that an earlier run has left."""
 
 
-def chatd(cores: Cores, folder: Path, db: str, population: Population) -> Server:
-    """The daemon, everything on but the rate limits."""
+def chatd(cores: Cores, folder: Path, db: str, population: Population, workers: int = 1) -> Server:
+    """The daemon, everything on but the rate limits; several workers get all cores."""
     port = free_port()
     command = [
         *(str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile=", "chatd"),
         *("--listen", f"tcp:{port}:interface=127.0.0.1:backlog=4096", "--db", db),
         *("--rate-limits", "off", "--max-polls", str(MOST_POLLS)),
     ]
+    if workers > 1:
+        command += ["--workers", str(workers)]
+    else:
+        command = cores.pinned(command)
     address = ("127.0.0.1", port)
-    process = ServerProcess(cores.pinned(command), address, folder)
+    process = ServerProcess(command, address, folder)
     return Server("chatd", process, lambda: ChatAPI(address, population))
 
 

@@ -1,5 +1,7 @@
 """Medians and the tables of them."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from bench import report
 from bench.measured import Measured, median, percentiles, quantiles
 from bench.population import spread
+from bench.publish import publish
 
 ABOUT = {
     "date": "2026-11-22",
@@ -85,3 +88,26 @@ def test_figures_go_where_the_document_has_a_place_for_them(tmp_path: Path) -> N
 
 def test_the_last_number_of_messages_is_that_of_all_others() -> None:
     assert list(spread([3, 1], 4)) == [(0, 3), (1, 1), (2, 1), (3, 1)]
+
+
+def test_a_run_is_published_into_the_documents(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "held.svg").write_text("<svg/>")
+    medians = [asdict(deliver("chatd", 3000)), asdict(deliver("stock", 1000))]
+    results = {"about": ABOUT, "medians": medians, "notes": [], "faults": []}
+    (output / "results.json").write_text(json.dumps(results))
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/performance.md"):
+        (tmp_path / name).write_text(f"{report.BEGIN}\n{report.END}\n")
+    publish(output, tmp_path)
+    for name in ("README.md", "docs/performance.md"):
+        assert "| 3,000 | 1,000 |" in (tmp_path / name).read_text()
+    assert (tmp_path / "docs/performance/held.svg").read_text() == "<svg/>"
+
+
+def test_a_busy_machine_is_mentioned() -> None:
+    busy = report.Findings([deliver("chatd", 3000, cpu_others=120.0)])
+    calm = report.Findings([deliver("chatd", 3000, cpu_others=2.0)])
+    assert "120 % of a core" in report.disturbance(busy)
+    assert report.disturbance(calm) == ""

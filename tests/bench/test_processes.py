@@ -1,0 +1,38 @@
+"""Server processes, as the benchmark looks at them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.processes import (
+    Cores,
+    ServerProcess,
+    StartFailed,
+    cpu_seconds,
+    family,
+    free_port,
+    resident_bytes,
+)
+
+
+def test_servers_and_generator_have_a_core_each_where_there_are_two() -> None:
+    assert Cores([5, 3, 9]).pinned(["server"]) == ["taskset", "--cpu-list", "3", "server"]
+    assert Cores([5, 3]).generator == 5
+    assert Cores([0]).pinned(["server"]) == ["server"]
+
+
+def test_a_process_is_measured_with_its_children() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert {os.getpid(), child.pid} <= set(family(os.getpid()))
+        child.kill()
+    assert cpu_seconds(os.getpid()) > 0
+    assert resident_bytes(os.getpid()) > 1 << 20
+
+
+def test_a_server_that_does_not_listen_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such option')"]
+    with pytest.raises(StartFailed, match="no such option"):
+        ServerProcess(command, ("127.0.0.1", free_port()), tmp_path)

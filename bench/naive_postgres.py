@@ -79,10 +79,10 @@ async def compare(reactor: Any, asked: argparse.Namespace) -> None:
     from chatd.config import load
     from chatd.metrics import Metrics
     from chatd.model import Draft
-    from chatd.tap import _store_and_bus
+    from chatd.tap import store_and_bus
 
     text = "x" * 40
-    store, _ = _store_and_bus(load({"db": asked.db}, {})[0], reactor, Metrics())
+    store, _ = store_and_bus(load({"db": asked.db}, {})[0], reactor, Metrics())
     await store.open()
     name = secrets.token_hex(4)
     ids = [

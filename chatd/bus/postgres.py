@@ -29,6 +29,7 @@ PING_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 1.0
 
 _LISTEN: Final = f"LISTEN {CHANNEL}"
+_PID: Final = "SELECT pg_backend_pid()"
 _NOTIFY: Final = "SELECT pg_notify(%s, %s)"
 
 _log = Logger()
@@ -133,15 +134,18 @@ class PostgresBus:
         self._connection = connection
         try:
             await connection.query(_LISTEN)
+            # A pooler in between makes up the process id that it greets with. Hearing oneself
+            # proves nothing there: the echo comes along with the answer, what others say does not.
+            [[pid]] = await connection.query(_PID)
+            if pid != connection.get_backend_pid():
+                connection.abandon()
+                raise _Deaf("a pooler is in between: give the server itself as --listen-db")
             echo = self._ping()
             if echo is not None:
                 await echo.addTimeout(PING_SECONDS, self._reactor)
         except TimeoutError:
             connection.abandon()
-            raise _Deaf(
-                "no notice arrives; this must be a connection to the server itself, "
-                "not through a transaction pooler (--listen-db)"
-            ) from None
+            raise _Deaf("no notice arrives; give the server itself as --listen-db") from None
         except (psycopg2.Error, ConnectionDone) as problem:
             connection.abandon()
             raise _Deaf(reason(problem)) from None

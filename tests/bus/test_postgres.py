@@ -11,11 +11,13 @@ from typing import TypeAlias
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
+from twisted.internet.error import ConnectionDone
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
 from chatd.model import Draft, StartError
 from chatd.postgres.address import parse
+from chatd.postgres.connection import Connection, Connector
 from chatd.postgres.notices import RECIPIENTS, new_origin
 from chatd.store.postgres import PostgresStore
 from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, people
@@ -219,6 +221,34 @@ async def test_a_connection_that_hears_nothing_stops_the_start(
 
 
 @ensureDeferred
+async def test_a_pooler_is_noticed_by_the_process_id_that_it_makes_up(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
+    bus = bus_at(postgres.url(postgres_database))
+    with pytest.raises(StartError, match="pooler is in between"):
+        await bus.start(Recorder())
+    assert listeners(postgres, postgres_database) == [] or bus.problem()
+
+
+@ensureDeferred
+async def test_one_that_comes_back_behind_a_pooler_is_not_believed(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, told = bus_at(postgres.url(postgres_database)), Recorder()
+    await bus.start(told)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
+        postgres.terminate(postgres_database)
+        while "pooler" not in (bus.problem() or ""):
+            await sleep(0.01)
+        assert told.all == 0
+    await told.until(lambda told: told.all)
+    assert bus.problem() is None
+    await bus.stop()
+
+
+@ensureDeferred
 async def test_a_server_that_is_not_there_stops_the_start() -> None:
     bus = bus_at("postgresql://ann:s3cret@127.0.0.1:1/chat")
     with pytest.raises(StartError, match="/chat") as caught:
@@ -251,3 +281,25 @@ async def test_it_may_be_stopped_while_the_server_is_away(seconds: float) -> Non
     await sleep(seconds)
     assert bus.problem()
     await bus.stop()
+
+
+@ensureDeferred
+async def test_a_server_that_does_not_let_listen_stops_the_start(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chatd.bus.postgres, "_LISTEN", "SELECT 1 / 0")
+    with pytest.raises(StartError, match="division by zero"):
+        await bus_at(postgres.url(postgres_database)).start(Recorder())
+
+
+@ensureDeferred
+async def test_a_connection_that_was_given_up_runs_nothing(
+    postgres: Databases, postgres_database: str
+) -> None:
+    from twisted.internet import reactor
+
+    connection = await Connector(parse(postgres.url(postgres_database)), reactor).connect()
+    connection.abandon()
+    with pytest.raises(ConnectionDone):
+        await connection.query("SELECT 1")
+    await connection.ended()

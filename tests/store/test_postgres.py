@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import psycopg2.errors
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
@@ -32,6 +33,7 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import PostgresStore
 from chatd.store.postgres_accounts import PURGE_STEP
 from chatd.store.postgres_pool import DEADLINE_SECONDS, Pool
+from tests.conftest import LoggedFailures
 from tests.contracts import (
     OpenStore,
     StoreContract,
@@ -452,4 +454,34 @@ async def test_a_server_that_is_not_there_is_named_without_the_password() -> Non
         await store.open()
     assert "s3cret" not in str(caught.value)
     assert "s3cret" not in store.location
+    await store.close()
+
+
+@ensureDeferred
+async def test_a_fault_of_the_data_is_told_as_it_is(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await people(store, "ann", "bob")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "INSERT INTO message VALUES (%s, 1, %s, 1, 'not of chatd')", bob, ann)
+    with pytest.raises(psycopg2.errors.UniqueViolation, match="message_pkey"):
+        await store.append([Draft(ann, bob, "x")])
+    assert await store.last_seqs([bob]) == {bob: 0}
+
+
+@ensureDeferred
+async def test_housekeeping_that_fails_is_logged_and_tried_again(
+    postgres: Databases, postgres_database: str, logged_failures: LoggedFailures
+) -> None:
+    store = store_at(postgres.url(postgres_database), keep_house_seconds=0.02)
+    await store.open()
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "ALTER TABLE batch RENAME TO hidden")
+        await sleep(0.3)
+        assert logged_failures.flush(psycopg2.errors.UndefinedTable)
+        rows(db, "ALTER TABLE hidden RENAME TO batch")
+    await sleep(0.1)
+    logged_failures.flush(psycopg2.errors.UndefinedTable)
+    await sleep(0.1)
     await store.close()

@@ -138,7 +138,7 @@ class PostgresStore:
 
     async def _delete_account(self, user_id: int) -> bool:
         was_there = await accounts.delete_account(self.pool, user_id, self._moment(), self._origin)
-        self._tails.forget(user_id)
+        self._tails.drop(user_id)
         if was_there:
             self._do(self._purge()).addErrback(_log_failure)
         return was_there
@@ -159,27 +159,32 @@ class PostgresStore:
         return self._do(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
-        forgotten = self._tails.forgotten
-        outcomes = await self._appender.append(drafts)
-        if forgotten == self._tails.forgotten:
+        self._tails.asked()
+        try:
+            outcomes = await self._appender.append(drafts)
             self._tails.committed(
                 outcome.message
                 for outcome in outcomes
                 if isinstance(outcome, Appended) and not outcome.replayed
             )
+        finally:
+            self._tails.answered()
         return outcomes
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return self._do(self._read(queries))
 
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
-        forgotten = self._tails.forgotten
-        found = await chats.read(self.pool, queries)
-        for query, inbox in zip(queries, found, strict=True):
-            if inbox is None:
-                self._tails.drop(query.user_id)
-            else:
-                self._tails.found(query, inbox, forgotten)
+        self._tails.asked()
+        try:
+            found = await chats.read(self.pool, queries)
+            for query, inbox in zip(queries, found, strict=True):
+                if inbox is None:
+                    self._tails.drop(query.user_id)
+                else:
+                    self._tails.found(query, inbox)
+        finally:
+            self._tails.answered()
         return found
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:

@@ -223,18 +223,19 @@ class Accounts:
 
     async def by_id(self, user_id: int) -> Account:
         """An account; raises `UserNotFound`."""
-        return self._found(await self._store.account(user_id), f"there is no user {user_id}")
+        account = await shield(self._store.account(user_id))
+        return self._found(account, f"there is no user {user_id}")
 
     async def by_name(self, username: str) -> Account:
         """An account by its name, whatever its case; raises `UserNotFound`."""
         account = None
         if _USERNAME.fullmatch(username) is not None:
-            account = await self._store.account_named(username)
+            account = await shield(self._store.account_named(username))
         return self._found(account, "there is no user of that name")
 
     async def caller(self, session: Session) -> Account:
         """The caller's own account; raises `Unauthorized` if it was deleted meanwhile."""
-        account = await self._store.account(session.user_id)
+        account = await shield(self._store.account(session.user_id))
         if account is None:
             raise Unauthorized("the account was deleted")
         return self._seen.applied(account)

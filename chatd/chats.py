@@ -21,7 +21,6 @@ from chatd.interfaces import IBus, IStore
 from chatd.limits import Limits
 from chatd.model import (
     Appended,
-    ConversationSlice,
     Cursor,
     CursorEpoch,
     DomainError,
@@ -237,16 +236,13 @@ class Chats:
         Raises `UserNotFound` for a peer without an account who left nothing in the inbox.
         """
         query = ReadConversation(session.user_id, peer, limit, before)
-        found = await shield(self._conversation(query))
+        found = await shield(self._store.conversation(query))
         if found is None:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
         older = Place.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older)
-
-    async def _conversation(self, query: ReadConversation) -> ConversationSlice | None:
-        return await self._store.conversation(query)
 
     def finished(self) -> Deferred[None]:
         """Fires when no send is queued or under way."""

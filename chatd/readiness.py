@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.interfaces import IBus, IStore
@@ -29,7 +29,7 @@ class Readiness:
         if problem is not None:
             reasons.append(problem)
         try:
-            await shield(self._check()).addTimeout(CHECK_SECONDS, self._clock)
+            await shield(self._store.check()).addTimeout(CHECK_SECONDS, self._clock)
         except TimeoutError:
             reasons.append(f"the store did not answer within {CHECK_SECONDS:g} s")
         except CancelledError:  # whoever asked has gone
@@ -37,7 +37,3 @@ class Readiness:
         except Exception as refused:
             reasons.append(f"the store: {refused}")
         return reasons
-
-    async def _check(self) -> None:
-        checked: Deferred[None] = self._store.check()
-        await checked

@@ -20,8 +20,8 @@ T = TypeVar("T")
 _log = Logger()
 
 
-def shield(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-    """Run `work` to its end; cancelling the returned Deferred leaves it running.
+def shield(work: Coroutine[Deferred[Any], Any, T] | Deferred[T]) -> Deferred[T]:
+    """See `work` to its end; cancelling the returned Deferred leaves it running.
 
     After a cancellation the result is dropped. A failure nobody waits for any more is logged,
     unless it is a `DomainError`: that is an answer, not a fault.
@@ -37,5 +37,6 @@ def shield(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         outer.errback(failure)
 
     # A cancelled Deferred swallows the one late result, so both may fire `outer` blindly.
-    Deferred.fromCoroutine(work).addCallbacks(done, failed)
+    inner = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+    inner.addCallbacks(done, failed)
     return outer

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.chats
-from chatd.chats import Polled
+from chatd.chats import LARGEST_ANSWER, Polled
 from chatd.limits import Rate, Rates
 from chatd.model import (
     BEGINNING,
@@ -852,3 +852,29 @@ def test_the_epoch_of_answers_is_the_stores(system: System) -> None:
     assert system.run(system.chats.page(bob, 1, 10)).cursor.epoch == system.store.epoch
     [found] = system.wait_for(system.store.read([ReadAfter(2, None, 1)]))
     assert found is not None
+
+
+def test_an_answer_is_bounded_in_size_and_says_that_there_is_more(tmp_path: Path) -> None:
+    with composed(tmp_path, max_message_bytes=LARGEST_ANSWER) as system:
+        ann, bob = system.session("ann"), system.session("bob")
+        half = "x" * (LARGEST_ANSWER // 2)
+        for _ in range(5):
+            system.send(ann, 2, half)
+        seen: list[int] = []
+        cursor = BEGINNING
+        for _ in range(3):
+            polled = system.run(system.chats.poll(bob, cursor, 100, 0))
+            seen += [message.seq for message in polled.messages]
+            cursor = polled.cursor
+            assert polled.more is (cursor.seq < 5)
+        assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_message_larger_than_an_answer_is_answered_alone(tmp_path: Path) -> None:
+    with composed(tmp_path, max_message_bytes=2 * LARGEST_ANSWER) as system:
+        ann, bob = system.session("ann"), system.session("bob")
+        for _ in range(2):
+            system.send(ann, 2, "x" * (LARGEST_ANSWER + 1))
+        polled = system.run(system.chats.poll(bob, BEGINNING, 100, 0))
+        assert [message.seq for message in polled.messages] == [1]
+        assert polled.more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -215,3 +217,52 @@ def test_a_clock_that_is_set_back_keeps_nothing_from_ending(seconds: float) -> N
     conversation.clock.rightNow += seconds
     wait(conversation, 12)
     assert conversation.ended()
+
+
+class Slow:
+    """What `Connection.has_read` looks at in Twisted's TCP transport."""
+
+    def __init__(self, left: int) -> None:
+        self.dataBuffer = b"x" * left
+        self.offset = 0
+        self._tempDataLen = 0
+
+
+class TestALargeAnswer:
+    def stalled(self) -> Conversation:
+        conversation = Conversation(brief, close_seconds=30, idle_seconds=75)
+        transport: Any = conversation.transport
+        transport.__dict__.update(vars(Slow(100_000)))
+        conversation.say(get("/a"))
+        # As a transport with more than it likes does before the answer is finished.
+        conversation.channel.pauseProducing()
+        conversation.say(get("/b"))
+        conversation.channel._await(conversation.server.sending)
+        return conversation
+
+    def test_may_take_any_time_while_some_of_it_is_read(self) -> None:
+        conversation = self.stalled()
+        transport: Any = conversation.transport
+        for _ in range(20):
+            wait(conversation, 25)
+            transport.offset += 100
+        assert not conversation.ended()
+
+    def test_of_which_nothing_is_read_any_more_is_cut_off(self) -> None:
+        conversation = self.stalled()
+        wait(conversation, 65)
+        assert conversation.ended()
+
+
+class TestAFullServer:
+    def test_says_so_to_whoever_comes_next(self) -> None:
+        first = Conversation(brief)
+        first.server.max_connections = 1
+        second = Conversation(server=first.server)
+        second.say(get("/a", "X-Request-ID: mine"))
+        answer = second.answer()
+        assert (answer.status, answer.code) == (503, "overloaded")
+        assert answer.header("Retry-After") == "1"
+        assert answer.header("X-Request-ID") == "mine"
+        first.say(get("/b"))
+        assert first.answer().body == b"/b"

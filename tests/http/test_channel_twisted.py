@@ -2,8 +2,9 @@
 
 Each test class of `twisted.web.test.test_http` that is about a server is rebuilt on a synchronous
 test case and with our channel where it has Twisted's. What differs by intention is bridged in one
-place: Host is added to HTTP/1.1 requests that lack it, Server, Date, X-Request-ID and Connection are left out
-where whole heads are compared, and a refusal is any problem where Twisted's is a bare 400.
+place: Host is added to HTTP/1.1 requests that lack it, Server, Date, X-Request-ID and Connection
+are left out where whole heads are compared, and a refusal is any problem where Twisted's is a bare
+400.
 
 What cannot apply is listed by name, with its reason; what is neither run nor listed fails.
 """

@@ -919,3 +919,41 @@ async def test_tokens_are_stored_as_digests_only(open_store: OpenStore, tmp_path
     await store.close()
     content = (tmp_path / "chatd.db").read_bytes()
     assert digest("secret") in content
+
+
+def test_a_disk_that_takes_no_writes_is_not_ready_until_it_does(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    for level in ("info", "error"):
+        monkeypatch.setattr(
+            f"chatd.store.sqlite._log.{level}",
+            lambda text, **values: events.append(text.format(**values)),
+        )
+    store = database.open()
+    [ann] = now_of(people(store, "ann"))
+    result_of(store.check())
+    breaking = Breaking(store._write_db)
+    store._write_db = breaking  # type: ignore[assignment]
+    breaking.fail = {
+        "BEGIN": sqlite3.OperationalError("disk full"),
+        "UPDATE": sqlite3.OperationalError("disk full"),
+    }
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            result_of(store.append([Draft(ann, ann, "x")]))
+    assert events == ["the database takes no writes: disk full"]
+    with pytest.raises(StoreUnavailable):
+        result_of(store.check())
+    breaking.fail = {}
+    result_of(store.check())
+    result_of(store.append([Draft(ann, ann, "x")]))
+    # Each said once, however many clients are told.
+    assert events[1:] == ["the database takes writes again"]
+
+
+def test_a_refused_file_gets_no_lock_beside_it(database: Database, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    Path(database.path).write_bytes(b"something else")
+    database.refused()
+    assert set(tmp_path.iterdir()) - before == {Path(database.path)}

@@ -28,5 +28,5 @@ class RequestIds:
 
     def in_head(self, raw: bytes) -> bytes:
         """The id of a request that was refused, by as much of its head as has come."""
-        found = _LINE.search(raw)
+        found = _LINE.search(raw.partition(b"\r\n\r\n")[0])
         return self.of(found[1].rstrip(b" \t") if found else None)

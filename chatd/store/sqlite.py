@@ -191,7 +191,7 @@ class SqliteStore:
         return self._tails.answer(query)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        self._tails.read_began()
+        self._tails.asked()
 
         def note(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
             for query, inbox in zip(queries, inboxes, strict=True):
@@ -200,7 +200,7 @@ class SqliteStore:
             return inboxes
 
         def ended(result: T) -> T:
-            self._tails.read_ended()
+            self._tails.answered()
             return result
 
         return self._read(sqlite_chats.read, queries).addCallback(note).addBoth(ended)

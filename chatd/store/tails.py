@@ -52,8 +52,8 @@ class Tails:
     def __init__(self) -> None:
         self._tails: OrderedDict[int, Tail] = OrderedDict()
         self._size = 0
-        self._reads = 0
-        # Dropped while reads were under way: what those found may be older than what was dropped.
+        self._asked = 0
+        # Dropped while the database was being asked: its answer may be older than what was dropped.
         self._dropped: set[int] = set()
 
     def answer(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
@@ -86,18 +86,20 @@ class Tails:
             if tail is not None and message.seq == tail.last_seq + 1:
                 self._size += tail.add(message)
                 self._tails.move_to_end(message.received_by)
+            elif tail is None and message.received_by in self._dropped:
+                continue
             elif tail is None or message.seq > tail.last_seq:
                 self._put(message.received_by, Tail(message.seq, (message,)))
         self._shrink()
 
-    def read_began(self) -> None:
-        """A read of the database is under way; `read_ended` must follow, after all `found`."""
-        self._reads += 1
+    def asked(self) -> None:
+        """The database is being asked; `answered` must follow, after what it says was noted."""
+        self._asked += 1
 
-    def read_ended(self) -> None:
-        """A read has ended, well or not."""
-        self._reads -= 1
-        if not self._reads:
+    def answered(self) -> None:
+        """The database has answered, or could not."""
+        self._asked -= 1
+        if not self._asked:
             self._dropped.clear()
 
     def found(self, query: ReadAfter | ReadPage, inbox: InboxSlice) -> None:
@@ -116,7 +118,7 @@ class Tails:
 
     def drop(self, user_id: int) -> None:
         """The inbox is gone, or what it holds is not certain: let the database say."""
-        if self._reads:
+        if self._asked:
             self._dropped.add(user_id)
         self._take_out(user_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from typing import Any
 
 from hypothesis import given, settings
@@ -58,7 +59,9 @@ def hear(pieces: list[bytes]) -> tuple[bytes, bool]:
     conversation = Conversation(echo, **SMALL)
     for piece in pieces:
         conversation.say(piece)
-    return conversation.transport.value(), conversation.ended()
+    # Ids are made up; an unacceptable head may be refused before the line with its own has come.
+    answers = re.sub(rb"X-Request-ID: [^\r]*\r\n", b"", conversation.transport.value())
+    return answers, conversation.ended()
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 Each test class of `twisted.web.test.test_http` that is about a server is rebuilt on a synchronous
 test case and with our channel where it has Twisted's. What differs by intention is bridged in one
-place: Host is added to HTTP/1.1 requests that lack it, Server, Date and Connection are left out
+place: Host is added to HTTP/1.1 requests that lack it, Server, Date, X-Request-ID and Connection are left out
 where whole heads are compared, and a refusal is any problem where Twisted's is a bare 400.
 
 What cannot apply is listed by name, with its reason; what is neither run nor listed fails.
@@ -221,7 +221,7 @@ def with_host(data: bytes) -> bytes:
     return re.sub(rb"(HTTP/1\.1\r?\n)", rb"\1Host: a\r\n", data)
 
 
-_STANDARD = re.compile(rb"(?m)^(?:Server|Date): .*\r\n")
+_STANDARD = re.compile(rb"(?m)^(?:Server|Date|X-Request-ID): .*\r\n")
 _CLOSE_1_0 = re.compile(rb"(HTTP/1\.0 .*\r\n(?:.+\r\n)*?)Connection: close\r\n")
 _REFUSAL = re.compile(
     rb"HTTP/1\.1 (?:4\d\d|50[15]) .*\r\nContent-Type: application/problem\+json\r\n"

@@ -96,38 +96,38 @@ def test_a_commit_behind_a_gap_starts_anew() -> None:
 def test_a_read_that_began_before_an_inbox_went_does_not_bring_it_back() -> None:
     kept = Tails()
     kept.committed([message(1, 1)])
-    kept.read_began()
+    kept.asked()
     kept.drop(1)
     query = ReadAfter(1, 0, 10)
     kept.found(query, truth(1, query))
-    kept.read_ended()
+    kept.answered()
     assert kept.answer(query) is None
 
 
 def test_a_read_that_began_before_a_tail_made_room_does_not_bring_an_older_one_back() -> None:
     kept = Tails()
-    kept.read_began()
+    kept.asked()
     query = ReadAfter(1, 0, 10)
     late = truth(0, query)
     kept.committed([message(1, 1)])
     large = "x" * (tails.BYTES // 2)
     kept.committed([message(2, 1, large)])
     kept.found(query, late)
-    kept.read_ended()
+    kept.answered()
     assert kept.answer(query) is None
 
 
 def test_reads_are_believed_again_once_none_is_as_old_as_the_drop() -> None:
     kept = Tails()
-    kept.read_began()
-    kept.read_began()
+    kept.asked()
+    kept.asked()
     kept.drop(1)
-    kept.read_ended()
+    kept.answered()
     query = ReadAfter(1, 0, 10)
     kept.found(query, truth(1, query))
     assert kept.answer(query) is None
-    kept.read_ended()
-    kept.read_began()
+    kept.answered()
+    kept.asked()
     kept.found(query, truth(1, query))
     assert kept.answer(query) == truth(1, query)
 
@@ -136,7 +136,7 @@ def test_a_read_is_believed_of_an_inbox_that_is_there_whatever_else_went() -> No
     # Otherwise a client could be told of seq 2 by the read and of seq 1 from here.
     kept = Tails()
     kept.committed([message(1, 1)])
-    kept.read_began()
+    kept.asked()
     kept.drop(2)
     query = ReadAfter(1, 0, 10)
     kept.found(query, truth(2, query))

@@ -233,16 +233,17 @@ def test_a_name_that_nobody_has_costs_a_hash_too(stepped: System) -> None:
             result_of(each)
 
 
-def test_wrong_passwords_are_limited_by_name(tmp_path: Path) -> None:
+def test_wrong_passwords_are_limited_by_name_and_address(tmp_path: Path) -> None:
     with composed(tmp_path, rates=Rates(failed_log_in=Rate(3, 0.1))) as system:
         system.account("ann")
         for number in range(3):
             with pytest.raises(Unauthorized):
                 system.run(system.accounts.log_in("ann", f"{number}", HERE))
-        # Not even the right one is tried now, by log-in or Basic, from anywhere.
+        # Not even the right one is tried now from there, by log-in or Basic.
         for verb in (system.accounts.log_in, system.accounts.basic):
             with pytest.raises(RateLimited):
-                system.run(verb("Ann", "password", "192.0.2.9"))
+                system.run(verb("Ann", "password", HERE))
+        system.run(system.accounts.log_in("ann", "password", "192.0.2.9"))
         system.clock.advance(11)
         log_in(system, "ann")
 

@@ -118,20 +118,33 @@ def test_log_ins_are_limited_by_address() -> None:
     limits.log_in("192.0.2.2", "dan")
 
 
-def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_the_address() -> None:
+def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_by_address() -> None:
     clock = Clock()
     limits = Limits(RATES, clock)
     limits.failed_log_in("192.0.2.1", "Ann")
     limits.log_in("192.0.2.1", "ann")
     limits.failed_log_in("192.0.2.1", "ANN")
-    for address in ("192.0.2.1", "192.0.2.2"):
-        with pytest.raises(RateLimited, match="wrong passwords"):
-            limits.log_in(address, "aNn")
+    with pytest.raises(RateLimited, match="wrong passwords"):
+        limits.log_in("192.0.2.1", "aNn")
+    # Its owner is elsewhere, and is not kept out.
+    limits.log_in("192.0.2.2", "ann")
     # Refused for the name, which costs the address nothing.
     for _ in range(2):
         limits.log_in("192.0.2.1", "bob")
     clock.advance(10.1)
-    limits.log_in("192.0.2.3", "ann")
+    limits.log_in("192.0.2.1", "ann")
+
+
+def test_wrong_passwords_from_many_addresses_are_limited_by_name() -> None:
+    clock = Clock()
+    limits = Limits(Rates(guessed_log_in=Rate(3, 0.1)), clock)
+    for number in range(1, 4):
+        limits.failed_log_in(f"192.0.2.{number}", "ann")
+    with pytest.raises(RateLimited, match="wrong passwords"):
+        limits.log_in("192.0.2.9", "Ann")
+    limits.log_in("192.0.2.9", "bob")
+    clock.advance(10.1)
+    limits.log_in("192.0.2.9", "ann")
 
 
 def test_a_wrong_password_is_counted_without_a_refusal() -> None:

@@ -118,8 +118,16 @@ def test_a_waiting_thread_holds_no_result(worker: ThreadWorker, turns: Turns) ->
     assert large() is None
 
 
+def test_no_thread_is_there_before_the_first_call(turns: Turns) -> None:
+    # twistd forks after the service was made, and a thread would stay behind in the parent.
+    worker = ThreadWorker("lazy", 2, turns.call_from_thread)
+    assert not [each for each in threading.enumerate() if each.name.startswith("chatd-lazy")]
+    worker.stop()
+
+
 def test_the_threads_end_with_the_process_even_if_nobody_stops_them(turns: Turns) -> None:
     worker = ThreadWorker("test", 1, turns.call_from_thread)
+    worker.run(int)
     [thread] = [each for each in threading.enumerate() if each.name == "chatd-test-0"]
     assert thread.daemon
     worker.stop()

@@ -83,6 +83,7 @@ class PostgresStore:
         self._keep_house_seconds = keep_house_seconds
         self._latest = 0
         self._tails = Tails()
+        self._deletions = 0
         self.pool = pool or Pool(address, reactor, chance=random.random)
         self._appender = Appender(self.pool, now=now, origin=origin, lane=lane)
         self.location = address.location
@@ -138,6 +139,7 @@ class PostgresStore:
 
     async def _delete_account(self, user_id: int) -> bool:
         was_there = await accounts.delete_account(self.pool, user_id, self._moment(), self._origin)
+        self._deletions += 1
         self._tails.drop(user_id)
         if was_there:
             self._do(self._purge()).addErrback(_log_failure)
@@ -159,16 +161,19 @@ class PostgresStore:
         return self._do(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
-        self._tails.asked()
-        try:
-            outcomes = await self._appender.append(drafts)
-            self._tails.committed(
-                outcome.message
-                for outcome in outcomes
-                if isinstance(outcome, Appended) and not outcome.replayed
-            )
-        finally:
-            self._tails.answered()
+        deletions = self._deletions
+        outcomes = await self._appender.append(drafts)
+        messages = [
+            outcome.message
+            for outcome in outcomes
+            if isinstance(outcome, Appended) and not outcome.replayed
+        ]
+        if deletions == self._deletions:
+            self._tails.committed(messages)
+        else:
+            # Another connection may have deleted an inbox after this transaction.
+            for message in messages:
+                self._tails.drop(message.received_by)
         return outcomes
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:

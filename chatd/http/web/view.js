@@ -1,5 +1,7 @@
 // Elements of the page. Whatever people wrote goes through textContent, never through markup.
 
+import { Unreachable } from "./api.js";
+
 export const byId = (id) => document.getElementById(id);
 
 export function element(tag, className, text) {
@@ -66,4 +68,10 @@ export function personRow(person, current) {
   const row = element("li");
   row.append(button);
   return row;
+}
+
+/** What went wrong, for the one who reads it. */
+export function say(problem) {
+  if (problem instanceof Unreachable) return "The server cannot be reached just now.";
+  return problem.message;
 }

@@ -30,6 +30,7 @@ def test_all_workloads_run_at_chatd_and_the_stock_server_without_fault(tmp_path:
 def test_the_late_pages_of_a_large_inbox_are_read(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "sqlite", TINY, Cores([0]), peers=(), say=lambda _: None)
     bench.run(["pages"])
+    assert bench.faults == []
     found = {(each.workload, each.at, each.server) for each in bench.medians}
     assert ("page", 10_000, "chatd") in found
     assert ("small inbox", 1, "stock") in found

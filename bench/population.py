@@ -76,10 +76,10 @@ async def _populate(reactor: Any, asked: argparse.Namespace) -> None:
     from chatd.metrics import Metrics
 
     # The composition root is the only place that knows which store a URL means.
-    from chatd.tap import _store_and_bus
+    from chatd.tap import store_and_bus
 
     settings, _ = load({"db": asked.db}, {})
-    store: IStore = _store_and_bus(settings, reactor, Metrics())[0]
+    store: IStore = store_and_bus(settings, reactor, Metrics())[0]
     await store.open()
     try:
         await _relax(store)

@@ -12,8 +12,9 @@ import hashlib
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -35,6 +36,8 @@ from chatd.model import (
 from chatd.passwords import Passwords
 from chatd.shield import shield
 
+T = TypeVar("T")
+
 TOKEN_PREFIX: Final = "chatd_"
 """Lets secret scanners and people recognise a token."""
 
@@ -46,6 +49,7 @@ SEEN_FLUSH_SECONDS: Final = 2.0
 MAX_PASSWORD: Final = 1024
 MAX_EMAIL: Final = 254
 
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _USERNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 _log = Logger()
@@ -80,7 +84,9 @@ class Accounts:
         # Basic credentials are remembered only as a keyed hash; the key dies with the process.
         self._basic_key = secrets.token_bytes(32)
         self._verifying: dict[bytes, list[Deferred[Session]]] = {}
-        self._revocations = 0
+        self._overtaken = _Overtaken()
+        self._under_way = 0
+        self._idle: list[Deferred[None]] = []
         self._seen = _Seen(store, clock, now)
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
@@ -97,12 +103,12 @@ class Accounts:
         local, at, domain = email.partition("@")
         if not (local and at and domain) or "@" in domain or len(email) > MAX_EMAIL:
             raise InvalidBody(f"email: up to {MAX_EMAIL} characters with one @ inside")
-        if "\0" in email:
-            raise InvalidBody("email: U+0000 cannot be stored")
+        if _UNSTORABLE.search(email):
+            raise InvalidBody("email: U+0000 and lone surrogates cannot be stored")
         if not self._min_password_length <= len(password) <= MAX_PASSWORD:
             raise InvalidBody(f"password: {self._min_password_length} to {MAX_PASSWORD} characters")
         self._limits.registration(address)
-        return await shield(self._register(username, email, password))
+        return await self._whole(self._register(username, email, password))
 
     async def _register(self, username: str, email: str, password: str) -> Account:
         return await self._store.add_account(username, email, await self._passwords.hash(password))
@@ -110,10 +116,10 @@ class Accounts:
     async def log_in(self, username: str, password: str, address: str) -> IssuedToken:
         """Check a password and issue a token; raises `Unauthorized` or `RateLimited`."""
         self._limits.log_in(address, username)
-        return await shield(self._log_in(username, password))
+        return await self._whole(self._log_in(username, password, address))
 
-    async def _log_in(self, username: str, password: str) -> IssuedToken:
-        user_id = await self._verify(username, password)
+    async def _log_in(self, username: str, password: str, address: str) -> IssuedToken:
+        user_id = await self._verify(username, password, address)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
         created_at = await self._store.add_token(user_id, _digest(token.encode("ascii")))
         if created_at is None:
@@ -126,20 +132,22 @@ class Accounts:
         digest = _digest(token)
         session = None if self._bus.problem() else self._tokens.get(digest)
         while session is None:
-            revocations = self._revocations
-            user_id = await self._owners.ask(digest)
-            if user_id is None:
-                raise Unauthorized("the token is unknown or was revoked")
-            if revocations == self._revocations:
-                session = Session(user_id, digest)
-                self._tokens.put(digest, session)
+            with self._overtaken.watched() as since:
+                user_id = await self._owners.ask(digest)
+                if user_id is None:
+                    raise Unauthorized("the token is unknown or was revoked")
+                if not self._overtaken.any(user_id, since):
+                    session = Session(user_id, digest)
+                    self._tokens.put(digest, session)
         self._seen.now(session.user_id)
         return session
 
     async def basic(self, username: str, password: str, address: str) -> Session:
         """The session of a username and password; raises `Unauthorized` or `RateLimited`."""
+        # Only ASCII: other letters may have a lower case that somebody else is called.
+        name = username.lower() if username.isascii() else username
         key = hashlib.blake2b(
-            f"{username.lower()}\0{password}".encode("utf-8", "surrogatepass"),
+            f"{name}\0{password}".encode("utf-8", "surrogatepass"),
             key=self._basic_key,
             digest_size=32,
         ).digest()
@@ -164,25 +172,29 @@ class Accounts:
             for waiting in self._verifying.pop(key):
                 waiting.callback(result)  # type: ignore[arg-type]  # a Failure makes it an errback
 
-        shield(self._basic_session(key, username, password)).addBoth(tell)
+        self._whole(self._basic_session(key, username, password, address)).addBoth(tell)
         return asked
 
-    async def _basic_session(self, key: bytes, username: str, password: str) -> Session:
+    async def _basic_session(
+        self, key: bytes, username: str, password: str, address: str
+    ) -> Session:
         while True:
-            revocations = self._revocations
-            session = Session(await self._verify(username, password))
-            if revocations == self._revocations:
-                self._basic.put(key, session)
-                return session
+            with self._overtaken.watched() as since:
+                session = Session(await self._verify(username, password, address))
+                if not self._overtaken.any(session.user_id, since):
+                    self._basic.put(key, session)
+                    return session
 
-    async def _verify(self, username: str, password: str) -> int:
+    async def _verify(self, username: str, password: str, address: str) -> int:
         known = None
-        if _USERNAME.fullmatch(username) is not None:
+        possible = _USERNAME.fullmatch(username) is not None
+        if possible:
             known = await self._store.credentials(username)
         password_hash = None if known is None else known.password_hash
         fits = await self._passwords.verify(password_hash, password[: MAX_PASSWORD + 1])
         if known is None or not fits:
-            self._limits.failed_log_in(username)
+            if possible:  # Nobody guesses at an account that cannot be, nor fills memory with it.
+                self._limits.failed_log_in(address, username)
             raise Unauthorized("there is no such username and password")
         return known.user_id
 
@@ -190,19 +202,24 @@ class Accounts:
         """Revoke the token of the session and end its polls; raises `NotAToken` for Basic."""
         if session.token is None:
             raise NotAToken("only a token can be revoked, and this request was made without one")
-        await shield(self._log_out(session.user_id, session.token))
+        await self._whole(self._log_out(session.user_id, session.token))
 
     async def _log_out(self, user_id: int, token: bytes) -> None:
-        await self._store.delete_token(user_id, token)
-        self._bus.publish_revoked(user_id, token)
+        try:
+            await self._store.delete_token(user_id, token)
+        finally:
+            # A failed commit may have happened all the same, and its owner wants it gone.
+            self._bus.publish_revoked(user_id, token)
 
     async def delete(self, session: Session) -> None:
         """Delete the caller's account with its tokens and inbox, and end its polls."""
-        await shield(self._delete(session.user_id))
+        await self._whole(self._delete(session.user_id))
 
     async def _delete(self, user_id: int) -> None:
-        await self._store.delete_account(user_id)
-        self._bus.publish_revoked(user_id, None)
+        try:
+            await self._store.delete_account(user_id)
+        finally:
+            self._bus.publish_revoked(user_id, None)
 
     async def by_id(self, user_id: int) -> Account:
         """An account; raises `UserNotFound`."""
@@ -229,7 +246,7 @@ class Accounts:
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
         """Forget sessions that a revocation ended; part of `ISubscriber`."""
-        self._revocations += 1
+        self._overtaken.note(user_id)
         if token is not None:
             self._tokens.forget(token)
         else:
@@ -238,7 +255,7 @@ class Accounts:
 
     def forget_all(self) -> None:
         """Forget every session: revocations may have been missed."""
-        self._revocations += 1
+        self._overtaken.note_all()
         self._tokens.clear()
         self._basic.clear()
 
@@ -247,13 +264,69 @@ class Accounts:
         owners = await self._store.token_owners(tokens)
         return {token for token, owner in zip(tokens, owners, strict=True) if owner is None}
 
+    def _whole(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """Do work that goes on when its client goes away, and that `stop` waits for."""
+
+        async def counted() -> T:
+            self._under_way += 1
+            try:
+                return await work
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    idle, self._idle = self._idle, []
+                    for waiting in idle:
+                        waiting.callback(None)
+
+        return shield(counted())
+
     async def stop(self) -> None:
-        """Write down what is still to be recorded."""
+        """Finish what is under way and write down what is still to be recorded."""
+        if self._under_way:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
         await self._seen.flush()
 
 
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
+
+
+class _Overtaken:
+    """Tells a look-up whether something of its user was revoked while it was under way."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._under_way = 0
+        self._all = 0
+        self._users: dict[int, int] = {}
+
+    @contextmanager
+    def watched(self) -> Iterator[int]:
+        """Around a look-up; gives what `any` is to be asked with."""
+        self._under_way += 1
+        try:
+            yield self._number
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._users.clear()
+
+    def any(self, user_id: int, since: int) -> bool:
+        """Whether the user, or everybody, was noted since then."""
+        return max(self._all, self._users.get(user_id, 0)) > since
+
+    def note(self, user_id: int) -> None:
+        """Something of the user was revoked."""
+        self._number += 1
+        if self._under_way:
+            self._users[user_id] = self._number
+
+    def note_all(self) -> None:
+        """Something of anybody may have been revoked."""
+        self._number += 1
+        self._all = self._number
 
 
 class _Remembered:

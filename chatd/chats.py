@@ -48,6 +48,9 @@ LARGEST_BATCH: Final = 512
 QUEUED_SENDS: Final = 5000
 QUEUED_READS: Final = 50_000
 
+LARGEST_ANSWER: Final = 512 * 1024
+"""Characters of text in the answer to a poll: slow readers must get on, memory be bounded."""
+
 # White_Space of the Unicode Character Database; `str.isspace` counts U+001C..U+001F as well.
 _BLANK: Final = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
 
@@ -207,23 +210,24 @@ class Chats:
                 if began >= ends:
                     why = Wake.TIMEOUT
                     break
-                why = await waiter.wait(ends - began)
-                waited += self._clock.seconds() - began
+                try:
+                    why = await waiter.wait(ends - began)
+                finally:
+                    waited += self._clock.seconds() - began
                 if why is Wake.MESSAGE:
                     inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
             outcome = why.value
-        except CancelledError:
-            outcome = "disconnect"
-            raise
-        except DomainError as refused:
-            outcome = refused.code
+        except (CancelledError, DomainError) as ended:
+            outcome = ended.code if isinstance(ended, DomainError) else "disconnect"
+            ended.waited = waited  # type: ignore[union-attr]  # for who counts the request
             raise
         finally:
             waiter.close()
             if wait > 0 and self._observe_poll is not None:
                 self._observe_poll(outcome, waited)
-        seen = inbox.messages[-1].seq if inbox.messages else waiter.seq
-        return Polled(inbox.messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
+        messages = _within(inbox.messages)
+        seen = messages[-1].seq if messages else waiter.seq
+        return Polled(messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
 
     async def conversation(
         self, session: Session, peer: int, limit: int, before: Place | None = None
@@ -263,3 +267,13 @@ class Chats:
     def _reject_future(seq: int | None, inbox: InboxSlice) -> None:
         if seq is not None and seq > inbox.last_seq:
             raise CursorEpoch("the cursor is past the end of this inbox: begin again")
+
+
+def _within(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The first of the messages, at least one, that fit into an answer: `more` says of the rest."""
+    size = 0
+    for number, message in enumerate(messages):
+        size += len(message.text)
+        if size > LARGEST_ANSWER and number:
+            return messages[:number]
+    return messages

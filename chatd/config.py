@@ -44,6 +44,8 @@ class Settings:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("is not a text")
+    if "\0" in value:
+        raise ValueError("holds U+0000")
     return value.strip()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
 
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
@@ -30,7 +31,10 @@ class Rates(Struct, frozen=True):
     log_in: Rate = Rate(burst=50, per_second=1.0)
     """Passwords checked, for each address."""
     failed_log_in: Rate = Rate(burst=20, per_second=0.1)
-    """Wrong passwords, for each account name."""
+    """Wrong passwords, for each account name and address together."""
+    guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
+    """Wrong passwords, for each account name from anywhere: so many that keeping its owner out
+    takes many addresses, so few that guessing by many does not get far."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, for each account."""
 
@@ -82,6 +86,7 @@ class Limits:
         self._registrations = Buckets("registrations", rates.registration, clock)
         self._log_ins = Buckets("log-ins", rates.log_in, clock)
         self._failures = Buckets("wrong passwords", rates.failed_log_in, clock)
+        self._guesses = Buckets("wrong passwords", rates.guessed_log_in, clock)
         self._sends = Buckets("messages", rates.send, clock)
 
     def registration(self, address: str) -> None:
@@ -92,17 +97,18 @@ class Limits:
     def log_in(self, address: str, username: str) -> None:
         """Someone at `address` is going to try a password of `username`."""
         if self._on:
-            self._failures.check(username.lower())
+            self._failures.check((username.lower(), _network(address)))
+            self._guesses.check(username.lower())
             self._log_ins.take(_network(address))
 
-    def failed_log_in(self, username: str) -> None:
+    def failed_log_in(self, address: str, username: str) -> None:
         """It was the wrong password; refuses nothing itself."""
         if self._on:
-            try:
-                self._failures.take(username.lower())
-            except RateLimited:
-                # Several wrong ones were checked at once; the bucket is empty already.
-                return
+            # Several wrong ones may have been checked at once, and a bucket be empty already.
+            with suppress(RateLimited):
+                self._failures.take((username.lower(), _network(address)))
+            with suppress(RateLimited):
+                self._guesses.take(username.lower())
 
     def send(self, user_id: int) -> None:
         """The account sends a message."""

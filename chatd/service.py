@@ -113,6 +113,8 @@ class ChatService(Service):
                 raise StartError(
                     f"cannot listen on {listener.description}: {problem.strerror}"
                 ) from None
+            except (OverflowError, ValueError) as problem:
+                raise StartError(f"cannot listen on {listener.description}: {problem}") from None
             self._ports.append((listener, port))
             _deepen_backlog(port)
         parts.sweep.start()

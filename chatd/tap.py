@@ -30,6 +30,7 @@ from chatd.http.dispatch import Dispatch
 from chatd.http.limits import Limits as HTTPLimits
 from chatd.http.peers import Peers
 from chatd.http.problems import problem
+from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.limits import Limits, Rates
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 
 SPREAD_SECONDS: Final = 5
 """Clients of a draining server come back within so many seconds, not all at once."""
+
+RESERVED_DESCRIPTORS: Final = 64
+"""Descriptors that are not for clients: listeners, files, database connections, operators."""
 
 _log = Logger()
 
@@ -131,7 +135,7 @@ def build(settings: Settings, reactor: Any) -> ChatService | Workers:
         _postgres_addresses(settings)
         return Workers(settings, reactor, random.random)
     metrics = Metrics()
-    store, bus = _store_and_bus(settings, reactor, metrics)
+    store, bus = store_and_bus(settings, reactor, metrics)
     notifier = Notifier(reactor, max_held=settings.max_polls)
     limits = Limits(Rates() if settings.rate_limits else None, reactor)
     passwords = Passwords(
@@ -170,11 +174,16 @@ def build(settings: Settings, reactor: Any) -> ChatService | Workers:
     access = AccessLog(peers) if settings.access_log else None
     # The contract promises room for a message written wholly in \uXXXX escapes.
     http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    request_ids = RequestIds()
     public = Server(
-        resource=Dispatch(api, clock=reactor, metrics=metrics, access=access),
+        resource=Dispatch(
+            api, clock=reactor, metrics=metrics, access=access, request_ids=request_ids
+        ),
         clock=reactor,
         limits=http_limits,
         problem=problem,
+        max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
+        request_ids=request_ids,
     )
     admin = Admin(metrics, readiness.reasons)
     private = Server(
@@ -210,7 +219,7 @@ def build(settings: Settings, reactor: Any) -> ChatService | Workers:
     return ChatService(parts, reactor, settings.drain_seconds)
 
 
-def _store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
+def store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     scheme, _, rest = settings.db.partition(":")
     if scheme == "sqlite" and rest:
         if settings.listen_db is not None:
@@ -223,7 +232,7 @@ def _store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[
         )
         return store, LocalBus()
     if is_postgres(settings.db):
-        return _postgres_store_and_bus(settings, reactor, metrics)
+        return _postgres_parts(settings, reactor, metrics)
     # The value may hold a password, so it is not repeated.
     raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
 
@@ -255,9 +264,7 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
     return addresses
 
 
-def _postgres_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
-) -> tuple[IStore, IBus]:
+def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     from chatd.bus.postgres import PostgresBus
     from chatd.postgres.notices import new_origin

@@ -30,7 +30,8 @@ class ThreadWorker:
 
     One queue put and one wake-up of the reactor a call are all that it costs, which is why the
     store uses it instead of `twisted.python.threadpool`: it is on the way of every message.
-    Callers bound the queue: `chatd.batch` has one call under way, `chatd.passwords` counts.
+    The queue has no bound of its own: `chatd.batch` has one call under way, `chatd.passwords`
+    counts, and everything else is one call for a request.
     """
 
     def __init__(self, name: str, threads: int, call_from_thread: Callable[..., object]) -> None:
@@ -41,15 +42,21 @@ class ThreadWorker:
             threading.Thread(target=self._work, name=f"chatd-{name}-{number}", daemon=True)
             for number in range(threads)
         ]
-        for thread in self._threads:
-            thread.start()
+        self._started = False
 
     def run(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
+        if not self._started:
+            # Not before: twistd forks after the service was made, and threads do not survive it.
+            self._started = True
+            for thread in self._threads:
+                thread.start()
         result: Deferred[T] = Deferred()
         self._jobs.put((result, call, args))
         return result
 
     def stop(self) -> None:
+        if not self._started:
+            return
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:

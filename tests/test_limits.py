@@ -121,9 +121,9 @@ def test_log_ins_are_limited_by_address() -> None:
 def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_the_address() -> None:
     clock = Clock()
     limits = Limits(RATES, clock)
-    limits.failed_log_in("Ann")
+    limits.failed_log_in("192.0.2.1", "Ann")
     limits.log_in("192.0.2.1", "ann")
-    limits.failed_log_in("ANN")
+    limits.failed_log_in("192.0.2.1", "ANN")
     for address in ("192.0.2.1", "192.0.2.2"):
         with pytest.raises(RateLimited, match="wrong passwords"):
             limits.log_in(address, "aNn")
@@ -137,7 +137,7 @@ def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_the_address()
 def test_a_wrong_password_is_counted_without_a_refusal() -> None:
     limits = Limits(RATES, Clock())
     for _ in range(9):
-        limits.failed_log_in("ann")
+        limits.failed_log_in("192.0.2.1", "ann")
 
 
 def test_sends_are_limited_by_account() -> None:
@@ -154,7 +154,7 @@ def test_without_rates_nothing_is_refused() -> None:
     for _ in range(1000):
         limits.registration("192.0.2.1")
         limits.log_in("192.0.2.1", "ann")
-        limits.failed_log_in("ann")
+        limits.failed_log_in("192.0.2.1", "ann")
         limits.send(1)
 
 
@@ -165,7 +165,7 @@ def test_the_limits_of_the_daemon_are_far_above_what_a_person_does() -> None:
         clock.advance(10)
         limits.registration("192.0.2.1")
         limits.log_in("192.0.2.1", "ann")
-        limits.failed_log_in("ann")
+        limits.failed_log_in("192.0.2.1", "ann")
         for _ in range(20):
             limits.send(1)
 

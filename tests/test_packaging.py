@@ -111,7 +111,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         assert archive.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert (metadata["Name"], metadata["Version"]) == ("chatd", chatd.__version__)
     assert metadata["Requires-Python"] == ">=3.11"
-    assert metadata.get_all("Provides-Extra") == ["postgres", "test", "dev"]
+    assert metadata.get_all("Provides-Extra") == ["postgres", "bench", "test", "dev"]
 
 
 def test_twistd_finds_chatd_after_an_install(wheel: Path, python: str, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -22,11 +23,10 @@ async def test_a_shared_port_is_taken_twice_and_no_other_is() -> None:
     ports: list[IListeningPort] = []
     first = serverFromString(sharing, "tcp:0:interface=127.0.0.1")
     ports.append(await first.listen(ServerFactory()))
-    address = ports[0].getHost()
-    assert isinstance(address, IPv4Address)
+    address: Any = ports[0].getHost()
     text = f"tcp:{address.port}:interface=127.0.0.1"
     ports.append(await serverFromString(sharing, text).listen(ServerFactory()))
-    assert ports[1].getHost() == address
+    assert str(ports[1].getHost()) == str(address)
     with pytest.raises(CannotListenError):
         await serverFromString(reactor, text).listen(ServerFactory())
     for port in ports:

@@ -45,7 +45,9 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(**changes: Any) -> ChatService:
     """The daemon with the default settings but for some."""
-    return tap.build(attrs.evolve(load({}, {})[0], **changes), Reactor())  # type: ignore[no-untyped-call]
+    service = tap.build(attrs.evolve(load({}, {})[0], **changes), Reactor())  # type: ignore[no-untyped-call]
+    assert isinstance(service, ChatService)
+    return service
 
 
 def parsed(*arguments: str) -> Settings:
@@ -117,10 +119,10 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "culprit"),
     [
         ({"workers": 2}, "workers: "),
-        ({"db": "postgresql://u:hidden@h/d"}, "db: PostgreSQL is not there yet"),
-        ({"db": "postgres://u:hidden@h/d"}, "db: "),
+        ({"db": "postgresql://u:hidden@h/d?no=1"}, "db: neither a PostgreSQL URL nor"),
+        ({"db": "postgres://u:hidden@h:1,2/d?no=1"}, "db: "),
         ({"db": "mysql://u:hidden@h/d"}, "db: "),
-        ({"db": "host=h password=hidden"}, "db: "),
+        ({"db": "host=h,i port=1,2,3 password=hidden"}, "db: "),
         ({"db": "sqlite:"}, "db: "),
         ({"db": "hidden"}, "db: "),
         ({"listen_db": "postgresql://u:hidden@h/d"}, "listen-db: "),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
+from http import HTTPStatus
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http import RESPONSES, datetimeToString
+from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
 SERVER = b"chatd"
@@ -30,7 +31,12 @@ def header_block(*fields: tuple[bytes, bytes]) -> bytes:
 @cache
 def status_line(version: bytes, status: int) -> bytes:
     """The first line of an answer. Versions and statuses are few, so all are kept."""
-    return b"%b %d %b\r\n" % (version, status, RESPONSES.get(status, b"Unknown Status"))
+    # Not twisted.web's phrases: they end before RFC 6585.
+    try:
+        phrase = HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        phrase = b"Unknown Status"
+    return b"%b %d %b\r\n" % (version, status, phrase)
 
 
 _canonical: dict[bytes | str, bytes] = {}

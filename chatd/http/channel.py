@@ -28,6 +28,7 @@ from chatd.http.head import (
     head_too_large,
     new_parser,
 )
+from chatd.http.request_ids import HEADER
 
 if TYPE_CHECKING:
     from httptools import HttpRequestParser
@@ -55,6 +56,7 @@ class Channel(Connection):
         "_body",
         "_buffer",
         "_fed",
+        "_full",
         "_head",
         "_parser",
         "_request",
@@ -62,8 +64,10 @@ class Channel(Connection):
         "persistent",
     )
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, full: bool = False) -> None:
         super().__init__(server)
+        # The server has no room: whatever is asked is refused.
+        self._full = full
         # False: the connection ends with the answer under way.
         self.persistent = True
         self._request: Request | None = None
@@ -132,6 +136,8 @@ class Channel(Connection):
         self._advancing = True
         turns = self.server.limits.pipelined
         try:
+            if self._full and self._buffer:
+                raise Refused(503, "overloaded", "The server has no room for more connections.")
             while self._buffer and self._state <= BODY and not self._blocked:
                 if turns < 0:
                     # One read may hold thousands of requests; other connections have their turn.
@@ -150,7 +156,7 @@ class Channel(Connection):
             if self._fed:
                 self._await(self.server.awaiting_head)
             elif state == HEAD:
-                self._await(self.server.idle)
+                self._await(self.server.sending if self._blocked else self.server.idle)
         if self._blocked or self._paused or self._yielded or state == ANSWERING:
             self._regulate()
 
@@ -322,11 +328,14 @@ class Channel(Connection):
             _log.failure("No problem document could be made")
             body = b""
         self.write(
-            b"%b%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
+            b"%b%b%b: %b\r\n%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
             b"Connection: close\r\n\r\n%b"
             % (
                 status_line(b"HTTP/1.1", refused.status),
                 server.standard.refresh(),
+                HEADER,
+                server.request_ids.in_head(self._buffer if self._head is None else self._head.raw),
+                b"Retry-After: 1\r\n" if refused.status == 503 else b"",
                 len(body),
                 b"" if bodiless else body,
             )
@@ -369,7 +378,18 @@ class Channel(Connection):
         self._deadline = None
         self.loseConnection()
 
-    def is_stuck(self) -> None:
-        """The client did not read what was left for it."""
+    def is_stalled(self) -> None:
+        """The client has had its time to read some of a large answer."""
         self._deadline = None
-        self.abort()
+        if self.has_read():
+            self._await(self.server.sending)
+        else:
+            self.abort()
+
+    def is_stuck(self) -> None:
+        """The client has had its time to read some of what was left for it."""
+        self._deadline = None
+        if self.has_read():
+            self._await(self.server.flushing)
+        else:
+            self.abort()

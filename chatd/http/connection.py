@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
@@ -40,6 +41,7 @@ class Connection:
         "_peer",
         "_producer",
         "_state",
+        "_unsent",
         "_wanted",
         "server",
         "transport",
@@ -59,6 +61,8 @@ class Connection:
         self._blocked = False
         # The transport was told not to read.
         self._paused = False
+        # Bytes that `has_read` has found unsent.
+        self._unsent = sys.maxsize
         # Only Twisted's own TCP transport is known well enough to write past its buffer.
         self._eager = False
 
@@ -177,6 +181,17 @@ class Connection:
     def isSecure(self) -> bool:
         """Whether the transport is TLS."""
         return ISSLTransport(self.transport, None) is not None
+
+    def has_read(self) -> bool:
+        """Whether less is left to be sent than when this was asked last; asking remembers."""
+        transport = self.transport
+        left: int
+        try:
+            left = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        except AttributeError:  # not a transport that tells, such as TLS
+            left = 0
+        before, self._unsent = self._unsent, left
+        return 0 < left < before
 
     # The end.
 

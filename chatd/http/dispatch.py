@@ -6,9 +6,6 @@ Routes without parameters are found in a table made from Klein's map; everything
 
 from __future__ import annotations
 
-import itertools
-import re
-import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
@@ -23,15 +20,12 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from chatd.http.access import AccessLog
 from chatd.http.request import Request
+from chatd.http.request_ids import HEADER, RequestIds
 from chatd.http.responses import JSONResponse
 from chatd.metrics import Metrics
 
 CLIENT_GONE: Final = 499
 """Counted as the status of a request whose client did not wait for the answer."""
-
-REQUEST_ID: Final = b"X-Request-ID"
-
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class Routed(Protocol):
@@ -66,6 +60,7 @@ class Dispatch(Resource):
         clock: IReactorTime,
         metrics: Metrics,
         access: AccessLog | None = None,
+        request_ids: RequestIds | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # Klein keeps only a weak reference to the application that it binds to an instance.
@@ -76,17 +71,14 @@ class Dispatch(Resource):
         self._metrics = metrics
         self._access = access
         self._table = _table(routed)
-        self._prefix = secrets.token_hex(6).encode("ascii")
-        self._numbers = itertools.count(1)
+        self.request_ids = request_ids or RequestIds()
 
     def render(self, request: server.Request) -> int:
         began = self.seconds()
-        request_id = request.getHeader(b"x-request-id")
-        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
-            request_id = b"%b-%d" % (self._prefix, next(self._numbers))
+        request_id = self.request_ids.of(request.getHeader(b"x-request-id"))
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
-            request.setHeader(REQUEST_ID, request_id)
+            request.setHeader(HEADER, request_id)
             self._by_klein(request, request_id, began)
         else:
             Handling(self, request, request_id, route, began).advance()
@@ -170,13 +162,13 @@ class Handling:
         except StopIteration as done:
             self._answer(done.value)
         except CancelledError as gone:
-            self._count(CLIENT_GONE, 0.0)
+            self._count(CLIENT_GONE, getattr(gone, "waited", 0.0))
             _untie(gone)
         except Exception as error:
-            self._request.setHeader(REQUEST_ID, self._request_id)
+            self._request.setHeader(HEADER, self._request_id)
             response = self._dispatch.failed(self._request, Failure())
             _write(self._request, response)
-            self._count(response.code, 0.0)
+            self._count(response.code, getattr(error, "waited", 0.0))
             _untie(error)
         else:
             if self._awaited is None:
@@ -204,7 +196,7 @@ class Handling:
             request_id = b"X-Request-ID: %b\r\n" % self._request_id
             request.answer(response.code, request_id + response.block, response.body)
         else:
-            request.setHeader(REQUEST_ID, self._request_id)
+            request.setHeader(HEADER, self._request_id)
             _write(request, response)
         self._count(response.code, waited)
 

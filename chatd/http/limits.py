@@ -36,4 +36,4 @@ class Limits:
     linger_bytes: int = 256 * 1024
     """How much input is discarded then."""
     close_seconds: float = 30.0
-    """How long a closed connection may take to flush its last answer before it is aborted."""
+    """How long a client may take nothing of an answer that waits for it, before it is cut off."""

@@ -16,6 +16,7 @@ from chatd.http.channel import Channel
 from chatd.http.deadlines import Deadlines
 from chatd.http.limits import Limits
 from chatd.http.request import Request
+from chatd.http.request_ids import RequestIds
 
 _log = Logger()
 
@@ -31,8 +32,8 @@ class Server(Factory):
     resource that raises `UnsupportedMethod`.
 
     `log(request)` is called once for every request when its answer is finished, or when its client
-    has gone away (then `request.disconnected`). `clock` times connections, `now` is Unix time for
-    the Date header.
+    has gone away (then `request.disconnected`). Beyond `max_connections` one is answered
+    503 `overloaded` and closed. `clock` times connections, `now` is Unix time for the Date header.
     """
 
     # What twisted.web's requests and resources look for on their site.
@@ -49,6 +50,8 @@ class Server(Factory):
         limits: Limits,
         problem: Callable[[int, str, str], bytes],
         log: Callable[[Request], object] | None = None,
+        max_connections: int | None = None,
+        request_ids: RequestIds | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.resource = resource
@@ -56,6 +59,8 @@ class Server(Factory):
         self.limits = limits
         self.problem = problem
         self.log = log
+        self.max_connections = max_connections
+        self.request_ids = request_ids or RequestIds()
         self.draining = False
         self.channels: set[Channel] = set()
         self.standard = StandardHeaders(clock, now)
@@ -64,6 +69,7 @@ class Server(Factory):
         self.awaiting_body = deadlines.queue(limits.body_seconds, Channel.body_is_late)
         self.idle = deadlines.queue(limits.idle_seconds, Channel.is_idle)
         self.closing_soon = deadlines.queue(limits.linger_seconds, Channel.is_idle)
+        self.sending = deadlines.queue(limits.close_seconds, Channel.is_stalled)
         self.flushing = deadlines.queue(limits.close_seconds, Channel.is_stuck)
 
     @property
@@ -100,8 +106,9 @@ class Server(Factory):
                 _log.failure("A request could not be logged")
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
-        """A channel for a connection from `addr`."""
-        return Channel(self)
+        """A channel for a connection from `addr`, or one that only refuses it (503)."""
+        full = self.max_connections is not None and self.connections >= self.max_connections
+        return Channel(self, full=full)
 
     def getResourceFor(self, request: Request) -> IResource:
         """The resource for `request`: the root if it is a leaf, else as twisted.web finds it."""

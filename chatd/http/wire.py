@@ -88,11 +88,16 @@ def body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(request.content.read())
     except msgspec.ValidationError as wrong:
-        raise InvalidBody(str(wrong)) from None
+        raise InvalidBody(_short(str(wrong))) from None
     except UnicodeDecodeError:
         raise InvalidBody("the body is not UTF-8") from None
     except (msgspec.DecodeError, RecursionError) as wrong:
         raise InvalidBody(f"the body is not JSON that can be read: {wrong}") from None
+
+
+def _short(text: str) -> str:
+    # A message may repeat a member's name, and that may be as long as the body.
+    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def query(request: Request, *names: str) -> dict[str, str]:

@@ -115,8 +115,9 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
     def doRead(self) -> None:
         try:
             super().doRead()
-        except psycopg2.Error:
-            # The server has closed an idle connection. Raised further, the reactor would log it.
+        except (psycopg2.Error, ValueError):
+            # The server has closed the connection; libpq may have closed the socket already, so
+            # that there is no descriptor to watch. Raised further, the reactor would log it.
             self.abandon()
 
     def connectionLost(self, reason: Failure) -> None:

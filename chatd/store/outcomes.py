@@ -49,9 +49,7 @@ def _message(draft: Draft, seq: int, sent_at: int) -> Message:
     return Message(draft.received_by, seq, draft.sent_by, sent_at, draft.text)
 
 
-def merged(
-    query: ReadConversation, found: list[Message], peer_exists: bool
-) -> ConversationSlice:
+def merged(query: ReadConversation, found: list[Message], peer_exists: bool) -> ConversationSlice:
     """A conversation of the newest messages of its directions, each with one more than asked."""
     found.sort(key=Place.of, reverse=True)
     return ConversationSlice(tuple(found[: query.limit]), len(found) > query.limit, peer_exists)

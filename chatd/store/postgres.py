@@ -39,6 +39,7 @@ from chatd.store.postgres_append import Appender
 from chatd.store.postgres_conversations import conversation
 from chatd.store.postgres_pool import Pool
 from chatd.store.postgres_schema import prepare, version
+from chatd.store.tails import Tails
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ class PostgresStore:
         self._known = migrations("postgres") if known is None else known
         self._keep_house_seconds = keep_house_seconds
         self._latest = 0
+        self._tails = Tails()
         self.pool = pool or Pool(address, reactor, chance=random.random)
         self._appender = Appender(self.pool, now=now, origin=origin, lane=lane)
         self.location = address.location
@@ -136,6 +138,7 @@ class PostgresStore:
 
     async def _delete_account(self, user_id: int) -> bool:
         was_there = await accounts.delete_account(self.pool, user_id, self._moment(), self._origin)
+        self._tails.forget(user_id)
         if was_there:
             self._do(self._purge()).addErrback(_log_failure)
         return was_there
@@ -153,17 +156,40 @@ class PostgresStore:
         return self._do(accounts.record_seen(self.pool, seen))
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return self._do(self._appender.append(drafts))
+        return self._do(self._append(drafts))
+
+    async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
+        forgotten = self._tails.forgotten
+        outcomes = await self._appender.append(drafts)
+        if forgotten == self._tails.forgotten:
+            self._tails.committed(
+                outcome.message
+                for outcome in outcomes
+                if isinstance(outcome, Appended) and not outcome.replayed
+            )
+        return outcomes
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return self._do(chats.read(self.pool, queries))
+        return self._do(self._read(queries))
+
+    async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+        forgotten = self._tails.forgotten
+        found = await chats.read(self.pool, queries)
+        for query, inbox in zip(queries, found, strict=True):
+            if inbox is None:
+                self._tails.drop(query.user_id)
+            else:
+                self._tails.found(query, inbox, forgotten)
+        return found
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
         return self._do(conversation(self.pool, query))
 
     def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
-        # Other processes append to the same inboxes.
-        return None
+        # Messages never change, so those that this process knows of may be told; not that there
+        # are no others, for other processes append to the same inboxes.
+        known = self._tails.answer(query) if isinstance(query, ReadAfter) else None
+        return known if known is not None and known.messages else None
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._do(chats.last_seqs(self.pool, user_ids))

@@ -74,6 +74,7 @@ class SqliteStore:
         self._lock: FileLock | None = None
         self._newest = 0
         self._tails = Tails()
+        self._write_fails = False
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -86,6 +87,7 @@ class SqliteStore:
         self._lock, self._write_db, self.epoch = open_writer(self._path, self._known)
         self._read_db = open_reader(self._path)
         self._newest = sqlite_chats.newest_time(self._read_db)
+        self._tails = Tails()
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._forgetting = LoopingCall(self._forget_keys)
@@ -115,7 +117,12 @@ class SqliteStore:
         self._write_db.close()
 
     def check(self) -> Deferred[None]:
-        return self._read(lambda db: db.execute("SELECT 1 FROM history").fetchone() and None)
+        return Deferred.fromCoroutine(self._check())
+
+    async def _check(self) -> None:
+        await self._read(_look)
+        # After a failed write only a write tells whether the disk is well again.
+        await self._write(_touch if self._write_fails else _look)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
@@ -133,12 +140,16 @@ class SqliteStore:
         deleted = self._write(sqlite_accounts.delete_account, user_id, self._now())
 
         def purge(was_there: bool) -> bool:
-            self._tails.forget(user_id)
+            self._tails.drop(user_id)
             if self._lock is not None:
                 self._purge()
             return was_there
 
-        return deleted.addCallback(purge)
+        def uncertain(failure: Failure) -> Failure:
+            self._tails.drop(user_id)
+            return failure
+
+        return deleted.addCallbacks(purge, uncertain)
 
     def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
         return self._write(sqlite_accounts.add_token, user_id, digest, self._now())
@@ -180,15 +191,19 @@ class SqliteStore:
         return self._tails.answer(query)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        forgotten = self._tails.forgotten
+        self._tails.read_began()
 
         def note(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
             for query, inbox in zip(queries, inboxes, strict=True):
                 if inbox is not None:
-                    self._tails.found(query, inbox, forgotten)
+                    self._tails.found(query, inbox)
             return inboxes
 
-        return self._read(sqlite_chats.read, queries).addCallback(note)
+        def ended(result: T) -> T:
+            self._tails.read_ended()
+            return result
+
+        return self._read(sqlite_chats.read, queries).addCallback(note).addBoth(ended)
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
         return self._read(sqlite_conversations.conversation, query)
@@ -204,7 +219,23 @@ class SqliteStore:
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._writer.run(_guarded, call, self._write_db, *args)
+        return self._writer.run(_guarded, call, self._write_db, *args).addCallbacks(
+            self._wrote, self._not_written
+        )
+
+    def _wrote(self, result: T) -> T:
+        if self._write_fails:
+            self._write_fails = False
+            _log.info("the database takes writes again")
+        return result
+
+    def _not_written(self, failure: Failure) -> Failure:
+        if failure.check(StoreUnavailable) and not self._write_fails:
+            self._write_fails = True
+            _log.error(
+                "the database takes no writes: {why}", why=getattr(failure.value, "__cause__", None)
+            )
+        return failure
 
     def _purge(self) -> None:
         def again(more: bool) -> None:
@@ -214,6 +245,8 @@ class SqliteStore:
         self._write(sqlite_accounts.purge).addCallbacks(again, _log_failure)
 
     def _forget_keys(self) -> None:
+        self._purge()
+
         def again(more: bool) -> None:
             if more and self._lock is not None:
                 self._forget_keys()
@@ -221,12 +254,20 @@ class SqliteStore:
         self._write(sqlite_chats.forget_keys, self._now()).addCallbacks(again, _log_failure)
 
 
+def _look(db: sqlite3.Connection) -> None:
+    db.execute("SELECT 1 FROM history").fetchone()
+
+
+def _touch(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE history SET epoch = epoch")
+
+
 def _guarded(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:
     """Tell faults of the disk (full, gone, read-only) from faults of the program."""
     try:
         return call(db, *args)
     except sqlite3.OperationalError as problem:
-        raise StoreUnavailable(f"the database cannot do this now: {problem}", 1) from problem
+        raise StoreUnavailable("the database cannot do this now", 1) from problem
 
 
 def _log_failure(failure: Failure) -> None:

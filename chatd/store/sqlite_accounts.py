@@ -11,8 +11,18 @@ from chatd.store.outcomes import username_taken
 from chatd.store.sqlite_file import transaction
 
 PURGE_STEP: Final = 2000
-"""Messages deleted in one transaction: a large inbox must not hold up the writer."""
+"""Rows deleted in one transaction: a large inbox must not hold up the writer."""
 
+_PURGE: Final = (
+    "DELETE FROM message WHERE received_by = ?1 AND seq IN"
+    " (SELECT seq FROM message WHERE received_by = ?1 ORDER BY seq LIMIT ?2)",
+    "DELETE FROM token WHERE digest IN (SELECT digest FROM token WHERE user_id = ?1 LIMIT ?2)",
+    "DELETE FROM idempotency WHERE sent_by = ?1 AND key IN"
+    " (SELECT key FROM idempotency WHERE sent_by = ?1 LIMIT ?2)",
+)
+
+# Of a deleted account there is no inbox, but there may still be tokens.
+_OWNER: Final = "SELECT user_id FROM token JOIN inbox USING (user_id) WHERE digest = ?"
 _ACCOUNT: Final = "SELECT id, username, email, date_joined, last_seen_at FROM account "
 
 
@@ -61,7 +71,7 @@ def credentials(db: sqlite3.Connection, username: str) -> Credentials | None:
 
 
 def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
-    """Make the account and its inbox unreachable at once; `purge` empties the inbox later."""
+    """Make the account, its inbox and tokens unreachable at once; `purge` deletes them later."""
     with transaction(db):
         deleted = db.execute(
             "UPDATE account SET deleted_at = ?, email = NULL, password_hash = NULL"
@@ -70,24 +80,20 @@ def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
         ).rowcount
         if deleted:
             db.execute("DELETE FROM inbox WHERE user_id = ?", (user_id,))
-            db.execute("DELETE FROM token WHERE user_id = ?", (user_id,))
-            db.execute("DELETE FROM idempotency WHERE sent_by = ?", (user_id,))
             db.execute("INSERT INTO purge VALUES (?)", (user_id,))
     return bool(deleted)
 
 
 def purge(db: sqlite3.Connection) -> bool:
-    """Delete up to `PURGE_STEP` messages of deleted accounts; True if more may be left."""
+    """Delete up to `PURGE_STEP` rows of deleted accounts; True if more may be left."""
     row = db.execute("SELECT user_id FROM purge LIMIT 1").fetchone()
     if row is None:
         return False
+    left = PURGE_STEP
     with transaction(db):
-        gone = db.execute(
-            "DELETE FROM message WHERE received_by = ? AND seq IN"
-            " (SELECT seq FROM message WHERE received_by = ? ORDER BY seq LIMIT ?)",
-            (row[0], row[0], PURGE_STEP),
-        ).rowcount
-        if gone < PURGE_STEP:
+        for statement in _PURGE:
+            left -= db.execute(statement, (row[0], left)).rowcount
+        if left:
             db.execute("DELETE FROM purge WHERE user_id = ?", row)
     return True
 
@@ -103,7 +109,7 @@ def add_token(db: sqlite3.Connection, user_id: int, digest: bytes, now: int) -> 
 def token_owners(db: sqlite3.Connection, digests: Sequence[bytes]) -> list[int | None]:
     owners: list[int | None] = []
     for digest in digests:
-        row = db.execute("SELECT user_id FROM token WHERE digest = ?", (digest,)).fetchone()
+        row = db.execute(_OWNER, (digest,)).fetchone()
         owners.append(None if row is None else row[0])
     return owners
 

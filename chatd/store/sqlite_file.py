@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -28,10 +29,13 @@ class FileLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(self._descriptor, 20).decode("ascii", "replace").strip()
             os.close(self._descriptor)
             raise BlockingIOError(holder or "?") from None
+        except OSError:  # a file system without locks
+            os.close(self._descriptor)
+            raise
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, b"%d\n" % os.getpid())
 
@@ -48,6 +52,7 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
     chatd's, or a newer chatd made it.
     """
     try:
+        _refuse_other_files(path)
         lock = FileLock(path + ".lock")
     except BlockingIOError as held:
         raise StartError(f"the database {path} is open in another chatd, process {held}") from None
@@ -74,6 +79,16 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
     except BaseException:
         lock.release()
         raise
+
+
+def _refuse_other_files(path: str) -> None:
+    # Before a lock file is left beside something that is no database.
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise StartError(f"cannot open the database {path}: not a file")
+        with open(path, "rb") as file:
+            if file.read(16) not in (b"", b"SQLite format 3\0"):
+                raise StartError(f"the database {path} was not made by chatd")
 
 
 def open_reader(path: str) -> sqlite3.Connection:
@@ -114,7 +129,9 @@ def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
 
 
 def _tune(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
+    [mode] = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError(f"its file system cannot keep a WAL (journal mode {mode})")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cache_size = -65536")
     db.execute("PRAGMA temp_store = MEMORY")

@@ -52,9 +52,9 @@ class Tails:
     def __init__(self) -> None:
         self._tails: OrderedDict[int, Tail] = OrderedDict()
         self._size = 0
-        self.forgotten = 0
-        """How often an inbox was forgotten because it is gone: older reads must not bring it
-        back."""
+        self._reads = 0
+        # Dropped while reads were under way: what those found may be older than what was dropped.
+        self._dropped: set[int] = set()
 
     def answer(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
         """What `IStore.read` would answer, or None where that is not known here."""
@@ -90,40 +90,49 @@ class Tails:
                 self._put(message.received_by, Tail(message.seq, (message,)))
         self._shrink()
 
-    def found(self, query: ReadAfter | ReadPage, inbox: InboxSlice, forgotten: int) -> None:
-        """A read that began when that many inboxes were `forgotten` found this."""
+    def read_began(self) -> None:
+        """A read of the database is under way; `read_ended` must follow, after all `found`."""
+        self._reads += 1
+
+    def read_ended(self) -> None:
+        """A read has ended, well or not."""
+        self._reads -= 1
+        if not self._reads:
+            self._dropped.clear()
+
+    def found(self, query: ReadAfter | ReadPage, inbox: InboxSlice) -> None:
+        """A read that is under way has found this."""
         messages = inbox.messages
         if isinstance(query, ReadPage):
             messages = messages[::-1]
         if messages and messages[-1].seq != inbox.last_seq:
             messages = ()
         tail = self._tails.get(query.user_id)
-        if tail is None and forgotten != self.forgotten:
+        if tail is None and query.user_id in self._dropped:
             return
         if tail is None or (inbox.last_seq, len(messages)) > (tail.last_seq, len(tail.messages)):
             self._put(query.user_id, Tail(inbox.last_seq, messages))
             self._shrink()
 
-    def forget(self, user_id: int) -> None:
-        """The inbox is gone."""
-        self.forgotten += 1
-        self.drop(user_id)
-
     def drop(self, user_id: int) -> None:
-        """What the inbox holds is not certain: let the database say."""
+        """The inbox is gone, or what it holds is not certain: let the database say."""
+        if self._reads:
+            self._dropped.add(user_id)
+        self._take_out(user_id)
+
+    def _take_out(self, user_id: int) -> None:
         tail = self._tails.pop(user_id, None)
         if tail is not None:
             self._size -= tail.size
 
     def _put(self, user_id: int, tail: Tail) -> None:
-        self.drop(user_id)
+        self._take_out(user_id)
         self._tails[user_id] = tail
         self._size += tail.size
 
     def _shrink(self) -> None:
         while self._size > BYTES:
-            _, tail = self._tails.popitem(last=False)
-            self._size -= tail.size
+            self.drop(next(iter(self._tails)))
 
 
 def _size(message: Message) -> int:

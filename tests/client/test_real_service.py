@@ -272,6 +272,6 @@ def test_a_server_that_loses_messages_is_found_out(service: Service) -> None:
     service.run(ann.send(2, "two"))
     db = service.system.store._write_db
     db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 1")
-    service.system.store._tails.forget(2)
+    service.system.store._tails.drop(2)
     service.collect(bob.follow("0"))
     assert failure(service.begun[-1], Gap).expected == 1

@@ -71,7 +71,17 @@ def test_options_says_what_is_allowed(service: Service) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/api", "/api/v1", "/api/v1/", "/api/v2/chats/", "/api/v1/chats//", "/favicon.ico"),
+        *(
+            "/web",
+            "/web/",
+            "/index.html",
+            "/api",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v2/chats/",
+            "/api/v1/chats//",
+            "/favicon.ico",
+        ),
         *("//api/v1/chats", "/api//v1/chats", "/api/v1/chats/1", "/api/v1/Chats", "/metrics"),
         *("/api/v1/chats%2F", "/api%2Fv1%2Fchats", "/api/v1/../v1/chats", "/api/v1/./chats"),
         *("/%00", "/%0d%0aX:%20y", "/api/v1/chats%20", "/api/v1/chats%00", "/api/v1/chats;x=1"),

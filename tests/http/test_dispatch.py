@@ -42,7 +42,9 @@ def essence(answer: Answer) -> tuple[int, list[tuple[bytes, Any]], bytes]:
 def every_route(service: Service, admin: bool) -> Iterator[tuple[str, str]]:
     app = (service.admin if admin else service.resource)._app
     for rule in app.url_map.iter_rules():
-        assert not rule.arguments, "routes with parameters only go Klein's way"
+        if rule.arguments:
+            # There is only Klein's way.
+            continue
         for method in sorted({*(rule.methods or ()), "OPTIONS", "PUT", "GET", "DELETE"}):
             yield method, rule.rule
             yield method, rule.rule + "/"

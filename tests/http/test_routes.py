@@ -8,13 +8,16 @@ import chatd.http.admin
 import chatd.http.api
 from chatd.http.admin import Admin
 from chatd.http.api import API
+from chatd.http.operations import PAGE
 
 
 def test_paths_have_no_final_slash_and_no_parameters() -> None:
     for app in (API.app, Admin.app):
         for rule in app.url_map.iter_rules():
-            assert rule.rule == rule.rule.rstrip("/")
-            assert not rule.arguments
+            # The web page's files have names; they go Klein's slower way.
+            if rule.endpoint not in PAGE:
+                assert rule.rule == rule.rule.rstrip("/")
+                assert not rule.arguments
 
 
 def test_every_route_names_its_methods() -> None:
@@ -27,5 +30,5 @@ def test_every_route_names_its_methods() -> None:
 def test_no_handler_overwrites_another() -> None:
     for app, module in ((API.app, chatd.http.api), (Admin.app, chatd.http.admin)):
         assert module.__file__ is not None
-        registered = Path(module.__file__).read_text().count("@route(app, ")
+        registered = Path(module.__file__).read_text().count("route(app, ")
         assert len(list(app.url_map.iter_rules())) == len(app.endpoints) == registered

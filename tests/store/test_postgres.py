@@ -137,6 +137,22 @@ async def test_processes_share_everything(open_store: OpenStore) -> None:
 
 
 @ensureDeferred
+async def test_what_is_at_hand_is_right_while_others_append(open_store: OpenStore) -> None:
+    one, two = await two_stores(open_store)
+    ann, bob = await people(one, "ann", "bob")
+    sent = [await send(each, ann, bob, "x") for each in (one, one, two, two, one, two)]
+    # What this process wrote itself, and the nothing that it knows to follow, are not the same.
+    assert one.at_hand(ReadAfter(bob, 4, 10)) == InboxSlice(5, (sent[4],))
+    assert one.at_hand(ReadAfter(bob, 2, 10)) is None
+    assert one.at_hand(ReadAfter(bob, 5, 10)) is None
+    assert await one.read([ReadAfter(bob, 5, 10)]) == [InboxSlice(6, (sent[5],))]
+    assert one.at_hand(ReadAfter(bob, 5, 10)) == InboxSlice(6, (sent[5],))
+    assert await two.delete_account(bob)
+    assert await one.read([ReadAfter(bob, 0, 10)]) == [None]
+    assert one.at_hand(ReadAfter(bob, 5, 10)) is None
+
+
+@ensureDeferred
 async def test_one_key_in_two_processes_appends_once(open_store: OpenStore) -> None:
     stores = await two_stores(open_store)
     ann, bob = await people(stores[0], "ann", "bob")

@@ -52,7 +52,7 @@ def test_an_answer_is_the_one_of_the_database(
             continue
         answer = kept.answer(step)
         assert answer is None or answer == truth(last, step)
-        kept.found(step, truth(last, step), kept.forgotten)
+        kept.found(step, truth(last, step))
         assert kept.answer(ReadAfter(1, last, 10)) == InboxSlice(last, ())
 
 
@@ -72,7 +72,7 @@ def test_a_read_that_saw_a_commit_first_is_believed() -> None:
     kept = Tails()
     kept.committed([message(1, 1)])
     query = ReadAfter(1, 0, 10)
-    kept.found(query, truth(2, query), kept.forgotten)
+    kept.found(query, truth(2, query))
     kept.committed([message(1, 2)])
     assert kept.answer(query) == truth(2, query)
 
@@ -82,7 +82,7 @@ def test_an_older_read_does_not_take_a_commit_back() -> None:
     query = ReadAfter(1, 0, 10)
     late = truth(1, query)
     kept.committed([message(1, 1), message(1, 2)])
-    kept.found(query, late, kept.forgotten)
+    kept.found(query, late)
     assert kept.answer(query) == truth(2, query)
 
 
@@ -95,23 +95,51 @@ def test_a_commit_behind_a_gap_starts_anew() -> None:
 
 def test_a_read_that_began_before_an_inbox_went_does_not_bring_it_back() -> None:
     kept = Tails()
-    before = kept.forgotten
     kept.committed([message(1, 1)])
-    kept.forget(1)
-    kept.forget(2)
+    kept.read_began()
+    kept.drop(1)
     query = ReadAfter(1, 0, 10)
-    kept.found(query, truth(1, query), before)
+    kept.found(query, truth(1, query))
+    kept.read_ended()
     assert kept.answer(query) is None
+
+
+def test_a_read_that_began_before_a_tail_made_room_does_not_bring_an_older_one_back() -> None:
+    kept = Tails()
+    kept.read_began()
+    query = ReadAfter(1, 0, 10)
+    late = truth(0, query)
+    kept.committed([message(1, 1)])
+    large = "x" * (tails.BYTES // 2)
+    kept.committed([message(2, 1, large)])
+    kept.found(query, late)
+    kept.read_ended()
+    assert kept.answer(query) is None
+
+
+def test_reads_are_believed_again_once_none_is_as_old_as_the_drop() -> None:
+    kept = Tails()
+    kept.read_began()
+    kept.read_began()
+    kept.drop(1)
+    kept.read_ended()
+    query = ReadAfter(1, 0, 10)
+    kept.found(query, truth(1, query))
+    assert kept.answer(query) is None
+    kept.read_ended()
+    kept.read_began()
+    kept.found(query, truth(1, query))
+    assert kept.answer(query) == truth(1, query)
 
 
 def test_a_read_is_believed_of_an_inbox_that_is_there_whatever_else_went() -> None:
     # Otherwise a client could be told of seq 2 by the read and of seq 1 from here.
     kept = Tails()
-    before = kept.forgotten
     kept.committed([message(1, 1)])
-    kept.forget(2)
+    kept.read_began()
+    kept.drop(2)
     query = ReadAfter(1, 0, 10)
-    kept.found(query, truth(2, query), before)
+    kept.found(query, truth(2, query))
     assert kept.answer(query) == truth(2, query)
 
 
@@ -129,7 +157,7 @@ def test_a_replaced_or_forgotten_tail_gives_its_room_back() -> None:
     large = "x" * (tails.BYTES // 5)
     for seq in range(1, 30, 2):
         kept.committed([message(1, seq, large)])
-    kept.forget(1)
+    kept.drop(1)
     kept.committed([message(2, 1, large)])
     assert kept.answer(ReadAfter(2, 0, 10)) is not None
 

@@ -1,0 +1,32 @@
+"""Every request has an id that its answer and the log carry (contract, General)."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+from typing import Final
+
+HEADER: Final = b"X-Request-ID"
+
+_ACCEPTED: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_LINE: Final = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+
+class RequestIds:
+    """Makes ids that no other process makes: a random prefix and a number."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6).encode("ascii")
+        self._numbers = itertools.count(1)
+
+    def of(self, given: bytes | None) -> bytes:
+        """The id that the client gave, where it is acceptable, else a new one."""
+        if given is not None and _ACCEPTED.fullmatch(given) is not None:
+            return given
+        return b"%b-%d" % (self._prefix, next(self._numbers))
+
+    def in_head(self, raw: bytes) -> bytes:
+        """The id of a request that was refused, by as much of its head as has come."""
+        found = _LINE.search(raw)
+        return self.of(found[1].rstrip(b" \t") if found else None)

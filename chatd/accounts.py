@@ -11,13 +11,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from chatd.batch import Batcher
@@ -34,6 +32,7 @@ from chatd.model import (
     UserNotFound,
 )
 from chatd.passwords import Passwords
+from chatd.sessions import Overtaken, Remembered, Seen
 from chatd.shield import shield
 
 T = TypeVar("T")
@@ -43,9 +42,6 @@ TOKEN_PREFIX: Final = "chatd_"
 
 BASIC_SECONDS: Final = 60.0
 TOKEN_SECONDS: Final = 300.0
-REMEMBERED: Final = 50_000
-SEEN_EVERY: Final = 60_000_000
-SEEN_FLUSH_SECONDS: Final = 2.0
 MAX_PASSWORD: Final = 1024
 MAX_EMAIL: Final = 254
 
@@ -79,15 +75,15 @@ class Accounts:
         self._owners: Batcher[bytes, int | None] = Batcher(
             store.token_owners, clock, bound=20_000, largest=1000
         )
-        self._tokens = _Remembered(clock, TOKEN_SECONDS)
-        self._basic = _Remembered(clock, BASIC_SECONDS)
+        self._tokens = Remembered(clock, TOKEN_SECONDS)
+        self._basic = Remembered(clock, BASIC_SECONDS)
         # Basic credentials are remembered only as a keyed hash; the key dies with the process.
         self._basic_key = secrets.token_bytes(32)
         self._verifying: dict[bytes, list[Deferred[Session]]] = {}
-        self._overtaken = _Overtaken()
+        self._overtaken = Overtaken()
         self._under_way = 0
         self._idle: list[Deferred[None]] = []
-        self._seen = _Seen(store, clock, now)
+        self._seen = Seen(store, clock, now)
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
         """Make an account.
@@ -292,130 +288,3 @@ class Accounts:
 
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
-
-
-class _Overtaken:
-    """Tells a look-up whether something of its user was revoked while it was under way."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        self._under_way = 0
-        self._all = 0
-        self._users: dict[int, int] = {}
-
-    @contextmanager
-    def watched(self) -> Iterator[int]:
-        """Around a look-up; gives what `any` is to be asked with."""
-        self._under_way += 1
-        try:
-            yield self._number
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._users.clear()
-
-    def any(self, user_id: int, since: int) -> bool:
-        """Whether the user, or everybody, was noted since then."""
-        return max(self._all, self._users.get(user_id, 0)) > since
-
-    def note(self, user_id: int) -> None:
-        """Something of the user was revoked."""
-        self._number += 1
-        if self._under_way:
-            self._users[user_id] = self._number
-
-    def note_all(self) -> None:
-        """Something of anybody may have been revoked."""
-        self._number += 1
-        self._all = self._number
-
-
-class _Remembered:
-    """Sessions by a hash of what proves them, for some seconds, the most recent `REMEMBERED`."""
-
-    def __init__(self, clock: IReactorTime, seconds: float) -> None:
-        self._clock = clock
-        self._seconds = seconds
-        self._sessions: OrderedDict[bytes, tuple[Session, float]] = OrderedDict()
-        # Tuples: nearly everyone has one, and a set takes three times the room.
-        self._keys: dict[int, tuple[bytes, ...]] = {}
-
-    def get(self, key: bytes) -> Session | None:
-        found = self._sessions.get(key)
-        if found is None:
-            return None
-        if found[1] <= self._clock.seconds():
-            self.forget(key)
-            return None
-        return found[0]
-
-    def put(self, key: bytes, session: Session) -> None:
-        self.forget(key)
-        self._sessions[key] = (session, self._clock.seconds() + self._seconds)
-        self._keys[session.user_id] = (*self._keys.get(session.user_id, ()), key)
-        if len(self._sessions) > REMEMBERED:
-            self.forget(next(iter(self._sessions)))
-
-    def forget(self, key: bytes) -> None:
-        found = self._sessions.pop(key, None)
-        if found is not None:
-            user_id = found[0].user_id
-            keys = tuple(other for other in self._keys[user_id] if other != key)
-            if keys:
-                self._keys[user_id] = keys
-            else:
-                del self._keys[user_id]
-
-    def forget_user(self, user_id: int) -> None:
-        for key in self._keys.get(user_id, ()):
-            self.forget(key)
-
-    def clear(self) -> None:
-        self._sessions.clear()
-        self._keys.clear()
-
-
-class _Seen:
-    """`last_seen_at`, written at most once a minute an account, many accounts in one write."""
-
-    def __init__(self, store: IStore, clock: IReactorTime, now: Callable[[], int]) -> None:
-        self._store = store
-        self._clock = clock
-        self._now = now
-        self._last: OrderedDict[int, int] = OrderedDict()
-        self._pending: dict[int, int] = {}
-        self._flushing: IDelayedCall | None = None
-
-    def now(self, user_id: int) -> None:
-        at = self._now()
-        last = self._last.get(user_id)
-        if last is not None and at - last < SEEN_EVERY:
-            return
-        self._last[user_id] = self._pending[user_id] = at
-        self._last.move_to_end(user_id)
-        if len(self._last) > REMEMBERED:
-            self._last.popitem(last=False)
-        if self._flushing is None:
-            self._flushing = self._clock.callLater(SEEN_FLUSH_SECONDS, self._flush_later)
-
-    def applied(self, account: Account) -> Account:
-        """The account as it will be once everything is written."""
-        at = self._last.get(account.id)
-        if at is None or (account.last_seen_at or 0) >= at:
-            return account
-        return Account(account.id, account.username, account.email, account.date_joined, at)
-
-    async def flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        pending, self._pending = self._pending, {}
-        if pending:
-            await self._store.record_seen(pending)
-
-    def _flush_later(self) -> None:
-        self._flushing = None
-        pending, self._pending = self._pending, {}
-        self._store.record_seen(pending).addErrback(
-            lambda failure: _log.failure("last_seen_at was not recorded", failure)
-        )

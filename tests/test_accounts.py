@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-import chatd.accounts
-from chatd.accounts import BASIC_SECONDS, SEEN_FLUSH_SECONDS, TOKEN_PREFIX, TOKEN_SECONDS
+import chatd.sessions
+from chatd.accounts import BASIC_SECONDS, TOKEN_PREFIX, TOKEN_SECONDS
 from chatd.limits import Rate, Rates
 from chatd.model import (
     Account,
@@ -26,6 +26,7 @@ from chatd.model import (
     UsernameTaken,
     UserNotFound,
 )
+from chatd.sessions import SEEN_FLUSH_SECONDS
 from tests.conftest import LoggedFailures
 from tests.doubles import SteppedWorker, System, cancel, cancelled_everywhere, composed, result_of
 
@@ -395,7 +396,7 @@ def test_after_a_gap_every_session_is_looked_up_again(stepped: System) -> None:
 def test_the_longest_remembered_sessions_are_forgotten_first(
     stepped: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.accounts, "REMEMBERED", 2)
+    monkeypatch.setattr(chatd.sessions, "REMEMBERED", 2)
     for name in ("ann", "bob"):
         stepped.account(name)
     issued = [log_in(stepped, name) for name in ("ann", "ann", "bob")]
@@ -749,7 +750,7 @@ def test_a_write_that_fails_is_logged_and_tried_again_with_the_next_one(
 def test_what_is_known_of_the_longest_unseen_is_forgotten(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.accounts, "REMEMBERED", 2)
+    monkeypatch.setattr(chatd.sessions, "REMEMBERED", 2)
     for name in ("ann", "bob", "cat"):
         system.account(name)
         basic(system, name)

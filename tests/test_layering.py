@@ -43,7 +43,8 @@ TABLE: dict[str, set[str]] = {
     "store": {"backoff", "interfaces", "model", "postgres", "worker"},
     "bus": {"backoff", "interfaces", "model", "postgres"},
     # The domain: knows the seams, never who is behind them or before it.
-    "accounts": {"batch", "interfaces", "limits", "model", "passwords", "shield"},
+    "sessions": {"interfaces", "model"},
+    "accounts": {"batch", "interfaces", "limits", "model", "passwords", "sessions", "shield"},
     "chats": {"batch", "interfaces", "limits", "model", "notifier", "shield"},
     "subscriber": {"accounts", "interfaces", "metrics", "model", "notifier"},
     # Whether what stands behind the seams answers.

@@ -1,6 +1,7 @@
 """Server processes, as the benchmark looks at them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,12 @@ def test_a_server_that_does_not_listen_says_why(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such option')"]
     with pytest.raises(StartFailed, match="no such option"):
         ServerProcess(command, ("127.0.0.1", free_port()), tmp_path)
+
+
+def test_free_ports_stand_in_a_row_and_outside_what_outgoing_connections_get() -> None:
+    first = free_port(3)
+    listening = [socket.create_server(("127.0.0.1", first + offset)) for offset in range(3)]
+    with socket.create_connection(listening[0].getsockname()) as outgoing:
+        assert outgoing.getsockname()[1] > first + 2
+    for each in listening:
+        each.close()

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import free_port
 from tests.integration.postgres_daemons import (
     Client,
     Crowd,
     Daemon,
     eventually,
-    free_port,
     polling,
     registered,
 )
@@ -63,6 +63,8 @@ def daemons(server: Server, database: str, tmp_path: Path) -> Iterator[list[Daem
         for daemon in pair:
             if daemon.process is not None:
                 daemon.end()
+                # Shown with a test that fails.
+                print(daemon.log.read_text())
 
 
 def test_a_message_to_one_wakes_a_poll_at_the_other(daemons: list[Daemon]) -> None:
@@ -198,12 +200,14 @@ def workers(server: Server, database: str, tmp_path: Path) -> Iterator[Callable[
     yield start
     for daemon in started:
         daemon.end()
+        # Shown with a test that fails.
+        print(daemon.log.read_text())
 
 
 def test_three_workers_share_the_port_and_are_started_again(
     workers: Callable[..., Daemon],
 ) -> None:
-    admin = free_port()
+    admin = free_port(3)
     daemon = workers("--workers=3", f"--admin=tcp:{admin}:interface=127.0.0.1")
     for number in range(3):
         eventually(partial(daemon.ready, admin + number), 30, "a worker")

@@ -20,6 +20,7 @@ from chatd.http.chunked import ChunkedBody
 from chatd.http.connection import ANSWERING, BODY, CLOSED, FRESH, HEAD, LINGERING, Connection
 from chatd.http.head import (
     CHUNKED,
+    Fields,
     Head,
     Refused,
     accept,
@@ -58,6 +59,7 @@ class Channel(Connection):
         "_fed",
         "_full",
         "_head",
+        "_known",
         "_parser",
         "_request",
         "_yielded",
@@ -77,6 +79,8 @@ class Channel(Connection):
         self._fed = 0
         self._parser: HttpRequestParser | None = None
         self._head: Head | None = None
+        # The header lines of the last request.
+        self._known: Fields | None = None
         self._body: list[bytes] | ChunkedBody | None = None
         # `_advance` is on the stack.
         self._advancing = False
@@ -189,10 +193,11 @@ class Channel(Connection):
                 upgrade = feed(self._parser, raw[self._fed :])
                 self._parser = None
                 self._fed = 0
-            head = accept(raw, limits, upgrade)
+            head = accept(raw, limits, upgrade, self._known)
         except Refused:
             self._buffer = raw
             raise
+        self._known = head.fields
         length = head.length
         if length == 0:
             self._begin(head, b"")
@@ -319,8 +324,10 @@ class Channel(Connection):
         """Answer with a problem; the connection ends, since nothing behind it can be trusted."""
         if self._head is None:
             bodiless = self._buffer.startswith(b"HEAD ")
+            lines = self._buffer
         else:
             bodiless = self._head.method == b"HEAD"
+            lines = self._head.fields.block
         server = self.server
         try:
             body = server.problem(refused.status, refused.code, refused.detail)
@@ -334,7 +341,7 @@ class Channel(Connection):
                 status_line(b"HTTP/1.1", refused.status),
                 server.standard.refresh(),
                 HEADER,
-                server.request_ids.in_head(self._buffer if self._head is None else self._head.raw),
+                server.request_ids.in_head(lines),
                 b"Retry-After: 1\r\n" if refused.status == 503 else b"",
                 len(body),
                 b"" if bodiless else body,
@@ -356,7 +363,7 @@ class Channel(Connection):
     def _forget(self) -> None:
         self._buffer = b""
         self._fed = 0
-        self._parser = self._head = self._body = None
+        self._parser = self._head = self._known = self._body = None
 
     # Deadlines.
 

@@ -47,6 +47,74 @@ class Refused(Exception):
         self.detail = detail
 
 
+class Fields:
+    """The header lines of a head: what frames the request, and the values that are asked for.
+
+    Most clients send the same lines with every request of a connection, so they are read once and
+    known again by their bytes. Raises `Refused`.
+    """
+
+    __slots__ = ("_values", "block", "close", "coding", "expects", "host", "keep_alive", "length")
+
+    def __init__(self, block: bytes) -> None:
+        self.block = block
+        """From the line end before the first header line to the end of the empty line."""
+        self.host: bytes | None = None
+        self.length = 0
+        self.coding: bytes | None = None
+        self.expects = False
+        options: list[bytes] = []
+        for name, value in _FRAMING.findall(block.lower()):
+            if name == b"host":
+                if self.host is not None:
+                    raise Refused(400, "bad_request", "More than one Host header.")
+                self.host = value.rstrip(b" \t")
+            elif name == b"connection":
+                options += [option.strip(b" \t") for option in value.split(b",")]
+            elif name == b"content-length":
+                self.length = int(value)
+            elif name == b"transfer-encoding":
+                coding = value.rstrip(b" \t")
+                self.coding = coding if self.coding is None else self.coding + b"," + coding
+            elif value.rstrip(b" \t") == b"100-continue":
+                self.expects = True
+            else:
+                raise Refused(417, "expectation_failed", "Only 100-continue can be expected.")
+        if self.host is not None and self.host not in _hosts:
+            if _AUTHORITY.fullmatch(self.host) is None:
+                raise Refused(400, "bad_request", "The Host header is not a host.")
+            if len(_hosts) < 100:
+                _hosts.add(self.host)
+        self.close = b"close" in options
+        self.keep_alive = b"keep-alive" in options
+        self._values: dict[bytes, bytes | None] = {}
+
+    def value(self, name: bytes) -> bytes | None:
+        """The last value of a header, whatever the case of its name; None if there is none."""
+        try:
+            return self._values[name]
+        except KeyError:
+            value = self._find(name)
+            # Names come from code; the bound is for code that makes them up.
+            if len(self._values) < 100:
+                self._values[name] = value
+            return value
+
+    def _find(self, name: bytes) -> bytes | None:
+        block = self.block
+        start = block.lower().rfind(b"\r\n%b:" % name.lower())
+        if start < 0:
+            return None
+        start += len(name) + 3
+        return block[start : block.find(b"\r\n", start)].strip(b" \t")
+
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """Names and values of all lines, in order."""
+        lines = self.block[2:-4].split(b"\r\n") if len(self.block) > 4 else ()
+        parts = [line.partition(b":") for line in lines]
+        return [(name, value.strip(b" \t")) for name, _, value in parts]
+
+
 class Head(NamedTuple):
     """A request's head, accepted."""
 
@@ -54,8 +122,7 @@ class Head(NamedTuple):
     target: bytes
     """In origin form (path and query) or ``*``."""
     version: bytes
-    raw: bytes
-    """Request line and header lines with their line ends, and the empty line."""
+    fields: Fields
     length: int
     """Bytes of body to come, or `CHUNKED`."""
     persistent: bool
@@ -87,15 +154,16 @@ def feed(parser: HttpRequestParser, data: bytes) -> bool:
     return False
 
 
-def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
+def accept(raw: bytes, limits: Limits, upgrade: bool, known: Fields | None = None) -> Head:
     """The `Head` in `raw`, which ends in an empty line and which llhttp has accepted.
 
     `upgrade`: llhttp found another protocol asked for. It is not offered, so the request is served
     as if it had not asked (RFC 9110 section 7.8), and the connection ends after its answer.
-    Raises `Refused`.
+    `known`: the header lines of the connection's last request. Raises `Refused`.
     """
     check_line(raw, limits)
-    parts = raw[: raw.find(b"\r\n")].split(b" ")
+    end = raw.find(b"\r\n")
+    parts = raw[:end].split(b" ")
     if len(parts) != 3:
         raise Refused(400, "bad_request", "The request line is not METHOD TARGET VERSION.")
     method, target, version = parts
@@ -106,56 +174,39 @@ def accept(raw: bytes, limits: Limits, upgrade: bool) -> Head:
     # The shortest header line has four bytes, so most heads need no counting.
     if len(raw) > 4 * limits.headers and raw.count(b"\r\n") - 2 > limits.headers:
         raise Refused(431, "head_too_large", f"More than {limits.headers} header lines.")
+    block = raw[end:]
+    fields = known if known is not None and known.block == block else Fields(block)
 
-    host: bytes | None = None
-    length = 0
-    options: list[bytes] = []
-    expects_continue = False
-    for name, value in _FRAMING.findall(raw.lower()):
-        if name == b"host":
-            if host is not None:
-                raise Refused(400, "bad_request", "More than one Host header.")
-            host = value.rstrip(b" \t")
-        elif name == b"connection":
-            options += [option.strip(b" \t") for option in value.split(b",")]
-        elif name == b"content-length":
-            length = int(value)
-        elif name == b"transfer-encoding":
-            if version != b"HTTP/1.1":
-                # RFC 9112 section 6.1: its framing is faulty.
-                raise Refused(400, "bad_request", "Transfer-Encoding in an HTTP/1.0 request.")
-            if length or value.rstrip(b" \t") != b"chunked":
-                raise _bad_coding()
-            length = CHUNKED
-        else:
-            if value.rstrip(b" \t") != b"100-continue":
-                raise Refused(417, "expectation_failed", "Only 100-continue can be expected.")
-            # RFC 9110 section 10.1.1: it means nothing in HTTP/1.0.
-            expects_continue = version == b"HTTP/1.1"
-
-    if host is None:
-        if version == b"HTTP/1.1":
-            raise Refused(400, "bad_request", "The Host header is missing.")
-    elif host not in _hosts:
-        if _AUTHORITY.fullmatch(host) is None:
-            raise Refused(400, "bad_request", "The Host header is not a host.")
-        if len(_hosts) < 100:
-            _hosts.add(host)
+    modern = version == b"HTTP/1.1"
+    if modern and fields.host is None:
+        raise Refused(400, "bad_request", "The Host header is missing.")
+    length = fields.length
+    if fields.coding is not None:
+        if not modern:
+            # RFC 9112 section 6.1: its framing is faulty.
+            raise Refused(400, "bad_request", "Transfer-Encoding in an HTTP/1.0 request.")
+        if length or fields.coding != b"chunked":
+            raise _bad_coding()
+        length = CHUNKED
     # RFC 9112 section 9.3.
-    persistent = (version == b"HTTP/1.1" or b"keep-alive" in options) and b"close" not in options
+    persistent = (modern or fields.keep_alive) and not fields.close
     if upgrade:
         if method == b"CONNECT":
             raise Refused(501, "not_implemented", "CONNECT is not implemented.")
         persistent = False
     if not target.startswith(b"/"):
-        target, raw = _origin_form(method, target, version, raw)
+        target, block = _origin_form(method, target, block)
+        if block is not fields.block:
+            fields = Fields(block)
     if b"#" in target:
         raise Refused(400, "bad_request", "A fragment in the request target.")
     if length > limits.body_bytes:
         raise body_too_large(limits)
+    # RFC 9110 section 10.1.1: an expectation means nothing in HTTP/1.0.
     # Past NamedTuple's own constructor, which is written in Python.
-    fields = (method, target, version, raw, length, persistent, expects_continue)
-    return tuple.__new__(Head, fields)
+    return tuple.__new__(
+        Head, (method, target, version, fields, length, persistent, modern and fields.expects)
+    )
 
 
 def check_line(raw: bytes, limits: Limits) -> None:
@@ -190,15 +241,15 @@ def _bad_coding() -> Refused:
     return Refused(501, "not_implemented", "The only transfer coding is chunked.")
 
 
-def _origin_form(method: bytes, target: bytes, version: bytes, raw: bytes) -> tuple[bytes, bytes]:
-    """`target` as path and query, and `raw` with the Host that the target names.
+def _origin_form(method: bytes, target: bytes, block: bytes) -> tuple[bytes, bytes]:
+    """`target` as path and query, and the header lines with the Host that the target names.
 
     RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
     """
     if target == b"*":
         if method != b"OPTIONS":
             raise Refused(400, "bad_request", "The target * is for OPTIONS only.")
-        return target, raw
+        return target, block
     match = _ABSOLUTE.fullmatch(target)
     if match is None or _AUTHORITY.fullmatch(match[1].lower()) is None:
         raise Refused(400, "bad_request", "The request target is not a path or an http URI.")
@@ -207,5 +258,4 @@ def _origin_form(method: bytes, target: bytes, version: bytes, raw: bytes) -> tu
         rest = b"*"  # Section 3.2.4.
     elif not rest.startswith(b"/"):
         rest = b"/" + rest
-    headers = _HOST_LINE.sub(b"", raw[raw.find(b"\r\n") :])
-    return rest, b"%b %b %b\r\nHost: %b%b" % (method, rest, version, authority, headers)
+    return rest, b"\r\nHost: %b%b" % (authority, _HOST_LINE.sub(b"", block))

@@ -28,8 +28,8 @@ class Incoming(server.Request):
     __slots__ = (
         "_body",
         "_channel",
+        "_lines",
         "_query",
-        "_raw",
         "channel",
         "clientproto",
         "method",
@@ -65,7 +65,7 @@ class Incoming(server.Request):
         # `channel` is None after the end; addresses can be asked for still.
         self._channel = channel
         self.site = channel.server
-        self.method, self.uri, self.clientproto, self._raw = head[:4]
+        self.method, self.uri, self.clientproto, self._lines = head[:4]
         self.path, _, self._query = self.uri.partition(b"?")
         self._body = body
         self.started = started
@@ -85,9 +85,8 @@ class Incoming(server.Request):
         """All headers; `getHeader` is the cheaper way to one of them."""
         if self._request_headers is None:
             headers = self._request_headers = Headers()
-            for line in self._raw[:-4].split(b"\r\n")[1:]:
-                name, _, value = line.partition(b":")
-                headers.addRawHeader(name, value.strip(b" \t"))
+            for name, value in self._lines.pairs():
+                headers.addRawHeader(name, value)
         return self._request_headers
 
     @requestHeaders.setter
@@ -98,14 +97,10 @@ class Incoming(server.Request):
         """The last value of a header, of the type of `key`, or None; `Headers` are not built."""
         if self._request_headers is not None:
             return super().getHeader(key)
-        name = key.encode("iso-8859-1") if isinstance(key, str) else key
-        raw = self._raw
-        start = raw.lower().rfind(b"\r\n%b:" % name.lower())
-        if start < 0:
-            return None
-        start += len(name) + 3
-        value = raw[start : raw.find(b"\r\n", start)].strip(b" \t")
-        return value.decode() if isinstance(key, str) else value
+        if isinstance(key, bytes):
+            return self._lines.value(key)
+        value = self._lines.value(key.encode("iso-8859-1"))
+        return None if value is None else value.decode()
 
     @property
     def args(self) -> dict[bytes, list[bytes]]:

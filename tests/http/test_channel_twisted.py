@@ -28,7 +28,7 @@ from twisted.web.http_headers import Headers
 
 from chatd.http.channel import Channel
 from chatd.http.connection import ANSWERING
-from chatd.http.head import Head
+from chatd.http.head import Fields, Head
 from chatd.http.limits import Limits
 from chatd.http.request import Request
 from chatd.http.server import Server
@@ -121,7 +121,7 @@ class TwistedRequest(Request):
     ) -> None:
         if not isinstance(head, Head):
             parts = (b"(no method yet)", b"(no uri yet)", b"(no clientproto yet)")
-            head = Head(*parts, b" \r\n\r\n", 0, True, False)
+            head = Head(*parts, Fields(b"\r\n\r\n"), 0, True, False)
         if not isinstance(channel, Channel):
             channel = StandIn(channel)
         channel._request = self

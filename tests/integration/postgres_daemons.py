@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import free_port
+from tests.integration.daemon import environment
 
 START_SECONDS: Final = 30.0
 HTTP_SECONDS: Final = 70.0
@@ -50,7 +50,6 @@ class Daemon:
 
     def start(self, wait: bool = True) -> None:
         """Start it, and wait until it is ready."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CHATD_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -58,7 +57,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env=environment,
+                env=environment(),
             )
         if wait:
             eventually(self.ready, START_SECONDS, f"ready\n{self.log.read_text()}")
@@ -79,6 +78,23 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def running(*daemons: Daemon) -> Iterator[None]:
+    """Start these daemons together and wait until all are ready; in the end, end them."""
+    try:
+        for daemon in daemons:
+            daemon.start(wait=False)
+        for daemon in daemons:
+            eventually(daemon.ready, START_SECONDS, "ready")
+        yield
+    finally:
+        for daemon in daemons:
+            if daemon.process is not None:
+                daemon.end()
+                # Shown with a test that fails.
+                print(daemon.log.read_text())
 
 
 class Client:

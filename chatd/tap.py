@@ -267,10 +267,10 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
 def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     from chatd.bus.postgres import PostgresBus
-    from chatd.postgres.notices import new_origin
+    from chatd.postgres.notices import Origin
     from chatd.store.postgres import PostgresStore
 
-    origin = new_origin()
+    origin = Origin()
     store = PostgresStore(db, reactor=reactor, now=_now, origin=origin)
     bus = PostgresBus(
         listen_db,

@@ -36,7 +36,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from tests.postgres_server import Databases
+    from tests.postgres_server import Databases, Server
 
 pytest.register_assert_rewrite("tests.contracts")
 
@@ -259,7 +259,7 @@ def _leaves_nothing(request: pytest.FixtureRequest, _errors: LoggedFailures) -> 
 def postgres() -> Iterator["Databases"]:
     """Databases on a real PostgreSQL, the one that the environment names or one of the tests' own.
 
-    Who stops or kills a server starts one for that: `tests.postgres_server.Server`.
+    Who stops or kills a server takes `own_server`.
     """
     from tests.postgres_server import DSN_VARIABLE, Databases, Server
 
@@ -296,3 +296,27 @@ def postgres_database(postgres: "Databases", postgres_template: str) -> Iterator
     name = postgres.create(postgres_template)
     yield name
     postgres.drop(name)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator["Server"]:
+    """A PostgreSQL of the module's own, which its tests may stop and kill."""
+    from tests.postgres_server import Server
+
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture
+def own_database(own_server: "Server") -> Iterator[str]:
+    """The name of an empty database of the test's own on `own_server`; dropped after the test."""
+    from tests.postgres_server import Databases
+
+    databases = Databases(own_server.url())
+    name = databases.create()
+    yield name
+    databases.drop(name)

@@ -1,7 +1,8 @@
 """The bus between processes that share a PostgreSQL: LISTEN on a connection of its own.
 
 The store sends a NOTIFY in the transaction of every batch, revocation and deletion. Who committed
-tells its own waiters directly, and ignores the echo.
+tells its own waiters directly, and ignores the echo; what was given up while the server worked on
+it is no echo.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from chatd.interfaces import IBus, ISubscriber
 from chatd.model import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
-from chatd.postgres.notices import CHANNEL, Ping, Revoked, Woken, decode, encode
+from chatd.postgres.notices import CHANNEL, Origin, Ping, Woken, decode, encode
 
 PING_SECONDS: Final = 5.0
 """How often the bus looks whether notices arrive; silence is noticed within twice that."""
@@ -48,7 +49,7 @@ class PostgresBus:
         address: Address,
         *,
         reactor: Any,
-        origin: str,
+        origin: Origin,
         chance: Callable[[], float],
         observe_lag: Callable[[float], None] | None = None,
     ) -> None:
@@ -64,7 +65,7 @@ class PostgresBus:
         self._pause: Deferred[None] | None = None
         self._problem: str | None = "the bus is not started"
         self._pings = 0
-        self._awaited: tuple[int, float, Deferred[None]] | None = None
+        self._awaited: tuple[str, float, Deferred[None]] | None = None
         self.reconnects = 0
         """How often the connection was lost and had to be made again."""
 
@@ -176,8 +177,8 @@ class PostgresBus:
             return None
         self._pings += 1
         echo: Deferred[None] = Deferred()
-        self._awaited = (self._pings, self._reactor.seconds(), echo)
-        payload = encode(self._origin, Ping(self._pings))
+        payload = encode(self._origin.name, Ping(self._pings))
+        self._awaited = (payload, self._reactor.seconds(), echo)
         # What goes wrong with it, the echo that fails to come tells.
         self._connection.query(_NOTIFY, (CHANNEL, payload)).addErrback(lambda _: None)
         return echo
@@ -188,18 +189,17 @@ class PostgresBus:
         except ValueError:
             _log.warn("a notice that is not understood was ignored: {payload}", payload=payload)
             return
-        if origin == self._origin:
-            if isinstance(notice, Ping):
-                self._echoed(notice)
-        elif self._subscriber is None:
+        if isinstance(notice, Ping):
+            self._echoed(payload)
+        elif origin == self._origin.name or self._subscriber is None:
             return
         elif isinstance(notice, Woken):
             self._subscriber.wake(notice.user_ids)
-        elif isinstance(notice, Revoked):
+        else:
             self._subscriber.revoked(notice.user_id, notice.token)
 
-    def _echoed(self, ping: Ping) -> None:
-        if self._awaited is None or self._awaited[0] != ping.number:
+    def _echoed(self, payload: str) -> None:
+        if self._awaited is None or self._awaited[0] != payload:
             return
         _, sent, echo = self._awaited
         self._awaited = None

@@ -1,7 +1,9 @@
 """What processes tell each other by NOTIFY: who has new messages, which sessions have ended.
 
 A payload begins with the origin, which names the process: it ignores what comes from itself,
-because it has told its own waiters directly.
+because it has told its own waiters directly. What it gave up without knowing whether it would be
+committed it has not told them: then it takes another name, and hears of a late commit as of
+anybody's.
 """
 
 from __future__ import annotations
@@ -39,9 +41,16 @@ class Ping(Struct, frozen=True):
 Notice = Woken | Revoked | Ping
 
 
-def new_origin() -> str:
-    """A name for this process that no other has."""
-    return secrets.token_hex(6)
+class Origin:
+    """The name of this process, which no other has; its store and its bus share one."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.renew()
+
+    def renew(self) -> None:
+        """Take another name: what bears a former one and is still to come is news."""
+        self.name = secrets.token_hex(6)
 
 
 def woken_prefix(origin: str) -> str:

@@ -31,6 +31,7 @@ from chatd.model import (
     StoreUnavailable,
 )
 from chatd.postgres.address import Address
+from chatd.postgres.notices import Origin
 from chatd.store import postgres_accounts as accounts
 from chatd.store import postgres_chats as chats
 from chatd.store.migrations import Migration, migrations
@@ -69,7 +70,7 @@ class PostgresStore:
         *,
         reactor: Any,
         now: Callable[[], int],
-        origin: str,
+        origin: Origin,
         pool: Pool | None = None,
         known: list[Migration] | None = None,
         lane: Callable[[int], int] | None = None,
@@ -85,7 +86,7 @@ class PostgresStore:
         self._tails = Tails()
         self._deletions = 0
         self.pool = pool or Pool(address, reactor, chance=random.random)
-        self._appender = Appender(self.pool, now=now, origin=origin, lane=lane)
+        self._appender = Appender(self.pool, now=now, lane=lane)
         self.location = address.location
         self._housekeeping = LoopingCall(lambda: self._do(self._keep_house()))
         self._housekeeping.clock = reactor
@@ -138,7 +139,9 @@ class PostgresStore:
         return self._do(self._delete_account(user_id))
 
     async def _delete_account(self, user_id: int) -> bool:
-        was_there = await accounts.delete_account(self.pool, user_id, self._moment(), self._origin)
+        was_there = await self._announced(
+            accounts.delete_account(self.pool, user_id, self._moment(), self._origin.name)
+        )
         self._deletions += 1
         self._tails.drop(user_id)
         if was_there:
@@ -152,7 +155,8 @@ class PostgresStore:
         return self._do(accounts.token_owners(self.pool, digests))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        return self._do(accounts.delete_token(self.pool, user_id, digest, self._origin))
+        deletion = accounts.delete_token(self.pool, user_id, digest, self._origin.name)
+        return self._do(self._announced(deletion))
 
     def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
         return self._do(accounts.record_seen(self.pool, seen))
@@ -162,7 +166,7 @@ class PostgresStore:
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
         deletions = self._deletions
-        outcomes = await self._appender.append(drafts)
+        outcomes = await self._announced(self._appender.append(drafts, self._origin.name))
         messages = [
             outcome.message
             for outcome in outcomes
@@ -203,6 +207,18 @@ class PostgresStore:
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._do(chats.last_seqs(self.pool, user_ids))
+
+    async def _announced(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        """Work that notifies in this process's name, which tells itself what was done.
+
+        What has failed here may still be committed there, when its waiters have looked in vain:
+        its notice must not pass for an echo.
+        """
+        try:
+            return await work
+        except BaseException:
+            self._origin.renew()
+            raise
 
     async def _keep_house(self) -> None:
         try:

@@ -138,8 +138,8 @@ _FORGET_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
 class Appender:
     """Appends to the inboxes of one database.
 
-    `now` tells microseconds; it only names batches, messages carry the server's time. `origin`
-    and `lane`: see `chatd.store.postgres.PostgresStore`.
+    `now` tells microseconds; it only names batches, messages carry the server's time. `lane`: see
+    `chatd.store.postgres.PostgresStore`.
     """
 
     def __init__(
@@ -147,24 +147,25 @@ class Appender:
         pool: Pool,
         *,
         now: Callable[[], int],
-        origin: str,
         lane: Callable[[int], int] | None = None,
     ) -> None:
         self._pool = pool
         self._now = now
-        self._prefix = woken_prefix(origin)
         self._lane = lane
 
-    async def append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
-        """See `IStore.append`; with several lanes, a transaction each."""
+    async def append(self, drafts: Sequence[Draft], origin: str) -> list[Appended | DomainError]:
+        """See `IStore.append`; with several lanes, a transaction each. `origin` is who notifies."""
+        prefix = woken_prefix(origin)
         if self._lane is None:
-            return await self._append_lane(drafts)
+            return await self._append_lane(drafts, prefix)
         lanes: dict[int, list[int]] = {}
         for place, draft in enumerate(drafts):
             lanes.setdefault(self._lane(draft.received_by), []).append(place)
         answers = await gatherResults(
             [
-                Deferred.fromCoroutine(self._append_lane([drafts[place] for place in places]))
+                Deferred.fromCoroutine(
+                    self._append_lane([drafts[place] for place in places], prefix)
+                )
                 for places in lanes.values()
             ]
         )
@@ -173,12 +174,14 @@ class Appender:
             found.update(zip(places, outcomes, strict=True))
         return [found[place] for place in range(len(drafts))]
 
-    async def _append_lane(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
+    async def _append_lane(
+        self, drafts: Sequence[Draft], prefix: str
+    ) -> list[Appended | DomainError]:
         found: dict[int, Appended | DomainError] = {}
         left = list(range(len(drafts)))
         while left:
             asked = [drafts[place] for place in left]
-            outcomes = _outcomes(asked, await self._once(asked))
+            outcomes = _outcomes(asked, await self._once(asked, prefix))
             again = []
             for place, outcome in zip(left, outcomes, strict=True):
                 if outcome is None:
@@ -188,9 +191,9 @@ class Appender:
             left = again
         return [found[place] for place in range(len(drafts))]
 
-    async def _once(self, drafts: Sequence[Draft]) -> Rows:
+    async def _once(self, drafts: Sequence[Draft], prefix: str) -> Rows:
         """Carry the batch out once, however often its statement must be sent."""
-        parameters = _parameters(drafts, _batch_id(self._now()), self._prefix)
+        parameters = _parameters(drafts, _batch_id(self._now()), prefix)
         keyed = any(draft.idempotency is not None for draft in drafts)
         # Every round finds at least one key that it did not see the round before.
         for _ in range(len(drafts) + 1):

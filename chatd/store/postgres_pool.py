@@ -163,13 +163,16 @@ class Pool:
             await self._pause(min(backoff.next(), max(0.0, ends - self._reactor.seconds())))
 
     async def _take(self, ends: float, was_sent: bool) -> Connection:
+        now = self._reactor.seconds()
+        if now >= ends:
+            # Sent now it would be given up at once, with a connection that is whole.
+            raise self._unavailable(was_sent)
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
                 return connection
-        now = self._reactor.seconds()
         hopeless = self._down_since is not None and now - self._down_since > self._deadline
-        if now >= ends or (hopeless and not was_sent):
+        if hopeless and not was_sent:
             raise self._unavailable(was_sent)
         if len(self._waiting) >= self._queued:
             raise StoreUnavailable("too many requests wait for the database", retry_after=1)

@@ -15,23 +15,24 @@ from twisted.internet.error import ConnectionDone
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.model import Draft, StartError
+from chatd.model import Draft, StartError, StoreUnavailable
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector
-from chatd.postgres.notices import RECIPIENTS, new_origin
+from chatd.postgres.notices import RECIPIENTS, Origin
 from chatd.store.postgres import PostgresStore
-from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, people
+from chatd.store.postgres_pool import DEADLINE_SECONDS, Pool
+from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
-def bus_at(url: str, origin: str | None = None) -> PostgresBus:
+def bus_at(url: str, origin: Origin | None = None) -> PostgresBus:
     """A bus as the daemon makes it."""
     from twisted.internet import reactor
 
     return PostgresBus(
         parse(url, "chatd bus"),
         reactor=reactor,
-        origin=origin or new_origin(),
+        origin=origin or Origin(),
         chance=random.random,
     )
 
@@ -56,19 +57,32 @@ class TestPostgresBus(BusContract):
 class Process:
     """What a process has of the seams: a store and a bus that know each other by their origin."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, deadline: float = DEADLINE_SECONDS) -> None:
         from twisted.internet import reactor
 
-        origin = new_origin()
+        self.url = url
+        self.origin = origin = Origin()
         self.told = Recorder()
         self.bus = bus_at(url, origin)
+        address = parse(url)
         self.store = PostgresStore(
-            parse(url), reactor=reactor, now=lambda: time.time_ns() // 1000, origin=origin
+            address,
+            reactor=reactor,
+            now=lambda: time.time_ns() // 1000,
+            origin=origin,
+            pool=Pool(address, reactor, chance=random.random, deadline=deadline),
         )
 
     async def open(self) -> None:
         await self.store.open()
         await self.bus.start(self.told)
+
+    async def heard_itself(self) -> None:
+        """Notices come in the order of commits: a last one shows that all are here."""
+        with connected(self.url) as db:
+            rows(db, "SELECT pg_notify('chatd', 'x:m:4711')")
+        await self.told.heard(4711)
+        del self.told.woken[4711]
 
     async def close(self) -> None:
         await self.bus.stop()
@@ -149,6 +163,80 @@ async def test_revocations_and_deletions_travel(processes: Pair) -> None:
     await two.told.until(lambda told: len(told.ended) > 1)
     assert two.told.ended == [(ann, digest("1")), (bob, None)]
     assert one.told.ended == []
+
+
+GIVEN_UP_SECONDS = 0.3
+
+
+@async_yield_fixture
+async def hasty(postgres: Databases, postgres_database: str) -> AsyncIterator[Process]:
+    """A process that gives up what the server does not do at once."""
+    process = Process(postgres.url(postgres_database), GIVEN_UP_SECONDS)
+    await process.open()
+    yield process
+    await process.close()
+
+
+@ensureDeferred
+async def test_a_batch_that_was_given_up_and_is_committed_after_all_is_news_to_its_own_process(
+    hasty: Process, postgres: Databases, postgres_database: str
+) -> None:
+    ann, bob, cat = await people(hasty.store, "ann", "bob", "cat")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", bob)
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            await hasty.store.append([Draft(ann, bob, "late"), Draft(ann, ann, "late")])
+        await hasty.store.append([Draft(ann, cat, "meanwhile")])
+        assert not hasty.told.woken
+        rows(db, "COMMIT")
+    await hasty.told.heard(ann, bob)
+    assert hasty.told.woken == {ann: 1, bob: 1}
+    assert [each.text for each in await inbox(hasty.store, bob)] == ["late"]
+    # What succeeds is told by who asked for it.
+    await hasty.store.append([Draft(ann, bob, "x")])
+    await hasty.store.append([Draft(ann, cat, "x")])
+    await hasty.heard_itself()
+    assert hasty.told.woken == {ann: 1, bob: 1}
+
+
+@ensureDeferred
+async def test_revocations_and_deletions_that_were_given_up_are_news_once_they_are_done(
+    hasty: Process, postgres: Databases, postgres_database: str
+) -> None:
+    ann, bob = await people(hasty.store, "ann", "bob")
+    await hasty.store.add_token(ann, digest("1"))
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "SELECT FROM token FOR UPDATE")
+        rows(db, "SELECT FROM account WHERE id = %s FOR UPDATE", bob)
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            await hasty.store.delete_token(ann, digest("1"))
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            await hasty.store.delete_account(bob)
+        assert hasty.told.ended == []
+        rows(db, "COMMIT")
+    await hasty.told.until(lambda told: len(told.ended) > 1)
+    assert set(hasty.told.ended) == {(ann, digest("1")), (bob, None)}
+    await hasty.heard_itself()
+    assert len(hasty.told.ended) == 2
+
+
+@ensureDeferred
+async def test_a_bus_hears_itself_whatever_name_it_takes(
+    hasty: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.05)
+    await hasty.bus.stop()
+    bus = bus_at(hasty.url, hasty.origin)
+    lags: list[float] = []
+    bus._observe_lag = lags.append
+    await bus.start(hasty.told)
+    while len(lags) < 20:
+        hasty.origin.renew()
+        await sleep(0.003)
+    assert bus.reconnects == 0
+    await bus.stop()
 
 
 def listeners(postgres: Databases, database: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
+import math
 import random
 import signal
 import subprocess
@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import free_port
+from tests.integration.daemon import environment
 
 START_SECONDS: Final = 30.0
 HTTP_SECONDS: Final = 70.0
+CATCH_UP_SECONDS: Final = 15.0
 
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -50,7 +52,6 @@ class Daemon:
 
     def start(self, wait: bool = True) -> None:
         """Start it, and wait until it is ready."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CHATD_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -58,7 +59,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env=environment,
+                env=environment(),
             )
         if wait:
             eventually(self.ready, START_SECONDS, f"ready\n{self.log.read_text()}")
@@ -79,6 +80,23 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def running(*daemons: Daemon) -> Iterator[None]:
+    """Start these daemons together and wait until all are ready; in the end, end them."""
+    try:
+        for daemon in daemons:
+            daemon.start(wait=False)
+        for daemon in daemons:
+            eventually(daemon.ready, START_SECONDS, "ready")
+        yield
+    finally:
+        for daemon in daemons:
+            if daemon.process is not None:
+                daemon.end()
+                # Shown with a test that fails.
+                print(daemon.log.read_text())
 
 
 class Client:
@@ -155,26 +173,31 @@ class Crowd:
         self._ports = ports
         self._people = people
         self._chance = random.Random(3)
-        self._running = True
+        self._sending = True
+        self._following = True
         self.acknowledged: dict[tuple[int, int], str] = {}
         self.followed: dict[int, list[dict[str, Any]]] = {user_id: [] for user_id, _ in people}
-        self._threads = [
+        self._senders = [
             threading.Thread(target=self._send, args=(number,)) for number in range(senders)
         ]
-        self._threads += [
+        self._followers = [
             threading.Thread(target=self._follow, args=(user_id, client))
             for user_id, client in people
         ]
         self.errors: Counter[object] = Counter()
 
     def __enter__(self) -> Crowd:
-        for thread in self._threads:
+        for thread in self._senders + self._followers:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._running = False
-        for thread in self._threads:
+        self._sending = False
+        for thread in self._senders:
+            thread.join(HTTP_SECONDS)
+        # Once more, for what was acknowledged last.
+        self._following = False
+        for thread in self._followers:
             thread.join(HTTP_SECONDS)
 
     def _somewhere(self, client: Client) -> Client:
@@ -182,12 +205,12 @@ class Crowd:
 
     def _send(self, sender: int) -> None:
         number = 0
-        while self._running:
+        while self._sending:
             number += 1
             text = f"{sender}.{number}"
             to, _ = self._chance.choice(self._people)
             _, client = self._people[sender % len(self._people)]
-            while self._running:
+            while self._sending:
                 # Again with the same key, here or there, until somebody says what became of it.
                 try:
                     status, body = self._somewhere(client).send(to, text, key=text)
@@ -203,8 +226,12 @@ class Crowd:
                 time.sleep(0.05)
 
     def _follow(self, user_id: int, client: Client) -> None:
-        cursor = "0"
-        while self._running:
+        cursor, ends = "0", math.inf
+        while True:
+            is_last = not self._following
+            if is_last:
+                ends = min(ends, time.monotonic() + CATCH_UP_SECONDS)
+            assert time.monotonic() < ends, "a follower cannot catch up"
             try:
                 status, body = self._somewhere(client).poll(cursor, 0.5)
             except (OSError, http.client.HTTPException):
@@ -216,6 +243,8 @@ class Crowd:
                 continue
             self.followed[user_id] += body["messages"]
             cursor = body["meta"]["cursor"]
+            if is_last and not body["meta"]["more"]:
+                return
 
     def prove(self, port: int) -> None:
         """No acknowledged message lost, none twice, inboxes dense, followers exact."""
@@ -233,7 +262,7 @@ class Crowd:
             assert followed == whole[: len(followed)]
             stored = {each["seq"]: each["message"] for each in whole}
             for (to, seq), text in self.acknowledged.items():
-                assert to != user_id or stored[seq] == text
+                assert to != user_id or (stored[seq] == text and seq <= len(followed))
             texts.update(stored.values())
         assert set(texts.values()) <= {1}
         assert len(self.acknowledged) <= len(texts)

@@ -21,6 +21,7 @@ from tests.integration.postgres_daemons import (
     eventually,
     polling,
     registered,
+    running,
 )
 from tests.postgres_server import Databases, Server
 
@@ -30,41 +31,12 @@ milliseconds, a busy one more."""
 RECOVERY_SECONDS = 5.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """A server that may be stopped."""
-    server = Server()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.destroy()
-
-
 @pytest.fixture
-def database(server: Server) -> Iterator[str]:
-    databases = Databases(server.url())
-    name = databases.create()
-    yield name
-    databases.drop(name)
-
-
-@pytest.fixture
-def daemons(server: Server, database: str, tmp_path: Path) -> Iterator[list[Daemon]]:
+def daemons(own_server: Server, own_database: str, tmp_path: Path) -> Iterator[list[Daemon]]:
     """Two processes on one database, each on a port of its own."""
-    pair = [Daemon(tmp_path, server.url(database)) for _ in range(2)]
-    try:
-        for daemon in pair:
-            daemon.start(wait=False)
-        for daemon in pair:
-            eventually(daemon.ready, 30, "ready")
+    pair = [Daemon(tmp_path, own_server.url(own_database)) for _ in range(2)]
+    with running(*pair):
         yield pair
-    finally:
-        for daemon in pair:
-            if daemon.process is not None:
-                daemon.end()
-                # Shown with a test that fails.
-                print(daemon.log.read_text())
 
 
 def test_a_message_to_one_wakes_a_poll_at_the_other(daemons: list[Daemon]) -> None:
@@ -102,16 +74,16 @@ def test_revocations_and_deletions_reach_polls_and_sessions_everywhere(
 
 
 def test_what_is_missed_while_nobody_listens_is_made_up_for(
-    daemons: list[Daemon], server: Server, database: str
+    daemons: list[Daemon], own_server: Server, own_database: str
 ) -> None:
     one, two = (daemon.port for daemon in daemons)
     _, ann = registered(one, "ann")
     bob_id, bob = registered(two, "bob")
     _, cat = registered(two, "cat")
-    databases = Databases(server.url())
+    databases = Databases(own_server.url())
     with polling(bob.at(two), "now", 20) as answer, polling(cat.at(two), "now", 20) as revoked:
         began = time.monotonic()
-        assert databases.terminate(database, "chatd bus") == 2
+        assert databases.terminate(own_database, "chatd bus") == 2
         assert ann.at(one).send(bob_id, "meanwhile")[0] == 201
         assert cat.at(one).call("DELETE", "/api/v1/tokens/")[0] == 204
     assert [each["message"] for each in answer[1]["messages"]] == ["meanwhile"]
@@ -123,7 +95,7 @@ def test_what_is_missed_while_nobody_listens_is_made_up_for(
 
 
 def test_one_of_two_is_killed_under_load(
-    daemons: list[Daemon], server: Server, database: str, tmp_path: Path
+    daemons: list[Daemon], own_server: Server, own_database: str, tmp_path: Path
 ) -> None:
     one, two = daemons
     people = [registered(one.port, f"user{number}") for number in range(4)]
@@ -132,7 +104,7 @@ def test_one_of_two_is_killed_under_load(
         one.end(signal.SIGKILL)
         time.sleep(0.5)
         before = len(crowd.acknowledged)
-        again = Daemon(tmp_path, server.url(database), port=one.port)
+        again = Daemon(tmp_path, own_server.url(own_database), port=one.port)
         again.start()
         time.sleep(0.7)
     try:
@@ -145,18 +117,18 @@ def test_one_of_two_is_killed_under_load(
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_server_is_restarted_under_load(
-    daemons: list[Daemon], server: Server, how: signal.Signals
+    daemons: list[Daemon], own_server: Server, how: signal.Signals
 ) -> None:
     ports = [daemon.port for daemon in daemons]
     people = [registered(ports[0], f"user{number}") for number in range(4)]
     with Crowd(ports, people, senders=6) as crowd:
         time.sleep(0.7)
-        server.stop(how)
+        own_server.stop(how)
         for daemon in daemons:
             assert not daemon.ready()
             status, answer = Client(daemon.port).call("GET", "/healthz")
             assert status == 200, answer
-        server.start()
+        own_server.start()
         back = time.monotonic()
         before = len(crowd.acknowledged)
         for daemon in daemons:
@@ -169,15 +141,15 @@ def test_the_server_is_restarted_under_load(
 
 
 def test_backends_are_terminated_under_load(
-    daemons: list[Daemon], server: Server, database: str
+    daemons: list[Daemon], own_server: Server, own_database: str
 ) -> None:
     ports = [daemon.port for daemon in daemons]
     people = [registered(ports[0], f"user{number}") for number in range(4)]
-    databases = Databases(server.url())
+    databases = Databases(own_server.url())
     with Crowd(ports, people, senders=6) as crowd:
         for _ in range(8):
             time.sleep(0.1)
-            databases.terminate(database)
+            databases.terminate(own_database)
         time.sleep(0.5)
     crowd.prove(ports[0])
     # Statements are repeated on new connections: the clients noticed nothing.
@@ -188,11 +160,13 @@ def test_backends_are_terminated_under_load(
 
 
 @pytest.fixture
-def workers(server: Server, database: str, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+def workers(
+    own_server: Server, own_database: str, tmp_path: Path
+) -> Iterator[Callable[..., Daemon]]:
     started: list[Daemon] = []
 
     def start(*options: str, wait: bool = True, db: str | None = None) -> Daemon:
-        daemon = Daemon(tmp_path, db or server.url(database), *options)
+        daemon = Daemon(tmp_path, db or own_server.url(own_database), *options)
         started.append(daemon)
         daemon.start(wait)
         return daemon

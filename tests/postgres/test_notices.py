@@ -8,12 +8,12 @@ from chatd.model import MAX_INTEGER
 from chatd.postgres.notices import (
     RECIPIENTS,
     Notice,
+    Origin,
     Ping,
     Revoked,
     Woken,
     decode,
     encode,
-    new_origin,
 )
 
 PAYLOAD_LIMIT = 8000
@@ -30,12 +30,12 @@ PAYLOAD_LIMIT = 8000
     ],
 )
 def test_what_is_told_is_understood(notice: Notice) -> None:
-    origin = new_origin()
+    origin = Origin().name
     assert decode(encode(origin, notice)) == (origin, notice)
 
 
 def test_the_largest_payload_is_below_the_limit() -> None:
-    assert len(encode(new_origin(), Woken((MAX_INTEGER,) * RECIPIENTS))) < PAYLOAD_LIMIT
+    assert len(encode(Origin().name, Woken((MAX_INTEGER,) * RECIPIENTS))) < PAYLOAD_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,13 @@ def test_what_nobody_tells_is_an_error(payload: str) -> None:
 
 
 def test_processes_have_names_of_their_own() -> None:
-    assert len({new_origin() for _ in range(100)}) == 100
+    assert len({Origin().name for _ in range(100)}) == 100
+
+
+def test_a_process_may_take_another_name() -> None:
+    origin = Origin()
+    names = {origin.name}
+    for _ in range(10):
+        origin.renew()
+        names.add(origin.name)
+    assert len(names) == 11

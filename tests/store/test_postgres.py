@@ -28,7 +28,7 @@ from chatd.model import (
 )
 from chatd.postgres import connection
 from chatd.postgres.address import parse
-from chatd.postgres.notices import new_origin
+from chatd.postgres.notices import Origin
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import PostgresStore
 from chatd.store.postgres_accounts import PURGE_STEP
@@ -94,7 +94,7 @@ def store_at(url: str, deadline: float = DEADLINE_SECONDS, **options: Any) -> Po
         address,
         reactor=reactor,
         now=lambda: time.time_ns() // 1000,
-        origin=new_origin(),
+        origin=Origin(),
         pool=Pool(address, reactor, chance=random.random, deadline=deadline),
         **options,
     )

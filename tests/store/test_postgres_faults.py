@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeAlias
 
 import pytest
@@ -16,7 +16,7 @@ from chatd.interfaces import IStore
 from chatd.model import Appended, Draft, Message, ReadAfter, StoreUnavailable
 from chatd.store.postgres import PostgresStore
 from tests.contracts import draft, inbox, people
-from tests.postgres_server import Databases, Server, connected, rows, sleep
+from tests.postgres_server import Server, connected, rows, sleep
 from tests.store.test_postgres import store_at
 
 SENDERS = 8
@@ -25,29 +25,10 @@ RECOVERY_SECONDS = 5.0
 Chaos: TypeAlias = Callable[[Server, str], Coroutine[Deferred[Any], Any, None]]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """A server that may be stopped."""
-    server = Server()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.destroy()
-
-
-@pytest.fixture
-def database(server: Server) -> Iterator[str]:
-    databases = Databases(server.url())
-    name = databases.create()
-    yield name
-    databases.drop(name)
-
-
 @async_yield_fixture
-async def stores(server: Server, database: str) -> AsyncIterator[list[PostgresStore]]:
+async def stores(own_server: Server, own_database: str) -> AsyncIterator[list[PostgresStore]]:
     """The stores of two processes on a server that may be stopped."""
-    stores = [store_at(server.url(database)) for _ in range(2)]
+    stores = [store_at(own_server.url(own_database)) for _ in range(2)]
     for store in stores:
         await store.open()
     yield stores
@@ -195,13 +176,13 @@ FOR EACH ROW EXECUTE FUNCTION conflict();
 )
 @ensureDeferred
 async def test_nothing_is_lost_and_nothing_doubled(
-    server: Server, database: str, stores: list[PostgresStore], chaos: Chaos
+    own_server: Server, own_database: str, stores: list[PostgresStore], chaos: Chaos
 ) -> None:
     ids = await people(stores[0], "ann", "bob", "cat", "dan")
     traffic = Traffic(stores, ids)
     running = traffic.begin()
     await sleep(0.2)
-    await chaos(server, database)
+    await chaos(own_server, own_database)
     before = len(traffic.acknowledged)
     await sleep(0.5)
     traffic.running = False
@@ -222,19 +203,19 @@ async def is_ready(store: IStore) -> bool:
 
 @ensureDeferred
 async def test_an_outage_beyond_the_deadline_is_told_and_its_sends_stay_repeatable(
-    server: Server, database: str
+    own_server: Server, own_database: str
 ) -> None:
-    stores = [store_at(server.url(database), deadline=0.3) for _ in range(2)]
+    stores = [store_at(own_server.url(own_database), deadline=0.3) for _ in range(2)]
     for store in stores:
         await store.open()
     traffic = Traffic(stores, await people(stores[0], "ann", "bob"))
     running = traffic.begin()
     await sleep(0.3)
-    server.stop(signal.SIGKILL)
+    own_server.stop(signal.SIGKILL)
     with pytest.raises(StoreUnavailable):
         await stores[0].check()
     await sleep(1)
-    server.start()
+    own_server.start()
     clock = 0.0
     before = len(traffic.acknowledged)
     while len(traffic.acknowledged) < before + SENDERS:
@@ -256,9 +237,9 @@ async def test_an_outage_beyond_the_deadline_is_told_and_its_sends_stay_repeatab
 
 @ensureDeferred
 async def test_a_send_that_was_given_up_while_the_server_works_on_it_is_exact_with_its_key(
-    server: Server, database: str
+    own_server: Server, own_database: str
 ) -> None:
-    url = server.url(database)
+    url = own_server.url(own_database)
     store = store_at(url, deadline=0.3)
     await store.open()
     ann, bob = await people(store, "ann", "bob")

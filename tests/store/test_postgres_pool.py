@@ -50,17 +50,6 @@ async def open_pool(postgres: Databases, postgres_database: str) -> AsyncIterato
         await pool.close()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """A server that may be stopped."""
-    server = Server()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.destroy()
-
-
 async def refused(running: Deferred[Any]) -> StoreUnavailable:
     with pytest.raises(StoreUnavailable) as caught:
         await running
@@ -128,6 +117,24 @@ async def test_a_statement_whose_connection_is_ended_is_sent_again(
     assert other != pid
 
 
+@ensureDeferred
+async def test_what_is_given_up_is_not_sent_once_more_on_the_other_connections(
+    open_pool: OpenPool, postgres: Databases, postgres_database: str
+) -> None:
+    pool = await open_pool(size=3, deadline=0.2)
+    while pool.connections < 3:
+        await sleep(0.01)
+    for times in (1, 2):
+        assert "unknown" in (await refused(pool.run("SELECT pg_sleep(3)"))).detail
+        [[working]] = postgres.admin(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state = 'active'"
+            " AND query = 'SELECT pg_sleep(3)'",
+            postgres_database,
+        )
+        assert working == times
+    assert pool.reconnects == 2
+
+
 async def pool_pids(postgres: Databases, database: str) -> list[tuple[Any, ...]]:
     return postgres.admin(
         "SELECT pid FROM pg_stat_activity"
@@ -185,27 +192,27 @@ async def test_what_is_wrong_with_the_statement_is_told(open_pool: OpenPool) -> 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
 @ensureDeferred
 async def test_statements_wait_for_a_server_that_restarts(
-    open_pool: OpenPool, server: Server, how: signal.Signals
+    open_pool: OpenPool, own_server: Server, how: signal.Signals
 ) -> None:
-    pool = await open_pool(server.url())
+    pool = await open_pool(own_server.url())
     running = pool.run("SELECT 1 FROM pg_sleep(0.2)")
     await sleep(0.05)
-    server.stop(how)
+    own_server.stop(how)
     later = pool.run("SELECT 2")
     await sleep(0.3)
-    server.start()
+    own_server.start()
     assert await running == [(1,)]
     assert await later == [(2,)]
 
 
 @ensureDeferred
 async def test_without_a_server_statements_fail_by_their_deadline_and_then_at_once(
-    open_pool: OpenPool, server: Server
+    open_pool: OpenPool, own_server: Server
 ) -> None:
-    pool = await open_pool(server.url(), deadline=0.4)
+    pool = await open_pool(own_server.url(), deadline=0.4)
     under_way = pool.run("SELECT pg_sleep(5)")
     await sleep(0.05)
-    server.stop(signal.SIGQUIT)
+    own_server.stop(signal.SIGQUIT)
     try:
         assert "unknown" in (await refused(under_way)).detail
         assert "reached" in (await refused(pool.run("SELECT 1"))).detail
@@ -215,7 +222,7 @@ async def test_without_a_server_statements_fail_by_their_deadline_and_then_at_on
         assert at_once.called
         await refused(at_once)
     finally:
-        server.start()
+        own_server.start()
     while not pool.connections:
         await sleep(0.01)
     assert await pool.run("SELECT 1") == [(1,)]
@@ -235,13 +242,13 @@ async def test_closing_waits_for_what_is_under_way_and_takes_nothing_more(
 
 @ensureDeferred
 async def test_closing_does_not_wait_for_a_server_that_is_away(
-    open_pool: OpenPool, server: Server
+    open_pool: OpenPool, own_server: Server
 ) -> None:
-    pool = await open_pool(server.url())
-    server.stop(signal.SIGQUIT)
+    pool = await open_pool(own_server.url())
+    own_server.stop(signal.SIGQUIT)
     await sleep(0.1)
     await pool.close()
-    server.start()
+    own_server.start()
 
 
 class Silent:
@@ -273,8 +280,10 @@ async def test_a_silent_server_is_given_up(silent: Silent) -> None:
 
 
 @ensureDeferred
-async def test_the_next_host_is_tried(silent: Silent, open_pool: OpenPool, server: Server) -> None:
-    folder = server.folder
+async def test_the_next_host_is_tried(
+    silent: Silent, open_pool: OpenPool, own_server: Server
+) -> None:
+    folder = own_server.folder
     pool = await open_pool(
         f"host=127.0.0.1,127.0.0.1,{folder} port={silent.port},1,5432 user=chatd dbname=postgres"
         " connect_timeout=0.2 sslmode=disable",
@@ -284,13 +293,15 @@ async def test_the_next_host_is_tried(silent: Silent, open_pool: OpenPool, serve
 
 
 @ensureDeferred
-async def test_a_standby_is_passed_over(open_pool: OpenPool, server: Server) -> None:
-    server.restart_with(default_transaction_read_only="on")
+async def test_a_standby_is_passed_over(open_pool: OpenPool, own_server: Server) -> None:
+    own_server.restart_with(default_transaction_read_only="on")
     try:
         with pytest.raises(Unreachable, match="read-only"):
-            await open_pool(f"host={server.folder},{server.folder} user=chatd dbname=postgres")
+            await open_pool(
+                f"host={own_server.folder},{own_server.folder} user=chatd dbname=postgres"
+            )
     finally:
-        server.restart_with()
+        own_server.restart_with()
 
 
 @ensureDeferred

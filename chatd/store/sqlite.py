@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -103,9 +103,9 @@ class SqliteStore:
             return
         lock, self._lock = self._lock, None
         self._forgetting.stop()
-        await gatherResults(
-            [self._reader.run(self._read_db.close), self._writer.run(self._close_writer)]
-        )
+        # One after the other: of two that close at once each may take the other for the last one.
+        await self._reader.run(self._read_db.close)
+        await self._writer.run(self._close_writer)
         self._reader.stop()
         self._writer.stop()
         lock.release()

@@ -74,10 +74,11 @@ def _slices(
 ) -> list[InboxSlice | None]:
     ends: list[int | None] = [None] * len(queries)
     found: list[list[Message]] = [[] for _ in queries]
-    for place, last_seq, *message in rows:
-        ends[place - 1] = last_seq
-        if message[0] is not None:
-            found[place - 1].append(Message(*message))
+    for row in rows:
+        place = row[0] - 1
+        ends[place] = row[1]
+        if row[2] is not None:
+            found[place].append(Message(*row[2:]))
     return [
         None if end is None else inbox_slice(query, end, messages if wanted(query, end) else ())
         for query, end, messages in zip(queries, ends, found, strict=True)

@@ -7,7 +7,7 @@ a commit: it is left at what the operator set, which is `on` unless somebody cha
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -34,10 +34,10 @@ from chatd.postgres.address import Address
 from chatd.postgres.notices import Origin
 from chatd.store import postgres_accounts as accounts
 from chatd.store import postgres_chats as chats
+from chatd.store import statements
 from chatd.store.migrations import Migration, migrations
-from chatd.store.outcomes import KEY_SECONDS
+from chatd.store.outcomes import stored
 from chatd.store.postgres_append import Appender
-from chatd.store.postgres_conversations import conversation
 from chatd.store.postgres_pool import Pool
 from chatd.store.postgres_schema import prepare, version
 from chatd.store.tails import Tails
@@ -122,26 +122,24 @@ class PostgresStore:
             )
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
-        return self._do(
-            accounts.add_account(self.pool, username, email, password_hash, self._moment())
-        )
+        added = username, email, password_hash, self._moment()
+        return self.pool.ask(statements.add_account(*added, accounts.ADD_ACCOUNT))
 
     def account(self, user_id: int) -> Deferred[Account | None]:
-        return self._do(accounts.account(self.pool, user_id))
+        return self.pool.ask(statements.account(user_id, accounts.ACCOUNTS))
 
     def account_named(self, username: str) -> Deferred[Account | None]:
-        return self._do(accounts.account_named(self.pool, username))
+        return self.pool.ask(statements.account_named(username, accounts.ACCOUNTS))
 
     def credentials(self, username: str) -> Deferred[Credentials | None]:
-        return self._do(accounts.credentials(self.pool, username))
+        return self.pool.ask(statements.credentials(username))
 
     def delete_account(self, user_id: int) -> Deferred[bool]:
         return self._do(self._delete_account(user_id))
 
     async def _delete_account(self, user_id: int) -> bool:
-        was_there = await self._announced(
-            accounts.delete_account(self.pool, user_id, self._moment(), self._origin.name)
-        )
+        deletion = accounts.delete_account(user_id, self._moment(), self._origin.name)
+        was_there = await self._announced(self.pool.ask(deletion))
         self._deletions += 1
         self._tails.drop(user_id)
         if was_there:
@@ -149,14 +147,14 @@ class PostgresStore:
         return was_there
 
     def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
-        return self._do(accounts.add_token(self.pool, user_id, digest, self._now()))
+        return self.pool.ask(statements.add_token(user_id, digest, self._now()))
 
     def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
         return self._do(accounts.token_owners(self.pool, digests))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        deletion = accounts.delete_token(self.pool, user_id, digest, self._origin.name)
-        return self._do(self._announced(deletion))
+        deletion = accounts.delete_token(user_id, digest, self._origin.name)
+        return self._do(self._announced(self.pool.ask(deletion)))
 
     def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
         return self._do(accounts.record_seen(self.pool, seen))
@@ -167,11 +165,7 @@ class PostgresStore:
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
         deletions = self._deletions
         outcomes = await self._announced(self._appender.append(drafts, self._origin.name))
-        messages = [
-            outcome.message
-            for outcome in outcomes
-            if isinstance(outcome, Appended) and not outcome.replayed
-        ]
+        messages = stored(outcomes)
         if deletions == self._deletions:
             self._tails.committed(messages)
         else:
@@ -197,7 +191,7 @@ class PostgresStore:
         return found
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._do(conversation(self.pool, query))
+        return self.pool.ask(statements.conversation(query))
 
     def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
         # Messages never change, so those that this process knows of may be told; not that there
@@ -208,7 +202,7 @@ class PostgresStore:
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._do(chats.last_seqs(self.pool, user_ids))
 
-    async def _announced(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+    async def _announced(self, work: Awaitable[T]) -> T:
         """Work that notifies in this process's name, which tells itself what was done.
 
         What has failed here may still be committed there, when its waiters have looked in vain:
@@ -222,13 +216,13 @@ class PostgresStore:
 
     async def _keep_house(self) -> None:
         try:
-            await self._appender.forget(self._now() - KEY_SECONDS * 1_000_000)
+            await self._appender.forget()
             await self._purge()
         except Exception:
             _log.failure("housekeeping of the database failed")
 
     async def _purge(self) -> None:
-        while self._kept is not None and await accounts.purge(self.pool):
+        while self._kept is not None and await self.pool.ask(accounts.purge()):
             pass
 
     def _moment(self) -> int:

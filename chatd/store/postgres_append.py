@@ -15,6 +15,7 @@ from chatd.postgres.connection import Rows
 from chatd.postgres.notices import CHANNEL, RECIPIENTS, woken_prefix
 from chatd.store.outcomes import first_use, replayed, user_not_found
 from chatd.store.postgres_pool import Pool
+from chatd.store.statements import KEY, MESSAGE, forget_keys
 
 BATCH_SECONDS: Final = 900
 """How long the answer of a batch is kept; far longer than any statement is tried again."""
@@ -71,8 +72,7 @@ advanced AS (
     SELECT fresh.*, last_seq + back AS seq, last_sent_at AS sent_at
     FROM fresh JOIN advanced ON user_id = received_by
 ), stored AS (
-    INSERT INTO message (received_by, seq, sent_by, sent_at, text)
-    SELECT received_by, seq, sent_by, sent_at, text FROM numbered
+    INSERT INTO message ({MESSAGE}) SELECT {MESSAGE} FROM numbered
 ), answered AS (
     INSERT INTO batch (id, places, seqs, times)
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
@@ -87,9 +87,8 @@ advanced AS (
 
 # Should another transaction use the same key meanwhile, this one waits for it and is undone by the
 # unique index. In order, so that two with several keys in common do not wait for each other.
-_KEPT: Final = """, kept AS (
-    INSERT INTO idempotency (sent_by, key, fingerprint, seq, sent_at)
-    SELECT sent_by, key, fingerprint, seq, sent_at FROM numbered
+_KEPT: Final = f""", kept AS (
+    INSERT INTO idempotency ({KEY}) SELECT {KEY} FROM numbered
     WHERE key IS NOT NULL ORDER BY sent_by, key
 )"""
 
@@ -123,14 +122,6 @@ _BATCH_KEY: Final = "batch_pkey"
 _IDEMPOTENCY_KEY: Final = "idempotency_pkey"
 
 FORGET_STEP: Final = 5000
-
-_FORGET_KEYS: Final = f"""
-WITH old AS (
-    SELECT sent_by, key FROM idempotency WHERE sent_at < %s ORDER BY sent_at LIMIT {FORGET_STEP}
-    FOR UPDATE SKIP LOCKED
-)
-DELETE FROM idempotency WHERE (sent_by, key) IN (SELECT sent_by, key FROM old) RETURNING 1
-"""
 
 _FORGET_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
 
@@ -209,9 +200,9 @@ class Appender:
                 # Another process used one of the keys just now: the next time it is seen.
         raise StoreUnavailable("others are using the same Idempotency-Keys", retry_after=1)
 
-    async def forget(self, keys_before: int) -> None:
-        """Drop keys that were used before that time, in microseconds, and old batches."""
-        while len(await self._pool.run(_FORGET_KEYS, (keys_before,))) == FORGET_STEP:
+    async def forget(self) -> None:
+        """Drop old keys and batches."""
+        while await self._pool.ask(forget_keys(self._now(), FORGET_STEP)):
             pass
         old = self._now() - BATCH_SECONDS * 1_000_000
         await self._pool.run(_FORGET_BATCHES, (f"{old << 64:032x}",))

@@ -7,18 +7,20 @@ from typing import Any, Final
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.postgres.arrays import array
+from chatd.store.outcomes import inbox_slice, wanted
 from chatd.store.postgres_pool import Pool
+from chatd.store.statements import MESSAGE
 
-# Every range is arithmetic on the dense seq: any depth costs the same. `low` is where it begins,
-# or NULL, when it begins `back` + `size` before the end.
-_READ: Final = """
-SELECT place, last_seq, seq, sent_by, sent_at, text
+# `chatd.store.outcomes.wanted` in SQL, where the end of the inbox is known. `low` is where a range
+# begins, or NULL, when it begins `back` + `size` before the end.
+_READ: Final = f"""
+SELECT place, last_seq, found.*
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
     WITH ORDINALITY AS asked (user_id, low, back, size, place)
 JOIN inbox ON inbox.user_id = asked.user_id AND NOT closed
 CROSS JOIN LATERAL (SELECT coalesce(low, last_seq - back - size) AS first) AS begin
 LEFT JOIN LATERAL (
-    SELECT seq, sent_by, sent_at, text FROM message
+    SELECT {MESSAGE} FROM message
     WHERE received_by = asked.user_id AND seq > first AND seq <= first + size
     ORDER BY seq LIMIT size
 ) AS found ON true
@@ -72,20 +74,12 @@ def _slices(
 ) -> list[InboxSlice | None]:
     ends: list[int | None] = [None] * len(queries)
     found: list[list[Message]] = [[] for _ in queries]
-    for place, last_seq, seq, sent_by, sent_at, text in rows:
-        ends[place - 1] = last_seq
-        if seq is not None:
-            message = Message(queries[place - 1].user_id, seq, sent_by, sent_at, text)
-            found[place - 1].append(message)
+    for row in rows:
+        place = row[0] - 1
+        ends[place] = row[1]
+        if row[2] is not None:
+            found[place].append(Message(*row[2:]))
     return [
-        None if end is None else _slice(query, end, messages)
+        None if end is None else inbox_slice(query, end, messages if wanted(query, end) else ())
         for query, end, messages in zip(queries, ends, found, strict=True)
     ]
-
-
-def _slice(query: ReadAfter | ReadPage, end: int, messages: list[Message]) -> InboxSlice:
-    if isinstance(query, ReadPage):
-        if query.at is not None and query.at > end:
-            return InboxSlice(end, ())
-        messages.reverse()
-    return InboxSlice(end, tuple(messages))

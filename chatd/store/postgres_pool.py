@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -27,6 +27,9 @@ from chatd.postgres.connection import (
     repeatable,
     unavailable,
 )
+from chatd.store.statements import Statement, postgres
+
+T = TypeVar("T")
 
 SIZE: Final = 4
 QUEUED: Final = 1000
@@ -118,6 +121,11 @@ class Pool:
         return Deferred.fromCoroutine(
             self._run(sql, parameters, self._deadline if deadline is None else deadline)
         )
+
+    def ask(self, statement: Statement[T]) -> Deferred[T]:
+        """Run a statement that is the same in both databases; see `run`."""
+        rows = self.run(postgres(statement.sql), statement.parameters)
+        return rows.addCallback(statement.result)
 
     async def _run(self, sql: str, parameters: Any, seconds: float) -> Rows:
         if not self._accepts:

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -33,9 +33,10 @@ from chatd.model import (
     ReadPage,
     StoreUnavailable,
 )
-from chatd.store import sqlite_accounts, sqlite_chats, sqlite_conversations
+from chatd.store import sqlite_accounts, sqlite_chats, statements
 from chatd.store.migrations import Migration, migrations
-from chatd.store.sqlite_file import FileLock, open_reader, open_writer
+from chatd.store.outcomes import stored
+from chatd.store.sqlite_file import FileLock, ask, open_reader, open_writer
 from chatd.store.tails import Tails
 from chatd.worker import Worker
 
@@ -43,6 +44,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FORGET_KEYS_SECONDS: Final = 60.0
+FORGET_STEP: Final = 1000
+"""Keys dropped in one transaction: they must not hold up the writer."""
 
 _log = Logger()
 
@@ -103,9 +106,9 @@ class SqliteStore:
             return
         lock, self._lock = self._lock, None
         self._forgetting.stop()
-        await gatherResults(
-            [self._reader.run(self._read_db.close), self._writer.run(self._close_writer)]
-        )
+        # One after the other: of two that close at once each may take the other for the last one.
+        await self._reader.run(self._read_db.close)
+        await self._writer.run(self._close_writer)
         self._reader.stop()
         self._writer.stop()
         lock.release()
@@ -128,13 +131,13 @@ class SqliteStore:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
 
     def account(self, user_id: int) -> Deferred[Account | None]:
-        return self._read(sqlite_accounts.account, user_id)
+        return self._read(ask, statements.account(user_id))
 
     def account_named(self, username: str) -> Deferred[Account | None]:
-        return self._read(sqlite_accounts.account_named, username)
+        return self._read(ask, statements.account_named(username))
 
     def credentials(self, username: str) -> Deferred[Credentials | None]:
-        return self._read(sqlite_accounts.credentials, username)
+        return self._read(ask, statements.credentials(username))
 
     def delete_account(self, user_id: int) -> Deferred[bool]:
         deleted = self._write(sqlite_accounts.delete_account, user_id, self._now())
@@ -152,7 +155,7 @@ class SqliteStore:
         return deleted.addCallbacks(purge, uncertain)
 
     def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
-        return self._write(sqlite_accounts.add_token, user_id, digest, self._now())
+        return self._write(ask, statements.add_token(user_id, digest, self._now()))
 
     def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
         return self._read(sqlite_accounts.token_owners, digests)
@@ -173,11 +176,7 @@ class SqliteStore:
         return self._write(self._append, drafts).addCallbacks(self._committed, uncertain)
 
     def _committed(self, outcomes: list[Appended | DomainError]) -> list[Appended | DomainError]:
-        self._tails.committed(
-            outcome.message
-            for outcome in outcomes
-            if isinstance(outcome, Appended) and not outcome.replayed
-        )
+        self._tails.committed(stored(outcomes))
         return outcomes
 
     def _append(
@@ -206,7 +205,7 @@ class SqliteStore:
         return self._read(sqlite_chats.read, queries).addCallback(note).addBoth(ended)
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._read(sqlite_conversations.conversation, query)
+        return self._read(ask, statements.conversation(query))
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)
@@ -251,7 +250,8 @@ class SqliteStore:
             if more and self._lock is not None:
                 self._forget_keys()
 
-        self._write(sqlite_chats.forget_keys, self._now()).addCallbacks(again, _log_failure)
+        forgetting = statements.forget_keys(self._now(), FORGET_STEP)
+        self._write(ask, forgetting).addCallbacks(again, _log_failure)
 
 
 def _look(db: sqlite3.Connection) -> None:

@@ -15,15 +15,15 @@ from chatd.model import (
     ReadAfter,
     ReadPage,
 )
-from chatd.store.outcomes import KEY_SECONDS, first_use, replayed, user_not_found
+from chatd.store.outcomes import first_use, inbox_slice, replayed, user_not_found, wanted
 from chatd.store.sqlite_file import transaction
+from chatd.store.statements import KEY, MESSAGE
 
-FORGET_STEP: Final = 1000
-"""Keys dropped in one transaction: they must not hold up the writer."""
-
-_COLUMNS: Final = "SELECT received_by, seq, sent_by, sent_at, text FROM message "
-_AFTER: Final = _COLUMNS + "WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?"
-_PAGE: Final = _COLUMNS + "WHERE received_by = ? AND seq > ? AND seq <= ? ORDER BY seq DESC"
+_RANGE: Final = (
+    f"SELECT {MESSAGE} FROM message WHERE received_by = ? AND seq >= ? AND seq < ? ORDER BY seq"
+)
+_ADD_MESSAGE: Final = f"INSERT INTO message ({MESSAGE}) VALUES (?, ?, ?, ?, ?)"
+_ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 
 
 def append(
@@ -73,9 +73,9 @@ class _Appending:
             "UPDATE inbox SET last_seq = ?, last_sent_at = ? WHERE user_id = ?",
             [(self._last_seq[user_id], self._now, user_id) for user_id in moved],
         )
-        self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", self._messages)
+        self._db.executemany(_ADD_MESSAGE, self._messages)
         if self._new_keys:
-            self._db.executemany("INSERT INTO idempotency VALUES (?, ?, ?, ?, ?)", self._new_keys)
+            self._db.executemany(_ADD_KEY, self._new_keys)
 
     def _end_of(self, user_id: int) -> int | None:
         if user_id not in self._last_seq:
@@ -112,18 +112,11 @@ def _slice(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | 
     last = last_seq(db, query.user_id)
     if last is None:
         return None
-    if isinstance(query, ReadPage):
-        # Page N is arithmetic on the dense seq: any depth costs the same.
-        end = last if query.at is None else query.at
-        newest = end - (query.page - 1) * query.limit
-        if newest <= 0 or end > last:
-            return InboxSlice(last, ())
-        rows = db.execute(_PAGE, (query.user_id, newest - query.limit, newest))
-    else:
-        if query.seq is None or query.seq >= last:
-            return InboxSlice(last, ())
-        rows = db.execute(_AFTER, (query.user_id, query.seq, query.limit))
-    return InboxSlice(last, tuple([Message(*row) for row in rows]))
+    seqs = wanted(query, last)
+    if not seqs:
+        return InboxSlice(last, ())
+    rows = db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))
+    return inbox_slice(query, last, [Message(*row) for row in rows])
 
 
 def last_seqs(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[int, int]:
@@ -135,13 +128,3 @@ def newest_time(db: sqlite3.Connection) -> int:
     """The latest `sent_at` in the database, 0 for an empty one."""
     newest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
     return newest
-
-
-def forget_keys(db: sqlite3.Connection, now: int) -> bool:
-    """Drop up to `FORGET_STEP` keys that are older than `KEY_SECONDS`; True if more may be left."""
-    forgotten = db.execute(
-        "DELETE FROM idempotency WHERE (sent_by, key) IN"
-        " (SELECT sent_by, key FROM idempotency WHERE sent_at < ? ORDER BY sent_at LIMIT ?)",
-        (now - KEY_SECONDS * 1_000_000, FORGET_STEP),
-    )
-    return forgotten.rowcount == FORGET_STEP

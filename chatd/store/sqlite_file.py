@@ -9,11 +9,14 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from chatd.model import StartError
 from chatd.store.history import new_epoch
 from chatd.store.migrations import Migration, pending
+from chatd.store.statements import Statement, sqlite
+
+T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x63686174  # "chat", in the file's header
 
@@ -179,6 +182,12 @@ def _statements(sql: str) -> list[str]:
     if statement.strip():  # the last one may lack its semicolon
         statements.append(statement)
     return statements
+
+
+def ask(db: sqlite3.Connection, statement: Statement[T]) -> T:
+    """Run a statement that is the same in both databases; all its rows are taken, so it is done."""
+    rows = db.execute(sqlite(statement.sql), statement.parameters).fetchall()
+    return statement.result(rows)
 
 
 @contextlib.contextmanager

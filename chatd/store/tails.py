@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
+from chatd.store.outcomes import inbox_slice, wanted
 
 LENGTH: Final = 32
 """Messages kept of one inbox."""
@@ -62,22 +63,13 @@ class Tails:
         if tail is None:
             return None
         last = tail.last_seq
-        kept_after = last - len(tail.messages)
-        if isinstance(query, ReadAfter):
-            if query.seq is None or query.seq >= last:
-                return InboxSlice(last, ())
-            start = query.seq - kept_after
-            if start < 0:
-                return None
-            return InboxSlice(last, tuple(tail.messages[start : start + query.limit]))
-        end = last if query.at is None else query.at
-        newest = end - (query.page - 1) * query.limit
-        if newest <= 0 or end > last:
+        seqs = wanted(query, last)
+        if not seqs:
             return InboxSlice(last, ())
-        start = max(newest - query.limit, 0) - kept_after
-        if start < 0:
+        first = last - len(tail.messages) + 1
+        if seqs.start < first:
             return None
-        return InboxSlice(last, tuple(tail.messages[start : newest - kept_after][::-1]))
+        return inbox_slice(query, last, tail.messages[seqs.start - first : seqs.stop - first])
 
     def committed(self, messages: Iterable[Message]) -> None:
         """New messages are durable; each inbox's come in the order of their seq."""

@@ -31,8 +31,8 @@ from chatd.postgres.address import parse
 from chatd.postgres.notices import Origin
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import PostgresStore
-from chatd.store.postgres_accounts import PURGE_STEP
 from chatd.store.postgres_pool import DEADLINE_SECONDS, Pool
+from chatd.store.statements import PURGE_STEP
 from tests.conftest import LoggedFailures
 from tests.contracts import (
     OpenStore,

@@ -559,6 +559,24 @@ def test_emptying_is_resumed_after_a_restart(
     assert count(database, "SELECT count(*) FROM purge") == 0
 
 
+def test_the_writer_closes_last_and_alone_so_that_one_file_is_left(database: Database) -> None:
+    store = database.open_stepped()
+    writer, reader = database.workers["writer"], database.workers["reader"]
+    while writer.step():
+        pass
+    store_now(writer, store.add_account("ann", "a@x", "h"))
+    closed = store.close()
+    assert (reader.asked, writer.asked) == (1, 0)
+    assert reader.step()
+    assert (reader.asked, writer.asked) == (0, 1)
+    assert writer.step()
+    result_of(closed)
+    assert sorted(path.name for path in database.path.parent.iterdir()) == [
+        "chatd.db",
+        "chatd.db.lock",
+    ]
+
+
 def test_a_deletion_that_ends_after_close_was_called_asks_for_nothing_more(
     database: Database,
 ) -> None:

@@ -201,7 +201,9 @@ class Chats:
         # from here on can be missed, neither a message nor a revocation.
         waiter = self._notifier.listen(session)
         try:
-            inbox = await self._read(ReadAfter(session.user_id, after, limit))
+            # What is not known here yet of what others have committed, wakes those who wait.
+            first = ReadAfter(session.user_id, after, limit)
+            inbox = await self._read(first, listening=wait > 0)
             self._reject_future(after, inbox)
             waiter.seq = inbox.last_seq if after is None else after
             while not inbox.messages and why is Wake.MESSAGE and wait > 0:
@@ -248,8 +250,8 @@ class Chats:
         """Fires when no send is queued or under way."""
         return self._sends.finished()
 
-    async def _read(self, query: ReadAfter | ReadPage) -> InboxSlice:
-        inbox = self._store.at_hand(query) or await self._reads.ask(query)
+    async def _read(self, query: ReadAfter | ReadPage, listening: bool = False) -> InboxSlice:
+        inbox = self._store.at_hand(query, listening=listening) or await self._reads.ask(query)
         if inbox is None:
             raise Unauthorized("the account was deleted")
         return inbox

@@ -98,10 +98,12 @@ class IStore(Interface):
         what it sent is still in the asker's. The cost does not grow with the depth.
         """
 
-    def at_hand(query: ReadAfter | ReadPage) -> InboxSlice | None:
+    def at_hand(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
         """What `read` would answer to the query, if that is known without asking, else None.
 
-        Never behind any answer that this store has given before.
+        Never behind any answer that this store has given before. For an asker who is `listening`
+        to the bus it may be behind what other processes have been answered: whatever it lacks, the
+        asker will be woken for.
         """
 
     def last_seqs(user_ids: Collection[int]) -> Deferred[dict[int, int]]:

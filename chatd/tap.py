@@ -277,6 +277,7 @@ def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple
         reactor=reactor,
         origin=origin,
         chance=random.random,
+        listener=store,
         observe_lag=metrics.seconds(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),

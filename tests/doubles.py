@@ -206,7 +206,7 @@ def cancel(deferred: Deferred[Any]) -> None:
 class ForgetfulStore(SqliteStore):
     """A store that has nothing at hand, as one that several processes write to."""
 
-    def at_hand(self, query: ReadAfter | ReadPage) -> None:
+    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> None:
         return None
 
 

@@ -22,7 +22,7 @@ from chatd.interfaces import IBus, ISubscriber
 from chatd.model import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
-from chatd.postgres.notices import CHANNEL, Origin, Ping, Woken, decode, encode
+from chatd.postgres.notices import CHANNEL, Listener, Origin, Ping, Woken, decode, encode, sender
 
 PING_SECONDS: Final = 5.0
 """How often the bus looks whether notices arrive; silence is noticed within twice that."""
@@ -40,8 +40,9 @@ _log = Logger()
 class PostgresBus:
     """An `IBus` that listens at `address`; `origin` is that of the store of this process.
 
-    After every time that it could not listen, it tells its subscriber to look at everything.
-    `observe_lag` gets the seconds that a notice took to come back.
+    What it hears it tells first to `listener`, that store, then to its subscriber. After every
+    time that it could not listen, it tells its subscriber to look at everything. `observe_lag` gets
+    the seconds that a notice took to come back.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class PostgresBus:
         reactor: Any,
         origin: Origin,
         chance: Callable[[], float],
+        listener: Listener | None = None,
         observe_lag: Callable[[float], None] | None = None,
     ) -> None:
+        self._listener = listener
         self._location = address.location
         self._reactor = reactor
         self._origin = origin
@@ -87,6 +90,8 @@ class PostgresBus:
     async def _stop(self) -> None:
         self._subscriber = None
         self._problem = "the bus is stopped"
+        if self._listener is not None:
+            self._listener.deaf()
         self._connector.stop()
         if self._connection is not None:
             self._connection.abandon()
@@ -153,6 +158,8 @@ class PostgresBus:
         finally:
             self._awaited = None
         self._problem = None
+        if self._listener is not None:
+            self._listener.hearing()
         return connection
 
     async def _watch(self, connection: Connection) -> None:
@@ -184,23 +191,30 @@ class PostgresBus:
         return echo
 
     def _heard(self, payload: str) -> None:
+        if self._awaited is not None and payload == self._awaited[0]:
+            self._echoed()
+            return
+        # Most are echoes, and those of batches are long: they are not taken apart.
+        if sender(payload) == self._origin.name:
+            return
         try:
-            origin, notice = decode(payload)
+            notice = decode(payload)
         except ValueError:
             _log.warn("a notice that is not understood was ignored: {payload}", payload=payload)
             return
         if isinstance(notice, Ping):
-            self._echoed(payload)
-        elif origin == self._origin.name or self._subscriber is None:
             return
-        elif isinstance(notice, Woken):
-            self._subscriber.wake(notice.user_ids)
+        if self._listener is not None:
+            self._listener.heard(notice)
+        if self._subscriber is None:
+            return
+        if isinstance(notice, Woken):
+            self._subscriber.wake(tuple(dict.fromkeys([line.received_by for line in notice.lines])))
         else:
             self._subscriber.revoked(notice.user_id, notice.token)
 
-    def _echoed(self, payload: str) -> None:
-        if self._awaited is None or self._awaited[0] != payload:
-            return
+    def _echoed(self) -> None:
+        assert self._awaited is not None
         _, sent, echo = self._awaited
         self._awaited = None
         if self._observe_lag is not None:
@@ -208,6 +222,8 @@ class PostgresBus:
         echo.callback(None)
 
     def _trouble(self, problem: str) -> None:
+        if self._listener is not None:
+            self._listener.deaf()
         if self._subscriber is not None and problem != self._problem:
             self._problem = problem
             _log.warn("{problem}", problem=problem)

@@ -1,4 +1,4 @@
-"""What processes tell each other by NOTIFY: who has new messages, which sessions have ended.
+"""What processes tell each other by NOTIFY: new messages, and which sessions have ended.
 
 A payload begins with the origin, which names the process: it ignores what comes from itself,
 because it has told its own waiters directly. What it gave up without knowing whether it would be
@@ -9,20 +9,33 @@ anybody's.
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import Final, Protocol
 
+import msgspec
 from msgspec import Struct
 
 CHANNEL: Final = "chatd"
 
-RECIPIENTS: Final = 400
-"""Users named in one payload: ids have up to 16 digits, a payload must be below 8000 bytes."""
+QUOTED_BYTES: Final = 1000
+"""A text that is longer as JSON, in UTF-8, is not told: who has waited for it reads it."""
+LINES_BYTES: Final = 6500
+"""A payload ends with the line that reaches this; it must be below 8000 bytes."""
+
+
+class Line(Struct, frozen=True, array_like=True):
+    """A message was committed: `[received_by,seq,sent_by,sent_at,"text"]`, or the first two."""
+
+    received_by: int
+    seq: int
+    sent_by: int = 0
+    sent_at: int = 0
+    text: str | None = None
 
 
 class Woken(Struct, frozen=True):
-    """Messages were committed to these inboxes."""
+    """These messages were committed, of each inbox in the order of their seq."""
 
-    user_ids: tuple[int, ...]
+    lines: tuple[Line, ...]
 
 
 class Revoked(Struct, frozen=True):
@@ -40,6 +53,24 @@ class Ping(Struct, frozen=True):
 
 Notice = Woken | Revoked | Ping
 
+_lines: Final = msgspec.json.Decoder(tuple[Line, ...])
+
+
+class Listener(Protocol):
+    """Who relies on hearing of everything that others commit; never raises."""
+
+    def hearing(self) -> None:
+        """From now on everything is heard; before, something may have been missed."""
+        ...
+
+    def deaf(self) -> None:
+        """From now on something may be missed."""
+        ...
+
+    def heard(self, notice: Woken | Revoked) -> None:
+        """Somebody else has committed something."""
+        ...
+
 
 class Origin:
     """The name of this process, which no other has; its store and its bus share one."""
@@ -54,28 +85,37 @@ class Origin:
 
 
 def woken_prefix(origin: str) -> str:
-    """What stands before the user ids, separated by commas, of a `Woken`."""
+    """What stands before the lines, separated by commas, of a `Woken`."""
     return f"{origin}:m:"
+
+
+def sender(payload: str) -> str:
+    """The origin in a payload."""
+    return payload.partition(":")[0]
 
 
 def encode(origin: str, notice: Notice) -> str:
     """The payload of a notice."""
     if isinstance(notice, Woken):
-        return woken_prefix(origin) + ",".join(map(str, notice.user_ids))
+        lines = ",".join([msgspec.json.encode(line).decode() for line in notice.lines])
+        return woken_prefix(origin) + lines
     if isinstance(notice, Revoked):
         token = "" if notice.token is None else notice.token.hex()
         return f"{origin}:r:{notice.user_id}:{token}"
     return f"{origin}:p:{notice.number}"
 
 
-def decode(payload: str) -> tuple[str, Notice]:
-    """The origin and the notice of a payload; raises `ValueError` for what nobody here sends."""
-    origin, kind, rest = payload.split(":", 2)
+def decode(payload: str) -> Notice:
+    """The notice of a payload; raises `ValueError` for what nobody here sends."""
+    _, kind, rest = payload.split(":", 2)
     if kind == "m":
-        return origin, Woken(tuple([int(each) for each in rest.split(",")]))
+        try:
+            return Woken(_lines.decode(f"[{rest}]"))
+        except msgspec.DecodeError as wrong:
+            raise ValueError(str(wrong)) from None
     if kind == "r":
         user_id, token = rest.split(":")
-        return origin, Revoked(int(user_id), bytes.fromhex(token) if token else None)
+        return Revoked(int(user_id), bytes.fromhex(token) if token else None)
     if kind == "p":
-        return origin, Ping(int(rest))
+        return Ping(int(rest))
     raise ValueError(f"a notice of the unknown kind {kind!r}")

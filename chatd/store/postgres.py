@@ -10,6 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -25,13 +26,14 @@ from chatd.model import (
     DomainError,
     Draft,
     InboxSlice,
+    Message,
     ReadAfter,
     ReadConversation,
     ReadPage,
     StoreUnavailable,
 )
 from chatd.postgres.address import Address
-from chatd.postgres.notices import Origin
+from chatd.postgres.notices import Origin, Revoked, Woken
 from chatd.store import postgres_accounts as accounts
 from chatd.store import postgres_chats as chats
 from chatd.store import statements
@@ -56,6 +58,9 @@ class PostgresStore:
 
     `now` tells microseconds since the Unix epoch; messages carry the server's time. `origin` names
     this process to the bus, which hears of every commit in the commit's own transaction.
+
+    It answers polls from memory while it is told, as a `chatd.postgres.notices.Listener`, what
+    other processes commit.
 
     `lane` tells, by a recipient's id, with whose messages it may share a transaction: where the
     tables are spread over several servers, one lane a server. None: with everybody's.
@@ -84,7 +89,7 @@ class PostgresStore:
         self._keep_house_seconds = keep_house_seconds
         self._latest = 0
         self._tails = Tails()
-        self._deletions = 0
+        self._is_hearing = False
         self.pool = pool or Pool(address, reactor, chance=random.random)
         self._appender = Appender(self.pool, now=now, lane=lane)
         self.location = address.location
@@ -140,7 +145,6 @@ class PostgresStore:
     async def _delete_account(self, user_id: int) -> bool:
         deletion = accounts.delete_account(user_id, self._moment(), self._origin.name)
         was_there = await self._announced(self.pool.ask(deletion))
-        self._deletions += 1
         self._tails.drop(user_id)
         if was_there:
             self._do(self._purge()).addErrback(_log_failure)
@@ -163,41 +167,70 @@ class PostgresStore:
         return self._do(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
-        deletions = self._deletions
-        outcomes = await self._announced(self._appender.append(drafts, self._origin.name))
-        messages = stored(outcomes)
-        if deletions == self._deletions:
-            self._tails.committed(messages)
-        else:
-            # Another connection may have deleted an inbox after this transaction.
-            for message in messages:
-                self._tails.drop(message.received_by)
+        ticket = self._tails.asked()
+        try:
+            outcomes = await self._announced(self._appender.append(drafts, self._origin.name))
+            self._tails.committed(ticket, stored(outcomes))
+        except BaseException:
+            # It may have been committed all the same, and its notice taken for an echo.
+            for draft in drafts:
+                self._tails.drop(draft.received_by)
+            raise
+        finally:
+            self._tails.answered(ticket)
         return outcomes
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return self._do(self._read(queries))
 
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
-        self._tails.asked()
+        ticket = self._tails.asked()
         try:
             found = await chats.read(self.pool, queries)
             for query, inbox in zip(queries, found, strict=True):
                 if inbox is None:
                     self._tails.drop(query.user_id)
                 else:
-                    self._tails.found(query, inbox)
+                    self._tails.found(ticket, query, inbox)
         finally:
-            self._tails.answered()
+            self._tails.answered(ticket)
         return found
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
         return self.pool.ask(statements.conversation(query))
 
-    def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
-        # Messages never change, so those that this process knows of may be told; not that there
-        # are no others, for other processes append to the same inboxes.
+    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
+        # Pages are to be those of now.
         known = self._tails.answer(query) if isinstance(query, ReadAfter) else None
-        return known if known is not None and known.messages else None
+        if known is None or known.messages:
+            # Messages never change, so those that this process knows of may be told.
+            return known
+        # That there are no others may be told to those who will hear of them.
+        at_the_end = isinstance(query, ReadAfter) and query.seq == known.last_seq
+        return known if listening and self._is_hearing and at_the_end else None
+
+    def hearing(self) -> None:
+        """`Listener`: every append elsewhere is heard of from now on."""
+        # What was noted before may lack something that nobody has told.
+        self._tails.clear()
+        self._is_hearing = True
+
+    def deaf(self) -> None:
+        """`Listener`: appends elsewhere may not be heard of."""
+        self._is_hearing = False
+
+    def heard(self, notice: Woken | Revoked) -> None:
+        """`Listener`: others have appended, or ended sessions."""
+        if isinstance(notice, Revoked):
+            if notice.token is None:
+                self._tails.drop(notice.user_id)
+            return
+        for line in notice.lines:
+            if line.text is None:
+                self._tails.moved(line.received_by, line.seq)
+            else:
+                to, seq, by, at, text = msgspec.structs.astuple(line)
+                self._tails.told(Message(to, seq, by, at, text))
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._do(chats.last_seqs(self.pool, user_ids))

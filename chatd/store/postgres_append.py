@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from chatd.model import Appended, DomainError, Draft, StoreUnavailable
 from chatd.postgres.arrays import array, texts
 from chatd.postgres.connection import Rows
-from chatd.postgres.notices import CHANNEL, RECIPIENTS, woken_prefix
+from chatd.postgres.notices import CHANNEL, LINES_BYTES, QUOTED_BYTES, woken_prefix
 from chatd.store.outcomes import first_use, replayed, user_not_found
 from chatd.store.postgres_pool import Pool
 from chatd.store.statements import KEY, MESSAGE, forget_keys
@@ -56,6 +56,16 @@ WITH draft AS (
     FROM deliverable WHERE key IS NULL OR use = 1
 ), """
 
+# See `chatd.postgres.notices.Line`. Whoever waits for a message elsewhere is answered with it from
+# here, and reads the database only for what is too long.
+_LINE: Final = f"""
+    '[' || received_by || ',' || seq || CASE
+        WHEN octet_length(text) <= {QUOTED_BYTES}
+            AND octet_length(to_json(text)::text) <= {QUOTED_BYTES}
+        THEN ',' || sent_by || ',' || sent_at || ',' || to_json(text)::text ELSE ''
+    END || ']'
+"""
+
 # Inserting "on conflict" is how rows are updated in a certain order, here that of user ids, so that
 # transactions never wait for each other in a circle; UPDATE takes them as the plan happens to.
 # It sees the row as it is once the lock is had, and a closed inbox gives none.
@@ -78,10 +88,11 @@ advanced AS (
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
     FROM numbered HAVING count(*) > 0
 ), told AS (
-    SELECT count(pg_notify(%(channel)s, %(origin)s || users)) FROM (
-        SELECT string_agg(user_id::text, ',') AS users
-        FROM (SELECT user_id, (row_number() OVER () - 1) / {RECIPIENTS} AS part FROM advanced) AS a
-        GROUP BY part
+    SELECT count(pg_notify(%(channel)s, %(origin)s || lines)) FROM (
+        SELECT string_agg(line, ',' ORDER BY place) AS lines FROM (
+            SELECT *, sum(octet_length(line) + 1) OVER (ORDER BY place) / {LINES_BYTES} AS part
+            FROM (SELECT place, {_LINE} AS line FROM numbered) AS each
+        ) AS parted GROUP BY part ORDER BY part
     ) AS payloads
 )"""
 

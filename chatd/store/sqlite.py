@@ -167,17 +167,27 @@ class SqliteStore:
         return self._write(sqlite_accounts.record_seen, seen)
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+        ticket = self._tails.asked()
+
+        def committed(outcomes: list[Appended | DomainError]) -> list[Appended | DomainError]:
+            self._tails.committed(ticket, stored(outcomes))
+            return outcomes
+
         def uncertain(failure: Failure) -> Failure:
             # A commit that failed may be found to have happened, when it was the disk's fault.
             for draft in drafts:
                 self._tails.drop(draft.received_by)
             return failure
 
-        return self._write(self._append, drafts).addCallbacks(self._committed, uncertain)
+        appended = self._write(self._append, drafts).addCallbacks(committed, uncertain)
+        return self._answered(ticket, appended)
 
-    def _committed(self, outcomes: list[Appended | DomainError]) -> list[Appended | DomainError]:
-        self._tails.committed(stored(outcomes))
-        return outcomes
+    def _answered(self, ticket: int, answer: Deferred[T]) -> Deferred[T]:
+        def give_back(result: T) -> T:
+            self._tails.answered(ticket)
+            return result
+
+        return answer.addBoth(give_back)
 
     def _append(
         self, db: sqlite3.Connection, drafts: Sequence[Draft]
@@ -186,23 +196,19 @@ class SqliteStore:
         self._newest = max(self._newest, self._now())
         return sqlite_chats.append(db, drafts, self._newest)
 
-    def at_hand(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
+    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
         return self._tails.answer(query)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        self._tails.asked()
+        ticket = self._tails.asked()
 
         def note(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
             for query, inbox in zip(queries, inboxes, strict=True):
                 if inbox is not None:
-                    self._tails.found(query, inbox)
+                    self._tails.found(ticket, query, inbox)
             return inboxes
 
-        def ended(result: T) -> T:
-            self._tails.answered()
-            return result
-
-        return self._read(sqlite_chats.read, queries).addCallback(note).addBoth(ended)
+        return self._answered(ticket, self._read(sqlite_chats.read, queries).addCallback(note))
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
         return self._read(ask, statements.conversation(query))

@@ -48,14 +48,24 @@ class Tails:
 
     What they say is never behind what has been told to anyone: a store adds messages when their
     commit is known and before it says so, and notes what its reads have found.
+
+    Answers of the database may overtake each other, and what was said to `drop` meanwhile. So
+    whoever asks it takes a ticket before, notes the answer with it, and gives it back.
     """
 
     def __init__(self) -> None:
         self._tails: OrderedDict[int, Tail] = OrderedDict()
         self._size = 0
-        self._asked = 0
-        # Dropped while the database was being asked: its answer may be older than what was dropped.
-        self._dropped: set[int] = set()
+        self._last_ticket = 0
+        self._tickets: OrderedDict[int, None] = OrderedDict()
+        # The last ticket given out before a user was dropped, as long as one as old is out.
+        self._dropped: OrderedDict[int, int] = OrderedDict()
+        self._cleared = 0
+
+    @property
+    def remembered_drops(self) -> int:
+        """How many drops are remembered for what is still asked."""
+        return len(self._dropped)
 
     def answer(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
         """What `IStore.read` would answer, or None where that is not known here."""
@@ -71,48 +81,74 @@ class Tails:
             return None
         return inbox_slice(query, last, tail.messages[seqs.start - first : seqs.stop - first])
 
-    def committed(self, messages: Iterable[Message]) -> None:
+    def asked(self) -> int:
+        """The database is being asked; gives the ticket that the answer is noted with."""
+        self._last_ticket += 1
+        self._tickets[self._last_ticket] = None
+        return self._last_ticket
+
+    def answered(self, ticket: int) -> None:
+        """The database has answered, which was noted, or could not."""
+        del self._tickets[ticket]
+        oldest = next(iter(self._tickets), self._last_ticket + 1)
+        while self._dropped and next(iter(self._dropped.values())) < oldest:
+            self._dropped.popitem(last=False)
+
+    def committed(self, ticket: int, messages: Iterable[Message]) -> None:
         """New messages are durable; each inbox's come in the order of their seq."""
         for message in messages:
-            tail = self._tails.get(message.received_by)
-            if tail is not None and message.seq == tail.last_seq + 1:
-                self._size += tail.add(message)
-                self._tails.move_to_end(message.received_by)
-            elif tail is None and message.received_by in self._dropped:
-                continue
-            elif tail is None or message.seq > tail.last_seq:
-                self._put(message.received_by, Tail(message.seq, (message,)))
+            if not self._is_overtaken(ticket, message.received_by):
+                self._add(message)
         self._shrink()
 
-    def asked(self) -> None:
-        """The database is being asked; `answered` must follow, after what it says was noted."""
-        self._asked += 1
-
-    def answered(self) -> None:
-        """The database has answered, or could not."""
-        self._asked -= 1
-        if not self._asked:
-            self._dropped.clear()
-
-    def found(self, query: ReadAfter | ReadPage, inbox: InboxSlice) -> None:
-        """A read that is under way has found this."""
+    def found(self, ticket: int, query: ReadAfter | ReadPage, inbox: InboxSlice) -> None:
+        """A read has found this."""
+        if self._is_overtaken(ticket, query.user_id):
+            return
         messages = inbox.messages
         if isinstance(query, ReadPage):
             messages = messages[::-1]
         if messages and messages[-1].seq != inbox.last_seq:
             messages = ()
         tail = self._tails.get(query.user_id)
-        if tail is None and query.user_id in self._dropped:
-            return
         if tail is None or (inbox.last_seq, len(messages)) > (tail.last_seq, len(tail.messages)):
             self._put(query.user_id, Tail(inbox.last_seq, messages))
             self._shrink()
 
+    def told(self, message: Message) -> None:
+        """Others have committed this; of each inbox they are told in the order of their seq."""
+        self._add(message)
+        self._shrink()
+
+    def moved(self, user_id: int, last_seq: int) -> None:
+        """Others have committed a message of that seq, which is not known here."""
+        tail = self._tails.get(user_id)
+        if tail is None or last_seq > tail.last_seq:
+            self._put(user_id, Tail(last_seq, ()))
+
     def drop(self, user_id: int) -> None:
         """The inbox is gone, or what it holds is not certain: let the database say."""
-        if self._asked:
-            self._dropped.add(user_id)
+        if self._tickets:
+            self._dropped[user_id] = self._last_ticket
+            self._dropped.move_to_end(user_id)
         self._take_out(user_id)
+
+    def clear(self) -> None:
+        """Nothing is certain: let the database say, which was not asked yet."""
+        self._tails.clear()
+        self._size = 0
+        self._cleared = self._last_ticket
+
+    def _is_overtaken(self, ticket: int, user_id: int) -> bool:
+        return ticket <= self._cleared or ticket <= self._dropped.get(user_id, 0)
+
+    def _add(self, message: Message) -> None:
+        tail = self._tails.get(message.received_by)
+        if tail is not None and message.seq == tail.last_seq + 1:
+            self._size += tail.add(message)
+            self._tails.move_to_end(message.received_by)
+        elif tail is None or message.seq > tail.last_seq:
+            self._put(message.received_by, Tail(message.seq, (message,)))
 
     def _take_out(self, user_id: int) -> None:
         tail = self._tails.pop(user_id, None)

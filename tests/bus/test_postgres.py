@@ -15,17 +15,18 @@ from twisted.internet.error import ConnectionDone
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.model import Draft, StartError, StoreUnavailable
+from chatd.model import Appended, Draft, InboxSlice, ReadAfter, StartError, StoreUnavailable
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector
-from chatd.postgres.notices import RECIPIENTS, Origin
+from chatd.postgres.notices import LINES_BYTES, Listener, Origin
 from chatd.store.postgres import PostgresStore
 from chatd.store.postgres_pool import DEADLINE_SECONDS, Pool
+from chatd.store.tails import LENGTH
 from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
-def bus_at(url: str, origin: Origin | None = None) -> PostgresBus:
+def bus_at(url: str, origin: Origin | None = None, listener: Listener | None = None) -> PostgresBus:
     """A bus as the daemon makes it."""
     from twisted.internet import reactor
 
@@ -34,6 +35,7 @@ def bus_at(url: str, origin: Origin | None = None) -> PostgresBus:
         reactor=reactor,
         origin=origin or Origin(),
         chance=random.random,
+        listener=listener,
     )
 
 
@@ -63,7 +65,6 @@ class Process:
         self.url = url
         self.origin = origin = Origin()
         self.told = Recorder()
-        self.bus = bus_at(url, origin)
         address = parse(url)
         self.store = PostgresStore(
             address,
@@ -72,6 +73,7 @@ class Process:
             origin=origin,
             pool=Pool(address, reactor, chance=random.random, deadline=deadline),
         )
+        self.bus = bus_at(url, origin, self.store)
 
     async def open(self) -> None:
         await self.store.open()
@@ -80,7 +82,7 @@ class Process:
     async def heard_itself(self) -> None:
         """Notices come in the order of commits: a last one shows that all are here."""
         with connected(self.url) as db:
-            rows(db, "SELECT pg_notify('chatd', 'x:m:4711')")
+            rows(db, "SELECT pg_notify('chatd', 'x:m:[4711,1]')")
         await self.told.heard(4711)
         del self.told.woken[4711]
 
@@ -130,10 +132,122 @@ async def test_replays_and_refusals_wake_nobody(processes: Pair) -> None:
 @ensureDeferred
 async def test_a_batch_for_more_than_fit_into_one_notice(processes: Pair) -> None:
     one, two = processes
-    ids = await people(one.store, *(f"user{number}" for number in range(RECIPIENTS + 50)))
+    ids = await people(one.store, *(f"user{number}" for number in range(LINES_BYTES // 16)))
     await one.store.append([Draft(ids[0], each, "x") for each in ids])
     await two.told.heard(*ids)
     assert two.told.woken == dict.fromkeys(ids, 1)
+
+
+TEXTS = [
+    'a "quoted" \\ text, [1,2]:m:\n\t\x01\x7f\u2028ä😀',
+    # As long as a quoted text may be in a payload, or just longer: with quotes and escapes.
+    *("x" * length for length in (997, 998, 999, 1000, 1001)),
+    *("ä" * length for length in (498, 499, 500)),
+    *("\x01" * length for length in (166, 167, 1000)),
+    "x" * 16384,
+    *("y" * (length * 37 % 900) + "!" for length in range(80)),
+]
+
+
+@ensureDeferred
+async def test_messages_are_quoted_in_their_order_unless_they_are_long(processes: Pair) -> None:
+    one, two = processes
+    ann, bob, cat = await people(one.store, "ann", "bob", "cat")
+    drafts = [Draft(ann, to, text) for text in TEXTS for to in (bob, cat)]
+    outcomes = await one.store.append(drafts)
+    await one.store.append([Draft(ann, ann, "last")])
+    await two.told.heard(ann)
+    sent = [outcome.message for outcome in outcomes if isinstance(outcome, Appended)]
+    assert len(sent) == len(drafts)
+    for to in (bob, cat):
+        last = len(TEXTS)
+        known = two.store.at_hand(ReadAfter(to, last - LENGTH, 100))
+        assert known is not None
+        assert known.messages == tuple(each for each in sent if each.received_by == to)[-LENGTH:]
+
+
+@ensureDeferred
+async def test_what_is_long_is_read_from_the_database(processes: Pair) -> None:
+    one, two = processes
+    ann, bob = await people(one.store, "ann", "bob")
+    for seq, (text, is_quoted) in enumerate(
+        [("x" * 998, True), ("x" * 999, False), ("\x01" * 167, False), ("ok", True)], 1
+    ):
+        await one.store.append([Draft(ann, bob, text)])
+        await two.told.until(lambda told, seq=seq: told.woken[bob] == seq)  # type: ignore[misc]
+        known = two.store.at_hand(ReadAfter(bob, seq - 1, 10), listening=True)
+        assert (known is not None) is is_quoted
+        assert two.store.at_hand(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
+        [found] = await two.store.read([ReadAfter(bob, seq - 1, 10)])
+        assert found is not None
+        assert [message.text for message in found.messages] == [text]
+
+
+@ensureDeferred
+async def test_who_hears_of_everything_need_not_ask(processes: Pair) -> None:
+    one, two = processes
+    ann, bob = await people(one.store, "ann", "bob")
+    nothing = ReadAfter(bob, 0, 10)
+    assert two.store.at_hand(nothing, listening=True) is None
+    await two.store.read([nothing])
+    assert two.store.at_hand(nothing, listening=True) == InboxSlice(0, ())
+    assert two.store.at_hand(nothing) is None
+    await one.store.append([Draft(ann, bob, "x")])
+    await two.told.heard(bob)
+    known = two.store.at_hand(nothing)
+    assert known is not None
+    assert [message.text for message in known.messages] == ["x"]
+    # A cursor from elsewhere may be ahead of the notice that explains it.
+    assert two.store.at_hand(ReadAfter(bob, 2, 10), listening=True) is None
+    await one.store.delete_account(bob)
+    await two.told.until(lambda told: told.ended)
+    assert two.store.at_hand(nothing, listening=True) is None
+
+
+@ensureDeferred
+async def test_who_heard_nothing_for_a_while_asks(
+    processes: Pair, postgres: Databases, postgres_database: str
+) -> None:
+    one, two = processes
+    ann, bob = await people(one.store, "ann", "bob")
+    nothing = ReadAfter(bob, 0, 10)
+    await two.store.read([nothing])
+    reading = two.store.read([nothing])
+    postgres.terminate(postgres_database, "chatd bus")
+    while not two.bus.problem():
+        await sleep(0.001)
+    assert two.store.at_hand(nothing, listening=True) is None
+    await one.store.append([Draft(ann, bob, "x")])
+    await two.told.until(lambda told: told.all)
+    await reading
+    assert two.bus.problem() is None
+    assert two.store.at_hand(nothing, listening=True) is None
+    [found] = await two.store.read([nothing])
+    assert found is not None
+    assert found.last_seq == 1
+    assert two.store.at_hand(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
+    await two.bus.stop()
+    assert two.store.at_hand(ReadAfter(bob, 1, 10), listening=True) is None
+
+
+@ensureDeferred
+async def test_what_was_given_up_is_not_taken_for_the_end(
+    hasty: Process, postgres: Databases, postgres_database: str
+) -> None:
+    ann, bob = await people(hasty.store, "ann", "bob")
+    nothing = ReadAfter(bob, 0, 10)
+    await hasty.store.read([nothing])
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", bob)
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            await hasty.store.append([Draft(ann, bob, "late")])
+        assert hasty.store.at_hand(nothing, listening=True) is None
+        rows(db, "COMMIT")
+    await hasty.told.heard(bob)
+    known = hasty.store.at_hand(nothing)
+    assert known is not None
+    assert [message.text for message in known.messages] == ["late"]
 
 
 @ensureDeferred

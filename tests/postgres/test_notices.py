@@ -6,7 +6,9 @@ import pytest
 
 from chatd.model import MAX_INTEGER
 from chatd.postgres.notices import (
-    RECIPIENTS,
+    LINES_BYTES,
+    QUOTED_BYTES,
+    Line,
     Notice,
     Origin,
     Ping,
@@ -14,6 +16,7 @@ from chatd.postgres.notices import (
     Woken,
     decode,
     encode,
+    sender,
 )
 
 PAYLOAD_LIMIT = 8000
@@ -22,8 +25,10 @@ PAYLOAD_LIMIT = 8000
 @pytest.mark.parametrize(
     "notice",
     [
-        Woken((1,)),
-        Woken((1, 2, MAX_INTEGER)),
+        Woken((Line(1, 2),)),
+        Woken(
+            (Line(1, 2, 3, 4, 'a "quoted" \\ text, [1,2]:m:\n\x01\u2028ä😀'), Line(MAX_INTEGER, 1))
+        ),
         Revoked(7, None),
         Revoked(MAX_INTEGER, bytes(range(32))),
         Ping(3),
@@ -31,15 +36,32 @@ PAYLOAD_LIMIT = 8000
 )
 def test_what_is_told_is_understood(notice: Notice) -> None:
     origin = Origin().name
-    assert decode(encode(origin, notice)) == (origin, notice)
+    payload = encode(origin, notice)
+    assert (sender(payload), decode(payload)) == (origin, notice)
 
 
 def test_the_largest_payload_is_below_the_limit() -> None:
-    assert len(encode(Origin().name, Woken((MAX_INTEGER,) * RECIPIENTS))) < PAYLOAD_LIMIT
+    # A line that ends where the payload before is full, and as long as a line may be.
+    longest = Line(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (QUOTED_BYTES - 2))
+    payload = encode(Origin().name, Woken((longest,)))
+    assert LINES_BYTES + len(payload) < PAYLOAD_LIMIT
 
 
 @pytest.mark.parametrize(
-    "payload", ["", "x", "a:b", "a:z:1", "a:m:", "a:m:x", "a:r:1", "a:r:1:xyz", "a:p:"]
+    "payload",
+    [
+        "",
+        "x",
+        "a:b",
+        "a:z:1",
+        "a:m:x",
+        "a:m:1",
+        "a:m:[1]",
+        "a:m:[1,2",
+        "a:r:1",
+        "a:r:1:xyz",
+        "a:p:",
+    ],
 )
 def test_what_nobody_tells_is_an_error(payload: str) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -12,17 +12,16 @@ from pathlib import Path
 import pytest
 
 from chatd.config import OPTIONS
-from tests.integration.daemon import (
+from tests.daemon import (
     CHATS,
     ROOT,
     TWISTD,
     Daemon,
     basic,
-    free_port,
-    inbox,
     run,
     wait_until,
 )
+from tests.integration.traffic import inbox
 
 
 def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) -> None:
@@ -106,6 +105,14 @@ def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path:
         client.close()
 
 
+def taken_port() -> socket.socket:
+    """A socket that listens on a port of its own."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    return taken
+
+
 def lines_of(output: str) -> list[str]:
     """The lines that say why."""
     assert "Traceback" not in output
@@ -113,7 +120,7 @@ def lines_of(output: str) -> list[str]:
 
 
 def test_a_port_that_is_taken_ends_it_with_one_line(tmp_path: Path) -> None:
-    with free_port() as taken:
+    with taken_port() as taken:
         port = taken.getsockname()[1]
         done = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
     assert done.returncode == 1

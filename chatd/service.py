@@ -84,6 +84,7 @@ class ChatService(Service):
         self._lag = LoopingCall(self._measure_lag)
         self._lag.clock = reactor
         self._due = 0.0
+        self._hurried = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -141,6 +142,12 @@ class ChatService(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._stop())
 
+    def hurry(self) -> None:
+        """The stop is not to wait for clients any longer; what is being stored still is."""
+        if not self._hurried:
+            self._hurried = True
+            _log.info("told to stop again: open connections are cut")
+
     async def _stop(self) -> None:
         parts = self._parts
         deadline = self._reactor.seconds() + self._drain_seconds
@@ -151,7 +158,7 @@ class ChatService(Service):
         parts.notifier.drain()
         for listener in parts.public:
             listener.server.drain()
-        while self._open_connections() and self._reactor.seconds() < deadline:
+        while self._open_connections() and not self._hurried and self._reactor.seconds() < deadline:
             await deferLater(self._reactor, LOOK_SECONDS)
         for listener in parts.public:
             listener.server.abort_all()

@@ -40,6 +40,7 @@ from chatd.passwords import THREADS, Passwords, owasp_hasher
 from chatd.readiness import Readiness
 from chatd.service import ChatService, Listener, Parts
 from chatd.sharing import SharingReactor
+from chatd.signals import Signals
 from chatd.store.sqlite import SqliteStore
 from chatd.subscriber import Subscriber, Sweep
 from chatd.worker import ThreadWorker
@@ -115,9 +116,11 @@ def makeService(options: Options) -> IService:
     _raise_descriptor_limit()
     reactor.callWhenRunning(_calm_garbage_collector)
     try:
-        return build(options.settings, reactor)
+        service = build(options.settings, reactor)
     except ConfigError as wrong:
         raise SystemExit(f"chatd: {wrong}") from None
+    reactor.callWhenRunning(Signals(reactor, service.hurry).handle)
+    return service
 
 
 def service_from_environment() -> IService:

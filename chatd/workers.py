@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone, ProcessExitedAlready
+from twisted.internet.error import ConnectionDone, ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import FileLogObserver, Logger, formatEventAsClassicLogText
@@ -84,6 +84,11 @@ class Workers(Service):
         )
         return ended.addCallback(lambda _: None)
 
+    def hurry(self) -> None:
+        """The workers that still stop are to do so at once."""
+        for worker in self._workers:
+            worker.hurry(KILL_SECONDS)
+
     def ended(self, worker: _Worker, how: str, cannot_start: bool) -> None:
         """A worker ended by itself, perhaps before it had begun to serve."""
         self._proved = self._proved or not cannot_start
@@ -149,6 +154,13 @@ class _Worker:
             self._signal(signal.SIGTERM)
             self._timer = self._reactor.callLater(patience, self._signal, signal.SIGKILL)
         return self._stopped
+
+    def hurry(self, patience: float) -> None:
+        """End the process that is already told to end, with less patience."""
+        if self._process is not None:
+            self._signal(signal.SIGTERM)
+            if self._timer is not None and self._timer.active():
+                self._timer.reset(min(patience, self._timer.getTime() - self._reactor.seconds()))
 
     def said(self, line: str) -> None:
         _log.info("{worker}: {line}", worker=self, line=line.strip())
@@ -222,7 +234,10 @@ class _Leash:
         # Called at the end of every reactor too.
         if self._reactor.running:
             _log.warn("the supervisor is gone")
-            self._reactor.stop()
+            try:
+                self._reactor.stop()
+            except ReactorNotRunning:
+                pass  # it drains already
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-import chatd.sessions
 from chatd.accounts import BASIC_SECONDS, TOKEN_PREFIX, TOKEN_SECONDS
 from chatd.limits import Rate, Rates
 from chatd.model import (
@@ -27,7 +26,6 @@ from chatd.model import (
     UserNotFound,
 )
 from chatd.sessions import SEEN_FLUSH_SECONDS
-from tests.conftest import LoggedFailures
 from tests.doubles import SteppedWorker, System, cancel, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
@@ -393,25 +391,6 @@ def test_after_a_gap_every_session_is_looked_up_again(stepped: System) -> None:
         assert result_of(asked).user_id == 1
 
 
-def test_the_longest_remembered_sessions_are_forgotten_first(
-    stepped: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chatd.sessions, "REMEMBERED", 2)
-    for name in ("ann", "bob"):
-        stepped.account(name)
-    issued = [log_in(stepped, name) for name in ("ann", "ann", "bob")]
-    for each in issued:
-        bearer(stepped, each)
-    at_once = [
-        stepped.start(stepped.accounts.bearer(each.token.encode("ascii"))).called
-        for each in issued[::-1]
-    ]
-    assert at_once == [True, True, False]
-    stepped.settle()
-    assert len(stepped.accounts._tokens._sessions) == 2
-    assert sum(map(len, stepped.accounts._tokens._keys.values())) == 2
-
-
 # Basic
 
 
@@ -538,6 +517,24 @@ def test_a_fault_while_checking_is_told_to_all_who_wait(
     with pytest.raises(StoreUnavailable):
         basic(system, "ann")
     assert system.accounts._verifying == {}
+
+
+def test_many_sessions_at_once_all_come_to_an_end(stepped: System) -> None:
+    stepped.account("ann")
+    issued = log_in(stepped, "ann")
+    asked = gatherResults(
+        [
+            *(
+                Deferred.fromCoroutine(stepped.accounts.bearer(issued.token.encode("ascii")))
+                for _ in range(50)
+            ),
+            *(
+                Deferred.fromCoroutine(stepped.accounts.basic("ann", "password", HERE))
+                for _ in range(50)
+            ),
+        ]
+    )
+    assert {session.user_id for session in stepped.wait_for(asked)} == {1}
 
 
 # Revocation and deletion
@@ -676,33 +673,6 @@ def test_a_refused_request_is_not_seen(system: System) -> None:
     assert system.timers() == []
 
 
-def test_a_busy_client_is_written_down_once_a_minute(system: System) -> None:
-    system.account("ann")
-    issued = log_in(system, "ann")
-    first = system.now()
-    for _ in range(59):
-        system.clock.advance(1)
-        bearer(system, issued)
-    assert seen(system) == written(system) == first
-    system.clock.advance(1)
-    bearer(system, issued)
-    assert seen(system) == system.now()
-    system.clock.advance(SEEN_FLUSH_SECONDS)
-    assert written(system) == first + 60_000_000
-
-
-def test_many_who_were_seen_are_one_write(stepped: System) -> None:
-    issued = []
-    for name in ("ann", "bob", "cat"):
-        stepped.account(name)
-        issued.append(log_in(stepped, name))
-    assert stepped.writer.asked == 0
-    stepped.clock.advance(SEEN_FLUSH_SECONDS)
-    assert stepped.writer.asked == 1
-    stepped.settle()
-    assert [written(stepped, user_id) for user_id in (1, 2, 3)] == [stepped.now() - 2_000_000] * 3
-
-
 def test_what_is_not_written_yet_is_written_at_the_end(system: System) -> None:
     system.account("ann")
     basic(system, "ann")
@@ -710,68 +680,3 @@ def test_what_is_not_written_yet_is_written_at_the_end(system: System) -> None:
     assert written(system) == system.now()
     assert system.timers() == []
     system.run(system.accounts.stop())
-
-
-def test_a_clock_that_was_set_back_changes_nothing(system: System) -> None:
-    system.account("ann")
-    issued = log_in(system, "ann")
-    first = system.now()
-    system.clock.advance(SEEN_FLUSH_SECONDS)
-    system.now.offset = -3_600_000_000
-    bearer(system, issued)
-    system.clock.advance(SEEN_FLUSH_SECONDS)
-    assert seen(system) == written(system) == first
-
-
-def test_the_later_of_what_is_written_and_what_is_known_here_is_shown(system: System) -> None:
-    system.account("ann")
-    basic(system, "ann")
-    later = system.now() + 5_000_000
-    # Another process has seen them since.
-    system.wait_for(system.store.record_seen({1: later}))
-    assert seen(system) == later
-
-
-def test_a_write_that_fails_is_logged_and_tried_again_with_the_next_one(
-    system: System, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    system.account("ann")
-    issued = log_in(system, "ann")
-    monkeypatch.setattr(system.store, "record_seen", lambda seen: fail(StoreUnavailable("disk", 1)))
-    system.clock.advance(SEEN_FLUSH_SECONDS)
-    assert len(logged_failures.flush(StoreUnavailable)) == 1
-    monkeypatch.undo()
-    system.clock.advance(60)
-    bearer(system, issued)
-    system.clock.advance(SEEN_FLUSH_SECONDS)
-    assert written(system) == system.now() - 2_000_000
-
-
-def test_what_is_known_of_the_longest_unseen_is_forgotten(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chatd.sessions, "REMEMBERED", 2)
-    for name in ("ann", "bob", "cat"):
-        system.account(name)
-        basic(system, name)
-    assert len(system.accounts._seen._last) == 2
-    system.clock.advance(SEEN_FLUSH_SECONDS)
-    assert [written(system, user_id) for user_id in (1, 2, 3)] == [system.now() - 2_000_000] * 3
-
-
-def test_many_sessions_at_once_all_come_to_an_end(stepped: System) -> None:
-    stepped.account("ann")
-    issued = log_in(stepped, "ann")
-    asked = gatherResults(
-        [
-            *(
-                Deferred.fromCoroutine(stepped.accounts.bearer(issued.token.encode("ascii")))
-                for _ in range(50)
-            ),
-            *(
-                Deferred.fromCoroutine(stepped.accounts.basic("ann", "password", HERE))
-                for _ in range(50)
-            ),
-        ]
-    )
-    assert {session.user_id for session in stepped.wait_for(asked)} == {1}

@@ -16,7 +16,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from chatd.model import StartError
-from chatd.service import BACKLOG, LAG_SECONDS, ChatService, Listener
+from chatd.service import BACKLOG, LAG_SECONDS, LOOK_SECONDS, ChatService, Listener
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
 
@@ -171,6 +171,23 @@ def test_the_stop_waits_for_connections_until_its_deadline() -> None:
     assert not stopped.called
     assert daemon.done == STOPPED[:3]
     daemon.reactor.pump([0.02] * 12)
+    result_of(stopped)
+    assert daemon.done == STOPPED
+
+
+def test_a_stop_that_is_hurried_waits_for_no_connection_but_for_sends() -> None:
+    daemon = Daemon(drain_seconds=60)
+    daemon.start()
+    server: Any = daemon.public.server
+    server.connections = 2
+    daemon.sent = Deferred()
+    stopped = daemon.stop()
+    daemon.reactor.advance(1)
+    assert [len(logged(daemon.service.hurry)) for _ in range(2)] == [1, 0]
+    daemon.reactor.advance(LOOK_SECONDS)
+    assert daemon.done == STOPPED[:5]
+    assert not stopped.called
+    daemon.sent.callback(None)
     result_of(stopped)
     assert daemon.done == STOPPED
 

@@ -181,6 +181,26 @@ def test_stopping_is_first_kind_and_waits_for_all() -> None:
     assert not reactor.getDelayedCalls()
 
 
+def test_hurried_workers_are_told_again_and_given_less_time() -> None:
+    reactor = PretendedReactor()
+    workers = started(reactor, drain_seconds=60)
+    one, two = reactor.processes
+    stopping = workers.stopService()
+    one.end()
+    reactor.advance(2)
+    workers.hurry()
+    assert one.signals == [signal.SIGTERM]
+    assert two.signals == [signal.SIGTERM, signal.SIGTERM]
+    reactor.advance(KILL_SECONDS - 1)
+    workers.hurry()
+    reactor.advance(1)
+    assert two.signals == [signal.SIGTERM] * 3 + [signal.SIGKILL]
+    workers.hurry()
+    two.end(by=signal.SIGKILL)
+    assert fired(stopping)
+    assert not reactor.getDelayedCalls()
+
+
 def test_one_that_waits_to_be_started_again_is_not() -> None:
     reactor = PretendedReactor()
     workers = started(reactor)

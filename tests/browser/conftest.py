@@ -11,8 +11,9 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from bench.processes import free_port
 from tests.browser.pages import Page
-from tests.chatd_process import ROOT, ChatdProcess
+from tests.daemon import ROOT, Daemon
 
 OpenPage = Callable[..., Page]
 
@@ -30,15 +31,14 @@ def program(*names: str) -> str:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[ChatdProcess]:
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A running daemon."""
-    process = ChatdProcess(tmp_path, "--drain-seconds", "1").start()
-    yield process
-    process.kill()
+    with Daemon(tmp_path, "--drain-seconds", "1", port=free_port()) as daemon:
+        yield daemon
 
 
 @pytest.fixture
-def open_page(daemon: ChatdProcess) -> Iterator[OpenPage]:
+def open_page(daemon: Daemon) -> Iterator[OpenPage]:
     """Opens chatd's page in a browser of its own, with nothing remembered."""
     opened: list[webdriver.Chrome] = []
 

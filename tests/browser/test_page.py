@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import OpenPage
 from tests.browser.pages import Page
-from tests.chatd_process import ChatdProcess
+from tests.daemon import CHATS, TOKENS, USERS, Daemon, bearer
 
 Picture = Callable[[Page, str], None]
 
@@ -23,6 +23,12 @@ HOSTILE = [
     "line one\n  line two\n\nline four",
     "'\"`\\",
 ]
+
+
+def tell(daemon: Daemon, auth: str, to: int, text: str) -> None:
+    """Send a message past the page."""
+    answer = daemon.ask("POST", CHATS, {"user_id": to, "message": text}, auth)
+    assert answer.status == 201, answer
 
 
 def test_two_people_talk(open_page: OpenPage) -> None:
@@ -49,15 +55,15 @@ def test_two_people_talk(open_page: OpenPage) -> None:
         page.logs_nothing_bad()
 
 
-def test_a_restarted_server_is_caught_up_with(daemon: ChatdProcess, open_page: OpenPage) -> None:
-    _, bob = daemon.account("bob")
+def test_a_restarted_server_is_caught_up_with(daemon: Daemon, open_page: OpenPage) -> None:
+    daemon.register("bob")
+    bob = daemon.log_in("bob")
     page = open_page()
     page.register("ann")
     page.write_to("bob")
     page.say("before")
     page.sees("before")
-    body = {"user_id": 2, "message": "also before"}
-    daemon.ask("POST", "/api/v1/chats/", body, bob)
+    tell(daemon, bob, 2, "also before")
     page.sees("before", "also before")
 
     assert daemon.stop() in (0, -signal.SIGTERM)
@@ -67,7 +73,7 @@ def test_a_restarted_server_is_caught_up_with(daemon: ChatdProcess, open_page: O
     assert page.texts("#messages .waiting .when") == ["Sending …"]
 
     daemon.start()
-    daemon.ask("POST", "/api/v1/chats/", {**body, "message": "and then"}, bob)
+    tell(daemon, bob, 2, "and then")
     page.is_online()
     page.until(lambda: len(page.said) == 4, "not caught up")
     page.until(lambda: not page.texts("#messages .waiting"), "a message is stuck")
@@ -80,8 +86,8 @@ def test_a_restarted_server_is_caught_up_with(daemon: ChatdProcess, open_page: O
     page.logs_nothing_bad()
 
 
-def test_what_was_not_sent_survives_a_reload(daemon: ChatdProcess, open_page: OpenPage) -> None:
-    daemon.account("bob")
+def test_what_was_not_sent_survives_a_reload(daemon: Daemon, open_page: OpenPage) -> None:
+    daemon.register("bob")
     page = open_page()
     page.register("ann")
     page.write_to("bob")
@@ -95,13 +101,13 @@ def test_what_was_not_sent_survives_a_reload(daemon: ChatdProcess, open_page: Op
     page.sees("kept")
 
 
-def test_hostile_words_stay_text(daemon: ChatdProcess, open_page: OpenPage) -> None:
-    _, mallory = daemon.account("mallory")
+def test_hostile_words_stay_text(daemon: Daemon, open_page: OpenPage) -> None:
+    daemon.register("mallory")
+    mallory = daemon.log_in("mallory")
     page = open_page()
     page.register("ann")
     for text in HOSTILE:
-        status, _ = daemon.ask("POST", "/api/v1/chats/", {"user_id": 2, "message": text}, mallory)
-        assert status == 201
+        tell(daemon, mallory, 2, text)
     page.until(lambda: page.people == ["mallory"], "no message came")
     page.find("#people button").click()
     page.sees(*HOSTILE)
@@ -112,7 +118,7 @@ def test_hostile_words_stay_text(daemon: ChatdProcess, open_page: OpenPage) -> N
     page.logs_nothing_bad()
 
 
-def test_hostile_names_stay_text(daemon: ChatdProcess, open_page: OpenPage) -> None:
+def test_hostile_names_stay_text(daemon: Daemon, open_page: OpenPage) -> None:
     page = open_page()
     page.register("ann")
     # The service has no such names; a page must not depend on that.
@@ -159,19 +165,19 @@ def test_the_policy_stops_what_would_get_in(open_page: OpenPage) -> None:
 
 
 def test_the_token_survives_a_reload_and_not_the_log_out(
-    daemon: ChatdProcess, open_page: OpenPage
+    daemon: Daemon, open_page: OpenPage
 ) -> None:
     page = open_page()
     page.register("ann")
-    session = page.run("return JSON.parse(localStorage.getItem('chatd.session'))")
-    assert daemon.ask("GET", "/api/v1/users/", None, session["token"])[0] == 200
+    token = page.run("return JSON.parse(localStorage.getItem('chatd.session')).token")
+    assert daemon.ask("GET", USERS, None, bearer(token)).status == 200
     page.driver.refresh()
     page.is_online()
     assert page.texts("#my-name") == ["ann"]
 
     page.find("#logout").click()
     page.until(lambda: page.find("#entry").is_displayed(), "still logged in")
-    assert daemon.ask("GET", "/api/v1/users/", None, session["token"])[0] == 401
+    assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
     left = page.run("return Object.keys(localStorage)")
     assert [name for name in left if "session" in name or "people" in name] == []
     page.driver.refresh()
@@ -181,20 +187,18 @@ def test_the_token_survives_a_reload_and_not_the_log_out(
 
 
 def test_a_token_that_was_revoked_elsewhere_ends_the_stay(
-    daemon: ChatdProcess, open_page: OpenPage
+    daemon: Daemon, open_page: OpenPage
 ) -> None:
     page = open_page()
     page.register("ann")
     token = page.run("return JSON.parse(localStorage.getItem('chatd.session')).token")
-    assert daemon.ask("DELETE", "/api/v1/tokens/", None, token)[0] == 204
+    assert daemon.ask("DELETE", TOKENS, None, bearer(token)).status == 204
     page.until(lambda: page.find("#entry").is_displayed(), "still logged in")
     assert page.find("#entry-error").text == "You were logged out."
 
 
-def test_wrong_passwords_and_taken_names_are_told(
-    daemon: ChatdProcess, open_page: OpenPage
-) -> None:
-    daemon.account("ann")
+def test_wrong_passwords_and_taken_names_are_told(daemon: Daemon, open_page: OpenPage) -> None:
+    daemon.register("ann")
     page = open_page()
     page.type("#username", "ann")
     page.type("#password", "wrong!" + Keys.ENTER)
@@ -204,15 +208,15 @@ def test_wrong_passwords_and_taken_names_are_told(
     page.until(lambda: "is or was somebody" in page.find("#entry-error").text, "no word")
 
 
-def test_everything_can_be_done_with_the_keyboard(
-    daemon: ChatdProcess, open_page: OpenPage
-) -> None:
-    _, bob = daemon.account("bob")
-    _, cat = daemon.account("cat")
+def test_everything_can_be_done_with_the_keyboard(daemon: Daemon, open_page: OpenPage) -> None:
+    daemon.register("bob")
+    bob = daemon.log_in("bob")
+    daemon.register("cat")
+    cat = daemon.log_in("cat")
     page = open_page()
     page.register("ann")
-    for token, name in ((bob, "bob"), (cat, "cat")):
-        daemon.ask("POST", "/api/v1/chats/", {"user_id": 3, "message": f"I am {name}"}, token)
+    tell(daemon, bob, 3, "I am bob")
+    tell(daemon, cat, 3, "I am cat")
     page.until(lambda: len(page.people) == 2, "nobody wrote")
 
     def press(*keys: str) -> None:
@@ -236,12 +240,13 @@ def test_everything_can_be_done_with_the_keyboard(
     page.until(lambda: "bob" in focused(), "the focus is lost")
 
 
-def test_older_messages_come_on_demand(daemon: ChatdProcess, open_page: OpenPage) -> None:
-    _, bob = daemon.account("bob")
+def test_older_messages_come_on_demand(daemon: Daemon, open_page: OpenPage) -> None:
+    daemon.register("bob")
+    bob = daemon.log_in("bob")
     page = open_page()
     page.register("ann")
     for number in range(1, 121):
-        daemon.ask("POST", "/api/v1/chats/", {"user_id": 2, "message": f"{number}"}, bob)
+        tell(daemon, bob, 2, f"{number}")
     page.until(lambda: page.texts("#people .last") == ["120"], "not all came")
     page.find("#people button").click()
     page.sees(*(f"{number}" for number in range(71, 121)))
@@ -263,7 +268,7 @@ def test_labels_and_live_regions_are_there(open_page: OpenPage) -> None:
 
 
 def test_the_javascript_example_of_the_documentation_runs(
-    daemon: ChatdProcess, open_page: OpenPage
+    daemon: Daemon, open_page: OpenPage
 ) -> None:
     page = open_page()
     page.driver.get(f"{daemon.url}/api/v1/docs/")
@@ -280,8 +285,8 @@ def test_the_javascript_example_of_the_documentation_runs(
     assert [each["message"] for each in entries if each["level"] == "SEVERE"] == []
 
 
-def test_an_error_leads_to_its_explanation(daemon: ChatdProcess, open_page: OpenPage) -> None:
-    _, problem = daemon.ask("GET", "/api/v1/chats/")
+def test_an_error_leads_to_its_explanation(daemon: Daemon, open_page: OpenPage) -> None:
+    problem = daemon.ask("GET", CHATS).json
     page = open_page()
     page.driver.get(daemon.url + problem["type"])
     assert page.find("dt:target").text.startswith("unauthorized")
@@ -315,31 +320,27 @@ return poor;
 """
 
 
-def test_pictures_of_the_real_thing(
-    daemon: ChatdProcess, open_page: OpenPage, picture: Picture
-) -> None:
+def test_pictures_of_the_real_thing(daemon: Daemon, open_page: OpenPage, picture: Picture) -> None:
     """The pictures of the README, and the contrast (WCAG AA) of all that is on them."""
-    bob, bobs = daemon.account("bob")
-    _, cats = daemon.account("Catherine")
+    bob = daemon.register("bob")
+    daemon.register("Catherine")
+    bobs, cats = daemon.log_in("bob"), daemon.log_in("Catherine")
     desk = open_page(width=1080, height=700)
     desk.register("ann")
     phone = open_page(width=390, height=760, dark=True)
     phone.log_in("ann")
 
-    def tell(token: str, text: str, to: int = 3) -> None:
-        assert daemon.ask("POST", "/api/v1/chats/", {"user_id": to, "message": text}, token)[0]
-
-    tell(cats, "Are you coming tonight?")
+    tell(daemon, cats, 3, "Are you coming tonight?")
     desk.until(lambda: desk.people == ["Catherine"], "no message")
     desk.write_to("bob")
     desk.say("Did the train get out of the tunnel?")
     desk.until(lambda: len(desk.said) == 1, "not sent")
     for text in ("Just now!", "And everything you wrote meanwhile was here at once."):
-        tell(bobs, text)
+        tell(daemon, bobs, 3, text)
     desk.until(lambda: len(desk.said) == 3, "no answer")
     desk.say("Each message once, and in order. Grüße, привет, שלום, مرحبا")
     desk.until(lambda: len(desk.said) == 4, "not sent")
-    tell(bobs, "if a < b and b < c:\n    print('as it was typed')")
+    tell(daemon, bobs, 3, "if a < b and b < c:\n    print('as it was typed')")
     desk.until(lambda: len(desk.said) == 5, "no answer")
     desk.until(lambda: not desk.texts("#messages .waiting"), "still sending")
     picture(desk, "page-light.png")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
-from chatd.http.deadlines import Deadlines
 from tests.http.conversation import Conversation, Held, brief, get, post
 
 
@@ -151,65 +149,6 @@ def test_a_connection_that_is_gone_has_no_deadline() -> None:
     assert conversation.clock.getDelayedCalls() == []
 
 
-class TestDeadlines:
-    def make(self) -> tuple[Clock, Deadlines, list[str]]:
-        clock = Clock()
-        return clock, Deadlines(clock), []
-
-    def test_tick_only_while_something_is_due(self) -> None:
-        clock, deadlines, passed = self.make()
-        queue = deadlines.queue(3.0, passed.append)
-        assert clock.getDelayedCalls() == []
-        queue.enter("a")
-        assert "a" in queue
-        clock.pump([1.0] * 3)
-        assert passed == ["a"]
-        assert len(queue) == 0
-        clock.advance(1.0)
-        assert clock.getDelayedCalls() == []
-
-    def test_pass_in_order_for_those_that_did_not_leave(self) -> None:
-        clock, deadlines, passed = self.make()
-        queue = deadlines.queue(2.0, passed.append)
-        for name in "abc":
-            queue.enter(name)
-        queue.leave("b")
-        queue.leave("b")
-        clock.advance(1.0)
-        queue.enter("d")
-        clock.advance(1.0)
-        assert passed == ["a", "c"]
-        clock.advance(1.0)
-        assert passed == ["a", "c", "d"]
-
-    def test_may_change_while_they_pass(self) -> None:
-        clock, deadlines, passed = self.make()
-
-        def late(name: str) -> None:
-            passed.append(name)
-            queue.leave("b")
-            if len(passed) < 3:
-                queue.enter(name)
-
-        queue = deadlines.queue(1.0, late)
-        queue.enter("a")
-        queue.enter("b")
-        clock.pump([1.0] * 4)
-        assert passed == ["a", "a", "a"]
-
-    def test_can_be_stopped_and_started_again(self) -> None:
-        clock, deadlines, passed = self.make()
-        queue = deadlines.queue(1.0, passed.append)
-        deadlines.stop()
-        queue.enter("a")
-        deadlines.stop()
-        assert clock.getDelayedCalls() == []
-        queue.leave("a")
-        queue.enter("b")
-        clock.pump([1.0] * 2)
-        assert passed == ["b"]
-
-
 @pytest.mark.parametrize("seconds", [0.0, -5.0])
 def test_a_clock_that_is_set_back_keeps_nothing_from_ending(seconds: float) -> None:
     conversation = Conversation(brief, idle_seconds=5)
@@ -252,17 +191,3 @@ class TestALargeAnswer:
         conversation = self.stalled()
         wait(conversation, 65)
         assert conversation.ended()
-
-
-class TestAFullServer:
-    def test_says_so_to_whoever_comes_next(self) -> None:
-        first = Conversation(brief)
-        first.server.max_connections = 1
-        second = Conversation(server=first.server)
-        second.say(get("/a", "X-Request-ID: mine"))
-        answer = second.answer()
-        assert (answer.status, answer.code) == (503, "overloaded")
-        assert answer.header("Retry-After") == "1"
-        assert answer.header("X-Request-ID") == "mine"
-        first.say(get("/b"))
-        assert first.answer().body == b"/b"

@@ -271,3 +271,17 @@ class TestARefusal:
         conversation.leave()
         assert conversation.server.connections == 0
         assert conversation.clock.getDelayedCalls() == []
+
+
+class TestAFullServer:
+    def test_says_so_to_whoever_comes_next(self) -> None:
+        first = Conversation(brief)
+        first.server.max_connections = 1
+        second = Conversation(server=first.server)
+        second.say(get("/a", "X-Request-ID: mine"))
+        answer = second.answer()
+        assert (answer.status, answer.code) == (503, "overloaded")
+        assert answer.header("Retry-After") == "1"
+        assert answer.header("X-Request-ID") == "mine"
+        first.say(get("/b"))
+        assert first.answer().body == b"/b"

@@ -20,8 +20,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from bench.processes import free_port
 from chatd.client import ChatClient, Follow, Message
-from tests.chatd_process import ROOT, ChatdProcess
+from tests.daemon import ROOT, Daemon, environment
 
 SECONDS = 60.0
 
@@ -125,7 +126,7 @@ class Outward(Protocol):
 
 
 @asynccontextmanager
-async def proxied(daemon: ChatdProcess) -> AsyncIterator[tuple[Proxy, str]]:
+async def proxied(daemon: Daemon) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy before the daemon, and its URL."""
     from twisted.internet import reactor
 
@@ -171,6 +172,11 @@ class Reader:
             pass
 
 
+def account(daemon: Daemon, name: str) -> tuple[int, str]:
+    """A new account: its id and a token."""
+    return daemon.register(name), daemon.token(name)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
@@ -178,17 +184,14 @@ def folder(tmp_path: Path) -> Path:
 
 @ensureDeferred
 async def test_everything_arrives_once_through_cuts_and_restarts(folder: Path) -> None:
-    daemon = ChatdProcess(folder, "--rate-limits", "off", "--drain-seconds", "1").start()
-    try:
+    with Daemon(folder, "--drain-seconds", "1", port=free_port()) as daemon:
         async with proxied(daemon) as (proxy, url):
             await through_cuts(daemon, proxy, url)
-    finally:
-        daemon.kill()
 
 
-async def through_cuts(daemon: ChatdProcess, proxy: Proxy, url: str) -> None:
-    _, anns = await deferToThread(daemon.account, "ann")
-    bob, bobs = await deferToThread(daemon.account, "bob")
+async def through_cuts(daemon: Daemon, proxy: Proxy, url: str) -> None:
+    _, anns = await deferToThread(account, daemon, "ann")
+    bob, bobs = await deferToThread(account, daemon, "bob")
     async with ChatClient(url, anns) as sender, ChatClient(url, bobs) as receiver:
         reader = Reader(receiver.follow("0"))
         proxy.bytes_until_cut = 1500
@@ -217,9 +220,8 @@ async def through_cuts(daemon: ChatdProcess, proxy: Proxy, url: str) -> None:
 
 @ensureDeferred
 async def test_a_send_does_not_wait_behind_held_polls(folder: Path) -> None:
-    daemon = ChatdProcess(folder).start()
-    try:
-        ann, anns = await deferToThread(daemon.account, "ann")
+    with Daemon(folder) as daemon:
+        ann, anns = await deferToThread(account, daemon, "ann")
         async with ChatClient(daemon.url, anns) as client:
             readers = [Reader(client.follow("0")) for _ in range(5)]
             await client.send(ann, "hai")
@@ -227,8 +229,6 @@ async def test_a_send_does_not_wait_behind_held_polls(folder: Path) -> None:
                 await reader.until(1)
             for reader in readers:
                 await reader.stop()
-    finally:
-        daemon.kill()
 
 
 def programs() -> list[str]:
@@ -240,8 +240,7 @@ def programs() -> list[str]:
 
 @ensureDeferred
 async def test_the_programs_of_the_documentation_run(folder: Path) -> None:
-    daemon = ChatdProcess(folder).start()
-    try:
+    with Daemon(folder) as daemon:
         for number, program in enumerate(programs()):
             assert "http://127.0.0.1:8080" in program
             path = folder / f"program{number}.py"
@@ -250,12 +249,10 @@ async def test_the_programs_of_the_documentation_run(folder: Path) -> None:
                 subprocess.run,
                 [sys.executable, "-W", "error", path.name],
                 cwd=folder,
-                env={"PYTHONPATH": str(ROOT)},
+                env=environment(),
                 capture_output=True,
                 text=True,
                 timeout=SECONDS,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert "hai" in done.stdout
-    finally:
-        daemon.kill()

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.chatd_process import ROOT, ChatdProcess
+from bench.processes import free_port
+from tests.daemon import TOKENS, USERS, Daemon, bearer, environment
 
 SECONDS = 30.0
 
@@ -34,17 +35,13 @@ class Command(subprocess.Popen[str]):
 class Person:
     """Somebody with a shell and a home folder of their own."""
 
-    def __init__(self, home: Path, daemon: ChatdProcess) -> None:
+    def __init__(self, home: Path, daemon: Daemon) -> None:
         home.mkdir()
         self.home = home
         self.daemon = daemon
-        self.environment = {
-            **os.environ,
-            "HOME": str(home),
-            "XDG_CONFIG_HOME": str(home / "config"),
-            "PYTHONPATH": str(ROOT),
-            "TERM": "xterm",
-        }
+        self.environment = environment(
+            HOME=str(home), XDG_CONFIG_HOME=str(home / "config"), TERM="xterm"
+        )
 
     def start(self, *arguments: str) -> Command:
         """Begin a command whose output is read."""
@@ -136,21 +133,20 @@ class Terminal:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[ChatdProcess]:
-    process = ChatdProcess(tmp_path, "--drain-seconds", "1").start()
-    yield process
-    process.kill()
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, "--drain-seconds", "1", port=free_port()) as daemon:
+        yield daemon
 
 
 @pytest.fixture
-def ann(tmp_path: Path, daemon: ChatdProcess) -> Person:
+def ann(tmp_path: Path, daemon: Daemon) -> Person:
     person = Person(tmp_path / "ann", daemon)
     person.register("ann")
     return person
 
 
 @pytest.fixture
-def bob(tmp_path: Path, daemon: ChatdProcess) -> Person:
+def bob(tmp_path: Path, daemon: Daemon) -> Person:
     person = Person(tmp_path / "bob", daemon)
     person.register("bob")
     return person
@@ -181,7 +177,7 @@ def test_what_is_sent_is_printed_elsewhere(ann: Person, bob: Person) -> None:
 
 
 def test_tail_waits_and_survives_a_restart(
-    daemon: ChatdProcess, ann: Person, bob: Person, tmp_path: Path
+    daemon: Daemon, ann: Person, bob: Person, tmp_path: Path
 ) -> None:
     place = tmp_path / "place"
     with bob.start("tail", "--since", "0", "--resume", str(place), "--count", "2") as tail:
@@ -199,22 +195,20 @@ def test_tail_waits_and_survives_a_restart(
     assert said.endswith("ann: third\n")
 
 
-def test_the_token_is_kept_private_and_revoked_at_the_log_out(
-    daemon: ChatdProcess, ann: Person
-) -> None:
+def test_the_token_is_kept_private_and_revoked_at_the_log_out(daemon: Daemon, ann: Person) -> None:
     file = ann.home / "config" / "chatd" / "session.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     token = json.loads(file.read_text())["token"]
     assert ann.run("whoami") == f"ann (user 1) at {daemon.url}\n"
     ann.run("logout")
     assert not file.exists()
-    assert daemon.ask("GET", "/api/v1/users/", None, token)[0] == 401
+    assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
     assert "nobody is logged in" in ann.fail("whoami")
     ann.run("login", "ann", "--server", daemon.url, "--password-stdin", typed="secret\n")
     assert "ann" in ann.run("whoami")
 
 
-def test_mistakes_are_told_in_one_line(daemon: ChatdProcess, ann: Person, tmp_path: Path) -> None:
+def test_mistakes_are_told_in_one_line(daemon: Daemon, ann: Person, tmp_path: Path) -> None:
     assert "there is no user nobody" in ann.fail("send", "nobody", "x")
     assert "nothing but white space" in ann.fail("send", "ann", typed=" \n")
     login = ("login", "ann", "--server", daemon.url, "--password-stdin")
@@ -225,14 +219,14 @@ def test_mistakes_are_told_in_one_line(daemon: ChatdProcess, ann: Person, tmp_pa
     (tmp_path / "place").write_text("a:b")
     assert "holds no place" in ann.fail("tail", "--resume", str(tmp_path / "place"))
     token = json.loads((ann.home / "config/chatd/session.json").read_text())["token"]
-    assert daemon.ask("DELETE", "/api/v1/tokens/", None, token)[0] == 204
+    assert daemon.ask("DELETE", TOKENS, None, bearer(token)).status == 204
     assert "chatd login" in ann.fail("tail")
     daemon.stop()
     assert "cannot reach" in ann.fail("whoami")
 
 
 def test_two_people_talk_in_terminals(
-    daemon: ChatdProcess, ann: Person, bob: Person, terminals: list[Terminal]
+    daemon: Daemon, ann: Person, bob: Person, terminals: list[Terminal]
 ) -> None:
     ann.run("send", "bob", "said before")
     here, there = Terminal(ann, "chat", "bob"), Terminal(bob, "chat", "ann")
@@ -265,7 +259,7 @@ def test_two_people_talk_in_terminals(
 
 
 def test_a_terminal_is_asked_for_the_password(
-    daemon: ChatdProcess, tmp_path: Path, terminals: list[Terminal]
+    daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
 ) -> None:
     person = Person(tmp_path / "cat", daemon)
     terminal = Terminal(person, "register", "cat", "--server", daemon.url)
@@ -307,7 +301,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(ann: Person) -> None:
     tail.stdin.close()
 
 
-def test_the_demo_needs_nothing(tmp_path: Path, daemon: ChatdProcess) -> None:
+def test_the_demo_needs_nothing(tmp_path: Path, daemon: Daemon) -> None:
     person = Person(tmp_path / "new", daemon)
     said = person.run("demo", "--once")
     folder = re.search(r"its data in (\S+)\.\n", said)
@@ -316,7 +310,7 @@ def test_the_demo_needs_nothing(tmp_path: Path, daemon: ChatdProcess) -> None:
     assert not Path(folder[1]).exists()
 
 
-def test_the_demo_answers_until_it_is_interrupted(tmp_path: Path, daemon: ChatdProcess) -> None:
+def test_the_demo_answers_until_it_is_interrupted(tmp_path: Path, daemon: Daemon) -> None:
     person = Person(tmp_path / "new", daemon)
     with person.start("demo") as demo:
         assert demo.stdout is not None
@@ -332,7 +326,7 @@ def test_the_demo_answers_until_it_is_interrupted(tmp_path: Path, daemon: ChatdP
     assert person.fail("whoami")
 
 
-def test_serve_is_the_daemon(tmp_path: Path, daemon: ChatdProcess) -> None:
+def test_serve_is_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
     person = Person(tmp_path / "new", daemon)
     with person.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
         assert serving.stdout is not None
@@ -346,6 +340,6 @@ def test_serve_is_the_daemon(tmp_path: Path, daemon: ChatdProcess) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_shells_complete_it(tmp_path: Path, daemon: ChatdProcess, shell: str) -> None:
+def test_shells_complete_it(tmp_path: Path, daemon: Daemon, shell: str) -> None:
     person = Person(tmp_path / "new", daemon)
     assert "register" in person.run("completion", shell)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.chatd_process import ROOT, ChatdProcess
+from tests.daemon import Daemon, environment
 
 
 def judge(url: str, *options: str) -> subprocess.CompletedProcess[str]:
     """What is said about the server."""
     return subprocess.run(
         [sys.executable, "-m", "chatd.conformance", url, *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -28,11 +27,8 @@ def judge(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_daemon_keeps_every_promise(tmp_path: Path) -> None:
-    daemon = ChatdProcess(tmp_path, "--rate-limits", "off").start()
-    try:
+    with Daemon(tmp_path) as daemon:
         said = judge(daemon.url)
-    finally:
-        daemon.kill()
     assert "BROKEN" not in said.stdout
     assert (said.returncode, said.stderr) == (0, ""), said.stdout + said.stderr
     held = said.stdout.count("\n  holds ")

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from chatd.config import OPTIONS
-from tests.integration.daemon import (
+from chatd.signals import AGAIN_SECONDS
+from tests.daemon import (
     CHATS,
     ROOT,
     TWISTD,
     Daemon,
     basic,
-    free_port,
-    inbox,
     run,
     wait_until,
 )
+from tests.integration.traffic import inbox
 
 
 def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) -> None:
@@ -88,6 +88,27 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
         fresh.close()
 
 
+def test_a_later_sigterm_ends_the_drain(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--drain-seconds", "60") as daemon:
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as slow:
+            # What it waits for: a request that has begun and does not go on.
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a")
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            daemon.signal(signal.SIGTERM)
+            wait_until(lambda: "Received SIGTERM" in daemon.told(), 10)
+            # As when a whole group of processes is told: the same wish.
+            daemon.signal(signal.SIGTERM)
+            time.sleep(AGAIN_SECONDS + 0.5)
+            assert "told to stop again" not in daemon.told()
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait(5) == -signal.SIGTERM
+            with pytest.raises(ConnectionResetError):
+                slow.recv(1)
+        assert "told to stop again" in daemon.told()
+        assert "chatd has stopped" in daemon.told()
+        assert "Traceback" not in daemon.told()
+
+
 def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         ann = daemon.register("ann")
@@ -106,6 +127,14 @@ def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path:
         client.close()
 
 
+def taken_port() -> socket.socket:
+    """A socket that listens on a port of its own."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    return taken
+
+
 def lines_of(output: str) -> list[str]:
     """The lines that say why."""
     assert "Traceback" not in output
@@ -113,7 +142,7 @@ def lines_of(output: str) -> list[str]:
 
 
 def test_a_port_that_is_taken_ends_it_with_one_line(tmp_path: Path) -> None:
-    with free_port() as taken:
+    with taken_port() as taken:
         port = taken.getsockname()[1]
         done = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
     assert done.returncode == 1

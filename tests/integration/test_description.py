@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatd.http import docs
-from tests.chatd_process import ChatdProcess
+from tests.daemon import Daemon, environment
 
 SCHEMATHESIS = """
 [parameters]
@@ -36,10 +35,9 @@ checks.positive_data_acceptance.enabled = false
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[ChatdProcess]:
-    process = ChatdProcess(tmp_path, "--rate-limits", "off").start()
-    yield process
-    process.kill()
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path) as daemon:
+        yield daemon
 
 
 def run(*command: str, folder: Path) -> str:
@@ -51,7 +49,7 @@ def run(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-def written(name: str, daemon: ChatdProcess, folder: Path) -> Path:
+def written(name: str, daemon: Daemon, folder: Path) -> Path:
     """The example as a file, told of another port."""
     text = docs.example(name)
     assert text.count("http://127.0.0.1:8080") == 1
@@ -60,34 +58,33 @@ def written(name: str, daemon: ChatdProcess, folder: Path) -> Path:
     return path
 
 
-def test_the_curl_example_runs(daemon: ChatdProcess, tmp_path: Path) -> None:
+def test_the_curl_example_runs(daemon: Daemon, tmp_path: Path) -> None:
     said = run("bash", "-eu", str(written("session.sh", daemon, tmp_path)), folder=tmp_path)
     assert '"message":"hai"' in said
     assert '"timed_out":false' in said
 
 
-def test_the_python_example_runs(daemon: ChatdProcess, tmp_path: Path) -> None:
+def test_the_python_example_runs(daemon: Daemon, tmp_path: Path) -> None:
     said = run(
         sys.executable, "-W", "error", str(written("session.py", daemon, tmp_path)), folder=tmp_path
     )
     assert said.splitlines() == ["1 2 hai", "2 2 how are you?"]
 
 
-def test_schemathesis_finds_nothing(daemon: ChatdProcess, tmp_path: Path) -> None:
-    _, token = daemon.account("tester")
+def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.register("tester")
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}/api/v1/openapi.json"),
-            *("--header", f"Authorization: Bearer {token}"),
+            *("--header", f"Authorization: {daemon.log_in('tester')}"),
             # They would end what the rest of the run needs.
             *("--exclude-operation-id", "delete_user", "--exclude-operation-id", "log_out"),
             *("--max-examples", "25", "--seed", "1", "--no-color"),
             *("--request-timeout", "10"),
         ],
         cwd=tmp_path,
-        env=environment,
+        env=environment(PYTHONWARNINGS="ignore"),
         capture_output=True,
         text=True,
         check=False,

@@ -6,18 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.daemon import (
-    CHATS,
-    Daemon,
-    Follower,
-    Sender,
-    inbox,
-    wait_until,
-)
+from bench.processes import free_port
+from tests.daemon import CHATS, Daemon, wait_until
+from tests.integration.traffic import Follower, Sender, inbox
 
 
 def test_a_message_is_there_after_a_kill_straight_after_its_201(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, port=free_port()) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
         for number in range(1, 4):
@@ -36,7 +31,7 @@ def test_a_message_is_there_after_a_kill_straight_after_its_201(tmp_path: Path) 
 
 
 def test_nothing_is_lost_or_doubled_by_kills_under_load(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, port=free_port()) as daemon:
         people = {name: daemon.register(name) for name in ("ann", "bob", "cat")}
         tokens = {name: daemon.log_in(name) for name in people}
         followers = [(name, Follower(daemon.port, tokens[name])) for name in people for _ in "12"]
@@ -81,7 +76,7 @@ def test_nothing_is_lost_or_doubled_by_kills_under_load(tmp_path: Path) -> None:
 
 
 def test_sends_under_way_at_the_stop_are_not_lost(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, port=free_port()) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
         senders = [Sender(daemon.port, token, f"s{n}", [ann], keys=False) for n in range(6)]

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.integration.daemon import ROOT, Daemon, environment
+from tests.daemon import ROOT, Daemon, environment
 
 ADDRESS = "http://127.0.0.1:8080"
 
@@ -37,7 +37,7 @@ def documents(text: str) -> list[Any]:
 def test_the_session_works_as_pasted(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         done = subprocess.run(
-            ["bash", "-c", session().replace(ADDRESS, f"http://127.0.0.1:{daemon.port}")],
+            ["bash", "-c", session().replace(ADDRESS, daemon.url)],
             cwd=tmp_path,
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -108,20 +108,3 @@ def test_a_preferred_wait_is_not_for_conversations(stock: Service) -> None:
     answer = ann.get(f"{CHATS}?with={bob.id}", headers={"Prefer": "wait=5"})
     assert answer.status == 200
     assert answer.header("Preference-Applied") is None
-
-
-def test_every_other_answer_has_the_shape_that_is_described(stock: Service) -> None:
-    ann, bob = stock.join("ann"), stock.join("bob")
-    bob.send(ann)
-    for target, shape in [
-        ("/api/v1/users/", shapes.User),
-        (CHATS, shapes.Page),
-        (f"{CHATS}?since=0", shapes.Poll),
-        (f"{CHATS}?since=0&wait=99", shapes.Poll),
-        ("/healthz", shapes.Health),
-        ("/readyz", shapes.Readiness),
-    ]:
-        msgspec.json.decode(ann.get(target).body, type=shape)
-    body = {"username": ann.name, "password": "password"}
-    msgspec.json.decode(stock.post("/api/v1/tokens/", body).body, type=shapes.Token)
-    msgspec.json.decode(ann.get("/nothing").body, type=shapes.Problem)

@@ -1,4 +1,7 @@
-"""Real daemons: `twistd` in a folder of its own on a free port, and clients that block."""
+"""Real daemons: `twistd` in a folder of its own, and clients that block.
+
+Nothing here knows of a reactor: tests in browsers run without one, others call from threads.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,8 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
+ROOT: Final = Path(__file__).resolve().parent.parent
 TWISTD: Final = Path(sys.executable).with_name("twistd")
 
 START_SECONDS: Final = 30.0
@@ -28,6 +29,9 @@ CHATS: Final = "/api/v1/chats/"
 USERS: Final = "/api/v1/users/"
 TOKENS: Final = "/api/v1/tokens/"
 
+PASSWORD: Final = "secret"
+"""Of the accounts that `Daemon.register` makes."""
+
 _LISTENING: Final = re.compile(r"chatd \S+ is listening on (.+), its data is in (.+)")
 _PORT: Final = re.compile(r"http://127\.0\.0\.1:([0-9]+)")
 
@@ -36,7 +40,7 @@ def environment(**variables: str) -> dict[str, str]:
     """This process's, with chatd to be found and none of its variables but the given ones."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CHATD_")}
     path = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH")]))
-    return {**own, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
+    return {**own, "PYTHONPATH": path, **variables}
 
 
 def command(*arguments: str) -> list[str]:
@@ -60,17 +64,25 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 class Daemon:
-    """One process. By default it listens on a free port and has no rate limits.
+    """One process. By default it listens where the kernel lets it and has no rate limits.
 
-    `port` is the public port as it was told in the log's first line, 0 where there is none. With
-    `line` given it is the command line as a whole. The log is `log` in the folder, of all daemons
-    that ran there. Leaving the context kills what still runs.
+    `port` is the public port as it was told in the log's first line, 0 where there is none. One
+    that is started again where its clients look for it needs a port from `bench.processes`: what
+    the kernel gave may meanwhile be somebody else's. With `line` given it is the command line as a
+    whole. The log is `log` in the folder, of all daemons that ran there. Leaving the context kills
+    what still runs and prints the log, which pytest shows if the test failed.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, line: Sequence[str] = (), **variables: str
+        self,
+        folder: Path,
+        *arguments: str,
+        port: int = 0,
+        line: Sequence[str] = (),
+        **variables: str,
     ) -> None:
         self.folder = folder
+        self._wanted = port
         self._line = list(line)
         self._arguments = arguments
         self._variables = variables
@@ -78,7 +90,7 @@ class Daemon:
         self._clients: list[Client] = []
         self._told = 0
         self.log = folder / "log"
-        self.port = 0
+        self.port = port
         self.admin_port = 0
         self.location = ""
 
@@ -86,8 +98,7 @@ class Daemon:
         try:
             self.start()
         except BaseException:
-            if self._process is not None:
-                self.kill()
+            self._leave()
             raise
         return self
 
@@ -97,12 +108,20 @@ class Daemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         for client in self._clients:
             client.close()
         if self._process is not None:
             self.kill()
-        if error is not None and self.log.exists():
+        if self.log.exists():
             print(self.log.read_text())
+
+    @property
+    def url(self) -> str:
+        """Where the public API begins."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -111,10 +130,19 @@ class Daemon:
         return self._process.pid
 
     def start(self) -> None:
-        """Start, again on the port of the last time, and wait until it listens."""
+        """Start, and wait until it listens."""
+        self.begin()
+        match = wait_until(self._listening, START_SECONDS)
+        addresses, self.location = match.groups()
+        public, _, admin = addresses.partition(", ")
+        self.port = _port(public)
+        self.admin_port = _port(admin)
+
+    def begin(self) -> None:
+        """Start, and do not wait."""
         arguments = list(self._arguments)
         if not self._line and "--listen" not in arguments:
-            arguments += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"]
+            arguments += ["--listen", f"tcp:{self._wanted}:interface=127.0.0.1"]
         if not self._line and "--rate-limits" not in arguments:
             arguments += ["--rate-limits", "off"]
         self._told = self.log.stat().st_size if self.log.exists() else 0
@@ -127,11 +155,6 @@ class Daemon:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        match = wait_until(self._listening, START_SECONDS)
-        addresses, self.location = match.groups()
-        public, _, admin = addresses.partition(", ")
-        self.port = _port(public)
-        self.admin_port = _port(admin)
 
     def _listening(self) -> re.Match[str] | None:
         assert self._process is not None
@@ -171,20 +194,32 @@ class Daemon:
         self._clients.append(Client(self.admin_port if admin else self.port, auth))
         return self._clients[-1]
 
+    def ask(self, method: str, target: str, body: object = None, auth: str | None = None) -> Answer:
+        """One request on a connection of its own."""
+        client = Client(self.port, auth)
+        try:
+            return client.ask(method, target, body)
+        finally:
+            client.close()
+
     def register(self, name: str) -> int:
-        """A new account, whose password is `password`; returns its id."""
-        body = {"username": name, "email": f"{name}@example.org", "password": "password"}
-        answer = self.client().ask("POST", USERS, body)
+        """A new account, whose password is `PASSWORD`; returns its id."""
+        body = {"username": name, "email": f"{name}@example.org", "password": PASSWORD}
+        answer = self.ask("POST", USERS, body)
         assert answer.status == 201, answer
         user_id: int = answer.json["id"]
         return user_id
 
-    def log_in(self, name: str) -> str:
-        """A token of an account, as the value of Authorization."""
-        body = {"username": name, "password": "password"}
-        answer = self.client().ask("POST", TOKENS, body)
+    def token(self, name: str) -> str:
+        """A new token of an account."""
+        answer = self.ask("POST", TOKENS, {"username": name, "password": PASSWORD})
         assert answer.status == 201, answer
-        return f"Bearer {answer.json['token']}"
+        token: str = answer.json["token"]
+        return token
+
+    def log_in(self, name: str) -> str:
+        """A new token of an account, as the value of Authorization."""
+        return bearer(self.token(name))
 
 
 class Answer(NamedTuple):
@@ -258,7 +293,12 @@ LOST: Final = (OSError, http.client.HTTPException)
 
 def basic(name: str) -> str:
     """The value of Authorization of an account made by `Daemon.register`."""
-    return "Basic " + b64encode(f"{name}:password".encode()).decode()
+    return "Basic " + b64encode(f"{name}:{PASSWORD}".encode()).decode()
+
+
+def bearer(token: str) -> str:
+    """The value of Authorization of who has the token."""
+    return f"Bearer {token}"
 
 
 def wait_until(look: Callable[[], Any], seconds: float) -> Any:
@@ -273,120 +313,3 @@ def wait_until(look: Callable[[], Any], seconds: float) -> Any:
 def _port(addresses: str) -> int:
     match = _PORT.search(addresses)
     return 0 if match is None else int(match[1])
-
-
-def free_port() -> socket.socket:
-    """A socket that listens on a port of its own."""
-    taken = socket.socket()
-    taken.bind(("127.0.0.1", 0))
-    taken.listen()
-    return taken
-
-
-def inbox(client: Client) -> list[dict[str, Any]]:
-    """The whole inbox, oldest first; fails if it is not dense."""
-    cursor, messages = "0", []
-    while True:
-        document = client.get(f"{CHATS}?since={cursor}").json
-        messages += document["messages"]
-        cursor = document["meta"]["cursor"]
-        if not document["meta"]["more"]:
-            break
-    assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
-    assert document["meta"]["count"] == len(messages)
-    return messages
-
-
-class Background:
-    """A thread that asks something again and again until it is told to stop."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._stopping = threading.Event()
-        self._failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def once(self) -> None:
-        """What is done; may raise what is in `LOST`."""
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; raises what went wrong meanwhile."""
-        self._stopping.set()
-        self._thread.join(STOP_SECONDS)
-        self._client.close()
-        assert not self._thread.is_alive()
-        for failure in self._failures:
-            raise failure
-
-    @property
-    def stopping(self) -> bool:
-        """It was told to stop."""
-        return self._stopping.is_set()
-
-    def _run(self) -> None:
-        try:
-            while not self.stopping:
-                try:
-                    self.once()
-                except LOST:
-                    time.sleep(0.02)
-        except BaseException as failure:
-            self._failures.append(failure)
-
-
-class Sender(Background):
-    """Sends numbered messages to the users in turn, and keeps what was acknowledged.
-
-    With keys a message whose answer was lost is sent again until it is acknowledged; without, the
-    next one is sent.
-    """
-
-    def __init__(self, port: int, auth: str, name: str, to: Sequence[int], keys: bool) -> None:
-        super().__init__(Client(port, auth, timeout=20))
-        self._name = name
-        self._to = to
-        self._keys = keys
-        self._number = 0
-        self._repeated = False
-        self.acknowledged: dict[str, dict[str, Any]] = {}
-        self.refused: list[Answer] = []
-
-    def once(self) -> None:
-        text = f"{self._name} {self._number}"
-        headers = {"Idempotency-Key": text.replace(" ", "-")} if self._keys else None
-        body = {"user_id": self._to[self._number % len(self._to)], "message": text}
-        answered = False
-        try:
-            answer = self._client.ask("POST", CHATS, body, headers)
-            answered = True
-        finally:
-            if answered or not self._keys:
-                self._number += 1
-            self._repeated = not answered
-        if answer.status in (200, 201):
-            self.acknowledged[text] = answer.json
-        else:
-            self.refused.append(answer)
-
-
-class Follower(Background):
-    """Polls with the cursor of the last answer, whatever happens in between."""
-
-    def __init__(self, port: int, auth: str, since: str = "0") -> None:
-        super().__init__(Client(port, auth, timeout=20))
-        self.cursor = since
-        self.seen: list[dict[str, Any]] = []
-        self.polls = 0
-
-    def once(self) -> None:
-        answer = self._client.get(f"{CHATS}?since={self.cursor}&wait=1")
-        assert answer.status == 200, answer
-        document = answer.json
-        self.seen += document["messages"]
-        self.cursor = document["meta"]["cursor"]
-        self.polls += 1

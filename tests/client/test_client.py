@@ -12,7 +12,6 @@ from chatd.client import (
     ChatClient,
     HistoryChanged,
     NoTokenError,
-    Position,
     Refused,
     Unreachable,
 )
@@ -272,17 +271,6 @@ def test_the_base_url_may_name_the_api(url: str) -> None:
     world = World()
     client = ChatClient(url, http=world.http, polls=world.http, clock=world.clock)
     assert client._api == "http://h:8080/api/v1"
-
-
-@pytest.mark.parametrize("text", ["epochepoch-5:7", "epochepoch-5", "0", "now"])
-def test_a_position_survives_a_file(text: str) -> None:
-    assert str(Position.parse(text)) == text
-
-
-@pytest.mark.parametrize("text", ["a:b", "a:", "a:-1", "a:²"])
-def test_what_is_no_position_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no position"):
-        Position.parse(text)
 
 
 def test_a_client_closes_its_own_pools() -> None:

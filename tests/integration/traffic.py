@@ -1,0 +1,119 @@
+"""People who go on talking to a daemon whatever happens to it, and remember what they were told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tests.daemon import CHATS, LOST, STOP_SECONDS, Answer, Client
+
+
+def inbox(client: Client) -> list[dict[str, Any]]:
+    """The whole inbox, oldest first; fails if it is not dense."""
+    cursor, messages = "0", []
+    while True:
+        document = client.get(f"{CHATS}?since={cursor}").json
+        messages += document["messages"]
+        cursor = document["meta"]["cursor"]
+        if not document["meta"]["more"]:
+            break
+    assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
+    assert document["meta"]["count"] == len(messages)
+    return messages
+
+
+class Background:
+    """A thread that asks something again and again until it is told to stop."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._stopping = threading.Event()
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def once(self) -> None:
+        """What is done; may raise what is in `LOST`."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; raises what went wrong meanwhile."""
+        self._stopping.set()
+        self._thread.join(STOP_SECONDS)
+        self._client.close()
+        assert not self._thread.is_alive()
+        for failure in self._failures:
+            raise failure
+
+    @property
+    def stopping(self) -> bool:
+        """It was told to stop."""
+        return self._stopping.is_set()
+
+    def _run(self) -> None:
+        try:
+            while not self.stopping:
+                try:
+                    self.once()
+                except LOST:
+                    time.sleep(0.02)
+        except BaseException as failure:
+            self._failures.append(failure)
+
+
+class Sender(Background):
+    """Sends numbered messages to the users in turn, and keeps what was acknowledged.
+
+    With keys a message whose answer was lost is sent again until it is acknowledged; without, the
+    next one is sent.
+    """
+
+    def __init__(self, port: int, auth: str, name: str, to: Sequence[int], keys: bool) -> None:
+        super().__init__(Client(port, auth, timeout=20))
+        self._name = name
+        self._to = to
+        self._keys = keys
+        self._number = 0
+        self._repeated = False
+        self.acknowledged: dict[str, dict[str, Any]] = {}
+        self.refused: list[Answer] = []
+
+    def once(self) -> None:
+        text = f"{self._name} {self._number}"
+        headers = {"Idempotency-Key": text.replace(" ", "-")} if self._keys else None
+        body = {"user_id": self._to[self._number % len(self._to)], "message": text}
+        answered = False
+        try:
+            answer = self._client.ask("POST", CHATS, body, headers)
+            answered = True
+        finally:
+            if answered or not self._keys:
+                self._number += 1
+            self._repeated = not answered
+        if answer.status in (200, 201):
+            self.acknowledged[text] = answer.json
+        else:
+            self.refused.append(answer)
+
+
+class Follower(Background):
+    """Polls with the cursor of the last answer, whatever happens in between."""
+
+    def __init__(self, port: int, auth: str, since: str = "0") -> None:
+        super().__init__(Client(port, auth, timeout=20))
+        self.cursor = since
+        self.seen: list[dict[str, Any]] = []
+        self.polls = 0
+
+    def once(self) -> None:
+        answer = self._client.get(f"{CHATS}?since={self.cursor}&wait=1")
+        assert answer.status == 200, answer
+        document = answer.json
+        self.seen += document["messages"]
+        self.cursor = document["meta"]["cursor"]
+        self.polls += 1

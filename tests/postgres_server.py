@@ -86,7 +86,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="chatd-pg-", dir="/tmp"))
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        self._identity = _unprivileged()
+        self._identity = unprivileged()
         if self._identity:
             os.chown(self.folder, self._identity["user"], self._identity["group"])
         self._binaries = self._reachable(binaries())
@@ -195,7 +195,7 @@ class Server:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
 
-def _unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
     """What `subprocess` needs to run as somebody whom PostgreSQL accepts."""
     if os.getuid() != 0:
         return {}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import free_port
-from tests.integration.daemon import environment
+from tests.daemon import environment
 
 START_SECONDS: Final = 30.0
 HTTP_SECONDS: Final = 70.0

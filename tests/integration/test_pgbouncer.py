@@ -1,0 +1,147 @@
+"""Daemons whose `--db` goes through a transaction pooler, and whose `--listen-db` does not."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.postgres_daemons import (
+    Client,
+    Crowd,
+    Daemon,
+    eventually,
+    polling,
+    registered,
+    running,
+)
+from tests.pgbouncer import SIZE, PgBouncer
+from tests.postgres_server import Server, connected, rows
+
+WAKE_SECONDS = 5.0
+"""An answer that came this soon after the send was not found by a sweep."""
+RECOVERY_SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def pooler(own_server: Server) -> Iterator[PgBouncer]:
+    pooler = PgBouncer(own_server)
+    try:
+        pooler.start()
+        yield pooler
+    finally:
+        pooler.destroy()
+
+
+@pytest.fixture
+def daemons(
+    pooler: PgBouncer, own_server: Server, own_database: str, tmp_path: Path
+) -> Iterator[list[Daemon]]:
+    """Two processes behind the pooler."""
+    listen = f"--listen-db={own_server.url(own_database)}"
+    pair = [Daemon(tmp_path, pooler.url(own_database), listen) for _ in range(2)]
+    try:
+        with running(*pair):
+            yield pair
+    finally:
+        # Shown with a test that fails.
+        print(pooler.log())
+
+
+def test_without_an_address_to_listen_at_the_start_is_refused_in_one_line(
+    pooler: PgBouncer, own_database: str, tmp_path: Path
+) -> None:
+    daemon = Daemon(tmp_path, pooler.url(own_database))
+    daemon.start(wait=False)
+    assert daemon.process is not None
+    try:
+        assert daemon.process.wait(30) == 1
+    finally:
+        daemon.end(signal.SIGKILL)
+    log = daemon.log.read_text()
+    line = "a pooler is in between: give the server itself as --listen-db"
+    assert log.count(line) == 1
+    assert "Traceback" not in log
+    assert "is listening on" not in log
+
+
+def test_all_that_people_do_works_through_it(
+    daemons: list[Daemon], pooler: PgBouncer, own_server: Server, own_database: str
+) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    ann_id, ann = registered(one, "ann")
+    bob_id, bob = registered(two, "bob")
+    for here, there in ((one, two), (two, one)):
+        with polling(bob.at(there), "now", 25) as answer:
+            sent = time.monotonic()
+            status, message = ann.at(here).send(bob_id, f"from {here}", f"key-{here}")
+            assert status == 201
+        status, body, answered = answer
+        assert (status, body["messages"]) == (200, [message])
+        assert answered - sent < WAKE_SECONDS
+        # Repeated anywhere it is the same message, and with another text it is a mistake.
+        assert ann.at(there).send(bob_id, f"from {here}", f"key-{here}") == (200, message)
+        assert ann.at(there).send(bob_id, "another text", f"key-{here}")[0] == 422
+    assert bob.at(one).send(ann_id, "an answer")[0] == 201
+    for port in (one, two):
+        for client, peer in ((ann, bob_id), (bob, ann_id)):
+            status, body = client.at(port).call("GET", f"/api/v1/chats/?with={peer}")
+            assert status == 200
+            texts = [each["message"] for each in body["messages"]]
+            assert texts == ["an answer", f"from {two}", f"from {one}"]
+        status, body = bob.at(port).call("GET", "/api/v1/chats/?page=2&limit=1")
+        assert (status, body["meta"]["count"]) == (200, 2)
+    for client, path in ((ann, "/api/v1/tokens/"), (bob, "/api/v1/users/")):
+        with polling(client.at(two), "now", 25) as answer:
+            ended = time.monotonic()
+            assert client.at(one).call("DELETE", path)[0] == 204
+        assert answer[0] == 401
+        assert answer[2] - ended < WAKE_SECONDS
+    # It was the pooler that all of it went through, and statements did change connections.
+    clients = [row for row in pooler.command("SHOW CLIENTS") if own_database in row]
+    with connected(own_server.url(own_database)) as db:
+        [[count]] = rows(
+            db,
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND application_name <> 'chatd bus'"
+            " AND pid <> pg_backend_pid()",
+        )
+    assert 0 < count <= SIZE < len(clients) == 8
+
+
+def test_a_crowd_does_not_notice_that_it_reconnects_and_that_it_is_started_again(
+    daemons: list[Daemon], pooler: PgBouncer
+) -> None:
+    ports = [daemon.port for daemon in daemons]
+    people = [registered(ports[0], f"user{number}") for number in range(4)]
+    with Crowd(ports, people, senders=6) as crowd:
+
+        def goes_on() -> None:
+            before = len(crowd.acknowledged)
+            eventually(lambda: len(crowd.acknowledged) > before + 20, RECOVERY_SECONDS, "sends")
+
+        goes_on()
+        for _ in range(3):
+            pooler.command("RECONNECT")
+            goes_on()
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            pooler.stop(how)
+            # Polls and sends wait for it; that it is away is told.
+            for daemon in daemons:
+                assert not daemon.ready()
+                assert Client(daemon.port).call("GET", "/healthz")[0] == 200
+            pooler.start()
+            for daemon in daemons:
+                eventually(daemon.ready, RECOVERY_SECONDS, "ready again")
+            goes_on()
+    crowd.prove(ports[0])
+    crowd.prove(ports[1])
+    # Statements are repeated on new connections: the clients noticed nothing.
+    assert crowd.errors == {}
+    for daemon in daemons:
+        log = daemon.log.read_text()
+        assert "Traceback" not in log
+        assert "missed a wake-up" not in log

@@ -4,10 +4,9 @@ The words are written once, with parameters as SQLite takes them, `:name`, and r
 PostgreSQL needs them; `sqlite` and `postgres` render them. A column or a look-up is added here.
 
 What is not here differs on purpose. PostgreSQL appends, reads and finds the owners of tokens for
-many users in one statement, carried out once however often it is sent: a network lies between.
-In SQLite a row by its key costs less than its share of such a statement. There an inbox goes with
-its account and `last_seen_at` is a column; PostgreSQL closes the inbox, which others may be writing
-to, and keeps what changes often in the table `seen`.
+many users in one statement, for a network lies between; in SQLite, whose rows are a call away, a
+row by its key costs less. SQLite deletes an inbox with its account and has `last_seen_at` there;
+PostgreSQL closes the inbox, which others may be writing to, and keeps what changes often in `seen`.
 """
 
 from __future__ import annotations
@@ -56,6 +55,7 @@ def postgres(sql: str) -> str:
     return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
 
 
+# Names are looked for first: a conflict, too, uses up an id.
 ADD_ACCOUNT: Final = """
 INSERT INTO account (username, username_folded, email, password_hash, date_joined)
 SELECT :username, :folded, :email, :hash, :at

@@ -138,13 +138,14 @@ def add_token(user_id: int, digest: bytes, at: int) -> Statement[int | None]:
 
 DELETE_TOKEN: Final = "DELETE FROM token WHERE digest = :digest AND user_id = :user_id RETURNING 1"
 
-# Keys that another process is dropping are passed over.
+# Keys that another process is dropping are passed over. The key stands first: with `sent_by` there,
+# SQLite reads all keys of each sender.
 _FORGET_KEYS: Final = """
 WITH old AS (
     SELECT sent_by, key FROM idempotency WHERE sent_at < :before ORDER BY sent_at LIMIT :step
     FOR UPDATE SKIP LOCKED
 )
-DELETE FROM idempotency WHERE (sent_by, key) IN (SELECT sent_by, key FROM old) RETURNING 1
+DELETE FROM idempotency WHERE (key, sent_by) IN (SELECT key, sent_by FROM old) RETURNING 1
 """
 
 
@@ -154,7 +155,7 @@ def forget_keys(now: int, step: int) -> Statement[bool]:
     return Statement(_FORGET_KEYS, parameters, lambda rows: len(rows) == step)
 
 
-def direction(received_by: str, sent_by: str) -> str:
+def _direction(received_by: str, sent_by: str) -> str:
     """What one sent the other, newest first, by the names of their parameters.
 
     Within an inbox the order of seq is the order of commit, so the index gives both.
@@ -175,9 +176,9 @@ WITH ends AS (
         EXISTS (SELECT 1 FROM account WHERE id = :peer AND deleted_at IS NULL) AS theirs
 )
 SELECT mine, theirs, found.* FROM ends LEFT JOIN (
-    SELECT * FROM ({direction("user_id", "peer")}) AS received
+    SELECT * FROM ({_direction("user_id", "peer")}) AS received
     UNION ALL
-    SELECT * FROM ({direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
+    SELECT * FROM ({_direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
 ) AS found ON mine AND (theirs OR received_by = :user_id)
 """
 

@@ -4,10 +4,9 @@ The words are written once, with parameters as SQLite takes them, `:name`, and r
 PostgreSQL needs them; `sqlite` and `postgres` render them. A column or a look-up is added here.
 
 What is not here differs on purpose. PostgreSQL appends, reads and finds the owners of tokens for
-many users in one statement, carried out once however often it is sent: a network lies between.
-In SQLite a row by its key costs less than its share of such a statement. There an inbox goes with
-its account and `last_seen_at` is a column; PostgreSQL closes the inbox, which others may be writing
-to, and keeps what changes often in the table `seen`.
+many users in one statement, for a network lies between; in SQLite, whose rows are a call away, a
+row by its key costs less. SQLite deletes an inbox with its account and has `last_seen_at` there;
+PostgreSQL closes the inbox, which others may be writing to, and keeps what changes often in `seen`.
 """
 
 from __future__ import annotations
@@ -56,6 +55,7 @@ def postgres(sql: str) -> str:
     return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
 
 
+# Names are looked for first: a conflict, too, uses up an id.
 ADD_ACCOUNT: Final = """
 INSERT INTO account (username, username_folded, email, password_hash, date_joined)
 SELECT :username, :folded, :email, :hash, :at
@@ -138,13 +138,14 @@ def add_token(user_id: int, digest: bytes, at: int) -> Statement[int | None]:
 
 DELETE_TOKEN: Final = "DELETE FROM token WHERE digest = :digest AND user_id = :user_id RETURNING 1"
 
-# Keys that another process is dropping are passed over.
+# Keys that another process is dropping are passed over. The key stands first: with `sent_by` there,
+# SQLite reads all keys of each sender.
 _FORGET_KEYS: Final = """
 WITH old AS (
     SELECT sent_by, key FROM idempotency WHERE sent_at < :before ORDER BY sent_at LIMIT :step
     FOR UPDATE SKIP LOCKED
 )
-DELETE FROM idempotency WHERE (sent_by, key) IN (SELECT sent_by, key FROM old) RETURNING 1
+DELETE FROM idempotency WHERE (key, sent_by) IN (SELECT key, sent_by FROM old) RETURNING 1
 """
 
 
@@ -154,7 +155,7 @@ def forget_keys(now: int, step: int) -> Statement[bool]:
     return Statement(_FORGET_KEYS, parameters, lambda rows: len(rows) == step)
 
 
-def direction(received_by: str, sent_by: str) -> str:
+def _direction(received_by: str, sent_by: str) -> str:
     """What one sent the other, newest first, by the names of their parameters.
 
     Within an inbox the order of seq is the order of commit, so the index gives both.
@@ -175,9 +176,9 @@ WITH ends AS (
         EXISTS (SELECT 1 FROM account WHERE id = :peer AND deleted_at IS NULL) AS theirs
 )
 SELECT mine, theirs, found.* FROM ends LEFT JOIN (
-    SELECT * FROM ({direction("user_id", "peer")}) AS received
+    SELECT * FROM ({_direction("user_id", "peer")}) AS received
     UNION ALL
-    SELECT * FROM ({direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
+    SELECT * FROM ({_direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
 ) AS found ON mine AND (theirs OR received_by = :user_id)
 """
 

@@ -317,6 +317,26 @@ async def test_a_large_inbox_is_emptied_in_steps(
 
 
 @ensureDeferred
+async def test_a_token_waits_for_a_deletion_under_way_and_then_is_none(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    [ann] = await people(store, "ann")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "UPDATE account SET deleted_at = 1 WHERE id = %s", ann)
+        adding = store.add_token(ann, digest("token"))
+        # Not on this connection: within a transaction the view stays as it was first seen.
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+        while not (adding.called or postgres.admin(waiting, postgres_database)):
+            await sleep(0.01)
+        assert not adding.called
+        rows(db, "COMMIT")
+        assert await adding is None
+        assert rows(db, "SELECT 1 FROM token") == []
+
+
+@ensureDeferred
 async def test_old_keys_and_answers_are_forgotten(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:

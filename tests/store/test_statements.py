@@ -1,13 +1,14 @@
 """What is written once for both databases, as each of them takes it."""
 
 import sqlite3
+from typing import Any
 
 import pytest
 
 from chatd.model import ReadConversation
 from chatd.store import statements
 from chatd.store.migrations import migrations
-from chatd.store.statements import direction, postgres, sqlite
+from chatd.store.statements import Statement, postgres, sqlite
 
 
 @pytest.mark.parametrize(
@@ -37,24 +38,26 @@ def test_sqlite_locks_no_rows(sql: str, rendered: str) -> None:
     assert sqlite(sql) == rendered
 
 
-def test_a_direction_is_one_range_of_the_index_read_in_its_order() -> None:
-    plan = sqlite_plan(direction("user_id", "peer"))
-    assert len(plan) == 1, plan
-    assert "message_conversation (received_by=? AND sent_by=? AND (sent_at,seq)<(?,?))" in plan[0]
+def test_a_conversation_is_two_ranges_of_the_index_read_in_its_order() -> None:
+    plan = sqlite_plan(statements.conversation(ReadConversation(1, 2, 50)))
+    reads = [line for line in plan if " message" in line]
+    assert len(reads) == 2, plan
+    index = "message_conversation (received_by=? AND sent_by=? AND (sent_at,seq)<(?,?))"
+    assert all(index in line for line in reads), plan
+    assert not [line for line in plan if "B-TREE" in line], plan
 
 
-def test_a_conversation_reads_both_directions_so() -> None:
-    plan = sqlite_plan(statements.conversation(ReadConversation(1, 2, 50)).sql)
-    ranges = [line for line in plan if "message_conversation (received_by=? AND sent_by=?" in line]
-    assert len(ranges) == 2, plan
-    assert not [line for line in plan if "SCAN message" in line or "B-TREE" in line], plan
+def test_forgetting_a_key_does_not_read_the_others_of_its_sender() -> None:
+    plan = sqlite_plan(statements.forget_keys(0, 1))
+    assert "SEARCH idempotency USING PRIMARY KEY (sent_by=? AND key=?)" in plan
+    assert not [line for line in plan if line.startswith("SCAN")], plan
 
 
-def sqlite_plan(sql: str) -> list[str]:
+def sqlite_plan(statement: Statement[Any]) -> list[str]:
     db = sqlite3.connect(":memory:")
     for migration in migrations("sqlite"):
         db.executescript(migration.sql)
-    parameters = statements.conversation(ReadConversation(1, 2, 50)).parameters
-    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sqlite(sql)}", parameters)]
+    explained = f"EXPLAIN QUERY PLAN {sqlite(statement.sql)}"
+    plan = [row[3] for row in db.execute(explained, statement.parameters)]
     db.close()
     return plan

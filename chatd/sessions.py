@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,6 +17,9 @@ from chatd.model import Account, Session
 REMEMBERED: Final = 50_000
 SEEN_EVERY: Final = 60_000_000
 SEEN_FLUSH_SECONDS: Final = 2.0
+SEEN_AT_ONCE: Final = 250
+"""Accounts in one write: messages wait for it. Thousands may come back at the same moment."""
+SEEN_PAUSE_SECONDS: Final = 0.1
 
 _log = Logger()
 
@@ -141,7 +145,11 @@ class Seen:
 
     def _flush_later(self) -> None:
         self._flushing = None
-        pending, self._pending = self._pending, {}
-        self._store.record_seen(pending).addErrback(
+        if len(self._pending) > SEEN_AT_ONCE:
+            self._flushing = self._clock.callLater(SEEN_PAUSE_SECONDS, self._flush_later)
+        part = dict(islice(self._pending.items(), SEEN_AT_ONCE))
+        for user_id in part:
+            del self._pending[user_id]
+        self._store.record_seen(part).addErrback(
             lambda failure: _log.failure("last_seen_at was not recorded", failure)
         )

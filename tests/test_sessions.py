@@ -10,7 +10,15 @@ from twisted.internet.task import Clock
 
 import chatd.sessions
 from chatd.model import Account, Session, StoreUnavailable
-from chatd.sessions import SEEN_EVERY, SEEN_FLUSH_SECONDS, Overtaken, Remembered, Seen
+from chatd.sessions import (
+    SEEN_AT_ONCE,
+    SEEN_EVERY,
+    SEEN_FLUSH_SECONDS,
+    SEEN_PAUSE_SECONDS,
+    Overtaken,
+    Remembered,
+    Seen,
+)
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
 
@@ -150,6 +158,18 @@ def test_many_who_were_seen_are_one_write(watch: Watch) -> None:
     assert watch.store.writes == []
     watch.clock.advance(SEEN_FLUSH_SECONDS)
     assert watch.store.writes == [{1: at, 2: at, 3: at}]
+    assert watch.clock.getDelayedCalls() == []
+
+
+def test_a_crowd_is_written_in_parts_so_that_messages_need_not_wait_for_all(watch: Watch) -> None:
+    everybody = dict.fromkeys(range(1, 2 * SEEN_AT_ONCE + 2), watch.now())
+    for user_id in everybody:
+        watch.seen.now(user_id)
+    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    assert [len(part) for part in watch.store.writes] == [SEEN_AT_ONCE]
+    watch.clock.pump([SEEN_PAUSE_SECONDS] * 2)
+    assert [len(part) for part in watch.store.writes] == [SEEN_AT_ONCE, SEEN_AT_ONCE, 1]
+    assert {user: at for part in watch.store.writes for user, at in part.items()} == everybody
     assert watch.clock.getDelayedCalls() == []
 
 

@@ -211,7 +211,7 @@ class SqliteStore:
         return self._answered(ticket, self._read(sqlite_chats.read, queries).addCallback(note))
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._read(ask, statements.conversation(query))
+        return self._read(ask, statements.conversation(query, sqlite_chats.direction))
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)

@@ -13,6 +13,8 @@ from chatd.store.statements import PURGE_STEP, purge_step
 
 _PURGE: Final = (
     purge_step("message", "received_by", "seq"),
+    "DELETE FROM conversation WHERE received_by = :user_id AND (seq, sent_at, sent_by) IN"
+    " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
     purge_step("token", "user_id", "digest"),
     purge_step("idempotency", "sent_by", "key"),
 )
@@ -26,7 +28,7 @@ def add_account(
 ) -> Account:
     with transaction(db):
         account = ask(db, statements.add_account(username, email, password_hash, now))
-        db.execute("INSERT INTO inbox VALUES (?, 0, 0)", (account.id,))
+        db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
     return account
 
 

@@ -22,6 +22,14 @@ from chatd.store.statements import KEY, MESSAGE
 _RANGE: Final = (
     f"SELECT {MESSAGE} FROM message WHERE received_by = ? AND seq >= ? AND seq < ? ORDER BY seq"
 )
+INDEX_STEP: Final = 128
+"""So many messages of an inbox are added to the index of conversations at once."""
+
+_INDEX: Final = """
+INSERT INTO conversation (received_by, sent_by, sent_at, seq)
+SELECT received_by, sent_by, sent_at, seq FROM message
+WHERE received_by = ? AND seq > ? ORDER BY sent_by, sent_at, seq
+"""
 _ADD_MESSAGE: Final = f"INSERT INTO message ({MESSAGE}) VALUES (?, ?, ?, ?, ?)"
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 
@@ -47,6 +55,7 @@ class _Appending:
         self._db = db
         self._now = now
         self._last_seq: dict[int, int | None] = {}
+        self._indexed_seq: dict[int, int] = {}
         self._keys: dict[tuple[int, str], tuple[bytes, int, int]] = {}
         self._messages: list[tuple[int, int, int, int, str]] = []
         self._new_keys: list[tuple[int, str, bytes, int, int]] = []
@@ -68,18 +77,28 @@ class _Appending:
         return first_use(draft, seq, self._now)
 
     def write(self) -> None:
-        moved = {row[0] for row in self._messages}
-        self._db.executemany(
-            "UPDATE inbox SET last_seq = ?, last_sent_at = ? WHERE user_id = ?",
-            [(self._last_seq[user_id], self._now, user_id) for user_id in moved],
-        )
         self._db.executemany(_ADD_MESSAGE, self._messages)
+        self._db.executemany(
+            "UPDATE inbox SET last_seq = ?, last_sent_at = ?, indexed_seq = ? WHERE user_id = ?",
+            [self._moved(user_id) for user_id in {row[0] for row in self._messages}],
+        )
         if self._new_keys:
             self._db.executemany(_ADD_KEY, self._new_keys)
 
+    def _moved(self, user_id: int) -> tuple[int, int, int, int]:
+        last, indexed = self._last_seq[user_id], self._indexed_seq[user_id]
+        assert last is not None
+        if last - indexed >= INDEX_STEP:
+            self._db.execute(_INDEX, (user_id, indexed))
+            indexed = last
+        return last, self._now, indexed, user_id
+
     def _end_of(self, user_id: int) -> int | None:
         if user_id not in self._last_seq:
-            self._last_seq[user_id] = last_seq(self._db, user_id)
+            row = self._db.execute(
+                "SELECT last_seq, indexed_seq FROM inbox WHERE user_id = ?", (user_id,)
+            ).fetchone()
+            self._last_seq[user_id], self._indexed_seq[user_id] = row or (None, 0)
         return self._last_seq[user_id]
 
     def _first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
@@ -90,6 +109,30 @@ class _Appending:
             (sender, key),
         ).fetchone()
         return row
+
+
+def direction(received_by: str, sent_by: str) -> str:
+    """What one sent the other, for `chatd.store.statements.conversation`.
+
+    The newest are not in the index yet: they are looked for in the whole end of the inbox.
+    """
+    before = f"< (:{received_by}_time, :{received_by}_seq)"
+    return f"""
+        SELECT * FROM (
+            SELECT {MESSAGE} FROM message
+            WHERE received_by = :{received_by} AND sent_by = :{sent_by}
+                AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :{received_by})
+                AND (sent_at, seq) {before}
+            ORDER BY seq DESC LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT {MESSAGE}
+            FROM conversation JOIN message USING (received_by, sent_by, sent_at, seq)
+            WHERE received_by = :{received_by} AND sent_by = :{sent_by} AND (sent_at, seq) {before}
+            ORDER BY sent_at DESC, seq DESC LIMIT :limit
+        )
+    """
 
 
 def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:

@@ -155,7 +155,7 @@ def forget_keys(now: int, step: int) -> Statement[bool]:
     return Statement(_FORGET_KEYS, parameters, lambda rows: len(rows) == step)
 
 
-def _direction(received_by: str, sent_by: str) -> str:
+def direction(received_by: str, sent_by: str) -> str:
     """What one sent the other, newest first, by the names of their parameters.
 
     Within an inbox the order of seq is the order of commit, so the index gives both.
@@ -168,22 +168,30 @@ def _direction(received_by: str, sent_by: str) -> str:
     """
 
 
-# One statement, so one snapshot. A deleted peer's messages may still be there, waiting to be
-# purged; with oneself there is only one direction.
-_CONVERSATION: Final = f"""
-WITH ends AS (
-    SELECT EXISTS (SELECT 1 FROM account WHERE id = :user_id AND deleted_at IS NULL) AS mine,
-        EXISTS (SELECT 1 FROM account WHERE id = :peer AND deleted_at IS NULL) AS theirs
-)
-SELECT mine, theirs, found.* FROM ends LEFT JOIN (
-    SELECT * FROM ({_direction("user_id", "peer")}) AS received
-    UNION ALL
-    SELECT * FROM ({_direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
-) AS found ON mine AND (theirs OR received_by = :user_id)
-"""
+@cache
+def _conversation(direction: Callable[[str, str], str]) -> str:
+    """Of two directions, in one statement, so one snapshot.
+
+    A deleted peer's messages may still be there, waiting to be purged; with oneself there is only
+    one direction.
+    """
+    return f"""
+        WITH ends AS (
+            SELECT EXISTS (SELECT 1 FROM account WHERE id = :user_id AND deleted_at IS NULL)
+                    AS mine,
+                EXISTS (SELECT 1 FROM account WHERE id = :peer AND deleted_at IS NULL) AS theirs
+        )
+        SELECT mine, theirs, found.* FROM ends LEFT JOIN (
+            SELECT * FROM ({direction("user_id", "peer")}) AS received
+            UNION ALL
+            SELECT * FROM ({direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
+        ) AS found ON mine AND (theirs OR received_by = :user_id)
+    """
 
 
-def conversation(query: ReadConversation) -> Statement[ConversationSlice | None]:
+def conversation(
+    query: ReadConversation, direction: Callable[[str, str], str] = direction
+) -> Statement[ConversationSlice | None]:
     """See `IStore.conversation`."""
     # One more than asked for: it tells that there is more.
     parameters = {"user_id": query.user_id, "peer": query.peer, "limit": query.limit + 1}
@@ -196,4 +204,4 @@ def conversation(query: ReadConversation) -> Statement[ConversationSlice | None]
         messages = [Message(*row[2:]) for row in rows if row[2] is not None]
         return merged(query, messages, bool(theirs)) if mine else None
 
-    return Statement(_CONVERSATION, parameters, result)
+    return Statement(_conversation(direction), parameters, result)

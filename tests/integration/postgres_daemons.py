@@ -243,7 +243,7 @@ class Crowd:
                 continue
             self.followed[user_id] += body["messages"]
             cursor = body["meta"]["cursor"]
-            if is_last and not body["meta"]["more"]:
+            if is_last and not body["messages"]:
                 return
 
     def prove(self, port: int) -> None:

@@ -25,13 +25,14 @@ from chatd.model import (
     Appended,
     Draft,
     InboxSlice,
+    Message,
     ReadAfter,
     ReadPage,
     StartError,
     StoreUnavailable,
     UserNotFound,
 )
-from chatd.store import sqlite_accounts
+from chatd.store import sqlite_accounts, sqlite_chats
 from chatd.store.migrations import Migration, migrations
 from chatd.store.outcomes import KEY_SECONDS
 from chatd.store.sqlite import FORGET_KEYS_SECONDS, SqliteStore
@@ -42,6 +43,7 @@ from tests.contracts import (
     OpenStore,
     StoreContract,
     appended,
+    conversation_of,
     digest,
     draft,
     fill,
@@ -49,6 +51,7 @@ from tests.contracts import (
     page_of,
     people,
     send,
+    talk,
 )
 from tests.doubles import InlineWorker, Now, SteppedWorker, result_of
 
@@ -355,17 +358,21 @@ def test_whoever_was_refused_may_try_again(database: Database) -> None:
 
 # Migrations
 
-SECOND = Migration(
-    2,
-    "002_mood.sql",
+PRESENT = len(migrations("sqlite"))
+
+NEXT = Migration(
+    PRESENT + 1,
+    "next_mood.sql",
     "ALTER TABLE account ADD COLUMN mood TEXT;\nCREATE INDEX m ON account (mood);",
 )
-THIRD = Migration(3, "003_wrong.sql", "CREATE TABLE third (x);\nALTER TABLE nowhere ADD COLUMN y;")
+WRONG = Migration(
+    PRESENT + 2, "wrong.sql", "CREATE TABLE third (x);\nALTER TABLE nowhere ADD COLUMN y;"
+)
 
 
 def known(*more: Migration) -> list[Migration]:
-    """The first migration and others."""
-    return [migrations("sqlite")[0], *more]
+    """The migrations there are and others."""
+    return [*migrations("sqlite"), *more]
 
 
 def backups(database: Database) -> list[Path]:
@@ -375,7 +382,7 @@ def backups(database: Database) -> list[Path]:
 
 def test_a_new_database_has_the_newest_schema_and_chatds_mark(database: Database) -> None:
     database.open()
-    assert database.sql("PRAGMA user_version") == [(len(migrations("sqlite")),)]
+    assert database.sql("PRAGMA user_version") == [(PRESENT,)]
     assert database.sql("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert backups(database) == []
 
@@ -386,13 +393,13 @@ def test_a_migration_keeps_the_data_and_makes_a_copy_first(database: Database) -
     sent = now_of(fill(store, ann, bob, 20))
     epoch = store.epoch
     result_of(store.close())
-    store = database.open(known(SECOND))
+    store = database.open(known(NEXT))
     assert now_of(inbox(store, bob)) == sent
     assert store.epoch == epoch
     assert database.sql("SELECT mood FROM account") == [(None,), (None,)]
-    assert database.sql("PRAGMA user_version") == [(2,)]
+    assert database.sql("PRAGMA user_version") == [(PRESENT + 1,)]
     [copy] = backups(database)
-    assert copy.name.startswith("chatd.db.v1.")
+    assert copy.name.startswith(f"chatd.db.v{PRESENT}.")
     assert copy.stat().st_mode & 0o777 == 0o600
     result_of(store.close())
     # The copy is the database as it was, good for the chatd that made it.
@@ -404,7 +411,7 @@ def test_a_migration_keeps_the_data_and_makes_a_copy_first(database: Database) -
 
 def test_an_up_to_date_database_is_not_copied(database: Database) -> None:
     for _ in range(3):
-        result_of(database.open(known(SECOND)).close())
+        result_of(database.open(known(NEXT)).close())
     assert backups(database) == []
 
 
@@ -413,9 +420,9 @@ def test_a_failing_migration_leaves_the_old_version_intact(database: Database) -
     ann, bob = now_of(people(store, "ann", "bob"))
     now_of(fill(store, ann, bob, 20))
     result_of(store.close())
-    wrong = Migration(2, "002_wrong.sql", THIRD.sql)
+    wrong = Migration(PRESENT + 1, "wrong.sql", WRONG.sql)
     assert "no such table: nowhere" in database.refused(known(wrong))
-    assert database.sql("PRAGMA user_version") == [(1,)]
+    assert database.sql("PRAGMA user_version") == [(PRESENT,)]
     assert database.sql("SELECT count(*) FROM sqlite_schema WHERE name = 'third'") == [(0,)]
     assert len(backups(database)) == 1
     store = database.open(known())
@@ -424,23 +431,80 @@ def test_a_failing_migration_leaves_the_old_version_intact(database: Database) -
 
 def test_migrations_before_a_failing_one_stay_done(database: Database) -> None:
     result_of(database.open(known()).close())
-    database.refused(known(SECOND, THIRD))
-    assert database.sql("PRAGMA user_version") == [(2,)]
-    database.open(known(SECOND))
+    database.refused(known(NEXT, WRONG))
+    assert database.sql("PRAGMA user_version") == [(PRESENT + 1,)]
+    database.open(known(NEXT))
 
 
 def test_a_new_database_whose_migration_fails_can_be_opened_later(database: Database) -> None:
-    wrong = Migration(1, "001_wrong.sql", THIRD.sql)
+    wrong = Migration(1, "001_wrong.sql", WRONG.sql)
     database.refused([wrong])
     database.open()
 
 
 def test_the_last_statement_of_a_migration_may_lack_its_semicolon(database: Database) -> None:
-    database.open(known(Migration(2, "002_mood.sql", "CREATE TABLE a (x);\nCREATE TABLE b (x)\n")))
+    database.open(
+        known(Migration(PRESENT + 1, "next.sql", "CREATE TABLE a (x);\nCREATE TABLE b (x)\n"))
+    )
     assert database.sql("SELECT name FROM sqlite_schema WHERE name IN ('a', 'b')") == [
         ("a",),
         ("b",),
     ]
+
+
+def test_conversations_survive_the_change_of_their_index(database: Database) -> None:
+    texts = [str(number) for number in range(300)]
+    known_then = migrations("sqlite")[:2]
+    old = sqlite3.connect(database.path)
+    for migration in known_then:
+        old.executescript(migration.sql)
+    old.executescript(f"PRAGMA user_version = 2; PRAGMA application_id = {APPLICATION_ID}")
+    for user_id, name in enumerate(("ann", "bob", "cat"), 1):
+        old.execute(
+            "INSERT INTO account (id, username, username_folded, date_joined) VALUES (?, ?, ?, 0)",
+            (user_id, name, name),
+        )
+    old.execute("INSERT INTO inbox VALUES (1, 0, 0), (2, ?, ?), (3, 0, 0)", (len(texts),) * 2)
+    old.executemany(
+        "INSERT INTO message VALUES (2, ?, ?, ?, ?)",
+        [(seq, 1 + seq % 2 * 2, seq, text) for seq, text in enumerate(texts, 1)],
+    )
+    old.commit()
+    old.close()
+    store = database.open()
+    found = now_of(talk(store, 2, 3, 100))
+    assert [message.text for message in found] == texts[::2][::-1]
+
+
+# The index of conversations
+
+
+def test_the_index_of_conversations_is_brought_up_to_date_now_and_then(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_chats, "INDEX_STEP", 10)
+    store = database.open()
+    ann, bob, cat = now_of(people(store, "ann", "bob", "cat"))
+    said: list[Message] = []
+    for number in range(35):
+        said.append(now_of(send(store, ann, bob, "a")))
+        said.append(now_of(send(store, bob, ann, "b")))
+        now_of(send(store, cat, bob, "c"))
+        end = count(database, f"SELECT last_seq FROM inbox WHERE user_id = {bob}")
+        indexed = count(database, f"SELECT indexed_seq FROM inbox WHERE user_id = {bob}")
+        assert end - 10 < indexed <= end
+        assert indexed == count(
+            database, f"SELECT count(*) FROM conversation WHERE received_by = {bob}"
+        )
+        if number % 4 == 0:
+            for limit in (1, 3, 100):
+                assert now_of(talk(store, ann, bob, limit)) == conversation_of(said)
+    # A batch that holds more than is indexed at once.
+    outcomes = result_of(store.append([Draft(ann, bob, "d")] * 25))
+    said += [appended(outcome) for outcome in outcomes]
+    assert now_of(talk(store, bob, ann, 100)) == conversation_of(said)
+    assert result_of(store.delete_account(bob)) is True
+    assert count(database, f"SELECT count(*) FROM conversation WHERE received_by = {bob}") == 0
 
 
 # Backups and the epoch

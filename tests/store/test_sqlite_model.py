@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from chatd.interfaces import IStore
+from chatd.store import sqlite_chats
 from chatd.store.sqlite import SqliteStore
 from tests.doubles import InlineWorker, Now, result_of, scratch
 from tests.model_machine import StoreMachine
@@ -26,6 +28,9 @@ class SqliteMachine(StoreMachine):
         self.folder = self.cleanup.enter_context(scratch())
         self.clock = Clock()
         self.now = Now(self.clock)
+        # Conversations of a few messages are partly in the index and partly not.
+        patch = self.cleanup.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sqlite_chats, "INDEX_STEP", 3)
 
     def open_store(self) -> IStore:
         store = SqliteStore(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chatd.model import ReadConversation
-from chatd.store import statements
+from chatd.store import sqlite_chats, statements
 from chatd.store.migrations import migrations
 from chatd.store.statements import Statement, postgres, sqlite
 
@@ -38,12 +38,17 @@ def test_sqlite_locks_no_rows(sql: str, rendered: str) -> None:
     assert sqlite(sql) == rendered
 
 
-def test_a_conversation_is_two_ranges_of_the_index_read_in_its_order() -> None:
-    plan = sqlite_plan(statements.conversation(ReadConversation(1, 2, 50)))
-    reads = [line for line in plan if " message" in line]
-    assert len(reads) == 2, plan
-    index = "message_conversation (received_by=? AND sent_by=? AND (sent_at,seq)<(?,?))"
-    assert all(index in line for line in reads), plan
+def test_a_conversation_is_ranges_of_keys_read_in_their_order() -> None:
+    conversation = statements.conversation(ReadConversation(1, 2, 50), sqlite_chats.direction)
+    plan = sqlite_plan(conversation)
+    reads = [line for line in plan if " message" in line or " conversation" in line]
+    direction = [
+        "SEARCH message USING PRIMARY KEY (received_by=? AND seq>?)",
+        "SEARCH conversation USING PRIMARY KEY"
+        " (received_by=? AND sent_by=? AND (sent_at,seq)<(?,?))",
+        "SEARCH message USING PRIMARY KEY (received_by=? AND seq=?)",
+    ]
+    assert reads == direction * 2, plan
     assert not [line for line in plan if "B-TREE" in line], plan
 
 

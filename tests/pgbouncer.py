@@ -32,6 +32,7 @@ _SETTINGS: Final = """
 pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 200
+server_login_retry = 1
 listen_addr =
 listen_port = 6432
 unix_socket_dir = {folder}
@@ -66,7 +67,7 @@ class PgBouncer:
         assert self._process is None
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, "--quiet", self._settings],
+                [self._program, self._settings],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

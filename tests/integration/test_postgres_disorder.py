@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 
 import pytest
@@ -177,12 +178,12 @@ def deadlocks(url: str) -> int:
     return int(count)
 
 
-def followed(client: Client, count: int) -> list[tuple[int, str]]:
-    """The first so many messages of an inbox, as one who polls on sees them."""
+def followed(client: Client, count: int, over: Event) -> list[tuple[int, str]]:
+    """The first so many messages of an inbox, as one who polls on sees them until it is over."""
     seen: list[dict[str, Any]] = []
     cursor = "0"
-    while len(seen) < count:
-        status, body = client.poll(cursor, 55)
+    while len(seen) < count and not over.is_set():
+        status, body = client.poll(cursor, 25)
         assert status == 200, body
         seen += body["messages"]
         cursor = body["meta"]["cursor"]
@@ -209,6 +210,14 @@ class Town:
         ]
         self.ids = dict(zip(NAMES, (user_id for user_id, _ in people), strict=True))
         self.clients = dict(zip(NAMES, (client for _, client in people), strict=True))
+        self._over = Event()
+
+    def __enter__(self) -> Town:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Where a test has failed nobody waits for what will not come.
+        self._over.set()
 
     def send(self, node: int, name: str, text: str) -> Future[tuple[int, Any]]:
         """Send in a thread."""
@@ -235,7 +244,8 @@ class Town:
     def follow(self, name: str, count: int) -> list[Future[list[tuple[int, str]]]]:
         """Follow an inbox at every process."""
         return [
-            self.threads.submit(followed, self.clients[name].at(port), count) for port in self.ports
+            self.threads.submit(followed, self.clients[name].at(port), count, self._over)
+            for port in self.ports
         ]
 
     def everywhere(
@@ -258,7 +268,8 @@ class Town:
 
 @pytest.fixture
 def town(daemons: list[Daemon], url: str, threads: ThreadPoolExecutor) -> Iterator[Town]:
-    yield Town(daemons, url, threads)
+    with Town(daemons, url, threads) as town:
+        yield town
     for daemon in daemons:
         # Shown with a test that fails.
         print(daemon.log.read_text())
@@ -458,8 +469,7 @@ def test_a_real_deadlock_costs_a_batch_another_try(
     url = own_server.url(own_database)
     # Whose patience ends first looks for circles and is undone: it is to be the daemon.
     daemons = [Daemon(tmp_path, f"{url}&options=-c%20deadlock_timeout%3D2s") for _ in range(2)]
-    with running(*daemons):
-        town = Town(daemons, url, threads)
+    with running(*daemons), Town(daemons, url, threads) as town:
         bob, dan = town.follow("bob", 2), town.follow("dan", 2)
         with transaction(url) as session:
             rows(session, "SET deadlock_timeout = '20s'")

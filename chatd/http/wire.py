@@ -111,14 +111,17 @@ def query(request: Request, *names: str) -> dict[str, str]:
     found: dict[str, str] = {}
     # Not `request.args`: a held request would keep what it was parsed into.
     _, _, raw = request.uri.partition(b"?")
-    for part in raw.split(b"&") if raw else ():
+    if not raw:
+        return found
+    plain = raw.isascii() and b"%" not in raw and b"+" not in raw
+    for part in raw.split(b"&"):
         key, _, value = part.partition(b"=")
-        name = _form_text(key)
+        name = key.decode("ascii") if plain else _form_text(key)
         if name not in names:
             continue
         if name in found:
             raise InvalidQuery(f"{name}: given more than once")
-        text = _form_text(value)
+        text = value.decode("ascii") if plain else _form_text(value)
         if text is None:
             raise InvalidQuery(f"{name}: not UTF-8")
         found[name] = text

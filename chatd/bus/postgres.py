@@ -30,7 +30,6 @@ PING_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 1.0
 
 _LISTEN: Final = f"LISTEN {CHANNEL}"
-_PID: Final = "SELECT pg_backend_pid()"
 _NOTIFY: Final = "SELECT pg_notify(%s, %s)"
 
 _log = Logger()
@@ -140,10 +139,9 @@ class PostgresBus:
         self._connection = connection
         try:
             await connection.query(_LISTEN)
-            # A pooler in between makes up the process id that it greets with. Hearing oneself
-            # proves nothing there: the echo comes along with the answer, what others say does not.
-            [[pid]] = await connection.query(_PID)
-            if pid != connection.get_backend_pid():
+            # Hearing oneself proves nothing behind a pooler: the echo comes along with the answer,
+            # what others say does not.
+            if not connection.is_direct:
                 connection.abandon()
                 raise _Deaf("a pooler is in between: give the server itself as --listen-db")
             echo = self._ping()

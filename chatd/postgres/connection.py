@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
 from chatd.postgres.address import Address
+from chatd.postgres.prepared import Prepared, prepared
 
 Rows = list[tuple[Any, ...]]
 
@@ -23,6 +24,12 @@ _READ_ONLY: Final = "25006"
 _UNAVAILABLE_CLASSES: Final = ("53", "57", "58")
 _UNAVAILABLE: Final = (_READ_ONLY, "55P03", "55006")
 _AGAIN: Final = ("40001", "40P01")
+_NOT_PREPARED: Final = ("26000", "42P05")
+
+_PID: Final = "SELECT pg_backend_pid()"
+# Whatever is prepared finds its rows by keys. A plan made while a table was small must not go
+# through all of it when it has grown, and is the same whatever the parameters are.
+_PLANNING: Final = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
 
 
 class Unreachable(Exception):
@@ -69,6 +76,8 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
         self._heard = heard
         self._ended: Deferred[None] = Deferred()
         self._is_open = False
+        self._is_direct = False
+        self._prepared: set[Prepared] = set()
 
     @property
     def is_open(self) -> bool:
@@ -79,16 +88,42 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
         """Fires once, when the connection has ended for whatever reason."""
         return self._ended
 
-    def query(self, sql: str, parameters: Any = None) -> Deferred[Rows]:
+    @property
+    def is_direct(self) -> bool:
+        """Whether there is no pooler in between: statements meet one session on the server."""
+        return self._is_direct
+
+    def query(self, sql: str, parameters: Any = None, *, prepare: bool = False) -> Deferred[Rows]:
         """Run a statement and return its rows, none if it gives none.
 
-        Fails with `psycopg2.Error` or `ConnectionDone`; whether to go on using the connection
-        then, `closed_by` tells.
+        With `prepare` it is planned once, if the connection is direct. Fails with `psycopg2.Error`
+        or `ConnectionDone`; whether to go on using the connection then, `closed_by` tells.
         """
         if not self.is_open:
             return fail(ConnectionDone())
-        result: Deferred[Rows] = self.runQuery(sql, parameters)
-        return result
+        result: Deferred[Any]
+        if not prepare or not self._is_direct:
+            result = self.runQuery(sql, parameters)
+            return result
+        statement = prepared(sql)
+        if statement in self._prepared:
+            result = self.runQuery(statement.execute, parameters)
+        else:
+            result = Deferred.fromCoroutine(self._prepare(statement, parameters))
+        return result.addErrback(self._plainly, sql, parameters)
+
+    async def _prepare(self, statement: Prepared, parameters: Any) -> Rows:
+        await self.runQuery(statement.prepare)
+        self._prepared.add(statement)
+        rows: Rows = await self.runQuery(statement.execute, parameters)
+        return rows
+
+    def _plainly(self, failure: Failure, sql: str, parameters: Any) -> Any:
+        if getattr(failure.value, "pgcode", None) not in _NOT_PREPARED:
+            return failure
+        # Somebody is in between after all; nothing was executed.
+        self._is_direct = False
+        return self.query(sql, parameters)
 
     def abandon(self) -> None:
         """Close the connection, whatever it is doing; a statement under way fails."""
@@ -96,9 +131,14 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
             self.close()
         self._end()
 
-    def opened(self) -> None:
-        """The connection is made."""
+    async def opened(self) -> None:
+        """The connection is made: find out what is on its other end."""
         self._is_open = True
+        # A pooler makes up the process id that it greets with.
+        [[pid]] = await self.query(_PID)
+        if pid == self.get_backend_pid():
+            await self.query(_PLANNING)
+            self._is_direct = True
 
     def _end(self) -> None:
         self._is_open = False
@@ -167,6 +207,7 @@ class Connector:
             timer = self._reactor.callLater(self._address.connect_seconds, connection.abandon)
             try:
                 await connection.connect(attempt)
+                await connection.opened()
             except (psycopg2.Error, ConnectionDone, ValueError) as error:
                 # ValueError: abandoned in the turn in which it was made; the reactor refuses it.
                 connection.abandon()
@@ -178,7 +219,6 @@ class Connector:
                 self._trying = None
                 if timer.active():
                     timer.cancel()
-            connection.opened()
             return connection
         raise Unreachable(problem)
 

@@ -200,7 +200,8 @@ class Appender:
         # Every round finds at least one key that it did not see the round before.
         for _ in range(len(drafts) + 1):
             try:
-                return await self._pool.run(_APPEND_KEYED if keyed else _APPEND, parameters)
+                statement = _APPEND_KEYED if keyed else _APPEND
+                return await self._pool.run(statement, parameters, prepare=True)
             except psycopg2.errors.UniqueViolation as violation:
                 broken = violation.diag.constraint_name
                 if broken == _BATCH_KEY:

@@ -38,7 +38,7 @@ async def read(pool: Pool, queries: Sequence[ReadAfter | ReadPage]) -> list[Inbo
     """See `IStore.read`."""
     if not queries:
         return []
-    return _slices(queries, await pool.run(_READ, _parameters(queries)))
+    return _slices(queries, await pool.run(_READ, _parameters(queries), prepare=True))
 
 
 async def last_seqs(pool: Pool, user_ids: Collection[int]) -> dict[int, int]:

@@ -111,15 +111,20 @@ class Pool:
         await gatherResults(keepers)
 
     def run(
-        self, sql: str, parameters: Any = None, *, deadline: float | None = None
+        self,
+        sql: str,
+        parameters: Any = None,
+        *,
+        prepare: bool = False,
+        deadline: float | None = None,
     ) -> Deferred[Rows]:
-        """Run a statement that is safe to repeat and return its rows.
+        """Run a statement that is safe to repeat and return its rows; `prepare` one that is hot.
 
         Fails with `StoreUnavailable`, or with `psycopg2.Error` for what the statement is to blame
         for.
         """
         return Deferred.fromCoroutine(
-            self._run(sql, parameters, self._deadline if deadline is None else deadline)
+            self._run(sql, parameters, prepare, self._deadline if deadline is None else deadline)
         )
 
     def ask(self, statement: Statement[T]) -> Deferred[T]:
@@ -127,12 +132,12 @@ class Pool:
         rows = self.run(postgres(statement.sql), statement.parameters)
         return rows.addCallback(statement.result)
 
-    async def _run(self, sql: str, parameters: Any, seconds: float) -> Rows:
+    async def _run(self, sql: str, parameters: Any, prepare: bool, seconds: float) -> Rows:
         if not self._accepts:
             raise StoreUnavailable("the store is closed", retry_after=1)
         self._running += 1
         try:
-            return await self._repeat(sql, parameters, self._reactor.seconds() + seconds)
+            return await self._repeat(sql, parameters, prepare, self._reactor.seconds() + seconds)
         finally:
             self._running -= 1
             if not self._running:
@@ -140,7 +145,7 @@ class Pool:
                 for each in quiet:
                     each.callback(None)
 
-    async def _repeat(self, sql: str, parameters: Any, ends: float) -> Rows:
+    async def _repeat(self, sql: str, parameters: Any, prepare: bool, ends: float) -> Rows:
         conflicts, was_sent = 0, False
         backoff = Backoff(self._chance)
         while True:
@@ -149,7 +154,7 @@ class Pool:
                 max(0.0, ends - self._reactor.seconds()), connection.abandon
             )
             try:
-                return await connection.query(sql, parameters)
+                return await connection.query(sql, parameters, prepare=prepare)
             except Exception as error:
                 if closed_by(error) or not connection.is_open:
                     # What it did is known to the server alone; the statement is sent again.

@@ -21,6 +21,7 @@ from chatd.model import (
     IdempotencyKeyReused,
     InboxSlice,
     ReadAfter,
+    ReadPage,
     StartError,
     StoreUnavailable,
     UsernameTaken,
@@ -29,6 +30,8 @@ from chatd.model import (
 from chatd.postgres import connection
 from chatd.postgres.address import parse
 from chatd.postgres.notices import Origin
+from chatd.postgres.prepared import prepared
+from chatd.store import postgres_append, postgres_chats
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import PostgresStore
 from chatd.store.postgres_pool import DEADLINE_SECONDS, Pool
@@ -67,11 +70,13 @@ def losing_answers(store: PostgresStore, times: int) -> Iterator[None]:
     query = connection.Connection.query
     left = times
 
-    def lose(self: connection.Connection, sql: str, parameters: Any = None) -> Any:
+    def lose(
+        self: connection.Connection, sql: str, parameters: Any = None, *, prepare: bool = False
+    ) -> Any:
         async def answer() -> Any:
             nonlocal left
-            found = await query(self, sql, parameters)
-            if left:
+            found = await query(self, sql, parameters, prepare=prepare)
+            if left and sql not in (connection._PID, connection._PLANNING):
                 left -= 1
                 self.abandon()
                 raise ConnectionDone
@@ -505,3 +510,30 @@ async def test_housekeeping_that_fails_is_logged_and_tried_again(
     logged_failures.flush(psycopg2.errors.UndefinedTable)
     await sleep(0.1)
     await store.close()
+
+
+@ensureDeferred
+async def test_hot_statements_find_their_rows_by_keys_however_small_the_tables_are(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await people(store, "ann", "bob")
+    await fill(store, ann, bob, 20)
+    drafts = [draft(ann, bob, "x", "key"), Draft(ann, bob, "y")]
+    appending = postgres_append._parameters(drafts, postgres_append._batch_id(1), "x:m:")
+    reading = postgres_chats._parameters([ReadAfter(bob, 3, 10), ReadPage(bob, 1, 10, None)])
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "ANALYZE")
+        rows(db, connection._PLANNING)
+        for sql, parameters in (
+            (postgres_append._APPEND, appending),
+            (postgres_append._APPEND_KEYED, appending),
+            (postgres_chats._READ, reading),
+        ):
+            statement = prepared(sql)
+            with db.cursor() as cursor:
+                cursor.execute(statement.prepare)
+                cursor.execute(f"EXPLAIN {statement.execute}", parameters)
+                plan = [line for [line] in cursor.fetchall()]
+            assert any("Index" in line for line in plan)
+            assert not [line for line in plan if "Seq Scan" in line], plan

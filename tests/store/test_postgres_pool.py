@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import psycopg2
+import psycopg2.errors
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
 from chatd.model import StoreUnavailable
 from chatd.postgres.address import parse
-from chatd.postgres.connection import Connector, Unreachable
+from chatd.postgres.connection import Connection, Connector, Unreachable
+from chatd.postgres.prepared import prepared
 from chatd.store.postgres_pool import Pool
 from tests.postgres_server import Databases, Server, sleep
 
@@ -65,6 +67,58 @@ async def test_statements_run_side_by_side(open_pool: OpenPool) -> None:
         [pool.run("SELECT pg_backend_pid() FROM pg_sleep(0.1)") for _ in range(9)]
     )
     assert len({pid for [[pid]] in found}) == 3
+
+
+PREPARED = "SELECT count(*) FROM pg_prepared_statements"
+SUM = "SELECT %s::int + %s::int"
+
+
+@ensureDeferred
+async def test_a_hot_statement_is_planned_once_a_connection(open_pool: OpenPool) -> None:
+    pool = await open_pool(size=1)
+    for number in range(3):
+        assert await pool.run(SUM, (number, 1), prepare=True) == [(number + 1,)]
+        assert await pool.run(SUM, (number, 1)) == [(number + 1,)]
+    assert await pool.run(PREPARED) == [(1,)]
+    with pytest.raises(psycopg2.errors.InvalidTextRepresentation):
+        await pool.run(SUM, ("x", 1), prepare=True)
+    with pytest.raises(psycopg2.errors.SyntaxError):
+        await pool.run("SELECT FROM WHERE", prepare=True)
+    assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+
+
+@ensureDeferred
+async def test_statements_that_the_server_does_not_keep_are_sent_as_they_are(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(size=1)
+    assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+    # As it is behind a pooler that hides: this is not the session of the call before.
+    await pool.run("DEALLOCATE ALL")
+    for _ in range(2):
+        assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+    assert await pool.run(PREPARED) == [(0,)]
+
+
+@ensureDeferred
+async def test_statements_that_somebody_else_has_prepared_are_sent_as_they_are(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(size=1)
+    await pool.run(prepared(SUM).prepare)
+    for _ in range(2):
+        assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+
+
+@ensureDeferred
+async def test_nothing_is_prepared_behind_a_pooler(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
+    pool = await open_pool(size=1)
+    assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+    assert await pool.run(PREPARED) == [(0,)]
+    assert await pool.run("SHOW enable_seqscan") == [("on",)]
 
 
 @ensureDeferred

@@ -5,7 +5,6 @@ Only this module names implementations of the store and the bus.
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import re
@@ -23,6 +22,7 @@ from chatd.accounts import Accounts
 from chatd.bus.local import LocalBus
 from chatd.chats import Chats
 from chatd.config import OPTIONS, ConfigError, Settings, load
+from chatd.garbage import GarbageCollector
 from chatd.http.access import AccessLog
 from chatd.http.admin import Admin
 from chatd.http.api import API
@@ -114,7 +114,7 @@ def makeService(options: Options) -> IService:
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()
-    reactor.callWhenRunning(_calm_garbage_collector)
+    reactor.callWhenRunning(GarbageCollector(reactor).start)
     try:
         service = build(options.settings, reactor)
     except ConfigError as wrong:
@@ -318,11 +318,3 @@ def _raise_descriptor_limit() -> None:
     # Every held poll is a descriptor; many systems start processes with a soft limit of 1024.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _calm_garbage_collector() -> None:
-    # Requests leave no circles behind, so that counting references frees them. A full collection
-    # goes through every held poll: with 10,000 of them it stops the process for half a second.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 100)

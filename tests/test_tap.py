@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,11 +170,10 @@ def test_the_access_log_is_made_when_it_is_wanted() -> None:
 
 
 @pytest.fixture
-def _calm() -> Iterator[None]:
-    limits, threshold = resource.getrlimit(resource.RLIMIT_NOFILE), gc.get_threshold()
+def _descriptor_limit() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    gc.set_threshold(*threshold)
 
 
 def made(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> tuple[Any, list[str]]:
@@ -197,7 +195,7 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> tuple[Any,
     return service, texts
 
 
-@pytest.mark.usefixtures("_calm")
+@pytest.mark.usefixtures("_descriptor_limit")
 def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATD_LISTEN", "tcp:1")
     monkeypatch.setenv("CHATD_NONSENSE", "x")
@@ -212,7 +210,7 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
     assert soft == hard
 
 
-@pytest.mark.usefixtures("_calm")
+@pytest.mark.usefixtures("_descriptor_limit")
 def test_a_service_that_cannot_be_made_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

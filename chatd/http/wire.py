@@ -36,6 +36,8 @@ _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 _PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', re.IGNORECASE)
 
+_SEQS: Final = MAX_INTEGER + 1
+
 Encode = Callable[[Message], bytes]
 
 UserId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
@@ -229,10 +231,16 @@ class Encoded:
     LARGEST: Final = 512
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, int], bytes] = {}
+        # By numbers, not pairs of them, which Python's garbage collector would look through.
+        self._made: dict[int, bytes] = {}
+
+    @property
+    def kept(self) -> int:
+        """How many are kept now."""
+        return len(self._made)
 
     def __call__(self, value: Message) -> bytes:
-        place = (value.received_by, value.seq)
+        place = value.received_by * _SEQS + value.seq
         made = self._made.get(place)
         if made is None:
             made = message(value)

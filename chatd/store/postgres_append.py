@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import psycopg2.errors
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from chatd.model import Appended, DomainError, Draft, StoreUnavailable
 from chatd.postgres.arrays import array, texts
@@ -163,14 +163,19 @@ class Appender:
         lanes: dict[int, list[int]] = {}
         for place, draft in enumerate(drafts):
             lanes.setdefault(self._lane(draft.received_by), []).append(place)
-        answers = await gatherResults(
-            [
-                Deferred.fromCoroutine(
-                    self._append_lane([drafts[place] for place in places], prefix)
-                )
-                for places in lanes.values()
-            ]
-        )
+        try:
+            answers = await gatherResults(
+                [
+                    Deferred.fromCoroutine(
+                        self._append_lane([drafts[place] for place in places], prefix)
+                    )
+                    for places in lanes.values()
+                ],
+                consumeErrors=True,
+            )
+        except FirstError as first:
+            # Other lanes may have been stored: what became of the batch is not known.
+            first.subFailure.raiseException()
         found: dict[int, Appended | DomainError] = {}
         for places, outcomes in zip(lanes.values(), answers, strict=True):
             found.update(zip(places, outcomes, strict=True))

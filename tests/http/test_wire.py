@@ -158,3 +158,32 @@ def test_the_first_wait_that_is_preferred_counts(fields: list[bytes], wait: int 
 def test_bodies_refuse_unknown_members() -> None:
     for kind in (wire.Registration, wire.LogIn, wire.Send):
         assert msgspec.json.schema(kind)["$defs"][kind.__name__]["additionalProperties"] is False
+
+
+def test_a_message_is_encoded_once_unless_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Message] = []
+
+    def message(value: Message) -> bytes:
+        made.append(value)
+        return value.text.encode()
+
+    monkeypatch.setattr(wire, "message", message)
+    encode = wire.Encoded()
+    short = [Message(to, seq, 1, 1, f"{to}.{seq}") for to in (1, 2, MAX_INTEGER) for seq in (1, 2)]
+    for _ in range(3):
+        assert [encode(each) for each in short] == [each.text.encode() for each in short]
+    assert made == short
+    long = Message(1, 3, 1, 1, "x" * (wire.Encoded.LARGEST + 1))
+    for _ in range(2):
+        assert encode(long) == long.text.encode()
+    assert made == [*short, long, long]
+
+
+def test_encoded_messages_are_kept_in_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire.Encoded, "KEPT", 5)
+    encode = wire.Encoded()
+    for _ in range(2):
+        for seq in range(1, 12):
+            message = Message(1, seq, 1, 1, str(seq))
+            assert json.loads(encode(message)) == json.loads(wire.message(message))
+            assert encode.kept <= 5

@@ -23,6 +23,7 @@ from tests.daemon import (
     wait_until,
 )
 from tests.integration.traffic import inbox
+from tests.postgres_server import Databases
 
 
 def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) -> None:
@@ -212,18 +213,26 @@ def test_a_file_configures_it_and_unknown_variables_are_warned_of(tmp_path: Path
         assert "zzzzz" not in told
 
 
-def test_the_tac_starts_the_same_service(tmp_path: Path) -> None:
+def serve_by_tac(folder: Path, db: str) -> None:
     line = [str(TWISTD), "--pidfile=", "-ny", str(ROOT / "chatd.tac")]
-    with Daemon(
-        tmp_path, line=line, CHATD_LISTEN="tcp:0:interface=127.0.0.1", CHATD_DB="sqlite:tac.db"
-    ) as daemon:
+    with Daemon(folder, line=line, CHATD_LISTEN="tcp:0:interface=127.0.0.1", CHATD_DB=db) as daemon:
         ann = daemon.register("ann")
         client = daemon.client(basic("ann"))
         assert client.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
         assert [message["message"] for message in inbox(client)] == ["hai"]
-        assert (tmp_path / "tac.db").exists()
         client.close()
         assert daemon.stop() in (0, -signal.SIGTERM)
+
+
+def test_the_tac_starts_the_same_service(tmp_path: Path) -> None:
+    serve_by_tac(tmp_path, "sqlite:tac.db")
+    assert (tmp_path / "tac.db").exists()
+
+
+def test_the_tac_serves_a_postgresql(
+    tmp_path: Path, postgres: Databases, postgres_database: str
+) -> None:
+    serve_by_tac(tmp_path, postgres.url(postgres_database))
 
 
 def test_it_listens_on_several_endpoints_and_on_a_unix_socket(tmp_path: Path) -> None:

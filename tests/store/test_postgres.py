@@ -250,6 +250,9 @@ async def test_drafts_of_several_lanes_are_answered_in_their_order(
         )
     assert isinstance(outcomes[-1], UserNotFound)
     await lanes.close()
+    # The failure of a lane is that of the batch, and no other is left over.
+    with pytest.raises(StoreUnavailable):
+        await lanes.append(drafts)
 
 
 @ensureDeferred

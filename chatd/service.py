@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from chatd import __version__
 from chatd.accounts import Accounts
 from chatd.chats import Chats
+from chatd.garbage import GarbageCollector
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
@@ -73,9 +74,19 @@ class Parts:
 
 
 class ChatService(Service):
-    """One process of chatd. A start that fails ends the process with status 1 and one line."""
+    """One process of chatd. A start that fails ends the process with status 1 and one line.
 
-    def __init__(self, parts: Parts, reactor: Any, drain_seconds: float) -> None:
+    `collector` is for a process that has nothing else to do.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        reactor: Any,
+        drain_seconds: float,
+        collector: GarbageCollector | None = None,
+    ) -> None:
+        self._collector = collector
         self._parts = parts
         self._reactor = reactor
         self._drain_seconds = drain_seconds
@@ -121,6 +132,8 @@ class ChatService(Service):
         parts.sweep.start()
         self._due = self._reactor.seconds() + LAG_SECONDS
         self._lag.start(LAG_SECONDS, now=False)
+        if self._collector is not None:
+            self._collector.start()
         _log.info(
             "chatd {version} is listening on {addresses}, its data is in {location}",
             version=__version__,
@@ -168,6 +181,8 @@ class ChatService(Service):
         parts.passwords.stop()
         if self._lag.running:
             self._lag.stop()
+            if self._collector is not None:
+                self._collector.stop()
         for listener, port in self._ports:
             if listener in parts.admin:
                 await _settled(port.stopListening())

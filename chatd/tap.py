@@ -114,9 +114,8 @@ def makeService(options: Options) -> IService:
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()
-    reactor.callWhenRunning(GarbageCollector(reactor).start)
     try:
-        service = build(options.settings, reactor)
+        service = build(options.settings, reactor, GarbageCollector(reactor))
     except ConfigError as wrong:
         raise SystemExit(f"chatd: {wrong}") from None
     reactor.callWhenRunning(Signals(reactor, service.hurry).handle)
@@ -130,7 +129,9 @@ def service_from_environment() -> IService:
     return makeService(options)
 
 
-def build(settings: Settings, reactor: Any) -> ChatService | Workers:
+def build(
+    settings: Settings, reactor: Any, collector: GarbageCollector | None = None
+) -> ChatService | Workers:
     """Put the parts together; raises `ConfigError` for settings that cannot work."""
     if settings.workers > 1:
         if not is_postgres(settings.db):
@@ -219,7 +220,7 @@ def build(settings: Settings, reactor: Any) -> ChatService | Workers:
             for text in ([settings.admin] if settings.admin else [])
         ],
     )
-    return ChatService(parts, reactor, settings.drain_seconds)
+    return ChatService(parts, reactor, settings.drain_seconds, collector)
 
 
 def store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:

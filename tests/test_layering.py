@@ -58,6 +58,7 @@ TABLE: dict[str, set[str]] = {
         "__init__",
         "accounts",
         "chats",
+        "garbage",
         "http",
         "interfaces",
         "metrics",

@@ -341,6 +341,19 @@ def test_a_port_without_a_socket_is_left_alone() -> None:
     result_of(daemon.stop())
 
 
+def test_the_garbage_collector_is_governed_while_the_daemon_serves() -> None:
+    daemon = Daemon()
+    governed: list[bool] = []
+    collector: Any = SimpleNamespace(
+        start=lambda: governed.append(True), stop=lambda: governed.append(False)
+    )
+    service = ChatService(daemon.parts, daemon.reactor, 10, collector)  # type: ignore[arg-type]
+    service.startService()
+    assert governed == [True]
+    result_of(service.stopService())
+    assert governed == [True, False]
+
+
 def test_a_late_timer_is_measured() -> None:
     daemon = Daemon()
     daemon.start()

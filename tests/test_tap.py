@@ -204,6 +204,7 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
     for make in (lambda: tap.makeService(options), tap.service_from_environment):
         service, texts = made(monkeypatch, make)
         assert isinstance(service, ChatService)
+        assert service._collector is not None
         assert [listener.description for listener in service._parts.public] == ["tcp:1"]
         assert [text for text in texts if "CHATD_NONSENSE" in text]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

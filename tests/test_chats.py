@@ -878,3 +878,31 @@ def test_a_message_larger_than_an_answer_is_answered_alone(tmp_path: Path) -> No
         polled = system.run(system.chats.poll(bob, BEGINNING, 100, 0))
         assert [message.seq for message in polled.messages] == [1]
         assert polled.more
+
+
+# Fairness
+
+
+def test_a_burst_to_one_inbox_with_many_polls_does_not_hold_up_others(stepped: System) -> None:
+    system = stepped
+    ann, bob = pair(system)
+    cat = system.session("cat")
+    crowd = [poll(system, bob, cursor(system, 0)) for _ in range(HELD_PER_USER)]
+    other = poll(system, cat, cursor(system, 0))
+    size = 3 * chatd.chats.LARGEST_BATCH
+    burst = [system.start(system.chats.send(ann, 2, f"{number}")) for number in range(size)]
+    single = system.start(system.chats.send(bob, 3, "hello"))
+    batches = 0
+    while not other.called:
+        assert system.writer.step()
+        system.turn()
+        while system.reader.step():
+            system.turn()
+        batches += 1
+    # The first of the burst went alone, the others as many at once as may, in turn.
+    assert batches == 4
+    assert texts(result_of(other).messages) == ["hello"]
+    assert result_of(single).message.text == "hello"
+    # Each poll was answered once, whatever else its inbox got.
+    assert [len(result_of(held).messages) for held in crowd] == [1] * HELD_PER_USER
+    assert [result_of(sent).message.seq for sent in burst] == list(range(1, size + 1))

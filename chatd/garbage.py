@@ -57,7 +57,6 @@ class GarbageCollector:
         self._pause = FIRST_SECONDS
         self._due = 0.0
         self._limit = 0
-        self._thresholds = gc.get_threshold()
         self._looping = LoopingCall(self._put_aside)
         self._looping.clock = clock
 
@@ -66,6 +65,7 @@ class GarbageCollector:
         self._thresholds = gc.get_threshold()
         gc.set_threshold(_TOO_MANY, _NEVER, _NEVER)
         self._collect()
+        self._due = self._clock.seconds() + self._pause
         self._looping.start(ASIDE_SECONDS, now=False)
 
     def stop(self) -> None:
@@ -78,14 +78,11 @@ class GarbageCollector:
         if gc.get_count()[0] > MANY:
             gc.collect(0)
         gc.freeze()
-        if self._resident() > self._limit:
-            self._pause = FIRST_SECONDS
-            self._collect()
-        elif self._clock.seconds() >= self._due:
-            self._pause = min(self._pause * 2, LONGEST_SECONDS)
-            if self._collect() > FEW:
-                self._pause = FIRST_SECONDS
-                self._due = self._clock.seconds() + FIRST_SECONDS
+        has_grown = self._resident() > self._limit
+        if has_grown or self._clock.seconds() >= self._due:
+            is_worth_it = self._collect() > FEW or has_grown
+            self._pause = FIRST_SECONDS if is_worth_it else min(self._pause * 2, LONGEST_SECONDS)
+            self._due = self._clock.seconds() + self._pause
 
     def _collect(self) -> int:
         gc.unfreeze()
@@ -93,5 +90,4 @@ class GarbageCollector:
         gc.freeze()
         resident = self._resident()
         self._limit = resident + max(resident // 2, GROWTH_BYTES)
-        self._due = self._clock.seconds() + self._pause
         return found

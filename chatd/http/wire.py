@@ -115,15 +115,17 @@ def query(request: Request, *names: str) -> dict[str, str]:
     _, _, raw = request.uri.partition(b"?")
     if not raw:
         return found
+    # Most have nothing to decode, which need not be found out part by part.
     plain = raw.isascii() and b"%" not in raw and b"+" not in raw
+    text_of: Callable[[bytes], str | None] = bytes.decode if plain else _form_text
     for part in raw.split(b"&"):
         key, _, value = part.partition(b"=")
-        name = key.decode("ascii") if plain else _form_text(key)
+        name = text_of(key)
         if name not in names:
             continue
         if name in found:
             raise InvalidQuery(f"{name}: given more than once")
-        text = value.decode("ascii") if plain else _form_text(value)
+        text = text_of(value)
         if text is None:
             raise InvalidQuery(f"{name}: not UTF-8")
         found[name] = text

@@ -10,7 +10,6 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -200,13 +199,14 @@ class PostgresStore:
         return self.pool.ask(statements.conversation(query))
 
     def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
-        # Pages are to be those of now.
-        known = self._tails.answer(query) if isinstance(query, ReadAfter) else None
+        if isinstance(query, ReadPage):
+            return None  # It is to be that of now.
+        known = self._tails.answer(query)
         if known is None or known.messages:
             # Messages never change, so those that this process knows of may be told.
             return known
         # That there are no others may be told to those who will hear of them.
-        at_the_end = isinstance(query, ReadAfter) and query.seq == known.last_seq
+        at_the_end = query.seq == known.last_seq
         return known if listening and self._is_hearing and at_the_end else None
 
     def hearing(self) -> None:
@@ -229,8 +229,8 @@ class PostgresStore:
             if line.text is None:
                 self._tails.moved(line.received_by, line.seq)
             else:
-                to, seq, by, at, text = msgspec.structs.astuple(line)
-                self._tails.told(Message(to, seq, by, at, text))
+                message = Message(line.received_by, line.seq, line.sent_by, line.sent_at, line.text)
+                self._tails.told(message)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._do(chats.last_seqs(self.pool, user_ids))

@@ -112,7 +112,9 @@ setup(
     # Saying that packages lie in this folder makes an editable install a plain path: otherwise it
     # is an import hook, which twistd's search for plugins does not see.
     package_dir={"": "."},
-    package_data={"chatd": ["py.typed", "store/schema/**/*.sql", "http/web/**", "http/examples/*"]},
+    package_data={
+        "chatd": ["py.typed", "store/schema/**/*.sql", "page/assets/**", "api/docs/examples/*"]
+    },
     include_package_data=False,
     zip_safe=False,
     entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},

@@ -8,9 +8,9 @@ import secrets
 from base64 import b64encode
 from collections.abc import Iterable
 
-from bench.dialects import Unexpected
-from bench.loop import Address, Connection, Loop, connect, exchange
-from bench.tally import Received
+from bench.delivery_check import Received
+from bench.load_client import Address, Connection, Loop, connect, exchange
+from bench.protocols import Unexpected
 
 DOMAIN = "localhost"
 PASSWORD = "pw"
@@ -86,7 +86,7 @@ def check(status: int, body: bytes) -> None:
 
 
 class Bosh:
-    """`bench.dialects.Dialect` of `peers/prosody.cfg.lua`; accounts are u0 ... and s0 ..."""
+    """`bench.protocols.Dialect` of `peers/prosody.cfg.lua`; accounts are u0 ... and s0 ..."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from bench.dialects import Unexpected
-from bench.loop import Address, Connection, Loop, connect, exchange
-from bench.population import Population
-from bench.tally import Received
+from bench.delivery_check import Received
+from bench.fixtures import Population
+from bench.load_client import Address, Connection, Loop, connect, exchange
+from bench.protocols import Unexpected
 
 PATH = "/api/v1/chats/"
 PAGE = 10
@@ -24,7 +24,7 @@ def get(query: str, token: str) -> bytes:
 
 
 class ChatAPI:
-    """`bench.dialects.Dialect` of the API, with the accounts of `population`."""
+    """`bench.protocols.Dialect` of the API, with the accounts of `population`."""
 
     def __init__(self, address: Address, population: Population, wait: int = 50) -> None:
         self._address = address

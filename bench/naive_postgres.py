@@ -75,8 +75,8 @@ async def compare(reactor: Any, asked: argparse.Namespace) -> None:
     """Measure both sides, alternating, and write one line of JSON each."""
     from txpostgres.txpostgres import ConnectionPool
 
-    from chatd.batch import Batcher
     from chatd.config import load
+    from chatd.domain.batch import Batcher
     from chatd.metrics import Metrics
     from chatd.model import Draft
     from chatd.tap import store_and_bus

@@ -6,16 +6,16 @@ import re
 import secrets
 from collections.abc import Iterable
 
-from bench.dialects import Unexpected
-from bench.loop import Address, Connection, Loop
-from bench.tally import Received
+from bench.delivery_check import Received
+from bench.load_client import Address, Connection, Loop
+from bench.protocols import Unexpected
 
 _MODIFIED = re.compile(rb"\r\nlast-modified: *([^\r]+)")
 _TAG = re.compile(rb"\r\netag: *([^\r]+)")
 
 
 class Nchan:
-    """`bench.dialects.Dialect` of `peers/nchan.conf`; channels are made by their first use."""
+    """`bench.protocols.Dialect` of `peers/nchan.conf`; channels are made by their first use."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import servers, workloads
-from bench.dialects import Unexpected
-from bench.loop import Broken
-from bench.measured import Measured, median
-from bench.population import Population, populate
+from bench.fixtures import Population, populate
+from bench.load_client import Broken
 from bench.processes import Cores, ServerProcess, StartFailed, free_port
+from bench.protocols import Unexpected
+from bench.results import Measured, median
 from bench.servers import Server
 from bench.workloads import SENDERS, Span
 

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.measured import Measured
 from bench.report import SERVERS
+from bench.results import Measured
 
 COLOURS = {"chatd": "#0b6e4f", "stock": "#c1432e", "nchan": "#5b6abf", "prosody": "#8a6d00"}
 

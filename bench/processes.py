@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from bench.loop import Address
+from bench.load_client import Address
 
 TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 30

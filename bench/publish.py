@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from bench import report
-from bench.measured import Measured
+from bench.results import Measured
 
 ROOT = Path(__file__).resolve().parent.parent
 

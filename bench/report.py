@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.measured import Measured
+from bench.results import Measured
 
 BEGIN = "<!-- figures of bench/run -->"
 END = "<!-- end of the figures -->"

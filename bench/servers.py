@@ -10,10 +10,10 @@ from pathlib import Path
 
 from bench.bosh import PASSWORD, Bosh
 from bench.chat_api import ChatAPI
-from bench.dialects import Dialect
+from bench.fixtures import Population
 from bench.nchan import Nchan
-from bench.population import Population
 from bench.processes import Cores, ServerProcess, free_port
+from bench.protocols import Dialect
 
 PEERS = Path(__file__).parent / "peers"
 NCHAN_MODULES = (

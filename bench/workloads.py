@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench.dialects import Dialect, Follower, Sender, Unexpected
-from bench.loop import Connection, Loop, now
-from bench.measured import Measured, percentiles, quantiles
+from bench.delivery_check import Tally
+from bench.load_client import Connection, Loop, now
 from bench.processes import ServerProcess, machine_busy_seconds
+from bench.protocols import Dialect, Follower, Sender, Unexpected
+from bench.results import Measured, percentiles, quantiles
 from bench.servers import Server
-from bench.tally import Tally
 
 CONNECTIONS = 32
 SENDERS = 16

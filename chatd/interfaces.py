@@ -28,8 +28,8 @@ class IStore(Interface):
     """Accounts and inboxes, durable.
 
     Methods may be called between `open` and `close`. Their Deferreds are not to be cancelled:
-    what is under way completes. `chatd.batch` and `chatd.shield` stand between them and callers
-    that may go away. Any method may fail with `StoreUnavailable`.
+    what is under way completes. `chatd.domain.batch` and `chatd.runtime.uncancellable` stand
+    between them and callers that may go away. Any method may fail with `StoreUnavailable`.
     """
 
     epoch: str = Attribute("Names this database history, `[a-z2-7]{8,32}`; set by `open`.")

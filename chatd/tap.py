@@ -18,33 +18,33 @@ from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python import usage
 
-from chatd.accounts import Accounts
+from chatd.api.access_log import AccessLog
+from chatd.api.admin import Admin
+from chatd.api.api import API
+from chatd.api.client_address import Peers
+from chatd.api.dispatch import Dispatch
+from chatd.api.problems import problem
 from chatd.bus.local import LocalBus
-from chatd.chats import Chats
 from chatd.config import OPTIONS, ConfigError, Settings, load
-from chatd.garbage import GarbageCollector
-from chatd.http.access import AccessLog
-from chatd.http.admin import Admin
-from chatd.http.api import API
-from chatd.http.dispatch import Dispatch
+from chatd.domain.accounts import Accounts
+from chatd.domain.chats import Chats
+from chatd.domain.notifier import Notifier
+from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
+from chatd.domain.rate_limits import Limits, Rates
+from chatd.domain.subscriber import Subscriber, Sweep
 from chatd.http.limits import Limits as HTTPLimits
-from chatd.http.peers import Peers
-from chatd.http.problems import problem
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
-from chatd.limits import Limits, Rates
 from chatd.metrics import Metrics
-from chatd.notifier import Notifier
-from chatd.passwords import THREADS, Passwords, owasp_hasher
-from chatd.readiness import Readiness
-from chatd.service import ChatService, Listener, Parts
-from chatd.sharing import SharingReactor
-from chatd.signals import Signals
-from chatd.store.sqlite import SqliteStore
-from chatd.subscriber import Subscriber, Sweep
-from chatd.worker import ThreadWorker
-from chatd.workers import Workers
+from chatd.process.gc_tuning import GarbageCollector
+from chatd.process.readiness import Readiness
+from chatd.process.reuseport import SharingReactor
+from chatd.process.service import ChatService, Listener, Parts
+from chatd.process.signals import Signals
+from chatd.process.supervisor import Workers
+from chatd.runtime.thread_pool import ThreadWorker
+from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from chatd.postgres.address import Address
@@ -271,8 +271,8 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
 def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     from chatd.bus.postgres import PostgresBus
-    from chatd.postgres.notices import Origin
-    from chatd.store.postgres import PostgresStore
+    from chatd.postgres.notify_payloads import Origin
+    from chatd.store.postgres.store import PostgresStore
 
     origin = Origin()
     store = PostgresStore(db, reactor=reactor, now=_now, origin=origin)

@@ -23,19 +23,19 @@ from twisted.internet.task import Clock, LoopingCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatd.accounts import Accounts
 from chatd.bus.local import LocalBus
-from chatd.chats import Chats
+from chatd.domain.accounts import Accounts
+from chatd.domain.chats import Chats
+from chatd.domain.notifier import Notifier
+from chatd.domain.passwords import Passwords
+from chatd.domain.rate_limits import Limits, Rates
+from chatd.domain.subscriber import Subscriber, Sweep
 from chatd.interfaces import IBus, ISubscriber
-from chatd.limits import Limits, Rates
 from chatd.metrics import Metrics
 from chatd.model import Account, Message, ReadAfter, ReadPage, Session
-from chatd.notifier import Notifier
-from chatd.passwords import Passwords
+from chatd.runtime.thread_pool import Worker
 from chatd.store.migrations import Migration
-from chatd.store.sqlite import SqliteStore
-from chatd.subscriber import Subscriber, Sweep
-from chatd.worker import Worker
+from chatd.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ EPOCH_2026: Final = 1_767_225_600_000_000
 
 
 class InlineWorker:
-    """A `chatd.worker.Worker` that calls at once, in the calling thread."""
+    """A `chatd.runtime.thread_pool.Worker` that calls at once, in the calling thread."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -61,7 +61,7 @@ class InlineWorker:
 
 
 class SteppedWorker:
-    """A `chatd.worker.Worker` whose thread moves only when the test says so.
+    """A `chatd.runtime.thread_pool.Worker` whose thread moves only when the test says so.
 
     `work` does what the thread would do, `deliver` what the reactor would with the result: in
     between, a commit has happened that nobody knows of yet.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import chatd.model
 from chatd.model import BEGINNING, MAX_INTEGER, Busy, Cursor, DomainError, InvalidCursor
-from chatd.store.history import new_epoch
+from chatd.store.epoch import new_epoch
 
 EPOCHS = st.from_regex(r"[a-z2-7]{8,32}", fullmatch=True)
 

@@ -99,7 +99,9 @@ def test_the_wheel_holds_the_package_and_the_plugin(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     plugin = "twisted/plugins/chatd_plugin.py"
-    data = sources("chatd/store/schema/**/*.sql", "chatd/http/web/**/*", "chatd/http/examples/*")
+    data = sources(
+        "chatd/store/schema/**/*.sql", "chatd/page/assets/**/*", "chatd/api/docs/examples/*"
+    )
     assert held == {plugin, "chatd/py.typed"} | sources("chatd/**/*.py") | data
     assert any(name.endswith(".sql") for name in held)
 

@@ -17,7 +17,7 @@ from twisted.python import usage
 
 from chatd import tap
 from chatd.config import OPTIONS, ConfigError, Settings, load
-from chatd.service import ChatService
+from chatd.process.service import ChatService
 from tests.doubles import InlineWorker
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from chatd.bus.postgres import PostgresBus
 from chatd.config import ConfigError, load
-from chatd.service import ChatService
-from chatd.store.postgres import PostgresStore
+from chatd.process.service import ChatService
+from chatd.store.postgres.store import PostgresStore
 from chatd.tap import build, is_postgres
 
 
@@ -69,7 +69,7 @@ def test_without_the_extra_it_says_what_to_install(
     from twisted.internet import reactor
 
     for name in tuple(sys.modules):
-        if name.startswith(("chatd.postgres", "chatd.bus.postgres", "chatd.store.postgres")):
+        if name.startswith(("chatd.postgres", "chatd.bus.postgres", "chatd.store.postgres.store")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ConfigError, match=r"pip install 'chatd\[postgres\]'"):

@@ -17,12 +17,21 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from chatd.backoff import Backoff
 from chatd.interfaces import IBus, ISubscriber
 from chatd.model import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
-from chatd.postgres.notices import CHANNEL, Listener, Origin, Ping, Woken, decode, encode, sender
+from chatd.postgres.notify_payloads import (
+    CHANNEL,
+    Listener,
+    Origin,
+    Ping,
+    Woken,
+    decode,
+    encode,
+    sender,
+)
+from chatd.runtime.backoff import Backoff
 
 PING_SECONDS: Final = 5.0
 """How often the bus looks whether notices arrive; silence is noticed within twice that."""

@@ -6,8 +6,8 @@ import argparse
 import getpass
 import sys
 
+from chatd.cli.errors import Trouble
 from chatd.cli.session import LogIn, Session
-from chatd.cli.trouble import Trouble
 from chatd.client import ChatClient
 
 

@@ -17,11 +17,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 
+from chatd.cli.errors import Trouble
 from chatd.cli.line_editor import LineEditor
 from chatd.cli.messages import find
 from chatd.cli.printing import line, plain
 from chatd.cli.session import LogIn, Session
-from chatd.cli.trouble import Trouble
 from chatd.client import ChatClient, ChatError, Message, Refused, Unreachable, User
 
 HISTORY: Final = 20

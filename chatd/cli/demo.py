@@ -17,9 +17,9 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from chatd.cli.errors import Trouble
 from chatd.cli.printing import line
 from chatd.cli.session import Session
-from chatd.cli.trouble import Trouble
 from chatd.client import ChatClient, ChatError
 
 START_SECONDS: Final = 20.0

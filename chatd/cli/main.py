@@ -15,8 +15,8 @@ from twisted.internet.task import react
 
 from chatd import __version__
 from chatd.cli import accounts, chat, demo, messages, serve
+from chatd.cli.errors import Trouble
 from chatd.cli.session import DEFAULT_SERVER, Session, SessionFile
-from chatd.cli.trouble import Trouble
 from chatd.client import ChatError, Refused, Unreachable
 
 Command = Callable[[argparse.Namespace, Session], Coroutine[Deferred[Any], Any, None]]

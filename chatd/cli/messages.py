@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from chatd.cli.errors import Trouble
 from chatd.cli.printing import Names, line
 from chatd.cli.session import Session
-from chatd.cli.trouble import Trouble
 from chatd.client import ChatClient, ChatError, Message, Position, Refused, User
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from chatd.cli.trouble import Trouble
+from chatd.cli.errors import Trouble
 from chatd.client import ChatClient
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"

@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatd.http.answer import status_line
 from chatd.http.chunked import ChunkedBody
 from chatd.http.connection import ANSWERING, BODY, CLOSED, FRESH, HEAD, LINGERING, Connection
 from chatd.http.head import (
@@ -30,6 +29,7 @@ from chatd.http.head import (
     new_parser,
 )
 from chatd.http.request_ids import HEADER
+from chatd.http.response_head import status_line
 
 if TYPE_CHECKING:
     from httptools import HttpRequestParser

@@ -12,11 +12,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatd.http.pull import Pump
+from chatd.http.pull_producer import Pump
 
 if TYPE_CHECKING:
-    from chatd.http.deadlines import Queue
     from chatd.http.server import Server
+    from chatd.http.timeouts import Queue
 
 _log = Logger()
 

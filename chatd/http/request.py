@@ -12,8 +12,8 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.resource import EncodingResourceWrapper, IResource
 
-from chatd.http.answer import SERVER, canonical, header_block, one_line, render, status_line
 from chatd.http.incoming import Incoming
+from chatd.http.response_head import SERVER, canonical, header_block, one_line, render, status_line
 
 if TYPE_CHECKING:
     from chatd.http.channel import Channel
@@ -175,8 +175,9 @@ class Request(Incoming):
     def answer(self, status: int, headers: bytes = b"", body: bytes = b"") -> None:
         """Write a whole answer at once and finish the request.
 
-        `headers` is a block made by `chatd.http.answer.header_block`, without Content-Length,
-        Connection, Server and Date, which are added; headers set by `setHeader` are sent before it.
+        `headers` is a block made by `chatd.http.response_head.header_block`, without
+        Content-Length, Connection, Server and Date, which are added; headers set by
+        `setHeader` are sent before it.
         `body` is left out for HEAD, 204 and 304. If the client has gone away nothing happens.
         Raises RuntimeError if the request has been answered already.
         """

@@ -11,12 +11,12 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
-from chatd.http.answer import StandardHeaders
 from chatd.http.channel import Channel
-from chatd.http.deadlines import Deadlines
 from chatd.http.limits import Limits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
+from chatd.http.response_head import StandardHeaders
+from chatd.http.timeouts import Deadlines
 
 _log = Logger()
 

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from chatd.model import Account, ConversationSlice, Credentials, Message, ReadConversation
-from chatd.store.outcomes import KEY_SECONDS, merged, username_taken
+from chatd.store.results import KEY_SECONDS, merged, username_taken
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]

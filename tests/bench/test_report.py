@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench import report
-from bench.measured import Measured, median, percentiles, quantiles
-from bench.population import spread
+from bench.fixtures import spread
 from bench.publish import publish
+from bench.results import Measured, median, percentiles, quantiles
 
 ABOUT = {
     "date": "2026-11-22",

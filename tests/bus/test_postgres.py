@@ -18,10 +18,10 @@ from chatd.bus.postgres import PostgresBus
 from chatd.model import Appended, Draft, InboxSlice, ReadAfter, StartError, StoreUnavailable
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector
-from chatd.postgres.notices import LINES_BYTES, Listener, Origin
-from chatd.store.postgres import PostgresStore
-from chatd.store.postgres_pool import DEADLINE_SECONDS, Pool
-from chatd.store.tails import LENGTH
+from chatd.postgres.notify_payloads import LINES_BYTES, Listener, Origin
+from chatd.store.inbox_cache import LENGTH
+from chatd.store.postgres.pool import DEADLINE_SECONDS, Pool
+from chatd.store.postgres.store import PostgresStore
 from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 

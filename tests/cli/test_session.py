@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from chatd.cli.errors import Trouble
 from chatd.cli.session import LogIn, Session, SessionFile
-from chatd.cli.trouble import Trouble
 
 ANN = LogIn("http://127.0.0.1:8080", "ann", 1, "chatd_secret")
 

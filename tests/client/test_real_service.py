@@ -16,12 +16,12 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
+from chatd.api.api import API
+from chatd.api.client_address import Peers
+from chatd.api.dispatch import Dispatch
 from chatd.client import ChatClient, Follow, Gap, HistoryChanged, Message, Refused
-from chatd.http.api import API
-from chatd.http.dispatch import Dispatch
-from chatd.http.peers import Peers
 from chatd.model import Wake
-from chatd.readiness import Readiness
+from chatd.process.readiness import Readiness
 from tests.client.scripted import failure, stub
 from tests.doubles import System, cancel, composed, result_of
 

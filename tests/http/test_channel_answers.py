@@ -12,8 +12,8 @@ from twisted.web.http_headers import InvalidHeaderName
 from twisted.web.resource import EncodingResourceWrapper
 from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory
 
-from chatd.http.answer import StandardHeaders, canonical, header_block, one_line
 from chatd.http.request import Request
+from chatd.http.response_head import StandardHeaders, canonical, header_block, one_line
 from tests.http.conversation import (
     NOW,
     Conversation,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chatd.config import OPTIONS
-from chatd.signals import AGAIN_SECONDS
+from chatd.process.signals import AGAIN_SECONDS
 from tests.daemon import (
     CHATS,
     ROOT,

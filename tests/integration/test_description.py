@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chatd.http import docs
+from chatd.api.docs import docs_page
 from tests.daemon import Daemon, environment
 
 SCHEMATHESIS = """
@@ -51,7 +51,7 @@ def run(*command: str, folder: Path) -> str:
 
 def written(name: str, daemon: Daemon, folder: Path) -> Path:
     """The example as a file, told of another port."""
-    text = docs.example(name)
+    text = docs_page.example(name)
     assert text.count("http://127.0.0.1:8080") == 1
     path = folder / name
     path.write_text(text.replace("http://127.0.0.1:8080", daemon.url))

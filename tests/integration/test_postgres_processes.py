@@ -205,8 +205,10 @@ def test_three_workers_share_the_port_and_are_started_again(
     assert daemon.process.wait(30) in (0, -signal.SIGTERM)
     log = daemon.log.read_text()
     for number in (1, 2, 3):
-        assert re.search(rf"worker {number}: \[chatd.service#info\] chatd .* is listening", log)
-        assert f"worker {number}: [chatd.service#info] chatd has stopped" in log
+        assert re.search(
+            rf"worker {number}: \[chatd.process.service#info\] chatd .* is listening", log
+        )
+        assert f"worker {number}: [chatd.process.service#info] chatd has stopped" in log
     assert len(re.findall(r"worker [123] was ended by SIGKILL and is started again", log)) == 1
     assert "Traceback" not in log
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from chatd.model import ReadConversation
-from chatd.store import sqlite_chats, statements
+from chatd.store import statements
 from chatd.store.migrations import migrations
+from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.statements import Statement, postgres, sqlite
 
 

@@ -1,0 +1,136 @@
+"""How much less CPU a request takes through chatd's channel and dispatch than through stock ones.
+
+Both serve the same route of the same shape in this process, on transports in memory: no socket, no
+disk, no scheduler. Rounds alternate and the best of each counts, so other programs hardly matter.
+
+    python -m bench.overhead
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+from klein import Klein, Response
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.server import Request, Site
+
+from chatd.api.dispatch import Dispatch
+from chatd.api.problems import problem
+from chatd.api.responses import JSONResponse
+from chatd.api.routes import on_error, route, routes
+from chatd.http.limits import Limits
+from chatd.http.server import Server
+from chatd.metrics import Metrics
+
+ROUNDS = 7
+REQUESTS = 400
+
+PAGE = b'{"messages":[%b]}' % b",".join([b'{"seq":1,"message":"as long as they are"}'] * 10)
+REQUEST = (
+    b"GET /api/v1/chats/?since=0&limit=10 HTTP/1.1\r\nHost: bench\r\nUser-Agent: guard\r\n"
+    b"Accept: */*\r\nAuthorization: Bearer abcdefghijklmnopqrstuvwxyz\r\n\r\n"
+)
+
+Serve = Callable[[bytes], bytes]
+"""Takes a request, gives its answer."""
+
+
+class Ours:
+    """A route as `chatd.api.api` has them."""
+
+    app = routes()
+
+    @route(app, "GET", "/api/v1/chats")
+    async def page(self, request: Request) -> Response:
+        """Answer with the page."""
+        _check(request)
+        return JSONResponse(200, PAGE)
+
+    @on_error(app)
+    def error(self, request: Request, failure: Failure) -> Response:
+        """Nothing is expected to fail."""
+        failure.raiseException()
+        raise AssertionError
+
+
+class Stock:
+    """The same in the way of Klein's documentation."""
+
+    app = Klein()
+
+    @app.route("/api/v1/chats/", methods=["GET"])
+    async def page(self, request: Request) -> bytes:
+        """Answer with the page."""
+        _check(request)
+        request.setHeader("Content-Type", "application/json")
+        request.setHeader("Cache-Control", "no-store")
+        return PAGE
+
+
+def _check(request: Any) -> None:
+    """What a handler looks at."""
+    assert request.args[b"since"] == [b"0"]
+    assert request.getHeader(b"authorization").startswith(b"Bearer ")
+
+
+def ours() -> Serve:
+    """chatd's channel and dispatch."""
+    clock: Any = Clock()
+    dispatch = Dispatch(Ours(), clock=clock, metrics=Metrics())
+    return _over(Server(resource=dispatch, clock=clock, limits=Limits(), problem=problem))
+
+
+def stock() -> Serve:
+    """twisted.web and Klein as they come."""
+    return _over(Site(Stock().app.resource(), reactor=Clock()))
+
+
+def _over(factory: Any) -> Serve:
+    protocol = factory.buildProtocol(None)
+    transport: Any = StringTransport()
+    protocol.makeConnection(transport)
+
+    def serve(request: bytes) -> bytes:
+        transport.clear()
+        protocol.dataReceived(request)
+        answer: bytes = transport.value()
+        return answer
+
+    return serve
+
+
+def seconds(serve: Serve) -> float:
+    """CPU time of some requests."""
+    began = time.process_time()
+    for _ in range(REQUESTS):
+        serve(REQUEST)
+    return time.process_time() - began
+
+
+def ratio() -> float:
+    """How many times the CPU of ours the stock way takes."""
+    contestants = [ours(), stock()]
+    best = [float("inf")] * 2
+    for _ in range(ROUNDS):
+        for number, serve in enumerate(contestants):
+            gc.collect()
+            best[number] = min(best[number], seconds(serve))
+    return best[1] / best[0]
+
+
+def main() -> None:
+    """Print the ratio."""
+    for serve in (ours(), stock()):
+        answer = serve(REQUEST)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
+        assert PAGE in answer, answer
+    print(f"{ratio():.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The REST API: routes, their description, and the operators' listener."""

@@ -1,0 +1,200 @@
+"""The API description as JSON and as a page for people, both made of the same document."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Any, Final, Protocol
+
+import msgspec
+from klein import Klein, Response
+from msgspec import Struct
+from twisted.web.server import Request
+
+from chatd.api.docs import openapi
+from chatd.api.docs.error_docs import ERRORS
+from chatd.page.static_files import StaticFile
+
+EXAMPLES: Final = (("curl", "session.sh"), ("Python", "session.py"), ("JavaScript", "session.js"))
+
+_AUTHENTICATION: Final = (
+    "Send `Authorization: Bearer TOKEN` with a token of `POST /api/v1/tokens/`, or `Basic` with "
+    "username and password. Bodies are JSON in UTF-8 and need `Content-Type: application/json`."
+)
+_EXAMPLES: Final = "Each is a whole session: two accounts, messages, a long poll."
+_ERRORS: Final = (
+    "Errors are `application/problem+json` (RFC 9457). Programs match on `code`, which is stable."
+)
+
+_CODE: Final = re.compile(r"`([^`]*)`")
+
+
+class Description(Struct, frozen=True):
+    """The document and the page, as they are served."""
+
+    json: StaticFile
+    page: StaticFile
+
+
+class Described(Protocol):
+    """An object whose routes are described: `chatd.api.api.API`."""
+
+    description: Description
+
+
+async def get_openapi(api: Described, request: Request) -> Response:
+    """The description for programs."""
+    return api.description.json.respond(request)
+
+
+async def get_docs(api: Described, request: Request) -> Response:
+    """The description for people."""
+    return api.description.page.respond(request)
+
+
+def description(app: Klein) -> Description:
+    """Describe all routes of `app`; raises ValueError if they are not described."""
+    document = openapi.document(app)
+    return Description(
+        StaticFile.of("openapi.json", msgspec.json.encode(document)),
+        StaticFile.of("docs.html", _page(document).encode()),
+    )
+
+
+def example(name: str) -> str:
+    """The text of an example, as the page shows it."""
+    return files(__package__).joinpath("examples", name).read_text("utf-8")
+
+
+def _page(document: dict[str, Any]) -> str:
+    calls = [
+        (path, method, call)
+        for path, methods in document["paths"].items()
+        for method, call in methods.items()
+    ]
+    sections = []
+    for tag in document["tags"]:
+        name = tag["name"]
+        mine = [_call(*each) for each in calls if each[2]["tags"] == [name]]
+        sections.append(f'<h2 id="{name.lower()}">{name}</h2>\n' + "\n".join(mine))
+    links = [f'<a href="#{tag["name"].lower()}">{tag["name"]}</a>' for tag in document["tags"]]
+    examples = [
+        f"<h3>{escape(title)}</h3>\n"
+        f'<pre tabindex="0" data-example="{name}"><code>{escape(example(name))}</code></pre>'
+        for title, name in EXAMPLES
+    ]
+    info = document["info"]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>chatd API {info["version"]}</title>
+<link rel="icon" href="/web/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/web/docs.css">
+</head>
+<body>
+<header>
+<h1><img src="/web/icon.svg" alt="" width="40" height="40"> chatd API
+<small>{info["version"]}</small></h1>
+<p>{_text(info["description"])}</p>
+<nav aria-label="Contents"><a href="#examples">Examples</a> {" ".join(links)}
+<a href="#errors">Errors</a> <a href="/api/v1/openapi.json">openapi.json</a>
+<a href="/">Chat</a></nav>
+</header>
+<main>
+<h2 id="authentication">Who is calling</h2>
+<p>{_text(_AUTHENTICATION)}</p>
+<h2 id="examples">Examples</h2>
+<p>{_text(_EXAMPLES)}</p>
+{"".join(examples)}
+{"".join(sections)}
+<h2 id="errors">Errors</h2>
+<p>{_text(_ERRORS)}</p>
+<dl>
+{"".join(_error(code) for code in ERRORS)}
+</dl>
+</main>
+</body>
+</html>
+"""
+
+
+def _call(path: str, method: str, call: dict[str, Any]) -> str:
+    parts = [
+        f'<section class="call" id="{call["operationId"]}">',
+        f'<h3><code class="{method}">{method.upper()}</code> <code>{escape(path)}</code></h3>',
+        f"<p><strong>{_text(call['summary'])}.</strong> {_text(call.get('description', ''))}</p>",
+    ]
+    if call["security"]:
+        parts.append("<p>Needs a token or a password.</p>")
+    if "requestBody" in call:
+        schema = call["requestBody"]["content"]["application/json"]["schema"]
+        parts.append(f"<h4>Takes</h4><p><code>{escape(_named(schema))}</code></p>")
+    if parameters := call.get("parameters"):
+        rows = [
+            f"<tr><th scope=row><code>{escape(each['name'])}</code></th>"
+            f"<td>{escape(_limits(each['schema']))}</td><td>{_text(each['description'])}</td></tr>"
+            for each in parameters
+        ]
+        parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
+    rows = [_response(status, answer) for status, answer in call["responses"].items()]
+    parts.append(f'<h4>Gives</h4><div class="wide"><table>{"".join(rows)}</table></div></section>')
+    return "\n".join(parts)
+
+
+def _response(status: str, answer: dict[str, Any]) -> str:
+    meaning, shape = _text(answer["description"]), ""
+    if int(status) >= 400:
+        meaning = _linked(answer["description"])
+    else:
+        for content in answer.get("content", {}).values():
+            shape = _named(content["schema"])
+    cells = f"<td>{meaning}</td><td><code>{escape(shape)}</code></td>"
+    return f"<tr><th scope=row>{status}</th>{cells}</tr>"
+
+
+def _named(schema: dict[str, Any]) -> str:
+    """What a schema is called, with its members where it is one of ours."""
+    if "anyOf" in schema:
+        return " | ".join(_named(each) for each in schema["anyOf"])
+    name: str = schema.get("$ref", "").rpartition("/")[2]
+    return _members().get(name, name)
+
+
+@cache
+def _members() -> dict[str, str]:
+    members = {}
+    for name, schema in openapi.json_schemas().items():
+        properties = ", ".join(f'"{each}"' for each in schema.get("properties", {}))
+        members[name] = f"{name} {{{properties}}}"
+    return members
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    words = [schema["type"]]
+    if "minimum" in schema:
+        words.append(f"{schema['minimum']} to {schema['maximum']}")
+    if "default" in schema:
+        words.append(f"default {schema['default']}")
+    return ", ".join(words)
+
+
+def _error(code: str) -> str:
+    error = ERRORS[code]
+    return (
+        f'<dt id="{code}"><code>{code}</code> {error.status}</dt>'
+        f"<dd>{_text(error.title)}. {_text(error.advice)}</dd>\n"
+    )
+
+
+def _text(text: str) -> str:
+    """Text with `code` in it, as HTML."""
+    return _CODE.sub(r"<code>\1</code>", escape(text, quote=False))
+
+
+def _linked(text: str) -> str:
+    return _CODE.sub(r'<a href="#\1"><code>\1</code></a>', escape(text, quote=False))

@@ -1,0 +1,1 @@
+"""What chatd does: accounts, messages, waiting for them. Knows nothing of HTTP or SQL."""

@@ -1,0 +1,277 @@
+"""Chats: send a message, read a page, wait for messages.
+
+The long poll listens, reads, waits and reads again; reading never consumes. Messages are
+numbered by the store, cursors are held by clients (contract, Chats).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from chatd.domain.batch import Batcher
+from chatd.domain.notifier import Notifier
+from chatd.domain.rate_limits import Limits
+from chatd.interfaces import IBus, IStore
+from chatd.model import (
+    Appended,
+    Cursor,
+    CursorEpoch,
+    DomainError,
+    Draft,
+    IdempotencyKey,
+    InboxSlice,
+    InvalidBody,
+    Message,
+    MessageTooLarge,
+    PageNotFound,
+    Place,
+    ReadAfter,
+    ReadConversation,
+    ReadPage,
+    Session,
+    Unauthorized,
+    UserNotFound,
+    Wake,
+)
+from chatd.runtime.uncancellable import shield
+
+LARGEST_BATCH: Final = 512
+QUEUED_SENDS: Final = 5000
+QUEUED_READS: Final = 50_000
+
+LARGEST_ANSWER: Final = 512 * 1024
+"""Characters of text in the answer to a poll: slow readers must get on, memory be bounded."""
+
+# White_Space of the Unicode Character Database; `str.isspace` counts U+001C..U+001F as well.
+_BLANK: Final = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+
+
+class Page(Struct, frozen=True, gc=False):
+    """A page, newest first, of the inbox as it was at `cursor`."""
+
+    page: int
+    pages: int
+    cursor: Cursor
+    messages: tuple[Message, ...]
+
+
+class Polled(Struct, frozen=True, gc=False):
+    """What a poll answers: oldest first, and why it did not wait (any longer).
+
+    `count` is the messages in the inbox, `waited` seconds.
+    """
+
+    messages: tuple[Message, ...]
+    count: int
+    cursor: Cursor
+    why: Wake
+    waited: float
+
+    @property
+    def more(self) -> bool:
+        """Whether there are messages after the last one of this answer."""
+        return self.cursor.seq < self.count
+
+
+class Conversation(Struct, frozen=True, gc=False):
+    """What two accounts sent each other, newest first; `older` is before what comes next."""
+
+    messages: tuple[Message, ...]
+    older: Place | None
+
+
+class Chats:
+    """The verbs of inboxes."""
+
+    def __init__(
+        self,
+        store: IStore,
+        bus: IBus,
+        notifier: Notifier,
+        limits: Limits,
+        *,
+        clock: IReactorTime,
+        max_message_bytes: int,
+        observe_poll: Callable[[str, float], None] | None = None,
+        observe_batch: Callable[[str], Callable[[float], None]] | None = None,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._notifier = notifier
+        self._limits = limits
+        self._clock = clock
+        self._max_message_bytes = max_message_bytes
+        self._observe_poll = observe_poll
+        self._sends: Batcher[Draft, Appended] = Batcher(
+            self._append,
+            clock,
+            bound=QUEUED_SENDS,
+            largest=LARGEST_BATCH,
+            served=self._publish,
+            observe=observe_batch and observe_batch("append"),
+        )
+        self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
+            store.read,
+            clock,
+            bound=QUEUED_READS,
+            largest=LARGEST_BATCH,
+            observe=observe_batch and observe_batch("read"),
+        )
+
+    async def send(
+        self, session: Session, received_by: int, text: str, key: str | None = None
+    ) -> Appended:
+        """Append a message; returns once it is durable.
+
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`,
+        `IdempotencyKeyReused`, `Overloaded`. Once it was handed to the store it completes or
+        fails as a whole, whatever becomes of the caller.
+        """
+        if _BLANK.fullmatch(text):
+            raise InvalidBody("message: empty, or nothing but white space")
+        if "\0" in text:
+            raise InvalidBody("message: U+0000 cannot be stored")
+        try:
+            encoded = text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidBody("message: a lone surrogate is not text") from None
+        if len(encoded) > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"message: {len(encoded)} bytes of UTF-8, {self._max_message_bytes} are allowed"
+            )
+        self._limits.send(session.user_id)
+        idempotency = None
+        if key is not None:
+            fingerprint = hashlib.sha256(b"%d:%b" % (received_by, encoded)).digest()
+            idempotency = IdempotencyKey(key, fingerprint)
+        return await self._sends.ask(Draft(session.user_id, received_by, text, idempotency))
+
+    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+        def uncertain(failure: Failure) -> Failure:
+            # It may have been committed all the same: let those who wait look.
+            self._bus.publish({draft.received_by for draft in drafts})
+            return failure
+
+        return self._store.append(drafts).addErrback(uncertain)
+
+    def _publish(self, drafts: Sequence[Draft], outcomes: Sequence[Appended | DomainError]) -> None:
+        # Also when every sender has gone: the messages are committed, their readers are not.
+        self._bus.publish(
+            {
+                outcome.message.received_by
+                for outcome in outcomes
+                if isinstance(outcome, Appended) and not outcome.replayed
+            }
+        )
+
+    async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
+        """Page `page` (from 1), newest first, of the inbox now or as it was at cursor `at`.
+
+        Raises `PageNotFound` past the end, save for page 1, and `CursorEpoch`.
+        """
+        pinned = None if at is None else self._seq(at)
+        inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
+        self._reject_future(pinned, inbox)
+        end = inbox.last_seq if pinned is None else pinned
+        pages = -(-end // limit)
+        if page > max(pages, 1):
+            raise PageNotFound(f"page {page} of {pages}")
+        return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
+
+    async def poll(self, session: Session, since: Cursor | None, limit: int, wait: float) -> Polled:
+        """Messages after `since` (None: from now on), waiting up to `wait` seconds for the first.
+
+        Raises `CursorEpoch` for a cursor of another history, `Unauthorized` when the session
+        ends meanwhile.
+        """
+        after = None if since is None else self._seq(since)
+        waited = 0.0
+        ends = self._clock.seconds() + wait
+        why = Wake.MESSAGE
+        outcome = "error"
+        # Listening comes first, in the turn that authenticated the caller: nothing that happens
+        # from here on can be missed, neither a message nor a revocation.
+        waiter = self._notifier.listen(session)
+        try:
+            # What is not known here yet of what others have committed, wakes those who wait.
+            first = ReadAfter(session.user_id, after, limit)
+            inbox = await self._read(first, listening=wait > 0)
+            self._reject_future(after, inbox)
+            waiter.seq = inbox.last_seq if after is None else after
+            while not inbox.messages and why is Wake.MESSAGE and wait > 0:
+                began = self._clock.seconds()
+                if began >= ends:
+                    why = Wake.TIMEOUT
+                    break
+                try:
+                    why = await waiter.wait(ends - began)
+                finally:
+                    waited += self._clock.seconds() - began
+                if why is Wake.MESSAGE:
+                    inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
+            outcome = why.value
+        except (CancelledError, DomainError) as ended:
+            outcome = ended.code if isinstance(ended, DomainError) else "disconnect"
+            ended.waited = waited  # type: ignore[union-attr]  # for who counts the request
+            raise
+        finally:
+            waiter.close()
+            if wait > 0 and self._observe_poll is not None:
+                self._observe_poll(outcome, waited)
+        messages = _within(inbox.messages)
+        seen = messages[-1].seq if messages else waiter.seq
+        return Polled(messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
+
+    async def conversation(
+        self, session: Session, peer: int, limit: int, before: Place | None = None
+    ) -> Conversation:
+        """What the caller and `peer` sent each other, newest first, older than `before`.
+
+        Raises `UserNotFound` for a peer without an account who left nothing in the inbox.
+        """
+        query = ReadConversation(session.user_id, peer, limit, before)
+        found = await shield(self._store.conversation(query))
+        if found is None:
+            raise Unauthorized("the account was deleted")
+        if not found.messages and before is None and not found.peer_exists:
+            raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
+        older = Place.of(found.messages[-1]) if found.older else None
+        return Conversation(found.messages, older)
+
+    def finished(self) -> Deferred[None]:
+        """Fires when no send is queued or under way."""
+        return self._sends.finished()
+
+    async def _read(self, query: ReadAfter | ReadPage, listening: bool = False) -> InboxSlice:
+        inbox = self._store.at_hand(query, listening=listening) or await self._reads.ask(query)
+        if inbox is None:
+            raise Unauthorized("the account was deleted")
+        return inbox
+
+    def _seq(self, cursor: Cursor) -> int:
+        if cursor.epoch not in ("", self._store.epoch):
+            raise CursorEpoch("begin again with since=0 or since=now")
+        return cursor.seq
+
+    @staticmethod
+    def _reject_future(seq: int | None, inbox: InboxSlice) -> None:
+        if seq is not None and seq > inbox.last_seq:
+            raise CursorEpoch("the cursor is past the end of this inbox: begin again")
+
+
+def _within(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The first of the messages, at least one, that fit into an answer: `more` says of the rest."""
+    size = 0
+    for number, message in enumerate(messages):
+        size += len(message.text)
+        if size > LARGEST_ANSWER and number:
+            return messages[:number]
+    return messages

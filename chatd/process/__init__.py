@@ -1,0 +1,1 @@
+"""One process of the daemon, and the supervisor of several."""

@@ -1,0 +1,115 @@
+"""Accounts and tokens on PostgreSQL: statements, and functions on a pool.
+
+All statements are safe to repeat: a connection that is lost leaves open whether one was carried
+out. `at`, microseconds, differs from one call to the next and names what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from chatd.postgres.array_literals import array
+from chatd.postgres.notify_payloads import CHANNEL, Revoked, encode
+from chatd.store import statements
+from chatd.store.postgres.pool import Pool
+from chatd.store.statements import DELETED, PURGE_STEP, Statement, purge_step
+
+T = TypeVar("T")
+
+LARGEST: Final = 2000
+"""Tokens or accounts in one statement; more are spread over several."""
+
+# A repetition finds its own row by the time and the hash, whose salt is new for each registration.
+ADD_ACCOUNT: Final = f"""
+WITH added AS ({statements.ADD_ACCOUNT}), opened AS (
+    INSERT INTO inbox (user_id, last_seq, last_sent_at) SELECT id, 0, 0 FROM added
+)
+SELECT id FROM added
+UNION ALL
+SELECT id FROM account
+WHERE username_folded = :folded AND date_joined = :at AND password_hash = :hash
+"""
+
+ACCOUNTS: Final = "account LEFT JOIN seen ON user_id = id"
+
+# Several statements in one transaction and one round trip: each sees what was committed before it
+# began, so nothing that others did until the account's row was locked is left over. `at` names
+# the deletion: repeated, it finds the account deleted by itself.
+_DELETE_ACCOUNT: Final = f"""
+{statements.DELETE_ACCOUNT};
+UPDATE inbox SET closed = true WHERE user_id = ({DELETED});
+DELETE FROM token WHERE user_id = :user_id AND EXISTS ({DELETED});
+DELETE FROM seen WHERE user_id = :user_id AND EXISTS ({DELETED});
+DELETE FROM idempotency WHERE sent_by = :user_id AND EXISTS ({DELETED});
+{statements.LEAVE_TO_PURGE};
+SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted;
+"""
+
+# Processes take turns: a user whose inbox another one is emptying is passed over.
+_PURGE: Final = f"""
+WITH picked AS (
+    SELECT user_id FROM purge LIMIT 1 FOR UPDATE SKIP LOCKED
+), gone AS (
+    {purge_step("message", "received_by", "seq", "(SELECT user_id FROM picked)")} RETURNING 1
+), emptied AS (
+    DELETE FROM purge
+    WHERE user_id = (SELECT user_id FROM picked) AND (SELECT count(*) FROM gone) < :step
+)
+SELECT count(*) FROM picked
+"""
+
+_TOKEN_OWNERS: Final = "SELECT digest, user_id FROM token WHERE digest = ANY(%s::bytea[])"
+
+_DELETE_TOKEN: Final = f"""
+WITH deleted AS ({statements.DELETE_TOKEN})
+SELECT pg_notify(:channel, :payload) FROM deleted
+"""
+
+# In order of user id, as are all statements that lock rows of several users.
+_RECORD_SEEN: Final = """
+INSERT INTO seen (user_id, last_seen_at)
+SELECT user_id, at FROM unnest(%s::bigint[], %s::bigint[]) AS given (user_id, at)
+WHERE EXISTS (SELECT FROM account WHERE id = user_id AND deleted_at IS NULL)
+ORDER BY user_id
+ON CONFLICT (user_id) DO UPDATE SET last_seen_at = excluded.last_seen_at
+WHERE seen.last_seen_at < excluded.last_seen_at
+"""
+
+
+def delete_account(user_id: int, at: int, origin: str) -> Statement[bool]:
+    """Make the account and its inbox unreachable at once; `purge` empties the inbox later."""
+    parameters = {"user_id": user_id, "at": at, **_notice(origin, user_id, None)}
+    return Statement(_DELETE_ACCOUNT, parameters, bool)
+
+
+def purge() -> Statement[bool]:
+    """Delete up to `PURGE_STEP` messages of deleted accounts; True if more may be left."""
+    return Statement(_PURGE, {"step": PURGE_STEP}, lambda rows: bool(rows[0][0]))
+
+
+def delete_token(user_id: int, digest: bytes, origin: str) -> Statement[bool]:
+    parameters = {"user_id": user_id, "digest": digest, **_notice(origin, user_id, digest)}
+    return Statement(_DELETE_TOKEN, parameters, bool)
+
+
+async def token_owners(pool: Pool, digests: Sequence[bytes]) -> list[int | None]:
+    owners: dict[bytes, int] = {}
+    for part in _parts(digests):
+        rows = await pool.run(_TOKEN_OWNERS, (array(part),))
+        owners.update({bytes(digest): user_id for digest, user_id in rows})
+    return [owners.get(digest) for digest in digests]
+
+
+async def record_seen(pool: Pool, seen: Mapping[int, int]) -> None:
+    for part in _parts(list(seen.items())):
+        users, times = [user_id for user_id, _ in part], [at for _, at in part]
+        await pool.run(_RECORD_SEEN, (array(users), array(times)))
+
+
+def _notice(origin: str, user_id: int, token: bytes | None) -> dict[str, Any]:
+    return {"channel": CHANNEL, "payload": encode(origin, Revoked(user_id, token))}
+
+
+def _parts(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + LARGEST] for start in range(0, len(items), LARGEST)]

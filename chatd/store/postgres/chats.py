@@ -1,0 +1,85 @@
+"""Reading inboxes on PostgreSQL: one statement answers many users from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
+from chatd.postgres.array_literals import array
+from chatd.store.postgres.pool import Pool
+from chatd.store.results import inbox_slice, wanted
+from chatd.store.statements import MESSAGE
+
+# `chatd.store.results.wanted` in SQL, where the end of the inbox is known. `low` is where a range
+# begins, or NULL, when it begins `back` + `size` before the end.
+_READ: Final = f"""
+SELECT place, last_seq, found.*
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+    WITH ORDINALITY AS asked (user_id, low, back, size, place)
+JOIN inbox ON inbox.user_id = asked.user_id AND NOT closed
+CROSS JOIN LATERAL (SELECT coalesce(low, last_seq - back - size) AS first) AS begin
+LEFT JOIN LATERAL (
+    SELECT {MESSAGE} FROM message
+    WHERE received_by = asked.user_id AND seq > first AND seq <= first + size
+    ORDER BY seq LIMIT size
+) AS found ON true
+ORDER BY place, seq
+"""
+
+_LAST_SEQS: Final = """
+SELECT user_id, last_seq FROM inbox WHERE user_id = ANY(%s::bigint[]) AND NOT closed
+"""
+
+_BEYOND: Final = 2**62
+
+
+async def read(pool: Pool, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+    """See `IStore.read`."""
+    if not queries:
+        return []
+    return _slices(queries, await pool.run(_READ, _parameters(queries), prepare=True))
+
+
+async def last_seqs(pool: Pool, user_ids: Collection[int]) -> dict[int, int]:
+    """See `IStore.last_seqs`."""
+    return dict(await pool.run(_LAST_SEQS, (array(user_ids),)))
+
+
+def _parameters(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:
+    lows: list[int | None] = []
+    backs: list[int] = []
+    sizes: list[int] = []
+    for query in queries:
+        low: int | None = None
+        back = 0
+        size = query.limit
+        if isinstance(query, ReadPage):
+            back = (query.page - 1) * query.limit
+            if query.at is not None:
+                low = query.at - back - size
+        elif query.seq is None:
+            size = 0
+        else:
+            low = query.seq
+        lows.append(low)
+        backs.append(min(back, _BEYOND))
+        sizes.append(size)
+    users = array([query.user_id for query in queries])
+    return users, array(lows), array(backs), array(sizes)
+
+
+def _slices(
+    queries: Sequence[ReadAfter | ReadPage], rows: Iterable[tuple[Any, ...]]
+) -> list[InboxSlice | None]:
+    ends: list[int | None] = [None] * len(queries)
+    found: list[list[Message]] = [[] for _ in queries]
+    for row in rows:
+        place = row[0] - 1
+        ends[place] = row[1]
+        if row[2] is not None:
+            found[place].append(Message(*row[2:]))
+    return [
+        None if end is None else inbox_slice(query, end, messages if wanted(query, end) else ())
+        for query, end, messages in zip(queries, ends, found, strict=True)
+    ]

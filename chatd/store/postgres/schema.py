@@ -1,0 +1,83 @@
+"""Opening a PostgreSQL database: checked, migrated by one process at a time, its history named."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg2
+from twisted.internet.defer import Deferred
+
+from chatd.model import StartError
+from chatd.postgres.address import Address
+from chatd.postgres.connection import Connector, Rows, Unreachable, reason
+from chatd.store.epoch import new_epoch
+from chatd.store.migrations import Migration, pending
+
+# The key of the advisory lock, "chatd" in hexadecimal: processes that start together take turns.
+_LOCK: Final = 0x6368617464
+
+_VERSION: Final = "SELECT version FROM schema_version"
+_EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
+_OTHERS: Final = (
+    "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+)
+# A database that was restored from a dump, or copied as a template, has another identifier.
+_MADE_IN: Final = (
+    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid"
+    " FROM pg_database WHERE datname = current_database()"
+)
+
+
+async def prepare(address: Address, reactor: Any, known: list[Migration]) -> str:
+    """Create or migrate the database and return its epoch; raises `StartError`."""
+    where = f"the database {address.location}"
+    try:
+        connection = await Connector(address, reactor).connect()
+    except Unreachable as problem:
+        raise StartError(f"cannot reach {where}: {problem}") from None
+    try:
+        epoch: str = await connection.runInteraction(
+            lambda cursor: Deferred.fromCoroutine(_locked(cursor, known, where))
+        )
+    except psycopg2.Error as problem:
+        raise StartError(f"cannot use {where}: {reason(problem)}") from None
+    finally:
+        connection.abandon()
+    return epoch
+
+
+async def version(run: Any) -> int:
+    """The schema's version, by a function that runs a statement."""
+    found: Rows = await run(_VERSION)
+    number: int = found[0][0]
+    return number
+
+
+async def _locked(cursor: Any, known: list[Migration], where: str) -> str:
+    async def run(sql: str, parameters: Any = None) -> Rows:
+        await cursor.execute(sql, parameters)
+        return cursor.fetchall() if cursor.description is not None else []
+
+    # Held to the end of the transaction; works behind a transaction pooler too.
+    await run("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    [[encoding]] = await run("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise StartError(f"{where} has the encoding {encoding}: chatd needs UTF8")
+    [[exists]] = await run(_EXISTS)
+    if exists:
+        found = await version(run)
+    else:
+        [[others]] = await run(_OTHERS)
+        if others:
+            raise StartError(f"{where} holds tables that were not made by chatd")
+        found = 0
+    for migration in pending(known, found, where):
+        await run(migration.sql)
+        await run("UPDATE schema_version SET version = %s", (migration.version,))
+    [[made_in]] = await run(_MADE_IN)
+    [[epoch, epoch_made_in]] = await run("SELECT epoch, made_in FROM history")
+    if epoch is None or epoch_made_in != made_in:
+        epoch = new_epoch()
+        await run("UPDATE history SET epoch = %s, made_in = %s", (epoch, made_in))
+    return str(epoch)

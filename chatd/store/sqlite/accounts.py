@@ -1,0 +1,76 @@
+"""Accounts and tokens in SQLite: plain functions on a connection, run in the store's threads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from chatd.model import Account
+from chatd.store import statements
+from chatd.store.sqlite.file import ask, transaction
+from chatd.store.statements import PURGE_STEP, purge_step
+
+_PURGE: Final = (
+    purge_step("message", "received_by", "seq"),
+    "DELETE FROM conversation WHERE received_by = :user_id AND (seq, sent_at, sent_by) IN"
+    " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
+    purge_step("token", "user_id", "digest"),
+    purge_step("idempotency", "sent_by", "key"),
+)
+
+# Of a deleted account there is no inbox, but there may still be tokens.
+_OWNER: Final = "SELECT user_id FROM token JOIN inbox USING (user_id) WHERE digest = ?"
+
+
+def add_account(
+    db: sqlite3.Connection, username: str, email: str, password_hash: str, now: int
+) -> Account:
+    with transaction(db):
+        account = ask(db, statements.add_account(username, email, password_hash, now))
+        db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
+    return account
+
+
+def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
+    """Make the account, its inbox and tokens unreachable at once; `purge` deletes them later."""
+    deletion = {"user_id": user_id, "at": now}
+    with transaction(db):
+        deleted = db.execute(statements.DELETE_ACCOUNT, deletion).rowcount
+        if deleted:
+            db.execute("DELETE FROM inbox WHERE user_id = ?", (user_id,))
+            db.execute(statements.LEAVE_TO_PURGE, deletion)
+    return bool(deleted)
+
+
+def purge(db: sqlite3.Connection) -> bool:
+    """Delete up to `PURGE_STEP` rows of deleted accounts; True if more may be left."""
+    row = db.execute("SELECT user_id FROM purge LIMIT 1").fetchone()
+    if row is None:
+        return False
+    left = PURGE_STEP
+    with transaction(db):
+        for statement in _PURGE:
+            left -= db.execute(statement, {"user_id": row[0], "step": left}).rowcount
+        if left:
+            db.execute("DELETE FROM purge WHERE user_id = ?", row)
+    return True
+
+
+def token_owners(db: sqlite3.Connection, digests: Sequence[bytes]) -> list[int | None]:
+    rows = [db.execute(_OWNER, (digest,)).fetchone() for digest in digests]
+    return [None if row is None else row[0] for row in rows]
+
+
+def delete_token(db: sqlite3.Connection, user_id: int, digest: bytes) -> bool:
+    parameters = {"user_id": user_id, "digest": digest}
+    return bool(db.execute(statements.DELETE_TOKEN, parameters).fetchall())
+
+
+def record_seen(db: sqlite3.Connection, seen: Mapping[int, int]) -> None:
+    with transaction(db):
+        db.executemany(
+            "UPDATE account SET last_seen_at = ?1"
+            " WHERE id = ?2 AND deleted_at IS NULL AND coalesce(last_seen_at, 0) < ?1",
+            [(at, user_id) for user_id, at in seen.items()],
+        )

@@ -1,0 +1,53 @@
+"""Fixtures of the tests of the HTTP surface."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatd.store.sqlite import file as sqlite_file
+from tests.api.memory import FRONTS, STOCK, Serve, Service, serving
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here asks whether a message survives a power cut: tests/store and integration do."""
+    tune = sqlite_file._tune
+
+    def tune_less(db: sqlite3.Connection) -> None:
+        tune(db)
+        db.execute("PRAGMA synchronous = OFF")
+
+    monkeypatch.setattr(sqlite_file, "_tune", tune_less)
+
+
+@pytest.fixture(params=FRONTS)
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """The service without rate limits, by twisted.web as it is and by the daemon's own channel."""
+    with serving(tmp_path, request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def stock(tmp_path: Path) -> Iterator[Service]:
+    """The service by twisted.web, for what no front can change."""
+    with serving(tmp_path, STOCK) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Makes services with options, each on a database of its own."""
+    with ExitStack() as stack:
+        made: list[Service] = []
+
+        def make(front: str = STOCK, **options: Any) -> Service:
+            folder = tmp_path / str(len(made))
+            folder.mkdir()
+            made.append(stack.enter_context(serving(folder, front, **options)))
+            return made[-1]
+
+        yield make

@@ -1,0 +1,345 @@
+"""The daemon's HTTP surface in memory: its routes, domain and database, asked without a socket.
+
+`Service` answers treq's in-memory agent through twisted.web as it is or through the daemon's own
+channel, and raw bytes through either. Time stands still unless the test moves it.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Final
+
+import treq
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from twisted.web.server import Site
+from zope.interface import implementer
+
+from chatd.api.access_log import AccessLog
+from chatd.api.admin import Admin
+from chatd.api.api import API
+from chatd.api.client_address import Peers
+from chatd.api.dispatch import Dispatch
+from chatd.api.problems import problem
+from chatd.http.limits import Limits
+from chatd.http.server import Server
+from chatd.process.readiness import Readiness
+from tests.doubles import System
+from tests.http.conversation import Conversation, HalfClosing
+
+STOCK: Final = "twisted.web"
+OWN: Final = "chatd"
+FRONTS: Final = (STOCK, OWN)
+
+SPREAD: Final = 3
+"""The Retry-After of a draining server in these tests."""
+
+CHATS: Final = "/api/v1/chats/"
+USERS: Final = "/api/v1/users/"
+TOKENS: Final = "/api/v1/tokens/"
+
+Fields = dict[str, str | bytes | Sequence[str | bytes]]
+
+_ABSENT: Final = object()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, whole."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The value of a header that may be there once."""
+        values = self.headers.getRawHeaders(name.encode(), [])
+        assert len(values) < 2, values
+        return values[0].decode("latin-1") if values else None
+
+    @property
+    def json(self) -> Any:
+        """The JSON document that the body is."""
+        assert self.header("Content-Type") == "application/json", self
+        return json.loads(self.body)
+
+    def problem(self, status: int, code: str) -> dict[str, Any]:
+        """The problem document that the body is, with this status and code."""
+        assert (self.status, self.header("Content-Type")) == (status, "application/problem+json"), (
+            self
+        )
+        document: dict[str, Any] = json.loads(self.body)
+        assert document["code"] == code, document
+        assert document["status"] == status
+        assert all(isinstance(document[name], str) for name in ("type", "title", "detail"))
+        return document
+
+
+class Exchange:
+    """A request, and its answer once there is one."""
+
+    def __init__(self, service: Service, asked: Deferred[Any]) -> None:
+        self._service = service
+        self._asked = asked.addCallback(_read)
+        self._results: list[Answer | Failure] = []
+        self._asked.addBoth(self._results.append)
+
+    @property
+    def held(self) -> bool:
+        """No answer is there."""
+        return not self._results
+
+    @property
+    def answer(self) -> Answer:
+        """The answer; fails if there is none."""
+        assert self._results, "not answered"
+        [result] = self._results
+        if isinstance(result, Failure):
+            result.raiseException()
+        assert isinstance(result, Answer)
+        return result
+
+    def leave(self) -> None:
+        """The client goes away; the server learns of it at once."""
+        self._asked.cancel()
+        self._service.flush()
+        assert isinstance(self._results[0], Failure)
+
+
+def _read(response: Any) -> Deferred[Answer]:
+    body: Deferred[bytes] = treq.content(response)
+    return body.addCallback(lambda content: Answer(response.code, response.headers, content))
+
+
+@implementer(IBodyProducer)
+class _Body:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.length = len(content)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._content)
+        return succeed(None)
+
+    def stopProducing(self) -> None:
+        raise NotImplementedError
+
+    pauseProducing = resumeProducing = stopProducing
+
+
+class Service:
+    """The public API over a `System`; `options` are the system's."""
+
+    def __init__(
+        self,
+        folder: Path,
+        front: str = STOCK,
+        *,
+        trusted: Sequence[str] = (),
+        access_log: bool = False,
+        body_bytes: int = 128 * 1024,
+        **options: Any,
+    ) -> None:
+        system = self.system = System(folder, **options)
+        self.clock = system.clock
+        self.readiness = Readiness(system.store, system.bus, system.clock)
+        self.peers = Peers([ip_network(network) for network in trusted])
+        self.api = API(
+            system.accounts,
+            system.chats,
+            ready=self.readiness.reasons,
+            seconds=system.clock.seconds,
+            spread=lambda: SPREAD,
+            peers=self.peers,
+        )
+        self.resource = Dispatch(
+            self.api,
+            clock=system.clock,
+            metrics=system.metrics,
+            access=AccessLog(self.peers) if access_log else None,
+        )
+        admin = Admin(system.metrics, self.readiness.reasons)
+        self.admin = Dispatch(admin, clock=system.clock, metrics=system.metrics)
+        self.front = front
+        self._limits = Limits(body_bytes=body_bytes)
+        self._agent = self._new_agent(self.resource)
+        self._admin_agent = self._new_agent(self.admin)
+        self._names = iter(range(1000))
+
+    def _new_agent(self, resource: Dispatch) -> Any:
+        agent: Any = RequestTraversalAgent(resource)  # type: ignore[no-untyped-call]
+        agent._serverFactory = self.server(resource)
+        return agent
+
+    def server(self, resource: Dispatch | None = None) -> Any:
+        """A factory of connections to the resource, the public one by default."""
+        resource = self.resource if resource is None else resource
+        if self.front == OWN:
+            return Server(resource=resource, clock=self.clock, limits=self._limits, problem=problem)
+        return Site(resource, reactor=self.clock, timeout=None, parsePOSTFormSubmission=False)
+
+    def converse(self, transport: StringTransport | None = None) -> Conversation:
+        """A connection for raw bytes."""
+        if transport is None:
+            transport = HalfClosing()  # type: ignore[no-untyped-call]
+        return Conversation(server=self.server(), transport=transport)
+
+    def flush(self) -> None:
+        """Carry over what either side has written."""
+        self._agent.flush()
+        self._admin_agent.flush()
+
+    def settle(self) -> None:
+        """Let everything happen that takes no time."""
+        for _ in range(2):
+            self.system.settle()
+            self.flush()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.advance(seconds)
+        self.settle()
+
+    def start(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Fields | None = None,
+        json_body: object = _ABSENT,
+        body: bytes | None = None,
+        auth: str | bytes | None = None,
+        admin: bool = False,
+    ) -> Exchange:
+        """Send a request; nothing else happens but what the reactor would do at once."""
+        fields = Headers()
+        if json_body is not _ABSENT:
+            body = json.dumps(json_body).encode()
+            fields.setRawHeaders("Content-Type", ["application/json"])
+        if auth is not None:
+            fields.setRawHeaders(b"Authorization", [_bytes(auth)])
+        for name, value in (headers or {}).items():
+            values = [value] if isinstance(value, str | bytes) else value
+            fields.setRawHeaders(name.encode(), [_bytes(each) for each in values])
+        agent = self._admin_agent if admin else self._agent
+        producer = None if body is None else _Body(body)
+        uri = b"http://chat.example" + target.encode("ascii")
+        return Exchange(self, agent.request(method.encode(), uri, fields, producer))
+
+    def hold(self, method: str, target: str, **given: Any) -> Exchange:
+        """Send a request and let everything happen but time."""
+        exchange = self.start(method, target, **given)
+        self.settle()
+        return exchange
+
+    def ask(self, method: str, target: str, **given: Any) -> Answer:
+        """Send a request and take its answer."""
+        return self.hold(method, target, **given).answer
+
+    def get(self, target: str, **given: Any) -> Answer:
+        """`GET`."""
+        return self.ask("GET", target, **given)
+
+    def post(self, target: str, json_body: object, **given: Any) -> Answer:
+        """`POST` of a JSON body."""
+        return self.ask("POST", target, json_body=json_body, **given)
+
+    def join(self, name: str | None = None) -> Person:
+        """A new account with a token."""
+        name = name or f"user{next(self._names)}"
+        account = self.system.account(name)
+        issued = self.system.run(self.system.accounts.log_in(name, "password", "198.51.100.1"))
+        return Person(self, account.id, name, issued.token)
+
+
+class Person:
+    """A user of the service; their password is `password`."""
+
+    def __init__(self, service: Service, user_id: int, name: str, token: str) -> None:
+        self._service = service
+        self.id = user_id
+        self.name = name
+        self.bearer = f"Bearer {token}"
+        self.basic = basic(name, "password")
+
+    def start(self, method: str, target: str, **given: Any) -> Exchange:
+        """`Service.start` as this user."""
+        return self._service.start(method, target, **{"auth": self.bearer, **given})
+
+    def hold(self, method: str, target: str, **given: Any) -> Exchange:
+        """`Service.hold` as this user."""
+        return self._service.hold(method, target, **{"auth": self.bearer, **given})
+
+    def ask(self, method: str, target: str, **given: Any) -> Answer:
+        """`Service.ask` as this user."""
+        return self.hold(method, target, **given).answer
+
+    def get(self, target: str, **given: Any) -> Answer:
+        """`GET` as this user."""
+        return self.ask("GET", target, **given)
+
+    def post(self, target: str, json_body: object, **given: Any) -> Answer:
+        """`POST` of a JSON body as this user."""
+        return self.ask("POST", target, json_body=json_body, **given)
+
+    def send(self, to: Person, text: str = "hai", **headers: str) -> dict[str, Any]:
+        """Send a message; returns it."""
+        answer = self.post(CHATS, {"user_id": to.id, "message": text})
+        assert answer.status == 201, answer
+        message: dict[str, Any] = answer.json
+        return message
+
+    def page(self, query: str = "") -> dict[str, Any]:
+        """A page of the inbox."""
+        answer = self.get(CHATS + query)
+        assert answer.status == 200, answer
+        page: dict[str, Any] = answer.json
+        return page
+
+    poll = page
+
+    def wait(self, query: str = "?since=now&wait=30", **given: Any) -> Exchange:
+        """A poll that is held."""
+        exchange = self.hold("GET", CHATS + query, **given)
+        assert exchange.held
+        return exchange
+
+
+def basic(username: str, password: str) -> str:
+    """The value of Authorization."""
+    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def texts(document: dict[str, Any]) -> list[str]:
+    """The texts of the messages of a page or a poll."""
+    return [message["message"] for message in document["messages"]]
+
+
+@contextmanager
+def serving(folder: Path, front: str = STOCK, **options: Any) -> Iterator[Service]:
+    """An open `Service`, closed afterwards."""
+    service = Service(folder, front, **options)
+    service.system.open()
+    try:
+        yield service
+    finally:
+        service.settle()
+        service.system.close()
+
+
+Serve = Callable[..., Service]

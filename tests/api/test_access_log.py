@@ -1,0 +1,121 @@
+"""What the access log tells, and what it never does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+
+from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
+from tests.http.conversation import get
+
+LINE = re.compile(
+    r"(\S+) (\S+) (\S+) (\d{3}) (\d+) work=(\d+) hold=(\d+) request=([A-Za-z0-9._-]+) user=(\d+|-)"
+)
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines of the access log written meanwhile."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "chatd.access":
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_request_is_one_line(serve: Serve, front: str) -> None:
+    service = serve(front, access_log=True)
+    ann = service.join("ann")
+    with logged() as lines:
+        answer = ann.get(CHATS, headers={"X-Request-ID": "id-1"})
+    [line] = lines
+    match = LINE.fullmatch(line)
+    assert match is not None, line
+    length = str(len(answer.body))
+    assert match.groups() == ("127.0.0.1", "GET", CHATS, "200", length, "0", "0", "id-1", "1")
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_work_and_hold_are_told_apart(serve: Serve, front: str) -> None:
+    service = serve(front, access_log=True)
+    ann = service.join("ann")
+    with logged() as lines:
+        ann.wait("?since=now&wait=7")
+        service.advance(7)
+    [line] = lines
+    assert " 200 " in line
+    assert " work=0 hold=7000 " in line
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_client_that_left_is_told(serve: Serve, front: str) -> None:
+    service = serve(front, access_log=True)
+    ann = service.join("ann")
+    poll = ann.wait("?since=now&wait=7")
+    with logged() as lines:
+        poll.leave()
+    [line] = lines
+    match = LINE.fullmatch(line)
+    assert match is not None, line
+    assert (match[1], match[4]) == ("127.0.0.1", "499")
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_neither_query_nor_body_nor_credentials_are_told(serve: Serve, front: str) -> None:
+    service = serve(front, access_log=True, trusted=["127.0.0.1/32"])
+    with logged() as lines:
+        body = {"username": "ann", "email": "hidden@mail", "password": "hidden password"}
+        service.post(USERS, body)
+        login = service.post(TOKENS, {"username": "ann", "password": "hidden password"})
+        token = login.json["token"]
+        service.post(CHATS, {"user_id": 1, "message": "hidden text"}, auth=f"Bearer {token}")
+        service.get(CHATS + "?since=hidden&x=hidden", auth=f"Bearer {token}")
+        service.get("/hid-not?hidden", headers={"X-Forwarded-For": "hidden"})
+        service.get(USERS, auth="Basic hidden")
+        service.get(CHATS, headers={"Cookie": "hidden", "Idempotency-Key": "hidden"})
+    text = "\n".join(lines)
+    assert len(lines) == 7
+    assert all(LINE.fullmatch(line) for line in lines)
+    for secret in ("hidden", token, "?"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/%0d%0aforged", "/\xff\xe9", "/a\\nb", "/%1b[31m", "/{request_id}", "/%s"]
+)
+def test_a_path_cannot_begin_a_line(serve: Serve, path: str) -> None:
+    service = serve(OWN, access_log=True)
+    with logged() as lines:
+        service.converse().say(get(path))
+        service.converse().say(get("/x", f"X-Request-ID: {path}"))
+    for line in lines:
+        assert "\n" not in line
+        assert line.isascii()
+        assert line.isprintable()
+
+
+def test_the_address_is_the_clients(serve: Serve) -> None:
+    service = serve(access_log=True, trusted=["127.0.0.1/32"])
+    with logged() as lines:
+        service.get("/healthz", headers={"X-Forwarded-For": "203.0.113.7"})
+    assert lines[0].startswith("203.0.113.7 GET /healthz 200 ")
+    assert lines[0].endswith(" user=-")
+
+
+def test_without_it_nothing_is_logged(serve: Serve) -> None:
+    service = serve()
+    with logged() as lines:
+        service.get("/healthz")
+    assert lines == []

@@ -1,0 +1,248 @@
+"""Clients that go away, at every point where a request waits (contract: a send completes or fails
+as a whole; architecture, invariant 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.api.memory import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
+from tests.doubles import SteppedWorker
+
+KEY = {"Idempotency-Key": "key"}
+MOST = 30
+"""More steps than any request takes."""
+
+
+class Stepping:
+    """Moves a service with `SteppedWorker`s, one thing at a time."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def step(self) -> bool:
+        """Do the next thing that a thread or the reactor would; False if there is none."""
+        system = self._service.system
+        if any(call.getTime() <= system.clock.seconds() for call in system.clock.getDelayedCalls()):
+            system.turn()
+            self._service.flush()
+            return True
+        for worker in (system.hashing, system.reader, system.writer):
+            if worker.done:
+                worker.deliver()
+                self._service.flush()
+                return True
+            if worker.asked:
+                worker.work()
+                return True
+        return False
+
+
+Begin = Callable[[Person, Person], Exchange]
+
+
+def at_every_point(
+    serve: Serve, front: str, begin: Begin
+) -> Iterator[tuple[Service, Person, Person]]:
+    """Services whose client left after 0, 1, 2 … steps of the request that `begin` makes, until
+    it was answered, or held. Each is settled."""
+    for steps in range(MOST):
+        service = serve(front, worker=SteppedWorker)
+        ann, bob = service.join("ann"), service.join("bob")
+        service.settle()
+        exchange = begin(ann, bob)
+        stepping = Stepping(service)
+        moved = all(stepping.step() for _ in range(steps))
+        ended = not exchange.held or not moved
+        if exchange.held:
+            exchange.leave()
+        service.settle()
+        yield service, ann, bob
+        if ended:
+            return
+    pytest.fail("the request never ended")
+
+
+def assert_clean(service: Service) -> None:
+    """Nothing of the request is left."""
+    service.settle()
+    assert service.system.notifier.held == 0
+    assert service.system.notifier._waiters == {}
+    service.advance(2.5)  # what was seen is written down
+    assert not service.system.timers()
+
+
+def send(ann: Person, bob: Person) -> Exchange:
+    return bob.start("POST", CHATS, json_body={"user_id": ann.id, "message": "x"}, headers=KEY)
+
+
+def basic_send(ann: Person, bob: Person) -> Exchange:
+    return bob.start(
+        "POST",
+        CHATS,
+        json_body={"user_id": ann.id, "message": "x"},
+        headers=KEY,
+        auth=bob.basic,
+    )
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("begin", [send, basic_send])
+def test_a_send_happens_as_a_whole_or_not_at_all(serve: Serve, front: str, begin: Begin) -> None:
+    stored: list[int] = []
+    for service, ann, bob in at_every_point(serve, front, begin):
+        assert_clean(service)
+        page = ann.page()
+        count = page["meta"]["count"]
+        assert texts(page) == ["x"] * count
+        assert count <= 1
+        stored.append(count)
+        # What came of it can be told with its key, and then it is there once.
+        again = begin(ann, bob)
+        service.settle()
+        assert again.answer.status == (200 if count else 201)
+        assert ann.page()["meta"]["count"] == 1
+        assert_clean(service)
+    assert stored[0] == 0
+    assert stored[-1] == 1
+    assert stored == sorted(stored), "a later step stored less"
+    assert len(stored) > 4
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_send_whose_client_left_wakes_its_reader(serve: Serve, front: str) -> None:
+    woken = []
+    for steps in range(MOST):
+        service = serve(front, worker=SteppedWorker)
+        ann, bob = service.join("ann"), service.join("bob")
+        poll = ann.wait()
+        sent = send(ann, bob)
+        stepping = Stepping(service)
+        moved = all(stepping.step() for _ in range(steps))
+        if sent.held:
+            sent.leave()
+        service.settle()
+        count = ann.page()["meta"]["count"]
+        assert poll.held is (count == 0)
+        if poll.held:
+            poll.leave()
+        else:
+            assert texts(poll.answer.json) == ["x"]
+        assert_clean(service)
+        woken.append(count)
+        if not moved:
+            break
+    assert woken[0] == 0
+    assert woken[-1] == 1
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("query", ["?since=now&wait=30", "?since=0&wait=30", "?since=0", ""])
+@pytest.mark.parametrize("way", ["bearer", "basic"])
+def test_a_poll_whose_client_left_leaves_nothing(
+    serve: Serve, front: str, query: str, way: str
+) -> None:
+    def begin(ann: Person, bob: Person) -> Exchange:
+        return ann.start("GET", CHATS + query, auth=getattr(ann, way))
+
+    points = 0
+    for service, ann, bob in at_every_point(serve, front, begin):
+        assert_clean(service)
+        bob.send(ann, "after")
+        assert texts(ann.poll("?since=0")) == ["after"]
+        points += 1
+    # With Basic a thread looks the account up and another one hashes; with a token there is less.
+    assert points > (4 if way == "basic" else 2)
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_poll_whose_client_leaves_while_it_is_woken_leaves_nothing(
+    serve: Serve, front: str
+) -> None:
+    for steps in range(MOST):
+        service = serve(front, worker=SteppedWorker)
+        ann, bob = service.join("ann"), service.join("bob")
+        poll = ann.wait("?since=now&wait=30")
+        sent = send(ann, bob)
+        stepping = Stepping(service)
+        moved = all(stepping.step() for _ in range(steps))
+        if poll.held:
+            poll.leave()
+        service.settle()
+        assert sent.answer.status == 201
+        assert_clean(service)
+        assert texts(ann.poll("?since=0")) == ["x"]
+        if not moved:
+            break
+
+
+REQUESTS: dict[str, Begin] = {
+    "delete": lambda ann, bob: bob.start("DELETE", USERS),
+    "revoke": lambda ann, bob: bob.start("DELETE", TOKENS),
+    "log in": lambda ann, bob: bob.start(
+        "POST", TOKENS, json_body={"username": "bob", "password": "password"}, auth=None
+    ),
+    "wrong password": lambda ann, bob: bob.start(
+        "POST", TOKENS, json_body={"username": "bob", "password": "wrong"}, auth=None
+    ),
+    "register": lambda ann, bob: bob.start(
+        "POST", USERS, json_body={"username": "cat", "email": "c@c", "password": "zzzzz"}
+    ),
+    "user": lambda ann, bob: bob.start("GET", USERS + f"?user_id={ann.id}"),
+    "name": lambda ann, bob: bob.start("GET", USERS + "?username=ann"),
+    "self": lambda ann, bob: bob.start("GET", USERS),
+    "unknown token": lambda ann, bob: bob.start("GET", USERS, auth="Bearer x"),
+    "ready": lambda ann, bob: bob.start("GET", "/readyz"),
+    "ready for operators": lambda ann, bob: bob.start("GET", "/readyz", admin=True),
+    "page": lambda ann, bob: bob.start("GET", CHATS + "?page=2"),
+}
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("begin", REQUESTS.values(), ids=REQUESTS)
+def test_any_request_may_lose_its_client(serve: Serve, front: str, begin: Begin) -> None:
+    for service, ann, *_ in at_every_point(serve, front, begin):
+        assert_clean(service)
+        assert ann.get(CHATS).status == 200
+        assert service.get("/readyz").status == 200
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_deletion_whose_client_left_ends_the_polls(serve: Serve, front: str) -> None:
+    outcomes = []
+    for steps in range(MOST):
+        service = serve(front, worker=SteppedWorker)
+        ann = service.join("ann")
+        poll = ann.wait()
+        gone = ann.start("DELETE", USERS, auth=ann.basic)
+        stepping = Stepping(service)
+        moved = all(stepping.step() for _ in range(steps))
+        if gone.held:
+            gone.leave()
+        service.settle()
+        deleted = service.get(USERS, auth=ann.basic).status == 401
+        assert poll.held is not deleted
+        if poll.held:
+            poll.leave()
+        else:
+            poll.answer.problem(401, "unauthorized")
+        assert_clean(service)
+        outcomes.append(deleted)
+        if not moved:
+            break
+    assert (outcomes[0], outcomes[-1]) == (False, True)
+
+
+def test_one_of_several_clients_with_the_same_password_may_leave(serve: Serve) -> None:
+    service = serve(worker=SteppedWorker)
+    ann = service.join("ann")
+    asked: list[Any] = [ann.start("GET", CHATS, auth=ann.basic) for _ in range(3)]
+    stepping = Stepping(service)
+    for _ in range(3):
+        stepping.step()
+    asked[0].leave()
+    service.settle()
+    assert [each.answer.status for each in asked[1:]] == [200, 200]
+    assert_clean(service)

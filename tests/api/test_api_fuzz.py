@@ -1,0 +1,180 @@
+"""Whatever a client sends, the answer is no fault of the service and a document it can read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
+from tests.http.conversation import Conversation, parse
+
+BOUNDED = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+TEXTS = st.text(max_size=40) | st.sampled_from(["", "\0", "ann", "@", "a@b", "now", "0", "é" * 99])
+NUMBERS = st.integers() | st.floats(allow_nan=True) | st.sampled_from([0, 1, -1, 2**53, 2**63, 1.0])
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+MEMBERS = st.sampled_from(["username", "email", "password", "user_id", "message", "x", ""])
+BODIES = (
+    st.binary(max_size=60)
+    | st.dictionaries(MEMBERS, VALUES, max_size=5).map(lambda value: json.dumps(value).encode())
+    | VALUES.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+)
+KINDS = st.sampled_from([b"application/json"] * 6 + [b"", b"\xff", b"text/plain"]) | st.binary(
+    max_size=20
+)
+DIGITS = st.text(alphabet="0123456789+-_.eEx \u0660\u0661", max_size=8).map(str.encode)
+QUERIES = st.lists(
+    st.tuples(
+        st.sampled_from([b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"username"])
+        | st.binary(max_size=4),
+        DIGITS | st.binary(max_size=12) | st.sampled_from([b"now", b"0", b"1", b"10", b"55.5"]),
+    ),
+    max_size=4,
+)
+# What may stand in a header at all; anything else is refused before it is a request.
+OCTETS = st.lists(st.integers(0x20, 0x7E) | st.integers(0x80, 0xFF), max_size=30).map(bytes)
+NAMES = st.sampled_from(
+    [
+        *(b"Authorization", b"Idempotency-Key", b"Prefer", b"X-Request-ID", b"X-Forwarded-For"),
+        *(b"Accept", b"Cookie", b"Content-Encoding", b"Origin", b"Range", b"If-None-Match"),
+    ]
+)
+HEADERS = st.lists(
+    st.tuples(NAMES, OCTETS | DIGITS | st.sampled_from([b"wait=1", b"Basic YTpi", b"Bearer x"])),
+    max_size=3,
+)
+TARGETS = st.sampled_from([CHATS, USERS, TOKENS, "/healthz", "/readyz"]).map(str.encode)
+METHODS = st.sampled_from([b"GET", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PUT", b"PATCH"])
+
+
+# Both fronts in every example: pytest-twisted cannot run a test of hypothesis with parameters.
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                serving(
+                    tmp_path_factory.mktemp("fuzzed"),
+                    front,
+                    trusted=["0.0.0.0/0"],
+                    access_log=True,
+                )
+            )
+            for front in FRONTS
+        ]
+
+
+def quoted(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    return b"&".join(
+        f"{quote_from_bytes(name)}={quote_from_bytes(value)}".encode() for name, value in pairs
+    )
+
+
+def judge(service: Service, method: bytes, talk: Conversation) -> None:
+    """The answer, after as much time as any wait takes, is a document and no fault."""
+    service.settle()
+    if not talk.transport.value():
+        service.advance(55)
+    [answer] = parse(talk.transport.value(), method.decode())
+    assert answer.status < 500, answer
+    kind = answer.header("Content-Type")
+    if method == b"HEAD" or answer.status == 204:
+        assert answer.body == b""
+    elif method == b"OPTIONS" and answer.status == 200:
+        assert kind is None
+    else:
+        document = json.loads(answer.body)
+        assert kind == ("application/json" if answer.status < 400 else "application/problem+json")
+        assert answer.status < 400 or document["status"] == answer.status
+    if service.front == OWN:
+        talk.leave()
+    assert service.system.notifier.held == 0
+
+
+def ask(
+    services: list[Service],
+    method: bytes,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes | None,
+    known: bool = True,
+) -> None:
+    """Ask each service, as a `known` user or as nobody."""
+    for service in services:
+        talk = service.converse()
+        lines = [b"%b %b HTTP/1.1" % (method, target), b"Host: a"]
+        if known:
+            # A new one each time: the last one may have deleted themselves.
+            person = service.join(f"u{next(_numbers)}")
+            lines.append(b"Authorization: %b" % person.bearer.encode())
+        lines += [b"%b: %b" % header for header in headers]
+        if body is not None:
+            lines.append(b"Content-Length: %d" % len(body))
+        talk.say(b"\r\n".join([*lines, b"", body or b""]))
+        judge(service, method, talk)
+
+
+_numbers = iter(range(10**9))
+
+
+@BOUNDED
+@given(target=TARGETS, kind=KINDS, body=BODIES)
+def test_any_body(fuzzed: list[Service], target: bytes, kind: bytes, body: bytes) -> None:
+    kind = bytes(octet for octet in kind if octet >= 0x20 and octet != 0x7F)
+    ask(fuzzed, b"POST", target, [(b"Content-Type", kind)], body)
+
+
+@BOUNDED
+@given(target=TARGETS, method=METHODS, pairs=QUERIES)
+def test_any_query(fuzzed: list[Service], target: bytes, method: bytes, pairs: Any) -> None:
+    ask(fuzzed, method, target + b"?" + quoted(pairs), [], None)
+
+
+@BOUNDED
+@given(target=TARGETS, method=METHODS, headers=HEADERS, known=st.booleans())
+def test_any_header(
+    fuzzed: list[Service], target: bytes, method: bytes, headers: Any, known: bool
+) -> None:
+    ask(fuzzed, method, target, headers, b"{}" if method == b"POST" else None, known)
+
+
+@BOUNDED
+@given(path=st.binary(max_size=30), method=METHODS, raw=st.booleans())
+def test_any_path(fuzzed: list[Service], path: bytes, method: bytes, raw: bool) -> None:
+    if raw:
+        target = bytes(octet for octet in path if 0x21 <= octet <= 0x7E and octet != 0x23)
+    else:
+        target = quote_from_bytes(path).encode()
+    if target.partition(b"?")[0] == b"":
+        # The web page, which is no JSON.
+        return
+    ask(fuzzed, method, b"/" + target, [], None, known=False)
+
+
+@BOUNDED
+@given(octets=st.binary(max_size=200))
+@example(octets=b"HEAD ")
+def test_any_octets(fuzzed: list[Service], octets: bytes) -> None:
+    [service] = [each for each in fuzzed if each.front == OWN]
+    talk = service.converse()
+    talk.say(octets + b"\r\n\r\n")
+    service.settle()
+    # The answer to a HEAD has no body, not even to one that is refused.
+    methods = ["HEAD"] if re.match(rb"(\r\n)*HEAD ", octets) else []
+    for answer in parse(talk.transport.value(), *methods):
+        assert answer.status in range(200, 500) or answer.status in (501, 505)
+    talk.leave()

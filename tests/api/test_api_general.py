@@ -1,0 +1,428 @@
+"""What holds for every call (contract, General)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.api.memory import CHATS, OWN, TOKENS, USERS, Serve, Service
+from tests.conftest import LoggedFailures
+from tests.http.conversation import get, post
+
+JSON = "Content-Type: application/json"
+BODIES: dict[str, dict[str, Any]] = {
+    USERS: {"username": "ann", "email": "ann@example.org", "password": "zzzzz"},
+    TOKENS: {"username": "ann", "password": "password"},
+    CHATS: {"user_id": 1, "message": "hai"},
+}
+PATHS = ["/api/v1/users", "/api/v1/tokens", "/api/v1/chats", "/healthz", "/readyz"]
+ALLOW = {
+    "/api/v1/users": "DELETE, GET, HEAD, OPTIONS, POST",
+    "/api/v1/tokens": "DELETE, OPTIONS, POST",
+    "/api/v1/chats": "GET, HEAD, OPTIONS, POST",
+    "/healthz": "GET, HEAD, OPTIONS",
+    "/readyz": "GET, HEAD, OPTIONS",
+}
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_every_collection_answers_with_and_without_its_slash(service: Service, slash: str) -> None:
+    ann = service.join("ann")
+    assert ann.get("/api/v1/chats" + slash).status == 200
+    assert ann.get("/api/v1/chats" + slash + "?page=1").status == 200
+    assert ann.get("/api/v1/users" + slash).status == 200
+    assert service.post("/api/v1/tokens" + slash, BODIES[TOKENS]).status == 201
+    bob = {**BODIES[USERS], "username": "bob"}
+    assert service.post("/api/v1/users" + slash, bob).status == 201
+    assert ann.post("/api/v1/chats" + slash, BODIES[CHATS]).status == 201
+    assert ann.ask("DELETE", "/api/v1/tokens" + slash).status == 204
+    assert ann.ask("DELETE", "/api/v1/users" + slash, auth=ann.basic).status == 204
+    assert service.get("/healthz" + slash).status == 200
+    assert service.get("/readyz" + slash).status == 200
+
+
+@pytest.mark.parametrize("path", [*PATHS, *(f"{path}/" for path in PATHS)])
+def test_other_methods_are_told_which_there_are(service: Service, path: str) -> None:
+    allow = ALLOW[path.rstrip("/")]
+    for method in METHODS:
+        answer = service.ask(method, path, json_body={})
+        if method in allow.split(", "):
+            assert answer.status not in (404, 405, 500)
+            continue
+        assert answer.status == 405
+        assert answer.header("Allow") == allow
+        assert answer.header("Cache-Control") == "no-store"
+        if method != "HEAD":
+            answer.problem(405, "method_not_allowed")
+
+
+def test_options_says_what_is_allowed(service: Service) -> None:
+    for path in PATHS:
+        for slash in ("", "/"):
+            answer = service.ask("OPTIONS", path + slash)
+            assert (answer.status, answer.body) == (204, b"")
+            assert answer.header("Allow") == ALLOW[path]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/web",
+            "/web/",
+            "/index.html",
+            "/api",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v2/chats/",
+            "/api/v1/chats//",
+            "/favicon.ico",
+        ),
+        *("//api/v1/chats", "/api//v1/chats", "/api/v1/chats/1", "/api/v1/Chats", "/metrics"),
+        *("/api/v1/chats%2F", "/api%2Fv1%2Fchats", "/api/v1/../v1/chats", "/api/v1/./chats"),
+        *("/%00", "/%0d%0aX:%20y", "/api/v1/chats%20", "/api/v1/chats%00", "/api/v1/chats;x=1"),
+        *("/api/v1/%F0%9F%92%AC", "/%E2%80%AE", "/api/v1/chats%3Fsince=0", "/" + "a" * 4000),
+        *("/:", "/<int:x>", "/%", "/%zz", "/%%%", "/.well-known/x", "/api/v1/chats/%2e%2e/chats"),
+    ],
+)
+def test_elsewhere_there_is_nothing(service: Service, path: str) -> None:
+    for method in ("GET", "POST", "OPTIONS", "DELETE"):
+        service.ask(method, path).problem(404, "not_found")
+    head = service.ask("HEAD", path)
+    assert (head.status, head.body) == (404, b"")
+
+
+@pytest.mark.parametrize("path", ["/%FF", "/api/v1/chats/%C0%80", "/%ED%A0%80", "/a%2F%FF"])
+def test_a_path_is_utf_8(service: Service, path: str) -> None:
+    service.get(path).problem(400, "bad_request")
+
+
+def test_a_path_may_be_written_in_escapes(service: Service) -> None:
+    ann = service.join()
+    assert ann.get("/api/v1/%63hats").status == 200
+    assert ann.get("/api/v1/chats%2f").status == 404
+    assert ann.ask("PUT", "/api/v1/%63hats").header("Allow") == ALLOW["/api/v1/chats"]
+
+
+@pytest.mark.parametrize("query", ["", "?page=1", "?since=0", "?since=now&wait=0"])
+def test_head_is_get_without_the_body(service: Service, query: str) -> None:
+    ann, bob = service.join(), service.join()
+    bob.send(ann)
+    whole, head = ann.get(CHATS + query), ann.ask("HEAD", CHATS + query)
+    assert (head.status, head.body) == (200, b"")
+    for name in ("Content-Type", "Cache-Control", "Link"):
+        assert head.header(name) == whole.header(name)
+    assert head.header("Content-Length") == str(len(whole.body))
+
+
+def test_head_works_wherever_get_does(service: Service) -> None:
+    ann = service.join()
+    for target in (USERS, USERS + "?user_id=1", "/healthz", "/readyz"):
+        assert (ann.ask("HEAD", target).status, ann.ask("HEAD", target).body) == (200, b"")
+    assert ann.ask("HEAD", CHATS + "?page=0").status == 400
+    assert service.ask("HEAD", CHATS).status == 401
+
+
+def test_a_held_head_is_answered_like_a_poll(service: Service) -> None:
+    ann, bob = service.join(), service.join()
+    held = ann.hold("HEAD", CHATS + "?wait=5")
+    assert held.held
+    bob.send(ann)
+    assert (held.answer.status, held.answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"),
+        *("text/json", "application/jsonx", "application/json+x", "application/problem+json"),
+        *("application/json; charset=latin-1", "application/json, text/plain", "json"),
+        *("text/plain; application/json", "application/json;charset=utf-16", b"\xff"),
+        *(b"application/json\xff", b"application/json; charset=\xc3\xa9", "application/json\t;x"),
+    ],
+)
+def test_a_body_must_say_that_it_is_json(service: Service, kind: str | bytes | None) -> None:
+    ann = service.join("ann")
+    headers: Any = {} if kind is None else {"Content-Type": kind}
+    for target, body in BODIES.items():
+        answer = ann.ask("POST", target, body=json.dumps(body).encode(), headers=headers)
+        answer.problem(415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("application/json", "Application/JSON", "application/json;charset=utf-8"),
+        *("application/json; charset=UTF-8", 'application/json ; charset = "utf-8"'),
+    ],
+)
+def test_json_may_be_said_in_these_ways(service: Service, kind: str) -> None:
+    service.join("ann")
+    body = json.dumps(BODIES[TOKENS]).encode()
+    assert service.ask("POST", TOKENS, body=body, headers={"Content-Type": kind}).status == 201
+
+
+BROKEN = [
+    b"",
+    b" ",
+    b"{",
+    b"}",
+    b"null",
+    b"true",
+    b"1",
+    b'"text"',
+    b"[]",
+    b"[{}]",
+    b"{}",
+    b"{}{}",
+    b"NaN",
+    b"{'a': 1}",
+    b'{"a": 1,}',
+    b'{"a": undefined}',
+    b'{"a"}',
+    b"username=ann&password=zzzzz",
+    b"\xef\xbb\xbf{}",
+    b"\xff\xfe{\x00}\x00",
+    b"\x00",
+    b'{"\xff": 1}',
+    b'{"username": "\xff"}',
+    b'{"message": "\xed\xa0\x80"}',
+    b'{"message": "\xc0\x80"}',
+    b'{"message": "\xf4\x90\x80\x80"}',
+    b'{"message": "\x00"}',
+    b'{"message": "\n"}',
+    rb'{"message": "\x"}',
+    rb'{"message": "\u12"}',
+    rb'{"\ud800": 1}',
+    b"[" * 100_000,
+    b'{"username":' * 8_000,
+    b'{"user_id":' + b"[" * 100_000,
+    b'{"user_id": 1e999999999}',
+    b'{"user_id": ' + b"9" * 100_000 + b"}",
+    b'{"user_id": -' + b"9" * 5_000 + b"}",
+    b'{"' + b"k" * 100_000 + b'": 1}',
+    b'{"a\\nb\\u0000c": 1}',
+]
+
+
+@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
+def test_what_is_not_the_body_asked_for_is_refused(service: Service, body: bytes) -> None:
+    ann = service.join("ann")
+    for target in BODIES:
+        answer = ann.ask("POST", target, body=body, headers={"Content-Type": "application/json"})
+        answer.problem(400, "invalid_body")
+
+
+@pytest.mark.parametrize("target", [USERS, TOKENS, CHATS])
+def test_an_unknown_member_is_refused_by_name(service: Service, target: str) -> None:
+    ann = service.join("ann")
+    answer = ann.post(target, {**BODIES[target], "mistake": None})
+    assert "mistake" in answer.problem(400, "invalid_body")["detail"]
+
+
+def test_a_request_id_is_made(service: Service) -> None:
+    first, second = service.get("/healthz"), service.get("/healthz")
+    ids = {first.header("X-Request-ID"), second.header("X-Request-ID")}
+    assert len(ids) == 2
+    assert all(each and re.fullmatch("[A-Za-z0-9._-]{1,128}", each) for each in ids)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        *(("GET", "/healthz", 200), ("GET", "/nowhere", 404), ("PUT", CHATS, 405)),
+        *(("GET", CHATS, 401), ("OPTIONS", CHATS, 204), ("GET", "/%FF", 400)),
+    ],
+)
+def test_a_request_id_is_echoed(service: Service, method: str, target: str, status: int) -> None:
+    for wanted in ("a", "A.b_c-9", "x" * 128):
+        answer = service.ask(method, target, headers={"X-Request-ID": wanted})
+        assert (answer.status, answer.header("X-Request-ID")) == (status, wanted)
+
+
+@pytest.mark.parametrize(
+    "wanted", ["", " ", "x" * 129, "a b", "a,b", "a/b", "é", b"\xff", "a;", '"a"', "٣".encode()]
+)
+def test_a_strange_request_id_is_replaced(service: Service, wanted: str | bytes) -> None:
+    for target in ("/healthz", "/nowhere"):
+        made = service.get(target, headers={"X-Request-ID": wanted}).header("X-Request-ID")
+        assert made is not None
+        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", made)
+        assert made != wanted
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "x" * 64, ".", "a.", "-", "[::1]", "127.0.0.1:8080", "xn--a", "%41", "*"]
+)
+def test_no_host_is_a_fault_of_the_service(serve: Serve, host: str) -> None:
+    service = serve(OWN)
+    for method in ("GET", "OPTIONS", "PUT"):
+        for path in ("/nowhere", CHATS):
+            talk = service.converse()
+            talk.say(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            answer = talk.answer(method)
+            assert answer.status in (204, 400, 401, 404, 405)
+            assert answer.status == 204 or answer.code
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Request-ID"),
+        *("X-Forwarded-For", "Cookie", "Accept", "Origin", "Content-Encoding", "User-Agent"),
+    ],
+)
+@pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"\xc3\x28", b"\t", b"a" * 8000, b',;="\\'])
+def test_no_header_is_a_fault_of_the_service(serve: Serve, header: str, value: bytes) -> None:
+    service = serve(trusted=["0.0.0.0/0"], access_log=True)
+    ann = service.join("ann")
+    given: dict[str, Any] = {"headers": {header: value}}
+    if header == "Authorization":
+        given["auth"] = None
+    for method, target in [("GET", CHATS), ("POST", CHATS), ("POST", TOKENS), ("GET", USERS)]:
+        body = json.dumps(BODIES.get(target)).encode() if method == "POST" else None
+        if header != "Content-Type" and method == "POST":
+            given["headers"] = {header: value, "Content-Type": "application/json"}
+        answer = ann.ask(method, target, body=body, **given)
+        assert answer.status in (200, 201, 400, 401, 415)
+
+
+def test_everything_of_a_user_is_kept_by_no_cache(service: Service) -> None:
+    ann = service.join("ann")
+    for answer in [
+        ann.get(USERS),
+        ann.get(CHATS),
+        ann.get(CHATS + "?since=0"),
+        ann.get(CHATS + "?page=99"),
+        ann.post(CHATS, {"user_id": ann.id, "message": "x"}),
+        service.post(TOKENS, BODIES[TOKENS]),
+        service.get(CHATS),
+        ann.ask("DELETE", TOKENS),
+        ann.ask("DELETE", USERS, auth=ann.basic),
+    ]:
+        assert answer.header("Cache-Control") == "no-store", answer
+
+
+def test_a_body_over_the_limit_is_refused(serve: Serve) -> None:
+    talk = serve(OWN, body_bytes=1000).converse()
+    talk.say(post(b"x" * 1001, JSON, target=USERS))
+    assert (talk.answer().status, talk.answer().code) == (413, "body_too_large")
+
+
+def test_a_message_of_escapes_fits_into_the_body(serve: Serve) -> None:
+    service = serve(OWN)
+    ann = service.join()
+    text = r"\u0001" * 16384
+    body = f'{{"user_id":1,"message":"{text}"}}'.encode()
+    answer = ann.ask("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
+    assert answer.json["message"] == "\x01" * 16384
+
+
+@pytest.mark.parametrize("hosts", [[], ["a", "b"]])
+def test_a_request_has_one_host(serve: Serve, hosts: list[str]) -> None:
+    talk = serve(OWN).converse()
+    lines = "".join(f"Host: {host}\r\n" for host in hosts)
+    talk.say(f"GET /healthz HTTP/1.1\r\n{lines}\r\n".encode())
+    assert (talk.answer().status, talk.answer().code) == (400, "bad_request")
+
+
+def test_options_of_everything_is_answered(serve: Serve) -> None:
+    talk = serve(OWN).converse()
+    talk.say(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert talk.answer("OPTIONS").status == 200
+
+
+def test_requests_on_one_connection_are_answered_in_order(service: Service) -> None:
+    talk = service.converse()
+    talk.say(get("/healthz") + get("/nowhere") + get("/readyz") + get("/api/v1/chats"))
+    service.settle()
+    assert [answer.status for answer in talk.answers()] == [200, 404, 200, 401]
+
+
+class Broken(Exception):
+    """What the inside says, and nobody outside may read."""
+
+
+SECRET = "the inside says /var/lib/secret"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "verb"),
+    [
+        *(("GET", CHATS, "read"), ("POST", CHATS, "append"), ("GET", USERS, "account")),
+        *(("GET", USERS + "?username=ann", "account_named"), ("POST", USERS, "add_account")),
+        *(("POST", TOKENS, "credentials"), ("POST", TOKENS, "add_token")),
+        *(("DELETE", TOKENS, "delete_token"), ("DELETE", USERS, "delete_account")),
+        *(("GET", CHATS + "?since=0", "read"), ("GET", CHATS, "token_owners")),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_fault_says_nothing_of_the_inside(
+    service: Service,
+    logged_failures: LoggedFailures,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    target: str,
+    verb: str,
+    at_once: bool,
+) -> None:
+    ann = service.join("ann")
+
+    def broken(*_: object) -> Any:
+        from twisted.internet.defer import fail
+
+        if at_once:
+            raise Broken(SECRET)
+        return fail(Broken(SECRET))
+
+    if verb == "token_owners":
+        monkeypatch.setattr(service.system.accounts._owners, "_run", broken)
+    elif verb in ("read", "append"):
+        batch = {"read": "_reads", "append": "_sends"}[verb]
+        monkeypatch.setattr(getattr(service.system.chats, batch), "_run", broken)
+    else:
+        monkeypatch.setattr(service.system.store, verb, broken)
+    body = BODIES.get(target)
+    given: dict[str, Any] = {} if method != "POST" else {"json_body": body}
+    answer = ann.ask(method, target, headers={"X-Request-ID": "find-me"}, **given)
+    document = answer.problem(500, "internal_error")
+    assert b"inside says" not in answer.body
+    assert b"Broken" not in answer.body
+    assert document["request_id"] == answer.header("X-Request-ID") == "find-me"
+    [failure] = logged_failures.flush(Broken)
+    assert str(failure.value) == SECRET
+    assert service.get("/healthz").status == 200
+
+
+def test_the_log_of_a_fault_carries_the_request_id(
+    service: Service, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = service.join("ann")
+
+    def broken(*_: object) -> Any:
+        raise Broken(SECRET)
+
+    monkeypatch.setattr(service.system.store, "account", broken)
+    made = ann.get(USERS).problem(500, "internal_error")["request_id"]
+    assert any(f"request {made} failed" in text for text in logged_failures.describe())
+    logged_failures.flush(Broken)
+
+
+def test_every_problem_has_the_same_members(service: Service) -> None:
+    ann = service.join("ann")
+    for answer in [
+        service.get(CHATS),
+        service.get("/nowhere"),
+        service.ask("PUT", CHATS),
+        ann.get(CHATS + "?page=0"),
+        ann.post(CHATS, []),
+        ann.post(CHATS, {"user_id": 99, "message": "x"}),
+    ]:
+        document = json.loads(answer.body)
+        assert list(document) == ["type", "title", "status", "detail", "code"]
+        assert document["type"] == f"/api/v1/docs/#{document['code']}"
+        assert answer.header("Content-Type") == "application/problem+json"

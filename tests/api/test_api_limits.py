@@ -1,0 +1,221 @@
+"""Rate limits, overload, and whose they are (contract, General: 429 or 503 with `Retry-After`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chatd.domain import chats, passwords
+from chatd.domain.rate_limits import Rate, Rates
+from chatd.model import StoreUnavailable
+from tests.api.memory import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
+from tests.doubles import SteppedWorker
+
+FEW = Rates(
+    registration=Rate(2, 0.2),
+    log_in=Rate(3, 0.5),
+    failed_log_in=Rate(2, 0.1),
+    send=Rate(2, 0.25),
+)
+
+
+def register(service: Service, name: str, **headers: Any) -> Answer:
+    body = {"username": name, "email": "a@b", "password": "zzzzz"}
+    return service.post(USERS, body, headers=headers)
+
+
+def retry_after(answer: Answer, status: int = 429, code: str = "rate_limited") -> int:
+    """The whole seconds that the refusal asks to wait."""
+    answer.problem(status, code)
+    value = answer.header("Retry-After")
+    assert value is not None
+    assert value.isdigit()
+    assert int(value) >= 1
+    return int(value)
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_sends_are_limited_for_each_account(serve: Serve, front: str) -> None:
+    service = serve(front, rates=FEW)
+    ann, bob = service.join(), service.join()
+    for _ in range(2):
+        ann.send(bob)
+    body = {"user_id": bob.id, "message": "x"}
+    assert retry_after(ann.post(CHATS, body)) == 4
+    bob.send(ann)
+    service.advance(3)
+    assert retry_after(ann.post(CHATS, body)) == 1
+    service.advance(1)
+    assert ann.post(CHATS, body).status == 201
+    assert bob.page()["meta"]["count"] == 3
+
+
+def test_a_send_that_cannot_be_costs_nothing(serve: Serve) -> None:
+    service = serve(rates=FEW)
+    ann = service.join()
+    for _ in range(5):
+        assert ann.post(CHATS, {"user_id": ann.id, "message": " "}).status == 400
+    assert ann.post(CHATS, {"user_id": ann.id, "message": "x"}).status == 201
+
+
+def test_reading_is_not_limited(serve: Serve) -> None:
+    service = serve(rates=FEW)
+    ann = service.join()
+    for _ in range(50):
+        assert ann.get(CHATS).status == 200
+
+
+def test_registrations_are_limited_for_each_address(serve: Serve) -> None:
+    service = serve(rates=FEW, trusted=["127.0.0.0/8"])
+    here, there = {"X-Forwarded-For": "203.0.113.1"}, {"X-Forwarded-For": "203.0.113.2"}
+    assert [register(service, name, **here).status for name in "ab"] == [201, 201]
+    assert retry_after(register(service, "c", **here)) == 5
+    assert register(service, "c", **there).status == 201
+    service.advance(5)
+    assert register(service, "d", **here).status == 201
+
+
+def test_a_registration_that_cannot_be_costs_nothing(serve: Serve) -> None:
+    service = serve(rates=FEW)
+    for _ in range(5):
+        assert register(service, " ").status == 400
+    assert register(service, "ann").status == 201
+
+
+def test_an_ipv6_network_counts_as_one_address(serve: Serve) -> None:
+    service = serve(rates=FEW, trusted=["127.0.0.0/8"])
+    statuses = [
+        register(service, f"u{n}", **{"X-Forwarded-For": f"2001:db8::{n}"}).status
+        for n in (1, 2, 3)
+    ]
+    assert statuses == [201, 201, 429]
+    assert register(service, "v", **{"X-Forwarded-For": "2001:db8:0:1::1"}).status == 201
+
+
+def test_log_ins_are_limited_for_each_address(serve: Serve) -> None:
+    service = serve(rates=FEW)
+    ann = service.join("ann")
+    body = {"username": "ann", "password": "password"}
+    # `join` came from another address.
+    assert [service.post(TOKENS, body).status for _ in range(3)] == [201, 201, 201]
+    assert retry_after(service.post(TOKENS, body)) == 2
+    retry_after(service.get(CHATS, auth=ann.basic))
+    assert ann.get(CHATS).status == 200
+    service.advance(2)
+    assert service.get(CHATS, auth=ann.basic).status == 200
+    # That one is remembered, so that it need not log in again.
+    assert service.get(CHATS, auth=ann.basic).status == 200
+
+
+def test_wrong_passwords_are_limited_for_each_name_and_address(serve: Serve) -> None:
+    service = serve(rates=FEW, trusted=["127.0.0.0/8"])
+    ann = service.join("ann")
+
+    def wrong(address: int, name: str = "ann") -> Answer:
+        headers = {"X-Forwarded-For": f"203.0.113.{address}"}
+        return service.post(TOKENS, {"username": name, "password": "wrong"}, headers=headers)
+
+    assert [wrong(1).status, wrong(1, "ANN").status] == [401, 401]
+    assert retry_after(wrong(1)) == 10
+    there = {"X-Forwarded-For": "203.0.113.1"}
+    retry_after(service.get(CHATS, auth=basic("Ann", "wrong"), headers=there))
+    # Whoever guesses does not keep the owner out, who is elsewhere.
+    assert wrong(2).status == 401
+    assert wrong(1, "nobody").status == 401
+    assert ann.get(CHATS).status == 200
+    service.advance(10)
+    assert wrong(1).status == 401
+
+
+def test_wrong_passwords_from_everywhere_are_limited_for_each_name(serve: Serve) -> None:
+    rates = Rates(guessed_log_in=Rate(3, 0.1))
+    service = serve(rates=rates, trusted=["127.0.0.0/8"])
+    service.join("ann")
+
+    def wrong(address: int) -> Answer:
+        headers = {"X-Forwarded-For": f"203.0.113.{address}"}
+        return service.post(TOKENS, {"username": "ann", "password": "wrong"}, headers=headers)
+
+    assert [wrong(number).status for number in range(1, 4)] == [401] * 3
+    assert retry_after(wrong(4)) == 10
+
+
+def test_the_defaults_are_above_what_a_person_does(serve: Serve) -> None:
+    service = serve(rates=Rates())
+    ann = service.join()
+    assert [ann.post(CHATS, {"user_id": 1, "message": "x"}).status for _ in range(200)] == [
+        201
+    ] * 200
+    assert retry_after(ann.post(CHATS, {"user_id": 1, "message": "x"})) == 1
+    assert [register(service, f"u{n}").status for n in range(50)] == [201] * 50
+    assert retry_after(register(service, "more")) == 5
+
+
+def test_without_limits_nothing_is_refused(serve: Serve) -> None:
+    service = serve(rates=None)
+    ann = service.join("ann")
+    for _ in range(60):
+        service.post(TOKENS, {"username": "ann", "password": "wrong"}).problem(401, "unauthorized")
+    for _ in range(250):
+        ann.send(ann)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "target"),
+    [(chats, "QUEUED_SENDS", "send"), (passwords, "QUEUE", "log in")],
+)
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_full_queue_is_an_overload(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    front: str,
+    module: Any,
+    name: str,
+    target: str,
+) -> None:
+    monkeypatch.setattr(module, name, 2)
+    service = serve(front, worker=SteppedWorker)
+    people = [service.join() for _ in range(6)]
+    started = []
+    for ann in people:
+        if target == "send":
+            body = {"user_id": ann.id, "message": "x"}
+            started.append(ann.start("POST", CHATS, json_body=body))
+        else:
+            body = {"username": ann.name, "password": "password"}
+            started.append(ann.start("POST", TOKENS, json_body=body))
+    # Threads are slow: everybody has been let in before the first one gets anything.
+    for worker in (service.system.reader, service.system.writer):
+        for _ in people:
+            service.system.turn()
+            worker.step()
+    service.settle()
+    answers = [exchange.answer for exchange in started]
+    refused = [answer for answer in answers if answer.status == 503]
+    assert refused
+    for answer in refused:
+        retry_after(answer, 503, "overloaded")
+    assert all(answer.status in (200, 201) for answer in answers if answer not in refused)
+    assert people[0].get(CHATS).status == 200
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_store_that_cannot_is_503_with_retry_after(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, front: str
+) -> None:
+    service = serve(front)
+    ann = service.join()
+
+    def cannot(*_: object) -> Any:
+        from twisted.internet.defer import fail
+
+        return fail(StoreUnavailable("the disk is full", 7))
+
+    monkeypatch.setattr(service.system.chats._sends, "_run", cannot)
+    body = {"user_id": ann.id, "message": "x"}
+    answer = ann.post(CHATS, body, headers={"Idempotency-Key": "key"})
+    assert retry_after(answer, 503, "store_unavailable") == 7
+    monkeypatch.undo()
+    assert ann.post(CHATS, body, headers={"Idempotency-Key": "key"}).status == 201
+    assert ann.page()["meta"]["count"] == 1

@@ -1,0 +1,280 @@
+"""Users: register, look up, delete (contract, Users)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.api.memory import CHATS, TOKENS, USERS, Serve, Service, basic, texts
+
+ANN = {"username": "ann", "email": "ann@example.org", "password": "zzzzz"}
+
+
+def test_registration_answers_with_the_user_of_the_seed(service: Service) -> None:
+    answer = service.post(USERS, ANN)
+    assert answer.status == 201
+    assert answer.header("Location") == "/api/v1/users/?user_id=1"
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.json == {
+        "id": 1,
+        "username": "ann",
+        "email": "ann@example.org",
+        "date_joined": "2026-01-01T00:00:00Z",
+        "last_seen_at": None,
+    }
+    assert list(answer.json) == ["id", "username", "email", "date_joined", "last_seen_at"]
+
+
+def test_the_location_of_a_new_user_is_theirs(service: Service) -> None:
+    location = service.post(USERS, ANN).header("Location")
+    assert location is not None
+    found = service.get(location, auth=basic("ann", "zzzzz"))
+    assert found.json["username"] == "ann"
+
+
+def test_members_may_come_in_any_order_and_written_in_escapes(stock: Service) -> None:
+    body = rb'{ "password":"zz\u007azz","em\u0061il":"a@b","username":"\u0061nn" }'
+    answer = stock.ask(
+        "POST", USERS, body=body, headers={"Content-Type": "application/json; charset=UTF-8"}
+    )
+    assert answer.json["username"] == "ann"
+
+
+@pytest.mark.parametrize(
+    "username",
+    [
+        "",
+        " ",
+        "a b",
+        "a" * 33,
+        "ann\n",
+        "ann\0",
+        "änn",
+        "\u0430nn",
+        "ann@b",
+        "a/b",
+        "a:b",
+        "\u0663",
+        "\u212a",
+    ],
+)
+def test_a_username_is_1_to_32_of_a_few_ascii_characters(stock: Service, username: str) -> None:
+    answer = stock.post(USERS, {**ANN, "username": username})
+    assert "username" in answer.problem(400, "invalid_body")["detail"]
+
+
+@pytest.mark.parametrize("username", ["a", "A.b_c-9", "a" * 32, ".", "-", "..", "0", "None"])
+def test_a_username_may_be_any_of_those(stock: Service, username: str) -> None:
+    assert stock.post(USERS, {**ANN, "username": username}).json["username"] == username
+    found = stock.get(USERS + f"?username={username}", auth=basic(username, "zzzzz"))
+    assert found.json["username"] == username
+
+
+def test_a_username_is_unique_without_regard_to_case(service: Service) -> None:
+    service.post(USERS, ANN)
+    answer = service.post(USERS, {**ANN, "username": "ANN"})
+    answer.problem(409, "username_taken")
+
+
+def test_the_name_of_a_deleted_account_stays_taken(service: Service) -> None:
+    service.post(USERS, ANN)
+    assert service.ask("DELETE", USERS, auth=basic("ann", "zzzzz")).status == 204
+    service.post(USERS, {**ANN, "username": "Ann"}).problem(409, "username_taken")
+
+
+def test_ids_are_not_given_out_again(service: Service) -> None:
+    ann = service.join("ann")
+    ann.ask("DELETE", USERS)
+    assert service.join("bob").id == ann.id + 1
+
+
+def test_one_email_may_have_many_accounts(service: Service) -> None:
+    service.post(USERS, ANN)
+    assert service.post(USERS, {**ANN, "username": "bob"}).status == 201
+
+
+@pytest.mark.parametrize(
+    "email",
+    ["", "ann", "@", "ann@", "@b", "a@b@c", "a@@b", "a" * 253 + "@b", "a@b\0", "é" * 254 + "@b"],
+)
+def test_an_email_has_one_at_sign_inside(stock: Service, email: str) -> None:
+    answer = stock.post(USERS, {**ANN, "email": email})
+    assert "email" in answer.problem(400, "invalid_body")["detail"]
+
+
+@pytest.mark.parametrize("email", ["a@b", "a" * 252 + "@b", "é" * 252 + "@b", "ann+x@exämple.org"])
+def test_an_email_may_be_long_and_in_any_script(stock: Service, email: str) -> None:
+    assert stock.post(USERS, {**ANN, "email": email}).json["email"] == email
+
+
+@pytest.mark.parametrize("password", ["", "zzzz", "z" * 1025])
+def test_a_password_has_5_to_1024_characters(stock: Service, password: str) -> None:
+    answer = stock.post(USERS, {**ANN, "password": password})
+    detail = answer.problem(400, "invalid_body")["detail"]
+    assert "password" in detail
+    assert password == "" or password not in detail
+
+
+@pytest.mark.parametrize(
+    "password", ["zzzzz", "z" * 1024, "🔑" * 5, "🔑" * 1024, "     ", "a:b:c", "p\0p\0p"]
+)
+def test_a_password_may_be_any_text(stock: Service, password: str) -> None:
+    assert stock.post(USERS, {**ANN, "password": password}).status == 201
+    assert stock.get(USERS, auth=basic("ann", password)).status == 200
+    assert stock.get(USERS, auth=basic("ann", password + "x")).status == 401
+    assert stock.post(TOKENS, {"username": "ann", "password": password}).status == 201
+
+
+def test_the_shortest_password_is_configured(serve: Serve) -> None:
+    strict = serve(min_password_length=12)
+    strict.post(USERS, {**ANN, "password": "z" * 11}).problem(400, "invalid_body")
+    assert strict.post(USERS, {**ANN, "password": "z" * 12}).status == 201
+
+
+def test_where_registration_is_closed_nobody_registers(serve: Serve) -> None:
+    closed = serve(registration_open=False)
+    closed.post(USERS, ANN).problem(403, "registration_closed")
+
+
+@pytest.mark.parametrize("missing", list(ANN))
+def test_every_member_is_required(stock: Service, missing: str) -> None:
+    body = {name: value for name, value in ANN.items() if name != missing}
+    assert missing in stock.post(USERS, body).problem(400, "invalid_body")["detail"]
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, True, [], {}, ["zzzzz"]])
+@pytest.mark.parametrize("name", list(ANN))
+def test_every_member_is_a_text(stock: Service, name: str, value: Any) -> None:
+    assert name in stock.post(USERS, {**ANN, name: value}).problem(400, "invalid_body")["detail"]
+
+
+def test_an_unknown_member_is_named(stock: Service) -> None:
+    answer = stock.post(USERS, {**ANN, "is_admin": True})
+    assert "is_admin" in answer.problem(400, "invalid_body")["detail"]
+
+
+@pytest.mark.parametrize("name", list(ANN))
+@pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\udc00\ud800", r"x\ud83dx"])
+def test_a_lone_surrogate_is_no_text(stock: Service, name: str, text: str) -> None:
+    body = json.dumps({**ANN, name: "@TEXT@"}).replace("@TEXT@", f"a@b{text}cde").encode()
+    answer = stock.ask("POST", USERS, body=body, headers={"Content-Type": "application/json"})
+    answer.problem(400, "invalid_body")
+
+
+def test_a_user_finds_themselves(service: Service) -> None:
+    ann = service.join("ann")
+    answer = ann.get(USERS)
+    assert answer.status == 200
+    assert answer.header("Cache-Control") == "no-store"
+    assert (answer.json["id"], answer.json["username"]) == (ann.id, "ann")
+
+
+def test_a_user_finds_others_by_id_and_by_name_whatever_its_case(service: Service) -> None:
+    ann, bob = service.join("ann"), service.join("Bob")
+    by_id = ann.get(USERS + f"?user_id={bob.id}").json
+    by_name = ann.get(USERS + "?username=bOB").json
+    assert by_id == by_name
+    assert list(by_id) == ["id", "username", "email", "date_joined", "last_seen_at"]
+    assert (by_id["id"], by_id["username"]) == (bob.id, "Bob")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["user_id=99", "user_id=9007199254740991", "username=nobody", "username=", "username=%00"],
+)
+def test_who_is_not_there_is_not_found(service: Service, query: str) -> None:
+    service.join().get(f"{USERS}?{query}").problem(404, "user_not_found")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "0", "-1", "1.0", "1e0", "%201", "1%20", "%2B1", "+1", "1_000", "0x10", "abc"),
+        *("9007199254740992", "9" * 400, "9" * 5000, "%D9%A1", "%EF%BC%91", "%FF", "%00", "1%0A"),
+        *("null", "true", "1,2", "%F0%9D%9F%8F", "%E2%91%A0", "NaN", "Infinity"),
+    ],
+)
+def test_an_id_in_a_query_is_plain_digits_within_range(stock: Service, value: str) -> None:
+    stock.join().get(f"{USERS}?user_id={value}").problem(400, "invalid_query")
+
+
+def test_an_id_may_have_leading_zeros(stock: Service) -> None:
+    assert stock.join().get(USERS + "?user_id=0001").json["id"] == 1
+
+
+def test_a_parameter_is_given_once(stock: Service) -> None:
+    ann = stock.join()
+    ann.get(USERS + "?user_id=1&user_id=1").problem(400, "invalid_query")
+    ann.get(USERS + "?username=a&user_id=1").problem(400, "invalid_query")
+
+
+def test_unknown_parameters_are_ignored(stock: Service) -> None:
+    ann = stock.join()
+    assert ann.get(USERS + "?x=1&x=%FF&user_id=1&=&&;").json["id"] == ann.id
+
+
+def test_looking_up_needs_a_user(service: Service) -> None:
+    service.join()
+    service.get(USERS + "?user_id=1").problem(401, "unauthorized")
+    service.get(USERS).problem(401, "unauthorized")
+    service.ask("DELETE", USERS).problem(401, "unauthorized")
+
+
+def test_last_seen_is_null_until_the_first_request(service: Service) -> None:
+    service.post(USERS, ANN)
+    bob = service.join("bob")
+    assert bob.get(USERS + "?username=ann").json["last_seen_at"] is None
+    service.advance(7)
+    service.get(USERS, auth=basic("ann", "zzzzz"))
+    assert bob.get(USERS + "?username=ann").json["last_seen_at"] == "2026-01-01T00:00:07Z"
+
+
+def test_last_seen_moves_at_most_once_a_minute(service: Service) -> None:
+    ann, bob = service.join("ann"), service.join("bob")
+    seen = ann.get(USERS).json["last_seen_at"]
+    service.advance(59)
+    ann.get(USERS)
+    assert bob.get(USERS + "?username=ann").json["last_seen_at"] == seen
+    service.advance(1)
+    ann.get(USERS)
+    assert bob.get(USERS + "?username=ann").json["last_seen_at"] == "2026-01-01T00:01:00Z"
+
+
+def test_a_deleted_account_is_gone_and_what_it_sent_stays(service: Service) -> None:
+    ann, bob = service.join("ann"), service.join("bob")
+    ann.send(bob, "before")
+    bob.send(ann, "to be lost")
+    gone = ann.ask("DELETE", USERS)
+    assert (gone.status, gone.body) == (204, b"")
+    assert gone.header("Cache-Control") == "no-store"
+    for auth in (ann.bearer, ann.basic):
+        service.get(USERS, auth=auth).problem(401, "unauthorized")
+        service.get(CHATS, auth=auth).problem(401, "unauthorized")
+    service.post(TOKENS, {"username": "ann", "password": "password"}).problem(401, "unauthorized")
+    bob.get(USERS + f"?user_id={ann.id}").problem(404, "user_not_found")
+    bob.get(USERS + "?username=ann").problem(404, "user_not_found")
+    bob.post(CHATS, {"user_id": ann.id, "message": "x"}).problem(404, "user_not_found")
+    assert texts(bob.page()) == ["before"]
+    assert bob.page()["messages"][0]["sent_by"] == ann.id
+
+
+def test_deletion_ends_the_polls_of_every_way_of_logging_in(service: Service) -> None:
+    ann, bob = service.join("ann"), service.join("bob")
+    token = service.post(TOKENS, {"username": "ann", "password": "password"}).json["token"]
+    held = [ann.wait(auth=auth) for auth in (ann.bearer, ann.basic, f"Bearer {token}")]
+    other = bob.wait()
+    assert ann.ask("DELETE", USERS).status == 204
+    for poll in held:
+        poll.answer.problem(401, "unauthorized")
+    assert other.held
+    other.leave()
+
+
+def test_an_account_can_be_deleted_once_only(service: Service) -> None:
+    ann = service.join("ann")
+    first, second = ann.start("DELETE", USERS), ann.start("DELETE", USERS)
+    service.settle()
+    assert [first.answer.status, second.answer.status] == [204, 401]
+    ann.ask("DELETE", USERS).problem(401, "unauthorized")

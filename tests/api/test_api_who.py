@@ -1,0 +1,251 @@
+"""Who is calling: tokens, Basic, and what comes of wrong credentials (contract, Who is calling)."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from tests.api.memory import CHATS, TOKENS, USERS, Person, Serve, Service, basic
+
+LOG_IN = {"username": "ann", "password": "password"}
+
+
+def challenges(service: Service, auth: str | bytes | None) -> list[str]:
+    """What a request with these credentials is told to come with."""
+    answer = service.get(CHATS, auth=auth)
+    answer.problem(401, "unauthorized")
+    values = answer.headers.getRawHeaders(b"WWW-Authenticate")
+    assert values
+    return [value.decode() for value in values]
+
+
+def test_a_log_in_gives_a_token(service: Service) -> None:
+    ann = service.join("ann")
+    answer = service.post(TOKENS, LOG_IN)
+    assert answer.status == 201
+    assert answer.header("Cache-Control") == "no-store"
+    assert list(answer.json) == ["token", "user_id", "created_at"]
+    assert answer.json["user_id"] == ann.id
+    assert answer.json["created_at"] == "2026-01-01T00:00:00Z"
+    found = service.get(USERS, auth=f"Bearer {answer.json['token']}")
+    assert found.json["id"] == ann.id
+
+
+def test_a_token_is_256_bits_and_never_the_same(service: Service) -> None:
+    service.join("ann")
+    tokens = {service.post(TOKENS, LOG_IN).json["token"] for _ in range(5)}
+    assert len(tokens) == 5
+    assert all(re.fullmatch(r"chatd_[A-Za-z0-9_-]{43}", token) for token in tokens)
+
+
+def test_neither_a_token_nor_a_password_is_stored(serve: Serve, tmp_path: Any) -> None:
+    service = serve()
+    service.post(USERS, {"username": "bob", "email": "b@b", "password": "very secret"})
+    token = service.post(TOKENS, {"username": "bob", "password": "very secret"}).json["token"]
+    with sqlite3.connect(tmp_path / "0" / "chatd.db") as db:
+        dump = "\n".join(db.iterdump())
+    db.close()
+    assert "very secret" not in dump
+    assert token not in dump
+    assert "$argon2id$" in dump
+
+
+def test_a_name_logs_in_whatever_its_case(service: Service) -> None:
+    ann = service.join("ann")
+    assert service.post(TOKENS, {**LOG_IN, "username": "ANN"}).json["user_id"] == ann.id
+    assert service.get(USERS, auth=basic("AnN", "password")).json["id"] == ann.id
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [
+        *(("ann", "Password"), ("ann", ""), ("ann", "password "), ("bob", "password"), ("", "")),
+        *(("ann", "p" * 5000), ("ann\0", "password"), ("änn", "password"), ("🙂", "🙂" * 2000)),
+        *(("\u212aate", "password"), ("a" * 10_000, "password")),
+    ],
+)
+def test_wrong_credentials_are_all_alike(service: Service, username: str, password: str) -> None:
+    service.join("ann")
+    service.join("kate")
+    wrong = service.post(TOKENS, {"username": "ann", "password": "wrong"})
+    answer = service.post(TOKENS, {"username": username, "password": password})
+    answer.problem(401, "unauthorized")
+    assert answer.body == wrong.body
+    assert answer.headers.getRawHeaders("WWW-Authenticate")
+    if len(username) < 100:
+        assert challenges(service, basic(username, password)) == [
+            'Basic realm="chatd", charset="UTF-8"'
+        ]
+
+
+def test_an_unknown_name_costs_a_hash_as_a_known_one_does(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.join("ann")
+    asked: list[tuple[Any, ...]] = []
+    run = service.system.hashing.run
+
+    def watched(*args: Any) -> Any:
+        asked.append(args)
+        return run(*args)
+
+    monkeypatch.setattr(service.system.hashing, "run", watched)
+    for username in ("ann", "nobody", "no body", ""):
+        asked.clear()
+        service.post(TOKENS, {"username": username, "password": "wrong"})
+        assert len(asked) == 1, username
+        asked.clear()
+        service.get(USERS, auth=basic(username, "wrong"))
+        assert len(asked) == 1, username
+
+
+def test_a_basic_client_that_repeats_itself_is_hashed_once_a_minute(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = service.join("ann")
+    asked: list[Any] = []
+    run = service.system.hashing.run
+
+    def watched(*args: Any) -> Any:
+        asked.append(args)
+        return run(*args)
+
+    monkeypatch.setattr(service.system.hashing, "run", watched)
+    for _ in range(10):
+        assert ann.get(CHATS, auth=ann.basic).status == 200
+    assert len(asked) == 1
+    service.advance(60)
+    assert ann.get(CHATS, auth=ann.basic).status == 200
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEARER"])
+def test_the_scheme_is_written_in_any_case(service: Service, scheme: str) -> None:
+    ann = service.join("ann")
+    token = ann.bearer.partition(" ")[2]
+    assert service.get(CHATS, auth=f"{scheme} {token}").status == 200
+    assert service.get(CHATS, auth=f"{scheme}  {token}").status == 200
+    proof = ann.basic.partition(" ")[2]
+    for name in ("Basic", "basic", "BASIC"):
+        assert service.get(CHATS, auth=f"{name} {proof}").status == 200
+
+
+MALFORMED: list[str | bytes] = [
+    "Basic",
+    "Basic ",
+    "Basic !",
+    "Basic YW5u",  # no colon
+    "Basic YW5uOnBhc3N3b3Jk YW5u",
+    "Basic YW5uOnBhc3N3b3J",
+    b"Basic " + b64encode(b"ann:\xff"),
+    b"Basic " + b64encode(b"\xff\xfe:password"),
+    b"Basic \xff\xff",
+    b"Basic " + b64encode("ann:password".encode("utf-16")),
+    "Basic ann:password",
+    "Basic Og==",
+    "Basic " + "A" * 8000,
+]
+
+
+@pytest.mark.parametrize("auth", MALFORMED, ids=range(len(MALFORMED)))
+def test_malformed_basic_credentials_are_challenged(service: Service, auth: str | bytes) -> None:
+    service.join("ann")
+    assert challenges(service, auth) == ['Basic realm="chatd", charset="UTF-8"']
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        *("Bearer", "Bearer x", "Bearer chatd_", b"Bearer \xff", "Bearer " + "x" * 8000),
+        *("Bearer a b", "Bearer null", "Bearer chatd_" + "A" * 43, "bearer\tx y"),
+    ],
+)
+def test_an_unknown_token_is_challenged(service: Service, auth: str | bytes) -> None:
+    service.join("ann")
+    [challenge, *_] = challenges(service, auth)
+    assert challenge.startswith('Bearer realm="chatd"')
+
+
+@pytest.mark.parametrize("auth", [None, "", "Digest x", "Token x", "x", b"\xff \xff", ",", "Bear"])
+def test_without_credentials_all_ways_are_named(service: Service, auth: str | bytes | None) -> None:
+    assert challenges(service, auth) == [
+        'Bearer realm="chatd"',
+        'Basic realm="chatd", charset="UTF-8"',
+    ]
+
+
+def test_a_token_that_is_extended_or_cut_is_unknown(service: Service) -> None:
+    ann = service.join("ann")
+    assert challenges(service, ann.bearer + "x")
+    assert challenges(service, ann.bearer[:-1])
+    assert challenges(service, ann.bearer.swapcase())
+
+
+def other_token(service: Service, person: Person) -> str:
+    answer = service.post(TOKENS, {"username": person.name, "password": "password"})
+    return f"Bearer {answer.json['token']}"
+
+
+def test_revoking_a_token_leaves_the_others(service: Service) -> None:
+    ann = service.join("ann")
+    other = other_token(service, ann)
+    answer = ann.ask("DELETE", TOKENS)
+    assert (answer.status, answer.body) == (204, b"")
+    ann.get(CHATS).problem(401, "unauthorized")
+    ann.ask("DELETE", TOKENS).problem(401, "unauthorized")
+    assert ann.get(CHATS, auth=other).status == 200
+    assert ann.get(CHATS, auth=ann.basic).status == 200
+
+
+def test_revoking_ends_the_polls_of_that_token_only(service: Service) -> None:
+    ann, bob = service.join("ann"), service.join("bob")
+    other = other_token(service, ann)
+    ended = [ann.wait(), ann.wait("?since=0&wait=55")]
+    others = [ann.wait(auth=other), ann.wait(auth=ann.basic), bob.wait()]
+    ann.ask("DELETE", TOKENS)
+    for poll in ended:
+        poll.answer.problem(401, "unauthorized")
+        assert poll.answer.headers.getRawHeaders("WWW-Authenticate")
+    bob.send(ann)
+    ann_again = [poll.answer.json["messages"][0]["message"] for poll in others[:2]]
+    assert ann_again == ["hai", "hai"]
+    assert others[2].held
+    others[2].leave()
+
+
+def test_without_a_token_there_is_none_to_revoke(service: Service) -> None:
+    ann = service.join("ann")
+    ann.ask("DELETE", TOKENS, auth=ann.basic).problem(400, "not_a_token")
+    service.ask("DELETE", TOKENS).problem(401, "unauthorized")
+    assert ann.get(CHATS).status == 200
+
+
+def test_a_poll_that_a_revocation_overtook_is_not_held(service: Service) -> None:
+    ann = service.join("ann")
+    poll = ann.start("GET", CHATS + "?wait=30")
+    gone = ann.start("DELETE", TOKENS)
+    service.settle()
+    assert gone.answer.status == 204
+    poll.answer.problem(401, "unauthorized")
+    assert service.system.notifier.held == 0
+
+
+def test_while_the_bus_is_down_nothing_remembered_is_believed(service: Service) -> None:
+    ann = service.join("ann")
+    assert ann.get(CHATS).status == 200
+    digest = next(iter(service.system.accounts._tokens._sessions))
+    service.system.wait_for(service.system.store.delete_token(ann.id, digest))
+    assert ann.get(CHATS).status == 200  # remembered: no other process has told
+    service.system.bus.broken = "no wake-ups arrive"
+    ann.get(CHATS).problem(401, "unauthorized")
+
+
+def test_a_password_may_hold_a_colon_and_be_in_any_script(service: Service) -> None:
+    for name, password in [("a", "p:a:s:s"), ("b", "пароль🔑"), ("c", ":::::")]:
+        made = service.post(USERS, {"username": name, "email": "a@b", "password": password})
+        assert made.status == 201
+        assert service.get(CHATS, auth=basic(name, password)).status == 200

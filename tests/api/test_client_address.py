@@ -1,0 +1,76 @@
+"""Whose address a request is said to come from."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.web.http_headers import Headers
+
+from chatd.api.client_address import Peers
+
+PROXY = IPv4Address("TCP", "10.0.0.1", 4711)
+CLIENT = IPv4Address("TCP", "203.0.113.9", 4711)
+TRUSTED = ["10.0.0.0/8", "2001:db8::/32"]
+
+
+def found(peer: Any, trusted: list[str], *forwarded: str | bytes) -> str:
+    """The address of a request from `peer` with these fields of X-Forwarded-For."""
+    headers = Headers()
+    headers.setRawHeaders(
+        b"x-forwarded-for",
+        [each if isinstance(each, bytes) else each.encode() for each in forwarded],
+    )
+    request: Any = SimpleNamespace(getClientAddress=lambda: peer, requestHeaders=headers)
+    return Peers([ip_network(network) for network in trusted]).address(request)
+
+
+def test_without_trusted_proxies_the_header_is_not_believed() -> None:
+    assert found(CLIENT, [], "192.0.2.1") == "203.0.113.9"
+    assert found(PROXY, [], "192.0.2.1") == "10.0.0.1"
+
+
+def test_the_header_of_someone_else_is_not_believed() -> None:
+    assert found(CLIENT, TRUSTED, "192.0.2.1") == "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        (["192.0.2.1"], "192.0.2.1"),
+        (["192.0.2.1, 10.0.0.2"], "192.0.2.1"),
+        (["8.8.8.8, 192.0.2.1"], "192.0.2.1"),
+        (["8.8.8.8", "192.0.2.1", "10.0.0.2"], "192.0.2.1"),
+        (["10.0.0.3, 10.0.0.2"], "10.0.0.1"),
+        (["2001:db8::5, 2001:db9::1"], "2001:db9::1"),
+        ([], "10.0.0.1"),
+        ([""], "10.0.0.1"),
+        (["192.0.2.1, unknown"], "10.0.0.1"),
+        (["192.0.2.1, 192.0.2.2:80"], "10.0.0.1"),
+        (["192.0.2.1, "], "10.0.0.1"),
+        (["192.0.2.1\u00e9"], "10.0.0.1"),
+        ([b"\xff\xfe"], "10.0.0.1"),
+        (["192.0.2.1", b"\xff"], "10.0.0.1"),
+        (["٣.0.0.1"], "10.0.0.1"),
+        (["256.1.1.1"], "10.0.0.1"),
+    ],
+)
+def test_the_last_hop_that_is_no_proxy_is_the_client(forwarded: list[Any], client: str) -> None:
+    assert found(PROXY, TRUSTED, *forwarded) == client
+
+
+def test_a_client_of_the_older_family_may_have_an_address_of_the_newer() -> None:
+    mapped = IPv6Address("TCP", "::ffff:10.0.0.1", 4711)
+    assert found(mapped, TRUSTED, "192.0.2.1") == "192.0.2.1"
+    assert found(mapped, TRUSTED, "192.0.2.1, ::ffff:10.0.0.7") == "192.0.2.1"
+    assert found(mapped, ["2001:db8::/32"], "192.0.2.1") == "::ffff:10.0.0.1"
+
+
+def test_a_unix_socket_has_no_address_and_is_a_proxy_of_this_machine() -> None:
+    assert found(UNIXAddress("/run/chatd.sock"), []) == "local"
+    assert found(UNIXAddress("/run/chatd.sock"), [], "192.0.2.1") == "local"
+    assert found(UNIXAddress(None), TRUSTED, "192.0.2.1") == "192.0.2.1"
+    assert found(None, TRUSTED, "192.0.2.1") == "192.0.2.1"

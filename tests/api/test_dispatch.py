@@ -1,0 +1,258 @@
+"""The table way and Klein's way answer alike, and what the root resource does besides."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from klein import Klein, Response
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from chatd.api.dispatch import Dispatch
+from chatd.api.routes import on_error, route, routes
+from chatd.metrics import Metrics
+from tests.api.memory import CHATS, FRONTS, USERS, Answer, Serve, Service
+from tests.conftest import LoggedFailures
+from tests.http.conversation import Conversation, get
+
+
+def klein_only(service: Service) -> Service:
+    """Have every request of the service go Klein's way."""
+    service.resource._table.clear()
+    service.admin._table.clear()
+    return service
+
+
+def essence(answer: Answer) -> tuple[int, list[tuple[bytes, Any]], bytes]:
+    """What two answers to one request have in common; their Date is not."""
+    headers = [
+        (name, values)
+        for name, values in sorted(answer.headers.getAllRawHeaders())
+        if name.lower() != b"date"
+    ]
+    return answer.status, headers, answer.body
+
+
+def every_route(service: Service, admin: bool) -> Iterator[tuple[str, str]]:
+    app = (service.admin if admin else service.resource)._app
+    for rule in app.url_map.iter_rules():
+        if rule.arguments:
+            # There is only Klein's way.
+            continue
+        for method in sorted({*(rule.methods or ()), "OPTIONS", "PUT", "GET", "DELETE"}):
+            yield method, rule.rule
+            yield method, rule.rule + "/"
+
+
+GIVEN: list[dict[str, Any]] = [
+    {},
+    {"auth": "Bearer wrong"},
+    {"auth": "Basic !"},
+    {"json_body": {}},
+    {"json_body": {"user_id": 1, "message": "x"}},
+    {"json_body": {"username": "cat", "email": "c@c", "password": "zzzzz"}},
+    {"json_body": {"username": "ann", "password": "password"}},
+    {"body": b"{}", "headers": {"Content-Type": "text/plain"}},
+]
+QUERIES = ["", "?page=0", "?page=9", "?user_id=1", "?user_id=x", "?since=0", "?since=x&wait=3"]
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("admin", [False, True])
+def test_both_ways_answer_alike(serve: Serve, front: str, admin: bool) -> None:
+    table, klein = serve(front), klein_only(serve(front))
+    # Two databases have two epochs; here only the two ways may differ.
+    klein.system.store.epoch = table.system.store.epoch
+    asked = 0
+    cases = [*((given, "") for given in GIVEN), *(({}, query) for query in QUERIES)]
+    for (method, path), (given, query) in itertools.product(
+        sorted(set(every_route(table, admin))), cases
+    ):
+        if "metrics" in path:
+            continue
+        asked += 1
+        name = f"u{asked}"
+        answers = []
+        for service in (table, klein):
+            person = service.join(name)
+            mine = {"headers": {}, "auth": person.bearer, **given}
+            mine["headers"] = {**mine["headers"], "X-Request-ID": "same"}
+            if method == "POST" and "body" in given:
+                mine["headers"] = {"X-Request-ID": "same", **given["headers"]}
+            answers.append(service.ask(method, path + query, admin=admin, **mine))
+        first, second = answers
+        tokens = re.compile(rb"chatd_[A-Za-z0-9_-]{43}")
+        assert first.status == second.status, (method, path, query, given)
+        assert tokens.sub(b"", first.body) == tokens.sub(b"", second.body)
+        assert essence(first)[1] == essence(second)[1], (method, path, query, given)
+        if asked % 8:
+            continue
+        for service in (table, klein):
+            service.clock.advance(1)
+            service.settle()
+    assert asked > 100
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_both_ways_hold_and_end_polls_alike(serve: Serve, front: str) -> None:
+    outcomes = []
+    for service in (serve(front), klein_only(serve(front))):
+        ann, bob = service.join("ann"), service.join("bob")
+        answered, timed, left, ended = (ann.wait("?since=now&wait=9") for _ in range(4))
+        left.leave()
+        assert service.system.notifier.held == 3
+        service.advance(1)
+        bob.send(ann)
+        assert [answered.answer.status, timed.answer.status, ended.answer.status] == [200] * 3
+        late = ann.wait("?since=now&wait=9")
+        gone = ann.wait("?since=now&wait=19")
+        service.advance(9)
+        ann.ask("DELETE", USERS, auth=ann.basic)
+        outcomes.append([json.loads(each.answer.body) for each in (answered, late, gone)])
+        assert service.system.notifier.held == 0
+        for document in outcomes[-1][:2]:
+            document["meta"].pop("cursor")
+    assert outcomes[0] == outcomes[1]
+
+
+class Odd:
+    """Handlers that the daemon does not have."""
+
+    app = routes()
+
+    def __init__(self) -> None:
+        self.waiting: Deferred[Response] = Deferred()
+        self.seen: list[str] = []
+
+    @route(app, "GET", "/plain")
+    async def plain(self, request: Any) -> Response:
+        return Response(200, {"X-Two": ["a", "b"], "Content-Type": "text/x"}, b"plain")
+
+    @route(app, "GET", "/waits")
+    async def waits(self, request: Any) -> Response:
+        return await self.waiting
+
+    @route(app, "GET", "/waits/often")
+    async def waits_often(self, request: Any) -> Response:
+        for number in range(3):
+            ready: Deferred[int] = Deferred()
+            ready.callback(number)
+            self.seen.append(str(await ready))
+        try:
+            await self.waiting
+        except ValueError as wrong:
+            self.seen.append(str(wrong))
+        return Response(200, {}, ",".join(self.seen).encode())
+
+    @route(app, "GET", "/breaks")
+    async def breaks(self, request: Any) -> Response:
+        raise ValueError("broken")
+
+    @on_error(app)
+    def error(self, request: Any, failure: Failure) -> Response:
+        return Response(599, {}, failure.getErrorMessage().encode())
+
+
+class Site:
+    """`Odd` behind a dispatch, asked in memory."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.odd = Odd()
+        self.metrics = Metrics()
+        self.dispatch = Dispatch(self.odd, clock=self.clock, metrics=self.metrics)
+
+    def ask(self, path: str, method: str = "GET") -> Conversation:
+        talk = Conversation(resource=self.dispatch)
+        talk.say(get(path, method=method))
+        return talk
+
+
+def test_a_header_may_have_several_values() -> None:
+    answer = Site().ask("/plain").answer()
+    assert [value for name, value in answer.headers if name == "X-Two"] == ["a", "b"]
+    assert (answer.status, answer.body) == (200, b"plain")
+
+
+def test_a_handler_may_wait() -> None:
+    site = Site()
+    talk = site.ask("/waits")
+    assert talk.answers() == []
+    site.odd.waiting.callback(Response(201, {}, b"late"))
+    assert (talk.answer().status, talk.answer().body) == (201, b"late")
+
+
+def test_a_handler_may_wait_for_what_is_there_and_for_what_fails() -> None:
+    site = Site()
+    talk = site.ask("/waits/often")
+    site.odd.waiting.errback(ValueError("no"))
+    assert talk.answer().body == b"0,1,2,no"
+
+
+def test_a_handler_that_fails_is_answered_by_the_errors() -> None:
+    assert (Site().ask("/breaks").answer().status, Site().ask("/none").answer().status) == (
+        599,
+        599,
+    )
+    site = Site()
+    talk = site.ask("/waits")
+    site.odd.waiting.errback(ValueError("late"))
+    assert (talk.answer().status, talk.answer().body) == (599, b"late")
+
+
+def test_a_handler_is_cancelled_when_its_client_leaves() -> None:
+    site = Site()
+    cancelled: list[object] = []
+    site.odd.waiting = Deferred(cancelled.append)
+    site.ask("/waits").leave()
+    assert len(cancelled) == 1
+    assert b'status="499"' in site.metrics.render()
+
+
+def counted(service: Service) -> str:
+    lines = service.system.metrics.render().decode().splitlines()
+    return "\n".join(line for line in lines if line.startswith("chatd_requests_total"))
+
+
+def test_requests_are_counted_by_route_and_status(service: Service) -> None:
+    ann = service.join()
+    ann.get(CHATS)
+    ann.get(CHATS + "?page=0")
+    service.get("/nowhere")
+    service.ask("PUT", CHATS)
+    lines = counted(service)
+    assert 'method="GET",route="get_chats",status="200"} 1.0' in lines
+    assert 'method="GET",route="get_chats",status="400"} 1.0' in lines
+    assert 'method="GET",route="none",status="404"} 1.0' in lines
+    assert 'method="PUT",route="none",status="405"} 1.0' in lines
+    assert "user" not in lines.replace("get_user", "")
+
+
+def test_held_polls_are_not_counted_as_slow_requests(service: Service) -> None:
+    ann = service.join()
+    poll = ann.wait("?since=now&wait=30")
+    service.advance(30)
+    assert not poll.held
+    assert "get_chats" not in counted(service)
+
+
+def test_an_application_is_served_without_its_owner_being_kept_elsewhere(
+    logged_failures: LoggedFailures,
+) -> None:
+    import gc
+
+    site = Site()
+    dispatch = site.dispatch
+    del site
+    gc.collect()
+    talk = Conversation(resource=dispatch)
+    talk.say(get("/none"))
+    assert talk.answer().status == 599
+    assert isinstance(Odd.app, Klein)
+    assert logged_failures.flush() == []

@@ -1,0 +1,358 @@
+"""What this process does with what the bus tells, and the sweep that checks the bus."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+from zope.interface.verify import verifyObject
+
+import chatd.domain.subscriber
+from chatd.domain.chats import Polled
+from chatd.domain.subscriber import GRACE_SECONDS, SWEEP_SECONDS
+from chatd.interfaces import ISubscriber
+from chatd.model import BEGINNING, Session, StoreUnavailable, Unauthorized, Wake
+from tests.conftest import LoggedFailures
+from tests.doubles import SteppedWorker, System, cancel, composed, fired, result_of
+from tests.test_metrics import value
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    with composed(tmp_path) as system:
+        yield system
+        assert system.nobody_waits()
+
+
+@pytest.fixture
+def stepped(tmp_path: Path) -> Iterator[System]:
+    with composed(tmp_path, worker=SteppedWorker, at_hand=False) as system:
+        yield system
+        assert system.nobody_waits()
+
+
+def poll(system: System, session: Session) -> Deferred[Polled]:
+    held = system.start(system.chats.poll(session, BEGINNING, 100, 55))
+    system.settle()
+    assert not held.called
+    return held
+
+
+def woken(system: System, source: str) -> float | None:
+    return value(system.metrics, "chatd_wakeups_total", source=source)
+
+
+def found(system: System) -> float | None:
+    return value(system.metrics, "chatd_sweep_found_total")
+
+
+def test_it_provides_the_interface(system: System) -> None:
+    verifyObject(ISubscriber, system.subscriber)
+
+
+def test_a_wake_up_ends_the_waits_of_its_users_and_is_counted(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    waits = [system.notifier.listen(each) for each in (ann, ann, bob)]
+    ended = [each.wait(5) for each in waits]
+    system.subscriber.wake([1, 4711])
+    assert [each.called for each in ended] == [True, True, False]
+    assert woken(system, "bus") == 2
+    system.subscriber.wake_all()
+    assert result_of(ended[2]) is Wake.MESSAGE
+    assert woken(system, "resync") == 1
+    for each in waits:
+        each.close()
+
+
+def test_a_revocation_ends_waits_and_sessions(system: System) -> None:
+    system.account("ann")
+    issued = system.run(system.accounts.log_in("ann", "password", "192.0.2.1"))
+    session = system.run(system.accounts.bearer(issued.token.encode("ascii")))
+    held = poll(system, session)
+    system.wait_for(system.store.delete_token(1, session.token or b""))
+    system.subscriber.revoked(1, session.token)
+    with pytest.raises(Unauthorized):
+        result_of(held)
+    with pytest.raises(Unauthorized):
+        system.run(system.accounts.bearer(issued.token.encode("ascii")))
+    system.run(system.accounts.stop())
+
+
+# The sweep
+
+
+def test_a_poll_whose_wake_up_was_lost_is_found_and_counted(
+    system: System, logged_failures: LoggedFailures
+) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held, other = poll(system, bob), poll(system, ann)
+    system.bus.lose = True
+    system.send(ann, 2, "hello")
+    assert not held.called
+    swept = system.start(system.sweep.sweep())
+    assert not held.called
+    system.clock.advance(GRACE_SECONDS)
+    assert result_of(swept) == 1
+    system.settle()
+    assert result_of(held).messages[0].text == "hello"
+    assert not other.called
+    cancel(other)
+    assert found(system) == 1
+    assert woken(system, "sweep") == 1
+    # It is a fault, and the log says so; it is no traceback.
+    assert logged_failures.flush_messages() in ([], ["1 held polls had missed a wake-up"])
+
+
+def test_a_sweep_that_finds_nothing_ends_at_once(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    assert system.run(system.sweep.sweep()) == 0
+    system.send(ann, 2, "before")
+    result_of(system.start(system.chats.poll(bob, BEGINNING, 100, 55)))
+    held = poll(system, ann)
+    assert system.run(system.sweep.sweep()) == 0
+    assert not held.called
+    cancel(held)
+    assert found(system) == 0
+
+
+def test_a_wake_up_that_is_merely_late_is_no_find(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held = poll(system, bob)
+    system.bus.hold = True
+    system.send(ann, 2, "hello")
+    swept = system.start(system.sweep.sweep())
+    assert not swept.called
+    system.clock.advance(GRACE_SECONDS / 2)
+    system.bus.release()
+    system.settle()
+    assert result_of(held).messages[0].text == "hello"
+    system.clock.advance(GRACE_SECONDS)
+    assert result_of(swept) == 0
+    assert found(system) == 0
+
+
+def test_a_client_that_goes_meanwhile_is_no_find(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held = poll(system, bob)
+    system.bus.lose = True
+    system.send(ann, 2, "hello")
+    swept = system.start(system.sweep.sweep())
+    cancel(held)
+    system.clock.advance(GRACE_SECONDS)
+    assert result_of(swept) == 0
+    assert found(system) == 0
+
+
+def test_a_poll_that_is_being_answered_is_no_suspect(stepped: System) -> None:
+    ann, bob = stepped.session("ann"), stepped.session("bob")
+    held = poll(stepped, bob)
+    sent = stepped.start(stepped.chats.send(ann, 2, "hello"))
+    stepped.writer.work()
+    # Committed, and the reactor has not been told.
+    swept = stepped.start(stepped.sweep.sweep())
+    stepped.reader.step()
+    stepped.settle()
+    assert sent.called
+    assert held.called
+    stepped.clock.advance(GRACE_SECONDS)
+    assert result_of(swept) == 0
+
+
+def test_those_who_are_deleted_meanwhile_are_no_find(system: System) -> None:
+    bob = system.session("bob")
+    held = poll(system, bob)
+    # As if another process had deleted the account and the bus were slow.
+    system.wait_for(system.store.delete_account(1))
+    assert system.run(system.sweep.sweep()) == 0
+    cancel(held)
+
+
+def test_a_sweep_goes_through_all_users_in_steps(
+    stepped: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chatd.domain.subscriber, "STEP", 2)
+    sessions = [stepped.session(f"user{number}") for number in range(5)]
+    held = [poll(stepped, each) for each in sessions]
+    swept = stepped.start(stepped.sweep.sweep())
+    steps = 0
+    while stepped.reader.step():
+        steps += 1
+    assert steps == 3
+    assert result_of(swept) == 0
+    for each in held:
+        cancel(each)
+
+
+def test_sweeps_come_regularly_until_they_are_stopped(
+    system: System, logged_failures: LoggedFailures
+) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    system.sweep.start()
+    system.bus.lose = True
+    for number in (1, 2):
+        held = poll(system, bob) if number == 1 else poll_after(system, bob, 1)
+        system.send(ann, 2, "hello")
+        system.clock.advance(SWEEP_SECONDS)
+        system.clock.advance(GRACE_SECONDS)
+        system.settle()
+        assert held.called
+        assert found(system) == number
+    system.run(system.sweep.stop())
+    logged_failures.flush_messages()
+    held = poll_after(system, bob, 2)
+    system.send(ann, 2, "hello")
+    system.clock.advance(50)
+    assert not held.called
+    cancel(held)
+
+
+def poll_after(system: System, session: Session, seq: int) -> Deferred[Polled]:
+    since = chatd.model.Cursor(system.store.epoch, seq)
+    return system.start(system.chats.poll(session, since, 100, 55))
+
+
+def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
+    system: System, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held = poll(system, bob)
+    system.sweep.start()
+    monkeypatch.setattr(system.store, "last_seqs", lambda ids: fail(StoreUnavailable("disk", 1)))
+    system.bus.lose = True
+    system.send(ann, 2, "hello")
+    system.clock.advance(SWEEP_SECONDS)
+    assert len(logged_failures.flush(StoreUnavailable)) == 1
+    monkeypatch.undo()
+    system.clock.advance(SWEEP_SECONDS - 6)
+    assert held.called is False
+    system.clock.advance(6)
+    # The poll's own time is over by now: only the next sweep's coming is to be seen.
+    system.settle()
+    assert system.sweep._looping.running
+    system.clock.advance(GRACE_SECONDS)
+    system.run(system.sweep.stop())
+    logged_failures.flush_messages()
+    system.settle()
+    assert held.called
+
+
+def test_a_sweep_that_never_began_is_stopped_without_fault(system: System) -> None:
+    system.run(system.sweep.stop())
+
+
+def test_stopping_during_a_sweep_waits_for_its_end_and_logs_nothing(
+    system: System, logged_failures: LoggedFailures
+) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held = poll(system, bob)
+    system.sweep.start()
+    system.bus.lose = True
+    system.send(ann, 2, "hello")
+    system.clock.advance(SWEEP_SECONDS)
+    # It gives the wake-up its time now.
+    system.run(system.sweep.stop())
+    assert logged_failures.flush() == []
+    assert logged_failures.flush_messages() == []
+    cancel(held)
+
+
+def test_stopping_while_a_sweep_reads_does_not_wait_long(stepped: System) -> None:
+    ann, bob = stepped.session("ann"), stepped.session("bob")
+    held = poll(stepped, bob)
+    stepped.sweep.start()
+    stepped.bus.lose = True
+    stepped.send(ann, 2, "hello")
+    stepped.clock.advance(SWEEP_SECONDS)
+    stopped = stepped.start(stepped.sweep.stop())
+    assert not fired(stopped)
+    stepped.settle()
+    assert fired(stopped)
+    cancel(held)
+
+
+def test_a_find_counts_only_those_who_missed_something(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    missed = poll(system, bob)
+    system.bus.lose = True
+    system.send(ann, 2, "hello")
+    # One that began after the message has missed nothing.
+    knows = poll_after(system, bob, 1)
+    swept = system.start(system.sweep.sweep())
+    system.clock.advance(GRACE_SECONDS)
+    assert result_of(swept) == 1
+    assert found(system) == 1
+    system.settle()
+    assert missed.called
+    assert not knows.called
+    cancel(knows)
+
+
+def session_with_token(system: System, name: str) -> Session:
+    user_id = system.account(name).id
+    token = hashlib.sha256(name.encode()).digest()
+    system.wait_for(system.store.add_token(user_id, token))
+    return Session(user_id, token)
+
+
+def test_revocations_that_were_missed_end_their_polls_after_a_resynchronisation(
+    system: System,
+) -> None:
+    sessions = [session_with_token(system, name) for name in ("ann", "bob", "cat", "dan")]
+    ann, bob, cat, dan = sessions
+    polls = [poll(system, each) for each in sessions]
+    # Another process did this, and nobody was told.
+    assert bob.token is not None
+    system.wait_for(system.store.delete_token(bob.user_id, bob.token))
+    system.wait_for(system.store.delete_account(cat.user_id))
+    system.subscriber.wake_all()
+    system.settle()
+    assert [held.called for held in polls] == [False, True, True, False]
+    for held in polls[1:3]:
+        with pytest.raises(Unauthorized):
+            result_of(held)
+    for each in (ann, dan):
+        system.send(each, each.user_id, "still here")
+    assert [result_of(held).why for held in (polls[0], polls[3])] == [Wake.MESSAGE] * 2
+
+
+def test_sessions_are_looked_up_in_steps(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chatd.domain.subscriber, "STEP", 2)
+    sessions = [session_with_token(system, f"user{number}") for number in range(5)]
+    polls = [poll(system, each) for each in sessions]
+    for each in sessions:
+        assert each.token is not None
+        system.wait_for(system.store.delete_token(each.user_id, each.token))
+    system.subscriber.wake_all()
+    system.settle()
+    for held in polls:
+        with pytest.raises(Unauthorized):
+            result_of(held)
+
+
+def test_a_look_up_that_fails_is_made_up_for_by_the_next_sweep(
+    system: System, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
+) -> None:
+    ann = session_with_token(system, "ann")
+    held = poll(system, ann)
+    assert ann.token is not None
+    system.wait_for(system.store.delete_token(ann.user_id, ann.token))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            system.store, "token_owners", lambda _: fail(StoreUnavailable("away", retry_after=1))
+        )
+        system.subscriber.wake_all()
+        system.settle()
+    assert len(logged_failures.flush(StoreUnavailable)) == 1
+    assert not held.called
+    sweep = chatd.domain.subscriber.Sweep(
+        system.store, system.notifier, system.clock, system.metrics, system.subscriber
+    )
+    assert system.run(sweep.sweep()) == 0
+    with pytest.raises(Unauthorized):
+        result_of(held)
+    # Once is enough.
+    monkeypatch.delattr(type(system.store), "token_owners")
+    assert system.run(sweep.sweep()) == 0

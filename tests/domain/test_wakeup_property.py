@@ -1,0 +1,236 @@
+"""The wake-up under every interleaving: nothing lost, nothing twice, order kept.
+
+Sends, polls, both threads of the store, the bus, time, and clients that go away move in any order
+that hypothesis thinks of. Each follower passes its cursors on, as the contract tells clients to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+
+from chatd.domain.chats import Polled
+from chatd.model import BEGINNING, Appended, Cursor, Session
+from tests.doubles import SteppedWorker, System, cancel, composed, result_of, scratch
+
+USERS = (1, 2)
+
+
+@dataclass
+class Follower:
+    """A client with its cursor, `None` until its first answer."""
+
+    session: Session
+    cursor: Cursor | None
+    polling: Deferred[Polled] | None = None
+    limit: int = 0
+    seen: list[int] = field(default_factory=list)
+    first: int = 1
+
+
+class Play:
+    """A system, its clients, and every move that they can make."""
+
+    def __init__(self, system: System, followers: list[tuple[int, bool]]) -> None:
+        self.system = system
+        for name in ("ann", "bob"):
+            system.account(name)
+        self.followers = [
+            Follower(Session(user), BEGINNING if beginning else None)
+            for user, beginning in followers
+        ]
+        self.sends: list[Deferred[Appended]] = []
+
+    def send(self, number: int) -> None:
+        sender, recipient = USERS[number % 2], USERS[number // 2 % 2]
+        key = "key" if number > 9 else None
+        sent = Deferred.fromCoroutine(
+            self.system.chats.send(Session(sender), recipient, f"to {recipient}", key)
+        )
+        sent.addErrback(lambda _: None)
+        self.sends.append(sent)
+
+    def commit(self, number: int) -> None:
+        """Sends in one transaction that nothing comes between."""
+        self.send(number % 10)
+        if number % 3:
+            self.send(9 - number % 10)
+        self.system.turn()
+        while self.system.writer.step():
+            pass
+        assert self.sends[-1].called
+
+    def sender_goes(self, number: int) -> None:
+        if self.sends:
+            cancel(self.sends[-1 - number % len(self.sends)])
+
+    def poll(self, number: int) -> None:
+        follower = self.followers[number % len(self.followers)]
+        if follower.polling is None:
+            limit, wait = ((100, 30.0), (100, 30.0), (2, 5.0), (1, 0.0))[number // 3]
+            follower.limit = limit
+            follower.polling = Deferred.fromCoroutine(
+                self.system.chats.poll(follower.session, follower.cursor, limit, wait)
+            )
+
+    def hold(self, number: int) -> None:
+        """A poll that nothing comes between until it is held, or until its inbox was read."""
+        self.poll(number)
+        self.system.turn()
+        if number % 2:
+            self.work(0)
+            return
+        while self.system.reader.step():
+            self.system.turn()
+
+    def client_goes(self, number: int) -> None:
+        """With its request, or with the answer on its way: it does not have the new cursor."""
+        follower = self.followers[number % len(self.followers)]
+        if follower.polling is not None:
+            cancel(follower.polling)
+            follower.polling = None
+
+    def turn(self, number: int) -> None:
+        self.system.turn()
+
+    def work(self, number: int) -> None:
+        worker = self.system.writer if number % 2 else self.system.reader
+        if worker.asked:
+            worker.work()
+
+    def deliver(self, number: int) -> None:
+        worker = self.system.writer if number % 2 else self.system.reader
+        if worker.done:
+            worker.deliver()
+
+    def delay(self, number: int) -> None:
+        """From now on wake-ups take their time, or none."""
+        self.system.bus.hold = not self.system.bus.hold
+
+    def wake(self, number: int) -> None:
+        """A wake-up arrives; a later one may overtake an earlier one."""
+        held = self.system.bus.held
+        if held:
+            held.rotate(-(number % len(held)))
+            self.system.bus.release()
+
+    def needless_wake(self, number: int) -> None:
+        self.system.subscriber.wake([USERS[number % 2]])
+
+    def pass_time(self, number: int) -> None:
+        self.system.clock.advance((0.001, 1.0, 5.0, 31.0)[number // 3])
+
+    def collect(self) -> None:
+        """Clients take their answers: always what follows, in order, up to the limit."""
+        for follower in self.followers:
+            polling = follower.polling
+            if polling is None or not polling.called:
+                continue
+            follower.polling = None
+            polled = result_of(polling)
+            seqs = [message.seq for message in polled.messages]
+            assert len(seqs) <= follower.limit
+            assert all(
+                message.received_by == follower.session.user_id for message in polled.messages
+            )
+            if follower.cursor is None:
+                follower.first = polled.cursor.seq - len(seqs) + 1
+                after = follower.first - 1
+            else:
+                after = follower.cursor.seq
+            assert seqs == list(range(after + 1, after + 1 + len(seqs)))
+            assert polled.cursor.seq == after + len(seqs)
+            assert polled.count >= polled.cursor.seq
+            follower.seen += seqs
+            follower.cursor = polled.cursor
+
+    def ends(self) -> dict[int, int]:
+        return self.system.wait_for(self.system.store.last_seqs(USERS))
+
+    def finish(self, wake_first: bool) -> None:
+        system = self.system
+        # Let everything arrive: no poll may now wait beside a message that it was not given.
+        if not wake_first:
+            system.settle()
+        while system.bus.held:
+            system.bus.release()
+        system.settle()
+        while system.bus.held:
+            system.bus.release()
+            system.settle()
+        self.collect()
+        ends = self.ends()
+        for user, waiters in system.notifier.waiting().items():
+            assert [waiter.seq for waiter in waiters] == [ends[user]] * len(waiters)
+        assert len(system.timers()) == system.notifier.held
+        # Every send came to its end.
+        assert all(sent.called for sent in self.sends)
+        # Then all waits come to their end by themselves.
+        system.clock.advance(60)
+        system.settle()
+        assert all(each.polling is None or each.polling.called for each in self.followers)
+        self.collect()
+        assert system.nobody_waits()
+        for follower in self.followers:
+            while True:
+                # Two at a time, without waiting.
+                follower.limit = 2
+                follower.polling = Deferred.fromCoroutine(
+                    system.chats.poll(follower.session, follower.cursor, 2, 0)
+                )
+                system.settle()
+                self.collect()
+                assert follower.cursor is not None
+                if follower.cursor.seq == ends[follower.session.user_id]:
+                    break
+            assert follower.seen == list(range(follower.first, follower.cursor.seq + 1))
+        assert self.ends() == ends
+        assert system.nobody_waits()
+
+
+# A move and what it is done to; the numbers are brought into range by the move itself. What
+# matters most comes most often: clutter hides the few orders in which something could go wrong.
+moves = st.tuples(
+    st.sampled_from(
+        [
+            *["send"] * 4,
+            *["poll"] * 4,
+            *["turn"] * 4,
+            *["work"] * 4,
+            *["deliver"] * 4,
+            *["commit", "hold"] * 2,
+            *["wake"] * 2,
+            *["delay", "client_goes", "sender_goes", "needless_wake", "pass_time"],
+        ]
+    ),
+    st.integers(0, 11),
+)
+
+
+@settings(max_examples=400)
+@given(
+    followers=st.lists(st.tuples(st.sampled_from(USERS), st.booleans()), min_size=1, max_size=3),
+    played=st.lists(moves, min_size=5, max_size=60),
+    max_held=st.sampled_from([100, 100, 100, 2]),
+    at_hand=st.sampled_from([False, False, True]),
+    wake_first=st.booleans(),
+)
+def test_nothing_is_lost_nothing_comes_twice_and_order_is_kept(
+    followers: list[tuple[int, bool]],
+    played: list[tuple[str, int]],
+    max_held: int,
+    at_hand: bool,
+    wake_first: bool,
+) -> None:
+    with scratch() as folder:
+        options: dict[str, Any] = {"max_held": max_held, "at_hand": at_hand}
+        with composed(folder, worker=SteppedWorker, **options) as system:
+            play = Play(system, followers)
+            for name, number in played:
+                getattr(play, name)(number)
+                play.collect()
+            play.finish(wake_first)

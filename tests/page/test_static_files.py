@@ -1,0 +1,88 @@
+"""The files of the web page and the API description: headers, validators, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from tests.api.memory import Service
+
+WEB = files("chatd.page").joinpath("assets")
+PATHS = ["/", "/api/v1/docs/", "/api/v1/openapi.json", "/web/app.js", "/web/style.css"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_is_kept_and_asked_about(service: Service, path: str) -> None:
+    first = service.get(path)
+    assert first.status == 200
+    etag = first.header("ETag")
+    assert etag is not None
+    assert first.header("Cache-Control") == "no-cache"
+    assert first.header("X-Content-Type-Options") == "nosniff"
+    for condition in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        again = service.get(path, headers={"If-None-Match": condition})
+        assert (again.status, again.body) == (304, b"")
+        assert again.header("ETag") == etag
+    changed = service.get(path, headers={"If-None-Match": '"other"'})
+    assert changed.body == first.body
+    head = service.ask("HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+    assert head.header("Content-Length") == str(len(first.body))
+
+
+def test_the_policy_allows_only_what_is_the_services_own(stock: Service) -> None:
+    for path in PATHS:
+        policy = stock.get(path).header("Content-Security-Policy")
+        assert policy is not None
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+
+
+@pytest.mark.parametrize(
+    "path", ["/web/", "/web/nothing.js", "/web/index.html/x", "/web/..%2Fapi.py"]
+)
+def test_nothing_else_is_there(stock: Service, path: str) -> None:
+    stock.get(path).problem(404, "not_found")
+
+
+def test_the_page_takes_no_other_method(stock: Service) -> None:
+    answer = stock.post("/", {})
+    answer.problem(405, "method_not_allowed")
+    assert answer.header("Allow") == "GET, HEAD, OPTIONS"
+
+
+def test_media_types(stock: Service) -> None:
+    for path, kind in [
+        ("/", "text/html; charset=utf-8"),
+        ("/web/app.js", "text/javascript; charset=utf-8"),
+        ("/web/style.css", "text/css; charset=utf-8"),
+        ("/web/icon.svg", "image/svg+xml"),
+        ("/api/v1/openapi.json", "application/json"),
+        ("/api/v1/docs/", "text/html; charset=utf-8"),
+    ]:
+        assert stock.get(path).header("Content-Type") == kind
+
+
+def test_every_part_that_the_page_names_is_there(stock: Service) -> None:
+    named = set()
+    for entry in WEB.iterdir():
+        text = entry.read_text("utf-8")
+        named |= set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
+        named |= {f"/web/{name}" for name in re.findall(r'from "\./([\w.]+)"', text)}
+    assert {"/web/app.js", "/web/style.css", "/web/follow.js"} <= named
+    for path in named:
+        assert stock.get(path).status == 200, path
+
+
+def test_the_page_holds_nothing_that_could_run_what_people_wrote() -> None:
+    for entry in WEB.iterdir():
+        text = entry.read_text("utf-8")
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert word not in text, f"{entry.name}: {word}"
+        if entry.name.endswith(".html"):
+            assert not re.search(r"<(?:style|script)(?![^>]*\bsrc=)[^>]*>", text), entry.name
+            assert not re.search(r"\s(?:on\w+|style)=", text), entry.name
+        assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w-]+\.", text), entry.name

@@ -1,0 +1,81 @@
+"""The wire of NOTIFY."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatd.model import MAX_INTEGER
+from chatd.postgres.notify_payloads import (
+    LINES_BYTES,
+    QUOTED_BYTES,
+    Line,
+    Notice,
+    Origin,
+    Ping,
+    Revoked,
+    Woken,
+    decode,
+    encode,
+    sender,
+)
+
+PAYLOAD_LIMIT = 8000
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        Woken((Line(1, 2),)),
+        Woken(
+            (Line(1, 2, 3, 4, 'a "quoted" \\ text, [1,2]:m:\n\x01\u2028ä😀'), Line(MAX_INTEGER, 1))
+        ),
+        Revoked(7, None),
+        Revoked(MAX_INTEGER, bytes(range(32))),
+        Ping(3),
+    ],
+)
+def test_what_is_told_is_understood(notice: Notice) -> None:
+    origin = Origin().name
+    payload = encode(origin, notice)
+    assert (sender(payload), decode(payload)) == (origin, notice)
+
+
+def test_the_largest_payload_is_below_the_limit() -> None:
+    # A line that ends where the payload before is full, and as long as a line may be.
+    longest = Line(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (QUOTED_BYTES - 2))
+    payload = encode(Origin().name, Woken((longest,)))
+    assert LINES_BYTES + len(payload) < PAYLOAD_LIMIT
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "",
+        "x",
+        "a:b",
+        "a:z:1",
+        "a:m:x",
+        "a:m:1",
+        "a:m:[1]",
+        "a:m:[1,2",
+        "a:r:1",
+        "a:r:1:xyz",
+        "a:p:",
+    ],
+)
+def test_what_nobody_tells_is_an_error(payload: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode(payload)
+
+
+def test_processes_have_names_of_their_own() -> None:
+    assert len({Origin().name for _ in range(100)}) == 100
+
+
+def test_a_process_may_take_another_name() -> None:
+    origin = Origin()
+    names = {origin.name}
+    for _ in range(10):
+        origin.renew()
+        names.add(origin.name)
+    assert len(names) == 11

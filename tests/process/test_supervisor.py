@@ -1,0 +1,244 @@
+"""The supervisor of several processes, on a reactor that only pretends to have any."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chatd.config import ConfigError, Settings, load, variables
+from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Workers, worker_settings
+from tests.conftest import LoggedFailures
+
+
+def settings(**given: Any) -> Settings:
+    names = {name.replace("_", "-"): value for name, value in given.items()}
+    return load({"db": "postgresql:///d", "workers": 2, **names}, {})[0]
+
+
+class Process:
+    """A process that does what it is told."""
+
+    def __init__(self, protocol: Any, env: dict[str, str]) -> None:
+        self.protocol = protocol
+        self.env = env
+        self.signals: list[int] = []
+        self.is_gone = False
+
+    def signalProcess(self, number: int) -> None:
+        if self.is_gone:
+            raise ProcessExitedAlready
+        self.signals.append(number)
+
+    def end(self, status: int = 0, by: int | None = None) -> None:
+        self.is_gone = True
+        ended = ProcessTerminated(status, by) if status or by else ProcessDone(0)
+        self.protocol.processEnded(Failure(ended))
+
+
+class PretendedReactor(Clock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.stopped = 0
+
+    def spawnProcess(self, protocol: Any, program: str, args: Any, *, env: Any, **_: Any) -> Any:
+        self.processes.append(Process(protocol, env))
+        return self.processes[-1]
+
+    def addSystemEventTrigger(self, *_: object) -> None:
+        """Nothing here shuts down."""
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+def started(reactor: PretendedReactor, **given: Any) -> Workers:
+    workers = Workers(settings(**given), reactor, lambda: 0.999999)
+    workers.startService()
+    return workers
+
+
+def test_settings_survive_the_way_through_the_environment() -> None:
+    given = settings(
+        listen=["tcp:1", "ssl:2"],
+        registration="closed",
+        rate_limits="off",
+        drain_seconds=2.5,
+        trusted_proxies="10.0.0.0/8, ::1",
+        access_log="on",
+        listen_db="host=x password=y",
+    )
+    assert load({}, variables(given)) == (given, [])
+
+
+def test_each_worker_has_an_admin_port_of_its_own() -> None:
+    shared = settings(admin="tcp:9100:interface=::1", listen=["tcp:80"], workers=3)
+    found = [worker_settings(shared, number) for number in (1, 2, 3)]
+    assert [each.admin for each in found] == [
+        f"tcp:{port}:interface=::1" for port in (9100, 9101, 9102)
+    ]
+    assert {each.listen for each in found} == {("tcp:80",)}
+    assert {each.workers for each in found} == {1}
+    assert worker_settings(settings(admin="tcp:port=9100"), 2).admin == "tcp:port=9101"
+    assert worker_settings(settings(admin="tcp:0"), 2).admin == "tcp:0"
+    assert worker_settings(settings(), 2).admin is None
+
+
+@pytest.mark.parametrize(
+    ("given", "culprit"),
+    [
+        ({"listen": ["unix:x"]}, "listen"),
+        ({"listen": ["tcp:1", "systemd:domain=INET:index=0"]}, "listen"),
+        ({"listen": ["ssl:1:privateKey=a b.pem"]}, "listen"),
+        ({"admin": "unix:x"}, "admin"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(given: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{culprit}: "):
+        Workers(settings(**given), PretendedReactor(), lambda: 0.5)
+
+
+def test_workers_get_the_settings_and_not_the_supervisors_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHATD_WORKERS", "2")
+    monkeypatch.setenv("CHATD_CONFIG", "/somewhere.toml")
+    monkeypatch.setenv("OTHER", "kept")
+    reactor = PretendedReactor()
+    workers = started(reactor, admin="tcp:9100")
+    one, two = (process.env for process in reactor.processes)
+    assert one["OTHER"] == "kept"
+    assert (one["CHATD_WORKERS"], one["CHATD_DB"]) == ("1", "postgresql:///d")
+    assert (one["CHATD_ADMIN"], two["CHATD_ADMIN"]) == ("tcp:9100", "tcp:9101")
+    assert "CHATD_CONFIG" not in one
+    workers.stopService()
+
+
+def test_a_worker_that_ends_is_started_again_after_a_while() -> None:
+    reactor = PretendedReactor()
+    started(reactor)
+    reactor.advance(STABLE_SECONDS)
+    reactor.processes[0].end(1)
+    assert len(reactor.processes) == 2
+    reactor.advance(0.2)
+    assert len(reactor.processes) == 3
+    # One that ends at once is given more time each time.
+    delays = []
+    for _ in range(9):
+        reactor.processes[-1].end(1)
+        began, count = reactor.seconds(), len(reactor.processes)
+        while len(reactor.processes) == count:
+            reactor.advance(0.05)
+        delays.append(round(reactor.seconds() - began, 2))
+    assert delays == sorted(delays)
+    assert 9 < delays[-1] < 11
+    reactor.advance(STABLE_SECONDS)
+    reactor.processes[-1].end(by=signal.SIGKILL)
+    reactor.advance(0.2)
+    assert len(reactor.processes) == 13
+    assert not reactor.stopped
+
+
+def test_workers_that_cannot_start_end_it_all(logged_failures: LoggedFailures) -> None:
+    reactor = PretendedReactor()
+    started(reactor)
+    reactor.processes[0].end(1)
+    reactor.processes[1].end(1)
+    assert reactor.stopped == 1
+    assert not reactor.getDelayedCalls()
+    assert logged_failures.flush_messages() == ["chatd cannot start: worker 1 ended with status 1"]
+
+
+def test_a_signal_at_the_start_is_no_sign_that_it_cannot_start() -> None:
+    reactor = PretendedReactor()
+    started(reactor)
+    reactor.processes[0].end(by=signal.SIGKILL)
+    reactor.advance(0.2)
+    assert len(reactor.processes) == 3
+    assert not reactor.stopped
+
+
+def test_stopping_is_first_kind_and_waits_for_all() -> None:
+    reactor = PretendedReactor()
+    workers = started(reactor, drain_seconds=3)
+    one, two = reactor.processes
+    stopping = workers.stopService()
+    assert one.signals == two.signals == [signal.SIGTERM]
+    one.end()
+    assert not fired(stopping)
+    reactor.advance(3 + KILL_SECONDS)
+    assert two.signals == [signal.SIGTERM, signal.SIGKILL]
+    two.end(by=signal.SIGKILL)
+    assert fired(stopping)
+    assert not reactor.getDelayedCalls()
+
+
+def test_hurried_workers_are_told_again_and_given_less_time() -> None:
+    reactor = PretendedReactor()
+    workers = started(reactor, drain_seconds=60)
+    one, two = reactor.processes
+    stopping = workers.stopService()
+    one.end()
+    reactor.advance(2)
+    workers.hurry()
+    assert one.signals == [signal.SIGTERM]
+    assert two.signals == [signal.SIGTERM, signal.SIGTERM]
+    reactor.advance(KILL_SECONDS - 1)
+    workers.hurry()
+    reactor.advance(1)
+    assert two.signals == [signal.SIGTERM] * 3 + [signal.SIGKILL]
+    workers.hurry()
+    two.end(by=signal.SIGKILL)
+    assert fired(stopping)
+    assert not reactor.getDelayedCalls()
+
+
+def test_one_that_waits_to_be_started_again_is_not() -> None:
+    reactor = PretendedReactor()
+    workers = started(reactor)
+    reactor.advance(STABLE_SECONDS)
+    one, two = reactor.processes
+    one.end(1)
+    two.is_gone = True
+    stopping = workers.stopService()
+    two.end()
+    assert fired(stopping)
+    assert not reactor.getDelayedCalls()
+
+
+def fired(deferred: Deferred[Any]) -> bool:
+    return bool(deferred.called)
+
+
+def test_what_workers_say_is_passed_on_line_by_line() -> None:
+    reactor = PretendedReactor()
+    started(reactor)
+    said: list[str] = []
+
+    @implementer(ILogObserver)
+    def hear(event: LogEvent) -> None:
+        said.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(hear)
+    try:
+        protocol = reactor.processes[1].protocol
+        protocol.childDataReceived(1, b" first\nsec")
+        protocol.childDataReceived(2, b"trouble \xff\n")
+        protocol.childDataReceived(1, b"ond\nrest {x}")
+        protocol.processEnded(Failure(ProcessTerminated(0, signal.SIGTERM)))
+    finally:
+        globalLogPublisher.removeObserver(hear)
+    assert said[:4] == [
+        "worker 2: first",
+        "worker 2: trouble \ufffd",
+        "worker 2: second",
+        "worker 2: rest {x}",
+    ]

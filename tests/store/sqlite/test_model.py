@@ -1,0 +1,60 @@
+"""The embedded store beside the model of a store."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from chatd.interfaces import IStore
+from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite.store import SqliteStore
+from tests.doubles import InlineWorker, Now, result_of, scratch
+from tests.model_machine import StoreMachine
+
+T = TypeVar("T")
+
+
+class SqliteMachine(StoreMachine):
+    """Everything at once, on a file of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleanup = ExitStack()
+        self.folder = self.cleanup.enter_context(scratch())
+        self.clock = Clock()
+        self.now = Now(self.clock)
+        # Conversations of a few messages are partly in the index and partly not.
+        patch = self.cleanup.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sqlite_chats, "INDEX_STEP", 3)
+
+    def open_store(self) -> IStore:
+        store = SqliteStore(
+            str(self.folder / "chatd.db"),
+            clock=self.clock,
+            now=self.now,
+            worker=lambda _: InlineWorker(),
+        )
+        self.run(store.open())
+        # The loss of power is not part of the model; a failure is shrunk much faster like this.
+        store._write_db.execute("PRAGMA synchronous = OFF")
+        return store
+
+    def run(self, deferred: Deferred[T]) -> T:
+        return result_of(deferred)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(max(seconds, 0))
+        self.now.offset += round(min(seconds, 0) * 1_000_000)
+
+    def discard(self) -> None:
+        self.cleanup.close()
+        assert not self.clock.getDelayedCalls()
+
+
+TestSqliteModel = SqliteMachine.TestCase
+TestSqliteModel.settings = settings(max_examples=120, stateful_step_count=40)

@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from chatd.errors import DomainError
 from chatd.model import (
     Account,
     Appended,
     ConversationSlice,
     Credentials,
-    DomainError,
     Draft,
     InboxSlice,
     ReadAfter,
@@ -28,7 +28,7 @@ class IStore(Interface):
     """Accounts and inboxes, durable.
 
     Methods may be called between `open` and `close`. Their Deferreds are not to be cancelled:
-    what is under way completes. `chatd.domain.batch` and `chatd.runtime.uncancellable` stand
+    what is under way completes. `chatd.domain.batch` and `chatd.runtime.shield` stand
     between them and callers that may go away. Any method may fail with `StoreUnavailable`.
     """
 
@@ -94,11 +94,11 @@ class IStore(Interface):
     def conversation(query: ReadConversation) -> Deferred[ConversationSlice | None]:
         """What two accounts sent each other, from one snapshot; None if the asker's inbox is gone.
 
-        Ordered by `Place`. What was sent to an account that was deleted is gone with its inbox,
-        what it sent is still in the asker's. The cost does not grow with the depth.
+        Ordered by `ConversationCursor`. What was sent to an account that was deleted is gone with
+        its inbox, what it sent is still in the asker's. The cost does not grow with the depth.
         """
 
-    def at_hand(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
+    def read_cached(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
         """What `read` would answer to the query, if that is known without asking, else None.
 
         Never behind any answer that this store has given before. For an asker who is `listening`

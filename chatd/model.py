@@ -1,4 +1,4 @@
-"""Values and errors of the domain; nothing here knows HTTP, SQL or the reactor.
+"""Values of the domain; nothing here knows HTTP, SQL or the reactor.
 
 Times are whole microseconds since the Unix epoch (UTC). Ids and sequence numbers are integers
 from 1 up to 2**53 - 1, so that every JSON reader holds them exactly (contract, General).
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import ClassVar, Final
+from typing import Final
 
 from msgspec import Struct
+
+from chatd.errors import InvalidCursor
 
 MAX_INTEGER: Final = 2**53 - 1
 
@@ -111,7 +113,7 @@ class InboxSlice(Struct, frozen=True, gc=False):
     messages: tuple[Message, ...]
 
 
-class Place(Struct, frozen=True, gc=False, order=True):
+class ConversationCursor(Struct, frozen=True, gc=False, order=True):
     """A message's place among those of two inboxes: by time of commit, ties by inbox and seq.
 
     To clients it is one opaque string, the `before` of a conversation.
@@ -125,12 +127,12 @@ class Place(Struct, frozen=True, gc=False, order=True):
         return f"{self.sent_at:x}.{self.received_by:x}.{self.seq:x}"
 
     @classmethod
-    def of(cls, message: Message) -> Place:
+    def of(cls, message: Message) -> ConversationCursor:
         """The place of a message."""
         return cls(message.sent_at, message.received_by, message.seq)
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> ConversationCursor:
         """Read the string form; raises `InvalidCursor` for anything that `str` never makes."""
         match = _PLACE.fullmatch(text)
         numbers = [int(digits, 16) for digits in match.groups()] if match else []
@@ -148,7 +150,7 @@ class ReadConversation(Struct, frozen=True, gc=False):
     user_id: int
     peer: int
     limit: int
-    before: Place | None = None
+    before: ConversationCursor | None = None
 
     def bound(self, received_by: int) -> tuple[int, int]:
         """What (sent_at, seq) of a message in that inbox must be below to be before `before`."""
@@ -197,7 +199,7 @@ class Cursor(Struct, frozen=True, gc=False):
 BEGINNING: Final = Cursor("", 0)
 
 
-class Wake(Enum):
+class WakeReason(Enum):
     """Why a held poll stops waiting."""
 
     MESSAGE = "message"
@@ -205,115 +207,3 @@ class Wake(Enum):
     SUPERSEDED = "superseded"
     OVERLOAD = "overload"
     DRAIN = "drain"
-
-
-class DomainError(Exception):
-    """A refusal that the caller can understand: `code` is stable, `detail` is for people."""
-
-    code: ClassVar[str]
-    title: ClassVar[str]
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-class InvalidBody(DomainError):
-    code = "invalid_body"
-    title = "The request body is not what this call takes"
-
-
-class InvalidQuery(DomainError):
-    code = "invalid_query"
-    title = "A query parameter is not what this call takes"
-
-
-class InvalidHeader(DomainError):
-    code = "invalid_header"
-    title = "A header is not what this call takes"
-
-
-class UnsupportedMediaType(DomainError):
-    code = "unsupported_media_type"
-    title = "The request body is not JSON"
-
-
-class InvalidCursor(DomainError):
-    code = "invalid_cursor"
-    title = "Not a cursor"
-
-
-class CursorEpoch(DomainError):
-    """The cursor is of another database history, or past the end of the inbox."""
-
-    code = "cursor_epoch"
-    title = "The cursor belongs to another history of this inbox"
-
-
-class Unauthorized(DomainError):
-    code = "unauthorized"
-    title = "Authentication is required"
-
-
-class NotAToken(DomainError):
-    code = "not_a_token"
-    title = "The request was not made with a token"
-
-
-class RegistrationClosed(DomainError):
-    code = "registration_closed"
-    title = "Registration is closed"
-
-
-class UsernameTaken(DomainError):
-    code = "username_taken"
-    title = "The username is taken"
-
-
-class UserNotFound(DomainError):
-    code = "user_not_found"
-    title = "There is no such user"
-
-
-class PageNotFound(DomainError):
-    code = "page_not_found"
-    title = "There is no such page"
-
-
-class MessageTooLarge(DomainError):
-    code = "message_too_large"
-    title = "The message is too large"
-
-
-class IdempotencyKeyReused(DomainError):
-    code = "idempotency_key_reused"
-    title = "The Idempotency-Key was used for another request"
-
-
-class Busy(DomainError):
-    """Nothing is wrong with the request; it may be repeated after `retry_after` seconds."""
-
-    def __init__(self, detail: str, retry_after: float) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class RateLimited(Busy):
-    code = "rate_limited"
-    title = "Too many requests"
-
-
-class Overloaded(Busy):
-    code = "overloaded"
-    title = "The service is overloaded"
-
-
-class StoreUnavailable(Busy):
-    """The store cannot answer now, or a write's fate is unknown: safe to repeat with its key."""
-
-    code = "store_unavailable"
-    title = "The message store is not available"
-
-
-class StartError(Exception):
-    """The daemon cannot start; the text is the one line that its operator reads."""

@@ -21,7 +21,7 @@ from twisted.python import usage
 from chatd.api.access_log import AccessLog
 from chatd.api.admin import Admin
 from chatd.api.api import API
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 from chatd.api.dispatch import Dispatch
 from chatd.api.problems import problem
 from chatd.bus.local import LocalBus
@@ -30,20 +30,20 @@ from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
-from chatd.domain.rate_limits import Limits, Rates
+from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.subscriber import Subscriber, Sweep
-from chatd.http.limits import Limits as HTTPLimits
+from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
-from chatd.process.gc_tuning import GarbageCollector
+from chatd.process.gc_tuning import GCTuner
 from chatd.process.readiness import Readiness
-from chatd.process.reuseport import SharingReactor
-from chatd.process.service import ChatService, Listener, Parts
+from chatd.process.reuseport import ReusePortReactor
+from chatd.process.service import ChatService, Components, Listener
 from chatd.process.signals import Signals
-from chatd.process.supervisor import Workers
-from chatd.runtime.thread_pool import ThreadWorker
+from chatd.process.supervisor import Supervisor
+from chatd.runtime.thread_pool import ThreadPool
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def makeService(options: Options) -> IService:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()
     try:
-        service = build(options.settings, reactor, GarbageCollector(reactor))
+        service = build(options.settings, reactor, GCTuner(reactor))
     except ConfigError as wrong:
         raise SystemExit(f"chatd: {wrong}") from None
-    reactor.callWhenRunning(Signals(reactor, service.hurry).handle)
+    reactor.callWhenRunning(Signals(reactor, service.force_stop).handle)
     return service
 
 
@@ -130,21 +130,19 @@ def service_from_environment() -> IService:
 
 
 def build(
-    settings: Settings, reactor: Any, collector: GarbageCollector | None = None
-) -> ChatService | Workers:
+    settings: Settings, reactor: Any, collector: GCTuner | None = None
+) -> ChatService | Supervisor:
     """Put the parts together; raises `ConfigError` for settings that cannot work."""
     if settings.workers > 1:
         if not is_postgres(settings.db):
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
-        return Workers(settings, reactor, random.random)
+        return Supervisor(settings, reactor, random.random)
     metrics = Metrics()
     store, bus = store_and_bus(settings, reactor, metrics)
     notifier = Notifier(reactor, max_held=settings.max_polls)
-    limits = Limits(Rates() if settings.rate_limits else None, reactor)
-    passwords = Passwords(
-        ThreadWorker("passwords", THREADS, reactor.callFromThread), owasp_hasher()
-    )
+    limits = RateLimits(Rates() if settings.rate_limits else None, reactor)
+    passwords = Passwords(ThreadPool("passwords", THREADS, reactor.callFromThread), owasp_hasher())
     accounts = Accounts(
         store,
         bus,
@@ -166,16 +164,16 @@ def build(
         observe_batch=metrics.batch,
     )
     readiness = Readiness(store, bus, reactor)
-    peers = Peers(settings.trusted_proxies)
+    proxies = TrustedProxies(settings.trusted_proxies)
     api = API(
         accounts,
         chats,
         ready=readiness.reasons,
         seconds=reactor.seconds,
-        spread=lambda: random.randint(1, SPREAD_SECONDS),
-        peers=peers,
+        retry_jitter=lambda: random.randint(1, SPREAD_SECONDS),
+        proxies=proxies,
     )
-    access = AccessLog(peers) if settings.access_log else None
+    access = AccessLog(proxies) if settings.access_log else None
     # The contract promises room for a message written wholly in \uXXXX escapes.
     http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
     request_ids = RequestIds()
@@ -201,9 +199,9 @@ def build(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
-    sharing = SharingReactor(reactor) if is_postgres(settings.db) else reactor
+    sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
     subscriber = Subscriber(notifier, accounts, metrics)
-    parts = Parts(
+    parts = Components(
         store=store,
         bus=bus,
         subscriber=subscriber,
@@ -232,7 +230,7 @@ def store_and_bus(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[I
             rest,
             clock=reactor,
             now=_now,
-            worker=lambda name: ThreadWorker(name, 1, reactor.callFromThread),
+            worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
         )
         return store, LocalBus()
     if is_postgres(settings.db):
@@ -271,16 +269,16 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
 def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     from chatd.bus.postgres import PostgresBus
-    from chatd.postgres.notify_payloads import Origin
+    from chatd.postgres.notify_payloads import NodeId
     from chatd.store.postgres.store import PostgresStore
 
-    origin = Origin()
-    store = PostgresStore(db, reactor=reactor, now=_now, origin=origin)
+    node_id = NodeId()
+    store = PostgresStore(db, reactor=reactor, now=_now, node_id=node_id)
     bus = PostgresBus(
         listen_db,
         reactor=reactor,
-        origin=origin,
-        chance=random.random,
+        node_id=node_id,
+        random=random.random,
         listener=store,
         observe_lag=metrics.seconds(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"

@@ -25,24 +25,22 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from chatd.errors import IdempotencyKeyReused, UsernameTaken, UserNotFound
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.model import (
     MAX_INTEGER,
     Account,
     Appended,
+    ConversationCursor,
     ConversationSlice,
     Credentials,
     Draft,
     IdempotencyKey,
-    IdempotencyKeyReused,
     InboxSlice,
     Message,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    UsernameTaken,
-    UserNotFound,
 )
 
 OpenStore: TypeAlias = Callable[[], Awaitable[IStore]]
@@ -119,7 +117,7 @@ async def talk(store: IStore, user_id: int, peer: int, limit: int = 100) -> list
         messages += found.messages
         if not found.older:
             return messages
-        before = Place.of(messages[-1])
+        before = ConversationCursor.of(messages[-1])
 
 
 def conversation_of(messages: Collection[Message]) -> list[Message]:
@@ -1047,10 +1045,10 @@ class StoreContract:
                     queries += [ReadPage(user_id, page, limit, at) for at in seqs]
         for _ in range(3):
             for query in queries:
-                known = store.at_hand(query)
+                known = store.read_cached(query)
                 [found] = await store.read([query])
                 assert known is None or known == found
-                assert store.at_hand(query) in (None, found)
+                assert store.read_cached(query) in (None, found)
             await send(store, ann, bob, "one more")
 
     @ensureDeferred
@@ -1063,14 +1061,14 @@ class StoreContract:
         def look(outcomes: list[Any]) -> None:
             for outcome in outcomes:
                 seq = appended(outcome).seq
-                known = store.at_hand(ReadAfter(bob, seq - 1, 1))
+                known = store.read_cached(ReadAfter(bob, seq - 1, 1))
                 assert known is None or known.messages == (appended(outcome),)
                 assert known is None or known.last_seq >= seq
 
         def look_again(inboxes: list[InboxSlice | None]) -> None:
             for told in inboxes:
                 assert told is not None
-                known = store.at_hand(ReadAfter(bob, None, 1))
+                known = store.read_cached(ReadAfter(bob, None, 1))
                 assert known is None or known.last_seq >= told.last_seq
 
         asked: list[Deferred[Any]] = []
@@ -1101,9 +1099,9 @@ class StoreContract:
             asked.append(store.append([Draft(user_id, user_id, "x")]))
             asked += [store.read(queries) for _ in range(3)]
             assert await deletion is True
-            assert [store.at_hand(query) for query in queries] == [None, None]
+            assert [store.read_cached(query) for query in queries] == [None, None]
             await gatherResults(asked)
-            assert [store.at_hand(query) for query in queries] == [None, None]
+            assert [store.read_cached(query) for query in queries] == [None, None]
 
     @ensureDeferred
     async def test_what_is_at_hand_after_a_restart_is_right_too(
@@ -1115,9 +1113,9 @@ class StoreContract:
         await store.close()
         store = await open_store()
         query = ReadAfter(bob, 0, 10)
-        assert store.at_hand(query) in (None, InboxSlice(3, tuple(sent)))
+        assert store.read_cached(query) in (None, InboxSlice(3, tuple(sent)))
         sent.append(await send(store, ann, bob, "more"))
-        assert store.at_hand(query) in (None, InboxSlice(4, tuple(sent)))
+        assert store.read_cached(query) in (None, InboxSlice(4, tuple(sent)))
 
     # The ends of inboxes
 
@@ -1180,7 +1178,7 @@ class StoreContract:
         assert newest is not None
         await fill(store, ann, bob, 3)
         await fill(store, bob, ann, 3)
-        before = Place.of(newest.messages[-1])
+        before = ConversationCursor.of(newest.messages[-1])
         older = await store.conversation(ReadConversation(ann, bob, 100, before))
         assert older is not None
         assert [*newest.messages, *older.messages] == conversation_of(said)
@@ -1225,10 +1223,10 @@ class StoreContract:
         store = await open_store()
         ann, bob = await people(store, "ann", "bob")
         first, *_ = await fill(store, ann, bob, 3)
-        for place in (Place.of(first), Place(1, 1, 1)):
+        for place in (ConversationCursor.of(first), ConversationCursor(1, 1, 1)):
             found = await store.conversation(ReadConversation(ann, bob, 10, place))
             assert found == ConversationSlice((), False, True)
-        after_all = Place(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER)
+        after_all = ConversationCursor(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER)
         found = await store.conversation(ReadConversation(ann, bob, 10, after_all))
         assert found is not None
         assert len(found.messages) == 3

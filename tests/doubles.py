@@ -28,12 +28,12 @@ from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
-from chatd.domain.rate_limits import Limits, Rates
+from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.subscriber import Subscriber, Sweep
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
 from chatd.model import Account, Message, ReadAfter, ReadPage, Session
-from chatd.runtime.thread_pool import Worker
+from chatd.runtime.thread_pool import Executor
 from chatd.store.migrations import Migration
 from chatd.store.sqlite.store import SqliteStore
 
@@ -47,8 +47,8 @@ EPOCH_2026: Final = 1_767_225_600_000_000
 """Microseconds: when the tests' clocks begin."""
 
 
-class InlineWorker:
-    """A `chatd.runtime.thread_pool.Worker` that calls at once, in the calling thread."""
+class InlineExecutor:
+    """A `chatd.runtime.thread_pool.Executor` that calls at once, in the calling thread."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -60,8 +60,8 @@ class InlineWorker:
         self.stopped = True
 
 
-class SteppedWorker:
-    """A `chatd.runtime.thread_pool.Worker` whose thread moves only when the test says so.
+class SteppedExecutor:
+    """A `chatd.runtime.thread_pool.Executor` whose thread moves only when the test says so.
 
     `work` does what the thread would do, `deliver` what the reactor would with the result: in
     between, a commit has happened that nobody knows of yet.
@@ -206,21 +206,21 @@ def cancel(deferred: Deferred[Any]) -> None:
 class ForgetfulStore(SqliteStore):
     """A store that has nothing at hand, as one that several processes write to."""
 
-    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> None:
+    def read_cached(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> None:
         return None
 
 
 class System:
     """Everything below HTTP, composed on a `task.Clock` and a real database file.
 
-    With `at_hand` False every read goes to the database, through the reader's thread.
+    With `read_cached` False every read goes to the database, through the reader's thread.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        worker: Callable[[], Worker] = InlineWorker,
+        worker: Callable[[], Executor] = InlineExecutor,
         rates: Rates | None = None,
         max_held: int = 10_000,
         registration_open: bool = True,
@@ -228,7 +228,7 @@ class System:
         max_message_bytes: int = 16384,
         bus: LossyBus | None = None,
         known: list[Migration] | None = None,
-        at_hand: bool = True,
+        read_cached: bool = True,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.clock = Clock()
@@ -237,14 +237,14 @@ class System:
         self.workers: dict[str, Any] = {}
         self.hashing: Any = worker()
         self.bus = bus or LossyBus()
-        self.store = (SqliteStore if at_hand else ForgetfulStore)(
+        self.store = (SqliteStore if read_cached else ForgetfulStore)(
             str(folder / "chatd.db"),
             clock=self.clock,
             now=self.now,
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
         )
-        self.limits = Limits(rates, self.clock)
+        self.limits = RateLimits(rates, self.clock)
         self.notifier = Notifier(self.clock, max_held=max_held)
         self.accounts = Accounts(
             self.store,
@@ -316,7 +316,7 @@ class System:
         """Let all threads finish all that they are asked; no time passes."""
         self.turn()
         stepped: Sequence[object] = [self.hashing, *self.workers.values()]
-        while any(each.step() for each in stepped if isinstance(each, SteppedWorker)):
+        while any(each.step() for each in stepped if isinstance(each, SteppedExecutor)):
             self.turn()
 
     def micro_step(self) -> bool:
@@ -395,7 +395,7 @@ def cancelled_everywhere(
     nothing is left to happen and the verb still waits, `when_idle` makes something happen, once.
     """
     for moment in itertools.count():
-        with composed(folder / f"{moment}", worker=SteppedWorker, **options) as system:
+        with composed(folder / f"{moment}", worker=SteppedExecutor, **options) as system:
             verb = begin(system)
             idle = False
             for _ in range(moment):

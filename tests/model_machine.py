@@ -21,23 +21,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.internet.defer import Deferred
 
+from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
 from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
+    ConversationCursor,
     Credentials,
-    DomainError,
     Draft,
     IdempotencyKey,
-    IdempotencyKeyReused,
     InboxSlice,
     Message,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    UsernameTaken,
-    UserNotFound,
 )
 
 T = TypeVar("T")
@@ -252,7 +249,7 @@ class StoreMachine(RuleBasedStateMachine):
         queries = [ReadAfter(self.id_of(number), seq, limit) for number, seq, limit in asked]
         expected = [self.after(*each) for each in asked]
         for query, inbox in zip(queries, expected, strict=True):
-            assert self.s.at_hand(query) in (None, inbox)
+            assert self.s.read_cached(query) in (None, inbox)
         assert self.run(self.s.read(queries)) == expected
 
     def after(self, number: int, seq: int | None, limit: int) -> InboxSlice | None:
@@ -270,13 +267,13 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def read_page(self, number: int, page: int, limit: int, at: int | None) -> None:
         query = ReadPage(self.id_of(number), page, limit, at)
-        at_hand = self.s.at_hand(query)
+        read_cached = self.s.read_cached(query)
         [found] = self.run(self.s.read([query]))
         person = self.living(number)
         if person is None:
-            assert found is at_hand is None
+            assert found is read_cached is None
             return
-        assert at_hand in (None, found)
+        assert read_cached in (None, found)
         inbox = person.inbox if at is None else person.inbox[:at]
         if at is not None and at > len(person.inbox):
             inbox = []
@@ -290,14 +287,14 @@ class StoreMachine(RuleBasedStateMachine):
         said = [] if one is None else [each for each in one.inbox if each.sent_by == peer]
         if two is not None and peer != user_id:
             said += [each for each in two.inbox if each.sent_by == user_id]
-        said.sort(key=Place.of, reverse=True)
-        before = None if at is None or not said else Place.of(said[at % len(said)])
+        said.sort(key=ConversationCursor.of, reverse=True)
+        before = None if at is None or not said else ConversationCursor.of(said[at % len(said)])
         found = self.run(self.s.conversation(ReadConversation(user_id, peer, limit, before)))
         if one is None:
             assert found is None
             return
         if before is not None:
-            said = [each for each in said if Place.of(each) < before]
+            said = [each for each in said if ConversationCursor.of(each) < before]
         assert found.messages == tuple(said[:limit])
         assert found.older is (len(said) > limit)
         assert found.peer_exists is (two is not None)

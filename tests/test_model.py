@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import chatd.model
-from chatd.model import BEGINNING, MAX_INTEGER, Busy, Cursor, DomainError, InvalidCursor
+from chatd.errors import InvalidCursor
+from chatd.model import BEGINNING, MAX_INTEGER, Cursor
 from chatd.store.epoch import new_epoch
 
 EPOCHS = st.from_regex(r"[a-z2-7]{8,32}", fullmatch=True)
@@ -71,33 +71,3 @@ def test_the_beginning_is_of_no_history() -> None:
     assert Cursor("", 0) == BEGINNING
     with pytest.raises(InvalidCursor):
         Cursor.parse(str(BEGINNING))
-
-
-def errors() -> list[type[DomainError]]:
-    """Every error that names itself to clients."""
-    return [
-        each
-        for each in vars(chatd.model).values()
-        if isinstance(each, type)
-        and issubclass(each, DomainError)
-        and each not in (DomainError, Busy)
-    ]
-
-
-def test_every_error_has_a_code_of_its_own_and_a_title() -> None:
-    codes = [error.code for error in errors()]
-    assert len(codes) > 10
-    assert len(set(codes)) == len(codes)
-    assert all(code.replace("_", "").isalpha() and code.islower() for code in codes)
-    assert all(error.title and not error.title.endswith(".") for error in errors())
-
-
-@pytest.mark.parametrize("error", errors())
-def test_an_error_keeps_its_detail(error: type[DomainError]) -> None:
-    if issubclass(error, Busy):
-        busy = error("wait", 1.5)
-        assert (busy.detail, busy.retry_after) == ("wait", 1.5)
-        assert str(busy) == "wait"
-    else:
-        refusal = error("because")
-        assert refusal.detail == str(refusal) == "because"

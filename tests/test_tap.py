@@ -18,7 +18,7 @@ from twisted.python import usage
 from chatd import tap
 from chatd.config import OPTIONS, ConfigError, Settings, load
 from chatd.process.service import ChatService
-from tests.doubles import InlineWorker
+from tests.doubles import InlineExecutor
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ class Reactor(MemoryReactorClock):
 
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap, "ThreadWorker", lambda *_: InlineWorker())
+    monkeypatch.setattr(tap, "ThreadPool", lambda *_: InlineExecutor())
 
 
 def build(**changes: Any) -> ChatService:

@@ -17,16 +17,16 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from chatd.errors import StartError
 from chatd.interfaces import IBus, ISubscriber
-from chatd.model import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
 from chatd.postgres.notify_payloads import (
     CHANNEL,
     Listener,
-    Origin,
+    MessagesNotice,
+    NodeId,
     Ping,
-    Woken,
     decode,
     encode,
     sender,
@@ -46,7 +46,7 @@ _log = Logger()
 
 @implementer(IBus)
 class PostgresBus:
-    """An `IBus` that listens at `address`; `origin` is that of the store of this process.
+    """An `IBus` that listens at `address`; `node_id` is that of the store of this process.
 
     What it hears it tells first to `listener`, that store, then to its subscriber. After every
     time that it could not listen, it tells its subscriber to look at everything. `observe_lag` gets
@@ -58,16 +58,16 @@ class PostgresBus:
         address: Address,
         *,
         reactor: Any,
-        origin: Origin,
-        chance: Callable[[], float],
+        node_id: NodeId,
+        random: Callable[[], float],
         listener: Listener | None = None,
         observe_lag: Callable[[float], None] | None = None,
     ) -> None:
         self._listener = listener
         self._location = address.location
         self._reactor = reactor
-        self._origin = origin
-        self._backoff = Backoff(chance)
+        self._node_id = node_id
+        self._backoff = Backoff(random)
         self._observe_lag = observe_lag
         self._connector = Connector(address, reactor, self._heard)
         self._subscriber: ISubscriber | None = None
@@ -191,7 +191,7 @@ class PostgresBus:
             return None
         self._pings += 1
         echo: Deferred[None] = Deferred()
-        payload = encode(self._origin.name, Ping(self._pings))
+        payload = encode(self._node_id.name, Ping(self._pings))
         self._awaited = (payload, self._reactor.seconds(), echo)
         # What goes wrong with it, the echo that fails to come tells.
         self._connection.query(_NOTIFY, (CHANNEL, payload)).addErrback(lambda _: None)
@@ -202,7 +202,7 @@ class PostgresBus:
             self._echoed()
             return
         # Most are echoes, and those of batches are long: they are not taken apart.
-        if sender(payload) == self._origin.name:
+        if sender(payload) == self._node_id.name:
             return
         try:
             notice = decode(payload)
@@ -215,7 +215,7 @@ class PostgresBus:
             self._listener.heard(notice)
         if self._subscriber is None:
             return
-        if isinstance(notice, Woken):
+        if isinstance(notice, MessagesNotice):
             self._subscriber.wake(tuple(dict.fromkeys([line.received_by for line in notice.lines])))
         else:
             self._subscriber.revoked(notice.user_id, notice.token)

@@ -22,7 +22,7 @@ from chatd.cli.line_editor import LineEditor
 from chatd.cli.messages import find
 from chatd.cli.printing import line, plain
 from chatd.cli.session import LogIn, Session
-from chatd.client import ChatClient, ChatError, Message, Refused, Unreachable, User
+from chatd.client import APIError, ChatClient, ChatError, Message, Unreachable, User
 
 HISTORY: Final = 20
 """Messages shown of what was said before."""
@@ -136,7 +136,7 @@ class Talk:
                         raise
                     # The follower says that the service is away.
                     continue
-                except Refused as refused:
+                except APIError as refused:
                     self.editor.above(f"not sent: {refused.detail}")
                 else:
                     self._show(sent.message)

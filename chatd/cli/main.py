@@ -17,7 +17,7 @@ from chatd import __version__
 from chatd.cli import accounts, chat, demo, messages, serve
 from chatd.cli.errors import Trouble
 from chatd.cli.session import DEFAULT_SERVER, Session, SessionFile
-from chatd.client import ChatError, Refused, Unreachable
+from chatd.client import APIError, ChatError, Unreachable
 
 Command = Callable[[argparse.Namespace, Session], Coroutine[Deferred[Any], Any, None]]
 
@@ -168,7 +168,7 @@ async def _run(args: argparse.Namespace, session: Session) -> None:
     except CancelledError:
         # Interrupted: `Run` knows.
         return
-    except Refused as refused:
+    except APIError as refused:
         if refused.code == "unauthorized" and args.command not in ("login", "register"):
             raise SystemExit("chatd: the log-in has ended: chatd login NAME") from None
         raise SystemExit(f"chatd: {refused.detail}") from None

@@ -12,14 +12,14 @@ import msgspec
 from chatd.cli.errors import Trouble
 from chatd.cli.printing import Names, line
 from chatd.cli.session import Session
-from chatd.client import ChatClient, ChatError, Message, Position, Refused, User
+from chatd.client import APIError, ChatClient, ChatError, Message, Position, User
 
 
 async def find(client: ChatClient, name: str) -> User:
     """The user of a name; raises `Trouble` if there is none."""
     try:
         return await client.user_named(name)
-    except Refused as refused:
+    except APIError as refused:
         if refused.code == "user_not_found":
             raise Trouble(f"there is no user {name}") from None
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from chatd.client import ChatClient, Message, Refused
+from chatd.client import APIError, ChatClient, Message
 
 # Characters that reorder what stands beside them; a name or message must not.
 _REORDERING: Final = frozenset(
@@ -66,7 +66,7 @@ class Names:
         if user_id not in self._known:
             try:
                 name = (await self._client.user(user_id)).username
-            except Refused as refused:
+            except APIError as refused:
                 if refused.code != "user_not_found":
                     raise
                 name = f"deleted user {user_id}"

@@ -13,17 +13,18 @@ and in order, across anything that happens to connections. docs/client.md has wh
 
 from chatd.client.client import ChatClient
 from chatd.client.errors import (
+    APIError,
     ChatError,
     Gap,
     HistoryChanged,
     NoTokenError,
-    Refused,
     Unreachable,
 )
 from chatd.client.follow import Follow
 from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
 
 __all__ = [
+    "APIError",
     "ChatClient",
     "ChatError",
     "Conversation",
@@ -35,7 +36,6 @@ __all__ = [
     "Page",
     "Poll",
     "Position",
-    "Refused",
     "Sent",
     "Unreachable",
     "User",

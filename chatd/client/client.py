@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from chatd.client.backoff import Backoff, retry_after
-from chatd.client.errors import ChatError, HistoryChanged, NoTokenError, Refused, Unreachable
+from chatd.client.errors import APIError, ChatError, HistoryChanged, NoTokenError, Unreachable
 from chatd.client.exchange import Answer, Http, exchange
 from chatd.client.follow import Follow
 from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
@@ -44,7 +44,7 @@ API: Final = "/api/v1"
 class ChatClient:
     """One account's view of the service at `base_url` (`http://host:port`).
 
-    Calls raise `Refused` for an answer that is an error and `Unreachable` where there was none.
+    Calls raise `APIError` for an answer that is an error and `Unreachable` where there was none.
     What is safe to repeat is repeated after connection failures, 429, 502, 503 and 504, with
     backoff and as `Retry-After` asks, for up to `patience` seconds.
 
@@ -102,7 +102,7 @@ class ChatClient:
         await gatherResults([pool.closeCachedConnections() for pool in self._pools])
 
     async def register(self, username: str, email: str, password: str) -> User:
-        """Make an account; `Refused` with `username_taken`, `registration_closed`, ...
+        """Make an account; `APIError` with `username_taken`, `registration_closed`, ...
 
         Not repeated where the account may have been made by a try that got no answer: then it
         raises `Unreachable`, and logging in tells.
@@ -121,7 +121,7 @@ class ChatClient:
         """Revoke the token; its polls end. A token that is no longer known is revoked enough."""
         try:
             await self._call("DELETE", "/tokens/", NoneType)
-        except Refused as refused:
+        except APIError as refused:
             if refused.status != 401:
                 raise
         self.token = None
@@ -136,11 +136,11 @@ class ChatClient:
         return (await self._call("GET", "/users/", User))[0]
 
     async def user(self, user_id: int) -> User:
-        """An account by its id; `Refused` with `user_not_found`."""
+        """An account by its id; `APIError` with `user_not_found`."""
         return (await self._call("GET", "/users/", User, [("user_id", str(user_id))]))[0]
 
     async def user_named(self, username: str) -> User:
-        """An account by its name, whatever its case; `Refused` with `user_not_found`."""
+        """An account by its name, whatever its case; `APIError` with `user_not_found`."""
         return (await self._call("GET", "/users/", User, [("username", username)]))[0]
 
     async def send(self, user_id: int, text: str, *, key: str | None = None) -> Sent:
@@ -235,7 +235,7 @@ class ChatClient:
         backoff = Backoff(self._random)
         patience_ends = self._clock.seconds() + self._patience
         while True:
-            trouble: Refused | Unreachable
+            trouble: APIError | Unreachable
             try:
                 answer = await self._once(
                     self._http, method, path, params, body=body, key=key, public=public
@@ -245,7 +245,7 @@ class ChatClient:
                 if once and problem.sent:
                     raise
                 trouble, delay = problem, backoff.delay()
-            except Refused as problem:
+            except APIError as problem:
                 if not problem.passing or (once and problem.status != 429):
                     raise
                 trouble, delay = problem, backoff.delay(problem.retry_after)

@@ -23,7 +23,7 @@ class Unreachable(ChatError):
         self.sent = sent
 
 
-class Refused(ChatError):
+class APIError(ChatError):
     """The service answered with an error.
 
     `code` is stable and made for programs (`user_not_found`, `rate_limited`, ...; empty if a
@@ -52,7 +52,7 @@ class Refused(ChatError):
         return self.status in (429, 502, 503, 504)
 
 
-class HistoryChanged(Refused):
+class HistoryChanged(APIError):
     """410 `cursor_epoch`: the cursor is of another history of the inbox.
 
     The service was restored from a backup, or the cursor is another account's. What was read

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from chatd.client.backoff import Backoff
-from chatd.client.errors import ChatError, Gap, HistoryChanged, Refused, Unreachable
+from chatd.client.errors import APIError, ChatError, Gap, HistoryChanged, Unreachable
 from chatd.client.values import Message, Poll, Position
 
 LARGEST_ANSWER: Final = 100
@@ -33,7 +33,7 @@ class Follow:
     It survives connections that fail, restarts, proxies that cut held polls (the polls become
     shorter), lines that lose long answers (these too), 429 and 5xx: it waits, with full jitter and
     as `Retry-After` asks, and goes on. It raises `Gap` if a message is missing, and other
-    `Refused` answers (401: the token was revoked) as they are. Iterating can go on after an
+    `APIError` answers (401: the token was revoked) as they are. Iterating can go on after an
     exception, from where it was.
 
     `since` is `now` (when the first message is asked for), `0` (the beginning of the inbox), a
@@ -110,7 +110,7 @@ class Follow:
         except Unreachable as problem:
             self._cut(problem, self._clock.seconds() - began)
             return
-        except Refused as problem:
+        except APIError as problem:
             if not (problem.passing or problem.status >= 500):
                 raise
             if problem.status == 504:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from chatd.client.backoff import retry_after
-from chatd.client.errors import HistoryChanged, Refused, Unreachable
+from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Answer
 from chatd.client.values import Message
 
@@ -79,13 +79,13 @@ def read(answer: Answer, shape: type[T]) -> T:
         raise Unreachable(f"this is no answer of chatd: {problem}") from problem
 
 
-def refusal(answer: Answer, unix_time: float) -> Refused:
+def refusal(answer: Answer, unix_time: float) -> APIError:
     """The error that an answer with an error status stands for, whoever made it."""
     try:
         problem = msgspec.json.decode(answer.body, type=Problem)
     except msgspec.DecodeError:
         problem = Problem()
-    kind = HistoryChanged if problem.code == "cursor_epoch" else Refused
+    kind = HistoryChanged if problem.code == "cursor_epoch" else APIError
     return kind(
         answer.status,
         problem.code,

@@ -20,20 +20,12 @@ from twisted.logger import Logger
 
 from chatd.domain.batch import Batcher
 from chatd.domain.passwords import Passwords
-from chatd.domain.rate_limits import Limits
-from chatd.domain.sessions import Overtaken, Remembered, Seen
+from chatd.domain.rate_limits import RateLimits
+from chatd.domain.sessions import LastSeenWriter, RevocationTracker, SessionCache
+from chatd.errors import InvalidBody, NotAToken, RegistrationClosed, Unauthorized, UserNotFound
 from chatd.interfaces import IBus, IStore
-from chatd.model import (
-    Account,
-    InvalidBody,
-    IssuedToken,
-    NotAToken,
-    RegistrationClosed,
-    Session,
-    Unauthorized,
-    UserNotFound,
-)
-from chatd.runtime.uncancellable import shield
+from chatd.model import Account, IssuedToken, Session
+from chatd.runtime.shield import shield
 
 T = TypeVar("T")
 
@@ -59,7 +51,7 @@ class Accounts:
         store: IStore,
         bus: IBus,
         passwords: Passwords,
-        limits: Limits,
+        limits: RateLimits,
         *,
         clock: IReactorTime,
         now: Callable[[], int],
@@ -75,15 +67,15 @@ class Accounts:
         self._owners: Batcher[bytes, int | None] = Batcher(
             store.token_owners, clock, bound=20_000, largest=1000
         )
-        self._tokens = Remembered(clock, TOKEN_SECONDS)
-        self._basic = Remembered(clock, BASIC_SECONDS)
+        self._tokens = SessionCache(clock, TOKEN_SECONDS)
+        self._basic = SessionCache(clock, BASIC_SECONDS)
         # Basic credentials are remembered only as a keyed hash; the key dies with the process.
         self._basic_key = secrets.token_bytes(32)
         self._verifying: dict[bytes, list[Deferred[Session]]] = {}
-        self._overtaken = Overtaken()
+        self._overtaken = RevocationTracker()
         self._under_way = 0
         self._idle: list[Deferred[None]] = []
-        self._seen = Seen(store, clock, now)
+        self._seen = LastSeenWriter(store, clock, now)
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
         """Make an account.

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.model import DomainError, Overloaded
+from chatd.errors import DomainError, Overloaded
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -18,30 +18,32 @@ from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher
 from chatd.domain.notifier import Notifier
-from chatd.domain.rate_limits import Limits
+from chatd.domain.rate_limits import RateLimits
+from chatd.errors import (
+    CursorEpoch,
+    DomainError,
+    InvalidBody,
+    MessageTooLarge,
+    PageNotFound,
+    Unauthorized,
+    UserNotFound,
+)
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
     Appended,
+    ConversationCursor,
     Cursor,
-    CursorEpoch,
-    DomainError,
     Draft,
     IdempotencyKey,
     InboxSlice,
-    InvalidBody,
     Message,
-    MessageTooLarge,
-    PageNotFound,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
     Session,
-    Unauthorized,
-    UserNotFound,
-    Wake,
+    WakeReason,
 )
-from chatd.runtime.uncancellable import shield
+from chatd.runtime.shield import shield
 
 LARGEST_BATCH: Final = 512
 QUEUED_SENDS: Final = 5000
@@ -72,7 +74,7 @@ class Polled(Struct, frozen=True, gc=False):
     messages: tuple[Message, ...]
     count: int
     cursor: Cursor
-    why: Wake
+    why: WakeReason
     waited: float
 
     @property
@@ -85,7 +87,7 @@ class Conversation(Struct, frozen=True, gc=False):
     """What two accounts sent each other, newest first; `older` is before what comes next."""
 
     messages: tuple[Message, ...]
-    older: Place | None
+    older: ConversationCursor | None
 
 
 class Chats:
@@ -96,7 +98,7 @@ class Chats:
         store: IStore,
         bus: IBus,
         notifier: Notifier,
-        limits: Limits,
+        limits: RateLimits,
         *,
         clock: IReactorTime,
         max_message_bytes: int,
@@ -195,7 +197,7 @@ class Chats:
         after = None if since is None else self._seq(since)
         waited = 0.0
         ends = self._clock.seconds() + wait
-        why = Wake.MESSAGE
+        why = WakeReason.MESSAGE
         outcome = "error"
         # Listening comes first, in the turn that authenticated the caller: nothing that happens
         # from here on can be missed, neither a message nor a revocation.
@@ -206,16 +208,16 @@ class Chats:
             inbox = await self._read(first, listening=wait > 0)
             self._reject_future(after, inbox)
             waiter.seq = inbox.last_seq if after is None else after
-            while not inbox.messages and why is Wake.MESSAGE and wait > 0:
+            while not inbox.messages and why is WakeReason.MESSAGE and wait > 0:
                 began = self._clock.seconds()
                 if began >= ends:
-                    why = Wake.TIMEOUT
+                    why = WakeReason.TIMEOUT
                     break
                 try:
                     why = await waiter.wait(ends - began)
                 finally:
                     waited += self._clock.seconds() - began
-                if why is Wake.MESSAGE:
+                if why is WakeReason.MESSAGE:
                     inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
             outcome = why.value
         except (CancelledError, DomainError) as ended:
@@ -231,7 +233,7 @@ class Chats:
         return Polled(messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
 
     async def conversation(
-        self, session: Session, peer: int, limit: int, before: Place | None = None
+        self, session: Session, peer: int, limit: int, before: ConversationCursor | None = None
     ) -> Conversation:
         """What the caller and `peer` sent each other, newest first, older than `before`.
 
@@ -243,7 +245,7 @@ class Chats:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
-        older = Place.of(found.messages[-1]) if found.older else None
+        older = ConversationCursor.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older)
 
     def finished(self) -> Deferred[None]:
@@ -251,7 +253,7 @@ class Chats:
         return self._sends.finished()
 
     async def _read(self, query: ReadAfter | ReadPage, listening: bool = False) -> InboxSlice:
-        inbox = self._store.at_hand(query, listening=listening) or await self._reads.ask(query)
+        inbox = self._store.read_cached(query, listening=listening) or await self._reads.ask(query)
         if inbox is None:
             raise Unauthorized("the account was deleted")
         return inbox

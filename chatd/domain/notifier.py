@@ -12,7 +12,8 @@ from collections.abc import Collection
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chatd.model import Session, Unauthorized, Wake
+from chatd.errors import Unauthorized
+from chatd.model import Session, WakeReason
 
 HELD_PER_USER = 8
 
@@ -24,14 +25,14 @@ class Waiter:
 
     def __init__(self, notifier: Notifier, session: Session) -> None:
         self._notifier = notifier
-        self._deferred: Deferred[Wake] | None = None
+        self._deferred: Deferred[WakeReason] | None = None
         self._timer: IDelayedCall | None = None
-        self._pending: Wake | Unauthorized | None = None
+        self._pending: WakeReason | Unauthorized | None = None
         self.session = session
         self.seq = 0
         """The seq of the last message that the poll has seen; set before `wait`."""
 
-    def wait(self, seconds: float) -> Deferred[Wake]:
+    def wait(self, seconds: float) -> Deferred[WakeReason]:
         """Fires with why the wait ended, at once if something happened since the last wait.
 
         Fails with `Unauthorized` when the session was revoked. Cancelling it ends the wait.
@@ -44,14 +45,14 @@ class Waiter:
 
     def wake(self) -> None:
         """There may be new messages: end the wait, or the next one at once."""
-        self._fire(Wake.MESSAGE)
+        self._fire(WakeReason.MESSAGE)
 
     @property
     def held(self) -> bool:
         """Whether the poll waits now."""
         return self._deferred is not None
 
-    def _fire(self, why: Wake | Unauthorized) -> None:
+    def _fire(self, why: WakeReason | Unauthorized) -> None:
         deferred, self._deferred = self._deferred, None
         if deferred is None:
             # Not waiting: the next wait ends at once. A revocation is final.
@@ -71,8 +72,8 @@ class Waiter:
 class Notifier:
     """The waiters of one process, an `ISubscriber` of the bus in all but revocations.
 
-    At most `max_held` polls wait at once: beyond, a wait ends at once with `Wake.OVERLOAD`. At
-    most `HELD_PER_USER` of one user: beyond, the oldest ends with `Wake.SUPERSEDED`.
+    At most `max_held` polls wait at once: beyond, a wait ends at once with `WakeReason.OVERLOAD`.
+    At most `HELD_PER_USER` of one user: beyond, the oldest ends with `WakeReason.SUPERSEDED`.
     """
 
     def __init__(
@@ -130,35 +131,35 @@ class Notifier:
                 waiter._fire(Unauthorized("the session was ended"))
 
     def drain(self) -> None:
-        """End every wait, now and from now on, with `Wake.DRAIN`."""
+        """End every wait, now and from now on, with `WakeReason.DRAIN`."""
         self._draining = True
         for waiters in tuple(self._waiters.values()):
             for waiter in tuple(waiters):
                 if waiter.held:
-                    waiter._fire(Wake.DRAIN)
+                    waiter._fire(WakeReason.DRAIN)
 
-    def _wait(self, waiter: Waiter, seconds: float) -> Deferred[Wake]:
-        deferred: Deferred[Wake] = Deferred(lambda _: self._forget(waiter))
+    def _wait(self, waiter: Waiter, seconds: float) -> Deferred[WakeReason]:
+        deferred: Deferred[WakeReason] = Deferred(lambda _: self._forget(waiter))
         pending, waiter._pending = waiter._pending, None
         if isinstance(pending, Unauthorized):
             deferred.errback(pending)
         elif pending is not None:
             deferred.callback(pending)
         elif self._draining:
-            deferred.callback(Wake.DRAIN)
+            deferred.callback(WakeReason.DRAIN)
         elif self._held >= self._max_held:
-            deferred.callback(Wake.OVERLOAD)
+            deferred.callback(WakeReason.OVERLOAD)
         else:
             self._held += 1
             waiter._deferred = deferred
-            waiter._timer = self._clock.callLater(seconds, waiter._fire, Wake.TIMEOUT)
+            waiter._timer = self._clock.callLater(seconds, waiter._fire, WakeReason.TIMEOUT)
             self._supersede(waiter.session.user_id)
         return deferred
 
     def _supersede(self, user_id: int) -> None:
         held = [waiter for waiter in self._waiters[user_id] if waiter.held]
         if len(held) > HELD_PER_USER:
-            held[0]._fire(Wake.SUPERSEDED)
+            held[0]._fire(WakeReason.SUPERSEDED)
 
     def _forget(self, waiter: Waiter) -> None:
         """The canceller of a wait: leave no timer and no count behind."""

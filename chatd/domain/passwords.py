@@ -9,8 +9,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from twisted.internet.defer import Deferred
 
-from chatd.model import Overloaded
-from chatd.runtime.thread_pool import Worker
+from chatd.errors import Overloaded
+from chatd.runtime.thread_pool import Executor
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def owasp_hasher() -> PasswordHasher:
 class Passwords:
     """Hash and verify passwords in `worker`; fails with `Overloaded` when too many wait."""
 
-    def __init__(self, worker: Worker, hasher: PasswordHasher) -> None:
+    def __init__(self, worker: Executor, hasher: PasswordHasher) -> None:
         self._worker = worker
         self._hasher = hasher
         self._waiting = 0

@@ -13,7 +13,7 @@ from contextlib import suppress
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
-from chatd.model import RateLimited
+from chatd.errors import RateLimited
 
 
 class Rate(Struct, frozen=True):
@@ -77,7 +77,7 @@ class Buckets:
         raise RateLimited(f"too many {self._what}", (1 - tokens) / self._rate.per_second)
 
 
-class Limits:
+class RateLimits:
     """The rate limits of one process; with `rates` None nothing is refused."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:

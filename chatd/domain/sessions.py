@@ -24,7 +24,7 @@ SEEN_PAUSE_SECONDS: Final = 0.1
 _log = Logger()
 
 
-class Overtaken:
+class RevocationTracker:
     """Tells a look-up whether something of its user was revoked while it was under way."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Overtaken:
         self._all = self._number
 
 
-class Remembered:
+class SessionCache:
     """Sessions by a hash of what proves them, for some seconds, the most recent `REMEMBERED`."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
@@ -105,7 +105,7 @@ class Remembered:
         self._keys.clear()
 
 
-class Seen:
+class LastSeenWriter:
     """`last_seen_at`, written at most once a minute an account, many accounts in one write."""
 
     def __init__(self, store: IStore, clock: IReactorTime, now: Callable[[], int]) -> None:

@@ -12,11 +12,11 @@ from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from chatd.http.channel import Channel
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
-from chatd.http.timeouts import Deadlines
+from chatd.http.timeouts import Timeouts
 
 _log = Logger()
 
@@ -47,7 +47,7 @@ class Server(Factory):
         *,
         resource: IResource,
         clock: IReactorTime,
-        limits: Limits,
+        limits: HTTPLimits,
         problem: Callable[[int, str, str], bytes],
         log: Callable[[Request], object] | None = None,
         max_connections: int | None = None,
@@ -64,7 +64,7 @@ class Server(Factory):
         self.draining = False
         self.channels: set[Channel] = set()
         self.standard = StandardHeaders(clock, now)
-        deadlines = self._deadlines = Deadlines(clock)
+        deadlines = self._deadlines = Timeouts(clock)
         self.awaiting_head = deadlines.queue(limits.head_seconds, Channel.head_is_late)
         self.awaiting_body = deadlines.queue(limits.body_seconds, Channel.body_is_late)
         self.idle = deadlines.queue(limits.idle_seconds, Channel.is_idle)

@@ -22,7 +22,7 @@ LINES_BYTES: Final = 6500
 """A payload ends with the line that reaches this; it must be below 8000 bytes."""
 
 
-class Line(Struct, frozen=True, array_like=True):
+class MessageNotice(Struct, frozen=True, array_like=True):
     """A message was committed: `[received_by,seq,sent_by,sent_at,"text"]`, or the first two."""
 
     received_by: int
@@ -32,10 +32,10 @@ class Line(Struct, frozen=True, array_like=True):
     text: str | None = None
 
 
-class Woken(Struct, frozen=True):
+class MessagesNotice(Struct, frozen=True):
     """These messages were committed, of each inbox in the order of their seq."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[MessageNotice, ...]
 
 
 class Revoked(Struct, frozen=True):
@@ -51,9 +51,9 @@ class Ping(Struct, frozen=True):
     number: int
 
 
-Notice = Woken | Revoked | Ping
+Notice = MessagesNotice | Revoked | Ping
 
-_lines: Final = msgspec.json.Decoder(tuple[Line, ...])
+_lines: Final = msgspec.json.Decoder(tuple[MessageNotice, ...])
 
 
 class Listener(Protocol):
@@ -67,12 +67,12 @@ class Listener(Protocol):
         """From now on something may be missed."""
         ...
 
-    def heard(self, notice: Woken | Revoked) -> None:
+    def heard(self, notice: MessagesNotice | Revoked) -> None:
         """Somebody else has committed something."""
         ...
 
 
-class Origin:
+class NodeId:
     """The name of this process, which no other has; its store and its bus share one."""
 
     def __init__(self) -> None:
@@ -84,9 +84,9 @@ class Origin:
         self.name = secrets.token_hex(6)
 
 
-def woken_prefix(origin: str) -> str:
-    """What stands before the lines, separated by commas, of a `Woken`."""
-    return f"{origin}:m:"
+def woken_prefix(node_id: str) -> str:
+    """What stands before the lines, separated by commas, of a `MessagesNotice`."""
+    return f"{node_id}:m:"
 
 
 def sender(payload: str) -> str:
@@ -94,15 +94,15 @@ def sender(payload: str) -> str:
     return payload.partition(":")[0]
 
 
-def encode(origin: str, notice: Notice) -> str:
+def encode(node_id: str, notice: Notice) -> str:
     """The payload of a notice."""
-    if isinstance(notice, Woken):
+    if isinstance(notice, MessagesNotice):
         lines = ",".join([msgspec.json.encode(line).decode() for line in notice.lines])
-        return woken_prefix(origin) + lines
+        return woken_prefix(node_id) + lines
     if isinstance(notice, Revoked):
         token = "" if notice.token is None else notice.token.hex()
-        return f"{origin}:r:{notice.user_id}:{token}"
-    return f"{origin}:p:{notice.number}"
+        return f"{node_id}:r:{notice.user_id}:{token}"
+    return f"{node_id}:p:{notice.number}"
 
 
 def decode(payload: str) -> Notice:
@@ -110,7 +110,7 @@ def decode(payload: str) -> Notice:
     _, kind, rest = payload.split(":", 2)
     if kind == "m":
         try:
-            return Woken(_lines.decode(f"[{rest}]"))
+            return MessagesNotice(_lines.decode(f"[{rest}]"))
         except msgspec.DecodeError as wrong:
             raise ValueError(str(wrong)) from None
     if kind == "r":

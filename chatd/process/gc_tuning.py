@@ -42,7 +42,7 @@ def resident_bytes() -> int:
         return 0
 
 
-class GarbageCollector:
+class GCTuner:
     """Governs Python's collector from `start` on.
 
     What lives is put aside every second, which costs nothing; it is still freed when nobody refers

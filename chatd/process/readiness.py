@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.interfaces import IBus, IStore
-from chatd.runtime.uncancellable import shield
+from chatd.runtime.shield import shield
 
 CHECK_SECONDS: Final = 1.0
 

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.tcp import makeBinding
 
 
-class SharingReactor:
+class ReusePortReactor:
     """A reactor whose TCP and TLS ports other processes of the same user may listen on too.
 
     It is for server endpoints, which have no option for that; everything else it leaves to the

@@ -30,11 +30,11 @@ from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.subscriber import Sweep
+from chatd.errors import StartError
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
-from chatd.model import StartError
-from chatd.process.gc_tuning import GarbageCollector
+from chatd.process.gc_tuning import GCTuner
 from chatd.process.readiness import Readiness
 
 BACKLOG: Final = 4096
@@ -56,7 +56,7 @@ class Listener:
 
 
 @attrs.frozen(kw_only=True)
-class Parts:
+class Components:
     """Everything that is started and stopped."""
 
     store: IStore
@@ -81,10 +81,10 @@ class ChatService(Service):
 
     def __init__(
         self,
-        parts: Parts,
+        parts: Components,
         reactor: Any,
         drain_seconds: float,
-        collector: GarbageCollector | None = None,
+        collector: GCTuner | None = None,
     ) -> None:
         self._collector = collector
         self._parts = parts
@@ -155,7 +155,7 @@ class ChatService(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._stop())
 
-    def hurry(self) -> None:
+    def force_stop(self) -> None:
         """The stop is not to wait for clients any longer; what is being stored still is."""
         if not self._hurried:
             self._hurried = True

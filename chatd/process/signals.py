@@ -21,9 +21,9 @@ class Signals:
     Left to itself Twisted would stop the reactor once more, which is an error that it logs.
     """
 
-    def __init__(self, reactor: Any, hurry: Callable[[], None]) -> None:
+    def __init__(self, reactor: Any, force_stop: Callable[[], None]) -> None:
         self._reactor = reactor
-        self._hurry = hurry
+        self._hurry = force_stop
         self._stopping_since: float | None = None
 
     def handle(self) -> None:

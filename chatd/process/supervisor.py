@@ -24,7 +24,7 @@ from twisted.logger import FileLogObserver, Logger, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 
 from chatd.config import PREFIX, ConfigError, Settings, variables
-from chatd.model import StartError
+from chatd.errors import StartError
 from chatd.process.service import end
 from chatd.runtime.backoff import Backoff
 
@@ -58,14 +58,14 @@ def worker_settings(settings: Settings, number: int) -> Settings:
     return attrs.evolve(settings, admin=admin, workers=1)
 
 
-class Workers(Service):
-    """The supervisor; `chance` gives numbers from 0 up to 1."""
+class Supervisor(Service):
+    """The supervisor; `random` gives numbers from 0 up to 1."""
 
-    def __init__(self, settings: Settings, reactor: Any, chance: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, reactor: Any, random: Callable[[], float]) -> None:
         self._reactor = reactor
         self._patience = settings.drain_seconds + KILL_SECONDS
         self._workers = [
-            _Worker(self, number, variables(worker_settings(settings, number)), chance)
+            _Worker(self, number, variables(worker_settings(settings, number)), random)
             for number in range(1, settings.workers + 1)
         ]
         self._proved = False
@@ -84,10 +84,10 @@ class Workers(Service):
         )
         return ended.addCallback(lambda _: None)
 
-    def hurry(self) -> None:
+    def force_stop(self) -> None:
         """The workers that still stop are to do so at once."""
         for worker in self._workers:
-            worker.hurry(KILL_SECONDS)
+            worker.force_stop(KILL_SECONDS)
 
     def ended(self, worker: _Worker, how: str, cannot_start: bool) -> None:
         """A worker ended by itself, perhaps before it had begun to serve."""
@@ -106,15 +106,15 @@ class _Worker:
 
     def __init__(
         self,
-        workers: Workers,
+        workers: Supervisor,
         number: int,
         environment: dict[str, str],
-        chance: Callable[[], float],
+        random: Callable[[], float],
     ) -> None:
         self._workers = workers
         self._number = number
         self._environment = environment
-        self._backoff = Backoff(chance, first=0.1, longest=10.0)
+        self._backoff = Backoff(random, first=0.1, longest=10.0)
         self._reactor: Any = None
         self._process: Any = None
         self._since = 0.0
@@ -155,7 +155,7 @@ class _Worker:
             self._timer = self._reactor.callLater(patience, self._signal, signal.SIGKILL)
         return self._stopped
 
-    def hurry(self, patience: float) -> None:
+    def force_stop(self, patience: float) -> None:
         """End the process that is already told to end, with less patience."""
         if self._process is not None:
             self._signal(signal.SIGTERM)

@@ -13,24 +13,24 @@ LONGEST_SECONDS: Final = 1.5
 class Backoff:
     """Delays that double from `first` to `longest` seconds, each spread over half of itself.
 
-    `chance` gives numbers from 0 up to 1: without it all processes would come back at once.
+    `random` gives numbers from 0 up to 1: without it all processes would come back at once.
     """
 
     def __init__(
         self,
-        chance: Callable[[], float],
+        random: Callable[[], float],
         *,
         first: float = FIRST_SECONDS,
         longest: float = LONGEST_SECONDS,
     ) -> None:
-        self._chance = chance
+        self._random = random
         self._first = self._next = first
         self._longest = longest
 
     def next(self) -> float:
         """Seconds to wait now."""
         delay, self._next = self._next, min(2 * self._next, self._longest)
-        return delay * (0.5 + self._chance() / 2)
+        return delay * (0.5 + self._random() / 2)
 
     def reset(self) -> None:
         """It works again."""

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 
-class Worker(Protocol):
+class Executor(Protocol):
     """Runs blocking calls elsewhere, in the order asked when it has one thread."""
 
     def run(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
@@ -25,7 +25,7 @@ class Worker(Protocol):
         ...
 
 
-class ThreadWorker:
+class ThreadPool:
     """A fixed number of long-lived threads behind one queue.
 
     One queue put and one wake-up of the reactor a call are all that it costs, which is why the

@@ -43,7 +43,7 @@ class Tail:
         return self.size - before
 
 
-class Tails:
+class InboxCache:
     """The tails of the inboxes that were used most recently.
 
     What they say is never behind what has been told to anyone: a store adds messages when their
@@ -54,7 +54,7 @@ class Tails:
     """
 
     def __init__(self) -> None:
-        self._tails: OrderedDict[int, Tail] = OrderedDict()
+        self._inbox_cache: OrderedDict[int, Tail] = OrderedDict()
         self._size = 0
         self._last_ticket = 0
         self._tickets: OrderedDict[int, None] = OrderedDict()
@@ -69,7 +69,7 @@ class Tails:
 
     def answer(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
         """What `IStore.read` would answer, or None where that is not known here."""
-        tail = self._tails.get(query.user_id)
+        tail = self._inbox_cache.get(query.user_id)
         if tail is None:
             return None
         last = tail.last_seq
@@ -110,7 +110,7 @@ class Tails:
             messages = messages[::-1]
         if messages and messages[-1].seq != inbox.last_seq:
             messages = ()
-        tail = self._tails.get(query.user_id)
+        tail = self._inbox_cache.get(query.user_id)
         if tail is None or (inbox.last_seq, len(messages)) > (tail.last_seq, len(tail.messages)):
             self._put(query.user_id, Tail(inbox.last_seq, messages))
             self._shrink()
@@ -122,7 +122,7 @@ class Tails:
 
     def moved(self, user_id: int, last_seq: int) -> None:
         """Others have committed a message of that seq, which is not known here."""
-        tail = self._tails.get(user_id)
+        tail = self._inbox_cache.get(user_id)
         if tail is None or last_seq > tail.last_seq:
             self._put(user_id, Tail(last_seq, ()))
 
@@ -135,7 +135,7 @@ class Tails:
 
     def clear(self) -> None:
         """Nothing is certain: let the database say, which was not asked yet."""
-        self._tails.clear()
+        self._inbox_cache.clear()
         self._size = 0
         self._cleared = self._last_ticket
 
@@ -143,26 +143,26 @@ class Tails:
         return ticket <= self._cleared or ticket <= self._dropped.get(user_id, 0)
 
     def _add(self, message: Message) -> None:
-        tail = self._tails.get(message.received_by)
+        tail = self._inbox_cache.get(message.received_by)
         if tail is not None and message.seq == tail.last_seq + 1:
             self._size += tail.add(message)
-            self._tails.move_to_end(message.received_by)
+            self._inbox_cache.move_to_end(message.received_by)
         elif tail is None or message.seq > tail.last_seq:
             self._put(message.received_by, Tail(message.seq, (message,)))
 
     def _take_out(self, user_id: int) -> None:
-        tail = self._tails.pop(user_id, None)
+        tail = self._inbox_cache.pop(user_id, None)
         if tail is not None:
             self._size -= tail.size
 
     def _put(self, user_id: int, tail: Tail) -> None:
         self._take_out(user_id)
-        self._tails[user_id] = tail
+        self._inbox_cache[user_id] = tail
         self._size += tail.size
 
     def _shrink(self) -> None:
         while self._size > BYTES:
-            self.drop(next(iter(self._tails)))
+            self.drop(next(iter(self._inbox_cache)))
 
 
 def _size(message: Message) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from chatd.model import StartError
+from chatd.errors import StartError
 
 _NAME: Final = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 

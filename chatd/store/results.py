@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
 from chatd.model import (
     Appended,
+    ConversationCursor,
     ConversationSlice,
-    DomainError,
     Draft,
-    IdempotencyKeyReused,
     InboxSlice,
     Message,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    UsernameTaken,
-    UserNotFound,
 )
 
 KEY_SECONDS: Final = 48 * 3600
@@ -86,5 +83,5 @@ def inbox_slice(query: ReadAfter | ReadPage, last: int, messages: Sequence[Messa
 
 def merged(query: ReadConversation, found: list[Message], peer_exists: bool) -> ConversationSlice:
     """A conversation of the newest messages of its directions, each with one more than asked."""
-    found.sort(key=Place.of, reverse=True)
+    found.sort(key=ConversationCursor.of, reverse=True)
     return ConversationSlice(tuple(found[: query.limit]), len(found) > query.limit, peer_exists)

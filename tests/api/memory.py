@@ -29,10 +29,10 @@ from zope.interface import implementer
 from chatd.api.access_log import AccessLog
 from chatd.api.admin import Admin
 from chatd.api.api import API
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 from chatd.api.dispatch import Dispatch
 from chatd.api.problems import problem
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.readiness import Readiness
 from tests.doubles import System
@@ -154,25 +154,25 @@ class Service:
         system = self.system = System(folder, **options)
         self.clock = system.clock
         self.readiness = Readiness(system.store, system.bus, system.clock)
-        self.peers = Peers([ip_network(network) for network in trusted])
+        self.proxies = TrustedProxies([ip_network(network) for network in trusted])
         self.api = API(
             system.accounts,
             system.chats,
             ready=self.readiness.reasons,
             seconds=system.clock.seconds,
-            spread=lambda: SPREAD,
-            peers=self.peers,
+            retry_jitter=lambda: SPREAD,
+            proxies=self.proxies,
         )
         self.resource = Dispatch(
             self.api,
             clock=system.clock,
             metrics=system.metrics,
-            access=AccessLog(self.peers) if access_log else None,
+            access=AccessLog(self.proxies) if access_log else None,
         )
         admin = Admin(system.metrics, self.readiness.reasons)
         self.admin = Dispatch(admin, clock=system.clock, metrics=system.metrics)
         self.front = front
-        self._limits = Limits(body_bytes=body_bytes)
+        self._limits = HTTPLimits(body_bytes=body_bytes)
         self._agent = self._new_agent(self.resource)
         self._admin_agent = self._new_agent(self.admin)
         self._names = iter(range(1000))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.memory import CHATS, USERS, Answer, Exchange, Person, Serve, Service, texts
-from tests.doubles import SteppedWorker
+from tests.doubles import SteppedExecutor
 
 KEY = "Idempotency-Key"
 
@@ -46,7 +46,7 @@ def test_one_may_write_to_oneself(service: Service) -> None:
 
 
 def test_nothing_is_acknowledged_before_it_is_durable(serve: Serve) -> None:
-    service = serve(worker=SteppedWorker)
+    service = serve(worker=SteppedExecutor)
     ann = service.join()
     sent = ann.start("POST", CHATS, json_body={"user_id": ann.id, "message": "x"})
     steps = 0

@@ -15,10 +15,11 @@ from twisted.internet.error import ConnectionDone
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.model import Appended, Draft, InboxSlice, ReadAfter, StartError, StoreUnavailable
+from chatd.errors import StartError, StoreUnavailable
+from chatd.model import Appended, Draft, InboxSlice, ReadAfter
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector
-from chatd.postgres.notify_payloads import LINES_BYTES, Listener, Origin
+from chatd.postgres.notify_payloads import LINES_BYTES, Listener, NodeId
 from chatd.store.inbox_cache import LENGTH
 from chatd.store.postgres.pool import DEADLINE_SECONDS, Pool
 from chatd.store.postgres.store import PostgresStore
@@ -26,15 +27,17 @@ from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
-def bus_at(url: str, origin: Origin | None = None, listener: Listener | None = None) -> PostgresBus:
+def bus_at(
+    url: str, node_id: NodeId | None = None, listener: Listener | None = None
+) -> PostgresBus:
     """A bus as the daemon makes it."""
     from twisted.internet import reactor
 
     return PostgresBus(
         parse(url, "chatd bus"),
         reactor=reactor,
-        origin=origin or Origin(),
-        chance=random.random,
+        node_id=node_id or NodeId(),
+        random=random.random,
         listener=listener,
     )
 
@@ -63,17 +66,17 @@ class Process:
         from twisted.internet import reactor
 
         self.url = url
-        self.origin = origin = Origin()
+        self.node_id = node_id = NodeId()
         self.told = Recorder()
         address = parse(url)
         self.store = PostgresStore(
             address,
             reactor=reactor,
             now=lambda: time.time_ns() // 1000,
-            origin=origin,
-            pool=Pool(address, reactor, chance=random.random, deadline=deadline),
+            node_id=node_id,
+            pool=Pool(address, reactor, random=random.random, deadline=deadline),
         )
-        self.bus = bus_at(url, origin, self.store)
+        self.bus = bus_at(url, node_id, self.store)
 
     async def open(self) -> None:
         await self.store.open()
@@ -161,7 +164,7 @@ async def test_messages_are_quoted_in_their_order_unless_they_are_long(processes
     assert len(sent) == len(drafts)
     for to in (bob, cat):
         last = len(TEXTS)
-        known = two.store.at_hand(ReadAfter(to, last - LENGTH, 100))
+        known = two.store.read_cached(ReadAfter(to, last - LENGTH, 100))
         assert known is not None
         assert known.messages == tuple(each for each in sent if each.received_by == to)[-LENGTH:]
 
@@ -175,9 +178,9 @@ async def test_what_is_long_is_read_from_the_database(processes: Pair) -> None:
     ):
         await one.store.append([Draft(ann, bob, text)])
         await two.told.until(lambda told, seq=seq: told.woken[bob] == seq)  # type: ignore[misc]
-        known = two.store.at_hand(ReadAfter(bob, seq - 1, 10), listening=True)
+        known = two.store.read_cached(ReadAfter(bob, seq - 1, 10), listening=True)
         assert (known is not None) is is_quoted
-        assert two.store.at_hand(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
+        assert two.store.read_cached(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
         [found] = await two.store.read([ReadAfter(bob, seq - 1, 10)])
         assert found is not None
         assert [message.text for message in found.messages] == [text]
@@ -188,20 +191,20 @@ async def test_who_hears_of_everything_need_not_ask(processes: Pair) -> None:
     one, two = processes
     ann, bob = await people(one.store, "ann", "bob")
     nothing = ReadAfter(bob, 0, 10)
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
     await two.store.read([nothing])
-    assert two.store.at_hand(nothing, listening=True) == InboxSlice(0, ())
-    assert two.store.at_hand(nothing) is None
+    assert two.store.read_cached(nothing, listening=True) == InboxSlice(0, ())
+    assert two.store.read_cached(nothing) is None
     await one.store.append([Draft(ann, bob, "x")])
     await two.told.heard(bob)
-    known = two.store.at_hand(nothing)
+    known = two.store.read_cached(nothing)
     assert known is not None
     assert [message.text for message in known.messages] == ["x"]
     # A cursor from elsewhere may be ahead of the notice that explains it.
-    assert two.store.at_hand(ReadAfter(bob, 2, 10), listening=True) is None
+    assert two.store.read_cached(ReadAfter(bob, 2, 10), listening=True) is None
     await one.store.delete_account(bob)
     await two.told.until(lambda told: told.ended)
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
 
 
 @ensureDeferred
@@ -216,18 +219,18 @@ async def test_who_heard_nothing_for_a_while_asks(
     postgres.terminate(postgres_database, "chatd bus")
     while not two.bus.problem():
         await sleep(0.001)
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
     await one.store.append([Draft(ann, bob, "x")])
     await two.told.until(lambda told: told.all)
     await reading
     assert two.bus.problem() is None
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
     [found] = await two.store.read([nothing])
     assert found is not None
     assert found.last_seq == 1
-    assert two.store.at_hand(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
+    assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
     await two.bus.stop()
-    assert two.store.at_hand(ReadAfter(bob, 1, 10), listening=True) is None
+    assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) is None
 
 
 @ensureDeferred
@@ -242,10 +245,10 @@ async def test_what_was_given_up_is_not_taken_for_the_end(
         rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", bob)
         with pytest.raises(StoreUnavailable, match="outcome is unknown"):
             await hasty.store.append([Draft(ann, bob, "late")])
-        assert hasty.store.at_hand(nothing, listening=True) is None
+        assert hasty.store.read_cached(nothing, listening=True) is None
         rows(db, "COMMIT")
     await hasty.told.heard(bob)
-    known = hasty.store.at_hand(nothing)
+    known = hasty.store.read_cached(nothing)
     assert known is not None
     assert [message.text for message in known.messages] == ["late"]
 
@@ -342,12 +345,12 @@ async def test_a_bus_hears_itself_whatever_name_it_takes(
 ) -> None:
     monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.05)
     await hasty.bus.stop()
-    bus = bus_at(hasty.url, hasty.origin)
+    bus = bus_at(hasty.url, hasty.node_id)
     lags: list[float] = []
     bus._observe_lag = lags.append
     await bus.start(hasty.told)
     while len(lags) < 20:
-        hasty.origin.renew()
+        hasty.node_id.renew()
         await sleep(0.003)
     assert bus.reconnects == 0
     await bus.stop()

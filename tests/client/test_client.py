@@ -9,10 +9,10 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from chatd.client import (
+    APIError,
     ChatClient,
     HistoryChanged,
     NoTokenError,
-    Refused,
     Unreachable,
 )
 from tests.client.scripted import (
@@ -95,7 +95,7 @@ class TestCalls:
         world.service.script = [problem(503, "overloaded", Retry_After="4") for _ in range(9)]
         sending = world.start(world.client.send(2, "hi"))
         world.pass_time(30)
-        refused = failure(sending, Refused)
+        refused = failure(sending, APIError)
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.retry_after == 4.0
         assert len(world.service.asked) == 3
@@ -103,14 +103,14 @@ class TestCalls:
     def test_what_is_wrong_is_not_repeated(self) -> None:
         self.service.script = [problem(404, "user_not_found", X_Request_ID="r1")]
         sending = self.world.start(self.client.send(99, "hi"))
-        refused = failure(sending, Refused)
+        refused = failure(sending, APIError)
         assert (refused.code, refused.request_id) == ("user_not_found", "r1")
         assert "user_not_found" in str(refused)
         assert not refused.passing
 
     def test_an_error_page_of_a_proxy_has_no_code(self) -> None:
         self.service.script = [Canned(403, raw=b"<html>go away</html>")]
-        refused = failure(self.world.start(self.client.me()), Refused)
+        refused = failure(self.world.start(self.client.me()), APIError)
         assert (refused.status, refused.code) == (403, "")
         assert str(refused) == "HTTP 403 (403)"
 
@@ -122,7 +122,7 @@ class TestCalls:
 
     def test_redirects_are_not_followed(self) -> None:
         self.service.script = [Canned(302, raw=b"", headers={"Location": "http://evil.example"})]
-        refused = failure(self.world.start(self.client.me()), Refused)
+        refused = failure(self.world.start(self.client.me()), APIError)
         assert refused.status == 302
         assert len(self.service.asked) == 1
 
@@ -199,7 +199,7 @@ class TestCalls:
         success(self.world.start(self.client.log_out()))
         self.client.token = "chatd_old"
         self.service.script = [problem(400, "not_a_token")]
-        failure(self.world.start(self.client.log_out()), Refused)
+        failure(self.world.start(self.client.log_out()), APIError)
 
     def test_an_account_is_deleted(self) -> None:
         self.service.script = [Canned(204, raw=b"")]

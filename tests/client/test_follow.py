@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from chatd.client import ChatError, Follow, Gap, HistoryChanged, Position, Refused, Unreachable
+from chatd.client import APIError, ChatError, Follow, Gap, HistoryChanged, Position, Unreachable
 from tests.client.scripted import Canned, Cut, Hold, World, failure, polled, problem, success
 
 
@@ -120,7 +120,7 @@ class TestFollow:
 
     def test_a_revoked_token_ends_it(self) -> None:
         self.follow(polled(1), problem(401, "unauthorized"))
-        assert failure(self.reading, Refused).status == 401
+        assert failure(self.reading, APIError).status == 401
         assert self.seen == [1]
 
     def test_another_history_is_raised(self) -> None:

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
 from chatd.api.api import API
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 from chatd.api.dispatch import Dispatch
-from chatd.client import ChatClient, Follow, Gap, HistoryChanged, Message, Refused
-from chatd.model import Wake
+from chatd.client import APIError, ChatClient, Follow, Gap, HistoryChanged, Message
+from chatd.model import WakeReason
 from chatd.process.readiness import Readiness
 from tests.client.scripted import failure, stub
 from tests.doubles import System, cancel, composed, result_of
@@ -55,8 +55,8 @@ class Service:
             system.chats,
             ready=readiness.reasons,
             seconds=system.clock.seconds,
-            spread=lambda: 3,
-            peers=Peers([]),
+            retry_jitter=lambda: 3,
+            proxies=TrustedProxies([]),
         )
         self.http = stub(Dispatch(api, clock=system.clock, metrics=system.metrics))
         self.network = Lossy(self.http)
@@ -164,7 +164,7 @@ def test_a_key_is_used_once_across_clients(service: Service) -> None:
     first = service.run(ann.send(2, "x", key="k"))
     again = service.run(ann.send(2, "x", key="k"))
     assert (again.message, again.replayed) == (first.message, True)
-    reused = failure(service.start(ann.send(2, "y", key="k")), Refused)
+    reused = failure(service.start(ann.send(2, "y", key="k")), APIError)
     assert reused.code == "idempotency_key_reused"
     assert service.run(bob.page()).count == 1
 
@@ -200,7 +200,7 @@ def test_logging_out_ends_the_follower(service: Service) -> None:
     service.run(bob.log_out())
     service.settle()
     bob.token = token
-    assert failure(following, Refused).status == 401
+    assert failure(following, APIError).status == 401
 
 
 def test_a_draining_server_is_left_alone_for_a_while(service: Service) -> None:
@@ -221,7 +221,7 @@ def test_followers_beyond_the_bound_share_it_peacefully(service: Service) -> Non
     followers = [service.collect(bob.follow("0")) for _ in range(10)]
     service.advance(60)
     polls = service.system.metrics._registry.get_sample_value(
-        "chatd_polls_total", {"outcome": Wake.SUPERSEDED.value}
+        "chatd_polls_total", {"outcome": WakeReason.SUPERSEDED.value}
     )
     assert polls is not None
     assert 0 < polls < 2 * 60, "they chase each other"
@@ -272,6 +272,6 @@ def test_a_server_that_loses_messages_is_found_out(service: Service) -> None:
     service.run(ann.send(2, "two"))
     db = service.system.store._write_db
     db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 1")
-    service.system.store._tails.drop(2)
+    service.system.store._inbox_cache.drop(2)
     service.collect(bob.follow("0"))
     assert failure(service.begun[-1], Gap).expected == 1

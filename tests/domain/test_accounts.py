@@ -12,21 +12,19 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from chatd.domain.accounts import BASIC_SECONDS, TOKEN_PREFIX, TOKEN_SECONDS
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.domain.sessions import SEEN_FLUSH_SECONDS
-from chatd.model import (
-    Account,
+from chatd.errors import (
     InvalidBody,
-    IssuedToken,
     NotAToken,
     Overloaded,
     RateLimited,
     RegistrationClosed,
-    Session,
     StoreUnavailable,
     Unauthorized,
     UsernameTaken,
     UserNotFound,
 )
-from tests.doubles import SteppedWorker, System, cancel, cancelled_everywhere, composed, result_of
+from chatd.model import Account, IssuedToken, Session
+from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
 
@@ -41,7 +39,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
     """Threads move when the test says so."""
-    with composed(tmp_path, worker=SteppedWorker) as system:
+    with composed(tmp_path, worker=SteppedExecutor) as system:
         yield system
 
 
@@ -437,7 +435,7 @@ def test_requests_with_the_same_credentials_share_one_hash(stepped: System) -> N
 
 def test_wrong_credentials_that_come_together_count_as_one(tmp_path: Path) -> None:
     rates = Rates(failed_log_in=Rate(2, 0.1))
-    with composed(tmp_path, worker=SteppedWorker, rates=rates) as system:
+    with composed(tmp_path, worker=SteppedExecutor, rates=rates) as system:
         system.account("ann")
         asked = [system.start(system.accounts.basic("ann", "wrong", HERE)) for _ in range(5)]
         system.settle()
@@ -475,7 +473,7 @@ def test_refused_credentials_are_checked_again_when_they_come_again(system: Syst
 
 
 def test_a_rate_limit_refuses_before_any_work(tmp_path: Path) -> None:
-    with composed(tmp_path, worker=SteppedWorker, rates=Rates(log_in=Rate(1, 0.1))) as system:
+    with composed(tmp_path, worker=SteppedExecutor, rates=Rates(log_in=Rate(1, 0.1))) as system:
         system.account("ann")
         assert basic(system, "ann") == Session(1)
         for verb in (system.accounts.basic, system.accounts.log_in):

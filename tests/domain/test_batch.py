@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from chatd.domain.batch import Batcher
-from chatd.model import DomainError, Overloaded, UserNotFound
+from chatd.errors import DomainError, Overloaded, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, fired, result_of
 

@@ -13,29 +13,31 @@ import chatd.domain.chats
 from chatd.domain.chats import LARGEST_ANSWER, Polled
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.rate_limits import Rate, Rates
+from chatd.errors import (
+    CursorEpoch,
+    IdempotencyKeyReused,
+    InvalidBody,
+    MessageTooLarge,
+    Overloaded,
+    PageNotFound,
+    RateLimited,
+    StoreUnavailable,
+    Unauthorized,
+    UserNotFound,
+)
 from chatd.model import (
     BEGINNING,
     MAX_INTEGER,
     Appended,
     Cursor,
-    CursorEpoch,
     Draft,
-    IdempotencyKeyReused,
-    InvalidBody,
     Message,
-    MessageTooLarge,
-    Overloaded,
-    PageNotFound,
-    RateLimited,
     ReadAfter,
     Session,
-    StoreUnavailable,
-    Unauthorized,
-    UserNotFound,
-    Wake,
+    WakeReason,
 )
 from tests.conftest import LoggedFailures
-from tests.doubles import SteppedWorker, System, cancel, cancelled_everywhere, composed, result_of
+from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 from tests.test_metrics import value
 
 
@@ -50,7 +52,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
     """Threads move when the test says so, and every read goes through one."""
-    with composed(tmp_path, worker=SteppedWorker, at_hand=False) as system:
+    with composed(tmp_path, worker=SteppedExecutor, read_cached=False) as system:
         yield system
         system.settle()
         assert system.nobody_waits()
@@ -233,7 +235,7 @@ def test_when_too_many_sends_wait_the_next_is_refused(
 ) -> None:
     monkeypatch.setattr(chatd.domain.chats, "QUEUED_SENDS", 3)
     monkeypatch.setattr(chatd.domain.chats, "QUEUED_READS", 2)
-    with composed(tmp_path, worker=SteppedWorker) as system:
+    with composed(tmp_path, worker=SteppedExecutor) as system:
         ann, _ = pair(system)
         sends = [Deferred.fromCoroutine(system.chats.send(ann, 2, "x")) for _ in range(4)]
         polls = [Deferred.fromCoroutine(system.chats.poll(ann, None, 1, 0)) for _ in range(3)]
@@ -260,7 +262,7 @@ def test_a_send_whose_client_goes_is_done_as_a_whole(tmp_path: Path) -> None:
     for system in cancelled_everywhere(tmp_path, begin):
         polled = result_of(held[0])
         assert texts(polled.messages) == ["hello"]
-        assert polled.why is Wake.MESSAGE
+        assert polled.why is WakeReason.MESSAGE
         again = system.run(system.chats.send(Session(1), 2, "hello", "key"))
         assert again == Appended(polled.messages[0], replayed=True)
         assert system.nobody_waits()
@@ -430,7 +432,12 @@ def test_what_is_there_is_given_at_once_oldest_first(system: System) -> None:
     polled = result_of(poll(system, bob))
     assert texts(polled.messages) == ["1", "2", "3"]
     assert polled.cursor == cursor(system, 3)
-    assert (polled.count, polled.more, polled.why, polled.waited) == (3, False, Wake.MESSAGE, 0)
+    assert (polled.count, polled.more, polled.why, polled.waited) == (
+        3,
+        False,
+        WakeReason.MESSAGE,
+        0,
+    )
 
 
 def test_more_says_that_there_is_more(system: System) -> None:
@@ -495,7 +502,7 @@ def test_a_held_poll_is_answered_by_the_next_message(system: System) -> None:
     polled = result_of(held)
     assert polled.messages == (message,)
     assert polled.cursor == cursor(system, 1)
-    assert (polled.why, polled.waited, polled.more) == (Wake.MESSAGE, 12.5, False)
+    assert (polled.why, polled.waited, polled.more) == (WakeReason.MESSAGE, 12.5, False)
 
 
 def test_from_now_on_means_what_comes_after(system: System) -> None:
@@ -542,7 +549,7 @@ def test_other_peoples_messages_do_not_end_a_poll(system: System) -> None:
     system.send(bob, 1, "hello")
     assert not held.called
     system.clock.advance(30)
-    assert result_of(held).why is Wake.TIMEOUT
+    assert result_of(held).why is WakeReason.TIMEOUT
 
 
 def test_when_the_wait_is_over_an_empty_answer_comes(system: System) -> None:
@@ -553,7 +560,7 @@ def test_when_the_wait_is_over_an_empty_answer_comes(system: System) -> None:
     assert not held.called
     system.clock.advance(0.05)
     polled = result_of(held)
-    assert (polled.messages, polled.why, polled.waited) == ((), Wake.TIMEOUT, 7.25)
+    assert (polled.messages, polled.why, polled.waited) == ((), WakeReason.TIMEOUT, 7.25)
     assert (polled.cursor, polled.count, polled.more) == (cursor(system, 2), 2, False)
 
 
@@ -570,7 +577,7 @@ def test_a_needless_wake_up_is_followed_by_the_rest_of_the_wait(system: System) 
     assert not held.called
     system.clock.advance(0.1)
     polled = result_of(held)
-    assert (polled.why, polled.waited) == (Wake.TIMEOUT, 10)
+    assert (polled.why, polled.waited) == (WakeReason.TIMEOUT, 10)
 
 
 def test_waking_everyone_loses_nobody(system: System) -> None:
@@ -616,7 +623,7 @@ def test_a_wait_that_was_over_while_reading_is_not_begun(stepped: System) -> Non
     stepped.clock.advance(6)
     stepped.settle()
     polled = result_of(held)
-    assert (polled.why, polled.waited, polled.messages) == (Wake.TIMEOUT, 0, ())
+    assert (polled.why, polled.waited, polled.messages) == (WakeReason.TIMEOUT, 0, ())
 
 
 def test_a_wait_that_was_over_while_rereading_is_not_begun_again(stepped: System) -> None:
@@ -628,7 +635,7 @@ def test_a_wait_that_was_over_while_rereading_is_not_begun_again(stepped: System
     stepped.clock.advance(2)
     stepped.settle()
     polled = result_of(held)
-    assert (polled.why, polled.waited, polled.messages) == (Wake.TIMEOUT, 4, ())
+    assert (polled.why, polled.waited, polled.messages) == (WakeReason.TIMEOUT, 4, ())
 
 
 def test_a_slow_read_brings_its_messages_after_the_wait_too(stepped: System) -> None:
@@ -650,7 +657,7 @@ def test_beyond_the_most_per_user_the_oldest_poll_is_answered_early(system: Syst
     held = [poll(system, bob, since) for _ in range(HELD_PER_USER + 2)]
     for early in held[:2]:
         polled = result_of(early)
-        assert (polled.why, polled.messages, polled.cursor) == (Wake.SUPERSEDED, (), since)
+        assert (polled.why, polled.messages, polled.cursor) == (WakeReason.SUPERSEDED, (), since)
     system.send(ann, 2, "hello")
     assert all(texts(result_of(each).messages) == ["hello"] for each in held[2:])
 
@@ -660,7 +667,7 @@ def test_beyond_the_most_of_a_process_a_poll_is_answered_at_once(tmp_path: Path)
         ann, bob = pair(system)
         held = poll(system, bob)
         polled = result_of(poll(system, ann))
-        assert (polled.why, polled.messages, polled.waited) == (Wake.OVERLOAD, (), 0)
+        assert (polled.why, polled.messages, polled.waited) == (WakeReason.OVERLOAD, (), 0)
         system.send(bob, 1, "hello")
         assert texts(result_of(poll(system, ann)).messages) == ["hello"]
         system.send(ann, 2, "hello")
@@ -675,9 +682,9 @@ def test_a_draining_process_answers_its_polls_early(system: System) -> None:
     system.clock.advance(3)
     system.notifier.drain()
     polled = result_of(held)
-    assert (polled.why, polled.messages, polled.waited) == (Wake.DRAIN, (), 3)
+    assert (polled.why, polled.messages, polled.waited) == (WakeReason.DRAIN, (), 3)
     assert polled.cursor == cursor(system, 1)
-    assert result_of(poll(system, ann)).why is Wake.DRAIN
+    assert result_of(poll(system, ann)).why is WakeReason.DRAIN
     assert texts(result_of(poll(system, bob)).messages) == ["1"]
 
 
@@ -756,7 +763,7 @@ def test_a_poll_whose_client_goes_leaves_nothing(tmp_path: Path) -> None:
         Deferred.fromCoroutine(system.chats.send(Session(1), 2, "hello"))
 
     moments = 0
-    for system in cancelled_everywhere(tmp_path, begin, arrive, at_hand=False):
+    for system in cancelled_everywhere(tmp_path, begin, arrive, read_cached=False):
         assert system.nobody_waits()
         # Nothing was consumed: whoever asks again gets it.
         system.send(Session(1), 2, "hello")

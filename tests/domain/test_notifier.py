@@ -7,7 +7,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from chatd.domain.notifier import HELD_PER_USER, Notifier, Waiter
-from chatd.model import Session, Unauthorized, Wake
+from chatd.errors import Unauthorized
+from chatd.model import Session, WakeReason
 from tests.doubles import cancel, result_of
 
 ANN = Session(1, b"ann's token")
@@ -23,7 +24,7 @@ class Waits:
         self.notifier = Notifier(self.clock, max_held=max_held)
         self.waiters: list[Waiter] = []
 
-    def hold(self, session: Session, seconds: float = 30) -> tuple[Waiter, Deferred[Wake]]:
+    def hold(self, session: Session, seconds: float = 30) -> tuple[Waiter, Deferred[WakeReason]]:
         waiter = self.notifier.listen(session)
         self.waiters.append(waiter)
         return waiter, waiter.wait(seconds)
@@ -47,7 +48,7 @@ def test_a_message_ends_the_waits_of_its_recipient() -> None:
     _, bob = waits.hold(BOB)
     assert waits.notifier.held == 3
     assert waits.notifier.wake([1]) == 2
-    assert result_of(ann) is result_of(also_ann) is Wake.MESSAGE
+    assert result_of(ann) is result_of(also_ann) is WakeReason.MESSAGE
     assert not bob.called
     assert waits.notifier.held == 1
     cancel(bob)
@@ -68,7 +69,7 @@ def test_everyone_may_be_woken() -> None:
     _, ann = waits.hold(ANN)
     _, bob = waits.hold(BOB)
     assert waits.notifier.wake_all() == 2
-    assert result_of(ann) is result_of(bob) is Wake.MESSAGE
+    assert result_of(ann) is result_of(bob) is WakeReason.MESSAGE
     assert waits.nothing_left()
 
 
@@ -78,7 +79,7 @@ def test_a_wait_ends_when_its_time_is_over() -> None:
     waits.clock.advance(29.999)
     assert not wait.called
     waits.clock.advance(0.001)
-    assert result_of(wait) is Wake.TIMEOUT
+    assert result_of(wait) is WakeReason.TIMEOUT
     assert waits.nothing_left()
 
 
@@ -87,7 +88,7 @@ def test_a_woken_wait_leaves_no_timer() -> None:
     _, wait = waits.hold(ANN)
     waits.notifier.wake([1])
     assert not waits.clock.getDelayedCalls()
-    assert result_of(wait) is Wake.MESSAGE
+    assert result_of(wait) is WakeReason.MESSAGE
 
 
 def test_what_happens_between_listening_and_waiting_ends_the_wait_at_once() -> None:
@@ -95,7 +96,7 @@ def test_what_happens_between_listening_and_waiting_ends_the_wait_at_once() -> N
     waiter = waits.notifier.listen(ANN)
     assert waits.notifier.wake([1]) == 0
     assert waits.notifier.waiting() == {}
-    assert result_of(waiter.wait(30)) is Wake.MESSAGE
+    assert result_of(waiter.wait(30)) is WakeReason.MESSAGE
     # It was told once: the next wait waits.
     again = waiter.wait(30)
     assert not again.called
@@ -110,8 +111,8 @@ def test_what_happens_between_two_waits_ends_the_second_at_once() -> None:
     waiter, wait = waits.hold(ANN)
     waits.notifier.wake([1])
     waits.notifier.wake([1])
-    assert result_of(wait) is Wake.MESSAGE
-    assert result_of(waiter.wait(30)) is Wake.MESSAGE
+    assert result_of(wait) is WakeReason.MESSAGE
+    assert result_of(waiter.wait(30)) is WakeReason.MESSAGE
     assert waits.nothing_left()
 
 
@@ -142,7 +143,7 @@ def test_closing_one_leaves_the_others() -> None:
     cancel(one)
     first.close()
     assert waits.notifier.wake([1]) == 1
-    assert result_of(two) is Wake.MESSAGE
+    assert result_of(two) is WakeReason.MESSAGE
     assert waits.nothing_left()
 
 
@@ -175,7 +176,7 @@ def test_beyond_the_most_per_user_the_oldest_wait_is_superseded() -> None:
     assert not any(wait.called for wait in held)
     for number in range(3):
         held.append(waits.hold(ANN)[1])
-        assert result_of(held[number]) is Wake.SUPERSEDED
+        assert result_of(held[number]) is WakeReason.SUPERSEDED
         assert sum(wait.called for wait in held) == number + 1
         assert waits.notifier.held == HELD_PER_USER + 1
     assert not bob.called
@@ -189,11 +190,11 @@ def test_the_oldest_is_the_one_that_came_first_not_the_one_that_waits_longest() 
     oldest, wait = waits.hold(ANN)
     held = [waits.hold(ANN)[1] for _ in range(HELD_PER_USER - 1)]
     waits.notifier.wake([1])
-    assert all(result_of(each) is Wake.MESSAGE for each in [wait, *held])
+    assert all(result_of(each) is WakeReason.MESSAGE for each in [wait, *held])
     held = [waiter.wait(30) for waiter in waits.waiters[1:]]
     again = oldest.wait(30)
     _, newest = waits.hold(ANN)
-    assert result_of(again) is Wake.SUPERSEDED
+    assert result_of(again) is WakeReason.SUPERSEDED
     assert not any(each.called for each in [*held, newest])
     for each in [*held, newest]:
         cancel(each)
@@ -206,10 +207,10 @@ def test_those_that_read_just_now_are_not_superseded() -> None:
     held = [waits.hold(ANN)[1] for _ in range(HELD_PER_USER)]
     assert not any(wait.called for wait in held)
     waits.hold(ANN)
-    assert result_of(held[0]) is Wake.SUPERSEDED
+    assert result_of(held[0]) is WakeReason.SUPERSEDED
     late = reading[0].wait(30)
     # It came first, so it is the oldest of those that wait now.
-    assert result_of(late) is Wake.SUPERSEDED
+    assert result_of(late) is WakeReason.SUPERSEDED
     waits.waiters += reading
     assert waits.nothing_left()
 
@@ -219,10 +220,10 @@ def test_beyond_the_most_of_a_process_a_wait_ends_at_once() -> None:
     _, ann = waits.hold(ANN)
     _, bob = waits.hold(BOB)
     _, more = waits.hold(BOB)
-    assert result_of(more) is Wake.OVERLOAD
+    assert result_of(more) is WakeReason.OVERLOAD
     assert waits.notifier.held == 2
     waits.notifier.wake([1])
-    assert result_of(ann) is Wake.MESSAGE
+    assert result_of(ann) is WakeReason.MESSAGE
     _, again = waits.hold(ANN)
     assert not again.called
     cancel(bob)
@@ -278,9 +279,9 @@ def test_draining_ends_every_wait_now_and_from_now_on() -> None:
     _, ann = waits.hold(ANN)
     _, bob = waits.hold(BOB)
     waits.notifier.drain()
-    assert result_of(ann) is result_of(bob) is Wake.DRAIN
-    assert result_of(reading.wait(30)) is Wake.DRAIN
-    assert result_of(waits.hold(BOB)[1]) is Wake.DRAIN
+    assert result_of(ann) is result_of(bob) is WakeReason.DRAIN
+    assert result_of(reading.wait(30)) is WakeReason.DRAIN
+    assert result_of(waits.hold(BOB)[1]) is WakeReason.DRAIN
     reading.close()
     assert waits.nothing_left()
 
@@ -290,8 +291,8 @@ def test_a_message_from_before_the_drain_is_told_first() -> None:
     waiter = waits.notifier.listen(ANN)
     waits.notifier.wake([1])
     waits.notifier.drain()
-    assert result_of(waiter.wait(30)) is Wake.MESSAGE
-    assert result_of(waiter.wait(30)) is Wake.DRAIN
+    assert result_of(waiter.wait(30)) is WakeReason.MESSAGE
+    assert result_of(waiter.wait(30)) is WakeReason.DRAIN
     waiter.close()
     assert waits.nothing_left()
 
@@ -300,7 +301,7 @@ def test_what_a_woken_one_does_at_once_disturbs_nobody() -> None:
     waits = Waits()
     ended: list[int] = []
 
-    def close_everyone(why: Wake) -> None:
+    def close_everyone(why: WakeReason) -> None:
         ended.append(len(ended))
         for waiter in waits.waiters:
             waiter.close()
@@ -316,12 +317,12 @@ def test_what_a_woken_one_does_at_once_disturbs_nobody() -> None:
 def test_one_who_waits_again_at_once_waits_for_the_next_message() -> None:
     waits = Waits()
     waiter, wait = waits.hold(ANN)
-    again: list[Deferred[Wake]] = []
+    again: list[Deferred[WakeReason]] = []
     wait.addCallback(lambda _: again.append(waiter.wait(30)))
     waits.notifier.wake([1])
     assert not again[0].called
     waits.notifier.wake([1])
-    assert result_of(again[0]) is Wake.MESSAGE
+    assert result_of(again[0]) is WakeReason.MESSAGE
     assert waits.nothing_left()
 
 

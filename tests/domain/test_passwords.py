@@ -11,8 +11,8 @@ from argon2.profiles import get_default_parameters
 from twisted.internet.defer import Deferred
 
 from chatd.domain.passwords import QUEUE, Passwords, owasp_hasher
-from chatd.model import Overloaded
-from tests.doubles import InlineWorker, SteppedWorker, cheap_hasher, result_of
+from chatd.errors import Overloaded
+from tests.doubles import InlineExecutor, SteppedExecutor, cheap_hasher, result_of
 
 
 class CountingHasher(PasswordHasher):
@@ -29,7 +29,7 @@ class CountingHasher(PasswordHasher):
 
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
-    passwords = Passwords(InlineWorker(), cheap_hasher())
+    passwords = Passwords(InlineExecutor(), cheap_hasher())
     yield passwords
     assert passwords._waiting == 0
 
@@ -68,7 +68,7 @@ def test_nobodys_password_never_fits(passwords: Passwords) -> None:
 
 def test_nobodys_password_takes_the_same_work() -> None:
     hasher = CountingHasher()
-    passwords = Passwords(InlineWorker(), hasher)
+    passwords = Passwords(InlineExecutor(), hasher)
     run(passwords.verify(None, "secret"))
     [dummy] = hasher.verified
     assert isinstance(dummy, str)
@@ -87,7 +87,7 @@ def test_the_daemon_hashes_as_owasp_advises() -> None:
 
 
 def test_hashing_is_off_the_reactor_and_bounded() -> None:
-    worker = SteppedWorker()
+    worker = SteppedExecutor()
     passwords = Passwords(worker, cheap_hasher())
     asked = [Deferred.fromCoroutine(passwords.hash("secret")) for _ in range(QUEUE)]
     assert worker.asked == QUEUE
@@ -115,7 +115,7 @@ def test_a_failing_hash_gives_its_place_back() -> None:
             return super().hash(password, salt=salt)
 
     hasher = Failing(time_cost=1, memory_cost=8, parallelism=1)
-    passwords = Passwords(InlineWorker(), hasher)
+    passwords = Passwords(InlineExecutor(), hasher)
     hasher.broken = True
     for _ in range(2 * QUEUE):
         with pytest.raises(MemoryError):
@@ -125,6 +125,6 @@ def test_a_failing_hash_gives_its_place_back() -> None:
 
 
 def test_stopping_ends_the_threads() -> None:
-    worker = InlineWorker()
+    worker = InlineExecutor()
     Passwords(worker, cheap_hasher()).stop()
     assert worker.stopped

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.domain.rate_limits import Buckets, Limits, Rate, Rates
-from chatd.model import RateLimited
+from chatd.domain.rate_limits import Buckets, Rate, RateLimits, Rates
+from chatd.errors import RateLimited
 
 
 def taken(buckets: Buckets, key: object) -> int:
@@ -101,7 +101,7 @@ RATES = Rates(
 
 
 def test_registrations_are_limited_by_address() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for _ in range(2):
         limits.registration("192.0.2.1")
     with pytest.raises(RateLimited, match="registrations"):
@@ -110,7 +110,7 @@ def test_registrations_are_limited_by_address() -> None:
 
 
 def test_log_ins_are_limited_by_address() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for name in ("ann", "bob", "cat"):
         limits.log_in("192.0.2.1", name)
     with pytest.raises(RateLimited, match="log-ins"):
@@ -120,7 +120,7 @@ def test_log_ins_are_limited_by_address() -> None:
 
 def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_by_address() -> None:
     clock = Clock()
-    limits = Limits(RATES, clock)
+    limits = RateLimits(RATES, clock)
     limits.failed_log_in("192.0.2.1", "Ann")
     limits.log_in("192.0.2.1", "ann")
     limits.failed_log_in("192.0.2.1", "ANN")
@@ -137,7 +137,7 @@ def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_by_address() 
 
 def test_wrong_passwords_from_many_addresses_are_limited_by_name() -> None:
     clock = Clock()
-    limits = Limits(Rates(guessed_log_in=Rate(3, 0.1)), clock)
+    limits = RateLimits(Rates(guessed_log_in=Rate(3, 0.1)), clock)
     for number in range(1, 4):
         limits.failed_log_in(f"192.0.2.{number}", "ann")
     with pytest.raises(RateLimited, match="wrong passwords"):
@@ -148,13 +148,13 @@ def test_wrong_passwords_from_many_addresses_are_limited_by_name() -> None:
 
 
 def test_a_wrong_password_is_counted_without_a_refusal() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for _ in range(9):
         limits.failed_log_in("192.0.2.1", "ann")
 
 
 def test_sends_are_limited_by_account() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for _ in range(4):
         limits.send(1)
     with pytest.raises(RateLimited, match="messages"):
@@ -163,7 +163,7 @@ def test_sends_are_limited_by_account() -> None:
 
 
 def test_without_rates_nothing_is_refused() -> None:
-    limits = Limits(None, Clock())
+    limits = RateLimits(None, Clock())
     for _ in range(1000):
         limits.registration("192.0.2.1")
         limits.log_in("192.0.2.1", "ann")
@@ -173,7 +173,7 @@ def test_without_rates_nothing_is_refused() -> None:
 
 def test_the_limits_of_the_daemon_are_far_above_what_a_person_does() -> None:
     clock = Clock()
-    limits = Limits(Rates(), clock)
+    limits = RateLimits(Rates(), clock)
     for _ in range(600):
         clock.advance(10)
         limits.registration("192.0.2.1")
@@ -201,7 +201,7 @@ def test_the_limits_of_the_daemon_are_far_above_what_a_person_does() -> None:
 def test_an_address_counts_as_the_network_that_a_subscriber_has(
     one: str, other: str, same: bool
 ) -> None:
-    limits = Limits(Rates(registration=Rate(1, 0.1)), Clock())
+    limits = RateLimits(Rates(registration=Rate(1, 0.1)), Clock())
     limits.registration(one)
     if same:
         with pytest.raises(RateLimited):

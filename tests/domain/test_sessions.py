@@ -14,11 +14,12 @@ from chatd.domain.sessions import (
     SEEN_EVERY,
     SEEN_FLUSH_SECONDS,
     SEEN_PAUSE_SECONDS,
-    Overtaken,
-    Remembered,
-    Seen,
+    LastSeenWriter,
+    RevocationTracker,
+    SessionCache,
 )
-from chatd.model import Account, Session, StoreUnavailable
+from chatd.errors import StoreUnavailable
+from chatd.model import Account, Session
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
 
@@ -26,7 +27,7 @@ from tests.doubles import result_of
 
 
 def test_a_look_up_is_overtaken_by_what_is_revoked_of_its_user_meanwhile() -> None:
-    overtaken = Overtaken()
+    overtaken = RevocationTracker()
     overtaken.note(1)
     with overtaken.watched() as since:
         assert not overtaken.any(1, since)
@@ -38,7 +39,7 @@ def test_a_look_up_is_overtaken_by_what_is_revoked_of_its_user_meanwhile() -> No
 
 
 def test_every_look_up_is_overtaken_when_anything_may_have_been_revoked() -> None:
-    overtaken = Overtaken()
+    overtaken = RevocationTracker()
     with overtaken.watched() as since:
         overtaken.note_all()
         assert overtaken.any(1, since)
@@ -47,7 +48,7 @@ def test_every_look_up_is_overtaken_when_anything_may_have_been_revoked() -> Non
 
 
 def test_revocations_are_kept_while_somebody_looks_up_and_no_longer() -> None:
-    overtaken = Overtaken()
+    overtaken = RevocationTracker()
     overtaken.note(1)
     assert overtaken._users == {}
     with overtaken.watched() as since:
@@ -62,7 +63,7 @@ def test_revocations_are_kept_while_somebody_looks_up_and_no_longer() -> None:
 
 def test_a_session_is_remembered_for_some_seconds() -> None:
     clock = Clock()
-    remembered = Remembered(clock, 10)
+    remembered = SessionCache(clock, 10)
     session = Session(1)
     remembered.put(b"a", session)
     clock.advance(9)
@@ -81,7 +82,7 @@ def test_the_longest_remembered_sessions_are_forgotten_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chatd.domain.sessions, "REMEMBERED", 2)
-    remembered = Remembered(Clock(), 10)
+    remembered = SessionCache(Clock(), 10)
     for key, user_id in ((b"a", 1), (b"b", 1), (b"c", 2)):
         remembered.put(key, Session(user_id))
     assert [remembered.get(key) for key in (b"a", b"b", b"c")] == [None, Session(1), Session(2)]
@@ -89,7 +90,7 @@ def test_the_longest_remembered_sessions_are_forgotten_first(
 
 
 def test_all_sessions_of_a_user_can_be_forgotten() -> None:
-    remembered = Remembered(Clock(), 10)
+    remembered = SessionCache(Clock(), 10)
     for key, user_id in ((b"a", 1), (b"b", 2), (b"c", 1)):
         remembered.put(key, Session(user_id))
     remembered.forget_user(1)
@@ -116,14 +117,14 @@ class Written:
 
 
 class Watch:
-    """`Seen`, and all that it is told: the time of the clock starts at 1,000 s."""
+    """`LastSeenWriter`, and all that it is told: the time of the clock starts at 1,000 s."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.store = Written()
         self.set_back = 0
         store: Any = self.store
-        self.seen = Seen(store, self.clock, self.now)
+        self.seen = LastSeenWriter(store, self.clock, self.now)
 
     def now(self) -> int:
         return 1_000_000_000 + int(self.clock.seconds() * 1_000_000) - self.set_back

@@ -13,10 +13,11 @@ from zope.interface.verify import verifyObject
 import chatd.domain.subscriber
 from chatd.domain.chats import Polled
 from chatd.domain.subscriber import GRACE_SECONDS, SWEEP_SECONDS
+from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
-from chatd.model import BEGINNING, Session, StoreUnavailable, Unauthorized, Wake
+from chatd.model import BEGINNING, Session, WakeReason
 from tests.conftest import LoggedFailures
-from tests.doubles import SteppedWorker, System, cancel, composed, fired, result_of
+from tests.doubles import SteppedExecutor, System, cancel, composed, fired, result_of
 from tests.test_metrics import value
 
 
@@ -29,7 +30,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
-    with composed(tmp_path, worker=SteppedWorker, at_hand=False) as system:
+    with composed(tmp_path, worker=SteppedExecutor, read_cached=False) as system:
         yield system
         assert system.nobody_waits()
 
@@ -61,7 +62,7 @@ def test_a_wake_up_ends_the_waits_of_its_users_and_is_counted(system: System) ->
     assert [each.called for each in ended] == [True, True, False]
     assert woken(system, "bus") == 2
     system.subscriber.wake_all()
-    assert result_of(ended[2]) is Wake.MESSAGE
+    assert result_of(ended[2]) is WakeReason.MESSAGE
     assert woken(system, "resync") == 1
     for each in waits:
         each.close()
@@ -315,7 +316,7 @@ def test_revocations_that_were_missed_end_their_polls_after_a_resynchronisation(
             result_of(held)
     for each in (ann, dan):
         system.send(each, each.user_id, "still here")
-    assert [result_of(held).why for held in (polls[0], polls[3])] == [Wake.MESSAGE] * 2
+    assert [result_of(held).why for held in (polls[0], polls[3])] == [WakeReason.MESSAGE] * 2
 
 
 def test_sessions_are_looked_up_in_steps(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

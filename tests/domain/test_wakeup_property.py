@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.domain.chats import Polled
 from chatd.model import BEGINNING, Appended, Cursor, Session
-from tests.doubles import SteppedWorker, System, cancel, composed, result_of, scratch
+from tests.doubles import SteppedExecutor, System, cancel, composed, result_of, scratch
 
 USERS = (1, 2)
 
@@ -216,19 +216,19 @@ moves = st.tuples(
     followers=st.lists(st.tuples(st.sampled_from(USERS), st.booleans()), min_size=1, max_size=3),
     played=st.lists(moves, min_size=5, max_size=60),
     max_held=st.sampled_from([100, 100, 100, 2]),
-    at_hand=st.sampled_from([False, False, True]),
+    read_cached=st.sampled_from([False, False, True]),
     wake_first=st.booleans(),
 )
 def test_nothing_is_lost_nothing_comes_twice_and_order_is_kept(
     followers: list[tuple[int, bool]],
     played: list[tuple[str, int]],
     max_held: int,
-    at_hand: bool,
+    read_cached: bool,
     wake_first: bool,
 ) -> None:
     with scratch() as folder:
-        options: dict[str, Any] = {"max_held": max_held, "at_hand": at_hand}
-        with composed(folder, worker=SteppedWorker, **options) as system:
+        options: dict[str, Any] = {"max_held": max_held, "read_cached": read_cached}
+        with composed(folder, worker=SteppedExecutor, **options) as system:
             play = Play(system, followers)
             for name, number in played:
                 getattr(play, name)(number)

@@ -8,12 +8,12 @@ from chatd.model import MAX_INTEGER
 from chatd.postgres.notify_payloads import (
     LINES_BYTES,
     QUOTED_BYTES,
-    Line,
+    MessageNotice,
+    MessagesNotice,
+    NodeId,
     Notice,
-    Origin,
     Ping,
     Revoked,
-    Woken,
     decode,
     encode,
     sender,
@@ -25,9 +25,12 @@ PAYLOAD_LIMIT = 8000
 @pytest.mark.parametrize(
     "notice",
     [
-        Woken((Line(1, 2),)),
-        Woken(
-            (Line(1, 2, 3, 4, 'a "quoted" \\ text, [1,2]:m:\n\x01\u2028ä😀'), Line(MAX_INTEGER, 1))
+        MessagesNotice((MessageNotice(1, 2),)),
+        MessagesNotice(
+            (
+                MessageNotice(1, 2, 3, 4, 'a "quoted" \\ text, [1,2]:m:\n\x01\u2028ä😀'),
+                MessageNotice(MAX_INTEGER, 1),
+            )
         ),
         Revoked(7, None),
         Revoked(MAX_INTEGER, bytes(range(32))),
@@ -35,15 +38,17 @@ PAYLOAD_LIMIT = 8000
     ],
 )
 def test_what_is_told_is_understood(notice: Notice) -> None:
-    origin = Origin().name
-    payload = encode(origin, notice)
-    assert (sender(payload), decode(payload)) == (origin, notice)
+    node_id = NodeId().name
+    payload = encode(node_id, notice)
+    assert (sender(payload), decode(payload)) == (node_id, notice)
 
 
 def test_the_largest_payload_is_below_the_limit() -> None:
     # A line that ends where the payload before is full, and as long as a line may be.
-    longest = Line(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (QUOTED_BYTES - 2))
-    payload = encode(Origin().name, Woken((longest,)))
+    longest = MessageNotice(
+        MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (QUOTED_BYTES - 2)
+    )
+    payload = encode(NodeId().name, MessagesNotice((longest,)))
     assert LINES_BYTES + len(payload) < PAYLOAD_LIMIT
 
 
@@ -69,13 +74,13 @@ def test_what_nobody_tells_is_an_error(payload: str) -> None:
 
 
 def test_processes_have_names_of_their_own() -> None:
-    assert len({Origin().name for _ in range(100)}) == 100
+    assert len({NodeId().name for _ in range(100)}) == 100
 
 
 def test_a_process_may_take_another_name() -> None:
-    origin = Origin()
-    names = {origin.name}
+    node_id = NodeId()
+    names = {node_id.name}
     for _ in range(10):
-        origin.renew()
-        names.add(origin.name)
+        node_id.renew()
+        names.add(node_id.name)
     assert len(names) == 11

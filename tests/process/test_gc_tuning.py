@@ -16,7 +16,7 @@ from chatd.process.gc_tuning import (
     GROWTH_BYTES,
     LONGEST_SECONDS,
     MANY,
-    GarbageCollector,
+    GCTuner,
     resident_bytes,
 )
 
@@ -34,7 +34,7 @@ class Process:
     def __init__(self) -> None:
         self.clock = Clock()
         self.resident = 100 << 20
-        self.collector = GarbageCollector(self.clock, lambda: self.resident)
+        self.collector = GCTuner(self.clock, lambda: self.resident)
         self.collector.start()
 
     def circle(self) -> weakref.ref[Circle]:

@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-from chatd.model import StartError
+from chatd.errors import StartError
 from chatd.process.service import BACKLOG, LAG_SECONDS, LOOK_SECONDS, ChatService, Listener
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
@@ -183,7 +183,7 @@ def test_a_stop_that_is_hurried_waits_for_no_connection_but_for_sends() -> None:
     daemon.sent = Deferred()
     stopped = daemon.stop()
     daemon.reactor.advance(1)
-    assert [len(logged(daemon.service.hurry)) for _ in range(2)] == [1, 0]
+    assert [len(logged(daemon.service.force_stop)) for _ in range(2)] == [1, 0]
     daemon.reactor.advance(LOOK_SECONDS)
     assert daemon.done == STOPPED[:5]
     assert not stopped.called

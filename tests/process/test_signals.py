@@ -34,7 +34,7 @@ class Process(Clock):
         """What Twisted has installed."""
         self.done.append(signal.Signals(number).name)
 
-    def hurry(self) -> None:
+    def force_stop(self) -> None:
         self.done.append("hurry")
 
     def after(self, seconds: float, number: signal.Signals) -> list[str]:
@@ -52,7 +52,7 @@ def running() -> Iterator[Process]:
     process = Process()
     for number in BOTH:
         signal.signal(number, process.stop)
-    Signals(process, process.hurry).handle()
+    Signals(process, process.force_stop).handle()
     try:
         yield process
     finally:
@@ -90,5 +90,5 @@ def test_whatever_stopped_it_no_signal_stops_it_again() -> None:
 def test_a_signal_that_is_ignored_stays_so() -> None:
     with running() as process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        Signals(process, process.hurry).handle()
+        Signals(process, process.force_stop).handle()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.config import ConfigError, Settings, load, variables
-from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Workers, worker_settings
+from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Supervisor, worker_settings
 from tests.conftest import LoggedFailures
 
 
@@ -60,8 +60,8 @@ class PretendedReactor(Clock):
         self.stopped += 1
 
 
-def started(reactor: PretendedReactor, **given: Any) -> Workers:
-    workers = Workers(settings(**given), reactor, lambda: 0.999999)
+def started(reactor: PretendedReactor, **given: Any) -> Supervisor:
+    workers = Supervisor(settings(**given), reactor, lambda: 0.999999)
     workers.startService()
     return workers
 
@@ -103,7 +103,7 @@ def test_each_worker_has_an_admin_port_of_its_own() -> None:
 )
 def test_what_cannot_be_shared_is_refused(given: dict[str, Any], culprit: str) -> None:
     with pytest.raises(ConfigError, match=f"^{culprit}: "):
-        Workers(settings(**given), PretendedReactor(), lambda: 0.5)
+        Supervisor(settings(**given), PretendedReactor(), lambda: 0.5)
 
 
 def test_workers_get_the_settings_and_not_the_supervisors_variables(
@@ -188,14 +188,14 @@ def test_hurried_workers_are_told_again_and_given_less_time() -> None:
     stopping = workers.stopService()
     one.end()
     reactor.advance(2)
-    workers.hurry()
+    workers.force_stop()
     assert one.signals == [signal.SIGTERM]
     assert two.signals == [signal.SIGTERM, signal.SIGTERM]
     reactor.advance(KILL_SECONDS - 1)
-    workers.hurry()
+    workers.force_stop()
     reactor.advance(1)
     assert two.signals == [signal.SIGTERM] * 3 + [signal.SIGKILL]
-    workers.hurry()
+    workers.force_stop()
     two.end(by=signal.SIGKILL)
     assert fired(stopping)
     assert not reactor.getDelayedCalls()

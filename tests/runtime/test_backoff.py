@@ -8,8 +8,8 @@ from chatd.runtime.backoff import Backoff
 
 
 @pytest.mark.parametrize(("chance", "part"), [(0.0, 0.5), (0.5, 0.75), (0.999999, 1.0)])
-def test_delays_double_up_to_the_longest_and_are_spread(chance: float, part: float) -> None:
-    backoff = Backoff(lambda: chance, first=1, longest=5)
+def test_delays_double_up_to_the_longest_and_are_spread(random: float, part: float) -> None:
+    backoff = Backoff(lambda: random, first=1, longest=5)
     delays = [backoff.next() for _ in range(5)]
     assert delays == pytest.approx([part * each for each in (1, 2, 4, 5, 5)], rel=1e-5)
     backoff.reset()

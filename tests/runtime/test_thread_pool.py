@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chatd.runtime.thread_pool import ThreadWorker, Worker
-from tests.doubles import InlineWorker, SteppedWorker, result_of
+from chatd.runtime.thread_pool import Executor, ThreadPool
+from tests.doubles import InlineExecutor, SteppedExecutor, result_of
 
 SECONDS = 10
 """How long a thread may take before a test gives it up."""
@@ -41,13 +41,13 @@ def turns() -> Turns:
 
 
 @pytest.fixture
-def worker(turns: Turns) -> Iterator[ThreadWorker]:
-    worker = ThreadWorker("test", 1, turns.call_from_thread)
+def worker(turns: Turns) -> Iterator[ThreadPool]:
+    worker = ThreadPool("test", 1, turns.call_from_thread)
     yield worker
     worker.stop()
 
 
-def test_a_result_comes_back_through_the_reactor(worker: ThreadWorker, turns: Turns) -> None:
+def test_a_result_comes_back_through_the_reactor(worker: ThreadPool, turns: Turns) -> None:
     asked = worker.run(lambda a, b: (a + b, threading.current_thread().name), 1, 2)
     assert not asked.called
     turns.turn()
@@ -55,7 +55,7 @@ def test_a_result_comes_back_through_the_reactor(worker: ThreadWorker, turns: Tu
 
 
 def test_what_a_call_raises_fails_its_deferred_and_not_the_thread(
-    worker: ThreadWorker, turns: Turns
+    worker: ThreadPool, turns: Turns
 ) -> None:
     def exit() -> None:
         raise SystemExit(3)
@@ -70,7 +70,7 @@ def test_what_a_call_raises_fails_its_deferred_and_not_the_thread(
     assert result_of(asked) == 7
 
 
-def test_one_thread_keeps_the_order_of_calls(worker: ThreadWorker, turns: Turns) -> None:
+def test_one_thread_keeps_the_order_of_calls(worker: ThreadPool, turns: Turns) -> None:
     done: list[int] = []
     asked = [worker.run(done.append, number) for number in range(100)]
     for number in range(100):
@@ -80,7 +80,7 @@ def test_one_thread_keeps_the_order_of_calls(worker: ThreadWorker, turns: Turns)
 
 
 def test_several_threads_work_at_once(turns: Turns) -> None:
-    worker = ThreadWorker("test", 2, turns.call_from_thread)
+    worker = ThreadPool("test", 2, turns.call_from_thread)
     meeting = threading.Barrier(2, timeout=SECONDS)
     asked = [worker.run(meeting.wait) for _ in range(2)]
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_several_threads_work_at_once(turns: Turns) -> None:
 
 
 def test_stopping_finishes_what_was_asked_and_ends_the_threads(turns: Turns) -> None:
-    worker = ThreadWorker("test", 2, turns.call_from_thread)
+    worker = ThreadPool("test", 2, turns.call_from_thread)
     done: list[int] = []
     asked = [worker.run(done.append, number) for number in range(50)]
     worker.stop()
@@ -103,7 +103,7 @@ def test_stopping_finishes_what_was_asked_and_ends_the_threads(turns: Turns) -> 
     assert all(each.called for each in asked)
 
 
-def test_a_waiting_thread_holds_no_result(worker: ThreadWorker, turns: Turns) -> None:
+def test_a_waiting_thread_holds_no_result(worker: ThreadPool, turns: Turns) -> None:
     class Large:
         pass
 
@@ -120,13 +120,13 @@ def test_a_waiting_thread_holds_no_result(worker: ThreadWorker, turns: Turns) ->
 
 def test_no_thread_is_there_before_the_first_call(turns: Turns) -> None:
     # twistd forks after the service was made, and a thread would stay behind in the parent.
-    worker = ThreadWorker("lazy", 2, turns.call_from_thread)
+    worker = ThreadPool("lazy", 2, turns.call_from_thread)
     assert not [each for each in threading.enumerate() if each.name.startswith("chatd-lazy")]
     worker.stop()
 
 
 def test_the_threads_end_with_the_process_even_if_nobody_stops_them(turns: Turns) -> None:
-    worker = ThreadWorker("test", 1, turns.call_from_thread)
+    worker = ThreadPool("test", 1, turns.call_from_thread)
     worker.run(int)
     [thread] = [each for each in threading.enumerate() if each.name == "chatd-test-0"]
     assert thread.daemon
@@ -134,10 +134,10 @@ def test_the_threads_end_with_the_process_even_if_nobody_stops_them(turns: Turns
 
 
 def test_the_doubles_do_what_a_worker_does() -> None:
-    for double in (InlineWorker(), SteppedWorker()):
-        worker: Worker = double
+    for double in (InlineExecutor(), SteppedExecutor()):
+        worker: Executor = double
         good, bad = worker.run(divmod, 7, 2), worker.run(divmod, 7, 0)
-        if isinstance(double, SteppedWorker):
+        if isinstance(double, SteppedExecutor):
             assert not good.called
             assert double.asked == 2
             double.work()
@@ -152,6 +152,6 @@ def test_the_doubles_do_what_a_worker_does() -> None:
         last = worker.run(int)
         worker.stop()
         assert double.stopped
-        if isinstance(double, SteppedWorker):
+        if isinstance(double, SteppedExecutor):
             double.deliver()
         assert result_of(last) == 0

@@ -7,21 +7,21 @@ from hypothesis import strategies as st
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store import inbox_cache
-from chatd.store.inbox_cache import LENGTH, Tails
+from chatd.store.inbox_cache import LENGTH, InboxCache
 
 
 def message(user_id: int, seq: int, text: str = "hai") -> Message:
     return Message(user_id, seq, 9, 1_000_000 * seq, text)
 
 
-def commit(kept: Tails, *messages: Message) -> None:
+def commit(kept: InboxCache, *messages: Message) -> None:
     """A commit that nothing came between."""
     ticket = kept.asked()
     kept.committed(ticket, messages)
     kept.answered(ticket)
 
 
-def read(kept: Tails, query: ReadAfter | ReadPage, last: int) -> None:
+def read(kept: InboxCache, query: ReadAfter | ReadPage, last: int) -> None:
     """A read that nothing came between."""
     ticket = kept.asked()
     kept.found(ticket, query, truth(last, query))
@@ -58,7 +58,7 @@ steps = st.lists(st.one_of(st.integers(1, 5), after, page), max_size=40)
 def test_an_answer_is_the_one_of_the_database(
     start: int, steps: list[int | ReadAfter | ReadPage]
 ) -> None:
-    kept, last = Tails(), start
+    kept, last = InboxCache(), start
     for step in steps:
         if isinstance(step, int):
             commit(kept, *(message(1, last + number) for number in range(1, step + 1)))
@@ -71,11 +71,11 @@ def test_an_answer_is_the_one_of_the_database(
 
 
 def test_nothing_is_known_of_an_inbox_that_was_never_used() -> None:
-    assert Tails().answer(ReadAfter(1, None, 10)) is None
+    assert InboxCache().answer(ReadAfter(1, None, 10)) is None
 
 
 def test_the_newest_messages_are_kept_and_older_ones_are_not() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, *(message(1, seq) for seq in range(1, LENGTH + 2)))
     assert kept.answer(ReadAfter(1, 1, 100)) == truth(LENGTH + 1, ReadAfter(1, 1, 100))
     assert kept.answer(ReadAfter(1, 0, 100)) is None
@@ -83,7 +83,7 @@ def test_the_newest_messages_are_kept_and_older_ones_are_not() -> None:
 
 def test_a_read_that_saw_a_commit_first_is_believed() -> None:
     # Its messages are visible in the database before the writer's word of them arrives.
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1))
     query = ReadAfter(1, 0, 10)
     read(kept, query, 2)
@@ -92,7 +92,7 @@ def test_a_read_that_saw_a_commit_first_is_believed() -> None:
 
 
 def test_an_older_read_does_not_take_a_commit_back() -> None:
-    kept = Tails()
+    kept = InboxCache()
     query = ReadAfter(1, 0, 10)
     ticket = kept.asked()
     late = truth(1, query)
@@ -102,14 +102,14 @@ def test_an_older_read_does_not_take_a_commit_back() -> None:
 
 
 def test_a_commit_behind_a_gap_starts_anew() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1), message(1, 5))
     assert kept.answer(ReadAfter(1, 4, 10)) == InboxSlice(5, (message(1, 5),))
     assert kept.answer(ReadAfter(1, 3, 10)) is None
 
 
 def test_a_read_that_began_before_an_inbox_went_does_not_bring_it_back() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1))
     ticket = kept.asked()
     kept.drop(1)
@@ -120,7 +120,7 @@ def test_a_read_that_began_before_an_inbox_went_does_not_bring_it_back() -> None
 
 
 def test_a_commit_that_began_before_an_inbox_went_does_not_bring_it_back() -> None:
-    kept = Tails()
+    kept = InboxCache()
     ticket = kept.asked()
     kept.drop(1)
     kept.committed(ticket, [message(1, 1), message(2, 1)])
@@ -130,7 +130,7 @@ def test_a_commit_that_began_before_an_inbox_went_does_not_bring_it_back() -> No
 
 
 def test_a_read_that_began_before_a_tail_made_room_does_not_bring_an_older_one_back() -> None:
-    kept = Tails()
+    kept = InboxCache()
     ticket = kept.asked()
     query = ReadAfter(1, 0, 10)
     late = truth(0, query)
@@ -143,7 +143,7 @@ def test_a_read_that_began_before_a_tail_made_room_does_not_bring_an_older_one_b
 
 
 def test_what_is_asked_after_a_drop_is_believed_though_older_questions_are_open() -> None:
-    kept = Tails()
+    kept = InboxCache()
     before = kept.asked()
     commit(kept, message(1, 1))
     kept.drop(1)
@@ -163,7 +163,7 @@ def test_what_is_asked_after_a_drop_is_believed_though_older_questions_are_open(
 
 
 def test_drops_are_forgotten_with_the_last_question_that_is_as_old() -> None:
-    kept = Tails()
+    kept = InboxCache()
     oldest = kept.asked()
     kept.drop(1)
     newest = kept.asked()
@@ -179,7 +179,7 @@ def test_drops_are_forgotten_with_the_last_question_that_is_as_old() -> None:
 
 def test_a_read_is_believed_of_an_inbox_that_is_there_whatever_else_went() -> None:
     # Otherwise a client could be told of seq 2 by the read and of seq 1 from here.
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1))
     ticket = kept.asked()
     kept.drop(2)
@@ -189,7 +189,7 @@ def test_a_read_is_believed_of_an_inbox_that_is_there_whatever_else_went() -> No
 
 
 def test_what_was_asked_before_everything_was_cleared_is_not_believed() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1), message(2, 1))
     ticket = kept.asked()
     kept.clear()
@@ -204,7 +204,7 @@ def test_what_was_asked_before_everything_was_cleared_is_not_believed() -> None:
 
 
 def test_what_others_committed_continues_a_tail() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1))
     kept.told(message(1, 2))
     kept.told(message(2, 7))
@@ -217,7 +217,7 @@ def test_what_others_committed_continues_a_tail() -> None:
 
 
 def test_what_others_committed_and_did_not_quote_is_left_to_the_database() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1))
     kept.moved(1, 1)
     assert kept.answer(ReadAfter(1, 0, 10)) == truth(1, ReadAfter(1, 0, 10))
@@ -230,7 +230,7 @@ def test_what_others_committed_and_did_not_quote_is_left_to_the_database() -> No
 
 
 def test_memory_is_bounded_and_the_longest_unused_go_first() -> None:
-    kept = Tails()
+    kept = InboxCache()
     large = "x" * (inbox_cache.BYTES // 10)
     for user_id in range(1, 9):
         commit(kept, message(user_id, 1, large))
@@ -239,7 +239,7 @@ def test_memory_is_bounded_and_the_longest_unused_go_first() -> None:
 
 
 def test_a_replaced_or_forgotten_tail_gives_its_room_back() -> None:
-    kept = Tails()
+    kept = InboxCache()
     large = "x" * (inbox_cache.BYTES // 5)
     for seq in range(1, 30, 2):
         commit(kept, message(1, seq, large))
@@ -249,7 +249,7 @@ def test_a_replaced_or_forgotten_tail_gives_its_room_back() -> None:
 
 
 def test_an_inbox_of_which_nothing_is_certain_is_left_to_the_database() -> None:
-    kept = Tails()
+    kept = InboxCache()
     commit(kept, message(1, 1))
     kept.drop(1)
     assert kept.answer(ReadAfter(1, 0, 10)) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatd.model import StartError
+from chatd.errors import StartError
 from chatd.store.migrations import Migration, migrations, pending
 
 A, B, C = (Migration(number, f"00{number}_x.sql", "") for number in (1, 2, 3))

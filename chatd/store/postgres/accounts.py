@@ -77,9 +77,9 @@ WHERE seen.last_seen_at < excluded.last_seen_at
 """
 
 
-def delete_account(user_id: int, at: int, origin: str) -> Statement[bool]:
+def delete_account(user_id: int, at: int, node_id: str) -> Statement[bool]:
     """Make the account and its inbox unreachable at once; `purge` empties the inbox later."""
-    parameters = {"user_id": user_id, "at": at, **_notice(origin, user_id, None)}
+    parameters = {"user_id": user_id, "at": at, **_notice(node_id, user_id, None)}
     return Statement(_DELETE_ACCOUNT, parameters, bool)
 
 
@@ -88,8 +88,8 @@ def purge() -> Statement[bool]:
     return Statement(_PURGE, {"step": PURGE_STEP}, lambda rows: bool(rows[0][0]))
 
 
-def delete_token(user_id: int, digest: bytes, origin: str) -> Statement[bool]:
-    parameters = {"user_id": user_id, "digest": digest, **_notice(origin, user_id, digest)}
+def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:
+    parameters = {"user_id": user_id, "digest": digest, **_notice(node_id, user_id, digest)}
     return Statement(_DELETE_TOKEN, parameters, bool)
 
 
@@ -107,8 +107,8 @@ async def record_seen(pool: Pool, seen: Mapping[int, int]) -> None:
         await pool.run(_RECORD_SEEN, (array(users), array(times)))
 
 
-def _notice(origin: str, user_id: int, token: bytes | None) -> dict[str, Any]:
-    return {"channel": CHANNEL, "payload": encode(origin, Revoked(user_id, token))}
+def _notice(node_id: str, user_id: int, token: bytes | None) -> dict[str, Any]:
+    return {"channel": CHANNEL, "payload": encode(node_id, Revoked(user_id, token))}
 
 
 def _parts(items: Sequence[T]) -> list[Sequence[T]]:

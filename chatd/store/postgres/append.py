@@ -9,7 +9,8 @@ from typing import Any, Final
 import psycopg2.errors
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
-from chatd.model import Appended, DomainError, Draft, StoreUnavailable
+from chatd.errors import DomainError, StoreUnavailable
+from chatd.model import Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, LINES_BYTES, QUOTED_BYTES, woken_prefix
@@ -56,8 +57,8 @@ WITH draft AS (
     FROM deliverable WHERE key IS NULL OR use = 1
 ), """
 
-# See `chatd.postgres.notify_payloads.Line`. Whoever waits for a message elsewhere is answered
-# with it from here, and reads the database only for what is too long.
+# See `chatd.postgres.notify_payloads.MessageNotice`. Whoever waits for a message elsewhere is
+# answered with it from here, and reads the database only for what is too long.
 _LINE: Final = f"""
     '[' || received_by || ',' || seq || CASE
         WHEN octet_length(text) <= {QUOTED_BYTES}
@@ -155,9 +156,9 @@ class Appender:
         self._now = now
         self._lane = lane
 
-    async def append(self, drafts: Sequence[Draft], origin: str) -> list[Appended | DomainError]:
-        """See `IStore.append`; with several lanes, a transaction each. `origin` is who notifies."""
-        prefix = woken_prefix(origin)
+    async def append(self, drafts: Sequence[Draft], node_id: str) -> list[Appended | DomainError]:
+        """See `IStore.append`; with several lanes, a transaction each. `node_id` notifies."""
+        prefix = woken_prefix(node_id)
         if self._lane is None:
             return await self._append_lane(drafts, prefix)
         lanes: dict[int, list[int]] = {}

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from chatd.model import StoreUnavailable
+from chatd.errors import StoreUnavailable
 from chatd.postgres.address import Address
 from chatd.postgres.connection import (
     Connection,
@@ -54,13 +54,13 @@ class Pool:
         address: Address,
         reactor: Any,
         *,
-        chance: Callable[[], float],
+        random: Callable[[], float],
         size: int = SIZE,
         queued: int = QUEUED,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
         self._reactor = reactor
-        self._chance = chance
+        self._random = random
         self._connectors = [Connector(address, reactor) for _ in range(size)]
         self._queued = queued
         self._deadline = deadline
@@ -147,7 +147,7 @@ class Pool:
 
     async def _repeat(self, sql: str, parameters: Any, prepare: bool, ends: float) -> Rows:
         conflicts, was_sent = 0, False
-        backoff = Backoff(self._chance)
+        backoff = Backoff(self._random)
         while True:
             connection = await self._take(ends, was_sent)
             timer = self._reactor.callLater(
@@ -222,7 +222,7 @@ class Pool:
 
     async def _keep(self, connector: Connector, connection: Connection | None) -> None:
         """Have one connection open for as long as the pool is."""
-        backoff = Backoff(self._chance)
+        backoff = Backoff(self._random)
         while self._is_open:
             since = self._reactor.seconds()
             try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import psycopg2
 from twisted.internet.defer import Deferred
 
-from chatd.model import StartError
+from chatd.errors import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch

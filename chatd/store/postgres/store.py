@@ -16,25 +16,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
     ConversationSlice,
     Credentials,
-    DomainError,
     Draft,
     InboxSlice,
     Message,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    StoreUnavailable,
 )
 from chatd.postgres.address import Address
-from chatd.postgres.notify_payloads import Origin, Revoked, Woken
+from chatd.postgres.notify_payloads import MessagesNotice, NodeId, Revoked
 from chatd.store import statements
-from chatd.store.inbox_cache import Tails
+from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats
 from chatd.store.postgres.append import Appender
@@ -54,7 +53,7 @@ _log = Logger()
 class PostgresStore:
     """An `IStore` in the database at `address`.
 
-    `now` tells microseconds since the Unix epoch; messages carry the server's time. `origin` names
+    `now` tells microseconds since the Unix epoch; messages carry the server's time. `node_id` names
     this process to the bus, which hears of every commit in the commit's own transaction.
 
     It answers polls from memory while it is told, as a
@@ -73,7 +72,7 @@ class PostgresStore:
         *,
         reactor: Any,
         now: Callable[[], int],
-        origin: Origin,
+        node_id: NodeId,
         pool: Pool | None = None,
         known: list[Migration] | None = None,
         lane: Callable[[int], int] | None = None,
@@ -82,13 +81,13 @@ class PostgresStore:
         self._address = address
         self._reactor = reactor
         self._now = now
-        self._origin = origin
+        self._node_id = node_id
         self._known = migrations("postgres") if known is None else known
         self._keep_house_seconds = keep_house_seconds
         self._latest = 0
-        self._tails = Tails()
+        self._inbox_cache = InboxCache()
         self._is_hearing = False
-        self.pool = pool or Pool(address, reactor, chance=random.random)
+        self.pool = pool or Pool(address, reactor, random=random.random)
         self._appender = Appender(self.pool, now=now, lane=lane)
         self.location = address.location
         self._housekeeping = LoopingCall(lambda: self._do(self._keep_house()))
@@ -141,9 +140,9 @@ class PostgresStore:
         return self._do(self._delete_account(user_id))
 
     async def _delete_account(self, user_id: int) -> bool:
-        deletion = accounts.delete_account(user_id, self._moment(), self._origin.name)
+        deletion = accounts.delete_account(user_id, self._moment(), self._node_id.name)
         was_there = await self._announced(self.pool.ask(deletion))
-        self._tails.drop(user_id)
+        self._inbox_cache.drop(user_id)
         if was_there:
             self._do(self._purge()).addErrback(_log_failure)
         return was_there
@@ -155,7 +154,7 @@ class PostgresStore:
         return self._do(accounts.token_owners(self.pool, digests))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        deletion = accounts.delete_token(user_id, digest, self._origin.name)
+        deletion = accounts.delete_token(user_id, digest, self._node_id.name)
         return self._do(self._announced(self.pool.ask(deletion)))
 
     def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
@@ -165,42 +164,44 @@ class PostgresStore:
         return self._do(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
-        ticket = self._tails.asked()
+        ticket = self._inbox_cache.asked()
         try:
-            outcomes = await self._announced(self._appender.append(drafts, self._origin.name))
-            self._tails.committed(ticket, stored(outcomes))
+            outcomes = await self._announced(self._appender.append(drafts, self._node_id.name))
+            self._inbox_cache.committed(ticket, stored(outcomes))
         except BaseException:
             # It may have been committed all the same, and its notice taken for an echo.
             for draft in drafts:
-                self._tails.drop(draft.received_by)
+                self._inbox_cache.drop(draft.received_by)
             raise
         finally:
-            self._tails.answered(ticket)
+            self._inbox_cache.answered(ticket)
         return outcomes
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return self._do(self._read(queries))
 
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
-        ticket = self._tails.asked()
+        ticket = self._inbox_cache.asked()
         try:
             found = await chats.read(self.pool, queries)
             for query, inbox in zip(queries, found, strict=True):
                 if inbox is None:
-                    self._tails.drop(query.user_id)
+                    self._inbox_cache.drop(query.user_id)
                 else:
-                    self._tails.found(ticket, query, inbox)
+                    self._inbox_cache.found(ticket, query, inbox)
         finally:
-            self._tails.answered(ticket)
+            self._inbox_cache.answered(ticket)
         return found
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
         return self.pool.ask(statements.conversation(query))
 
-    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
+    def read_cached(
+        self, query: ReadAfter | ReadPage, *, listening: bool = False
+    ) -> InboxSlice | None:
         if isinstance(query, ReadPage):
             return None  # It is to be that of now.
-        known = self._tails.answer(query)
+        known = self._inbox_cache.answer(query)
         if known is None or known.messages:
             # Messages never change, so those that this process knows of may be told.
             return known
@@ -211,25 +212,25 @@ class PostgresStore:
     def hearing(self) -> None:
         """`Listener`: every append elsewhere is heard of from now on."""
         # What was noted before may lack something that nobody has told.
-        self._tails.clear()
+        self._inbox_cache.clear()
         self._is_hearing = True
 
     def deaf(self) -> None:
         """`Listener`: appends elsewhere may not be heard of."""
         self._is_hearing = False
 
-    def heard(self, notice: Woken | Revoked) -> None:
+    def heard(self, notice: MessagesNotice | Revoked) -> None:
         """`Listener`: others have appended, or ended sessions."""
         if isinstance(notice, Revoked):
             if notice.token is None:
-                self._tails.drop(notice.user_id)
+                self._inbox_cache.drop(notice.user_id)
             return
         for line in notice.lines:
             if line.text is None:
-                self._tails.moved(line.received_by, line.seq)
+                self._inbox_cache.moved(line.received_by, line.seq)
             else:
                 message = Message(line.received_by, line.seq, line.sent_by, line.sent_at, line.text)
-                self._tails.told(message)
+                self._inbox_cache.told(message)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._do(chats.last_seqs(self.pool, user_ids))
@@ -243,7 +244,7 @@ class PostgresStore:
         try:
             return await work
         except BaseException:
-            self._origin.renew()
+            self._node_id.renew()
             raise
 
     async def _keep_house(self) -> None:

@@ -6,15 +6,8 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from chatd.model import (
-    Appended,
-    DomainError,
-    Draft,
-    InboxSlice,
-    Message,
-    ReadAfter,
-    ReadPage,
-)
+from chatd.errors import DomainError
+from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store.results import first_use, inbox_slice, replayed, user_not_found, wanted
 from chatd.store.sqlite.file import transaction
 from chatd.store.statements import KEY, MESSAGE

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
-from chatd.model import StartError
+from chatd.errors import StartError
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
 from chatd.store.statements import Statement, sqlite

@@ -19,23 +19,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
     ConversationSlice,
     Credentials,
-    DomainError,
     Draft,
     InboxSlice,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    StoreUnavailable,
 )
-from chatd.runtime.thread_pool import Worker
+from chatd.runtime.thread_pool import Executor
 from chatd.store import statements
-from chatd.store.inbox_cache import Tails
+from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import stored
 from chatd.store.sqlite import accounts as sqlite_accounts
@@ -68,7 +67,7 @@ class SqliteStore:
         *,
         clock: IReactorTime,
         now: Callable[[], int],
-        worker: Callable[[str], Worker],
+        worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
     ) -> None:
         self._path = path
@@ -78,7 +77,7 @@ class SqliteStore:
         self._known = migrations("sqlite") if known is None else known
         self._lock: FileLock | None = None
         self._newest = 0
-        self._tails = Tails()
+        self._inbox_cache = InboxCache()
         self._write_fails = False
         self.location = f"sqlite:{path}"
 
@@ -92,7 +91,7 @@ class SqliteStore:
         self._lock, self._write_db, self.epoch = open_writer(self._path, self._known)
         self._read_db = open_reader(self._path)
         self._newest = sqlite_chats.newest_time(self._read_db)
-        self._tails = Tails()
+        self._inbox_cache = InboxCache()
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._forgetting = LoopingCall(self._forget_keys)
@@ -145,13 +144,13 @@ class SqliteStore:
         deleted = self._write(sqlite_accounts.delete_account, user_id, self._now())
 
         def purge(was_there: bool) -> bool:
-            self._tails.drop(user_id)
+            self._inbox_cache.drop(user_id)
             if self._lock is not None:
                 self._purge()
             return was_there
 
         def uncertain(failure: Failure) -> Failure:
-            self._tails.drop(user_id)
+            self._inbox_cache.drop(user_id)
             return failure
 
         return deleted.addCallbacks(purge, uncertain)
@@ -169,16 +168,16 @@ class SqliteStore:
         return self._write(sqlite_accounts.record_seen, seen)
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        ticket = self._tails.asked()
+        ticket = self._inbox_cache.asked()
 
         def committed(outcomes: list[Appended | DomainError]) -> list[Appended | DomainError]:
-            self._tails.committed(ticket, stored(outcomes))
+            self._inbox_cache.committed(ticket, stored(outcomes))
             return outcomes
 
         def uncertain(failure: Failure) -> Failure:
             # A commit that failed may be found to have happened, when it was the disk's fault.
             for draft in drafts:
-                self._tails.drop(draft.received_by)
+                self._inbox_cache.drop(draft.received_by)
             return failure
 
         appended = self._write(self._append, drafts).addCallbacks(committed, uncertain)
@@ -186,7 +185,7 @@ class SqliteStore:
 
     def _answered(self, ticket: int, answer: Deferred[T]) -> Deferred[T]:
         def give_back(result: T) -> T:
-            self._tails.answered(ticket)
+            self._inbox_cache.answered(ticket)
             return result
 
         return answer.addBoth(give_back)
@@ -198,16 +197,18 @@ class SqliteStore:
         self._newest = max(self._newest, self._now())
         return sqlite_chats.append(db, drafts, self._newest)
 
-    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
-        return self._tails.answer(query)
+    def read_cached(
+        self, query: ReadAfter | ReadPage, *, listening: bool = False
+    ) -> InboxSlice | None:
+        return self._inbox_cache.answer(query)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        ticket = self._tails.asked()
+        ticket = self._inbox_cache.asked()
 
         def note(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
             for query, inbox in zip(queries, inboxes, strict=True):
                 if inbox is not None:
-                    self._tails.found(ticket, query, inbox)
+                    self._inbox_cache.found(ticket, query, inbox)
             return inboxes
 
         return self._answered(ticket, self._read(sqlite_chats.read, queries).addCallback(note))

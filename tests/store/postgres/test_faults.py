@@ -12,8 +12,9 @@ import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
+from chatd.errors import StoreUnavailable
 from chatd.interfaces import IStore
-from chatd.model import Appended, Draft, Message, ReadAfter, StoreUnavailable
+from chatd.model import Appended, Draft, Message, ReadAfter
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts import draft, inbox, people
 from tests.postgres_server import Server, connected, rows, sleep
@@ -42,7 +43,7 @@ class Traffic:
     def __init__(self, stores: list[PostgresStore], ids: list[int]) -> None:
         self.stores = stores
         self.ids = ids
-        self.chance = random.Random(7)
+        self.random = random.Random(7)
         self.acknowledged: list[Message] = []
         self.unknown: list[str] = []
         self.followed: dict[int, list[Message]] = {user_id: [] for user_id in ids}
@@ -58,7 +59,7 @@ class Traffic:
         while self.running:
             number += 1
             text = f"{sender}.{number}"
-            to = self.chance.choice(self.ids)
+            to = self.random.choice(self.ids)
             keyed = number % 2 == 0
             one = draft(self.ids[0], to, text, text if keyed else None)
             outcome = await self.attempt([one, Draft(self.ids[0], 4711, "nobody")])
@@ -73,7 +74,7 @@ class Traffic:
 
     async def attempt(self, drafts: list[Draft]) -> Any:
         try:
-            return (await self.chance.choice(self.stores).append(drafts))[0]
+            return (await self.random.choice(self.stores).append(drafts))[0]
         except StoreUnavailable:
             await sleep(0.05)
             return None
@@ -82,7 +83,7 @@ class Traffic:
         seen = self.followed[user_id]
         while self.running:
             try:
-                store = self.chance.choice(self.stores)
+                store = self.random.choice(self.stores)
                 [found] = await store.read([ReadAfter(user_id, len(seen), 100)])
             except StoreUnavailable:
                 await sleep(0.05)

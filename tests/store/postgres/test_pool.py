@@ -13,7 +13,7 @@ import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from chatd.model import StoreUnavailable
+from chatd.errors import StoreUnavailable
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector, Unreachable
 from chatd.postgres.prepared import prepared
@@ -43,7 +43,7 @@ async def open_pool(postgres: Databases, postgres_database: str) -> AsyncIterato
 
     async def open_one(url: str | None = None, **options: Any) -> Pool:
         address = parse(url or postgres.url(postgres_database), "pool under test")
-        opened.append(Pool(address, reactor, chance=lambda: 0.5, **options))
+        opened.append(Pool(address, reactor, random=lambda: 0.5, **options))
         await opened[-1].open()
         return opened[-1]
 

@@ -14,22 +14,18 @@ from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone
 
-from chatd.interfaces import IStore
-from chatd.model import (
-    Appended,
-    Draft,
+from chatd.errors import (
     IdempotencyKeyReused,
-    InboxSlice,
-    ReadAfter,
-    ReadPage,
     StartError,
     StoreUnavailable,
     UsernameTaken,
     UserNotFound,
 )
+from chatd.interfaces import IStore
+from chatd.model import Appended, Draft, InboxSlice, ReadAfter, ReadPage
 from chatd.postgres import connection
 from chatd.postgres.address import parse
-from chatd.postgres.notify_payloads import Origin
+from chatd.postgres.notify_payloads import NodeId
 from chatd.postgres.prepared import prepared
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import append as postgres_append
@@ -100,8 +96,8 @@ def store_at(url: str, deadline: float = DEADLINE_SECONDS, **options: Any) -> Po
         address,
         reactor=reactor,
         now=lambda: time.time_ns() // 1000,
-        origin=Origin(),
-        pool=Pool(address, reactor, chance=random.random, deadline=deadline),
+        node_id=NodeId(),
+        pool=Pool(address, reactor, random=random.random, deadline=deadline),
         **options,
     )
 
@@ -150,14 +146,14 @@ async def test_what_is_at_hand_is_right_while_others_append(open_store: OpenStor
     ann, bob = await people(one, "ann", "bob")
     sent = [await send(each, ann, bob, "x") for each in (one, one, two, two, one, two)]
     # What this process wrote itself, and the nothing that it knows to follow, are not the same.
-    assert one.at_hand(ReadAfter(bob, 4, 10)) == InboxSlice(5, (sent[4],))
-    assert one.at_hand(ReadAfter(bob, 2, 10)) is None
-    assert one.at_hand(ReadAfter(bob, 5, 10)) is None
+    assert one.read_cached(ReadAfter(bob, 4, 10)) == InboxSlice(5, (sent[4],))
+    assert one.read_cached(ReadAfter(bob, 2, 10)) is None
+    assert one.read_cached(ReadAfter(bob, 5, 10)) is None
     assert await one.read([ReadAfter(bob, 5, 10)]) == [InboxSlice(6, (sent[5],))]
-    assert one.at_hand(ReadAfter(bob, 5, 10)) == InboxSlice(6, (sent[5],))
+    assert one.read_cached(ReadAfter(bob, 5, 10)) == InboxSlice(6, (sent[5],))
     assert await two.delete_account(bob)
     assert await one.read([ReadAfter(bob, 0, 10)]) == [None]
-    assert one.at_hand(ReadAfter(bob, 5, 10)) is None
+    assert one.read_cached(ReadAfter(bob, 5, 10)) is None
 
 
 @ensureDeferred

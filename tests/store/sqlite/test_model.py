@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from chatd.interfaces import IStore
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
-from tests.doubles import InlineWorker, Now, result_of, scratch
+from tests.doubles import InlineExecutor, Now, result_of, scratch
 from tests.model_machine import StoreMachine
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class SqliteMachine(StoreMachine):
             str(self.folder / "chatd.db"),
             clock=self.clock,
             now=self.now,
-            worker=lambda _: InlineWorker(),
+            worker=lambda _: InlineExecutor(),
         )
         self.run(store.open())
         # The loss of power is not part of the model; a failure is shrunk much faster like this.

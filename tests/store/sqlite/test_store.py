@@ -21,18 +21,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.task import Clock
 
-from chatd.model import (
-    Appended,
-    Draft,
-    InboxSlice,
-    Message,
-    ReadAfter,
-    ReadPage,
-    StartError,
-    StoreUnavailable,
-    UserNotFound,
-)
-from chatd.runtime.thread_pool import ThreadWorker
+from chatd.errors import StartError, StoreUnavailable, UserNotFound
+from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.runtime.thread_pool import ThreadPool
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import KEY_SECONDS
 from chatd.store.sqlite import accounts as sqlite_accounts
@@ -54,7 +45,7 @@ from tests.contracts import (
     send,
     talk,
 )
-from tests.doubles import InlineWorker, Now, SteppedWorker, result_of
+from tests.doubles import InlineExecutor, Now, SteppedExecutor, result_of
 
 T = TypeVar("T")
 
@@ -73,7 +64,7 @@ async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
             str(tmp_path / "chatd.db"),
             clock=IReactorTime(reactor),
             now=lambda: time.time_ns() // 1000,
-            worker=lambda name: ThreadWorker(name, 1, IReactorFromThreads(reactor).callFromThread),
+            worker=lambda name: ThreadPool(name, 1, IReactorFromThreads(reactor).callFromThread),
         )
         await store.open()
         opened.append(store)
@@ -95,13 +86,13 @@ class Database:
         self.path = folder / "chatd.db"
         self.clock = Clock()
         self.now = Now(self.clock)
-        self.workers: dict[str, SteppedWorker] = {}
+        self.workers: dict[str, SteppedExecutor] = {}
         self.opened: list[SqliteStore] = []
 
     def store(
         self,
         known: list[Migration] | None = None,
-        worker: Callable[[str], InlineWorker | SteppedWorker] = lambda _: InlineWorker(),
+        worker: Callable[[str], InlineExecutor | SteppedExecutor] = lambda _: InlineExecutor(),
     ) -> SqliteStore:
         """A store that is not open yet."""
         return SqliteStore(
@@ -118,8 +109,8 @@ class Database:
     def open_stepped(self) -> SqliteStore:
         """An open store whose threads the test steps; housekeeping at the start is done."""
 
-        def worker(name: str) -> SteppedWorker:
-            self.workers[name] = SteppedWorker()
+        def worker(name: str) -> SteppedExecutor:
+            self.workers[name] = SteppedExecutor()
             return self.workers[name]
 
         store = self.store(worker=worker)
@@ -228,7 +219,7 @@ def test_the_location_is_the_file_itself(
 ) -> None:
     monkeypatch.chdir(database.path.parent)
     store = SqliteStore(
-        "chatd.db", clock=database.clock, now=database.now, worker=lambda _: InlineWorker()
+        "chatd.db", clock=database.clock, now=database.now, worker=lambda _: InlineExecutor()
     )
     assert store.location == "sqlite:chatd.db"
     result_of(store.open())
@@ -661,7 +652,7 @@ def test_a_deletion_that_ends_after_close_was_called_asks_for_nothing_more(
     assert not writer.asked
 
 
-def store_now(worker: SteppedWorker, asked: Deferred[T]) -> T:
+def store_now(worker: SteppedExecutor, asked: Deferred[T]) -> T:
     """Step the worker until what was asked is there."""
     while not asked.called:
         assert worker.step()
@@ -854,11 +845,11 @@ def test_a_commit_that_fails_after_all_is_found_by_the_next_read(database: Datab
         result_of(store.append([draft(ann, bob, "x", "key")]))
     store._write_db = db
     query = ReadAfter(bob, 0, 10)
-    at_hand = store.at_hand(query)
+    read_cached = store.read_cached(query)
     [found] = result_of(store.read([query]))
     assert found is not None
     assert found.last_seq == 1
-    assert at_hand in (None, found)
+    assert read_cached in (None, found)
     [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
     assert outcome == Appended(found.messages[0], replayed=True)
 

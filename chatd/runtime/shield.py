@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.model import DomainError
+from chatd.errors import DomainError
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from chatd.model import UserNotFound
-from chatd.runtime.uncancellable import shield
+from chatd.errors import UserNotFound
+from chatd.runtime.shield import shield
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, result_of
 

@@ -140,7 +140,7 @@ def build(
         return Supervisor(settings, reactor, random.random)
     metrics = Metrics()
     store, bus = store_and_bus(settings, reactor, metrics)
-    notifier = Notifier(reactor, max_held=settings.max_polls)
+    notifier = Notifier(max_held=settings.max_polls)
     limits = RateLimits(Rates() if settings.rate_limits else None, reactor)
     passwords = Passwords(ThreadPool("passwords", THREADS, reactor.callFromThread), owasp_hasher())
     accounts = Accounts(
@@ -160,8 +160,8 @@ def build(
         limits,
         clock=reactor,
         max_message_bytes=settings.max_message_bytes,
-        observe_poll=metrics.poll,
-        observe_batch=metrics.batch,
+        observe_poll=metrics.observe_poll,
+        observe_batch=metrics.batch_observer,
     )
     readiness = Readiness(store, bus, reactor)
     proxies = TrustedProxies(settings.trusted_proxies)
@@ -194,8 +194,8 @@ def build(
         limits=http_limits,
         problem=problem,
     )
-    metrics.gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
-    metrics.gauge(
+    metrics.add_gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
+    metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
@@ -280,21 +280,21 @@ def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple
         node_id=node_id,
         random=random.random,
         listener=store,
-        observe_lag=metrics.seconds(
+        observe_lag=metrics.add_duration(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),
     )
-    metrics.gauge(
+    metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
         lambda: store.pool.connections,
     )
-    metrics.counter(
+    metrics.add_counter(
         "chatd_postgres_reconnects",
         "Connections to the database that were lost and made again",
         lambda: store.pool.reconnects,
     )
-    metrics.counter(
+    metrics.add_counter(
         "chatd_bus_reconnects",
         "How often the connection that listens was lost and made again",
         lambda: bus.reconnects,

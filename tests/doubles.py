@@ -245,7 +245,7 @@ class System:
             known=known,
         )
         self.limits = RateLimits(rates, self.clock)
-        self.notifier = Notifier(self.clock, max_held=max_held)
+        self.notifier = Notifier(max_held=max_held)
         self.accounts = Accounts(
             self.store,
             self.bus,
@@ -263,8 +263,8 @@ class System:
             self.limits,
             clock=self.clock,
             max_message_bytes=max_message_bytes,
-            observe_poll=self.metrics.poll,
-            observe_batch=self.metrics.batch,
+            observe_poll=self.metrics.observe_poll,
+            observe_batch=self.metrics.batch_observer,
         )
         self.subscriber = Subscriber(self.notifier, self.accounts, self.metrics)
         self.sweep = Sweep(self.store, self.notifier, self.clock, self.metrics)

@@ -175,7 +175,7 @@ class ChatService(Service):
             await deferLater(self._reactor, LOOK_SECONDS)
         for listener in parts.public:
             listener.server.abort_all()
-        await parts.chats.finished()
+        await parts.chats.wait_idle()
         await _settled(parts.sweep.stop())
         await _settled(parts.accounts.stop())
         parts.passwords.stop()
@@ -196,7 +196,7 @@ class ChatService(Service):
 
     def _measure_lag(self) -> None:
         now = self._reactor.seconds()
-        self._parts.metrics.lag(max(0.0, now - self._due))
+        self._parts.metrics.observe_lag(max(0.0, now - self._due))
         self._due = now + LAG_SECONDS
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-from chatd.domain.accounts import BASIC_SECONDS, TOKEN_PREFIX, TOKEN_SECONDS
+from chatd.domain.accounts import BASIC_CACHE_SECONDS, TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.rate_limits import Rate, Rates
-from chatd.domain.sessions import SEEN_FLUSH_SECONDS
+from chatd.domain.sessions import LAST_SEEN_FLUSH_SECONDS
 from chatd.errors import (
     InvalidBody,
     NotAToken,
@@ -280,7 +280,7 @@ def test_a_token_is_remembered_for_a_while(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
     bearer(stepped, issued)
-    stepped.clock.advance(TOKEN_SECONDS - 1)
+    stepped.clock.advance(TOKEN_CACHE_SECONDS - 1)
     stepped.settle()
     asked = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
     assert asked.called
@@ -345,7 +345,7 @@ def test_a_cancelled_look_up_leaves_nothing(tmp_path: Path) -> None:
 
     moments = 0
     for system in cancelled_everywhere(tmp_path, begin):
-        system.clock.advance(SEEN_FLUSH_SECONDS)
+        system.clock.advance(LAST_SEEN_FLUSH_SECONDS)
         system.settle()
         assert system.timers() == []
         moments += 1
@@ -378,7 +378,7 @@ def test_after_a_gap_every_session_is_looked_up_again(stepped: System) -> None:
     issued = log_in(stepped, "ann")
     bearer(stepped, issued)
     basic(stepped, "ann")
-    stepped.accounts.forget_all()
+    stepped.accounts.clear_cache()
     for work in (
         stepped.accounts.bearer(issued.token.encode("ascii")),
         stepped.accounts.basic("ann", "password", HERE),
@@ -395,7 +395,7 @@ def test_after_a_gap_every_session_is_looked_up_again(stepped: System) -> None:
 def test_basic_credentials_are_remembered_for_a_while(stepped: System) -> None:
     stepped.account("ann")
     assert basic(stepped, "ann") == Session(1)
-    stepped.clock.advance(BASIC_SECONDS - 1)
+    stepped.clock.advance(BASIC_CACHE_SECONDS - 1)
     stepped.settle()
     assert stepped.start(stepped.accounts.basic("ANN", "password", HERE)).called
     wrong = stepped.start(stepped.accounts.basic("ann", "Password", HERE))
@@ -651,7 +651,7 @@ def test_a_caller_is_seen_at_once_and_it_is_written_soon(system: System) -> None
     assert seen(system) == at
     assert system.run(system.accounts.caller(session)).last_seen_at == at
     assert written(system) is None
-    system.clock.advance(SEEN_FLUSH_SECONDS)
+    system.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     assert written(system) == at
     assert seen(system) == at
     assert system.timers() == []

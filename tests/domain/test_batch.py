@@ -25,10 +25,10 @@ class Calls:
         self.batcher: Batcher[str, object] = Batcher(
             self.run,
             self.clock,
-            bound=options.get("bound", 100),
-            largest=options.get("largest", 10),
-            served=lambda items, outcomes: self.served.append((list(items), list(outcomes))),
-            observe=self.sizes.append,
+            max_queued=options.get("max_queued", 100),
+            max_batch_size=options.get("max_batch_size", 10),
+            on_batch_done=lambda items, outcomes: self.served.append((list(items), list(outcomes))),
+            observe_size=self.sizes.append,
         )
 
     def run(self, items: Sequence[str]) -> Deferred[list[object]]:
@@ -37,7 +37,7 @@ class Calls:
         return answer
 
     def ask(self, *items: str) -> list[Deferred[object]]:
-        return [self.batcher.ask(item) for item in items]
+        return [self.batcher.submit(item) for item in items]
 
     @property
     def items(self) -> list[list[str]]:
@@ -76,7 +76,7 @@ def test_what_is_asked_during_a_call_is_in_the_next_one() -> None:
 
 
 def test_a_call_takes_no_more_than_the_largest_number_in_order() -> None:
-    calls = Calls(largest=2)
+    calls = Calls(max_batch_size=2)
     asked = calls.ask("a", "b", "c", "d", "e")
     calls.clock.advance(0)
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_what_is_asked_while_answers_are_given_is_in_another_call() -> None:
 
 
 def test_beyond_the_bound_asking_is_refused() -> None:
-    calls = Calls(bound=3, largest=2)
+    calls = Calls(max_queued=3, max_batch_size=2)
     asked = calls.ask("a", "b", "c")
     with pytest.raises(Overloaded) as refusal:
         calls.ask("d")
@@ -158,9 +158,9 @@ def test_a_call_that_raises_is_a_failed_call() -> None:
     def run(items: Sequence[str]) -> Deferred[list[object]]:
         raise ZeroDivisionError
 
-    batcher: Batcher[str, object] = Batcher(run, clock, bound=9, largest=9)
+    batcher: Batcher[str, object] = Batcher(run, clock, max_queued=9, max_batch_size=9)
     for _ in range(2):
-        asked = batcher.ask("a")
+        asked = batcher.submit("a")
         clock.advance(0)
         with pytest.raises(ZeroDivisionError):
             result_of(asked)
@@ -169,10 +169,13 @@ def test_a_call_that_raises_is_a_failed_call() -> None:
 def test_a_call_may_answer_at_once() -> None:
     clock = Clock()
     batcher: Batcher[str, object] = Batcher(
-        lambda items: succeed([item.upper() for item in items]), clock, bound=9, largest=2
+        lambda items: succeed([item.upper() for item in items]),
+        clock,
+        max_queued=9,
+        max_batch_size=2,
     )
-    asked = [batcher.ask(item) for item in "abcde"]
-    finished = batcher.finished()
+    asked = [batcher.submit(item) for item in "abcde"]
+    finished = batcher.wait_idle()
     clock.advance(0)
     assert [result_of(each) for each in asked] == list("ABCDE")
     assert finished.called
@@ -226,29 +229,29 @@ def test_a_failure_that_somebody_is_told_of_is_not_logged(
 
 def test_an_idle_batcher_is_finished() -> None:
     calls = Calls()
-    assert calls.batcher.finished().called
+    assert calls.batcher.wait_idle().called
 
 
 def test_finished_waits_for_what_is_queued_and_under_way() -> None:
-    calls = Calls(largest=1)
+    calls = Calls(max_batch_size=1)
     asked = calls.ask("a", "b")
-    finished = calls.batcher.finished()
+    finished = calls.batcher.wait_idle()
     calls.clock.advance(0)
-    also = calls.batcher.finished()
+    also = calls.batcher.wait_idle()
     calls.answer()
     assert not fired(finished)
     calls.answer()
     assert fired(finished)
     assert fired(also)
     assert all(each.called for each in asked)
-    assert calls.batcher.finished().called
+    assert calls.batcher.wait_idle().called
 
 
 def test_finished_waits_for_what_the_answers_ask_for() -> None:
     calls = Calls()
     [first] = calls.ask("a")
     first.addCallback(lambda _: calls.ask("b"))
-    finished = calls.batcher.finished()
+    finished = calls.batcher.wait_idle()
     calls.clock.advance(0)
     calls.answer()
     assert not finished.called
@@ -260,7 +263,7 @@ def test_finished_waits_for_what_the_answers_ask_for() -> None:
 def test_a_failed_call_is_finished_too() -> None:
     calls = Calls()
     [asked] = calls.ask("a")
-    finished = calls.batcher.finished()
+    finished = calls.batcher.wait_idle()
     calls.clock.advance(0)
     calls.made[0][1].errback(ZeroDivisionError())
     assert finished.called

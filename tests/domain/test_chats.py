@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.domain.chats
-from chatd.domain.chats import LARGEST_ANSWER, Polled
+from chatd.domain.chats import MAX_POLL_CHARACTERS, Polled
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import (
@@ -233,8 +233,8 @@ def test_a_send_is_answered_after_the_commit_not_before(stepped: System) -> None
 def test_when_too_many_sends_wait_the_next_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.domain.chats, "QUEUED_SENDS", 3)
-    monkeypatch.setattr(chatd.domain.chats, "QUEUED_READS", 2)
+    monkeypatch.setattr(chatd.domain.chats, "MAX_QUEUED_SENDS", 3)
+    monkeypatch.setattr(chatd.domain.chats, "MAX_QUEUED_READS", 2)
     with composed(tmp_path, worker=SteppedExecutor) as system:
         ann, _ = pair(system)
         sends = [Deferred.fromCoroutine(system.chats.send(ann, 2, "x")) for _ in range(4)]
@@ -315,9 +315,9 @@ def test_a_fault_of_the_disk_after_all_clients_have_gone_is_logged(
 
 def test_finished_waits_for_sends(stepped: System) -> None:
     ann, _ = pair(stepped)
-    assert stepped.chats.finished().called
+    assert stepped.chats.wait_idle().called
     asked = Deferred.fromCoroutine(stepped.chats.send(ann, 2, "x"))
-    finished = stepped.chats.finished()
+    finished = stepped.chats.wait_idle()
     while not finished.called:
         assert not asked.called
         assert stepped.micro_step()
@@ -862,9 +862,9 @@ def test_the_epoch_of_answers_is_the_stores(system: System) -> None:
 
 
 def test_an_answer_is_bounded_in_size_and_says_that_there_is_more(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=LARGEST_ANSWER) as system:
+    with composed(tmp_path, max_message_bytes=MAX_POLL_CHARACTERS) as system:
         ann, bob = system.session("ann"), system.session("bob")
-        half = "x" * (LARGEST_ANSWER // 2)
+        half = "x" * (MAX_POLL_CHARACTERS // 2)
         for _ in range(5):
             system.send(ann, 2, half)
         seen: list[int] = []
@@ -878,10 +878,10 @@ def test_an_answer_is_bounded_in_size_and_says_that_there_is_more(tmp_path: Path
 
 
 def test_a_message_larger_than_an_answer_is_answered_alone(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=2 * LARGEST_ANSWER) as system:
+    with composed(tmp_path, max_message_bytes=2 * MAX_POLL_CHARACTERS) as system:
         ann, bob = system.session("ann"), system.session("bob")
         for _ in range(2):
-            system.send(ann, 2, "x" * (LARGEST_ANSWER + 1))
+            system.send(ann, 2, "x" * (MAX_POLL_CHARACTERS + 1))
         polled = system.run(system.chats.poll(bob, BEGINNING, 100, 0))
         assert [message.seq for message in polled.messages] == [1]
         assert polled.more
@@ -896,7 +896,7 @@ def test_a_burst_to_one_inbox_with_many_polls_does_not_hold_up_others(stepped: S
     cat = system.session("cat")
     crowd = [poll(system, bob, cursor(system, 0)) for _ in range(HELD_PER_USER)]
     other = poll(system, cat, cursor(system, 0))
-    size = 3 * chatd.domain.chats.LARGEST_BATCH
+    size = 3 * chatd.domain.chats.MAX_BATCH_SIZE
     burst = [system.start(system.chats.send(ann, 2, f"{number}")) for number in range(size)]
     single = system.start(system.chats.send(bob, 3, "hello"))
     batches = 0

@@ -10,7 +10,7 @@ from argon2.low_level import Type
 from argon2.profiles import get_default_parameters
 from twisted.internet.defer import Deferred
 
-from chatd.domain.passwords import QUEUE, Passwords, owasp_hasher
+from chatd.domain.passwords import MAX_PENDING, Passwords, owasp_hasher
 from chatd.errors import Overloaded
 from tests.doubles import InlineExecutor, SteppedExecutor, cheap_hasher, result_of
 
@@ -31,7 +31,7 @@ class CountingHasher(PasswordHasher):
 def passwords() -> Iterator[Passwords]:
     passwords = Passwords(InlineExecutor(), cheap_hasher())
     yield passwords
-    assert passwords._waiting == 0
+    assert passwords._pending == 0
 
 
 def run(work: object) -> object:
@@ -89,8 +89,8 @@ def test_the_daemon_hashes_as_owasp_advises() -> None:
 def test_hashing_is_off_the_reactor_and_bounded() -> None:
     worker = SteppedExecutor()
     passwords = Passwords(worker, cheap_hasher())
-    asked = [Deferred.fromCoroutine(passwords.hash("secret")) for _ in range(QUEUE)]
-    assert worker.asked == QUEUE
+    asked = [Deferred.fromCoroutine(passwords.hash("secret")) for _ in range(MAX_PENDING)]
+    assert worker.asked == MAX_PENDING
     for work in (passwords.hash("one more"), passwords.verify(None, "one more")):
         with pytest.raises(Overloaded) as refusal:
             run(work)
@@ -102,7 +102,7 @@ def test_hashing_is_off_the_reactor_and_bounded() -> None:
         pass
     assert result_of(one_more) is False
     assert all(result_of(each) for each in asked)
-    assert passwords._waiting == 0
+    assert passwords._pending == 0
 
 
 def test_a_failing_hash_gives_its_place_back() -> None:
@@ -117,7 +117,7 @@ def test_a_failing_hash_gives_its_place_back() -> None:
     hasher = Failing(time_cost=1, memory_cost=8, parallelism=1)
     passwords = Passwords(InlineExecutor(), hasher)
     hasher.broken = True
-    for _ in range(2 * QUEUE):
+    for _ in range(2 * MAX_PENDING):
         with pytest.raises(MemoryError):
             run(passwords.hash("secret"))
     hasher.broken = False

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 import chatd.domain.subscriber
 from chatd.domain.chats import Polled
 from chatd.domain.subscriber import GRACE_SECONDS, SWEEP_SECONDS
+from chatd.domain.waiter import DeferredWaiter
 from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
 from chatd.model import BEGINNING, Session, WakeReason
@@ -56,15 +57,15 @@ def test_it_provides_the_interface(system: System) -> None:
 
 def test_a_wake_up_ends_the_waits_of_its_users_and_is_counted(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
-    waits = [system.notifier.listen(each) for each in (ann, ann, bob)]
-    ended = [each.wait(5) for each in waits]
+    waiters = [DeferredWaiter(each, system.notifier) for each in (ann, ann, bob)]
+    ended = [each.wait(5, system.clock) for each in waiters]
     system.subscriber.wake([1, 4711])
     assert [each.called for each in ended] == [True, True, False]
     assert woken(system, "bus") == 2
     system.subscriber.wake_all()
     assert result_of(ended[2]) is WakeReason.MESSAGE
     assert woken(system, "resync") == 1
-    for each in waits:
+    for each in waiters:
         each.close()
 
 
@@ -174,7 +175,7 @@ def test_those_who_are_deleted_meanwhile_are_no_find(system: System) -> None:
 def test_a_sweep_goes_through_all_users_in_steps(
     stepped: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.domain.subscriber, "STEP", 2)
+    monkeypatch.setattr(chatd.domain.subscriber, "QUERY_SIZE", 2)
     sessions = [stepped.session(f"user{number}") for number in range(5)]
     held = [poll(stepped, each) for each in sessions]
     swept = stepped.start(stepped.sweep.sweep())
@@ -232,7 +233,7 @@ def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
     system.clock.advance(6)
     # The poll's own time is over by now: only the next sweep's coming is to be seen.
     system.settle()
-    assert system.sweep._looping.running
+    assert system.sweep._loop.running
     system.clock.advance(GRACE_SECONDS)
     system.run(system.sweep.stop())
     logged_failures.flush_messages()
@@ -320,7 +321,7 @@ def test_revocations_that_were_missed_end_their_polls_after_a_resynchronisation(
 
 
 def test_sessions_are_looked_up_in_steps(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chatd.domain.subscriber, "STEP", 2)
+    monkeypatch.setattr(chatd.domain.subscriber, "QUERY_SIZE", 2)
     sessions = [session_with_token(system, f"user{number}") for number in range(5)]
     polls = [poll(system, each) for each in sessions]
     for each in sessions:

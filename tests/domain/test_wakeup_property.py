@@ -164,7 +164,7 @@ class Play:
             system.settle()
         self.collect()
         ends = self.ends()
-        for user, waiters in system.notifier.waiting().items():
+        for user, waiters in system.notifier.held_by_user().items():
             assert [waiter.seq for waiter in waiters] == [ends[user]] * len(waiters)
         assert len(system.timers()) == system.notifier.held
         # Every send came to its end.

@@ -70,9 +70,9 @@ class Daemon:
             notifier=SimpleNamespace(drain=self.drain),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
             accounts=SimpleNamespace(stop=lambda: self.note("stop accounts", succeed(None))),
-            chats=SimpleNamespace(finished=lambda: self.note("sends", self.sent)),
+            chats=SimpleNamespace(wait_idle=lambda: self.note("sends", self.sent)),
             readiness=self.readiness,
-            metrics=SimpleNamespace(lag=self.lags.append),
+            metrics=SimpleNamespace(observe_lag=self.lags.append),
             public=[self.public],
             admin=[self.admin],
         )

@@ -75,14 +75,14 @@ async def compare(reactor: Any, asked: argparse.Namespace) -> None:
     """Measure both sides, alternating, and write one line of JSON each."""
     from txpostgres.txpostgres import ConnectionPool
 
+    from chatd.compose import compose_store_and_bus
     from chatd.config import load
     from chatd.domain.batch import Batcher
     from chatd.metrics import Metrics
     from chatd.model import Draft
-    from chatd.tap import store_and_bus
 
     text = "x" * 40
-    store, _ = store_and_bus(load({"db": asked.db}, {})[0], reactor, Metrics())
+    store, _ = compose_store_and_bus(load({"db": asked.db}, {})[0], reactor, Metrics())
     await store.open()
     name = secrets.token_hex(4)
     ids = [

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import attrs
 from argon2 import PasswordHasher
 from hypothesis.internal.conjecture import engine
 from twisted.internet.defer import Deferred, execute
@@ -24,12 +25,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.bus.local import LocalBus
-from chatd.domain.accounts import Accounts
-from chatd.domain.chats import Chats
-from chatd.domain.notifier import Notifier
-from chatd.domain.passwords import Passwords
-from chatd.domain.rate_limits import RateLimits, Rates
-from chatd.domain.subscriber import Subscriber, Sweep
+from chatd.compose import compose_domain
+from chatd.config import load
+from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
 from chatd.model import Account, Message, ReadAfter, ReadPage, Session
@@ -244,30 +242,29 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
         )
-        self.limits = RateLimits(rates, self.clock)
-        self.notifier = Notifier(max_held=max_held)
-        self.accounts = Accounts(
+        settings = attrs.evolve(
+            load({}, {})[0],
+            max_polls=max_held,
+            registration=registration_open,
+            min_password_length=min_password_length,
+            max_message_bytes=max_message_bytes,
+        )
+        self.components = compose_domain(
+            settings,
             self.store,
             self.bus,
-            Passwords(self.hashing, cheap_hasher()),
-            self.limits,
+            self.metrics,
             clock=self.clock,
             now=self.now,
-            registration_open=registration_open,
-            min_password_length=min_password_length,
+            hashing=self.hashing,
+            hasher=cheap_hasher(),
+            rates=rates,
         )
-        self.chats = Chats(
-            self.store,
-            self.bus,
-            self.notifier,
-            self.limits,
-            clock=self.clock,
-            max_message_bytes=max_message_bytes,
-            observe_poll=self.metrics.observe_poll,
-            observe_batch=self.metrics.batch_observer,
-        )
-        self.subscriber = Subscriber(self.notifier, self.accounts, self.metrics)
-        self.sweep = Sweep(self.store, self.notifier, self.clock, self.metrics)
+        self.notifier = self.components.notifier
+        self.accounts = self.components.accounts
+        self.chats = self.components.chats
+        self.subscriber = self.components.subscriber
+        self.sweep = self.components.sweep
 
     @property
     def writer(self) -> Any:

@@ -69,25 +69,28 @@ class Components:
     chats: Chats
     readiness: Readiness
     metrics: Metrics
-    public: Sequence[Listener]
-    admin: Sequence[Listener]
 
 
 class ChatService(Service):
     """One process of chatd. A start that fails ends the process with status 1 and one line.
 
-    `collector` is for a process that has nothing else to do.
+    `gc_tuner` is for a process that has nothing else to do.
     """
 
     def __init__(
         self,
-        parts: Components,
+        components: Components,
         reactor: Any,
+        *,
+        public: Sequence[Listener],
+        admin: Sequence[Listener],
         drain_seconds: float,
-        collector: GCTuner | None = None,
+        gc_tuner: GCTuner | None = None,
     ) -> None:
-        self._collector = collector
-        self._parts = parts
+        self.components = components
+        self.public = public
+        self.admin = admin
+        self._gc_tuner = gc_tuner
         self._reactor = reactor
         self._drain_seconds = drain_seconds
         self._ports: list[tuple[Listener, IListeningPort]] = []
@@ -111,10 +114,10 @@ class ChatService(Service):
             raise SystemExit(1)
 
     async def _start(self) -> None:
-        parts = self._parts
+        parts = self.components
         await parts.store.open()
         await parts.bus.start(parts.subscriber)
-        for listener in (*parts.public, *parts.admin):
+        for listener in (*self.public, *self.admin):
             try:
                 port = await listener.endpoint.listen(listener.server)
             except CannotListenError as problem:
@@ -132,8 +135,8 @@ class ChatService(Service):
         parts.sweep.start()
         self._due = self._reactor.seconds() + LAG_SECONDS
         self._lag.start(LAG_SECONDS, now=False)
-        if self._collector is not None:
-            self._collector.start()
+        if self._gc_tuner is not None:
+            self._gc_tuner.start()
         _log.info(
             "chatd {version} is listening on {addresses}, its data is in {location}",
             version=__version__,
@@ -144,7 +147,7 @@ class ChatService(Service):
     def _addresses(self) -> list[str]:
         return [
             _url(listener.description, port.getHost())
-            + (" (admin)" if listener in self._parts.admin else "")
+            + (" (admin)" if listener in self.admin else "")
             for listener, port in self._ports
         ]
 
@@ -162,18 +165,18 @@ class ChatService(Service):
             _log.info("told to stop again: open connections are cut")
 
     async def _stop(self) -> None:
-        parts = self._parts
+        parts = self.components
         deadline = self._reactor.seconds() + self._drain_seconds
         parts.readiness.draining = True
-        public = [port for listener, port in self._ports if listener not in parts.admin]
+        public = [port for listener, port in self._ports if listener not in self.admin]
         for port in public:
             await _settled(port.stopListening())
         parts.notifier.drain()
-        for listener in parts.public:
+        for listener in self.public:
             listener.server.drain()
         while self._open_connections() and not self._hurried and self._reactor.seconds() < deadline:
             await deferLater(self._reactor, LOOK_SECONDS)
-        for listener in parts.public:
+        for listener in self.public:
             listener.server.abort_all()
         await parts.chats.wait_idle()
         await _settled(parts.sweep.stop())
@@ -181,10 +184,10 @@ class ChatService(Service):
         parts.passwords.stop()
         if self._lag.running:
             self._lag.stop()
-            if self._collector is not None:
-                self._collector.stop()
+            if self._gc_tuner is not None:
+                self._gc_tuner.stop()
         for listener, port in self._ports:
-            if listener in parts.admin:
+            if listener in self.admin:
                 await _settled(port.stopListening())
                 listener.server.abort_all()
         await _settled(parts.bus.stop())
@@ -192,11 +195,11 @@ class ChatService(Service):
         _log.info("chatd has stopped")
 
     def _open_connections(self) -> int:
-        return sum(listener.server.connections for listener in self._parts.public)
+        return sum(listener.server.connections for listener in self.public)
 
     def _measure_lag(self) -> None:
         now = self._reactor.seconds()
-        self._parts.metrics.observe_lag(max(0.0, now - self._due))
+        self.components.metrics.observe_lag(max(0.0, now - self._due))
         self._due = now + LAG_SECONDS
 
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 import chatd.domain.chats
 from chatd.domain.chats import MAX_POLL_CHARACTERS, Polled
 from chatd.domain.notifier import HELD_PER_USER
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rate, RateLimits, Rates
 from chatd.errors import (
     CursorEpoch,
     IdempotencyKeyReused,
@@ -842,7 +842,7 @@ def test_without_observers_nothing_is_counted(stepped: System) -> None:
         stepped.store,
         stepped.bus,
         stepped.notifier,
-        stepped.limits,
+        RateLimits(None, stepped.clock),
         clock=stepped.clock,
         max_message_bytes=100,
     )

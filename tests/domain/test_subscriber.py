@@ -349,9 +349,7 @@ def test_a_look_up_that_fails_is_made_up_for_by_the_next_sweep(
         system.settle()
     assert len(logged_failures.flush(StoreUnavailable)) == 1
     assert not held.called
-    sweep = chatd.domain.subscriber.Sweep(
-        system.store, system.notifier, system.clock, system.metrics, system.subscriber
-    )
+    sweep = system.sweep
     assert system.run(sweep.sweep()) == 0
     with pytest.raises(Unauthorized):
         result_of(held)

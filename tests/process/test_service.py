@@ -52,7 +52,7 @@ class Daemon:
         self.public = self.listener("tcp:80", IPv4Address("TCP", "127.0.0.1", 80))
         self.admin = self.listener("tcp:90", IPv4Address("TCP", "127.0.0.1", 90))
         self.readiness = SimpleNamespace(draining=False)
-        self.parts = SimpleNamespace(
+        self.components = SimpleNamespace(
             store=SimpleNamespace(
                 open=lambda: self.note("open store", self.opened),
                 close=lambda: self.note("close store", succeed(None)),
@@ -73,10 +73,19 @@ class Daemon:
             chats=SimpleNamespace(wait_idle=lambda: self.note("sends", self.sent)),
             readiness=self.readiness,
             metrics=SimpleNamespace(observe_lag=self.lags.append),
+        )
+        self.service = self.make(drain_seconds)
+
+    def make(self, drain_seconds: float, gc_tuner: Any = None) -> ChatService:
+        components: Any = self.components
+        return ChatService(
+            components,
+            self.reactor,
             public=[self.public],
             admin=[self.admin],
+            drain_seconds=drain_seconds,
+            gc_tuner=gc_tuner,
         )
-        self.service = ChatService(self.parts, self.reactor, drain_seconds)  # type: ignore[arg-type]
 
     def note(self, what: str, answer: Any = None) -> Any:
         self.done.append(what)
@@ -221,7 +230,7 @@ def test_a_step_of_stopping_that_fails_does_not_keep_the_others(
 ) -> None:
     daemon = Daemon()
     daemon.start()
-    getattr(daemon.parts, step).stop = lambda: fail(OSError("no"))
+    getattr(daemon.components, step).stop = lambda: fail(OSError("no"))
     result_of(daemon.stop())
     assert daemon.done[-1] == "close store"
     assert [str(failure.value) for failure in logged_failures.flush(OSError)] == ["no"]
@@ -325,8 +334,8 @@ def test_a_failure_under_the_running_reactor_ends_the_process(
 )
 def test_the_first_line_tells_where(description: str, address: Any, url: str) -> None:
     daemon = Daemon()
-    daemon.parts.public[:] = [daemon.listener(description, address)]
-    daemon.parts.admin[:] = []
+    daemon.service.public = [daemon.listener(description, address)]
+    daemon.service.admin = []
     [line] = daemon.start()
     assert f"is listening on {url}, its data" in line
     result_of(daemon.stop())
@@ -347,7 +356,7 @@ def test_the_garbage_collector_is_governed_while_the_daemon_serves() -> None:
     collector: Any = SimpleNamespace(
         start=lambda: governed.append(True), stop=lambda: governed.append(False)
     )
-    service = ChatService(daemon.parts, daemon.reactor, 10, collector)  # type: ignore[arg-type]
+    service = daemon.make(10, collector)
     service.startService()
     assert governed == [True]
     result_of(service.stopService())

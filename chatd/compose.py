@@ -37,9 +37,10 @@ from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
 from chatd.process.gc_tuning import GCTuner
+from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
 from chatd.process.reuseport import ReusePortReactor
-from chatd.process.service import ChatService, Components, Listener
+from chatd.process.service import ChatService, Components
 from chatd.process.supervisor import Supervisor
 from chatd.runtime.thread_pool import Executor, ThreadPool
 from chatd.store.sqlite.store import SqliteStore

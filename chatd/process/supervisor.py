@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from chatd.config import PREFIX, ConfigError, Settings, variables
 from chatd.errors import StartError
-from chatd.process.service import end
+from chatd.process.service import fail_start
 from chatd.runtime.backoff import Backoff
 
 STABLE_SECONDS: Final = 5.0
@@ -98,7 +98,7 @@ class Supervisor(Service):
         elif not self._ending:
             # None has ever served: what keeps one from it keeps them all.
             self._ending = True
-            end(self._reactor, Failure(StartError(f"{worker} {how}")))
+            fail_start(self._reactor, Failure(StartError(f"{worker} {how}")))
 
 
 class _Worker:

@@ -139,9 +139,9 @@ def test_the_doubles_behave_like_a_thread_pool() -> None:
         good, bad = pool.run(divmod, 7, 2), pool.run(divmod, 7, 0)
         if isinstance(double, SteppedExecutor):
             assert not good.called
-            assert double.asked == 2
+            assert double.pending == 2
             double.work()
-            assert (double.asked, double.done) == (1, 1)
+            assert (double.pending, double.done) == (1, 1)
             assert not good.called
             assert double.step()
             assert double.step()

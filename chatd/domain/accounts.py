@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,9 +24,7 @@ from chatd.domain.sessions import LastSeenWriter, RevocationTracker, SessionCach
 from chatd.errors import InvalidBody, NotAToken, RegistrationClosed, Unauthorized, UserNotFound
 from chatd.interfaces import IBus, IStore
 from chatd.model import Account, IssuedToken, Session
-from chatd.runtime.shield import shield
-
-T = TypeVar("T")
+from chatd.runtime.shield import ShieldedTasks, shield
 
 TOKEN_PREFIX: Final = "chatd_"
 """Makes tokens recognizable, to people and to secret scanners."""
@@ -74,8 +72,8 @@ class Accounts:
         self._basic_key = secrets.token_bytes(32)
         self._verifying: dict[bytes, list[Deferred[Session]]] = {}
         self._revocations = RevocationTracker()
-        self._running = 0
-        self._idle_waiters: list[Deferred[None]] = []
+        # Work that completes even if its client disconnects.
+        self._tasks = ShieldedTasks()
         self._last_seen = LastSeenWriter(store, clock, now)
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
@@ -97,7 +95,7 @@ class Accounts:
         if not self._min_password_length <= len(password) <= MAX_PASSWORD:
             raise InvalidBody(f"password: {self._min_password_length} to {MAX_PASSWORD} characters")
         self._limits.count_registration(address)
-        return await self._run_uncancelled(self._register(username, email, password))
+        return await self._tasks.run(self._register(username, email, password))
 
     async def _register(self, username: str, email: str, password: str) -> Account:
         return await self._store.add_account(username, email, await self._passwords.hash(password))
@@ -105,7 +103,7 @@ class Accounts:
     async def log_in(self, username: str, password: str, address: str) -> IssuedToken:
         """Check a password and issue a token; raises `Unauthorized` or `RateLimited`."""
         self._limits.count_log_in(address, username)
-        return await self._run_uncancelled(self._log_in(username, password, address))
+        return await self._tasks.run(self._log_in(username, password, address))
 
     async def _log_in(self, username: str, password: str, address: str) -> IssuedToken:
         user_id = await self._verify(username, password, address)
@@ -161,9 +159,7 @@ class Accounts:
             for waiting in self._verifying.pop(key):
                 waiting.callback(outcome)  # a Failure is passed to the errbacks
 
-        self._run_uncancelled(self._basic_session(key, username, password, address)).addBoth(
-            fire_all
-        )
+        self._tasks.run(self._basic_session(key, username, password, address)).addBoth(fire_all)
         return result
 
     async def _basic_session(
@@ -193,7 +189,7 @@ class Accounts:
         """Revoke the session's token and end its polls; raises `NotAToken` for Basic."""
         if session.token is None:
             raise NotAToken("only a token can be revoked, and this request was made without one")
-        await self._run_uncancelled(self._log_out(session.user_id, session.token))
+        await self._tasks.run(self._log_out(session.user_id, session.token))
 
     async def _log_out(self, user_id: int, token: bytes) -> None:
         try:
@@ -204,7 +200,7 @@ class Accounts:
 
     async def delete(self, session: Session) -> None:
         """Delete the caller's account with its tokens and inbox, and end its polls."""
-        await self._run_uncancelled(self._delete(session.user_id))
+        await self._tasks.run(self._delete(session.user_id))
 
     async def _delete(self, user_id: int) -> None:
         try:
@@ -256,28 +252,9 @@ class Accounts:
         owners = await self._store.token_owners(tokens)
         return {token for token, owner in zip(tokens, owners, strict=True) if owner is None}
 
-    def _run_uncancelled(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        """Run work that continues when its client disconnects, and that `stop` waits for."""
-
-        async def run() -> T:
-            self._running += 1
-            try:
-                return await work
-            finally:
-                self._running -= 1
-                if not self._running:
-                    waiters, self._idle_waiters = self._idle_waiters, []
-                    for idle in waiters:
-                        idle.callback(None)
-
-        return shield(run())
-
     async def stop(self) -> None:
         """Wait for running work to finish, then write what is pending."""
-        if self._running:
-            idle: Deferred[None] = Deferred()
-            self._idle_waiters.append(idle)
-            await idle
+        await self._tasks.wait_idle()
         await self._last_seen.flush()
 
 

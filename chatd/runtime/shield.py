@@ -40,3 +40,35 @@ def shield(work: Coroutine[Deferred[Any], Any, T] | Deferred[T]) -> Deferred[T]:
     inner = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
     inner.addCallbacks(succeeded, failed)
     return outer
+
+
+class ShieldedTasks:
+    """Shielded work whose end can be waited for, at shutdown."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._idle_waiters: list[Deferred[None]] = []
+
+    def run(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """Run `work` as `shield` does."""
+        return shield(self._count(work))
+
+    def wait_idle(self) -> Deferred[None]:
+        """Fires when no work is running."""
+        idle: Deferred[None] = Deferred()
+        if self._running:
+            self._idle_waiters.append(idle)
+        else:
+            idle.callback(None)
+        return idle
+
+    async def _count(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        self._running += 1
+        try:
+            return await work
+        finally:
+            self._running -= 1
+            if not self._running:
+                waiters, self._idle_waiters = self._idle_waiters, []
+                for idle in waiters:
+                    idle.callback(None)

@@ -6,9 +6,9 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from chatd.errors import UserNotFound
-from chatd.runtime.shield import shield
+from chatd.runtime.shield import ShieldedTasks, shield
 from tests.conftest import LoggedFailures
-from tests.doubles import cancel, result_of
+from tests.doubles import cancel, fired, result_of
 
 
 class Work:
@@ -102,3 +102,30 @@ def test_an_error_that_reaches_the_caller_is_not_logged(logged_failures: LoggedF
     with pytest.raises(ZeroDivisionError):
         result_of(shielded)
     assert logged_failures.flush() == []
+
+
+def test_waiting_for_shielded_tasks_to_complete() -> None:
+    tasks = ShieldedTasks()
+    assert tasks.wait_idle().called
+    works = [Work() for _ in range(3)]
+    results = [tasks.run(work()) for work in works]
+    idle = tasks.wait_idle()
+    cancel(results[0])
+    for work in works:
+        assert not fired(idle)
+        work.first.callback(1)
+        work.second.callback(2)
+    assert fired(idle)
+    assert [result_of(each) for each in results[1:]] == [3, 3]
+    assert tasks.wait_idle().called
+
+
+def test_failed_tasks_are_no_longer_waited_for() -> None:
+    tasks = ShieldedTasks()
+    work = Work()
+    result = tasks.run(work())
+    idle = tasks.wait_idle()
+    work.first.errback(ZeroDivisionError())
+    assert fired(idle)
+    with pytest.raises(ZeroDivisionError):
+        result_of(result)

@@ -89,13 +89,15 @@ async def compare(reactor: Any, asked: argparse.Namespace) -> None:
         (await store.add_account(f"{name}.{number}", "a@example.org", "!")).id
         for number in range(RECIPIENTS)
     ]
-    batcher: Batcher[Draft, Any] = Batcher(store.append, reactor, bound=5000, largest=512)
+    batcher: Batcher[Draft, Any] = Batcher(
+        store.append, reactor, max_queued=5000, max_batch_size=512
+    )
 
     pool = ConnectionPool(None, asked.db, min=asked.connections)
     await pool.start()
     sides: dict[str, Send] = {
         "naive": lambda sent_by, to: pool.runQuery(NAIVE, (to, sent_by, text)),
-        "batched": lambda sent_by, to: batcher.ask(Draft(sent_by, to, text)),
+        "batched": lambda sent_by, to: batcher.submit(Draft(sent_by, to, text)),
     }
     for _ in range(asked.rounds):
         for side, send in sides.items():

@@ -37,9 +37,10 @@ from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
 from chatd.process.gc_tuning import GCTuner
+from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
 from chatd.process.reuseport import ReusePortReactor
-from chatd.process.service import ChatService, Components, Listener
+from chatd.process.service import ChatService, Components
 from chatd.process.supervisor import Supervisor
 from chatd.runtime.thread_pool import Executor, ThreadPool
 from chatd.store.sqlite.store import SqliteStore
@@ -104,7 +105,7 @@ def compose_service(
         limits=http_limits,
         problem=problem,
     )
-    metrics.gauge(
+    metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
@@ -140,7 +141,7 @@ def compose_domain(
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
     """
     limits = RateLimits(rates, clock)
-    notifier = Notifier(clock, max_held=settings.max_polls)
+    notifier = Notifier(max_held=settings.max_polls)
     passwords = Passwords(hashing, hasher)
     accounts = Accounts(
         store,
@@ -159,10 +160,10 @@ def compose_domain(
         limits,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
-        observe_poll=metrics.poll,
-        observe_batch=metrics.batch,
+        observe_poll=metrics.observe_poll,
+        observe_batch=metrics.batch_observer,
     )
-    metrics.gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
+    metrics.add_gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
     subscriber = Subscriber(notifier, accounts, metrics)
     return Components(
         store=store,
@@ -275,21 +276,21 @@ def _postgres_store_and_bus(
         node_id=node_id,
         random=random.random,
         listener=store,
-        observe_lag=metrics.seconds(
+        observe_lag=metrics.add_duration(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),
     )
-    metrics.gauge(
+    metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
         lambda: store.pool.connections,
     )
-    metrics.counter(
+    metrics.add_counter(
         "chatd_postgres_reconnects",
         "Connections to the database that were lost and made again",
         lambda: store.pool.reconnects,
     )
-    metrics.counter(
+    metrics.add_counter(
         "chatd_bus_reconnects",
         "How often the connection that listens was lost and made again",
         lambda: bus.reconnects,

@@ -79,7 +79,7 @@ def makeService(options: Options) -> IService:
         service = compose_service(options.settings, reactor, GCTuner(reactor))
     except ConfigError as wrong:
         raise SystemExit(f"chatd: {wrong}") from None
-    reactor.callWhenRunning(Signals(reactor, service.force_stop).handle)
+    reactor.callWhenRunning(Signals(reactor, service.force_stop).install)
     return service
 
 

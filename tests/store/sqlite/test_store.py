@@ -575,7 +575,7 @@ def test_a_large_deleted_inbox_is_emptied_in_steps(
     assert result_of(found) == [None]
     left = [message_count(database)]
     # What others want gets its turn between the steps.
-    while writer.asked:
+    while writer.pending:
         sent = store.append([Draft(2, 1, "x")])
         writer.step()
         left.append(message_count(database))
@@ -622,9 +622,9 @@ def test_the_writer_closes_last_and_alone_so_that_one_file_is_left(database: Dat
         pass
     store_now(writer, store.add_account("ann", "a@x", "h"))
     closed = store.close()
-    assert (reader.asked, writer.asked) == (1, 0)
+    assert (reader.pending, writer.pending) == (1, 0)
     assert reader.step()
-    assert (reader.asked, writer.asked) == (0, 1)
+    assert (reader.pending, writer.pending) == (0, 1)
     assert writer.step()
     result_of(closed)
     assert sorted(path.name for path in database.path.parent.iterdir()) == [
@@ -649,7 +649,7 @@ def test_a_deletion_that_ends_after_close_was_called_asks_for_nothing_more(
     result_of(closed)
     assert writer.stopped
     assert reader.stopped
-    assert not writer.asked
+    assert not writer.pending
 
 
 def store_now(worker: SteppedExecutor, asked: Deferred[T]) -> T:

@@ -72,7 +72,7 @@ def test_every_part_that_the_page_names_is_there(stock: Service) -> None:
         text = entry.read_text("utf-8")
         named |= set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
         named |= {f"/web/{name}" for name in re.findall(r'from "\./([\w.]+)"', text)}
-    assert {"/web/app.js", "/web/style.css", "/web/follow.js"} <= named
+    assert {"/web/app.js", "/web/style.css", "/web/inbox_poll.js"} <= named
     for path in named:
         assert stock.get(path).status == 200, path
 

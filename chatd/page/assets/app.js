@@ -3,7 +3,7 @@
 import { Api } from "./api.js";
 import { Stay } from "./session.js";
 import { keep, kept } from "./storage.js";
-import { byId, say } from "./view.js";
+import { byId, say } from "./dom.js";
 
 /** Show the card for logging in. */
 function enter(word = "") {

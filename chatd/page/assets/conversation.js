@@ -1,6 +1,6 @@
 // The open conversation: its messages, those on their way, older ones on demand.
 
-import { byId, clockTime, dayName, element } from "./view.js";
+import { byId, clockTime, dayName, element } from "./dom.js";
 
 const PAGE = 50;
 const GROUP_MS = 5 * 60_000;

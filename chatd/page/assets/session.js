@@ -2,12 +2,12 @@
 
 import { Api, Refused, Unreachable } from "./api.js";
 import { pause } from "./backoff.js";
-import { follow } from "./follow.js";
+import { follow } from "./inbox_poll.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./contacts.js";
 import { forget } from "./storage.js";
 import { Talk } from "./conversation.js";
-import { byId, personRow, say, setFace, setName } from "./view.js";
+import { byId, personRow, say, setFace, setName } from "./dom.js";
 
 const CATCH_UP_PAGES = 2;
 const WORDS = { connecting: "Connecting …", online: "Connected", offline: "Offline, trying again" };

@@ -1,60 +1,126 @@
-// The long poll: every message of the inbox once and in order, whatever happens to connections.
-// The rules are those of docs/protocol.md; the cursor of each answer goes into the next request.
+// Follows the inbox by long polling: every message once and in order. See docs/protocol.md.
 
-import { Refused } from "./api.js";
-import { Backoff, pause } from "./backoff.js";
+import { APIError, NetworkError, isTemporary } from "./api.js";
+import { Backoff } from "./backoff.js";
+import { Interrupted } from "./connection.js";
 
-const WAIT_SECONDS = 30;
-const LARGEST_ANSWER = 100;
+const MAX_WAIT_SECONDS = 30;
+const MIN_WAIT_SECONDS = 5;
 const GRACE_SECONDS = 15;
-const SHORTEST_WAIT = 5;
+const MAX_LIMIT = 100;
+const CATCH_UP_PAGES = 2;
 
 /**
- * Polls until `signal` aborts or the service refuses for good, which is thrown.
+ * Fetches the inbox's newest messages, then polls for those after them, until the session ends or
+ * the service refuses for good, which is thrown.
  *
- * `onMessages(messages)` gets what arrived, oldest first; `onState("online" | "offline")` how it
- * goes. A 410 is thrown too: the cursor is of another history, and the caller begins again.
+ * `onCatchUp(messages)` receives the newest messages and `onMessages(messages)` those that arrive,
+ * oldest first. `onReset()` is called when the service's data was replaced (410 `cursor_epoch`):
+ * sequence numbers start anew, and a catch-up follows.
  */
-export async function follow({ api, cursor, signal, onMessages, onState }) {
-  const failures = new Backoff();
-  const hurries = new Backoff();
-  let wait = WAIT_SECONDS;
-  let limit = LARGEST_ANSWER;
-  for (;;) {
-    const began = performance.now();
-    let answer;
-    try {
-      answer = await api.ask("GET", "/chats/", {
-        query: { since: cursor, wait: Math.round(wait), limit },
-        signal,
-        seconds: wait + GRACE_SECONDS,
-      });
-    } catch (problem) {
-      signal.throwIfAborted();
-      const refused = problem instanceof Refused;
-      if (refused && !problem.passing && problem.status < 500) throw problem;
-      // A poll that was cut late was cut by something between: it gets shorter ones.
-      const held = (performance.now() - began) / 1000;
-      if (held >= SHORTEST_WAIT) wait = Math.max(SHORTEST_WAIT, Math.min(wait, held * 0.8));
-      // On a bad line a long answer may never get through as a whole: a shorter one may.
-      limit = Math.max(1, limit >> 1);
-      onState("offline");
-      await pause(failures.delay(refused ? problem.retryAfter : 0), signal);
-      continue;
+export class InboxPoll {
+  #api;
+  #connection;
+  #callbacks;
+  #cursor = null;
+  #failures = new Backoff();
+  #emptyAnswers = new Backoff();
+  #wait = MAX_WAIT_SECONDS;
+  #limit = MAX_LIMIT;
+
+  constructor({ api, connection, onCatchUp, onMessages, onReset }) {
+    this.#api = api;
+    this.#connection = connection;
+    this.#callbacks = { onCatchUp, onMessages, onReset };
+  }
+
+  async run() {
+    // An answer without waiting shows at once that the service is reachable.
+    let probe = true;
+    for (;;) {
+      try {
+        if (this.#cursor === null) await this.#catchUp();
+        else await this.#poll(probe ? 0 : Math.round(this.#wait));
+        probe = false;
+      } catch (error) {
+        probe = true;
+        await this.#recover(error);
+      }
     }
-    failures.reset();
-    limit = Math.min(limit * 2, LARGEST_ANSWER);
-    onState("online");
-    const { meta, messages } = answer.body;
-    cursor = meta.cursor;
-    if (messages.length) onMessages(messages);
-    if (messages.length || meta.timed_out) {
-      hurries.reset();
-      if (meta.timed_out) wait = Math.min(WAIT_SECONDS, wait * 1.05);
-      if (answer.retryAfter) await pause(answer.retryAfter, signal);
+  }
+
+  async #catchUp() {
+    let cursor = null;
+    const messages = [];
+    for (let page = 1; page <= CATCH_UP_PAGES; page += 1) {
+      const query = { page, limit: 100, ...(cursor && { at: cursor }) };
+      const { body } = await this.#get(query);
+      cursor = body.meta.cursor;
+      messages.push(...body.messages);
+      if (body.meta.next === null) break;
+    }
+    this.#callbacks.onCatchUp(messages.reverse());
+    this.#cursor = cursor;
+    this.#succeeded();
+  }
+
+  async #poll(wait) {
+    const { body, retryAfter } = await this.#get(
+      { since: this.#cursor, wait, limit: this.#limit },
+      wait + GRACE_SECONDS,
+    );
+    const { meta, messages } = body;
+    this.#cursor = meta.cursor;
+    this.#limit = Math.min(this.#limit * 2, MAX_LIMIT);
+    this.#succeeded();
+    if (messages.length) this.#callbacks.onMessages(messages);
+    if (messages.length || meta.timed_out || wait === 0) {
+      this.#emptyAnswers.reset();
+      if (meta.timed_out && wait) this.#wait = Math.min(MAX_WAIT_SECONDS, this.#wait * 1.05);
+      if (retryAfter) await this.#connection.pause(retryAfter);
     } else {
-      // Empty and early: a stopping or overloaded server, or too many polls of one account.
-      await pause(hurries.delay(answer.retryAfter), signal);
+      // Empty and early: the server is stopping or overloaded, or the account has too many polls.
+      await this.#connection.pause(this.#emptyAnswers.nextDelay(retryAfter));
     }
+  }
+
+  async #get(query, timeout) {
+    const started = performance.now();
+    try {
+      return await this.#connection.attempt((signal) =>
+        this.#api.request("GET", "/chats/", { query, signal, timeout }),
+      );
+    } catch (error) {
+      const seconds = (performance.now() - started) / 1000;
+      if (error instanceof NetworkError || error instanceof APIError) this.#adapt(seconds);
+      throw error;
+    }
+  }
+
+  #adapt(failedAfterSeconds) {
+    // A proxy may cut long requests: shorter ones get through.
+    if (failedAfterSeconds >= MIN_WAIT_SECONDS) {
+      this.#wait = Math.max(MIN_WAIT_SECONDS, Math.min(this.#wait, failedAfterSeconds * 0.8));
+    }
+    // On a bad line a long answer may never arrive as a whole.
+    this.#limit = Math.max(1, this.#limit >> 1);
+  }
+
+  #succeeded() {
+    this.#failures.reset();
+    this.#connection.setState("online");
+  }
+
+  /** Pause before the next attempt; rethrows errors that another attempt would not change. */
+  async #recover(error) {
+    if (error instanceof Interrupted) {
+      this.#failures.reset();
+    } else if (error.code === "cursor_epoch") {
+      this.#cursor = null;
+      this.#callbacks.onReset();
+    } else if (isTemporary(error) || error.status >= 500) {
+      this.#connection.setState("offline");
+      await this.#connection.pause(this.#failures.nextDelay(error.retryAfter));
+    } else throw error;
   }
 }

@@ -83,15 +83,16 @@ def browsers() -> Iterator[list[webdriver.Chrome]]:
 
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """The daemon that the tests share."""
-    with Daemon(tmp_path_factory.mktemp("daemon"), port=free_port()) as daemon:
+    """The daemon that the tests share; one that stops it starts it again."""
+    folder = tmp_path_factory.mktemp("daemon")
+    with Daemon(folder, "--drain-seconds", "0.1", port=free_port()) as daemon:
         yield daemon
 
 
 @pytest.fixture
 def own_daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon that a test may stop and start."""
-    with Daemon(tmp_path, "--drain-seconds", "0.1", port=free_port()) as daemon:
+    """A daemon without accounts, for the names and numbers that screenshots show."""
+    with Daemon(tmp_path) as daemon:
         yield daemon
 
 

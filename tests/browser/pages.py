@@ -46,11 +46,13 @@ class Page:
 
     def load(self, account: Account | None = None) -> None:
         """Open the page, logged in if an account is given."""
-        self.driver.get(self.url)
         if account is not None:
+            # Any document of the origin gives access to its storage.
+            self.driver.get(f"{self.url}/web/icon.svg")
             session = {"token": account.token, "user_id": account.id, "username": account.name}
             self.run("localStorage.setItem('chatd.session', arguments[0])", json.dumps(session))
-            self.driver.refresh()
+        self.driver.get(self.url)
+        if account is not None:
             self.wait_online()
 
     def reset(self) -> None:

@@ -6,12 +6,12 @@ from tests.browser.contrast import low_contrast
 from tests.daemon import CHATS, Daemon
 
 
-def test_the_javascript_example_runs(own_daemon: Daemon, open_page: OpenPage) -> None:
-    page = open_page(daemon=own_daemon)
-    page.driver.get(f"{own_daemon.url}/api/v1/docs/")
+def test_the_javascript_example_runs(daemon: Daemon, open_page: OpenPage) -> None:
+    page = open_page()
+    page.driver.get(f"{daemon.url}/api/v1/docs/")
     source = page.texts('[data-example="session.js"]')[0]
     assert source.count("http://127.0.0.1:8080") == 1
-    source = source.replace("http://127.0.0.1:8080", own_daemon.url)
+    source = source.replace("http://127.0.0.1:8080", daemon.url)
     page.driver.set_script_timeout(20)
     received = page.driver.execute_async_script(
         "const done = arguments[0];"

@@ -73,7 +73,7 @@ def test_two_pages_of_one_conversation_agree(
     other = open_page(bob)
     other.start_conversation(ann.name)
     expected = ["first"]
-    for number in range(5):
+    for number in range(3):
         for name, sender, receiver in (("ann", page, other), ("bob", other, page)):
             expected.append(f"{number} from {name}")
             sender.send(expected[-1])

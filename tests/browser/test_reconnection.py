@@ -2,11 +2,11 @@
 
 import signal
 
-from tests.browser.accounts import Account, numbered
+from tests.browser.accounts import numbered
 from tests.browser.conftest import PHONE, CreateAccount, OpenPage
 from tests.daemon import Daemon
 
-SOON_SECONDS = 3
+SOON_SECONDS = 5
 
 BREAKABLE_FETCH = """
 const fetch = window.fetch;
@@ -60,6 +60,20 @@ def test_the_page_continues_as_soon_as_it_is_visible(
     page.wait_for_messages(["queued"], SOON_SECONDS)
 
 
+def test_the_page_continues_after_the_back_button(
+    daemon: Daemon, create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann, bob = create_account("ann"), create_account("bob")
+    page = open_page(ann)
+    page.start_conversation(bob.name)
+    page.driver.get(f"{daemon.url}/api/v1/docs/")
+    bob.send(ann, "meanwhile")
+    page.driver.back()
+    page.wait_for_messages(["meanwhile"])
+    bob.send(ann, "and now")
+    page.wait_for_messages(["meanwhile", "and now"])
+
+
 def test_nothing_is_lost_or_sent_twice_on_a_bad_network(
     create_account: CreateAccount, open_page: OpenPage
 ) -> None:
@@ -79,21 +93,22 @@ def test_nothing_is_lost_or_sent_twice_on_a_bad_network(
 
 
 def test_the_page_catches_up_with_a_restarted_server(
-    own_daemon: Daemon, open_page: OpenPage
+    daemon: Daemon, create_account: CreateAccount, open_page: OpenPage
 ) -> None:
-    ann, bob = (Account.create(own_daemon, name) for name in ("ann", "bob"))
-    page = open_page(ann, daemon=own_daemon)
-    page.start_conversation("bob")
+    ann, bob = create_account("ann"), create_account("bob")
+    page = open_page(ann)
+    page.run("Math.random = () => 0.1")
+    page.start_conversation(bob.name)
     page.send("before")
     page.wait_for_messages(["before"])
 
-    assert own_daemon.stop() in (0, -signal.SIGTERM)
+    assert daemon.stop() in (0, -signal.SIGTERM)
     page.wait_offline()
     assert page.find("#status").text == "Offline, trying again"
     page.send("written while it was away")
     assert page.texts("#messages .pending .details") == ["Sending …"]
 
-    own_daemon.start()
+    daemon.start()
     bob.send(ann, "and then")
     page.wait_online()
     page.until(lambda: len(page.messages) == 3 and not page.pending, "not caught up")

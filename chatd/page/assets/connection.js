@@ -3,6 +3,8 @@
 import { isTemporary } from "./api.js";
 import { Backoff } from "./backoff.js";
 
+const SUSPENDED_SECONDS = 3600;
+
 /** A request was cancelled so that it is repeated at once on a fresh connection. */
 export class Interrupted extends Error {}
 
@@ -19,14 +21,17 @@ export class Connection {
   #state = "connecting";
   #requests = new Set();
   #pauses = new Set();
+  #suspended = false;
 
   constructor({ signal, onState }) {
     this.#signal = signal;
     this.#onState = onState;
-    const retry = () => document.hidden || this.#retry();
-    for (const type of ["online", "offline"]) addEventListener(type, () => this.#retry(), { signal });
-    addEventListener("pageshow", (event) => event.persisted && retry(), { signal });
-    document.addEventListener("visibilitychange", retry, { signal });
+    addEventListener("online", () => this.#retry(), { signal });
+    addEventListener("offline", () => this.#retry(), { signal });
+    addEventListener("pagehide", () => this.#setSuspended(true), { signal });
+    addEventListener("pageshow", () => this.#setSuspended(false), { signal });
+    const handleVisibility = () => document.hidden || this.#retry();
+    document.addEventListener("visibilitychange", handleVisibility, { signal });
   }
 
   get state() {
@@ -45,6 +50,7 @@ export class Connection {
   /** Await `call(signal)`; throws `Interrupted` if it should be repeated at once. */
   async attempt(call) {
     this.#signal.throwIfAborted();
+    while (this.#suspended) await this.pause(SUSPENDED_SECONDS);
     const controller = new AbortController();
     const abort = () => controller.abort(this.#signal.reason);
     this.#signal.addEventListener("abort", abort, { once: true });
@@ -87,6 +93,13 @@ export class Connection {
       this.#signal.addEventListener("abort", abort, { once: true });
       if (this.#signal.aborted) abort();
     });
+  }
+
+  // A page that was left may be kept for the back button: it must not hold a poll until then.
+  #setSuspended(suspended) {
+    if (suspended === this.#suspended) return;
+    this.#suspended = suspended;
+    this.#retry();
   }
 
   #retry() {

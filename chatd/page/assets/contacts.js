@@ -73,6 +73,11 @@ export class Contacts {
     this.#contacts.clear();
   }
 
+  /** The name of a user as far as it is known. */
+  name(id) {
+    return this.#names.get(id) ?? this.#contacts.get(id)?.name ?? `user ${id}`;
+  }
+
   /** The name of a user, requested once. */
   async loadName(id) {
     if (this.#names.has(id)) return this.#names.get(id);
@@ -81,7 +86,7 @@ export class Contacts {
       name = (await this.#api.request("GET", "/users/", { query: { user_id: id } })).body.username;
     } catch (error) {
       // Not remembered after other errors: the next request may succeed.
-      if (error.code !== "user_not_found") return this.#contacts.get(id)?.name ?? `user ${id}`;
+      if (error.code !== "user_not_found") return this.name(id);
       name = `deleted user ${id}`;
     }
     this.setName(id, name);

@@ -51,7 +51,9 @@ export class Conversation {
 
   /** Forget the messages: the service's data was replaced. */
   reset() {
+    const name = this.#peerName;
     this.#clear(this.#peer);
+    this.#peerName = name;
   }
 
   setPeerName(name) {

@@ -30,9 +30,9 @@ export class MessageHistory {
     return this.#messages.some((each) => each.seq === seq && each.received_by === received_by);
   }
 
-  /** Add a message that was received or sent; false if it was there already. */
+  /** Add a message that was received or sent; false if that does not change anything. */
   add(message) {
-    if (this.has(message)) return false;
+    if (this.has(message) || this.#isBeforeStart(message)) return false;
     let index = this.#messages.length;
     while (index > 0 && precedes(message, this.#messages[index - 1])) index -= 1;
     this.#messages.splice(index, 0, message);
@@ -41,41 +41,48 @@ export class MessageHistory {
 
   /** Merge the newest page, oldest message first. */
   mergeNewest(page, older) {
-    const keys = new Set(page.map(messageKey));
-    const rest = this.#messages.filter((message) => !keys.has(messageKey(message)));
-    const isContiguous = (message) => this.#contiguous.has(messageKey(message));
-    if (page.some(isContiguous)) {
-      this.#messages = [...rest.filter(isContiguous), ...page];
+    const rest = this.#without(page);
+    const live = rest.filter((message) => !this.#isContiguous(message));
+    if (page.some((message) => this.#isContiguous(message))) {
+      this.#messages = [...rest.filter((message) => this.#isContiguous(message)), ...page];
     } else {
-      // More messages than a page are missing in between: what came before is fetched on demand.
+      // More messages than a page are missing in between: what came before is loaded on demand.
       this.#messages = [...page];
       this.#contiguous.clear();
       this.#older = older;
     }
-    const isLater = (message) => !page.length || isAfter(message, page);
-    const live = rest.filter((message) => !isContiguous(message) && isLater(message));
-    for (const key of keys) this.#contiguous.add(key);
+    for (const message of page) this.#contiguous.add(messageKey(message));
     for (const message of live) this.add(message);
   }
 
   /** Merge the page before the oldest contiguous message, oldest message first. */
   mergeOlder(page, older) {
-    const keys = new Set(page.map(messageKey));
-    const rest = this.#messages.filter((message) => !keys.has(messageKey(message)));
-    this.#messages = [...page, ...rest];
-    for (const key of keys) this.#contiguous.add(key);
+    this.#messages = [...page, ...this.#without(page)];
+    for (const message of page) this.#contiguous.add(messageKey(message));
     this.#older = older;
+    this.#messages = this.#messages.filter((message) => !this.#isBeforeStart(message));
+  }
+
+  #isContiguous(message) {
+    return this.#contiguous.has(messageKey(message));
+  }
+
+  /** Whether a message is in none of the pages so far because it is in an older one. */
+  #isBeforeStart(message) {
+    if (this.#older === null || this.#isContiguous(message)) return false;
+    const contiguous = this.#messages.filter((each) => this.#isContiguous(each));
+    const sameInbox = contiguous.find((each) => each.received_by === message.received_by);
+    if (sameInbox) return message.seq < sameInbox.seq;
+    return message.sent_at < contiguous[0].sent_at;
+  }
+
+  #without(page) {
+    const keys = new Set(page.map(messageKey));
+    return this.#messages.filter((message) => !keys.has(messageKey(message)));
   }
 }
 
 function precedes(one, other) {
   if (one.sent_at !== other.sent_at) return one.sent_at < other.sent_at;
   return one.received_by === other.received_by && one.seq < other.seq;
-}
-
-/** Whether a message that is not in the newest page came after it, rather than before. */
-function isAfter(message, page) {
-  const sameInbox = page.filter((each) => each.received_by === message.received_by);
-  if (sameInbox.length) return message.seq > sameInbox.at(-1).seq;
-  return message.sent_at >= page.at(-1).sent_at;
 }

@@ -217,13 +217,14 @@ export class Session {
   }
 
   async #showPeer(id) {
-    setName(byId("peer-name"), "");
-    byId("peer-avatar").textContent = "";
+    const show = (name) => {
+      setName(byId("peer-name"), name);
+      setAvatar(byId("peer-avatar"), id, name);
+      this.#conversation.setPeerName(name);
+    };
+    show(this.#contacts.name(id));
     const name = await this.#contacts.loadName(id);
-    if (this.#conversation.peer !== id) return;
-    setName(byId("peer-name"), name);
-    setAvatar(byId("peer-avatar"), id, name);
-    this.#conversation.setPeerName(name);
+    if (this.#conversation.peer === id) show(name);
   }
 
   /** Revoke the token and remove what the browser has stored of the account. */

@@ -1,7 +1,7 @@
 """Chromium in front of a real daemon. Run apart from the other tests, without a reactor.
 
-One daemon and as many browsers as a test needs at once serve the whole run: each test has accounts
-of its own, and gets browsers whose storage is empty.
+One daemon and as many browsers as a test needs at once serve the whole run: each test creates
+its accounts, and gets browsers with empty storage.
 """
 
 from __future__ import annotations

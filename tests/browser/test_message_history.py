@@ -1,4 +1,4 @@
-"""The model of a conversation, in random histories of what it is merged from."""
+"""The order of a conversation's messages in simulated histories of loading and receiving."""
 
 from tests.browser.conftest import OpenPage
 
@@ -17,12 +17,11 @@ const [done] = arguments;
     const random = (below) => (state = (state * 48271) % 2147483647) % below;
     const ME = 1, PEER = 2, PAGE = 4;
 
-    const stored = [];              // in the service's order
+    const stored = []; // in the order of the service
     const seqs = { [ME]: 0, [PEER]: 0 };
     let time = 0;
-    const arriving = [];            // committed, not yet delivered by the poll
-    let history = new MessageHistory();
-    let opened = false;
+    const arriving = []; // committed, not yet delivered by the poll
+    const history = new MessageHistory();
 
     function commit(from) {
       const to = from === ME ? PEER : ME;
@@ -38,14 +37,14 @@ const [done] = arguments;
       const start = Math.max(0, end - PAGE);
       return [stored.slice(start, end), start === 0 ? null : start];
     }
-    function refresh() { opened = true; history.mergeNewest(...page(null)); }
+    function refresh() { history.mergeNewest(...page(null)); }
     function loadOlder() { if (history.older !== null) history.mergeOlder(...page(history.older)); }
     function deliver() { while (arriving.length) history.add(arriving.shift()); }
 
     const steps = [
       () => arriving.push(commit(PEER)),
       () => history.add(commit(ME)),
-      () => commit(ME),             // from another device
+      () => commit(ME), // from another device
       deliver, deliver, refresh, loadOlder,
     ];
     const problems = [];

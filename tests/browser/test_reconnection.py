@@ -1,5 +1,6 @@
 """The page after the network or the server was away."""
 
+import json
 import signal
 
 from tests.browser.accounts import numbered
@@ -120,7 +121,7 @@ def test_the_page_catches_up_with_a_restarted_server(
     page.assert_no_errors()
 
 
-def test_an_unsent_message_survives_a_reload(
+def test_unsent_messages_survive_a_reload(
     create_account: CreateAccount, open_page: OpenPage
 ) -> None:
     ann, bob = create_account("ann"), create_account("bob")
@@ -128,8 +129,41 @@ def test_an_unsent_message_survives_a_reload(
     page.start_conversation(bob.name)
     page.devtools("Network.enable", {})
     page.devtools("Network.setBlockedURLs", {"urls": ["*/api/v1/chats/"]})
-    page.send("kept")
-    page.until(lambda: page.pending == ["kept"], "not queued")
+    page.send("unsent")
+    page.until(lambda: page.pending == ["unsent"], "not queued")
+    # As version 1 stored unsent messages.
+    page.run(
+        "localStorage.setItem(`chatd.outbox.${arguments[0]}`, arguments[1])",
+        ann.id,
+        json.dumps([{"key": "k", "to": bob.id, "text": "older", "at": "2026-01-01T00:00:00.000Z"}]),
+    )
     page.devtools("Network.setBlockedURLs", {"urls": []})
     page.driver.refresh()
-    page.wait_for_messages(["kept"])
+    page.wait_for_messages(["older", "unsent"])
+
+
+def test_windows_do_not_lose_each_others_unsent_messages(
+    create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann, bob = create_account("ann"), create_account("bob")
+    page = open_page(ann)
+    page.start_conversation(bob.name)
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    page.load()
+    page.start_conversation(bob.name)
+    page.set_offline(True)
+    page.send("from the second window")
+    second = page.driver.current_window_handle
+    page.driver.switch_to.window(first)
+    page.set_offline(True)
+    page.send("from the first window")
+    page.until(lambda: len(page.pending) == 1, "not queued")
+    page.driver.switch_to.window(second)
+    page.driver.close()
+    page.driver.switch_to.window(first)
+    page.set_offline(False)
+    page.driver.refresh()
+    page.until(lambda: len(page.messages) == 2 and not page.pending, "a message is lost")
+    texts = ["from the first window", "from the second window"]
+    assert sorted(ann.conversation(bob)) == texts

@@ -273,7 +273,16 @@ def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple
     from chatd.store.postgres.store import PostgresStore
 
     node_id = NodeId()
-    store = PostgresStore(db, reactor=reactor, now=_now, node_id=node_id)
+    store = PostgresStore(
+        db,
+        reactor=reactor,
+        now=_now,
+        node_id=node_id,
+        observe_pool_wait=metrics.seconds(
+            "chatd_postgres_pool_wait_seconds",
+            "How long statements waited for a free connection to the database",
+        ),
+    )
     bus = PostgresBus(
         listen_db,
         reactor=reactor,
@@ -288,6 +297,11 @@ def _postgres_parts(settings: Settings, reactor: Any, metrics: Metrics) -> tuple
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
         lambda: store.pool.connections,
+    )
+    metrics.gauge(
+        "chatd_postgres_pool_waiting",
+        "Statements that wait for a free connection to the database",
+        lambda: store.pool.waiting,
     )
     metrics.counter(
         "chatd_postgres_reconnects",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
@@ -20,10 +20,6 @@ from chatd.postgres.prepared import Prepared, prepared
 
 Rows = list[tuple[Any, ...]]
 
-_READ_ONLY: Final = "25006"
-_UNAVAILABLE_CLASSES: Final = ("53", "57", "58")
-_UNAVAILABLE: Final = (_READ_ONLY, "55P03", "55006")
-_AGAIN: Final = ("40001", "40P01")
 _NOT_PREPARED: Final = ("26000", "42P05")
 
 _PID: Final = "SELECT pg_backend_pid()"
@@ -34,35 +30,6 @@ _PLANNING: Final = "SET enable_seqscan = off; SET plan_cache_mode = force_generi
 
 class Unreachable(Exception):
     """No connection could be made; the text says why and holds no password."""
-
-
-def closed_by(error: BaseException) -> bool:
-    """Whether an error of a statement means that its connection is of no use any more.
-
-    Told by SQLSTATE: a deadlock or a serialization failure is psycopg2's `OperationalError` as
-    well, and leaves the connection whole. A server that has become read-only is not the one that
-    was asked for any more.
-    """
-    if not isinstance(error, psycopg2.Error):
-        return isinstance(error, ConnectionDone)
-    state: str | None = error.pgcode
-    if state is None:
-        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return state.startswith(("08", "57P")) or state == _READ_ONLY
-
-
-def repeatable(error: BaseException) -> bool:
-    """Whether the server undid the transaction and asks for it to be tried again."""
-    return isinstance(error, psycopg2.Error) and error.pgcode in _AGAIN
-
-
-def unavailable(error: BaseException) -> bool:
-    """Whether the server cannot do this now (disk, memory, connections), through no fault here."""
-    if not isinstance(error, psycopg2.Error):
-        # What txpostgres makes of 57014: a timeout or a person on the server ended the statement.
-        return isinstance(error, CancelledError)
-    state = error.pgcode or ""
-    return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE
 
 
 class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no types
@@ -97,7 +64,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
         """Run a statement and return its rows, none if it gives none.
 
         With `prepare` it is planned once, if the connection is direct. Fails with `psycopg2.Error`
-        or `ConnectionDone`; whether to go on using the connection then, `closed_by` tells.
+        or `ConnectionDone`.
         """
         if not self.is_open:
             return fail(ConnectionDone())

@@ -21,7 +21,7 @@ from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector
 from chatd.postgres.notify_payloads import LINES_BYTES, Listener, NodeId
 from chatd.store.inbox_cache import LENGTH
-from chatd.store.postgres.pool import DEADLINE_SECONDS, Pool
+from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
 from tests.postgres_server import Databases, Server, connected, rows, sleep
@@ -68,13 +68,12 @@ class Process:
         self.url = url
         self.node_id = node_id = NodeId()
         self.told = Recorder()
-        address = parse(url)
         self.store = PostgresStore(
-            address,
+            parse(url),
             reactor=reactor,
             now=lambda: time.time_ns() // 1000,
             node_id=node_id,
-            pool=Pool(address, reactor, random=random.random, deadline=deadline),
+            deadline=deadline,
         )
         self.bus = bus_at(url, node_id, self.store)
 

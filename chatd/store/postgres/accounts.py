@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, Revoked, encode
 from chatd.store import statements
-from chatd.store.postgres.pool import Pool
+from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.statements import DELETED, PURGE_STEP, Statement, purge_step
 
 T = TypeVar("T")
@@ -93,18 +93,18 @@ def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:
     return Statement(_DELETE_TOKEN, parameters, bool)
 
 
-async def token_owners(pool: Pool, digests: Sequence[bytes]) -> list[int | None]:
+async def token_owners(executor: RetryingExecutor, digests: Sequence[bytes]) -> list[int | None]:
     owners: dict[bytes, int] = {}
     for part in _parts(digests):
-        rows = await pool.run(_TOKEN_OWNERS, (array(part),))
+        rows = await executor.run(_TOKEN_OWNERS, (array(part),))
         owners.update({bytes(digest): user_id for digest, user_id in rows})
     return [owners.get(digest) for digest in digests]
 
 
-async def record_seen(pool: Pool, seen: Mapping[int, int]) -> None:
+async def record_seen(executor: RetryingExecutor, seen: Mapping[int, int]) -> None:
     for part in _parts(list(seen.items())):
         users, times = [user_id for user_id, _ in part], [at for _, at in part]
-        await pool.run(_RECORD_SEEN, (array(users), array(times)))
+        await executor.run(_RECORD_SEEN, (array(users), array(times)))
 
 
 def _notice(node_id: str, user_id: int, token: bytes | None) -> dict[str, Any]:

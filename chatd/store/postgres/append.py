@@ -14,7 +14,7 @@ from chatd.model import Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, LINES_BYTES, QUOTED_BYTES, woken_prefix
-from chatd.store.postgres.pool import Pool
+from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.results import first_use, replayed, user_not_found
 from chatd.store.statements import KEY, MESSAGE, forget_keys
 
@@ -147,12 +147,12 @@ class Appender:
 
     def __init__(
         self,
-        pool: Pool,
+        executor: RetryingExecutor,
         *,
         now: Callable[[], int],
         lane: Callable[[int], int] | None = None,
     ) -> None:
-        self._pool = pool
+        self._executor = executor
         self._now = now
         self._lane = lane
 
@@ -207,12 +207,12 @@ class Appender:
         for _ in range(len(drafts) + 1):
             try:
                 statement = _APPEND_KEYED if keyed else _APPEND
-                return await self._pool.run(statement, parameters, prepare=True)
+                return await self._executor.run(statement, parameters, prepare=True)
             except psycopg2.errors.UniqueViolation as violation:
                 broken = violation.diag.constraint_name
                 if broken == _BATCH_KEY:
                     # The first time it was carried out, and its answer was lost on the way.
-                    return await self._pool.run(_ANSWERED, parameters)
+                    return await self._executor.run(_ANSWERED, parameters)
                 if broken != _IDEMPOTENCY_KEY:
                     raise
                 # Another process used one of the keys just now: the next time it is seen.
@@ -220,10 +220,10 @@ class Appender:
 
     async def forget(self) -> None:
         """Drop old keys and batches."""
-        while await self._pool.ask(forget_keys(self._now(), FORGET_STEP)):
+        while await self._executor.execute(forget_keys(self._now(), FORGET_STEP)):
             pass
         old = self._now() - BATCH_SECONDS * 1_000_000
-        await self._pool.run(_FORGET_BATCHES, (f"{old << 64:032x}",))
+        await self._executor.run(_FORGET_BATCHES, (f"{old << 64:032x}",))
 
 
 def _batch_id(now: int) -> str:

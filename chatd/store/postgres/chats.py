@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.postgres.array_literals import array
-from chatd.store.postgres.pool import Pool
+from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.results import inbox_slice, wanted
 from chatd.store.statements import MESSAGE
 
@@ -34,16 +34,18 @@ SELECT user_id, last_seq FROM inbox WHERE user_id = ANY(%s::bigint[]) AND NOT cl
 _BEYOND: Final = 2**62
 
 
-async def read(pool: Pool, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+async def read(
+    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage]
+) -> list[InboxSlice | None]:
     """See `IStore.read`."""
     if not queries:
         return []
-    return _slices(queries, await pool.run(_READ, _parameters(queries), prepare=True))
+    return _slices(queries, await executor.run(_READ, _parameters(queries), prepare=True))
 
 
-async def last_seqs(pool: Pool, user_ids: Collection[int]) -> dict[int, int]:
+async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, int]:
     """See `IStore.last_seqs`."""
-    return dict(await pool.run(_LAST_SEQS, (array(user_ids),)))
+    return dict(await executor.run(_LAST_SEQS, (array(user_ids),)))
 
 
 def _parameters(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:

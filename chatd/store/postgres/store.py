@@ -38,6 +38,7 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.pool import Pool
+from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
 from chatd.store.results import stored
 
@@ -73,10 +74,11 @@ class PostgresStore:
         reactor: Any,
         now: Callable[[], int],
         node_id: NodeId,
-        pool: Pool | None = None,
         known: list[Migration] | None = None,
         lane: Callable[[int], int] | None = None,
+        deadline: float = DEADLINE_SECONDS,
         keep_house_seconds: float = HOUSEKEEPING_SECONDS,
+        observe_pool_wait: Callable[[float], None] | None = None,
     ) -> None:
         self._address = address
         self._reactor = reactor
@@ -87,8 +89,17 @@ class PostgresStore:
         self._latest = 0
         self._inbox_cache = InboxCache()
         self._is_hearing = False
-        self.pool = pool or Pool(address, reactor, random=random.random)
-        self._appender = Appender(self.pool, now=now, lane=lane)
+        self.pool = Pool(
+            address,
+            reactor,
+            random=random.random,
+            fail_fast_seconds=deadline,
+            observe_wait=observe_pool_wait,
+        )
+        self._executor = RetryingExecutor(
+            self.pool, reactor, random=random.random, deadline=deadline
+        )
+        self._appender = Appender(self._executor, now=now, lane=lane)
         self.location = address.location
         self._housekeeping = LoopingCall(lambda: self._do(self._keep_house()))
         self._housekeeping.clock = reactor
@@ -99,7 +110,7 @@ class PostgresStore:
 
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known)
-        await self.pool.open()
+        await self._executor.open()
         self._kept = self._housekeeping.start(self._keep_house_seconds, now=False)
 
     def close(self) -> Deferred[None]:
@@ -110,13 +121,13 @@ class PostgresStore:
         if kept is not None:
             self._housekeeping.stop()
             await kept
-        await self.pool.close()
+        await self._executor.close()
 
     def check(self) -> Deferred[None]:
         return self._do(self._check())
 
     async def _check(self) -> None:
-        found = await version(lambda sql: self.pool.run(sql, deadline=CHECK_SECONDS))
+        found = await version(lambda sql: self._executor.run(sql, deadline=CHECK_SECONDS))
         newest = self._known[-1].version
         if found != newest:
             raise StoreUnavailable(
@@ -125,40 +136,40 @@ class PostgresStore:
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         added = username, email, password_hash, self._moment()
-        return self.pool.ask(statements.add_account(*added, accounts.ADD_ACCOUNT))
+        return self._executor.execute(statements.add_account(*added, accounts.ADD_ACCOUNT))
 
     def account(self, user_id: int) -> Deferred[Account | None]:
-        return self.pool.ask(statements.account(user_id, accounts.ACCOUNTS))
+        return self._executor.execute(statements.account(user_id, accounts.ACCOUNTS))
 
     def account_named(self, username: str) -> Deferred[Account | None]:
-        return self.pool.ask(statements.account_named(username, accounts.ACCOUNTS))
+        return self._executor.execute(statements.account_named(username, accounts.ACCOUNTS))
 
     def credentials(self, username: str) -> Deferred[Credentials | None]:
-        return self.pool.ask(statements.credentials(username))
+        return self._executor.execute(statements.credentials(username))
 
     def delete_account(self, user_id: int) -> Deferred[bool]:
         return self._do(self._delete_account(user_id))
 
     async def _delete_account(self, user_id: int) -> bool:
         deletion = accounts.delete_account(user_id, self._moment(), self._node_id.name)
-        was_there = await self._announced(self.pool.ask(deletion))
+        was_there = await self._announced(self._executor.execute(deletion))
         self._inbox_cache.drop(user_id)
         if was_there:
             self._do(self._purge()).addErrback(_log_failure)
         return was_there
 
     def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
-        return self.pool.ask(statements.add_token(user_id, digest, self._now()))
+        return self._executor.execute(statements.add_token(user_id, digest, self._now()))
 
     def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
-        return self._do(accounts.token_owners(self.pool, digests))
+        return self._do(accounts.token_owners(self._executor, digests))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
         deletion = accounts.delete_token(user_id, digest, self._node_id.name)
-        return self._do(self._announced(self.pool.ask(deletion)))
+        return self._do(self._announced(self._executor.execute(deletion)))
 
     def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
-        return self._do(accounts.record_seen(self.pool, seen))
+        return self._do(accounts.record_seen(self._executor, seen))
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
         return self._do(self._append(drafts))
@@ -183,7 +194,7 @@ class PostgresStore:
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
         ticket = self._inbox_cache.asked()
         try:
-            found = await chats.read(self.pool, queries)
+            found = await chats.read(self._executor, queries)
             for query, inbox in zip(queries, found, strict=True):
                 if inbox is None:
                     self._inbox_cache.drop(query.user_id)
@@ -194,7 +205,7 @@ class PostgresStore:
         return found
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self.pool.ask(statements.conversation(query))
+        return self._executor.execute(statements.conversation(query))
 
     def read_cached(
         self, query: ReadAfter | ReadPage, *, listening: bool = False
@@ -233,7 +244,7 @@ class PostgresStore:
                 self._inbox_cache.told(message)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
-        return self._do(chats.last_seqs(self.pool, user_ids))
+        return self._do(chats.last_seqs(self._executor, user_ids))
 
     async def _announced(self, work: Awaitable[T]) -> T:
         """Work that notifies in this process's name, which tells itself what was done.
@@ -255,7 +266,7 @@ class PostgresStore:
             _log.failure("housekeeping of the database failed")
 
     async def _purge(self) -> None:
-        while self._kept is not None and await self.pool.ask(accounts.purge()):
+        while self._kept is not None and await self._executor.execute(accounts.purge()):
             pass
 
     def _moment(self) -> int:

@@ -18,9 +18,10 @@ from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector, Unreachable
 from chatd.postgres.prepared import prepared
 from chatd.store.postgres.pool import Pool
+from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from tests.postgres_server import Databases, Server, sleep
 
-OpenPool: TypeAlias = Callable[..., Awaitable[Pool]]
+OpenExecutor: TypeAlias = Callable[..., Awaitable[RetryingExecutor]]
 
 PID = "SELECT pg_backend_pid()"
 FAIL = """
@@ -36,20 +37,27 @@ END $$
 
 
 @async_yield_fixture
-async def open_pool(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenPool]:
+async def open_executor(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenExecutor]:
     from twisted.internet import reactor
 
-    opened: list[Pool] = []
+    opened: list[RetryingExecutor] = []
 
-    async def open_one(url: str | None = None, **options: Any) -> Pool:
+    async def open_one(
+        url: str | None = None, *, deadline: float = DEADLINE_SECONDS, **options: Any
+    ) -> RetryingExecutor:
         address = parse(url or postgres.url(postgres_database), "pool under test")
-        opened.append(Pool(address, reactor, random=lambda: 0.5, **options))
+        pool = Pool(address, reactor, random=_random, fail_fast_seconds=deadline, **options)
+        opened.append(RetryingExecutor(pool, reactor, random=_random, deadline=deadline))
         await opened[-1].open()
         return opened[-1]
 
     yield open_one
-    for pool in opened:
-        await pool.close()
+    for executor in opened:
+        await executor.close()
+
+
+def _random() -> float:
+    return 0.5
 
 
 async def refused(running: Deferred[Any]) -> StoreUnavailable:
@@ -59,12 +67,12 @@ async def refused(running: Deferred[Any]) -> StoreUnavailable:
 
 
 @ensureDeferred
-async def test_statements_run_side_by_side(open_pool: OpenPool) -> None:
-    pool = await open_pool(size=3)
-    while pool.connections < 3:
+async def test_statements_run_side_by_side(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=3)
+    while executor.pool.connections < 3:
         await sleep(0.01)
     found = await gatherResults(
-        [pool.run("SELECT pg_backend_pid() FROM pg_sleep(0.1)") for _ in range(9)]
+        [executor.run("SELECT pg_backend_pid() FROM pg_sleep(0.1)") for _ in range(9)]
     )
     assert len({pid for [[pid]] in found}) == 3
 
@@ -74,96 +82,96 @@ SUM = "SELECT %s::int + %s::int"
 
 
 @ensureDeferred
-async def test_a_hot_statement_is_planned_once_a_connection(open_pool: OpenPool) -> None:
-    pool = await open_pool(size=1)
+async def test_a_hot_statement_is_planned_once_a_connection(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=1)
     for number in range(3):
-        assert await pool.run(SUM, (number, 1), prepare=True) == [(number + 1,)]
-        assert await pool.run(SUM, (number, 1)) == [(number + 1,)]
-    assert await pool.run(PREPARED) == [(1,)]
+        assert await executor.run(SUM, (number, 1), prepare=True) == [(number + 1,)]
+        assert await executor.run(SUM, (number, 1)) == [(number + 1,)]
+    assert await executor.run(PREPARED) == [(1,)]
     with pytest.raises(psycopg2.errors.InvalidTextRepresentation):
-        await pool.run(SUM, ("x", 1), prepare=True)
+        await executor.run(SUM, ("x", 1), prepare=True)
     with pytest.raises(psycopg2.errors.SyntaxError):
-        await pool.run("SELECT FROM WHERE", prepare=True)
-    assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+        await executor.run("SELECT FROM WHERE", prepare=True)
+    assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
 
 
 @ensureDeferred
 async def test_statements_that_the_server_does_not_keep_are_sent_as_they_are(
-    open_pool: OpenPool,
+    open_executor: OpenExecutor,
 ) -> None:
-    pool = await open_pool(size=1)
-    assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+    executor = await open_executor(size=1)
+    assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
     # As it is behind a pooler that hides: this is not the session of the call before.
-    await pool.run("DEALLOCATE ALL")
+    await executor.run("DEALLOCATE ALL")
     for _ in range(2):
-        assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
-    assert await pool.run(PREPARED) == [(0,)]
+        assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
+    assert await executor.run(PREPARED) == [(0,)]
 
 
 @ensureDeferred
 async def test_statements_that_somebody_else_has_prepared_are_sent_as_they_are(
-    open_pool: OpenPool,
+    open_executor: OpenExecutor,
 ) -> None:
-    pool = await open_pool(size=1)
-    await pool.run(prepared(SUM).prepare)
+    executor = await open_executor(size=1)
+    await executor.run(prepared(SUM).prepare)
     for _ in range(2):
-        assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
+        assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
 
 
 @ensureDeferred
 async def test_nothing_is_prepared_behind_a_pooler(
-    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+    open_executor: OpenExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
-    pool = await open_pool(size=1)
-    assert await pool.run(SUM, (1, 1), prepare=True) == [(2,)]
-    assert await pool.run(PREPARED) == [(0,)]
-    assert await pool.run("SHOW enable_seqscan") == [("on",)]
+    executor = await open_executor(size=1)
+    assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
+    assert await executor.run(PREPARED) == [(0,)]
+    assert await executor.run("SHOW enable_seqscan") == [("on",)]
 
 
 @ensureDeferred
-async def test_the_queue_is_bounded(open_pool: OpenPool) -> None:
-    pool = await open_pool(size=1, queued=2)
-    running = [pool.run("SELECT pg_sleep(0.1)") for _ in range(3)]
-    problem = await refused(pool.run("SELECT 1"))
+async def test_the_queue_is_bounded(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=1, max_waiting=2)
+    running = [executor.run("SELECT pg_sleep(0.1)") for _ in range(3)]
+    problem = await refused(executor.run("SELECT 1"))
     assert problem.retry_after > 0
     await gatherResults(running)
-    assert await pool.run("SELECT 1") == [(1,)]
+    assert await executor.run("SELECT 1") == [(1,)]
 
 
 @ensureDeferred
 async def test_a_statement_that_takes_too_long_is_given_up_with_its_connection(
-    open_pool: OpenPool,
+    open_executor: OpenExecutor,
 ) -> None:
-    pool = await open_pool(size=1, deadline=0.2)
-    slow, waiting = pool.run("SELECT pg_sleep(30)"), pool.run("SELECT 1", deadline=0.1)
+    executor = await open_executor(size=1, deadline=0.2)
+    slow, waiting = executor.run("SELECT pg_sleep(30)"), executor.run("SELECT 1", deadline=0.1)
     assert "too slow" in (await refused(waiting)).detail
     assert "unknown" in (await refused(slow)).detail
-    assert await pool.run("SELECT 1") == [(1,)]
-    assert pool.reconnects == 1
+    assert await executor.run("SELECT 1") == [(1,)]
+    assert executor.pool.reconnects == 1
 
 
 @ensureDeferred
 async def test_idle_connections_that_are_ended_are_made_again(
-    open_pool: OpenPool, postgres: Databases, postgres_database: str
+    open_executor: OpenExecutor, postgres: Databases, postgres_database: str
 ) -> None:
-    pool = await open_pool(size=2)
-    while pool.connections < 2:
+    executor = await open_executor(size=2)
+    while executor.pool.connections < 2:
         await sleep(0.01)
-    before = await pool.run(PID)
+    before = await executor.run(PID)
     assert postgres.terminate(postgres_database, "pool under test") == 2
-    assert await pool.run(PID) != before
-    while pool.connections < 2:
+    assert await executor.run(PID) != before
+    while executor.pool.connections < 2:
         await sleep(0.01)
-    assert pool.reconnects == 2
+    assert executor.pool.reconnects == 2
 
 
 @ensureDeferred
 async def test_a_statement_whose_connection_is_ended_is_sent_again(
-    open_pool: OpenPool, postgres: Databases, postgres_database: str
+    open_executor: OpenExecutor, postgres: Databases, postgres_database: str
 ) -> None:
-    pool = await open_pool(size=1)
-    running = pool.run("SELECT pg_backend_pid() FROM pg_sleep(0.3)")
+    executor = await open_executor(size=1)
+    running = executor.run("SELECT pg_backend_pid() FROM pg_sleep(0.3)")
     [[pid]] = await pool_pids(postgres, postgres_database)
     await sleep(0.1)
     postgres.admin("SELECT pg_terminate_backend(%s)", pid)
@@ -173,20 +181,20 @@ async def test_a_statement_whose_connection_is_ended_is_sent_again(
 
 @ensureDeferred
 async def test_what_is_given_up_is_not_sent_once_more_on_the_other_connections(
-    open_pool: OpenPool, postgres: Databases, postgres_database: str
+    open_executor: OpenExecutor, postgres: Databases, postgres_database: str
 ) -> None:
-    pool = await open_pool(size=3, deadline=0.2)
-    while pool.connections < 3:
+    executor = await open_executor(size=3, deadline=0.2)
+    while executor.pool.connections < 3:
         await sleep(0.01)
     for times in (1, 2):
-        assert "unknown" in (await refused(pool.run("SELECT pg_sleep(3)"))).detail
+        assert "unknown" in (await refused(executor.run("SELECT pg_sleep(3)"))).detail
         [[working]] = postgres.admin(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state = 'active'"
             " AND query = 'SELECT pg_sleep(3)'",
             postgres_database,
         )
         assert working == times
-    assert pool.reconnects == 2
+    assert executor.pool.reconnects == 2
 
 
 async def pool_pids(postgres: Databases, database: str) -> list[tuple[Any, ...]]:
@@ -199,60 +207,64 @@ async def pool_pids(postgres: Databases, database: str) -> list[tuple[Any, ...]]
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 @ensureDeferred
-async def test_what_the_server_rolled_back_is_tried_again(open_pool: OpenPool, state: str) -> None:
-    pool = await open_pool(size=1)
-    await pool.run(FAIL)
-    assert await pool.run("SELECT fail(%s, 3)", (state,)) == [(4,)]
-    assert pool.reconnects == 0
+async def test_what_the_server_rolled_back_is_tried_again(
+    open_executor: OpenExecutor, state: str
+) -> None:
+    executor = await open_executor(size=1)
+    await executor.run(FAIL)
+    assert await executor.run("SELECT fail(%s, 3)", (state,)) == [(4,)]
+    assert executor.pool.reconnects == 0
 
 
 @ensureDeferred
-async def test_but_not_for_ever(open_pool: OpenPool) -> None:
-    pool = await open_pool(size=1)
-    await pool.run(FAIL)
-    assert "made up" in (await refused(pool.run("SELECT fail('40001', 1000)"))).detail
-    assert await pool.run("SELECT nextval('tries') < 20") == [(True,)]
+async def test_but_not_for_ever(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=1)
+    await executor.run(FAIL)
+    assert "made up" in (await refused(executor.run("SELECT fail('40001', 1000)"))).detail
+    assert await executor.run("SELECT nextval('tries') < 20") == [(True,)]
 
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57014", "55P03", "58030"])
 @ensureDeferred
-async def test_what_the_server_cannot_do_now_is_a_503(open_pool: OpenPool, state: str) -> None:
-    pool = await open_pool(size=1)
-    await pool.run(FAIL)
-    await refused(pool.run("SELECT fail(%s, 1)", (state,)))
-    assert await pool.run("SELECT fail(%s, 1)", (state,)) == [(2,)]
+async def test_what_the_server_cannot_do_now_is_a_503(
+    open_executor: OpenExecutor, state: str
+) -> None:
+    executor = await open_executor(size=1)
+    await executor.run(FAIL)
+    await refused(executor.run("SELECT fail(%s, 1)", (state,)))
+    assert await executor.run("SELECT fail(%s, 1)", (state,)) == [(2,)]
 
 
 @ensureDeferred
-async def test_a_server_that_became_read_only_is_left(open_pool: OpenPool) -> None:
-    pool = await open_pool(size=1)
-    await pool.run(FAIL)
-    [[before]] = await pool.run(PID)
-    [[_, after]] = await pool.run("SELECT fail('25006', 1), pg_backend_pid()")
+async def test_a_server_that_became_read_only_is_left(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=1)
+    await executor.run(FAIL)
+    [[before]] = await executor.run(PID)
+    [[_, after]] = await executor.run("SELECT fail('25006', 1), pg_backend_pid()")
     assert after != before
 
 
 @ensureDeferred
-async def test_what_is_wrong_with_the_statement_is_told(open_pool: OpenPool) -> None:
-    pool = await open_pool(size=1)
+async def test_what_is_wrong_with_the_statement_is_told(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=1)
     with pytest.raises(psycopg2.ProgrammingError):
-        await pool.run("SELECT nothing FROM nowhere")
+        await executor.run("SELECT nothing FROM nowhere")
     with pytest.raises(psycopg2.DataError):
-        await pool.run("SELECT 1 / 0")
-    assert await pool.run("SELECT 1") == [(1,)]
-    assert pool.reconnects == 0
+        await executor.run("SELECT 1 / 0")
+    assert await executor.run("SELECT 1") == [(1,)]
+    assert executor.pool.reconnects == 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
 @ensureDeferred
 async def test_statements_wait_for_a_server_that_restarts(
-    open_pool: OpenPool, own_server: Server, how: signal.Signals
+    open_executor: OpenExecutor, own_server: Server, how: signal.Signals
 ) -> None:
-    pool = await open_pool(own_server.url())
-    running = pool.run("SELECT 1 FROM pg_sleep(0.2)")
+    executor = await open_executor(own_server.url())
+    running = executor.run("SELECT 1 FROM pg_sleep(0.2)")
     await sleep(0.05)
     own_server.stop(how)
-    later = pool.run("SELECT 2")
+    later = executor.run("SELECT 2")
     await sleep(0.3)
     own_server.start()
     assert await running == [(1,)]
@@ -261,47 +273,47 @@ async def test_statements_wait_for_a_server_that_restarts(
 
 @ensureDeferred
 async def test_without_a_server_statements_fail_by_their_deadline_and_then_at_once(
-    open_pool: OpenPool, own_server: Server
+    open_executor: OpenExecutor, own_server: Server
 ) -> None:
-    pool = await open_pool(own_server.url(), deadline=0.4)
-    under_way = pool.run("SELECT pg_sleep(5)")
+    executor = await open_executor(own_server.url(), deadline=0.4)
+    under_way = executor.run("SELECT pg_sleep(5)")
     await sleep(0.05)
     own_server.stop(signal.SIGQUIT)
     try:
         assert "unknown" in (await refused(under_way)).detail
-        assert "reached" in (await refused(pool.run("SELECT 1"))).detail
-        assert pool.connections == 0
+        assert "reached" in (await refused(executor.run("SELECT 1"))).detail
+        assert executor.pool.connections == 0
         await sleep(0.4)
-        at_once = pool.run("SELECT 1")
+        at_once = executor.run("SELECT 1")
         assert at_once.called
         await refused(at_once)
     finally:
         own_server.start()
-    while not pool.connections:
+    while not executor.pool.connections:
         await sleep(0.01)
-    assert await pool.run("SELECT 1") == [(1,)]
+    assert await executor.run("SELECT 1") == [(1,)]
 
 
 @ensureDeferred
 async def test_closing_waits_for_what_is_under_way_and_takes_nothing_more(
-    open_pool: OpenPool,
+    open_executor: OpenExecutor,
 ) -> None:
-    pool = await open_pool(size=1)
-    running = pool.run("SELECT 1 FROM pg_sleep(0.1)")
-    closing = Deferred.fromCoroutine(pool.close())
-    await refused(pool.run("SELECT 1"))
+    executor = await open_executor(size=1)
+    running = executor.run("SELECT 1 FROM pg_sleep(0.1)")
+    closing = Deferred.fromCoroutine(executor.close())
+    await refused(executor.run("SELECT 1"))
     await closing
     assert await running == [(1,)]
 
 
 @ensureDeferred
 async def test_closing_does_not_wait_for_a_server_that_is_away(
-    open_pool: OpenPool, own_server: Server
+    open_executor: OpenExecutor, own_server: Server
 ) -> None:
-    pool = await open_pool(own_server.url())
+    executor = await open_executor(own_server.url())
     own_server.stop(signal.SIGQUIT)
     await sleep(0.1)
-    await pool.close()
+    await executor.close()
     own_server.start()
 
 
@@ -335,23 +347,23 @@ async def test_a_silent_server_is_given_up(silent: Silent) -> None:
 
 @ensureDeferred
 async def test_the_next_host_is_tried(
-    silent: Silent, open_pool: OpenPool, own_server: Server
+    silent: Silent, open_executor: OpenExecutor, own_server: Server
 ) -> None:
     folder = own_server.folder
-    pool = await open_pool(
+    executor = await open_executor(
         f"host=127.0.0.1,127.0.0.1,{folder} port={silent.port},1,5432 user=chatd dbname=postgres"
         " connect_timeout=0.2 sslmode=disable",
         size=1,
     )
-    assert await pool.run("SELECT 1") == [(1,)]
+    assert await executor.run("SELECT 1") == [(1,)]
 
 
 @ensureDeferred
-async def test_a_standby_is_passed_over(open_pool: OpenPool, own_server: Server) -> None:
+async def test_a_standby_is_passed_over(open_executor: OpenExecutor, own_server: Server) -> None:
     own_server.restart_with(default_transaction_read_only="on")
     try:
         with pytest.raises(Unreachable, match="read-only"):
-            await open_pool(
+            await open_executor(
                 f"host={own_server.folder},{own_server.folder} user=chatd dbname=postgres"
             )
     finally:

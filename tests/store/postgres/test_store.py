@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -30,7 +29,7 @@ from chatd.postgres.prepared import prepared
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import append as postgres_append
 from chatd.store.postgres import chats as postgres_chats
-from chatd.store.postgres.pool import DEADLINE_SECONDS, Pool
+from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from chatd.store.statements import PURGE_STEP
 from tests.conftest import LoggedFailures
@@ -91,13 +90,12 @@ def store_at(url: str, deadline: float = DEADLINE_SECONDS, **options: Any) -> Po
     """A store as the daemon makes it."""
     from twisted.internet import reactor
 
-    address = parse(url)
     return PostgresStore(
-        address,
+        parse(url),
         reactor=reactor,
         now=lambda: time.time_ns() // 1000,
         node_id=NodeId(),
-        pool=Pool(address, reactor, random=random.random, deadline=deadline),
+        deadline=deadline,
         **options,
     )
 

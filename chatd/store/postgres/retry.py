@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 
 from chatd.errors import StoreUnavailable
 from chatd.postgres.connection import Rows, reason
+from chatd.postgres.pool import Pool, PoolTimeout, TooManyRequests
 from chatd.runtime.backoff import Backoff
-from chatd.store.postgres.pool import Pool, PoolTimeout, TooManyRequests
 from chatd.store.statements import Statement, postgres
 
 T = TypeVar("T")

@@ -32,12 +32,12 @@ from chatd.model import (
 )
 from chatd.postgres.address import Address
 from chatd.postgres.notify_payloads import MessagesNotice, NodeId, Revoked
+from chatd.postgres.pool import Pool
 from chatd.store import statements
 from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats
 from chatd.store.postgres.append import Appender
-from chatd.store.postgres.pool import Pool
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
 from chatd.store.results import stored

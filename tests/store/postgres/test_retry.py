@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from chatd.errors import StoreUnavailable
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector, Unreachable
+from chatd.postgres.pool import Pool
 from chatd.postgres.prepared import prepared
-from chatd.store.postgres.pool import Pool
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from tests.postgres_server import Databases, Server, sleep
 

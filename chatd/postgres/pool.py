@@ -98,7 +98,7 @@ class Pool:
         for connector in self._connectors:
             connector.stop()
         for connection in tuple(self._live):
-            connection.abandon()
+            connection.abort()
         maintaining, self._maintaining = self._maintaining, []
         await gatherResults(maintaining)
 
@@ -150,7 +150,7 @@ class Pool:
 
     def discard(self, connection: Connection, problem: str) -> None:
         """Close a borrowed connection that is broken; `problem` is logged."""
-        connection.abandon()
+        connection.abort()
         self._report(problem)
 
     async def _maintain(self, connector: Connector, connection: Connection | None) -> None:
@@ -176,7 +176,7 @@ class Pool:
         self._down_since = None
         self._report("")
         self.release(connection)
-        await connection.ended()
+        await connection.wait_closed()
         self._live.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

@@ -19,8 +19,8 @@ from chatd.errors import StartError, StoreUnavailable
 from chatd.model import Appended, Draft, InboxSlice, ReadAfter
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection, Connector
-from chatd.postgres.notify_payloads import LINES_BYTES, Listener, NodeId
-from chatd.store.inbox_cache import LENGTH
+from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
+from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
@@ -134,7 +134,7 @@ async def test_replays_and_refusals_wake_nobody(processes: Pair) -> None:
 @ensureDeferred
 async def test_a_batch_for_more_than_fit_into_one_notice(processes: Pair) -> None:
     one, two = processes
-    ids = await people(one.store, *(f"user{number}" for number in range(LINES_BYTES // 16)))
+    ids = await people(one.store, *(f"user{number}" for number in range(SPLIT_BYTES // 16)))
     await one.store.append([Draft(ids[0], each, "x") for each in ids])
     await two.told.heard(*ids)
     assert two.told.woken == dict.fromkeys(ids, 1)
@@ -163,9 +163,11 @@ async def test_messages_are_quoted_in_their_order_unless_they_are_long(processes
     assert len(sent) == len(drafts)
     for to in (bob, cat):
         last = len(TEXTS)
-        known = two.store.read_cached(ReadAfter(to, last - LENGTH, 100))
+        known = two.store.read_cached(ReadAfter(to, last - TAIL_LENGTH, 100))
         assert known is not None
-        assert known.messages == tuple(each for each in sent if each.received_by == to)[-LENGTH:]
+        assert (
+            known.messages == tuple(each for each in sent if each.received_by == to)[-TAIL_LENGTH:]
+        )
 
 
 @ensureDeferred
@@ -503,7 +505,7 @@ async def test_a_connection_that_was_given_up_runs_nothing(
     from twisted.internet import reactor
 
     connection = await Connector(parse(postgres.url(postgres_database)), reactor).connect()
-    connection.abandon()
+    connection.abort()
     with pytest.raises(ConnectionDone):
         await connection.query("SELECT 1")
-    await connection.ended()
+    await connection.wait_closed()

@@ -6,14 +6,14 @@ import pytest
 
 from chatd.model import MAX_INTEGER
 from chatd.postgres.notify_payloads import (
-    LINES_BYTES,
-    QUOTED_BYTES,
+    MAX_TEXT_BYTES,
+    SPLIT_BYTES,
     MessageNotice,
     MessagesNotice,
     NodeId,
     Notice,
     Ping,
-    Revoked,
+    RevokedNotice,
     decode,
     encode,
     sender,
@@ -32,8 +32,8 @@ PAYLOAD_LIMIT = 8000
                 MessageNotice(MAX_INTEGER, 1),
             )
         ),
-        Revoked(7, None),
-        Revoked(MAX_INTEGER, bytes(range(32))),
+        RevokedNotice(7, None),
+        RevokedNotice(MAX_INTEGER, bytes(range(32))),
         Ping(3),
     ],
 )
@@ -46,10 +46,10 @@ def test_what_is_told_is_understood(notice: Notice) -> None:
 def test_the_largest_payload_is_below_the_limit() -> None:
     # A line that ends where the payload before is full, and as long as a line may be.
     longest = MessageNotice(
-        MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (QUOTED_BYTES - 2)
+        MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (MAX_TEXT_BYTES - 2)
     )
     payload = encode(NodeId().name, MessagesNotice((longest,)))
-    assert LINES_BYTES + len(payload) < PAYLOAD_LIMIT
+    assert SPLIT_BYTES + len(payload) < PAYLOAD_LIMIT
 
 
 @pytest.mark.parametrize(

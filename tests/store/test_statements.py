@@ -54,7 +54,7 @@ def test_a_conversation_is_ranges_of_keys_read_in_their_order() -> None:
 
 
 def test_forgetting_a_key_does_not_read_the_others_of_its_sender() -> None:
-    plan = sqlite_plan(statements.forget_keys(0, 1))
+    plan = sqlite_plan(statements.delete_old_keys(0, 1))
     assert "SEARCH idempotency USING PRIMARY KEY (sent_by=? AND key=?)" in plan
     assert not [line for line in plan if line.startswith("SCAN")], plan
 

@@ -143,7 +143,7 @@ class RetryingExecutor:
                     "too many requests wait for the database", retry_after=1
                 ) from None
             timer = self._reactor.callLater(
-                max(0.0, deadline - self._reactor.seconds()), connection.abandon
+                max(0.0, deadline - self._reactor.seconds()), connection.abort
             )
             try:
                 return await connection.query(sql, parameters, prepare=prepare)

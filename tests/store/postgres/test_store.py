@@ -27,8 +27,8 @@ from chatd.postgres.address import parse
 from chatd.postgres.notify_payloads import NodeId
 from chatd.postgres.prepared import prepared
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import append as postgres_append
-from chatd.store.postgres import chats as postgres_chats
+from chatd.store.postgres import append_sql, chats
+from chatd.store.postgres.append import new_batch_id, parameters_of
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from chatd.store.statements import PURGE_STEP
@@ -74,7 +74,7 @@ def losing_answers(store: PostgresStore, times: int) -> Iterator[None]:
             found = await query(self, sql, parameters, prepare=prepare)
             if left and sql not in (connection._PID, connection._PLANNING):
                 left -= 1
-                self.abandon()
+                self.abort()
                 raise ConnectionDone
             return found
 
@@ -343,7 +343,7 @@ async def test_a_token_waits_for_a_deletion_under_way_and_then_is_none(
 async def test_old_keys_and_answers_are_forgotten(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
-    store = store_at(postgres.url(postgres_database), keep_house_seconds=0.05)
+    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
     await store.open()
     ann, bob = await people(store, "ann", "bob")
     old = await send(store, ann, bob, "old", "old")
@@ -497,7 +497,7 @@ async def test_a_fault_of_the_data_is_told_as_it_is(
 async def test_housekeeping_that_fails_is_logged_and_tried_again(
     postgres: Databases, postgres_database: str, logged_failures: LoggedFailures
 ) -> None:
-    store = store_at(postgres.url(postgres_database), keep_house_seconds=0.02)
+    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.02)
     await store.open()
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "ALTER TABLE batch RENAME TO hidden")
@@ -518,15 +518,15 @@ async def test_hot_statements_find_their_rows_by_keys_however_small_the_tables_a
     ann, bob = await people(store, "ann", "bob")
     await fill(store, ann, bob, 20)
     drafts = [draft(ann, bob, "x", "key"), Draft(ann, bob, "y")]
-    appending = postgres_append._parameters(drafts, postgres_append._batch_id(1), "x:m:")
-    reading = postgres_chats._parameters([ReadAfter(bob, 3, 10), ReadPage(bob, 1, 10, None)])
+    appending = parameters_of(drafts, new_batch_id(1), "x:m:")
+    reading = chats.parameters_of([ReadAfter(bob, 3, 10), ReadPage(bob, 1, 10, None)])
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "ANALYZE")
         rows(db, connection._PLANNING)
         for sql, parameters in (
-            (postgres_append._APPEND, appending),
-            (postgres_append._APPEND_KEYED, appending),
-            (postgres_chats._READ, reading),
+            (append_sql.APPEND, appending),
+            (append_sql.APPEND_WITH_KEYS, appending),
+            (chats.READ, reading),
         ):
             statement = prepared(sql)
             with db.cursor() as cursor:

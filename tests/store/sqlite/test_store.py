@@ -29,7 +29,8 @@ from chatd.store.results import KEY_SECONDS
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.file import APPLICATION_ID, backup
-from chatd.store.sqlite.store import FORGET_KEYS_SECONDS, SqliteStore
+from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
+from chatd.store.sqlite.store import SqliteStore
 from tests.conftest import LoggedFailures
 from tests.contracts import (
     OpenStore,
@@ -678,11 +679,11 @@ def test_keys_are_kept_for_48_hours_and_then_forgotten(database: Database) -> No
     first = now_of(send(store, ann, bob, "once", "key"))
     # In steps, so that housekeeping runs as often as it would.
     for _ in range(48):
-        database.clock.pump([FORGET_KEYS_SECONDS] * 60)
+        database.clock.pump([HOUSEKEEPING_SECONDS] * 60)
         if database.clock.seconds() < KEY_SECONDS:
             [outcome] = result_of(store.append([draft(ann, bob, "once", "key")]))
             assert outcome == Appended(first, True)
-    database.clock.pump([FORGET_KEYS_SECONDS] * 2)
+    database.clock.pump([HOUSEKEEPING_SECONDS] * 2)
     [outcome] = result_of(store.append([draft(ann, bob, "once", "key")]))
     assert appended(outcome).seq == 2
     assert count(database, "SELECT count(*) FROM idempotency") == 1
@@ -695,7 +696,7 @@ def test_many_old_keys_are_forgotten_as_fast_as_they_come(database: Database) ->
         result_of(
             store.append([draft(ann, bob, "x", f"{start + number}") for number in range(500)])
         )
-    database.clock.advance(KEY_SECONDS + 2 * FORGET_KEYS_SECONDS)
+    database.clock.advance(KEY_SECONDS + 2 * HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
     assert message_count(database) == 5000
 
@@ -705,7 +706,7 @@ def test_a_failure_of_housekeeping_is_logged(
 ) -> None:
     store = database.open()
     store._write_db.execute("PRAGMA query_only = ON")
-    database.clock.advance(FORGET_KEYS_SECONDS)
+    database.clock.advance(HOUSEKEEPING_SECONDS)
     # Nothing is old: not even a write is tried where nothing is to be done.
     now = database.now
     store._write_db.execute("PRAGMA query_only = OFF")
@@ -714,11 +715,11 @@ def test_a_failure_of_housekeeping_is_logged(
     logged_failures.flush(StoreUnavailable)
     now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")
-    database.clock.advance(FORGET_KEYS_SECONDS)
+    database.clock.advance(HOUSEKEEPING_SECONDS)
     [failure] = logged_failures.flush(StoreUnavailable)
     assert "the database cannot do this now" in failure.getErrorMessage()
     store._write_db.execute("PRAGMA query_only = OFF")
-    database.clock.advance(FORGET_KEYS_SECONDS)
+    database.clock.advance(HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
 
 
@@ -1017,14 +1018,14 @@ def test_a_disk_that_takes_no_writes_is_not_ready_until_it_does(
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             result_of(store.append([Draft(ann, ann, "x")]))
-    assert events == ["the database takes no writes: disk full"]
+    assert events == ["the database cannot be written to: disk full"]
     with pytest.raises(StoreUnavailable):
         result_of(store.check())
     breaking.fail = {}
     result_of(store.check())
     result_of(store.append([Draft(ann, ann, "x")]))
     # Each said once, however many clients are told.
-    assert events[1:] == ["the database takes writes again"]
+    assert events[1:] == ["the database can be written to again"]
 
 
 def test_a_refused_file_gets_no_lock_beside_it(database: Database, tmp_path: Path) -> None:

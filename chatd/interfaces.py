@@ -1,6 +1,6 @@
 """Interfaces of the store, which keeps messages, and the bus, which announces them.
 
-Every implementation passes the contract suite in `tests/contracts.py`.
+Every implementation passes the contract suite in `tests/contracts`.
 """
 
 from __future__ import annotations

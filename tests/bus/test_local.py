@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pytest_twisted import async_yield_fixture
 
 from chatd.bus.local import LocalBus
-from tests.contracts import BusContract, OpenBus, Recorder
+from tests.contracts.bus import BusContract, OpenBus, Recorder
 
 
 @async_yield_fixture

@@ -11,19 +11,19 @@ from typing import TypeAlias
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
-from twisted.internet.error import ConnectionDone
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
 from chatd.errors import StartError, StoreUnavailable
 from chatd.model import Appended, Draft, InboxSlice, ReadAfter
 from chatd.postgres.address import parse
-from chatd.postgres.connection import Connection, Connector
+from chatd.postgres.connection import Connection
 from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
 from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
-from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
+from tests.contracts.bus import BusContract, OpenBus, Recorder
+from tests.contracts.helpers import digest, draft, inbox, people
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
@@ -496,16 +496,3 @@ async def test_a_server_that_does_not_let_listen_stops_the_start(
     monkeypatch.setattr(chatd.bus.postgres, "_LISTEN", "SELECT 1 / 0")
     with pytest.raises(StartError, match="division by zero"):
         await bus_at(postgres.url(postgres_database)).start(Recorder())
-
-
-@ensureDeferred
-async def test_a_connection_that_was_given_up_runs_nothing(
-    postgres: Databases, postgres_database: str
-) -> None:
-    from twisted.internet import reactor
-
-    connection = await Connector(parse(postgres.url(postgres_database)), reactor).connect()
-    connection.abort()
-    with pytest.raises(ConnectionDone):
-        await connection.query("SELECT 1")
-    await connection.wait_closed()

@@ -16,9 +16,9 @@ from chatd.errors import StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import Appended, Draft, Message, ReadAfter
 from chatd.store.postgres.store import PostgresStore
-from tests.contracts import draft, inbox, people
+from tests.contracts.helpers import draft, inbox, people
 from tests.postgres_server import Server, connected, rows, sleep
-from tests.store.postgres.test_store import store_at
+from tests.store.postgres.stores import store_at
 
 SENDERS = 8
 RECOVERY_SECONDS = 5.0

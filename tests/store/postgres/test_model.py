@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from chatd.interfaces import IStore
 from tests.model_machine import StoreMachine
 from tests.postgres_server import Databases
-from tests.store.postgres.test_store import store_at
+from tests.store.postgres.stores import store_at
 
 T = TypeVar("T")
 

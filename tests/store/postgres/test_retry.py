@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import psycopg2
@@ -15,9 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from chatd.errors import StoreUnavailable
 from chatd.postgres.address import parse
-from chatd.postgres.connection import Connection, Connector, Unreachable
 from chatd.postgres.pool import Pool
-from chatd.postgres.prepared import prepared
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from tests.postgres_server import Databases, Server, sleep
 
@@ -75,58 +72,6 @@ async def test_statements_run_side_by_side(open_executor: OpenExecutor) -> None:
         [executor.run("SELECT pg_backend_pid() FROM pg_sleep(0.1)") for _ in range(9)]
     )
     assert len({pid for [[pid]] in found}) == 3
-
-
-PREPARED = "SELECT count(*) FROM pg_prepared_statements"
-SUM = "SELECT %s::int + %s::int"
-
-
-@ensureDeferred
-async def test_a_hot_statement_is_planned_once_a_connection(open_executor: OpenExecutor) -> None:
-    executor = await open_executor(size=1)
-    for number in range(3):
-        assert await executor.run(SUM, (number, 1), prepare=True) == [(number + 1,)]
-        assert await executor.run(SUM, (number, 1)) == [(number + 1,)]
-    assert await executor.run(PREPARED) == [(1,)]
-    with pytest.raises(psycopg2.errors.InvalidTextRepresentation):
-        await executor.run(SUM, ("x", 1), prepare=True)
-    with pytest.raises(psycopg2.errors.SyntaxError):
-        await executor.run("SELECT FROM WHERE", prepare=True)
-    assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
-
-
-@ensureDeferred
-async def test_statements_that_the_server_does_not_keep_are_sent_as_they_are(
-    open_executor: OpenExecutor,
-) -> None:
-    executor = await open_executor(size=1)
-    assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
-    # As it is behind a pooler that hides: this is not the session of the call before.
-    await executor.run("DEALLOCATE ALL")
-    for _ in range(2):
-        assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
-    assert await executor.run(PREPARED) == [(0,)]
-
-
-@ensureDeferred
-async def test_statements_that_somebody_else_has_prepared_are_sent_as_they_are(
-    open_executor: OpenExecutor,
-) -> None:
-    executor = await open_executor(size=1)
-    await executor.run(prepared(SUM).prepare)
-    for _ in range(2):
-        assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
-
-
-@ensureDeferred
-async def test_nothing_is_prepared_behind_a_pooler(
-    open_executor: OpenExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
-    executor = await open_executor(size=1)
-    assert await executor.run(SUM, (1, 1), prepare=True) == [(2,)]
-    assert await executor.run(PREPARED) == [(0,)]
-    assert await executor.run("SHOW enable_seqscan") == [("on",)]
 
 
 @ensureDeferred
@@ -315,70 +260,3 @@ async def test_closing_does_not_wait_for_a_server_that_is_away(
     await sleep(0.1)
     await executor.close()
     own_server.start()
-
-
-class Silent:
-    """A port that takes connections and says nothing."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@pytest.fixture
-def silent() -> Iterator[Silent]:
-    silent = Silent()
-    yield silent
-    silent.close()
-
-
-@ensureDeferred
-async def test_a_silent_server_is_given_up(silent: Silent) -> None:
-    from twisted.internet import reactor
-
-    url = f"postgresql://u:s3cret@127.0.0.1:{silent.port}/d?connect_timeout=0.2&sslmode=disable"
-    with pytest.raises(Unreachable, match="no answer within") as caught:
-        await Connector(parse(url), reactor).connect()
-    assert "s3cret" not in str(caught.value)
-
-
-@ensureDeferred
-async def test_the_next_host_is_tried(
-    silent: Silent, open_executor: OpenExecutor, own_server: Server
-) -> None:
-    folder = own_server.folder
-    executor = await open_executor(
-        f"host=127.0.0.1,127.0.0.1,{folder} port={silent.port},1,5432 user=chatd dbname=postgres"
-        " connect_timeout=0.2 sslmode=disable",
-        size=1,
-    )
-    assert await executor.run("SELECT 1") == [(1,)]
-
-
-@ensureDeferred
-async def test_a_standby_is_passed_over(open_executor: OpenExecutor, own_server: Server) -> None:
-    own_server.restart_with(default_transaction_read_only="on")
-    try:
-        with pytest.raises(Unreachable, match="read-only"):
-            await open_executor(
-                f"host={own_server.folder},{own_server.folder} user=chatd dbname=postgres"
-            )
-    finally:
-        own_server.restart_with()
-
-
-@ensureDeferred
-async def test_connecting_can_be_stopped(silent: Silent) -> None:
-    from twisted.internet import reactor
-
-    connector = Connector(parse(f"host=127.0.0.1,127.0.0.1 port={silent.port}"), reactor)
-    connecting = Deferred.fromCoroutine(connector.connect())
-    await sleep(0.05)
-    connector.stop()
-    with pytest.raises(Unreachable):
-        await connecting
-    with pytest.raises(Unreachable, match="stopped"):
-        await connector.connect()

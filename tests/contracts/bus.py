@@ -25,63 +25,63 @@ from tests.contracts.helpers import digest
 OpenBus: TypeAlias = Callable[[], Awaitable[IBus]]
 
 BUS_SECONDS = 10.0
-"""How long a wake-up may take before a test gives it up."""
+"""How long a test waits for a wake-up."""
 
 
 @implementer(ISubscriber)
 class Recorder:
-    """A subscriber that notes what it is told; a test waits for what it expects."""
+    """A subscriber that records its calls and lets tests wait for them."""
 
     def __init__(self) -> None:
         self.woken: Counter[int] = Counter()
-        self.all = 0
-        self.ended: list[tuple[int, bytes | None]] = []
+        self.wake_all_calls = 0
+        self.revocations: list[tuple[int, bytes | None]] = []
         self._waiting: list[tuple[Callable[[Recorder], object], Deferred[None]]] = []
 
     def wake(self, user_ids: Collection[int]) -> None:
         self.woken.update(user_ids)
-        self._look()
+        self._check()
 
     def wake_all(self) -> None:
-        self.all += 1
-        self._look()
+        self.wake_all_calls += 1
+        self._check()
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
-        self.ended.append((user_id, token))
-        self._look()
+        self.revocations.append((user_id, token))
+        self._check()
 
     def until(self, condition: Callable[[Recorder], object]) -> Deferred[None]:
-        """Fires when the condition holds; fails with `TimeoutError` if it never does."""
+        """Fires once the condition is true; fails with `TimeoutError` if it stays false."""
         from twisted.internet import reactor
 
         clock = IReactorTime(reactor)
-        told: Deferred[None] = Deferred()
-        self._waiting.append((condition, told))
-        told.addTimeout(BUS_SECONDS, clock)
-        self._look()
-        return told
+        fired: Deferred[None] = Deferred()
+        self._waiting.append((condition, fired))
+        fired.addTimeout(BUS_SECONDS, clock)
+        self._check()
+        return fired
 
-    def heard(self, *user_ids: int) -> Deferred[None]:
-        """Fires when all of these users were woken."""
-        return self.until(lambda told: told.woken.keys() >= set(user_ids))
+    def until_woken(self, *user_ids: int) -> Deferred[None]:
+        """Fires once all of these users were woken."""
+        return self.until(lambda recorder: recorder.woken.keys() >= set(user_ids))
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         for waiting in tuple(self._waiting):
-            condition, told = waiting
-            if not told.called and condition(self):
+            condition, fired = waiting
+            if not fired.called and condition(self):
                 self._waiting.remove(waiting)
-                told.callback(None)
+                fired.callback(None)
 
 
 class BusContract:
-    """What every `IBus` does for the process that publishes; other processes are its own tests."""
+    """All tests of the contract, which concerns the publishing process only."""
 
     @ensureDeferred
-    async def test_it_provides_the_interface(self, open_bus: OpenBus) -> None:
+    async def test_the_interface_is_provided(self, open_bus: OpenBus) -> None:
         verifyObject(IBus, await open_bus())
 
     @ensureDeferred
-    async def test_it_has_a_problem_unless_it_is_started(self, open_bus: OpenBus) -> None:
+    async def test_a_bus_reports_a_problem_unless_it_is_running(self, open_bus: OpenBus) -> None:
         bus = await open_bus()
         assert bus.problem()
         await bus.start(Recorder())
@@ -90,45 +90,49 @@ class BusContract:
         assert bus.problem()
 
     @ensureDeferred
-    async def test_what_is_published_after_the_start_wakes(self, open_bus: OpenBus) -> None:
-        bus, told = await open_bus(), Recorder()
-        await bus.start(told)
+    async def test_published_users_are_woken(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
         bus.publish([7])
-        await told.heard(7)
+        await recorder.until_woken(7)
         bus.publish({1, 2, MAX_INTEGER})
-        await told.heard(1, 2, 7, MAX_INTEGER)
-        assert told.woken.keys() == {1, 2, 7, MAX_INTEGER}
+        await recorder.until_woken(1, 2, 7, MAX_INTEGER)
+        assert recorder.woken.keys() == {1, 2, 7, MAX_INTEGER}
 
     @ensureDeferred
-    async def test_publishing_nothing_wakes_nobody(self, open_bus: OpenBus) -> None:
-        bus, told = await open_bus(), Recorder()
-        await bus.start(told)
+    async def test_publishing_no_users_wakes_nobody(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
         bus.publish([])
         bus.publish([7])
-        await told.heard(7)
-        assert told.woken.keys() == {7}
+        await recorder.until_woken(7)
+        assert recorder.woken.keys() == {7}
 
     @ensureDeferred
-    async def test_thousands_are_woken_at_once(self, open_bus: OpenBus) -> None:
-        bus, told = await open_bus(), Recorder()
-        await bus.start(told)
+    async def test_thousands_of_users_are_woken_at_once(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
         everyone = [MAX_INTEGER - number for number in range(5000)]
-        before = told.all
+        before = recorder.wake_all_calls
         bus.publish(everyone)
-        await told.until(lambda told: told.all > before or told.woken.keys() >= set(everyone))
+        await recorder.until(
+            lambda recorder: (
+                recorder.wake_all_calls > before or recorder.woken.keys() >= set(everyone)
+            )
+        )
 
     @ensureDeferred
-    async def test_a_burst_loses_nobody(self, open_bus: OpenBus) -> None:
-        bus, told = await open_bus(), Recorder()
-        await bus.start(told)
+    async def test_a_burst_of_publications_wakes_everybody(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
         for user_id in range(1, 501):
             bus.publish([user_id])
-        await told.heard(*range(1, 501))
+        await recorder.until_woken(*range(1, 501))
 
     @ensureDeferred
-    async def test_revocations_are_told_each_and_exactly(self, open_bus: OpenBus) -> None:
-        bus, told = await open_bus(), Recorder()
-        await bus.start(told)
+    async def test_each_revocation_is_passed_on_exactly(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
         revocations = [
             (1, digest("1")),
             (1, None),
@@ -139,23 +143,23 @@ class BusContract:
         ]
         for user_id, token in revocations:
             bus.publish_revoked(user_id, token)
-        await told.until(lambda told: len(told.ended) >= len(revocations))
-        assert set(told.ended) == set(revocations)
-        assert not told.woken
+        await recorder.until(lambda recorder: len(recorder.revocations) >= len(revocations))
+        assert set(recorder.revocations) == set(revocations)
+        assert not recorder.woken
 
     @ensureDeferred
-    async def test_a_stopped_bus_tells_nothing(self, open_bus: OpenBus) -> None:
-        bus, told = await open_bus(), Recorder()
-        await bus.start(told)
+    async def test_a_stopped_bus_passes_nothing_on(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
         bus.publish([1])
-        await told.heard(1)
+        await recorder.until_woken(1)
         await bus.stop()
         bus.publish([2])
         bus.publish_revoked(2, None)
-        assert 2 not in told.woken
-        assert told.ended == []
+        assert 2 not in recorder.woken
+        assert recorder.revocations == []
 
     @ensureDeferred
-    async def test_stopping_what_was_never_started_is_no_fault(self, open_bus: OpenBus) -> None:
+    async def test_a_bus_that_was_never_started_can_be_stopped(self, open_bus: OpenBus) -> None:
         bus = await open_bus()
         await bus.stop()

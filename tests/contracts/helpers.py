@@ -21,12 +21,12 @@ OpenStore: TypeAlias = Callable[[], Awaitable[IStore]]
 
 
 def digest(text: str) -> bytes:
-    """Something of the size and the bytes of a token's or a request's SHA-256."""
+    """A SHA-256, as of a token or a request."""
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
-async def people(store: IStore, *names: str) -> list[int]:
-    """The ids of new accounts of these names."""
+async def add_accounts(store: IStore, *names: str) -> list[int]:
+    """Add accounts and return their ids."""
     return [
         (await store.add_account(name, f"{name}@example.org", f"hash of {name}")).id
         for name in names
@@ -34,35 +34,35 @@ async def people(store: IStore, *names: str) -> list[int]:
 
 
 def draft(sent_by: int, received_by: int, text: str, key: str | None = None) -> Draft:
-    """A draft; the fingerprint of a key is of recipient and text, as the domain makes it."""
+    """A draft; a key gets a fingerprint of recipient and text, as in `chatd.domain`."""
     if key is None:
         return Draft(sent_by, received_by, text)
     return Draft(sent_by, received_by, text, IdempotencyKey(key, digest(f"{received_by}:{text}")))
 
 
-def appended(outcome: object) -> Message:
-    """The message of an outcome that must be a first append."""
-    assert isinstance(outcome, Appended)
-    assert outcome.replayed is False
-    return outcome.message
+def appended(result: object) -> Message:
+    """The message of a result, which must not be a replay or an error."""
+    assert isinstance(result, Appended)
+    assert result.replayed is False
+    return result.message
 
 
 async def send(
     store: IStore, sent_by: int, received_by: int, text: str, key: str | None = None
 ) -> Message:
     """Append one message."""
-    [outcome] = await store.append([draft(sent_by, received_by, text, key)])
-    return appended(outcome)
+    [result] = await store.append([draft(sent_by, received_by, text, key)])
+    return appended(result)
 
 
-async def fill(store: IStore, sent_by: int, received_by: int, count: int) -> list[Message]:
+async def send_many(store: IStore, sent_by: int, received_by: int, count: int) -> list[Message]:
     """Append numbered messages in one transaction."""
     drafts = [Draft(sent_by, received_by, f"message {number}") for number in range(1, count + 1)]
-    return [appended(outcome) for outcome in await store.append(drafts)]
+    return [appended(result) for result in await store.append(drafts)]
 
 
-async def inbox(store: IStore, user_id: int) -> list[Message]:
-    """A whole inbox, oldest first, proved dense."""
+async def read_inbox(store: IStore, user_id: int) -> list[Message]:
+    """Read a whole inbox, oldest first, and check that it is dense."""
     messages: list[Message] = []
     while True:
         [found] = await store.read([ReadAfter(user_id, len(messages), 100)])
@@ -76,8 +76,10 @@ async def inbox(store: IStore, user_id: int) -> list[Message]:
             return messages
 
 
-async def talk(store: IStore, user_id: int, peer: int, limit: int = 100) -> list[Message]:
-    """A whole conversation, newest first, read `limit` messages at a time."""
+async def read_conversation(
+    store: IStore, user_id: int, peer: int, limit: int = 100
+) -> list[Message]:
+    """Read a whole conversation, newest first, `limit` messages at a time."""
     messages: list[Message] = []
     before = None
     while True:
@@ -91,12 +93,12 @@ async def talk(store: IStore, user_id: int, peer: int, limit: int = 100) -> list
 
 
 def conversation_of(messages: Collection[Message]) -> list[Message]:
-    """Messages in the order of a conversation by its definition."""
+    """The messages in the order of a conversation, newest first."""
     return sorted(messages, key=lambda each: (each.sent_at, each.received_by, each.seq))[::-1]
 
 
 def page_of(messages: list[Message], page: int, limit: int) -> tuple[Message, ...]:
-    """What a page of an inbox holds by its definition: newest first."""
+    """The messages on a page of an inbox, newest first."""
     return tuple(messages[::-1][(page - 1) * limit : page * limit])
 
 

@@ -16,11 +16,11 @@ from chatd.model import (
 )
 from tests.contracts.helpers import (
     OpenStore,
+    add_accounts,
     appended,
     digest,
     draft,
-    inbox,
-    people,
+    read_inbox,
     send,
 )
 
@@ -29,27 +29,29 @@ class LifecycleContract:
     """Opening, closing and reopening."""
 
     @ensureDeferred
-    async def test_it_provides_the_interface(self, open_store: OpenStore) -> None:
+    async def test_the_interface_is_provided(self, open_store: OpenStore) -> None:
         verifyObject(IStore, await open_store())
 
     @ensureDeferred
-    async def test_the_epoch_fits_into_cursors(self, open_store: OpenStore) -> None:
+    async def test_the_epoch_has_the_format_that_cursors_require(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
         assert re.fullmatch("[a-z2-7]{8,32}", store.epoch)
 
     @ensureDeferred
-    async def test_the_location_is_text_of_one_line(self, open_store: OpenStore) -> None:
+    async def test_the_location_is_one_line_of_text(self, open_store: OpenStore) -> None:
         store = await open_store()
         assert store.location
         assert "\n" not in store.location
 
     @ensureDeferred
-    async def test_an_open_store_can_answer(self, open_store: OpenStore) -> None:
+    async def test_an_open_store_passes_its_check(self, open_store: OpenStore) -> None:
         store = await open_store()
         assert await store.check() is None  # type: ignore[func-returns-value]
 
     @ensureDeferred
-    async def test_nothing_asked_is_nothing_answered(self, open_store: OpenStore) -> None:
+    async def test_calls_without_items_return_nothing(self, open_store: OpenStore) -> None:
         store = await open_store()
         assert await store.append([]) == []
         assert await store.read([]) == []
@@ -58,9 +60,11 @@ class LifecycleContract:
         assert await store.record_seen({}) is None  # type: ignore[func-returns-value]
 
     @ensureDeferred
-    async def test_reopening_keeps_everything(self, open_store: OpenStore) -> None:
+    async def test_everything_is_kept_when_the_store_is_reopened(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
-        ann, bob, gone = await people(store, "ann", "bob", "gone")
+        ann, bob, gone = await add_accounts(store, "ann", "bob", "gone")
         await store.add_token(ann, digest("token"))
         await store.record_seen({ann: 1_700_000_000_000_000})
         first = await send(store, ann, bob, "first", "key")
@@ -72,33 +76,31 @@ class LifecycleContract:
         assert store.epoch == epoch
         assert [await store.account(each) for each in (ann, bob, gone)] == accounts
         assert await store.token_owners([digest("token")]) == [ann]
-        assert await inbox(store, bob) == [first]
+        assert await read_inbox(store, bob) == [first]
         assert await store.append([draft(ann, bob, "first", "key")]) == [Appended(first, True)]
         second = await send(store, ann, bob, "second")
         assert second.seq == 2
         with pytest.raises(UsernameTaken):
             await store.add_account("GONE", "g@example.org", "hash")
-        [new] = await people(store, "new")
+        [new] = await add_accounts(store, "new")
         assert new > gone
 
     @ensureDeferred
-    async def test_closing_finishes_what_is_under_way(self, open_store: OpenStore) -> None:
+    async def test_closing_waits_for_running_calls(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
+        ann, bob = await add_accounts(store, "ann", "bob")
         sends = [store.append([Draft(ann, bob, f"{number}")]) for number in range(20)]
         await store.close()
-        outcomes = [await each for each in sends]
+        results = [await each for each in sends]
         store = await open_store()
-        acknowledged = sorted(appended(outcome).seq for [outcome] in outcomes)
+        acknowledged = sorted(appended(result).seq for [result] in results)
         assert acknowledged == list(range(1, 21))
-        assert len(await inbox(store, bob)) == 20
+        assert len(await read_inbox(store, bob)) == 20
 
     @ensureDeferred
-    async def test_a_deletion_under_way_does_not_disturb_closing(
-        self, open_store: OpenStore
-    ) -> None:
+    async def test_closing_waits_for_a_running_deletion(self, open_store: OpenStore) -> None:
         store = await open_store()
-        [ann] = await people(store, "ann")
+        [ann] = await add_accounts(store, "ann")
         deletion = store.delete_account(ann)
         await store.close()
         assert await deletion is True

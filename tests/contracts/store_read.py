@@ -17,11 +17,11 @@ from chatd.model import (
 )
 from tests.contracts.helpers import (
     OpenStore,
+    add_accounts,
     appended,
-    fill,
     page_of,
-    people,
     send,
+    send_many,
 )
 
 
@@ -29,29 +29,29 @@ class ReadContract:
     """Reading with `read`."""
 
     @ensureDeferred
-    async def test_reading_after_a_seq_gives_what_follows_oldest_first(
+    async def test_reading_after_a_seq_returns_later_messages_oldest_first(
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        sent = await fill(store, ann, bob, 12)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        sent = await send_many(store, ann, bob, 12)
         for seq in range(12):
             for limit in (1, 3, 11, 12, 13, 100):
                 [found] = await store.read([ReadAfter(bob, seq, limit)])
                 assert found == InboxSlice(12, tuple(sent[seq : seq + limit]))
 
     @ensureDeferred
-    async def test_there_is_nothing_after_the_end(self, open_store: OpenStore) -> None:
+    async def test_reading_after_the_last_seq_returns_nothing(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        await fill(store, ann, bob, 3)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        await send_many(store, ann, bob, 3)
         for seq in (3, 4, 100, MAX_INTEGER, None):
             assert await store.read([ReadAfter(bob, seq, 100)]) == [InboxSlice(3, ())]
 
     @ensureDeferred
-    async def test_an_empty_inbox_is_there(self, open_store: OpenStore) -> None:
+    async def test_an_empty_inbox_exists(self, open_store: OpenStore) -> None:
         store = await open_store()
-        [ann] = await people(store, "ann")
+        [ann] = await add_accounts(store, "ann")
         queries: list[ReadAfter | ReadPage] = [
             ReadAfter(ann, 0, 1),
             ReadAfter(ann, None, 100),
@@ -66,8 +66,8 @@ class ReadContract:
     @ensureDeferred
     async def test_pages_are_newest_first_at_any_depth(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        sent = await fill(store, ann, bob, 253)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        sent = await send_many(store, ann, bob, 253)
         for limit in (1, 7, 10, 100):
             deepest = -(-253 // limit)
             pages = {1, 2, 3, deepest // 2, deepest - 1, deepest, deepest + 1, MAX_INTEGER}
@@ -76,10 +76,12 @@ class ReadContract:
             assert found == [InboxSlice(253, page_of(sent, query.page, limit)) for query in queries]
 
     @ensureDeferred
-    async def test_a_pinned_page_stays_as_messages_arrive(self, open_store: OpenStore) -> None:
+    async def test_a_pinned_page_does_not_change_when_messages_arrive(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        sent = await fill(store, ann, bob, 25)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        sent = await send_many(store, ann, bob, 25)
         for arrived in range(25, 28):
             for page in (1, 2, 3, 4):
                 for at in (0, 1, 9, 10, 11, 24, 25):
@@ -90,17 +92,19 @@ class ReadContract:
     @ensureDeferred
     async def test_a_page_pinned_beyond_the_end_is_empty(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        await fill(store, ann, bob, 25)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        await send_many(store, ann, bob, 25)
         for at in (26, 30, 35, 1000, MAX_INTEGER):
             for page in (1, 2, 3, 98, MAX_INTEGER):
                 assert await store.read([ReadPage(bob, page, 10, at)]) == [InboxSlice(25, ())]
 
     @ensureDeferred
-    async def test_one_read_answers_many_users_in_order(self, open_store: OpenStore) -> None:
+    async def test_one_call_reads_many_inboxes_in_order(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ids = await people(store, *(f"user{number}" for number in range(60)))
-        sent = {each: await fill(store, ids[0], each, index % 7) for index, each in enumerate(ids)}
+        ids = await add_accounts(store, *(f"user{number}" for number in range(60)))
+        sent = {
+            each: await send_many(store, ids[0], each, index % 7) for index, each in enumerate(ids)
+        }
         await store.delete_account(ids[30])
         queries: list[ReadAfter | ReadPage] = []
         expected: list[InboxSlice | None] = []
@@ -118,12 +122,12 @@ class ReadContract:
         assert await store.read(queries) == expected
 
     @ensureDeferred
-    async def test_the_same_question_may_be_asked_twice_at_once(
+    async def test_a_call_may_contain_the_same_query_several_times(
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        sent = await fill(store, ann, bob, 3)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        sent = await send_many(store, ann, bob, 3)
         queries: list[ReadAfter | ReadPage] = [ReadAfter(bob, 1, 5)] * 3
         found = await store.read([*queries, *[ReadPage(bob, 1, 5)] * 3])
         assert (
@@ -132,9 +136,9 @@ class ReadContract:
         )
 
     @ensureDeferred
-    async def test_many_large_answers_come_whole(self, open_store: OpenStore) -> None:
+    async def test_many_large_results_are_complete(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
+        ann, bob = await add_accounts(store, "ann", "bob")
         await store.append([Draft(ann, bob, f"{number:03}" * 1000) for number in range(300)])
         found = await store.read([ReadAfter(bob, start, 100) for start in range(0, 300, 20)])
         for start, each in zip(range(0, 300, 20), found, strict=True):
@@ -144,9 +148,11 @@ class ReadContract:
             ]
 
     @ensureDeferred
-    async def test_what_was_acknowledged_is_read(self, open_store: OpenStore) -> None:
+    async def test_acknowledged_messages_are_visible_to_the_next_read(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
+        ann, bob = await add_accounts(store, "ann", "bob")
         for number in range(1, 31):
             message = await send(store, ann, bob, f"{number}")
             [found] = await store.read([ReadAfter(bob, number - 1, 10)])
@@ -154,12 +160,14 @@ class ReadContract:
             assert await store.last_seqs([bob]) == {bob: number}
 
     @ensureDeferred
-    async def test_a_slice_fits_its_end_while_messages_arrive(self, open_store: OpenStore) -> None:
+    async def test_slices_of_one_call_are_consistent_while_messages_arrive(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
-        ann, bob, cat = await people(store, "ann", "bob", "cat")
+        ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
         writes, reads = [], []
         for number in range(40):
-            # One transaction: nobody may see it in one inbox and not in the others.
+            # One transaction: its messages become visible in all inboxes at the same time.
             writes.append(store.append([Draft(ann, each, f"{number}") for each in (ann, bob, cat)]))
             reads.append(
                 store.read(
@@ -186,15 +194,17 @@ class ReadContract:
             assert end.messages == ()
 
     @ensureDeferred
-    async def test_what_was_read_once_stays(self, open_store: OpenStore) -> None:
+    async def test_messages_never_appear_before_ones_that_were_read(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
+        ann, bob = await add_accounts(store, "ann", "bob")
         known: list[Message] = []
         writes = [store.append([Draft(ann, bob, f"{number}")]) for number in range(50)]
         while len(known) < 50:
             [found] = await store.read([ReadAfter(bob, 0, 100)])
             assert found is not None
-            # Order of seq is order of commit: nothing becomes visible behind what was seen.
+            # Since messages are numbered in order of commit, no earlier one can appear later.
             assert list(found.messages[: len(known)]) == known
             known = list(found.messages)
         await gatherResults(writes)
@@ -204,10 +214,10 @@ class CachedReadContract:
     """Reading with `read_cached`."""
 
     @ensureDeferred
-    async def test_what_is_at_hand_is_what_a_read_would_find(self, open_store: OpenStore) -> None:
+    async def test_cached_results_equal_those_of_a_read(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob, cat = await people(store, "ann", "bob", "cat")
-        await fill(store, ann, bob, 45)
+        ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
+        await send_many(store, ann, bob, 45)
         seqs = (0, 1, 20, 43, 44, 45, 46, 100, None)
         queries: list[ReadAfter | ReadPage] = []
         for user_id in (ann, bob, cat, 4711):
@@ -224,64 +234,62 @@ class CachedReadContract:
             await send(store, ann, bob, "one more")
 
     @ensureDeferred
-    async def test_what_is_at_hand_is_never_behind_what_was_told(
+    async def test_cached_results_are_never_older_than_returned_ones(
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
+        ann, bob = await add_accounts(store, "ann", "bob")
 
-        def look(outcomes: list[Any]) -> None:
-            for outcome in outcomes:
-                seq = appended(outcome).seq
+        def check_append(results: list[Any]) -> None:
+            for result in results:
+                seq = appended(result).seq
                 known = store.read_cached(ReadAfter(bob, seq - 1, 1))
-                assert known is None or known.messages == (appended(outcome),)
+                assert known is None or known.messages == (appended(result),)
                 assert known is None or known.last_seq >= seq
 
-        def look_again(inboxes: list[InboxSlice | None]) -> None:
-            for told in inboxes:
-                assert told is not None
+        def check_reads(inboxes: list[InboxSlice | None]) -> None:
+            for returned in inboxes:
+                assert returned is not None
                 known = store.read_cached(ReadAfter(bob, None, 1))
-                assert known is None or known.last_seq >= told.last_seq
+                assert known is None or known.last_seq >= returned.last_seq
 
-        asked: list[Deferred[Any]] = []
+        calls: list[Deferred[Any]] = []
         for number in range(60):
             drafts = [Draft(ann, bob, f"{number}.{i}") for i in range(number % 3 + 1)]
-            asked.append(store.append(drafts).addCallback(look))
-            asked.append(
+            calls.append(store.append(drafts).addCallback(check_append))
+            calls.append(
                 store.read([ReadAfter(bob, number, 5), ReadPage(bob, 1, 10)]).addCallback(
-                    look_again
+                    check_reads
                 )
             )
             if number % 10 == 0:
-                await asked[-1]
-        await gatherResults(asked)
+                await calls[-1]
+        await gatherResults(calls)
 
     @ensureDeferred
-    async def test_nothing_is_at_hand_of_a_deleted_account(self, open_store: OpenStore) -> None:
+    async def test_nothing_is_cached_for_a_deleted_account(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ids = await people(store, *(f"user{number}" for number in range(6)))
+        ids = await add_accounts(store, *(f"user{number}" for number in range(6)))
         for user_id in ids:
-            await fill(store, ids[0], user_id, 3)
+            await send_many(store, ids[0], user_id, 3)
             queries: list[ReadAfter | ReadPage]
             queries = [ReadAfter(user_id, 0, 10), ReadPage(user_id, 1, 10)]
             await store.read(queries)
-            asked: list[Deferred[Any]] = [store.read(queries) for _ in range(3)]
-            asked.append(store.append([Draft(user_id, user_id, "x")]))
+            calls: list[Deferred[Any]] = [store.read(queries) for _ in range(3)]
+            calls.append(store.append([Draft(user_id, user_id, "x")]))
             deletion = store.delete_account(user_id)
-            asked.append(store.append([Draft(user_id, user_id, "x")]))
-            asked += [store.read(queries) for _ in range(3)]
+            calls.append(store.append([Draft(user_id, user_id, "x")]))
+            calls += [store.read(queries) for _ in range(3)]
             assert await deletion is True
             assert [store.read_cached(query) for query in queries] == [None, None]
-            await gatherResults(asked)
+            await gatherResults(calls)
             assert [store.read_cached(query) for query in queries] == [None, None]
 
     @ensureDeferred
-    async def test_what_is_at_hand_after_a_restart_is_right_too(
-        self, open_store: OpenStore
-    ) -> None:
+    async def test_cached_results_are_correct_after_a_restart(self, open_store: OpenStore) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        sent = await fill(store, ann, bob, 3)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        sent = await send_many(store, ann, bob, 3)
         await store.close()
         store = await open_store()
         query = ReadAfter(bob, 0, 10)
@@ -294,19 +302,21 @@ class LastSeqsContract:
     """The ends of inboxes."""
 
     @ensureDeferred
-    async def test_ends_of_inboxes_are_told_for_those_that_exist(
+    async def test_last_seqs_are_returned_for_existing_inboxes_only(
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob, gone = await people(store, "ann", "bob", "gone")
-        await fill(store, ann, bob, 4)
+        ann, bob, gone = await add_accounts(store, "ann", "bob", "gone")
+        await send_many(store, ann, bob, 4)
         await store.delete_account(gone)
         assert await store.last_seqs([ann, bob, gone, 4711]) == {ann: 0, bob: 4}
         assert await store.last_seqs({bob}) == {bob: 4}
 
     @ensureDeferred
-    async def test_ends_of_a_thousand_inboxes_are_told_at_once(self, open_store: OpenStore) -> None:
+    async def test_last_seqs_of_a_thousand_inboxes_are_read_in_one_call(
+        self, open_store: OpenStore
+    ) -> None:
         store = await open_store()
-        ann, bob = await people(store, "ann", "bob")
-        await fill(store, ann, bob, 2)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        await send_many(store, ann, bob, 2)
         assert await store.last_seqs(range(1, 1001)) == {ann: 0, bob: 2}

@@ -41,7 +41,7 @@ async def connect(postgres: Databases, postgres_database: str) -> AsyncIterator[
 
 
 class Silent:
-    """A port that takes connections and says nothing."""
+    """A port that accepts connections and never answers."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ def silent() -> Iterator[Silent]:
 
 
 @ensureDeferred
-async def test_a_hot_statement_is_planned_once_a_connection(connect: Connect) -> None:
+async def test_a_prepared_statement_is_planned_once_per_connection(connect: Connect) -> None:
     connection = await connect()
     for number in range(3):
         assert await connection.query(SUM, (number, 1), prepare=True) == [(number + 1,)]
@@ -73,12 +73,12 @@ async def test_a_hot_statement_is_planned_once_a_connection(connect: Connect) ->
 
 
 @ensureDeferred
-async def test_statements_that_the_server_does_not_keep_are_sent_as_they_are(
+async def test_statements_that_the_server_has_lost_are_sent_unprepared(
     connect: Connect,
 ) -> None:
     connection = await connect()
     assert await connection.query(SUM, (1, 1), prepare=True) == [(2,)]
-    # As it is behind a pooler that hides: this is not the session of the call before.
+    # As with a pooler that was not detected, which may switch sessions.
     await connection.query("DEALLOCATE ALL")
     for _ in range(2):
         assert await connection.query(SUM, (1, 1), prepare=True) == [(2,)]
@@ -86,7 +86,7 @@ async def test_statements_that_the_server_does_not_keep_are_sent_as_they_are(
 
 
 @ensureDeferred
-async def test_statements_that_somebody_else_has_prepared_are_sent_as_they_are(
+async def test_statements_that_were_prepared_already_are_sent_unprepared(
     connect: Connect,
 ) -> None:
     connection = await connect()
@@ -107,7 +107,7 @@ async def test_nothing_is_prepared_behind_a_pooler(
 
 
 @ensureDeferred
-async def test_a_silent_server_is_given_up(silent: Silent) -> None:
+async def test_connecting_to_an_unresponsive_server_times_out(silent: Silent) -> None:
     from twisted.internet import reactor
 
     url = f"postgresql://u:s3cret@127.0.0.1:{silent.port}/d?connect_timeout=0.2&sslmode=disable"
@@ -117,7 +117,9 @@ async def test_a_silent_server_is_given_up(silent: Silent) -> None:
 
 
 @ensureDeferred
-async def test_the_next_host_is_tried(silent: Silent, connect: Connect, own_server: Server) -> None:
+async def test_the_next_host_is_tried_after_a_failure(
+    silent: Silent, connect: Connect, own_server: Server
+) -> None:
     folder = own_server.folder
     connection = await connect(
         f"host=127.0.0.1,127.0.0.1,{folder} port={silent.port},1,5432 user=chatd dbname=postgres"
@@ -127,7 +129,7 @@ async def test_the_next_host_is_tried(silent: Silent, connect: Connect, own_serv
 
 
 @ensureDeferred
-async def test_a_standby_is_passed_over(connect: Connect, own_server: Server) -> None:
+async def test_a_standby_is_skipped(connect: Connect, own_server: Server) -> None:
     own_server.restart_with(default_transaction_read_only="on")
     try:
         with pytest.raises(Unreachable, match="read-only"):

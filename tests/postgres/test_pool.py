@@ -36,7 +36,7 @@ async def open_pool(postgres: Databases, postgres_database: str) -> AsyncIterato
 
 
 def acquire(pool: Pool, seconds: float = 10, *, fail_fast: bool = True) -> Deferred[Connection]:
-    """Start to acquire a connection."""
+    """Start acquiring a connection."""
     from twisted.internet import reactor
 
     deadline = reactor.seconds() + seconds

@@ -23,7 +23,7 @@ from tests.contracts.helpers import (
 
 
 def store_at(url: str, deadline: float = DEADLINE_SECONDS, **options: Any) -> PostgresStore:
-    """A store as the daemon makes it."""
+    """A store like that of the daemon."""
     from twisted.internet import reactor
 
     return PostgresStore(
@@ -37,20 +37,20 @@ def store_at(url: str, deadline: float = DEADLINE_SECONDS, **options: Any) -> Po
 
 
 async def two_stores(open_store: OpenStore) -> tuple[IStore, IStore]:
-    """Two processes' stores on one database."""
+    """Open the stores of two processes on one database."""
     return await open_store(), await open_store()
 
 
 @contextlib.contextmanager
-def losing_answers(store: PostgresStore, times: int) -> Iterator[None]:
-    """The connection breaks after the server has carried out a statement, that many times."""
+def losing_results(store: PostgresStore, times: int) -> Iterator[None]:
+    """Close the connection before the results of the next `times` statements arrive."""
     query = connection.Connection.query
     left = times
 
     def lose(
         self: connection.Connection, sql: str, parameters: Any = None, *, prepare: bool = False
     ) -> Any:
-        async def answer() -> Any:
+        async def run() -> Any:
             nonlocal left
             found = await query(self, sql, parameters, prepare=prepare)
             if left and sql not in (connection._PID, connection._PLANNING):
@@ -59,7 +59,7 @@ def losing_answers(store: PostgresStore, times: int) -> Iterator[None]:
                 raise ConnectionDone
             return found
 
-        return Deferred.fromCoroutine(answer())
+        return Deferred.fromCoroutine(run())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection.Connection, "query", lose)

@@ -19,15 +19,15 @@ from chatd.store.postgres import append_sql, chats
 from chatd.store.postgres.append import new_batch_id, parameters_of
 from tests.contracts.helpers import (
     OpenStore,
+    add_accounts,
     appended,
     draft,
-    fill,
-    inbox,
-    people,
+    read_inbox,
     send,
+    send_many,
 )
 from tests.postgres_server import Databases, connected, rows, sleep
-from tests.store.postgres.stores import losing_answers, store_at, two_stores
+from tests.store.postgres.stores import losing_results, store_at, two_stores
 
 # A transaction that inserts the message "hold" waits before its commit while a lock is held.
 HOLD_COMMITS = """
@@ -45,11 +45,11 @@ HOUR = 3600 * 1_000_000
 
 
 @ensureDeferred
-async def test_one_key_in_two_processes_appends_once(open_store: OpenStore) -> None:
+async def test_a_key_used_in_two_processes_appends_once(open_store: OpenStore) -> None:
     stores = await two_stores(open_store)
-    ann, bob = await people(stores[0], "ann", "bob")
+    ann, bob = await add_accounts(stores[0], "ann", "bob")
     for turn in range(10):
-        # Each call holds other keys too, in another order: they must not wait in a circle.
+        # The calls have several keys in common, in different orders, which must not deadlock.
         keys = [f"{turn}.{number}" for number in range(5)]
         calls = await gatherResults(
             [
@@ -59,15 +59,15 @@ async def test_one_key_in_two_processes_appends_once(open_store: OpenStore) -> N
             ]
         )
         for key in keys:
-            told = [
-                outcome
+            acknowledged = [
+                result
                 for call in calls
-                for outcome in call
-                if isinstance(outcome, Appended) and outcome.message.text == key
+                for result in call
+                if isinstance(result, Appended) and result.message.text == key
             ]
-            assert sorted(outcome.replayed for outcome in told) == [False, True, True, True]
-            assert len({outcome.message for outcome in told}) == 1
-    assert len(await inbox(stores[0], bob)) == 50
+            assert sorted(result.replayed for result in acknowledged) == [False, True, True, True]
+            assert len({result.message for result in acknowledged}) == 1
+    assert len(await read_inbox(stores[0], bob)) == 50
 
 
 @ensureDeferred
@@ -75,7 +75,7 @@ async def test_batches_of_two_processes_in_opposite_orders_do_not_deadlock(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     stores = await two_stores(open_store)
-    ids = await people(stores[0], *(f"user{number}" for number in range(20)))
+    ids = await add_accounts(stores[0], *(f"user{number}" for number in range(20)))
     await gatherResults(
         [
             stores[number % 2].append(
@@ -85,7 +85,7 @@ async def test_batches_of_two_processes_in_opposite_orders_do_not_deadlock(
         ]
     )
     for each in ids:
-        assert len(await inbox(stores[0], each)) == 40
+        assert len(await read_inbox(stores[0], each)) == 40
     [[deadlocks]] = postgres.admin(
         "SELECT deadlocks FROM pg_stat_database WHERE datname = %s", postgres_database
     )
@@ -93,11 +93,11 @@ async def test_batches_of_two_processes_in_opposite_orders_do_not_deadlock(
 
 
 @ensureDeferred
-async def test_a_commit_that_is_held_open_hides_what_comes_after_it(
+async def test_later_messages_are_invisible_until_an_earlier_commit_ends(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     one, two = await two_stores(open_store)
-    ann, bob, cat = await people(one, "ann", "bob", "cat")
+    ann, bob, cat = await add_accounts(one, "ann", "bob", "cat")
     with connected(postgres.url(postgres_database)) as db:
         rows(db, HOLD_COMMITS)
         rows(db, "SELECT pg_advisory_lock(42)")
@@ -106,7 +106,7 @@ async def test_a_commit_that_is_held_open_hides_what_comes_after_it(
         after = two.append([Draft(ann, bob, "after"), Draft(ann, cat, "beside")])
         [free] = await two.append([Draft(ann, ann, "elsewhere")])
         await sleep(0.1)
-        # The later transaction waits for the earlier one: nobody can see seq 2 before seq 1.
+        # The later transaction waits for the earlier one, so nobody can see seq 2 before seq 1.
         assert appended(free).seq == 1
         assert not held.called
         assert not after.called
@@ -116,37 +116,37 @@ async def test_a_commit_that_is_held_open_hides_what_comes_after_it(
     second, _ = await after
     assert (appended(first).seq, appended(second).seq) == (1, 2)
     assert appended(first).sent_at <= appended(second).sent_at
-    assert [message.text for message in await inbox(one, bob)] == ["hold", "after"]
+    assert [message.text for message in await read_inbox(one, bob)] == ["hold", "after"]
 
 
 @ensureDeferred
-async def test_drafts_of_several_lanes_are_answered_in_their_order(
+async def test_results_of_several_lanes_are_in_the_order_of_drafts(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     lanes = store_at(postgres.url(postgres_database), lane=lambda user_id: user_id % 3)
     await lanes.open()
-    ids = await people(lanes, *(f"user{number}" for number in range(9)))
+    ids = await add_accounts(lanes, *(f"user{number}" for number in range(9)))
     drafts = [draft(ids[0], ids[n * 7 % 9], f"{n}", f"k{n}") for n in range(40)]
-    outcomes = await lanes.append([*drafts, Draft(ids[0], 4711, "x")])
-    for one, outcome in zip(drafts, outcomes[:-1], strict=True):
-        assert (appended(outcome).received_by, appended(outcome).text) == (
+    results = await lanes.append([*drafts, Draft(ids[0], 4711, "x")])
+    for one, result in zip(drafts, results[:-1], strict=True):
+        assert (appended(result).received_by, appended(result).text) == (
             one.received_by,
             one.text,
         )
-    assert isinstance(outcomes[-1], UserNotFound)
+    assert isinstance(results[-1], UserNotFound)
     await lanes.close()
-    # The failure of a lane is that of the batch, and no other is left over.
+    # The batch fails with the error of one lane, and those of the others are consumed.
     with pytest.raises(StoreUnavailable):
         await lanes.append(drafts)
 
 
 @ensureDeferred
-async def test_an_append_whose_answer_was_lost_is_carried_out_once(
+async def test_an_append_whose_result_was_lost_is_executed_once(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = store_at(postgres.url(postgres_database))
     await store.open()
-    ann, bob, cat = await people(store, "ann", "bob", "cat")
+    ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
     early = await send(store, ann, bob, "early", "early")
     drafts = [
         Draft(ann, bob, "1"),
@@ -159,30 +159,30 @@ async def test_an_append_whose_answer_was_lost_is_carried_out_once(
         Draft(ann, bob, "3"),
     ]
     for turn in range(2):
-        with losing_answers(store, 1 + turn):
-            outcomes = await store.append(drafts)
-        assert appended(outcomes[0]).seq == 2 + 2 * turn
-        first = outcomes[1]
+        with losing_results(store, 1 + turn):
+            results = await store.append(drafts)
+        assert appended(results[0]).seq == 2 + 2 * turn
+        first = results[1]
         assert isinstance(first, Appended)
         assert first.replayed is bool(turn)
-        assert outcomes[2] == Appended(first.message, True)
-        assert isinstance(outcomes[3], UserNotFound)
-        assert outcomes[4] == Appended(early, True)
-        assert isinstance(outcomes[5], IdempotencyKeyReused)
-        assert isinstance(outcomes[6], UserNotFound)
-        assert appended(outcomes[7]).seq == 3 + 2 * turn
-    assert [message.text for message in await inbox(store, bob)] == ["early", *"1313"]
-    assert len(await inbox(store, cat)) == 1
+        assert results[2] == Appended(first.message, True)
+        assert isinstance(results[3], UserNotFound)
+        assert results[4] == Appended(early, True)
+        assert isinstance(results[5], IdempotencyKeyReused)
+        assert isinstance(results[6], UserNotFound)
+        assert appended(results[7]).seq == 3 + 2 * turn
+    assert [message.text for message in await read_inbox(store, bob)] == ["early", *"1313"]
+    assert len(await read_inbox(store, cat)) == 1
     assert store.pool.reconnects == 3
     await store.close()
 
 
 @ensureDeferred
-async def test_a_clock_that_is_set_back_does_not_turn_times_round(
+async def test_setting_the_server_clock_back_does_not_decrease_times(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = await open_store()
-    ann, bob = await people(store, "ann", "bob")
+    ann, bob = await add_accounts(store, "ann", "bob")
     first = await send(store, ann, bob, "x")
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "UPDATE inbox SET last_sent_at = last_sent_at + %s", HOUR)
@@ -190,11 +190,11 @@ async def test_a_clock_that_is_set_back_does_not_turn_times_round(
 
 
 @ensureDeferred
-async def test_a_fault_of_the_data_is_told_as_it_is(
+async def test_inconsistent_data_is_not_reported_as_unavailable(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = await open_store()
-    ann, bob = await people(store, "ann", "bob")
+    ann, bob = await add_accounts(store, "ann", "bob")
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "INSERT INTO message VALUES (%s, 1, %s, 1, 'not of chatd')", bob, ann)
     with pytest.raises(psycopg2.errors.UniqueViolation, match="message_pkey"):
@@ -203,12 +203,12 @@ async def test_a_fault_of_the_data_is_told_as_it_is(
 
 
 @ensureDeferred
-async def test_hot_statements_find_their_rows_by_keys_however_small_the_tables_are(
+async def test_prepared_statements_never_scan_tables(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = await open_store()
-    ann, bob = await people(store, "ann", "bob")
-    await fill(store, ann, bob, 20)
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await send_many(store, ann, bob, 20)
     drafts = [draft(ann, bob, "x", "key"), Draft(ann, bob, "y")]
     appending = parameters_of(drafts, new_batch_id(1), "x:m:")
     reading = chats.parameters_of([ReadAfter(bob, 3, 10), ReadPage(bob, 1, 10, None)])

@@ -10,11 +10,11 @@ from chatd.store.statements import PURGE_STEP
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     OpenStore,
+    add_accounts,
     appended,
     draft,
-    fill,
-    people,
     send,
+    send_many,
 )
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import store_at
@@ -23,12 +23,12 @@ HOUR = 3600 * 1_000_000
 
 
 @ensureDeferred
-async def test_a_large_inbox_is_emptied_in_steps(
+async def test_a_large_inbox_is_purged_in_steps(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = await open_store()
-    ann, bob = await people(store, "ann", "bob")
-    await fill(store, bob, ann, PURGE_STEP + 500)
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await send_many(store, bob, ann, PURGE_STEP + 500)
     await store.delete_account(ann)
     with connected(postgres.url(postgres_database)) as db:
         while rows(db, "SELECT 1 FROM message UNION ALL SELECT 1 FROM purge"):
@@ -36,12 +36,12 @@ async def test_a_large_inbox_is_emptied_in_steps(
 
 
 @ensureDeferred
-async def test_old_keys_and_answers_are_forgotten(
+async def test_old_keys_and_batch_results_are_deleted(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
     await store.open()
-    ann, bob = await people(store, "ann", "bob")
+    ann, bob = await add_accounts(store, "ann", "bob")
     old = await send(store, ann, bob, "old", "old")
     new = await send(store, ann, bob, "new", "new")
     with connected(postgres.url(postgres_database)) as db:
@@ -60,7 +60,7 @@ async def test_old_keys_and_answers_are_forgotten(
 
 
 @ensureDeferred
-async def test_housekeeping_that_fails_is_logged_and_tried_again(
+async def test_failed_housekeeping_is_logged_and_retried(
     postgres: Databases, postgres_database: str, logged_failures: LoggedFailures
 ) -> None:
     store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.02)

@@ -13,7 +13,7 @@ from chatd.errors import (
 from chatd.store.migrations import Migration, migrations
 from tests.contracts.helpers import (
     OpenStore,
-    people,
+    add_accounts,
 )
 from tests.postgres_server import Databases, connected, rows
 from tests.store.postgres.stores import store_at
@@ -28,7 +28,7 @@ def _later(step: Migration) -> list[Migration]:
 
 
 @ensureDeferred
-async def test_processes_that_start_together_on_an_empty_database_take_turns(
+async def test_processes_that_start_together_create_the_schema_once(
     postgres: Databases,
 ) -> None:
     database = postgres.create()
@@ -36,7 +36,7 @@ async def test_processes_that_start_together_on_an_empty_database_take_turns(
     await gatherResults([store.open() for store in stores])
     assert len({store.epoch for store in stores}) == 1
     await gatherResults([store.check() for store in stores])
-    await people(stores[3], "ann")
+    await add_accounts(stores[3], "ann")
     await gatherResults([store.close() for store in stores])
     postgres.drop(database)
 
@@ -54,17 +54,17 @@ async def test_an_older_database_is_migrated_once(
     with connected(url) as db:
         assert rows(db, "SELECT id FROM more") == [(7,)]
     await gatherResults([store.check() for store in stores])
-    # A process of the older version still serves, and says that it is not what it was.
+    # A process of the older version continues to work, but is not ready.
     with pytest.raises(StoreUnavailable, match="schema version"):
         await old.check()
-    await people(old, "ann")
+    await add_accounts(old, "ann")
     await gatherResults([store.close() for store in [old, *stores]])
     with pytest.raises(StartError, match="run the chatd that made it, or a newer one"):
         await store_at(url).open()
 
 
 @ensureDeferred
-async def test_a_migration_that_fails_leaves_nothing_behind(
+async def test_a_failed_migration_leaves_nothing_behind(
     postgres: Databases, postgres_database: str
 ) -> None:
     url = postgres.url(postgres_database)
@@ -79,7 +79,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
 
 
 @ensureDeferred
-async def test_a_copy_of_a_database_has_a_history_of_its_own(
+async def test_a_copy_of_a_database_gets_a_new_epoch(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = await open_store()
@@ -97,7 +97,7 @@ async def test_a_copy_of_a_database_has_a_history_of_its_own(
     [("CREATE TABLE mine (id int)", "not made by chatd"), ("", "LATIN1")],
 )
 @ensureDeferred
-async def test_a_database_that_is_not_chatds_is_left_alone(
+async def test_a_database_of_another_program_is_refused(
     postgres: Databases, statement: str, complaint: str
 ) -> None:
     encoding = "UTF8" if statement else "LATIN1"
@@ -111,7 +111,7 @@ async def test_a_database_that_is_not_chatds_is_left_alone(
 
 
 @ensureDeferred
-async def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
+async def test_an_unreachable_server_is_reported_without_the_password() -> None:
     store = store_at("postgresql://ann:s3cret@127.0.0.1:1/chat")
     with pytest.raises(StartError, match="/chat") as caught:
         await store.open()

@@ -11,14 +11,14 @@ from chatd.errors import (
 from chatd.model import InboxSlice, ReadAfter
 from tests.contracts.helpers import (
     OpenStore,
+    add_accounts,
     digest,
-    inbox,
-    people,
+    read_inbox,
     send,
 )
 from tests.contracts.store import StoreContract
 from tests.postgres_server import Databases, connected, rows, sleep
-from tests.store.postgres.stores import losing_answers, store_at, two_stores
+from tests.store.postgres.stores import losing_results, store_at, two_stores
 
 
 class TestPostgresStore(StoreContract):
@@ -26,25 +26,27 @@ class TestPostgresStore(StoreContract):
 
 
 @ensureDeferred
-async def test_processes_share_everything(open_store: OpenStore) -> None:
+async def test_processes_share_all_data(open_store: OpenStore) -> None:
     one, two = await two_stores(open_store)
     assert one.epoch == two.epoch
-    ann, bob = await people(one, "ann", "bob")
+    ann, bob = await add_accounts(one, "ann", "bob")
     await two.add_token(ann, digest("token"))
     assert await one.token_owners([digest("token")]) == [ann]
     sent = [await send(each, ann, bob, "x") for each in (one, two, one, two)]
     assert [message.seq for message in sent] == [1, 2, 3, 4]
-    assert await inbox(one, bob) == await inbox(two, bob) == sent
+    assert await read_inbox(one, bob) == await read_inbox(two, bob) == sent
     with pytest.raises(UsernameTaken):
         await two.add_account("ANN", "a@example.org", "hash")
 
 
 @ensureDeferred
-async def test_what_is_at_hand_is_right_while_others_append(open_store: OpenStore) -> None:
+async def test_cached_results_are_correct_while_other_processes_append(
+    open_store: OpenStore,
+) -> None:
     one, two = await two_stores(open_store)
-    ann, bob = await people(one, "ann", "bob")
+    ann, bob = await add_accounts(one, "ann", "bob")
     sent = [await send(each, ann, bob, "x") for each in (one, one, two, two, one, two)]
-    # What this process wrote itself, and the nothing that it knows to follow, are not the same.
+    # Messages that this process wrote are cached, but there may be later ones of others.
     assert one.read_cached(ReadAfter(bob, 4, 10)) == InboxSlice(5, (sent[4],))
     assert one.read_cached(ReadAfter(bob, 2, 10)) is None
     assert one.read_cached(ReadAfter(bob, 5, 10)) is None
@@ -56,35 +58,35 @@ async def test_what_is_at_hand_is_right_while_others_append(open_store: OpenStor
 
 
 @ensureDeferred
-async def test_a_repeated_deletion_knows_its_own(
+async def test_writes_whose_results_were_lost_are_repeated_safely(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = store_at(postgres.url(postgres_database))
     await store.open()
-    ann, bob = await people(store, "ann", "bob")
-    with losing_answers(store, 1):
+    ann, bob = await add_accounts(store, "ann", "bob")
+    with losing_results(store, 1):
         assert await store.delete_account(ann) is True
     assert await store.delete_account(ann) is False
-    with losing_answers(store, 1):
+    with losing_results(store, 1):
         cat = await store.add_account("cat", "c@example.org", "hash")
     assert await store.account(cat.id) == cat
-    with losing_answers(store, 1):
+    with losing_results(store, 1):
         assert await store.add_token(bob, digest("1")) is not None
     assert await store.token_owners([digest("1")]) == [bob]
     await store.close()
 
 
 @ensureDeferred
-async def test_a_token_waits_for_a_deletion_under_way_and_then_is_none(
+async def test_adding_a_token_waits_for_a_running_deletion(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
     store = await open_store()
-    [ann] = await people(store, "ann")
+    [ann] = await add_accounts(store, "ann")
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "BEGIN")
         rows(db, "UPDATE account SET deleted_at = 1 WHERE id = %s", ann)
         adding = store.add_token(ann, digest("token"))
-        # Not on this connection: within a transaction the view stays as it was first seen.
+        # On another connection: within a transaction pg_stat_activity does not change.
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
         while not (adding.called or postgres.admin(waiting, postgres_database)):
             await sleep(0.01)

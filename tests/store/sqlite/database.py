@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Database:
-    """A database file and a store on it whose threads and time are the test's."""
+    """A database file, with stores whose threads and clock the test controls."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "chatd.db"
@@ -35,20 +35,20 @@ class Database:
         known: list[Migration] | None = None,
         worker: Callable[[str], InlineExecutor | SteppedExecutor] = lambda _: InlineExecutor(),
     ) -> SqliteStore:
-        """A store that is not open yet."""
+        """Make a store that is not open."""
         return SqliteStore(
             str(self.path), clock=self.clock, now=self.now, worker=worker, known=known
         )
 
     def open(self, known: list[Migration] | None = None) -> SqliteStore:
-        """An open store that does everything at once."""
+        """Open a store whose calls finish synchronously."""
         store = self.store(known)
         result_of(store.open())
         self.opened.append(store)
         return store
 
     def open_stepped(self) -> SqliteStore:
-        """An open store whose threads the test steps; housekeeping at the start is done."""
+        """Open a store whose threads the test steps with `workers`."""
 
         def worker(name: str) -> SteppedExecutor:
             self.workers[name] = SteppedExecutor()
@@ -59,7 +59,7 @@ class Database:
         return store
 
     def refused(self, known: list[Migration] | None = None) -> str:
-        """The line with which a store refuses to open."""
+        """Fail to open a store and return the error, which must be one line."""
         timers = self.clock.getDelayedCalls()
         with pytest.raises(StartError) as refusal:
             result_of(self.store(known).open())
@@ -69,21 +69,21 @@ class Database:
         return line
 
     def sql(self, statement: str, *arguments: object) -> list[tuple[object, ...]]:
-        """What another program reads or writes in the file."""
+        """Run a statement on a separate connection."""
         with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
             return db.execute(statement, arguments).fetchall()
 
 
-def now_of(work: Coroutine[Deferred[Any], Any, T]) -> T:
-    """The result of an `async def` that ends at once."""
+def run_now(work: Coroutine[Deferred[Any], Any, T]) -> T:
+    """Run a coroutine that finishes synchronously and return its result."""
     return result_of(Deferred.fromCoroutine(work))
 
 
-def store_now(worker: SteppedExecutor, asked: Deferred[T]) -> T:
-    """Step the worker until what was asked is there."""
-    while not asked.called:
+def step_until(worker: SteppedExecutor, deferred: Deferred[T]) -> T:
+    """Step the worker until the Deferred fires and return its result."""
+    while not deferred.called:
         assert worker.step()
-    return result_of(asked)
+    return result_of(deferred)
 
 
 def message_count(database: Database) -> int:
@@ -97,18 +97,18 @@ def count(database: Database, statement: str) -> int:
 
 
 def fill_up(store: SqliteStore) -> None:
-    """The disk has no room for another page of the database."""
+    """Let the database have no space for another page."""
     [pages] = store._write_db.execute("PRAGMA page_count").fetchone()
     store._write_db.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def make_room(store: SqliteStore) -> None:
-    """The disk has room again."""
+    """Let the database grow again."""
     store._write_db.execute("PRAGMA max_page_count = 1000000")
 
 
-class Breaking:
-    """A connection that fails at the statements that the test names, as a broken disk would."""
+class FailingConnection:
+    """A connection wrapper whose `fail` maps the beginnings of statements to their errors."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

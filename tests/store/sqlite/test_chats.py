@@ -10,33 +10,33 @@ import pytest
 from chatd.model import Draft, InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store.sqlite import chats as sqlite_chats
 from tests.contracts.helpers import (
+    add_accounts,
     appended,
     conversation_of,
-    fill,
-    people,
+    read_conversation,
     send,
-    talk,
+    send_many,
 )
 from tests.doubles import result_of
 from tests.store.sqlite.database import (
-    Breaking,
     Database,
+    FailingConnection,
     count,
-    now_of,
+    run_now,
 )
 
 
-def test_the_index_of_conversations_is_brought_up_to_date_now_and_then(
+def test_the_index_of_conversations_is_updated_in_steps(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_chats, "INDEX_STEP", 10)
     store = database.open()
-    ann, bob, cat = now_of(people(store, "ann", "bob", "cat"))
+    ann, bob, cat = run_now(add_accounts(store, "ann", "bob", "cat"))
     said: list[Message] = []
     for number in range(35):
-        said.append(now_of(send(store, ann, bob, "a")))
-        said.append(now_of(send(store, bob, ann, "b")))
-        now_of(send(store, cat, bob, "c"))
+        said.append(run_now(send(store, ann, bob, "a")))
+        said.append(run_now(send(store, bob, ann, "b")))
+        run_now(send(store, cat, bob, "c"))
         end = count(database, f"SELECT last_seq FROM inbox WHERE user_id = {bob}")
         indexed = count(database, f"SELECT indexed_seq FROM inbox WHERE user_id = {bob}")
         assert end - 10 < indexed <= end
@@ -45,40 +45,40 @@ def test_the_index_of_conversations_is_brought_up_to_date_now_and_then(
         )
         if number % 4 == 0:
             for limit in (1, 3, 100):
-                assert now_of(talk(store, ann, bob, limit)) == conversation_of(said)
-    # A batch that holds more than is indexed at once.
-    outcomes = result_of(store.append([Draft(ann, bob, "d")] * 25))
-    said += [appended(outcome) for outcome in outcomes]
-    assert now_of(talk(store, bob, ann, 100)) == conversation_of(said)
+                assert run_now(read_conversation(store, ann, bob, limit)) == conversation_of(said)
+    # A batch with more messages than `INDEX_STEP`.
+    results = result_of(store.append([Draft(ann, bob, "d")] * 25))
+    said += [appended(result) for result in results]
+    assert run_now(read_conversation(store, bob, ann, 100)) == conversation_of(said)
     assert result_of(store.delete_account(bob)) is True
     assert count(database, f"SELECT count(*) FROM conversation WHERE received_by = {bob}") == 0
 
 
-def test_a_clock_that_was_set_back_does_not_reorder(database: Database) -> None:
+def test_setting_the_clock_back_does_not_reorder_messages(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    first = now_of(send(store, ann, bob, "first"))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    first = run_now(send(store, ann, bob, "first"))
     database.now.offset = -3_600_000_000
-    second = now_of(send(store, ann, bob, "second"))
-    third = now_of(send(store, bob, ann, "to another inbox"))
+    second = run_now(send(store, ann, bob, "second"))
+    third = run_now(send(store, bob, ann, "to another inbox"))
     assert first.sent_at <= second.sent_at <= third.sent_at
     result_of(store.close())
     store = database.open()
-    fourth = now_of(send(store, ann, bob, "after a restart"))
+    fourth = run_now(send(store, ann, bob, "after a restart"))
     assert fourth.sent_at >= third.sent_at
     database.now.offset = 60_000_000
-    fifth = now_of(send(store, ann, bob, "the time has come"))
+    fifth = run_now(send(store, ann, bob, "the time has come"))
     assert fifth.sent_at == database.now()
 
 
-def test_a_commit_in_the_middle_of_a_read_is_not_seen_by_it(database: Database) -> None:
+def test_a_read_does_not_see_commits_made_during_it(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    sent = now_of(fill(store, ann, bob, 3))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 3))
     queries: list[ReadAfter | ReadPage]
     queries = [ReadAfter(bob, 0, 10), ReadPage(bob, 1, 10), ReadAfter(ann, 0, 10)]
 
-    class WithCommits(Breaking):
+    class WithCommits(FailingConnection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
             rows = super().execute(statement, *arguments)
             if statement.startswith("SELECT"):

@@ -15,51 +15,51 @@ import pytest
 from chatd.errors import StoreUnavailable, UserNotFound
 from chatd.model import Appended, Draft, InboxSlice, ReadAfter, ReadPage
 from tests.contracts.helpers import (
+    add_accounts,
     appended,
     draft,
-    fill,
-    inbox,
     page_of,
-    people,
+    read_inbox,
+    send_many,
 )
 from tests.doubles import result_of
 from tests.store.sqlite.database import (
-    Breaking,
     Database,
+    FailingConnection,
     fill_up,
     make_room,
-    now_of,
+    run_now,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_a_store_is_closed_on_a_full_disk_too(database: Database) -> None:
+def test_a_store_can_be_closed_when_the_disk_is_full(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    now_of(fill(store, ann, bob, 500))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send_many(store, ann, bob, 500))
     fill_up(store)
     result_of(store.close())
     store = database.open()
-    assert len(now_of(inbox(store, bob))) == 500
+    assert len(run_now(read_inbox(store, bob))) == 500
 
 
-def test_closing_needs_no_healthy_disk(database: Database) -> None:
+def test_a_store_can_be_closed_when_the_disk_fails(database: Database) -> None:
     store = database.store()
     result_of(store.open())
-    breaking = Breaking(store._write_db)
+    breaking = FailingConnection(store._write_db)
     store._write_db = breaking  # type: ignore[assignment]
     breaking.fail = {"PRAGMA optimize": sqlite3.OperationalError("disk I/O error")}
     result_of(store.close())
     database.open()
 
 
-def test_a_full_disk_refuses_a_whole_batch_and_nothing_is_half_written(
+def test_a_batch_is_refused_as_a_whole_when_the_disk_is_full(
     database: Database,
 ) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    sent = now_of(fill(store, ann, bob, 3))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 3))
     fill_up(store)
     batch = [
         draft(ann, each, "x" * 10_000, f"{number}{each}")
@@ -69,18 +69,18 @@ def test_a_full_disk_refuses_a_whole_batch_and_nothing_is_half_written(
     with pytest.raises(StoreUnavailable) as refusal:
         result_of(store.append(batch))
     assert refusal.value.retry_after > 0
-    assert now_of(inbox(store, bob)) == sent
-    assert now_of(inbox(store, ann)) == []
+    assert run_now(read_inbox(store, bob)) == sent
+    assert run_now(read_inbox(store, ann)) == []
     make_room(store)
-    outcomes = [appended(outcome) for outcome in result_of(store.append(batch))]
-    assert [each.seq for each in outcomes if each.received_by == bob] == list(range(4, 54))
-    assert [each.seq for each in outcomes if each.received_by == ann] == list(range(1, 51))
+    results = [appended(result) for result in result_of(store.append(batch))]
+    assert [each.seq for each in results if each.received_by == bob] == list(range(4, 54))
+    assert [each.seq for each in results if each.received_by == ann] == list(range(1, 51))
 
 
-def test_reading_goes_on_while_the_disk_is_full(database: Database) -> None:
+def test_reads_succeed_while_the_disk_is_full(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    sent = now_of(fill(store, ann, bob, 25))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 25))
     fill_up(store)
     with pytest.raises(StoreUnavailable):
         result_of(store.append([Draft(ann, bob, "x" * 16_000)] * 10))
@@ -89,26 +89,28 @@ def test_reading_goes_on_while_the_disk_is_full(database: Database) -> None:
     assert result_of(store.check()) is None
 
 
-def test_a_commit_that_fails_leaves_nothing_behind(database: Database) -> None:
+def test_a_failed_commit_leaves_nothing_behind(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    breaking = Breaking(store._write_db)
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    breaking = FailingConnection(store._write_db)
     store._write_db = breaking  # type: ignore[assignment]
     breaking.fail = {"COMMIT": sqlite3.OperationalError("disk I/O error")}
     with pytest.raises(StoreUnavailable, match="cannot do this now"):
         result_of(store.append([draft(ann, bob, "x", "key")]))
     assert result_of(store.last_seqs([bob])) == {bob: 0}
     breaking.fail = {}
-    [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
-    assert appended(outcome).seq == 1
+    [result] = result_of(store.append([draft(ann, bob, "x", "key")]))
+    assert appended(result).seq == 1
 
 
-def test_a_commit_that_fails_after_all_is_found_by_the_next_read(database: Database) -> None:
+def test_a_commit_that_succeeded_despite_an_error_is_seen_by_the_next_read(
+    database: Database,
+) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    now_of(inbox(store, bob))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(read_inbox(store, bob))
 
-    class Uncertain(Breaking):
+    class Uncertain(FailingConnection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
             done = super().execute(statement, *arguments)
             if statement == "COMMIT":
@@ -126,18 +128,18 @@ def test_a_commit_that_fails_after_all_is_found_by_the_next_read(database: Datab
     assert found is not None
     assert found.last_seq == 1
     assert read_cached in (None, found)
-    [outcome] = result_of(store.append([draft(ann, bob, "x", "key")]))
-    assert outcome == Appended(found.messages[0], replayed=True)
+    [result] = result_of(store.append([draft(ann, bob, "x", "key")]))
+    assert result == Appended(found.messages[0], replayed=True)
 
 
-def test_an_error_after_which_sqlite_has_rolled_back_itself_is_told_as_it_is(
+def test_an_error_after_which_sqlite_has_rolled_back_is_reported(
     database: Database,
 ) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
     db = store._write_db
 
-    class AtCommit(Breaking):
+    class AtCommit(FailingConnection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
             if statement == "COMMIT":
                 self._db.execute("ROLLBACK")
@@ -151,10 +153,10 @@ def test_an_error_after_which_sqlite_has_rolled_back_itself_is_told_as_it_is(
     assert appended(result_of(store.append([Draft(ann, bob, "x")]))[0]).seq == 1
 
 
-def test_a_fault_while_reading_is_told_and_leaves_no_transaction(database: Database) -> None:
+def test_an_error_while_reading_is_reported_and_ends_the_transaction(database: Database) -> None:
     store = database.open()
-    [ann] = now_of(people(store, "ann"))
-    breaking = Breaking(store._read_db)
+    [ann] = run_now(add_accounts(store, "ann"))
+    breaking = FailingConnection(store._read_db)
     store._read_db = breaking  # type: ignore[assignment]
     breaking.fail = {"SELECT last_seq": sqlite3.OperationalError("disk I/O error")}
     with pytest.raises(StoreUnavailable, match="cannot do this now"):
@@ -166,15 +168,15 @@ def test_a_fault_while_reading_is_told_and_leaves_no_transaction(database: Datab
     assert result_of(store.read([ReadAfter(ann, 0, 10)])) == [InboxSlice(0, ())]
 
 
-def test_a_fault_of_the_program_is_not_taken_for_the_disk(database: Database) -> None:
+def test_programming_errors_are_not_reported_as_unavailable(database: Database) -> None:
     store = database.open()
-    [ann] = now_of(people(store, "ann"))
+    [ann] = run_now(add_accounts(store, "ann"))
     with pytest.raises(OverflowError):
         result_of(store.append([Draft(ann, 2**70, "x")]))
     assert isinstance(result_of(store.append([Draft(ann, 4711, "x")]))[0], UserNotFound)
 
 
-def test_a_disk_that_takes_no_writes_is_not_ready_until_it_does(
+def test_a_store_that_cannot_write_is_not_ready_until_it_can(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
@@ -184,9 +186,9 @@ def test_a_disk_that_takes_no_writes_is_not_ready_until_it_does(
             lambda text, **values: events.append(text.format(**values)),
         )
     store = database.open()
-    [ann] = now_of(people(store, "ann"))
+    [ann] = run_now(add_accounts(store, "ann"))
     result_of(store.check())
-    breaking = Breaking(store._write_db)
+    breaking = FailingConnection(store._write_db)
     store._write_db = breaking  # type: ignore[assignment]
     breaking.fail = {
         "BEGIN": sqlite3.OperationalError("disk full"),
@@ -201,7 +203,7 @@ def test_a_disk_that_takes_no_writes_is_not_ready_until_it_does(
     breaking.fail = {}
     result_of(store.check())
     result_of(store.append([Draft(ann, ann, "x")]))
-    # Each said once, however many clients are told.
+    # Each event is logged only once.
     assert events[1:] == ["the database can be written to again"]
 
 
@@ -225,13 +227,13 @@ while True:
     for _ in range(1 + number % 40):
         number += 1
         drafts.append(draft(1, 1 + number % 3, f"{number}", f"key {number}"))
-    for outcome in sqlite_chats.append(db, drafts, 1 + number):
-        message = outcome.message
+    for result in sqlite_chats.append(db, drafts, 1 + number):
+        message = result.message
         os.write(1, b"%d %d %s\\n" % (message.received_by, message.seq, message.text.encode()))
 """
 
 
-def test_what_was_acknowledged_survives_kill_9(database: Database) -> None:
+def test_acknowledged_messages_survive_kill_9(database: Database) -> None:
     acknowledged: dict[tuple[int, int], str] = {}
     numbers: list[int] = []
     for round_number in range(4):
@@ -243,7 +245,7 @@ def test_what_was_acknowledged_survives_kill_9(database: Database) -> None:
         ) as writer:
             assert writer.stdout is not None
             line = writer.stdout.readline()
-            # At some moment of some commit.
+            # Kill the writer at an arbitrary time.
             timer = threading.Timer(
                 0.05 + 0.037 * round_number, writer.send_signal, [signal.SIGKILL]
             )
@@ -260,14 +262,14 @@ def test_what_was_acknowledged_survives_kill_9(database: Database) -> None:
         database.opened.clear()
         held = {}
         for user_id in (1, 2, 3):
-            for message in now_of(inbox(store, user_id)):
+            for message in run_now(read_inbox(store, user_id)):
                 held[user_id, message.seq] = message.text
         assert held.items() >= acknowledged.items()
         assert len(set(held.values())) == len(held)
-        # The keys came with their messages: a repeated send is recognised.
+        # Keys were committed with their messages, so a repeated send is a replay.
         (user_id, seq), text = max(acknowledged.items(), key=lambda item: int(item[1]))
-        [outcome] = result_of(store.append([draft(1, user_id, text, f"key {text}")]))
-        assert isinstance(outcome, Appended)
-        assert (outcome.replayed, outcome.message.seq) == (True, seq)
+        [result] = result_of(store.append([draft(1, user_id, text, f"key {text}")]))
+        assert isinstance(result, Appended)
+        assert (result.replayed, result.message.seq) == (True, seq)
         result_of(store.close())
     assert len(acknowledged) > 100

@@ -12,25 +12,25 @@ import pytest
 
 from chatd.store.sqlite.file import backup
 from tests.contracts.helpers import (
-    fill,
-    inbox,
-    people,
+    add_accounts,
+    read_inbox,
     send,
+    send_many,
 )
 from tests.doubles import result_of
 from tests.store.sqlite.database import (
     Database,
-    now_of,
+    run_now,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_only_its_owner_may_read_the_database(database: Database) -> None:
+def test_only_the_owner_can_read_the_database(database: Database) -> None:
     before = os.umask(0)
     try:
         store = database.open()
-        now_of(people(store, "ann"))
+        run_now(add_accounts(store, "ann"))
         modes = {
             entry.name: entry.stat().st_mode & 0o777 for entry in database.path.parent.iterdir()
         }
@@ -50,10 +50,10 @@ def test_commits_are_synchronised_to_the_disk(database: Database) -> None:
         store._read_db.execute("DELETE FROM account")
 
 
-def test_a_closed_database_is_one_file_and_a_lock(database: Database) -> None:
+def test_a_closed_database_is_one_file_besides_the_lock(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    now_of(send(store, ann, bob, "hello"))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send(store, ann, bob, "hello"))
     result_of(store.close())
     assert sorted(entry.name for entry in database.path.parent.iterdir()) == [
         "chatd.db",
@@ -62,7 +62,7 @@ def test_a_closed_database_is_one_file_and_a_lock(database: Database) -> None:
     assert database.sql("SELECT text FROM message") == [("hello",)]
 
 
-def test_a_link_and_its_target_are_one_database(database: Database) -> None:
+def test_a_symbolic_link_opens_its_target(database: Database) -> None:
     database.open()
     link = database.path.parent / "link.db"
     link.symlink_to(database.path)
@@ -70,7 +70,7 @@ def test_a_link_and_its_target_are_one_database(database: Database) -> None:
     assert "is open in another chatd" in database.refused()
 
 
-def test_a_second_daemon_is_refused_and_told_which_process_has_the_database(
+def test_a_second_daemon_is_refused_with_the_pid_of_the_first(
     database: Database,
 ) -> None:
     code = (
@@ -92,69 +92,69 @@ def test_a_second_daemon_is_refused_and_told_which_process_has_the_database(
             assert str(database.path) in line
         finally:
             other.kill()
-    # The kernel has released the lock: nothing has to be cleaned up by hand.
+    # The kernel has released the lock, so the stale lock file does not matter.
     database.open()
 
 
-def test_a_holder_that_has_not_written_its_name_is_called_unknown(database: Database) -> None:
+def test_the_pid_is_unknown_if_the_lock_file_is_empty(database: Database) -> None:
     database.open()
     (database.path.parent / "chatd.db.lock").write_bytes(b"")
     assert database.refused().endswith("process ?")
 
 
-def test_a_refused_second_store_does_not_disturb_the_first(database: Database) -> None:
+def test_a_refused_second_store_does_not_affect_the_first(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
     database.refused()
     database.refused()
-    now_of(send(store, ann, bob, "hello"))
+    run_now(send(store, ann, bob, "hello"))
     database.refused()
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(database: Database) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_not_changed(database: Database) -> None:
     content = b"Dear diary, " * 1000
     database.path.write_bytes(content)
     assert "was not made by chatd" in database.refused()
     assert database.path.read_bytes() == content
 
 
-def test_a_refused_file_gets_no_lock_beside_it(database: Database, tmp_path: Path) -> None:
+def test_no_lock_file_is_created_for_a_refused_file(database: Database, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     Path(database.path).write_bytes(b"something else")
     database.refused()
     assert set(tmp_path.iterdir()) - before == {Path(database.path)}
 
 
-def test_a_database_of_another_program_is_refused_and_left_alone(database: Database) -> None:
+def test_a_database_of_another_program_is_refused_and_not_changed(database: Database) -> None:
     database.sql("CREATE TABLE diary (entry TEXT)")
     content = database.path.read_bytes()
     assert database.refused() == f"the database {database.path} was not made by chatd"
     assert database.path.read_bytes() == content
 
 
-def test_a_database_with_another_programs_mark_is_refused(database: Database) -> None:
+def test_a_database_with_another_application_id_is_refused(database: Database) -> None:
     database.sql("PRAGMA application_id = 4711")
     database.sql("PRAGMA user_version = 9")
     database.sql("CREATE TABLE diary (entry TEXT)")
     assert "was not made by chatd" in database.refused()
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     database = Database(tmp_path / "missing")
     line = database.refused()
     assert str(database.path) in line
     assert "No such file or directory" in line
 
 
-def test_a_folder_in_place_of_the_file_is_told(database: Database) -> None:
+def test_a_folder_in_place_of_the_file_is_reported(database: Database) -> None:
     database.path.mkdir()
     assert "not a file" in database.refused()
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(
+def test_a_read_only_folder_is_reported(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nothing is read-only to root, who may run the tests.
+    # Simulated, because the tests may be run by root, for whom nothing is read-only.
     real = os.open
 
     def refuse(path: str, flags: int, *mode: int) -> int:
@@ -168,35 +168,35 @@ def test_a_folder_that_cannot_be_written_to_is_told(
     assert database.refused().endswith("Permission denied")
 
 
-def test_whoever_was_refused_may_try_again(database: Database) -> None:
+def test_opening_can_be_retried_after_a_refusal(database: Database) -> None:
     database.path.write_bytes(b"nonsense" * 1000)
     database.refused()
     database.path.unlink()
     database.open()
 
 
-def test_a_damaged_schema_is_told_at_the_start(database: Database) -> None:
+def test_a_damaged_schema_is_reported_at_startup(database: Database) -> None:
     result_of(database.open().close())
     database.opened.clear()
     database.sql("DROP TABLE history")
     assert "no such table: history" in database.refused()
 
 
-def test_a_copy_holds_everything_and_begins_a_new_history(database: Database) -> None:
+def test_a_backup_is_complete_and_gets_a_new_epoch(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    sent = now_of(fill(store, ann, bob, 20))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 20))
     target = database.path.parent / "copy.db"
     (database.path.parent / "copy.db.part").write_bytes(b"of an attempt that was killed")
     backup(store._write_db, str(target))
     assert target.stat().st_mode & 0o777 == 0o600
     assert not (database.path.parent / "copy.db.part").exists()
-    now_of(send(store, ann, bob, "after the copy"))
+    run_now(send(store, ann, bob, "after the copy"))
     epoch = store.epoch
     database.path = target
     copy = database.open()
     assert copy.epoch != epoch
-    assert now_of(inbox(copy, bob)) == sent
+    assert run_now(read_inbox(copy, bob)) == sent
     result_of(copy.close())
     again = database.open()
     assert again.epoch == copy.epoch

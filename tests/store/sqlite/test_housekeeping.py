@@ -13,9 +13,9 @@ from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
+    add_accounts,
     appended,
     draft,
-    people,
     send,
 )
 from tests.doubles import result_of
@@ -23,12 +23,12 @@ from tests.store.sqlite.database import (
     Database,
     count,
     message_count,
-    now_of,
-    store_now,
+    run_now,
+    step_until,
 )
 
 
-def test_a_large_deleted_inbox_is_emptied_in_steps(
+def test_a_large_deleted_inbox_is_purged_in_steps(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_accounts, "PURGE_STEP", 200)
@@ -36,9 +36,9 @@ def test_a_large_deleted_inbox_is_emptied_in_steps(
     writer, reader = database.workers["writer"], database.workers["reader"]
     while writer.step():
         pass
-    store_now(writer, store.add_account("ann", "a@x", "h"))
-    store_now(writer, store.add_account("bob", "b@x", "h"))
-    store_now(writer, store.append([Draft(1, 2, "x")] * 700))
+    step_until(writer, store.add_account("ann", "a@x", "h"))
+    step_until(writer, store.add_account("bob", "b@x", "h"))
+    step_until(writer, store.append([Draft(1, 2, "x")] * 700))
     deletion = store.delete_account(2)
     writer.step()
     assert result_of(deletion) is True
@@ -46,7 +46,7 @@ def test_a_large_deleted_inbox_is_emptied_in_steps(
     reader.step()
     assert result_of(found) == [None]
     left = [message_count(database)]
-    # What others want gets its turn between the steps.
+    # Other writes are executed between the steps.
     while writer.asked:
         sent = store.append([Draft(2, 1, "x")])
         writer.step()
@@ -63,7 +63,7 @@ def test_a_large_deleted_inbox_is_emptied_in_steps(
     result_of(closing_store)
 
 
-def test_emptying_is_resumed_after_a_restart(
+def test_purging_is_resumed_after_a_restart(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_accounts, "PURGE_STEP", 200)
@@ -71,8 +71,8 @@ def test_emptying_is_resumed_after_a_restart(
     writer, reader = database.workers["writer"], database.workers["reader"]
     while writer.step():
         pass
-    store_now(writer, store.add_account("ann", "a@x", "h"))
-    store_now(writer, store.append([Draft(1, 1, "x")] * 1000))
+    step_until(writer, store.add_account("ann", "a@x", "h"))
+    step_until(writer, store.append([Draft(1, 1, "x")] * 1000))
     store.delete_account(1)
     writer.step()
     writer.step()
@@ -87,14 +87,14 @@ def test_emptying_is_resumed_after_a_restart(
     assert count(database, "SELECT count(*) FROM purge") == 0
 
 
-def test_a_deletion_that_ends_after_close_was_called_asks_for_nothing_more(
+def test_a_deletion_that_ends_while_closing_starts_no_purge(
     database: Database,
 ) -> None:
     store = database.open_stepped()
     writer, reader = database.workers["writer"], database.workers["reader"]
     while writer.step():
         pass
-    store_now(writer, store.add_account("ann", "a@x", "h"))
+    step_until(writer, store.add_account("ann", "a@x", "h"))
     deletion = store.delete_account(1)
     closed = store.close()
     while writer.step() or reader.step():
@@ -106,25 +106,25 @@ def test_a_deletion_that_ends_after_close_was_called_asks_for_nothing_more(
     assert not writer.asked
 
 
-def test_keys_are_kept_for_48_hours_and_then_forgotten(database: Database) -> None:
+def test_keys_are_deleted_after_48_hours(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
-    first = now_of(send(store, ann, bob, "once", "key"))
-    # In steps, so that housekeeping runs as often as it would.
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    first = run_now(send(store, ann, bob, "once", "key"))
+    # In steps, so that housekeeping runs as often as in reality.
     for _ in range(48):
         database.clock.pump([HOUSEKEEPING_SECONDS] * 60)
         if database.clock.seconds() < KEY_SECONDS:
-            [outcome] = result_of(store.append([draft(ann, bob, "once", "key")]))
-            assert outcome == Appended(first, True)
+            [result] = result_of(store.append([draft(ann, bob, "once", "key")]))
+            assert result == Appended(first, True)
     database.clock.pump([HOUSEKEEPING_SECONDS] * 2)
-    [outcome] = result_of(store.append([draft(ann, bob, "once", "key")]))
-    assert appended(outcome).seq == 2
+    [result] = result_of(store.append([draft(ann, bob, "once", "key")]))
+    assert appended(result).seq == 2
     assert count(database, "SELECT count(*) FROM idempotency") == 1
 
 
-def test_many_old_keys_are_forgotten_as_fast_as_they_come(database: Database) -> None:
+def test_any_number_of_old_keys_is_deleted_at_once(database: Database) -> None:
     store = database.open()
-    ann, bob = now_of(people(store, "ann", "bob"))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
     for start in range(0, 5000, 500):
         result_of(
             store.append([draft(ann, bob, "x", f"{start + number}") for number in range(500)])
@@ -140,11 +140,11 @@ def test_a_failure_of_housekeeping_is_logged(
     store = database.open()
     store._write_db.execute("PRAGMA query_only = ON")
     database.clock.advance(HOUSEKEEPING_SECONDS)
-    # Nothing is old: not even a write is tried where nothing is to be done.
+    # Without old keys nothing is written, so there is no failure.
     now = database.now
     store._write_db.execute("PRAGMA query_only = OFF")
-    ann, bob = now_of(people(store, "ann", "bob"))
-    now_of(send(store, ann, bob, "x", "key"))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send(store, ann, bob, "x", "key"))
     logged_failures.flush(StoreUnavailable)
     now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")

@@ -8,15 +8,15 @@ from pathlib import Path
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import APPLICATION_ID
 from tests.contracts.helpers import (
-    fill,
-    inbox,
-    people,
-    talk,
+    add_accounts,
+    read_conversation,
+    read_inbox,
+    send_many,
 )
 from tests.doubles import result_of
 from tests.store.sqlite.database import (
     Database,
-    now_of,
+    run_now,
 )
 
 PRESENT = len(migrations("sqlite"))
@@ -32,16 +32,16 @@ WRONG = Migration(
 
 
 def known(*more: Migration) -> list[Migration]:
-    """The migrations there are and others."""
+    """The present migrations and further ones."""
     return [*migrations("sqlite"), *more]
 
 
 def backups(database: Database) -> list[Path]:
-    """The copies that lie beside the database."""
+    """The backups in the folder of the database."""
     return sorted(database.path.parent.glob("*.backup*"))
 
 
-def test_a_database_of_a_newer_chatd_is_refused_and_left_alone(database: Database) -> None:
+def test_a_database_of_a_newer_chatd_is_refused_and_not_changed(database: Database) -> None:
     result_of(database.open().close())
     database.opened.clear()
     newer = len(migrations("sqlite")) + 1
@@ -51,21 +51,21 @@ def test_a_database_of_a_newer_chatd_is_refused_and_left_alone(database: Databas
     assert database.path.read_bytes() == content
 
 
-def test_a_new_database_has_the_newest_schema_and_chatds_mark(database: Database) -> None:
+def test_a_new_database_has_the_newest_schema_and_the_application_id(database: Database) -> None:
     database.open()
     assert database.sql("PRAGMA user_version") == [(PRESENT,)]
     assert database.sql("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert backups(database) == []
 
 
-def test_a_migration_keeps_the_data_and_makes_a_copy_first(database: Database) -> None:
+def test_a_migration_keeps_the_data_and_makes_a_backup_first(database: Database) -> None:
     store = database.open(known())
-    ann, bob = now_of(people(store, "ann", "bob"))
-    sent = now_of(fill(store, ann, bob, 20))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 20))
     epoch = store.epoch
     result_of(store.close())
     store = database.open(known(NEXT))
-    assert now_of(inbox(store, bob)) == sent
+    assert run_now(read_inbox(store, bob)) == sent
     assert store.epoch == epoch
     assert database.sql("SELECT mood FROM account") == [(None,), (None,)]
     assert database.sql("PRAGMA user_version") == [(PRESENT + 1,)]
@@ -73,14 +73,14 @@ def test_a_migration_keeps_the_data_and_makes_a_copy_first(database: Database) -
     assert copy.name.startswith(f"chatd.db.v{PRESENT}.")
     assert copy.stat().st_mode & 0o777 == 0o600
     result_of(store.close())
-    # The copy is the database as it was, good for the chatd that made it.
+    # The backup can be opened by the version that made it.
     database.path = copy
     store = database.open(known())
-    assert now_of(inbox(store, bob)) == sent
+    assert run_now(read_inbox(store, bob)) == sent
     assert store.epoch != epoch
 
 
-def test_an_up_to_date_database_is_not_copied(database: Database) -> None:
+def test_an_up_to_date_database_is_not_backed_up(database: Database) -> None:
     for _ in range(3):
         result_of(database.open(known(NEXT)).close())
     assert backups(database) == []
@@ -88,8 +88,8 @@ def test_an_up_to_date_database_is_not_copied(database: Database) -> None:
 
 def test_a_failing_migration_leaves_the_old_version_intact(database: Database) -> None:
     store = database.open(known())
-    ann, bob = now_of(people(store, "ann", "bob"))
-    now_of(fill(store, ann, bob, 20))
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send_many(store, ann, bob, 20))
     result_of(store.close())
     wrong = Migration(PRESENT + 1, "wrong.sql", WRONG.sql)
     assert "no such table: nowhere" in database.refused(known(wrong))
@@ -97,10 +97,10 @@ def test_a_failing_migration_leaves_the_old_version_intact(database: Database) -
     assert database.sql("SELECT count(*) FROM sqlite_schema WHERE name = 'third'") == [(0,)]
     assert len(backups(database)) == 1
     store = database.open(known())
-    assert len(now_of(inbox(store, bob))) == 20
+    assert len(run_now(read_inbox(store, bob))) == 20
 
 
-def test_migrations_before_a_failing_one_stay_done(database: Database) -> None:
+def test_migrations_before_a_failing_one_are_kept(database: Database) -> None:
     result_of(database.open(known()).close())
     database.refused(known(NEXT, WRONG))
     assert database.sql("PRAGMA user_version") == [(PRESENT + 1,)]
@@ -113,7 +113,7 @@ def test_a_new_database_whose_migration_fails_can_be_opened_later(database: Data
     database.open()
 
 
-def test_the_last_statement_of_a_migration_may_lack_its_semicolon(database: Database) -> None:
+def test_the_last_statement_of_a_migration_needs_no_semicolon(database: Database) -> None:
     database.open(
         known(Migration(PRESENT + 1, "next.sql", "CREATE TABLE a (x);\nCREATE TABLE b (x)\n"))
     )
@@ -123,7 +123,7 @@ def test_the_last_statement_of_a_migration_may_lack_its_semicolon(database: Data
     ]
 
 
-def test_conversations_survive_the_change_of_their_index(database: Database) -> None:
+def test_conversations_are_kept_when_their_index_is_migrated(database: Database) -> None:
     texts = [str(number) for number in range(300)]
     known_then = migrations("sqlite")[:2]
     old = sqlite3.connect(database.path)
@@ -143,5 +143,5 @@ def test_conversations_survive_the_change_of_their_index(database: Database) -> 
     old.commit()
     old.close()
     store = database.open()
-    found = now_of(talk(store, 2, 3, 100))
+    found = run_now(read_conversation(store, 2, 3, 100))
     assert [message.text for message in found] == texts[::2][::-1]

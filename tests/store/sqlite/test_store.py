@@ -15,20 +15,20 @@ from chatd.runtime.thread_pool import ThreadPool
 from chatd.store.sqlite.store import SqliteStore
 from tests.contracts.helpers import (
     OpenStore,
+    add_accounts,
     digest,
-    people,
 )
 from tests.contracts.store import StoreContract
 from tests.doubles import InlineExecutor, result_of
 from tests.store.sqlite.database import (
     Database,
-    store_now,
+    step_until,
 )
 
 
 @async_yield_fixture
 async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
-    """The store as the daemon runs it: real threads, the real reactor, the real time."""
+    """Open stores like that of the daemon, with real threads, reactor and time."""
     from twisted.internet import reactor
 
     opened: list[SqliteStore] = []
@@ -53,7 +53,7 @@ class TestSqliteStore(StoreContract):
     """The contract."""
 
 
-def test_closing_twice_or_before_opening_is_no_fault(database: Database) -> None:
+def test_a_store_can_be_closed_twice_and_before_it_was_opened(database: Database) -> None:
     store = database.store()
     result_of(store.close())
     result_of(store.open())
@@ -61,7 +61,7 @@ def test_closing_twice_or_before_opening_is_no_fault(database: Database) -> None
     result_of(store.close())
 
 
-def test_the_location_is_the_file_itself(
+def test_the_location_is_the_resolved_path(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(database.path.parent)
@@ -76,12 +76,12 @@ def test_the_location_is_the_file_itself(
     result_of(store.close())
 
 
-def test_the_writer_closes_last_and_alone_so_that_one_file_is_left(database: Database) -> None:
+def test_the_writer_is_closed_after_the_reader(database: Database) -> None:
     store = database.open_stepped()
     writer, reader = database.workers["writer"], database.workers["reader"]
     while writer.step():
         pass
-    store_now(writer, store.add_account("ann", "a@x", "h"))
+    step_until(writer, store.add_account("ann", "a@x", "h"))
     closed = store.close()
     assert (reader.asked, writer.asked) == (1, 0)
     assert reader.step()
@@ -95,7 +95,7 @@ def test_the_writer_closes_last_and_alone_so_that_one_file_is_left(database: Dat
 
 
 @ensureDeferred
-async def test_the_threads_end_with_the_store(open_store: OpenStore) -> None:
+async def test_the_threads_end_when_the_store_is_closed(open_store: OpenStore) -> None:
     store = await open_store()
     await store.check()
     names = {thread.name for thread in threading.enumerate()}
@@ -106,9 +106,9 @@ async def test_the_threads_end_with_the_store(open_store: OpenStore) -> None:
 
 
 @ensureDeferred
-async def test_tokens_are_stored_as_digests_only(open_store: OpenStore, tmp_path: Path) -> None:
+async def test_only_digests_of_tokens_are_stored(open_store: OpenStore, tmp_path: Path) -> None:
     store = await open_store()
-    [ann] = await people(store, "ann")
+    [ann] = await add_accounts(store, "ann")
     await store.add_token(ann, digest("secret"))
     await store.close()
     content = (tmp_path / "chatd.db").read_bytes()

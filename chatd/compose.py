@@ -269,7 +269,16 @@ def _postgres_store_and_bus(
     from chatd.store.postgres.store import PostgresStore
 
     node_id = NodeId()
-    store = PostgresStore(db, reactor=reactor, now=microseconds, node_id=node_id)
+    store = PostgresStore(
+        db,
+        reactor=reactor,
+        now=microseconds,
+        node_id=node_id,
+        observe_pool_wait=metrics.add_duration(
+            "chatd_postgres_pool_wait_seconds",
+            "How long statements waited for a free connection to the database",
+        ),
+    )
     bus = PostgresBus(
         listen_db,
         reactor=reactor,
@@ -284,6 +293,11 @@ def _postgres_store_and_bus(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
         lambda: store.pool.connections,
+    )
+    metrics.add_gauge(
+        "chatd_postgres_pool_waiting",
+        "Statements that wait for a free connection to the database",
+        lambda: store.pool.waiting,
     )
     metrics.add_counter(
         "chatd_postgres_reconnects",

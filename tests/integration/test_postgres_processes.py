@@ -258,4 +258,6 @@ def test_the_metrics_tell_of_connections_and_the_bus(workers: Callable[..., Daem
         text = answer.read().decode()
     assert "\nchatd_postgres_connections 4.0\n" in text
     assert "\nchatd_postgres_reconnects_total 0.0\n" in text
+    assert "\nchatd_postgres_pool_waiting 0.0\n" in text
+    assert "\nchatd_postgres_pool_wait_seconds_count 0.0\n" in text
     assert "\nchatd_bus_lag_seconds_count 1.0\n" in text

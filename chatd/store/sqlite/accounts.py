@@ -1,4 +1,4 @@
-"""Accounts and tokens in SQLite: plain functions on a connection, run in the store's threads."""
+"""Accounts and tokens in SQLite: functions of a connection that the store runs in its threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from chatd.model import Account
 from chatd.store import statements
-from chatd.store.sqlite.file import ask, transaction
+from chatd.store.sqlite.transactions import execute, transaction
 from chatd.store.statements import PURGE_STEP, purge_step
 
 _PURGE: Final = (
@@ -19,7 +19,7 @@ _PURGE: Final = (
     purge_step("idempotency", "sent_by", "key"),
 )
 
-# Of a deleted account there is no inbox, but there may still be tokens.
+# A deleted account has no inbox, but its tokens may not have been purged yet.
 _OWNER: Final = "SELECT user_id FROM token JOIN inbox USING (user_id) WHERE digest = ?"
 
 
@@ -27,19 +27,19 @@ def add_account(
     db: sqlite3.Connection, username: str, email: str, password_hash: str, now: int
 ) -> Account:
     with transaction(db):
-        account = ask(db, statements.add_account(username, email, password_hash, now))
+        account = execute(db, statements.add_account(username, email, password_hash, now))
         db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
     return account
 
 
 def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
-    """Make the account, its inbox and tokens unreachable at once; `purge` deletes them later."""
+    """Make an account with its inbox and tokens inaccessible; `purge` deletes the data later."""
     deletion = {"user_id": user_id, "at": now}
     with transaction(db):
         deleted = db.execute(statements.DELETE_ACCOUNT, deletion).rowcount
         if deleted:
             db.execute("DELETE FROM inbox WHERE user_id = ?", (user_id,))
-            db.execute(statements.LEAVE_TO_PURGE, deletion)
+            db.execute(statements.SCHEDULE_PURGE, deletion)
     return bool(deleted)
 
 

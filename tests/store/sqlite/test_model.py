@@ -1,4 +1,4 @@
-"""The embedded store beside the model of a store."""
+"""Model-based test of the SQLite store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class SqliteMachine(StoreMachine):
-    """Everything at once, on a file of its own."""
+    """A new file for each example; calls finish synchronously."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class SqliteMachine(StoreMachine):
         self.folder = self.cleanup.enter_context(scratch())
         self.clock = Clock()
         self.now = Now(self.clock)
-        # Conversations of a few messages are partly in the index and partly not.
+        # A low step, so that short conversations are partly in the index.
         patch = self.cleanup.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(sqlite_chats, "INDEX_STEP", 3)
 
@@ -40,7 +40,7 @@ class SqliteMachine(StoreMachine):
             worker=lambda _: InlineExecutor(),
         )
         self.run(store.open())
-        # The loss of power is not part of the model; a failure is shrunk much faster like this.
+        # Durability is not part of the model, and this is much faster.
         store._write_db.execute("PRAGMA synchronous = OFF")
         return store
 

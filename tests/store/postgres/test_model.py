@@ -10,6 +10,7 @@ from hypothesis import settings
 from twisted.internet.defer import Deferred
 
 from chatd.interfaces import IStore
+from tests.examples import examples
 from tests.model_machine import StoreMachine
 from tests.postgres_server import Databases
 from tests.store.postgres.test_store import store_at
@@ -43,7 +44,7 @@ class PostgresMachine(StoreMachine):
 class TestPostgresModel(PostgresMachine.TestCase):  # type: ignore[valid-type,misc]
     """The walk of the machine."""
 
-    settings = settings(max_examples=40, stateful_step_count=40)
+    settings = settings(max_examples=examples(12, deep=50), stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
     def _server(self, postgres: Databases, postgres_template: str) -> None:

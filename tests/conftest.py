@@ -210,6 +210,11 @@ def _leftovers(before: Held) -> Held:
     return left
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slowest tests, so that no process has to run them alone in the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 def pytest_collection_finish() -> None:
     """Exempt everything that imports created from garbage collection, to make it cheap."""
     gc.collect()

@@ -194,6 +194,17 @@ class Daemon:
         self._clients.append(Client(self.admin_port if admin else self.port, auth))
         return self._clients[-1]
 
+    def polls_held(self) -> int:
+        """How many polls the daemon, which needs an admin listener, is holding."""
+        client = Client(self.admin_port)
+        try:
+            metrics = client.get("/metrics").body
+        finally:
+            client.close()
+        match = re.search(rb"^chatd_polls_held (\d+)", metrics, re.MULTILINE)
+        assert match is not None
+        return int(match[1])
+
     def ask(self, method: str, target: str, body: object = None, auth: str | None = None) -> Answer:
         """One request on a connection of its own."""
         client = Client(self.port, auth)

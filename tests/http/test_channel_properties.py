@@ -92,7 +92,7 @@ def test_any_bytes_are_answered_or_awaited(data: st.DataObject) -> None:
 def test_mutated_requests_are_answered_or_awaited() -> None:
     source = random.Random(20261122)
     seeds = [*MALFORMED.values(), get("/a?b"), post(b"hello"), post_chunks(b"a", b"b")]
-    for _ in range(5000):
+    for _ in range(examples(1500, deep=10_000)):
         stream = b"".join(source.choices(seeds, k=source.randint(1, 3)))
         listen(mutate(stream, source), [source.randrange(1000) for _ in range(2)])
 

@@ -150,8 +150,15 @@ def registered(port: int, name: str) -> tuple[int, Client]:
 
 @contextlib.contextmanager
 def polling(client: Client, since: str, wait: float) -> Iterator[list[Any]]:
-    """A held poll in a thread; its status, body and end are in the list once it was answered."""
+    """A held poll in a thread; its status, body and end are in the list once it was answered.
+
+    With `now` it misses nothing that is sent from here on, even if it is slow to reach the daemon.
+    """
     answer: list[Any] = []
+    if since == "now":
+        status, body = client.poll(since, 0)
+        assert status == 200, body
+        since = body["meta"]["cursor"]
 
     def ask() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -199,6 +206,11 @@ class Crowd:
         self._following = False
         for thread in self._followers:
             thread.join(HTTP_SECONDS)
+
+    def wait_for_progress(self) -> None:
+        """Return after some more sends were acknowledged, at least two by most senders."""
+        wanted = len(self.acknowledged) + 3 * len(self._senders)
+        eventually(lambda: len(self.acknowledged) >= wanted, HTTP_SECONDS, "acknowledged sends")
 
     def _somewhere(self, client: Client) -> Client:
         return client.at(self._chance.choice(self._ports))

@@ -148,9 +148,11 @@ TCP = "tcp:0:interface=127.0.0.1"
 
 
 @pytest_twisted.async_yield_fixture
-async def house() -> AsyncIterator[House]:
+async def house(tmp_path: Path) -> AsyncIterator[House]:
     from twisted.internet import reactor
 
+    # It listens on a socket in `tmp_path`, which must be there until the server is closed.
+    del tmp_path
     house = House(reactor)
     yield house
     await house.close()

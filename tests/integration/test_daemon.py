@@ -25,9 +25,11 @@ from tests.daemon import (
 from tests.integration.traffic import inbox
 from tests.postgres_server import Databases
 
+ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
+
 
 def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, *ADMIN) as daemon:
         ann = daemon.register("ann")
         daemon.register("bob")
         reader = daemon.client(daemon.log_in("ann"))
@@ -35,7 +37,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
         cursor, delays = reader.get(CHATS).json["meta"]["cursor"], []
         for number in range(9):
             reader.send("GET", f"{CHATS}?since={cursor}&wait=30")
-            time.sleep(0.05)  # it is held, not only under way
+            wait_until(lambda: daemon.polls_held() == 1, 10)
             began = time.monotonic()
             assert writer.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
             document = reader.receive().json
@@ -46,7 +48,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
 
 
 def test_the_first_line_tells_where_it_listens_and_where_its_data_is(tmp_path: Path) -> None:
-    with Daemon(tmp_path, "--admin", "tcp:0:interface=127.0.0.1") as daemon:
+    with Daemon(tmp_path, *ADMIN) as daemon:
         first = [line for line in daemon.told().splitlines() if "chatd" in line.split("]", 1)[0]]
         assert "is listening on" in first[0]
         assert daemon.location == f"sqlite:{tmp_path.resolve()}/chatd.db"
@@ -62,7 +64,7 @@ def test_the_first_line_tells_where_it_listens_and_where_its_data_is(tmp_path: P
 
 
 def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, *ADMIN) as daemon:
         daemon.register("ann")
         token = daemon.log_in("ann")
         idle, fresh = daemon.client(), socket.create_connection(("127.0.0.1", daemon.port))
@@ -70,7 +72,7 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
         polls = [daemon.client(token) for _ in range(3)]
         for poll in polls:
             poll.send("GET", CHATS + "?since=now&wait=50")
-        time.sleep(0.2)
+        wait_until(lambda: daemon.polls_held() == 3, 10)
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         for poll in polls:

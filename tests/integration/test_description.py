@@ -11,6 +11,7 @@ import pytest
 
 from chatd.api.docs import docs_page
 from tests.daemon import Daemon, environment
+from tests.examples import examples
 
 SCHEMATHESIS = """
 [parameters]
@@ -80,7 +81,7 @@ def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:
             *("--header", f"Authorization: {daemon.log_in('tester')}"),
             # They would end what the rest of the run needs.
             *("--exclude-operation-id", "delete_user", "--exclude-operation-id", "log_out"),
-            *("--max-examples", "25", "--seed", "1", "--no-color"),
+            *("--max-examples", str(examples(8, deep=40)), "--seed", "1", "--no-color"),
             *("--request-timeout", "10"),
         ],
         cwd=tmp_path,

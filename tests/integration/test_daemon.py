@@ -1,4 +1,4 @@
-"""A real daemon: how it starts, answers, refuses to start, and stops."""
+"""Start, failure to start, and stop of a real daemon."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
         assert statistics.median(delays) < 0.25, delays
 
 
-def test_the_first_line_tells_where_it_listens_and_where_its_data_is(tmp_path: Path) -> None:
+def test_the_first_log_line_names_the_addresses_and_the_database(tmp_path: Path) -> None:
     with Daemon(tmp_path, *ADMIN) as daemon:
         first = [line for line in daemon.told().splitlines() if "chatd" in line.split("]", 1)[0]]
         assert "is listening on" in first[0]
@@ -91,7 +91,7 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
         fresh.close()
 
 
-def test_a_later_sigterm_ends_the_drain(tmp_path: Path) -> None:
+def test_a_later_sigterm_aborts_the_drain(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--drain-seconds", "60") as daemon:
         with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as slow:
             # What it waits for: a request that has begun and does not go on.
@@ -112,7 +112,7 @@ def test_a_later_sigterm_ends_the_drain(tmp_path: Path) -> None:
         assert "Traceback" not in daemon.told()
 
 
-def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path: Path) -> None:
+def test_an_idle_daemon_stops_immediately_and_keeps_its_data(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
@@ -131,7 +131,7 @@ def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path:
 
 
 def taken_port() -> socket.socket:
-    """A socket that listens on a port of its own."""
+    """A listening socket."""
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     taken.listen()
@@ -139,12 +139,12 @@ def taken_port() -> socket.socket:
 
 
 def lines_of(output: str) -> list[str]:
-    """The lines that say why."""
+    """The log lines with the reason."""
     assert "Traceback" not in output
     return [line for line in output.splitlines() if "chatd cannot start: " in line]
 
 
-def test_a_port_that_is_taken_ends_it_with_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with taken_port() as taken:
         port = taken.getsockname()[1]
         done = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
@@ -162,7 +162,7 @@ def test_a_second_daemon_on_one_database_is_refused(tmp_path: Path) -> None:
         assert daemon.client().get("/readyz").status == 200
 
 
-def test_a_database_that_cannot_be_opened_ends_it_with_one_line(tmp_path: Path) -> None:
+def test_an_unusable_database_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.db").write_bytes(b"this is not a database, whatever it is called")
     for url in ("sqlite:/nonexistent/chatd.db", "sqlite:other.db"):
         done = run(tmp_path, "--db", url, "--listen", "tcp:0:interface=127.0.0.1")
@@ -182,7 +182,7 @@ def test_a_database_that_cannot_be_opened_ends_it_with_one_line(tmp_path: Path) 
         (["--listen", "tcp:nowhere:1:2:3"], {}, "chatd: listen: 'tcp:nowhere:1:2:3'"),
     ],
 )
-def test_a_wrong_setting_ends_it_with_one_line(
+def test_an_invalid_setting_is_reported_in_one_line(
     tmp_path: Path, arguments: list[str], variables: dict[str, str], expected: str
 ) -> None:
     done = run(tmp_path, *arguments, **variables)
@@ -194,7 +194,7 @@ def test_a_wrong_setting_ends_it_with_one_line(
     assert not list(tmp_path.glob("*.db*"))
 
 
-def test_a_file_configures_it_and_unknown_variables_are_warned_of(tmp_path: Path) -> None:
+def test_a_file_configures_the_daemon_and_unknown_variables_cause_warnings(tmp_path: Path) -> None:
     (tmp_path / "chatd.toml").write_text(
         'listen = ["tcp:0:interface=127.0.0.1"]\n'
         'rate-limits = "off"\nregistration = "closed"\ndb = "sqlite:own.db"\n'
@@ -226,12 +226,12 @@ def serve_by_tac(folder: Path, db: str) -> None:
         assert daemon.stop() in (0, -signal.SIGTERM)
 
 
-def test_the_tac_starts_the_same_service(tmp_path: Path) -> None:
+def test_the_tac_file_starts_the_same_service(tmp_path: Path) -> None:
     serve_by_tac(tmp_path, "sqlite:tac.db")
     assert (tmp_path / "tac.db").exists()
 
 
-def test_the_tac_serves_a_postgresql(
+def test_the_tac_file_serves_from_postgresql(
     tmp_path: Path, postgres: Databases, postgres_database: str
 ) -> None:
     serve_by_tac(tmp_path, postgres.url(postgres_database))

@@ -1,4 +1,4 @@
-"""The API description against a daemon: its examples run, and schemathesis finds nothing."""
+"""The API description against a daemon: its examples run, and schemathesis finds no violation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def run(*command: str, folder: Path) -> str:
-    """The standard output of a command that must succeed."""
+    """Run a command that must succeed; returns its standard output."""
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, timeout=150
     )
@@ -51,7 +51,7 @@ def run(*command: str, folder: Path) -> str:
 
 
 def written(name: str, daemon: Daemon, folder: Path) -> Path:
-    """The example as a file, told of another port."""
+    """An example in a file, with the address of the daemon."""
     text = docs_page.example(name)
     assert text.count("http://127.0.0.1:8080") == 1
     path = folder / name

@@ -234,6 +234,17 @@ class MissingTests:
         self._finished: set[str] = set()
         self._missing = 0
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Check the arguments, because pytest-xdist does not report those that name no file.
+
+        It says "no tests ran" instead: https://github.com/pytest-dev/pytest-xdist/issues/109.
+        """
+        for argument in session.config.args:
+            path = argument.partition("::")[0]
+            if not (session.config.invocation_params.dir / path).exists():
+                raise pytest.UsageError(f"file or directory not found: {argument}")
+
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Called for each test, also for those that ran in another process."""
         self._finished.add(nodeid)

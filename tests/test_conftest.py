@@ -328,3 +328,9 @@ def test_a_test_that_was_dropped_fails_the_run(tmp_path: Path, arguments: tuple[
     done = run(tmp_path, "-p", "dropping", *arguments, test_some=tests)
     assert done.returncode == 1
     assert "1 of the collected tests did not run" in done.stdout
+
+
+def test_a_path_that_does_not_exist_is_reported_by_several_processes(tmp_path: Path) -> None:
+    done = run(tmp_path, "--numprocesses=1", "tests/missing", "tests")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "file or directory not found: tests/missing" in done.stderr

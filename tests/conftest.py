@@ -1,13 +1,16 @@
-"""What every test is held to: it leaves nothing behind.
+"""Fixtures for all tests, foremost the leak check.
 
-A test fails that leaves a delayed call, a reader or writer, a child process or a thread, or that
-lets an error be logged which it did not ask for through `logged_failures`. A Deferred whose failure
-nobody handled is logged when it is collected, so garbage is collected after each test. Warnings,
-`ResourceWarning` of an unclosed socket and "never awaited" among them, fail a test by
-``filterwarnings = error``: also where Python can only report them to `sys.unraisablehook`.
+A test fails if it leaves a delayed call, a reader or writer, a child process or a thread behind, or
+if it logs an error that it does not take out of `logged_failures`. A Deferred logs an unhandled
+failure when it is garbage-collected, so garbage is collected after each test. Warnings, such as
+`ResourceWarning` for an unclosed socket, fail a test by ``filterwarnings = error``, even where
+Python can only report them to `sys.unraisablehook`.
 
-What a fixture of a wider scope holds (a server for a module) is there before the test and not
-counted. Leftovers are cleared away, so that the next test is not blamed for them.
+What fixtures of a wider scope hold exists before the test and does not count. Leftovers are
+removed, so that the next test is not blamed for them.
+
+A run in which tests went missing, because there were none or because processes of pytest-xdist lost
+them, fails as well.
 """
 
 import contextlib
@@ -18,6 +21,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,16 +44,25 @@ if TYPE_CHECKING:
 
 pytest.register_assert_rewrite("tests.contracts")
 
-# How long an example takes says more about the machine than about chatd.
-settings.register_profile("chatd", deadline=None)
-settings.load_profile("chatd")
+# Deadlines for examples would measure the machine rather than chatd.
+settings.register_profile("default", deadline=None, max_examples=50)
+settings.register_profile("deep", deadline=None, max_examples=200)
+settings.load_profile("default")
 
-# Turns of the reactor that a test's last steps (a connection being closed) may take.
+# tmp_path is in memory where there is room: the tests open a few thousand SQLite databases.
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 2 << 30
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
+    free = os.statvfs(MEMORY)
+    if free.f_bavail * free.f_frsize >= MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# Iterations of the reactor that the end of a test, such as closing a connection, may take.
 SETTLING_TURNS = 5
-# Seconds that a thread which was told to end may take.
+# Seconds that a stopping thread may take.
 THREAD_SECONDS = 1.0
 
-# What Twisted logs by itself before the failure of a Deferred that nobody handled.
+# Twisted logs this before the unhandled failure of a Deferred.
 UNHANDLED = "Unhandled error in Deferred:"
 
 _passed = pytest.StashKey[bool]()
@@ -57,16 +70,16 @@ _passed = pytest.StashKey[bool]()
 
 @implementer(ILogObserver)
 class LoggedFailures:
-    """The errors that were logged and not yet asked for; a test that leaves one here fails.
+    """Log observer that collects errors; a test that leaves one here fails.
 
-    An error is an event with a failure, of level critical, or a legacy event with ``isError``.
+    An error is an event with a failure, one of level critical, or a legacy one with ``isError``.
     """
 
     def __init__(self) -> None:
         self._events: list[LogEvent] = []
 
     def __call__(self, event: LogEvent) -> None:
-        """Keep `event` if it is an error; threads may call this."""
+        """Keep `event` if it is an error. Thread-safe."""
         failure = event.get("log_failure")
         if failure is None and event.get("log_format") == UNHANDLED:
             return
@@ -75,7 +88,7 @@ class LoggedFailures:
             self._events.append(event)
 
     def flush(self, *kinds: type[BaseException]) -> list[Failure]:
-        """Take out the failures of these kinds, or all of them, in the order they were logged."""
+        """Remove and return the failures of these types, or all, in the order they were logged."""
         gc.collect()
         taken: list[Failure] = []
         kept: list[LogEvent] = []
@@ -89,17 +102,17 @@ class LoggedFailures:
         return taken
 
     def flush_messages(self) -> list[str]:
-        """Take out the errors logged without a failure; their texts."""
+        """Remove the errors that were logged without a failure; returns their texts."""
         texts = [formatEvent(event) for event in self._events if not event.get("log_failure")]
         self._events[:] = [event for event in self._events if event.get("log_failure")]
         return texts
 
     def forget(self) -> None:
-        """Drop everything."""
+        """Drop all errors."""
         self._events.clear()
 
     def describe(self) -> list[str]:
-        """One text an error, with its traceback where it has one."""
+        """One text per error, with its traceback if it has one."""
         return [
             f"logged: {formatEvent(event)}"
             + (f"\n{failure.getTraceback()}" if (failure := event.get("log_failure")) else "")
@@ -109,7 +122,7 @@ class LoggedFailures:
 
 @dataclass(frozen=True)
 class Held:
-    """What the process holds at a moment: what a test adds to it, it must give back."""
+    """Snapshot of the resources in use, which a test must return to where it was."""
 
     calls: frozenset[IDelayedCall]
     selectables: frozenset[Any]
@@ -118,7 +131,7 @@ class Held:
 
     @classmethod
     def now(cls) -> "Held":
-        """Read it off the reactor, where one is installed, and the interpreter."""
+        """Take the snapshot of the interpreter and of the reactor, if one is installed."""
         reactor = _reactor()
         threads = {thread for thread in threading.enumerate() if not thread.daemon}
         if reactor is None:
@@ -134,7 +147,7 @@ class Held:
         )
 
     def since(self, before: "Held") -> "Held":
-        """What is here and was not before."""
+        """The resources that are new."""
         return Held(
             self.calls - before.calls,
             self.selectables - before.selectables,
@@ -143,7 +156,7 @@ class Held:
         )
 
     def describe(self) -> list[str]:
-        """One text a leftover."""
+        """One text per resource."""
         return [
             *(f"delayed call: {call}" for call in self.calls),
             *(f"reader or writer: {selectable!r}" for selectable in self.selectables),
@@ -152,7 +165,7 @@ class Held:
         ]
 
     def clear(self) -> None:
-        """End all of it, but for threads, which nobody can end."""
+        """Release all of them except threads, which cannot be stopped."""
         for call in self.calls:
             with contextlib.suppress(error.AlreadyCalled, error.AlreadyCancelled):
                 call.cancel()
@@ -168,12 +181,12 @@ class Held:
 
 
 def _reactor() -> Any:
-    """The reactor if one is installed (with ``-p no:twisted`` there is none), else None."""
+    """The installed reactor; None with ``-p no:twisted``."""
     return sys.modules.get("twisted.internet.reactor")
 
 
 def _turn() -> None:
-    """Let the reactor turn once, if it runs."""
+    """Run one iteration of the reactor, if it is running."""
     reactor = _reactor()
     if reactor is not None and reactor.running:
         import pytest_twisted
@@ -183,7 +196,7 @@ def _turn() -> None:
 
 
 def _leftovers(before: Held) -> Held:
-    """What came since `before` and stays, when what is just ending has had the time to."""
+    """What was left since `before`, after waiting for what is just ending."""
     left = Held.now().since(before)
     for _ in range(SETTLING_TURNS):
         if not (left.calls or left.selectables or left.children):
@@ -197,26 +210,80 @@ def _leftovers(before: Held) -> Held:
     return left
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slowest tests, so that no process has to run them alone in the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 def pytest_collection_finish() -> None:
-    """Set aside all that imports made: a full collection after each test then costs little."""
+    """Exempt everything that imports created from garbage collection, to make it cheap."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count the tests, except in the worker processes of pytest-xdist."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(MissingTests())
+
+
+class MissingTests:
+    """Plugin that fails an otherwise successful run in which collected tests did not run."""
+
+    def __init__(self) -> None:
+        self._finished: set[str] = set()
+        self._missing = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Check the arguments, because pytest-xdist does not report those that name no file.
+
+        It says "no tests ran" instead: https://github.com/pytest-dev/pytest-xdist/issues/109.
+        """
+        for argument in session.config.args:
+            path = argument.partition("::")[0]
+            if not (session.config.invocation_params.dir / path).exists():
+                raise pytest.UsageError(f"file or directory not found: {argument}")
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Called for each test, also for those that ran in another process."""
+        self._finished.add(nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Change the exit status."""
+        if session.exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
+            self._missing = session.testscollected - len(self._finished)
+        if self._missing:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say why the run failed."""
+        if self._missing:
+            terminalreporter.section("missing tests", red=True)
+            terminalreporter.line(f"{self._missing} of the collected tests did not run")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember whether the test itself passed."""
+    """Record whether the test itself passed."""
     report = yield
     if call.when == "call":
         item.stash[_passed] = report.passed
     return report
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _set_aside() -> None:
+    """Exempt what earlier modules left (reports, caches) from the collections after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _errors() -> Iterator[LoggedFailures]:
-    """The session's observer; what is logged after the last test fails the session."""
+    """The log observer of the session, which fails if an error is logged after the last test."""
     errors = LoggedFailures()
     globalLogPublisher.addObserver(errors)
     yield errors
@@ -229,37 +296,37 @@ def _errors() -> Iterator[LoggedFailures]:
 
 @pytest.fixture
 def logged_failures(_errors: LoggedFailures) -> LoggedFailures:
-    """The errors logged so far; a test takes out those it expects with `LoggedFailures.flush`."""
+    """Errors logged so far; a test removes those that it expects with `LoggedFailures.flush`."""
     return _errors
 
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing(request: pytest.FixtureRequest, _errors: LoggedFailures) -> Iterator[None]:
-    """Fail the test if it leaves something behind; see the module's docstring."""
+    """Fail the test if it leaves something behind; see the docstring of the module."""
     before = Held.now()
     yield
     left = _leftovers(before)
     if isinstance(request.instance, SynchronousTestCase):
-        # Trial has judged what was logged while the test ran, and knows what was flushed.
+        # Trial has its own check of logged errors.
         _errors.forget()
     gc.collect()
     findings = [*left.describe(), *_errors.describe()]
     left.clear()
     if findings:
-        # What is in the way of the next test falls with the failures that hold it.
+        # Failures hold frames, whose garbage would otherwise be found by the next test.
         _errors.forget()
         gc.collect()
         _errors.forget()
-    # A test that failed leaves things because it stopped half-way: one report is enough.
+    # A failed test leaves things behind because it stopped half-way: one report is enough.
     if findings and request.node.stash.get(_passed, True):
         pytest.fail("the test left behind\n" + "\n".join(findings), pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator["Databases"]:
-    """Databases on a real PostgreSQL, the one that the environment names or one of the tests' own.
+    """Databases on a real PostgreSQL: the one that the environment names, or a temporary one.
 
-    Who stops or kills a server takes `own_server`.
+    Tests that stop the server or terminate its processes use `own_server`.
     """
     from tests.postgres_server import DSN_VARIABLE, Databases, Server
 
@@ -278,7 +345,7 @@ def postgres() -> Iterator["Databases"]:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: "Databases") -> str:
-    """The name of a database with chatd's tables, to be copied."""
+    """The name of a template database with chatd's tables."""
     from chatd.store.migrations import migrations
     from tests.postgres_server import connected, rows
 
@@ -292,7 +359,7 @@ def postgres_template(postgres: "Databases") -> str:
 
 @pytest.fixture
 def postgres_database(postgres: "Databases", postgres_template: str) -> Iterator[str]:
-    """The name of a database of the test's own with chatd's tables; dropped after the test."""
+    """The name of a new database with chatd's tables; dropped after the test."""
     name = postgres.create(postgres_template)
     yield name
     postgres.drop(name)
@@ -300,7 +367,7 @@ def postgres_database(postgres: "Databases", postgres_template: str) -> Iterator
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator["Server"]:
-    """A PostgreSQL of the module's own, which its tests may stop and kill."""
+    """A PostgreSQL server for this module only, whose tests may stop or kill it."""
     from tests.postgres_server import Server
 
     server = Server()
@@ -313,7 +380,7 @@ def own_server() -> Iterator["Server"]:
 
 @pytest.fixture
 def own_database(own_server: "Server") -> Iterator[str]:
-    """The name of an empty database of the test's own on `own_server`; dropped after the test."""
+    """The name of a new, empty database on `own_server`; dropped after the test."""
     from tests.postgres_server import Databases
 
     databases = Databases(own_server.url())

@@ -1,7 +1,7 @@
-"""A plugin of coverage.py: what a process has run is saved before it ends itself by a signal.
+"""Plugin for coverage.py that saves the data of a process before it kills itself with a signal.
 
-twistd that was sent SIGTERM stops in order and then ends by that same signal, as a well-behaved
-program does. Nothing that Python runs at exit runs then, coverage's saving of data included.
+After an orderly stop caused by SIGTERM, twistd ends by sending itself the same signal, as a
+well-behaved program does. Exit handlers, including that of coverage.py, do not run then.
 """
 
 import os
@@ -11,7 +11,7 @@ from coverage import Coverage
 
 
 def coverage_init(registry: object, options: dict[str, Any]) -> None:
-    """Called by coverage.py in each process that it measures, before it begins."""
+    """Entry point, called by coverage.py in each process that it measures."""
     del registry, options
     kill = os.kill
 

@@ -1,6 +1,6 @@
-"""Real daemons: `twistd` in a folder of its own, and clients that block.
+"""Real daemons, run by `twistd`, and blocking HTTP clients.
 
-Nothing here knows of a reactor: tests in browsers run without one, others call from threads.
+Nothing here needs a reactor: browser tests run without one, and other tests use threads.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ USERS: Final = "/api/v1/users/"
 TOKENS: Final = "/api/v1/tokens/"
 
 PASSWORD: Final = "secret"
-"""Of the accounts that `Daemon.register` makes."""
+"""The password of accounts that `Daemon.register` creates."""
 
 _LISTENING: Final = re.compile(r"chatd \S+ is listening on (.+), its data is in (.+)")
 _PORT: Final = re.compile(r"http://127\.0\.0\.1:([0-9]+)")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's, with chatd to be found and none of its variables but the given ones."""
+    """The environment of this process, with chatd importable and configured only by `variables`."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CHATD_")}
     path = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH")]))
     return {**own, "PYTHONPATH": path, **variables}
 
 
 def command(*arguments: str) -> list[str]:
-    """`twistd chatd` in the foreground."""
+    """The command line of `twistd chatd` in the foreground."""
     return [str(TWISTD), "--nodaemon", "--pidfile=", "chatd", *arguments]
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A daemon that is to end by itself, to its end; its output is in `stdout`."""
+    """Run a daemon that is expected to end by itself; all its output is in `stdout`."""
     return subprocess.run(
         command(*arguments),
         cwd=folder,
@@ -64,13 +64,13 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 class Daemon:
-    """One process. By default it listens where the kernel lets it and has no rate limits.
+    """A daemon process, by default on a port that the kernel chooses and without rate limits.
 
-    `port` is the public port as it was told in the log's first line, 0 where there is none. One
-    that is started again where its clients look for it needs a port from `bench.processes`: what
-    the kernel gave may meanwhile be somebody else's. With `line` given it is the command line as a
-    whole. The log is `log` in the folder, of all daemons that ran there. Leaving the context kills
-    what still runs and prints the log, which pytest shows if the test failed.
+    `port` is the public port according to the first line of the log, 0 if there is none. A daemon
+    that is restarted on the same port needs one from `bench.processes.free_port`, because another
+    process may meanwhile use the one that the kernel chose. `line`, if given, replaces the whole
+    command line. The log of all daemons in a folder is `log` in it. Leaving the context kills the
+    process and prints the log, which pytest shows if the test failed.
     """
 
     def __init__(
@@ -120,17 +120,17 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where the public API begins."""
+        """The base URL of the public API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start, and wait until it listens."""
+        """Start the daemon and wait until it is listening."""
         self.begin()
         match = wait_until(self._listening, START_SECONDS)
         addresses, self.location = match.groups()
@@ -139,7 +139,7 @@ class Daemon:
         self.admin_port = _port(admin)
 
     def begin(self) -> None:
-        """Start, and do not wait."""
+        """Start the daemon without waiting."""
         arguments = list(self._arguments)
         if not self._line and "--listen" not in arguments:
             arguments += ["--listen", f"tcp:{self._wanted}:interface=127.0.0.1"]
@@ -164,7 +164,7 @@ class Daemon:
         return match
 
     def told(self) -> str:
-        """What this run has logged."""
+        """What was logged since the last start."""
         return self.log.read_bytes()[self._told :].decode()
 
     def signal(self, number: signal.Signals) -> None:
@@ -173,29 +173,40 @@ class Daemon:
         self._process.send_signal(number)
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
-        """Wait for the end; returns the status, negative for a signal."""
+        """Wait until the process ends; returns its exit status, negative for a signal."""
         assert self._process is not None
         status = self._process.wait(seconds)
         self._process = None
         return status
 
     def stop(self) -> int:
-        """SIGTERM, and wait."""
+        """Send SIGTERM and wait; returns the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """SIGKILL, and wait."""
+        """Send SIGKILL and wait."""
         self.signal(signal.SIGKILL)
         self.wait()
 
     def client(self, auth: str | None = None, *, admin: bool = False) -> Client:
-        """A new connection, closed when the context is left."""
+        """A new client, closed when the context is left."""
         self._clients.append(Client(self.admin_port if admin else self.port, auth))
         return self._clients[-1]
 
+    def polls_held(self) -> int:
+        """The number of polls that are being held; needs an admin listener."""
+        client = Client(self.admin_port)
+        try:
+            metrics = client.get("/metrics").body
+        finally:
+            client.close()
+        match = re.search(rb"^chatd_polls_held (\d+)", metrics, re.MULTILINE)
+        assert match is not None
+        return int(match[1])
+
     def ask(self, method: str, target: str, body: object = None, auth: str | None = None) -> Answer:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         client = Client(self.port, auth)
         try:
             return client.ask(method, target, body)
@@ -203,7 +214,7 @@ class Daemon:
             client.close()
 
     def register(self, name: str) -> int:
-        """A new account, whose password is `PASSWORD`; returns its id."""
+        """Create an account with the password `PASSWORD`; returns its id."""
         body = {"username": name, "email": f"{name}@example.org", "password": PASSWORD}
         answer = self.ask("POST", USERS, body)
         assert answer.status == 201, answer
@@ -211,19 +222,19 @@ class Daemon:
         return user_id
 
     def token(self, name: str) -> str:
-        """A new token of an account."""
+        """Log in to an account; returns the token."""
         answer = self.ask("POST", TOKENS, {"username": name, "password": PASSWORD})
         assert answer.status == 201, answer
         token: str = answer.json["token"]
         return token
 
     def log_in(self, name: str) -> str:
-        """A new token of an account, as the value of Authorization."""
+        """Log in to an account; returns the value of the Authorization header."""
         return bearer(self.token(name))
 
 
 class Answer(NamedTuple):
-    """An answer."""
+    """An HTTP response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -231,12 +242,12 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The document that the body is."""
+        """The decoded body."""
         return json.loads(self.body)
 
 
 class Client:
-    """A connection that is opened when it is needed, and opened again when it was lost."""
+    """A client with one connection, which is opened when needed and reopened when lost."""
 
     def __init__(self, port: int, auth: str | None = None, timeout: float = 60) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -245,7 +256,7 @@ class Client:
     def send(
         self, method: str, target: str, body: object = None, headers: dict[str, str] | None = None
     ) -> None:
-        """Send a request; `receive` takes its answer."""
+        """Send a request whose response `receive` returns."""
         fields = dict(headers or {})
         if self._auth is not None:
             fields["Authorization"] = self._auth
@@ -260,7 +271,7 @@ class Client:
             raise
 
     def receive(self) -> Answer:
-        """The answer to the request that was sent."""
+        """The response to the last request."""
         try:
             response = self._connection.getresponse()
             return Answer(response.status, response.headers, response.read())
@@ -271,7 +282,7 @@ class Client:
     def ask(
         self, method: str, target: str, body: object = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Send a request and take its answer."""
+        """Send a request and return the response."""
         self.send(method, target, body, headers)
         answer = self.receive()
         if answer.headers.get("Connection") == "close":
@@ -283,26 +294,26 @@ class Client:
         return self.ask("GET", target)
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._connection.close()
 
 
 LOST: Final = (OSError, http.client.HTTPException)
-"""What a client meets when its server is killed."""
+"""Exceptions that a client may get while its server is killed."""
 
 
 def basic(name: str) -> str:
-    """The value of Authorization of an account made by `Daemon.register`."""
+    """Authorization header with the password of an account created by `Daemon.register`."""
     return "Basic " + b64encode(f"{name}:{PASSWORD}".encode()).decode()
 
 
 def bearer(token: str) -> str:
-    """The value of Authorization of who has the token."""
+    """Authorization header with a token."""
     return f"Bearer {token}"
 
 
 def wait_until(look: Callable[[], Any], seconds: float) -> Any:
-    """The first true thing that is seen; fails after some seconds."""
+    """Call `look` until it returns something true, which is returned; fails after `seconds`."""
     ends = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < ends, "it did not happen in time"

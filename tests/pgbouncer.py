@@ -1,7 +1,6 @@
-"""A real PgBouncer for the tests, in transaction pooling before their own PostgreSQL.
+"""A real PgBouncer for the tests, with transaction pooling, in front of a temporary PostgreSQL.
 
-It is Debian's, which `scripts/test` installs. Where there is none the tests fail; skipping would
-look like passing.
+`scripts/test` installs it on Debian. Tests fail, rather than being skipped, where it is missing.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import psycopg2
 
-from tests.postgres_server import Server, connected, rows, unprivileged
+from tests.postgres_server import Server, connected, rows, temporary_folder, unprivileged
 
 START_SECONDS: Final = 15.0
 SIZE: Final = 3
-"""Connections to the server for one database: fewer than one daemon alone opens to the pooler."""
+"""Server connections per database: fewer than a single daemon opens to the pooler."""
 
 _SETTINGS: Final = """
 [databases]
@@ -43,10 +40,10 @@ admin_users = chatd
 
 
 class PgBouncer:
-    """One pooler, on a Unix socket only; `start` it first, `destroy` it last."""
+    """A pooler that listens on a Unix socket only; call `destroy` in the end."""
 
     def __init__(self, server: Server) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="chatd-pooler-", dir="/tmp"))
+        self.folder = temporary_folder("chatd-pooler-")
         self._program = program()
         self._process: subprocess.Popen[bytes] | None = None
         self._identity = unprivileged()
@@ -55,15 +52,13 @@ class PgBouncer:
             _SETTINGS.format(server=server.folder, folder=self.folder, size=SIZE)
         )
         (self.folder / "users").write_text('"chatd" ""')
-        if self._identity:
-            os.chown(self.folder, self._identity["user"], self._identity["group"])
 
     def url(self, database: str) -> str:
-        """The database through the pooler, as `--db` takes it."""
+        """The value of `--db` for a database behind the pooler."""
         return f"postgresql://chatd@:6432/{database}?host={self.folder}"
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it accepts connections."""
         assert self._process is None
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -83,16 +78,16 @@ class PgBouncer:
         raise RuntimeError(f"PgBouncer does not start:\n{self.log()}")
 
     def command(self, text: str) -> list[tuple[Any, ...]]:
-        """What its console answers."""
+        """The result of a command on its admin console."""
         with connected(self.url("pgbouncer")) as db:
             return rows(db, text)
 
     def log(self) -> str:
-        """What it has written."""
+        """Its log."""
         return (self.folder / "log").read_text("utf-8", "replace")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it at once, whatever is under way."""
+        """Stop it at once, without waiting for clients."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(how)
@@ -105,8 +100,8 @@ class PgBouncer:
 
 
 def program() -> str:
-    """Where PgBouncer is; raises `LookupError` where there is none."""
-    # Debian puts it where only root looks.
+    """The path of PgBouncer; raises `LookupError` if it is not installed."""
+    # Debian installs it in a folder that is only on the PATH of root.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     if found := shutil.which("pgbouncer", path=path):
         return found

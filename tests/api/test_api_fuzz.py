@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
+from tests.examples import examples
 from tests.http.conversation import Conversation, parse
 
 BOUNDED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(50, deep=300),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 TEXTS = st.text(max_size=40) | st.sampled_from(["", "\0", "ann", "@", "a@b", "now", "0", "é" * 99])

@@ -34,7 +34,7 @@ def test_a_message_to_somebody_else_counts_as_misrouted() -> None:
     assert (tally.misrouted, tally.arrived) == (1, 0)
 
 
-def test_a_hole_in_the_numbers_of_an_inbox_counts() -> None:
+def test_a_gap_in_the_numbering_of_an_inbox_counts() -> None:
     tally = Tally(2)
     for seq in (7, 8, 10):
         tally.receive(0, Received("of another run", seq), 0.0)
@@ -42,7 +42,7 @@ def test_a_hole_in_the_numbers_of_an_inbox_counts() -> None:
     assert tally.gaps == 1
 
 
-def test_messages_of_another_run_are_passed_over() -> None:
+def test_messages_of_another_run_are_ignored() -> None:
     tally = Tally(1)
     _, text = Tally(1).send(0, 0.0)
     tally.receive(0, Received(text, None), 0.0)

@@ -30,7 +30,7 @@ def pair() -> Iterator[Pair]:
     ("data", "status", "body"),
     [(ANSWER, 200, b"hello"), (CHUNKED, 201, b"hello"), (BODILESS, 204, b"")],
 )
-def test_an_answer_is_taken_when_it_is_whole(data: bytes, status: int, body: bytes) -> None:
+def test_a_response_is_parsed_once_it_is_complete(data: bytes, status: int, body: bytes) -> None:
     for end in range(len(data)):
         assert split_answer(data[:end]) is None
     found = split_answer(data + b"next")
@@ -38,12 +38,12 @@ def test_an_answer_is_taken_when_it_is_whole(data: bytes, status: int, body: byt
     assert (found[0], found[2], found[3]) == (status, body, len(data))
 
 
-def test_an_answer_without_length_is_refused() -> None:
+def test_a_response_without_content_length_is_rejected() -> None:
     with pytest.raises(Broken):
         split_answer(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
 
 
-def test_an_answer_in_pieces_is_called_back_once(pair: Pair) -> None:
+def test_a_response_in_pieces_is_delivered_once(pair: Pair) -> None:
     loop, connection, far = pair
     found: list[tuple[int, bytes]] = []
     connection.ask(b"GET", lambda status, _, body: found.append((status, body)))
@@ -55,7 +55,7 @@ def test_an_answer_in_pieces_is_called_back_once(pair: Pair) -> None:
     assert found == [(200, b"hello")]
 
 
-def test_a_closed_connection_is_noticed(pair: Pair) -> None:
+def test_a_closed_connection_is_reported(pair: Pair) -> None:
     loop, connection, far = pair
     connection.ask(b"GET", lambda *_: None)
     far.shutdown(socket.SHUT_WR)
@@ -63,14 +63,14 @@ def test_a_closed_connection_is_noticed(pair: Pair) -> None:
         loop.run_until(now() + 5)
 
 
-def test_an_answer_to_no_request_is_noticed(pair: Pair) -> None:
+def test_an_unsolicited_response_is_reported(pair: Pair) -> None:
     loop, _, far = pair
     far.send(ANSWER)
     with pytest.raises(Broken, match="no request"):
         loop.run_until(now() + 5)
 
 
-def test_calls_come_in_the_order_of_their_times() -> None:
+def test_delayed_calls_run_in_order_of_time() -> None:
     loop = Loop()
     called: list[int] = []
     began = now()

@@ -12,7 +12,7 @@ TINY = replace(
 )
 
 
-def test_all_workloads_run_at_chatd_and_the_stock_server_without_fault(tmp_path: Path) -> None:
+def test_all_workloads_run_without_faults_on_chatd_and_the_stock_server(tmp_path: Path) -> None:
     said: list[str] = []
     # Not pinned: that would pin the tests, too.
     bench = Bench(tmp_path, "sqlite", TINY, Cores([0]), peers=(), say=said.append)

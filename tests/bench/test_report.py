@@ -25,7 +25,7 @@ def deliver(server: str, rate: float, **more: float) -> Measured:
     return Measured("deliver", server, 200, {"rate": rate, "p50": 1.0, **more})
 
 
-def test_the_median_is_taken_of_each_figure_and_faults_add_up() -> None:
+def test_figures_are_medians_and_faults_are_summed() -> None:
     runs = [deliver("chatd", rate, lost=lost) for rate, lost in ((3, 0), (1, 1), (2, 0))]
     middle = median(runs)
     assert middle.figures == {"rate": 2, "p50": 1.0, "lost": 1}
@@ -75,7 +75,7 @@ def test_growth_is_shown_by_size() -> None:
     assert "2026-11-22" in text
 
 
-def test_figures_go_where_the_document_has_a_place_for_them(tmp_path: Path) -> None:
+def test_figures_replace_the_marked_parts_of_a_document(tmp_path: Path) -> None:
     path = tmp_path / "document.md"
     path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.insert(path, "new")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -17,15 +16,29 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
 from chatd.api.client_address import TrustedProxies
-from chatd.client import APIError, ChatClient, Follow, Gap, HistoryChanged, Message
+from chatd.client import (
+    APIError,
+    ChatClient,
+    Follow,
+    Gap,
+    HistoryChanged,
+    Message,
+    Sent,
+    Unreachable,
+)
 from chatd.compose import compose_api
 from chatd.model import WakeReason
 from tests.client.scripted import failure, stub
-from tests.doubles import System, cancel, composed, result_of
+from tests.doubles import System, cancel, composed, result_of, scratch
+from tests.examples import examples
+
+LOSSES_WITHIN_PATIENCE: Final = 9
+"""Losses in a row after which a call still succeeds: the delays between the tries of a client of
+`Service.client` then add up to less than its patience."""
 
 
-class Lossy:
-    """A network that loses requests (`before`) and answers (`after`), as `fates` say."""
+class LossyNetwork:
+    """A network that loses the requests (`before`) and responses (`after`) listed in `fates`."""
 
     def __init__(self, http: Any) -> None:
         self._http = http
@@ -35,11 +48,11 @@ class Lossy:
         fate = self.fates.pop(0) if self.fates else "ok"
         if fate == "before":
             return fail(error.ConnectionRefusedError())
-        asked: Deferred[Any] = self._http.request(*arguments, **options)
+        response: Deferred[Any] = self._http.request(*arguments, **options)
         if fate == "after":
             lost = ResponseNeverReceived([Failure(error.ConnectionLost())])
-            asked.addCallback(lambda _: Failure(lost))
-        return asked
+            response.addCallback(lambda _: Failure(lost))
+        return response
 
 
 class Service:
@@ -54,14 +67,15 @@ class Service:
             retry_jitter=lambda: 3,
         )
         self.http = stub(resource)
-        self.network = Lossy(self.http)
-        self.begun: list[Deferred[Any]] = []
+        self.networks: dict[str, LossyNetwork] = {}
+        self.started: list[Deferred[Any]] = []
 
     def client(self, name: str) -> ChatClient:
-        """The client of a new account."""
+        """A logged-in client for a new account, connected by `networks[name]`."""
+        self.networks[name] = LossyNetwork(self.http)
         client = ChatClient(
             "http://chat.example",
-            http=self.network,
+            http=self.networks[name],
             clock=self.system.clock,
             now=lambda: self.system.now() / 1_000_000,
             random=lambda: 0.5,
@@ -76,27 +90,35 @@ class Service:
             self.http.flush()
 
     def advance(self, seconds: float) -> None:
-        for _ in range(max(1, int(seconds * 10))):
-            self.system.clock.advance(0.1)
+        """Let time pass, stopping at every delayed call."""
+        clock = self.system.clock
+        ends = clock.seconds() + seconds
+        while clock.seconds() < ends:
+            due = [call.getTime() for call in clock.getDelayedCalls()]
+            clock.advance(min([ends, *due]) - clock.seconds())
             self.settle()
 
     def start(self, call: Any) -> Deferred[Any]:
-        begun = Deferred.fromCoroutine(call)
-        self.begun.append(begun)
+        started = Deferred.fromCoroutine(call)
+        self.started.append(started)
         self.settle()
-        return begun
+        return started
 
-    def run(self, call: Any) -> Any:
-        """A call that needs no time, but for that between its tries."""
-        begun = self.start(call)
+    def wait_for(self, started: Deferred[Any]) -> None:
+        """Let as much time pass as the call needs."""
         for _ in range(1000):
-            if begun.called:
+            if started.called:
                 break
             self.advance(0.5)
-        return result_of(begun)
+
+    def run(self, call: Any) -> Any:
+        """The result of a call that needs no time except for its retries."""
+        started = self.start(call)
+        self.wait_for(started)
+        return result_of(started)
 
     def collect(self, follow: Follow) -> list[Message]:
-        """A list that what is followed is put into."""
+        """The list to which messages are appended as they arrive."""
         seen: list[Message] = []
 
         async def reading() -> None:
@@ -107,8 +129,8 @@ class Service:
         return seen
 
     def close(self) -> None:
-        for begun in self.begun:
-            cancel(begun)
+        for started in self.started:
+            cancel(started)
         self.settle()
 
 
@@ -164,7 +186,7 @@ def test_a_key_is_used_once_across_clients(service: Service) -> None:
     assert service.run(bob.page()).count == 1
 
 
-def test_a_follower_is_told_at_once(service: Service) -> None:
+def test_a_follower_receives_messages_immediately(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     seen = service.collect(bob.follow("now"))
     assert service.system.notifier.held == 1
@@ -182,7 +204,7 @@ def test_a_follower_that_is_cancelled_leaves_nothing(service: Service) -> None:
     bob = service.client("bob")
     service.collect(bob.follow("now"))
     assert service.system.notifier.held == 1
-    cancel(service.begun[-1])
+    cancel(service.started[-1])
     service.settle()
     assert service.system.notifier.held == 0
 
@@ -190,7 +212,7 @@ def test_a_follower_that_is_cancelled_leaves_nothing(service: Service) -> None:
 def test_logging_out_ends_the_follower(service: Service) -> None:
     bob = service.client("bob")
     service.collect(bob.follow("now"))
-    following = service.begun[-1]
+    following = service.started[-1]
     token = bob.token
     service.run(bob.log_out())
     service.settle()
@@ -198,7 +220,7 @@ def test_logging_out_ends_the_follower(service: Service) -> None:
     assert failure(following, APIError).status == 401
 
 
-def test_a_draining_server_is_left_alone_for_a_while(service: Service) -> None:
+def test_a_follower_waits_before_polling_a_draining_server_again(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     seen = service.collect(bob.follow("0"))
     service.system.notifier.drain()
@@ -211,7 +233,7 @@ def test_a_draining_server_is_left_alone_for_a_while(service: Service) -> None:
     assert [message.text for message in seen] == ["hai"]
 
 
-def test_followers_beyond_the_bound_share_it_peacefully(service: Service) -> None:
+def test_followers_beyond_the_limit_do_not_keep_superseding_each_other(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     followers = [service.collect(bob.follow("0")) for _ in range(10)]
     service.advance(60)
@@ -225,43 +247,56 @@ def test_followers_beyond_the_bound_share_it_peacefully(service: Service) -> Non
     assert [[message.text for message in seen] for seen in followers] == [["hai"]] * 10
 
 
-def test_another_history_is_told(service: Service) -> None:
+def test_a_cursor_of_another_history_raises(service: Service) -> None:
     bob = service.client("bob")
     seen = service.collect(bob.follow("aaaaaaaaaaaaaaaa-3"))
-    assert failure(service.begun[-1], HistoryChanged).code == "cursor_epoch"
+    assert failure(service.started[-1], HistoryChanged).code == "cursor_epoch"
     assert seen == []
+
+
+async def persistent(client: ChatClient, text: str) -> Sent:
+    """A send to user 2 that is repeated, with its key, whenever the client's patience ends."""
+    while True:
+        with suppress(Unreachable):
+            return await client.send(2, text, key=f"key-{text}")
 
 
 fates = st.lists(st.sampled_from(["ok", "ok", "before", "after"]), max_size=30)
 
 
-@given(steps=st.lists(st.tuples(fates, st.booleans()), min_size=1, max_size=8))
-@settings(max_examples=60)
+@given(
+    steps=st.lists(st.tuples(fates, fates, st.booleans(), st.booleans()), min_size=1, max_size=8)
+)
+@settings(max_examples=examples(30, deep=150))
 def test_every_message_is_stored_once_and_seen_once_and_in_order(
-    steps: list[tuple[list[str], bool]],
+    steps: list[tuple[list[str], list[str], bool, bool]],
 ) -> None:
-    """Whatever requests and answers are lost."""
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as service:
+    """Whatever requests and responses are lost.
+
+    A client whose patience ends does not know whether its message is stored. Only a caller that
+    chose the key can repeat that send safely, so losses go on longer for sends with a key.
+    """
+    with scratch() as folder, serving(folder / "data") as service:
         ann, bob = service.client("ann"), service.client("bob")
         seen = service.collect(bob.follow("0"))
-        for number, (lost, pause) in enumerate(steps, 1):
-            service.network.fates += lost
-            sending = service.start(ann.send(2, f"{number}"))
+        for number, (lost_by_ann, lost_by_bob, keyed, pause) in enumerate(steps, 1):
+            lost = lost_by_ann if keyed else lost_by_ann[:LOSSES_WITHIN_PATIENCE]
+            service.networks["ann"].fates = lost
+            service.networks["bob"].fates += lost_by_bob
+            text = f"{number}"
+            sending = service.start(persistent(ann, text) if keyed else ann.send(2, text))
             if pause:
                 service.advance(31)
-            for _ in range(40):
-                if sending.called:
-                    break
-                service.advance(5)
+            service.wait_for(sending)
             assert result_of(sending).message.seq == number
-        service.network.fates.clear()
+        service.networks["bob"].fates.clear()
         service.advance(40)
         assert [(message.seq, message.text) for message in seen] == [
             (number, f"{number}") for number in range(1, len(steps) + 1)
         ]
 
 
-def test_a_server_that_loses_messages_is_found_out(service: Service) -> None:
+def test_a_server_that_loses_messages_raises_gap(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     service.run(ann.send(2, "one"))
     service.run(ann.send(2, "two"))
@@ -269,4 +304,4 @@ def test_a_server_that_loses_messages_is_found_out(service: Service) -> None:
     db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 1")
     service.system.store._inbox_cache.drop(2)
     service.collect(bob.follow("0"))
-    assert failure(service.begun[-1], Gap).expected == 1
+    assert failure(service.started[-1], Gap).expected == 1

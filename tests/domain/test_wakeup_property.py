@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from chatd.domain.chats import Polled
 from chatd.model import BEGINNING, Appended, Cursor, Session
 from tests.doubles import SteppedExecutor, System, cancel, composed, result_of, scratch
+from tests.examples import examples
 
 USERS = (1, 2)
 
@@ -211,7 +212,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(120, deep=800))
 @given(
     followers=st.lists(st.tuples(st.sampled_from(USERS), st.booleans()), min_size=1, max_size=3),
     steps=st.lists(steps, min_size=5, max_size=60),

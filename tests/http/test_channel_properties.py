@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
+from tests.examples import examples
 from tests.http.conversation import Answer, Conversation, echo, get, parse, post, post_chunks
 from tests.http.test_channel_refusals import MALFORMED
 
@@ -70,7 +71,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(ends)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100, deep=500))
 @given(streams, st.lists(st.integers(0, 100_000), max_size=12))
 def test_how_a_stream_is_cut_does_not_change_its_answers(stream: bytes, places: list[int]) -> None:
     whole = hear([stream])
@@ -78,7 +79,7 @@ def test_how_a_stream_is_cut_does_not_change_its_answers(stream: bytes, places: 
     assert hear([stream[at : at + 1] for at in range(len(stream))]) == whole
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100, deep=500))
 @given(st.data())
 def test_any_bytes_are_answered_or_awaited(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
@@ -91,7 +92,7 @@ def test_any_bytes_are_answered_or_awaited(data: st.DataObject) -> None:
 def test_mutated_requests_are_answered_or_awaited() -> None:
     source = random.Random(20261122)
     seeds = [*MALFORMED.values(), get("/a?b"), post(b"hello"), post_chunks(b"a", b"b")]
-    for _ in range(5000):
+    for _ in range(examples(1500, deep=10_000)):
         stream = b"".join(source.choices(seeds, k=source.randint(1, 3)))
         listen(mutate(stream, source), [source.randrange(1000) for _ in range(2)])
 

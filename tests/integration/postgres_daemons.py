@@ -1,4 +1,4 @@
-"""Real `twistd` processes on a PostgreSQL, and clients that speak to them over sockets."""
+"""Daemons on PostgreSQL, as `twistd` processes, and blocking clients for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CATCH_UP_SECONDS: Final = 15.0
 
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait until something is true; returns it."""
+    """Call `condition` until it returns something true, which is returned."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -37,7 +37,7 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Daemon:
-    """One `twistd chatd`; its output goes to `log`."""
+    """A `twistd chatd` process whose output goes to `log`."""
 
     def __init__(self, folder: Path, db: str, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -51,7 +51,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
-        """Start it, and wait until it is ready."""
+        """Start it, and by default wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -65,17 +65,17 @@ class Daemon:
             eventually(self.ready, START_SECONDS, f"ready\n{self.log.read_text()}")
 
     def ready(self, port: int | None = None) -> bool:
-        """What /readyz says."""
+        """Whether /readyz answers 200."""
         return Client(port or self.port).call("GET", "/readyz")[0] == 200
 
     def children(self) -> list[int]:
-        """The process ids of its workers."""
+        """The process ids of the workers."""
         assert self.process is not None
         pid = self.process.pid
         return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal and wait for the end; returns the status."""
+        """Send a signal and wait until the process ends; returns the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -84,7 +84,7 @@ class Daemon:
 
 @contextlib.contextmanager
 def running(*daemons: Daemon) -> Iterator[None]:
-    """Start these daemons together and wait until all are ready; in the end, end them."""
+    """Start daemons together, wait until all are ready, and stop them in the end."""
     try:
         for daemon in daemons:
             daemon.start(wait=False)
@@ -100,18 +100,18 @@ def running(*daemons: Daemon) -> Iterator[None]:
 
 
 class Client:
-    """Requests to one daemon at a time, each on a connection of its own."""
+    """A client that opens a new connection to one daemon for each request."""
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self.port = port
         self.token = token
 
     def at(self, port: int) -> Client:
-        """The same caller at another daemon."""
+        """The same user at another daemon."""
         return Client(port, self.token)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """Status and decoded body; raises `OSError` or `HTTPException` when the daemon is gone."""
+        """Status and decoded body; raises `OSError` or `HTTPException` if the daemon is down."""
         sent = {"Connection": "close", **{k.replace("_", "-"): v for k, v in headers.items()}}
         if self.token is not None:
             sent["Authorization"] = f"Bearer {self.token}"
@@ -137,7 +137,7 @@ class Client:
 
 
 def registered(port: int, name: str) -> tuple[int, Client]:
-    """A new account: its id, and a client that has a token of it."""
+    """Create an account; returns its id and a client that is logged in."""
     anyone = Client(port)
     status, user = anyone.call(
         "POST", "/api/v1/users/", {"username": name, "email": "a@example.org", "password": "hello"}
@@ -150,8 +150,15 @@ def registered(port: int, name: str) -> tuple[int, Client]:
 
 @contextlib.contextmanager
 def polling(client: Client, since: str, wait: float) -> Iterator[list[Any]]:
-    """A held poll in a thread; its status, body and end are in the list once it was answered."""
+    """A held poll in a thread; the list receives its status, its body and the time it ended.
+
+    With `now` it sees everything that is sent from here on, even if it reaches the daemon late.
+    """
     answer: list[Any] = []
+    if since == "now":
+        status, body = client.poll(since, 0)
+        assert status == 200, body
+        since = body["meta"]["cursor"]
 
     def ask() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -167,7 +174,7 @@ def polling(client: Client, since: str, wait: float) -> Iterator[list[Any]]:
 
 
 class Crowd:
-    """Senders and followers that go on whatever happens, and compare notes in the end."""
+    """Concurrent senders and followers that continue through failures."""
 
     def __init__(self, ports: list[int], people: list[tuple[int, Client]], senders: int) -> None:
         self._ports = ports
@@ -195,10 +202,15 @@ class Crowd:
         self._sending = False
         for thread in self._senders:
             thread.join(HTTP_SECONDS)
-        # Once more, for what was acknowledged last.
+        # Followers poll once more, for what was acknowledged last.
         self._following = False
         for thread in self._followers:
             thread.join(HTTP_SECONDS)
+
+    def wait_for_progress(self) -> None:
+        """Wait until some more sends are acknowledged."""
+        wanted = len(self.acknowledged) + 3 * len(self._senders)
+        eventually(lambda: len(self.acknowledged) >= wanted, HTTP_SECONDS, "acknowledged sends")
 
     def _somewhere(self, client: Client) -> Client:
         return client.at(self._random.choice(self._ports))
@@ -211,7 +223,7 @@ class Crowd:
             to, _ = self._random.choice(self._people)
             _, client = self._people[sender % len(self._people)]
             while self._sending:
-                # Again with the same key, here or there, until somebody says what became of it.
+                # Repeated with the same key, at any daemon, until one of them acknowledges it.
                 try:
                     status, body = self._somewhere(client).send(to, text, key=text)
                 except (OSError, http.client.HTTPException) as problem:
@@ -247,13 +259,13 @@ class Crowd:
                 return
 
     def prove(self, port: int) -> None:
-        """No acknowledged message lost, none twice, inboxes dense, followers exact."""
+        """Check that no message was lost or stored twice, and that followers saw all of them."""
         texts: Counter[str] = Counter()
         for user_id, client in self._people:
             whole: list[dict[str, Any]] = []
             cursor, found = "0", True
-            # Up to an empty answer, which the database gives: what a process remembers may end
-            # before the inbox does, and its `more` with it.
+            # Until an empty response, which comes from the database: the cache of a process, and
+            # `more` with it, may end before the inbox does.
             while found:
                 status, body = client.at(port).poll(cursor, 0)
                 assert status == 200, body

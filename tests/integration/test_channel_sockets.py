@@ -1,4 +1,4 @@
-"""The HTTP channel on real sockets: what no transport in memory does."""
+"""The HTTP channel on real sockets, for what in-memory transports do not do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BIG = bytes(range(256)) * 40_000  # 10 MB: more than sockets hold.
 
 
 class Client(Protocol):
-    """Keeps what it is sent, and why the connection ended."""
+    """Collects received data, and the reason of the disconnect."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -64,7 +64,7 @@ class Client(Protocol):
         self.ended.callback(None)
 
     async def until(self, end: bytes) -> bytes:
-        """All that was heard, once it ends in `end`."""
+        """Wait until the received data ends with `end`; returns all of it."""
         if not self.heard.endswith(end):
             enough: Deferred[None] = Deferred()
             self._wanted.append((lambda tail: tail.endswith(end), enough))
@@ -72,7 +72,7 @@ class Client(Protocol):
         return bytes(self.heard)
 
     async def end(self) -> Failure:
-        """Why the connection ended, once it has."""
+        """Wait until the connection is closed; returns the reason."""
         if self.reason is None:
             await self.ended.addTimeout(SECONDS, self._reactor)
         assert self.reason is not None
@@ -85,7 +85,7 @@ class Client(Protocol):
 
 
 class House:
-    """A server on a port, and its clients."""
+    """A listening server and its clients."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -108,7 +108,7 @@ class House:
         return self.respond(request)
 
     async def visit(self, certificate: bytes | None = None) -> Client:
-        """A connected client."""
+        """Connect a client."""
         host = cast(Any, self._port.getHost())
         endpoint: Any
         if isinstance(host, UNIXAddress):
@@ -133,7 +133,7 @@ class House:
         await self.until(lambda: self.server.connections == 0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait, for some seconds at most, until `condition` holds."""
+        """Wait a few seconds at most until `condition` is true."""
         for _ in range(500):
             if condition():
                 return
@@ -148,9 +148,11 @@ TCP = "tcp:0:interface=127.0.0.1"
 
 
 @pytest_twisted.async_yield_fixture
-async def house() -> AsyncIterator[House]:
+async def house(tmp_path: Path) -> AsyncIterator[House]:
     from twisted.internet import reactor
 
+    # It listens on a socket in `tmp_path`, which must be there until the server is closed.
+    del tmp_path
     house = House(reactor)
     yield house
     await house.close()
@@ -187,7 +189,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_twisted.ensureDeferred
-async def test_answers_come_at_once_and_in_order(house: House) -> None:
+async def test_responses_arrive_immediately_and_in_order(house: House) -> None:
     await house.open(TCP)
     client = await house.visit()
     count = 2000
@@ -200,7 +202,7 @@ async def test_answers_come_at_once_and_in_order(house: House) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_answer_arrives_whole_at_a_client_that_is_slow(house: House) -> None:
+async def test_a_slow_client_receives_a_large_response_completely(house: House) -> None:
     def respond(request: Request) -> object:
         request.answer(200, b"", BIG)
         return NOT_DONE_YET
@@ -222,7 +224,7 @@ async def test_a_large_answer_arrives_whole_at_a_client_that_is_slow(house: Hous
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_push_producer_waits_for_a_client_that_is_slow(house: House) -> None:
+async def test_a_push_producer_is_paused_by_a_slow_client(house: House) -> None:
     class Producer:
         sent = 0
         paused = False
@@ -267,7 +269,7 @@ async def test_a_push_producer_waits_for_a_client_that_is_slow(house: House) -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refusal_is_read_by_a_client_that_is_still_sending(house: House) -> None:
+async def test_a_client_that_is_still_sending_reads_the_error_response(house: House) -> None:
     await house.open(TCP, body_bytes=1000, linger_bytes=10_000_000, linger_seconds=5)
     client = await house.visit()
     client.say(get("/", "Content-Length: 5000000", method="POST"))
@@ -280,7 +282,7 @@ async def test_a_refusal_is_read_by_a_client_that_is_still_sending(house: House)
 
 @pytest.mark.parametrize("leave", ["abortConnection", "loseConnection", "loseWriteConnection"])
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_ends_its_held_request(house: House, leave: str) -> None:
+async def test_a_disconnect_cancels_the_held_request(house: House, leave: str) -> None:
     held = Held()
     house.respond = held
     await house.open(TCP)
@@ -296,7 +298,7 @@ async def test_a_client_that_leaves_ends_its_held_request(house: House, leave: s
 
 @tls
 @pytest_twisted.ensureDeferred
-async def test_tls_is_served_and_known(house: House, pem: Path) -> None:
+async def test_requests_over_tls_are_secure(house: House, pem: Path) -> None:
     def respond(request: Request) -> bytes:
         return b"secure" if request.isSecure() else b"plain"
 
@@ -312,7 +314,7 @@ async def test_tls_is_served_and_known(house: House, pem: Path) -> None:
 
 @tls
 @pytest_twisted.ensureDeferred
-async def test_a_large_answer_arrives_whole_over_tls(house: House, pem: Path) -> None:
+async def test_a_large_response_arrives_completely_over_tls(house: House, pem: Path) -> None:
     house.respond = lambda request: BIG
     await house.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
     client = await house.visit(pem.read_bytes())
@@ -323,7 +325,7 @@ async def test_a_large_answer_arrives_whole_over_tls(house: House, pem: Path) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_proxy_protocol_names_the_client(house: House) -> None:
+async def test_the_proxy_protocol_supplies_the_client_address(house: House) -> None:
     def respond(request: Request) -> bytes:
         address: Any = request.getClientAddress()
         return f"{address.host} {address.port}".encode()
@@ -348,7 +350,7 @@ async def test_a_unix_socket_is_served(house: House, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_to_a_client_that_has_just_gone_harms_nothing(house: House) -> None:
+async def test_a_response_after_a_disconnect_is_ignored(house: House) -> None:
     held = Held()
     house.respond = held
     await house.open(TCP)
@@ -366,7 +368,7 @@ async def test_an_answer_to_a_client_that_has_just_gone_harms_nothing(house: Hou
 
 
 @pytest_twisted.ensureDeferred
-async def test_draining_ends_idle_connections(house: House) -> None:
+async def test_draining_closes_idle_connections(house: House) -> None:
     await house.open(TCP)
     client = await house.visit()
     client.say(get())

@@ -1,4 +1,4 @@
-"""The client against a daemon in a process of its own, through a proxy that cuts connections."""
+"""The client library against a real daemon, through a proxy that aborts connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDS = 60.0
 
 
 class Proxy(Factory[Any]):
-    """Passes bytes on between clients and a port; cuts connections when it is told to."""
+    """Forwards bytes between clients and a port, and aborts connections after a number of bytes."""
 
     noisy = False
 
@@ -46,7 +46,7 @@ class Proxy(Factory[Any]):
         return inward
 
     def passing(self, size: int) -> int:
-        """How many of so many bytes get through; a cut follows if it is fewer."""
+        """How many of `size` bytes are forwarded; if fewer, the connection is then aborted."""
         if self.bytes_until_cut is None:
             return size
         self.bytes_until_cut -= size
@@ -57,13 +57,13 @@ class Proxy(Factory[Any]):
         return passed
 
     def cut(self) -> None:
-        """Cut everything that is open."""
+        """Abort all connections."""
         for inward in tuple(self.open):
             inward.cut()
 
 
 class Inward(Protocol):
-    """A connection of a client."""
+    """The connection from a client."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
@@ -101,7 +101,7 @@ class Inward(Protocol):
 
 
 class Outward(Protocol):
-    """The connection to the daemon that belongs to one of a client."""
+    """The connection to the daemon on behalf of a client."""
 
     def __init__(self, inward: Inward) -> None:
         self.inward = inward
@@ -127,7 +127,7 @@ class Outward(Protocol):
 
 @asynccontextmanager
 async def proxied(daemon: Daemon) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy before the daemon, and its URL."""
+    """A proxy in front of the daemon, and its URL."""
     from twisted.internet import reactor
 
     clock: Any = reactor
@@ -143,7 +143,7 @@ async def proxied(daemon: Daemon) -> AsyncIterator[tuple[Proxy, str]]:
 
 
 class Reader:
-    """Follows an inbox and keeps what it sees."""
+    """Follows an inbox and collects its messages."""
 
     def __init__(self, follow: Follow) -> None:
         self.seen: list[Message] = []
@@ -155,7 +155,7 @@ class Reader:
             self.seen.append(message)
 
     async def until(self, count: int) -> None:
-        """Wait until so many were seen."""
+        """Wait until `count` messages have arrived."""
         from twisted.internet import reactor
 
         clock: Any = reactor
@@ -173,7 +173,7 @@ class Reader:
 
 
 def account(daemon: Daemon, name: str) -> tuple[int, str]:
-    """A new account: its id and a token."""
+    """Create an account; returns its id and a token."""
     return daemon.register(name), daemon.token(name)
 
 
@@ -183,7 +183,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @ensureDeferred
-async def test_everything_arrives_once_through_cuts_and_restarts(folder: Path) -> None:
+async def test_every_message_arrives_once_despite_disconnects_and_restarts(
+    folder: Path,
+) -> None:
     with Daemon(folder, "--drain-seconds", "1", port=free_port()) as daemon:
         async with proxied(daemon) as (proxy, url):
             await through_cuts(daemon, proxy, url)
@@ -204,7 +206,7 @@ async def through_cuts(daemon: Daemon, proxy: Proxy, url: str) -> None:
                 await deferToThread(daemon.stop)
                 await deferToThread(daemon.start)
             elif number == 40:
-                # Nothing is said to anyone, nothing is written any more.
+                # Without an orderly shutdown.
                 await deferToThread(daemon.kill)
                 await deferToThread(daemon.start)
             elif number % 7 == 0:
@@ -232,14 +234,14 @@ async def test_a_send_does_not_wait_behind_held_polls(folder: Path) -> None:
 
 
 def programs() -> list[str]:
-    """The whole programs of the client's documentation."""
+    """The complete programs in the documentation of the client."""
     text = (ROOT / "docs" / "client.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [block for block in blocks if "task.react" in block]
 
 
 @ensureDeferred
-async def test_the_programs_of_the_documentation_run(folder: Path) -> None:
+async def test_the_programs_in_the_documentation_run(folder: Path) -> None:
     with Daemon(folder) as daemon:
         for number, program in enumerate(programs()):
             assert "http://127.0.0.1:8080" in program

@@ -1,4 +1,4 @@
-"""`python -m chatd.conformance`: the daemon keeps every promise, and a liar is found out."""
+"""`python -m chatd.conformance` against the daemon, and against a server that breaks promises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.daemon import Daemon, environment
 
 
 def judge(url: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """What is said about the server."""
+    """The finished judgement of a server."""
     return subprocess.run(
         [sys.executable, "-m", "chatd.conformance", url, *options],
         env=environment(),
@@ -37,7 +37,7 @@ def test_the_daemon_keeps_every_promise(tmp_path: Path) -> None:
 
 
 class Liar(BaseHTTPRequestHandler):
-    """Says yes to everything."""
+    """Answers every request with 200 and the same document."""
 
     user = b"""{"id": 1, "username": "x", "email": "x@x", "last_seen_at": null,
         "date_joined": "2026-11-22T12:00:00Z", "token": "t", "user_id": 1,
@@ -56,7 +56,7 @@ class Liar(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_GET
 
     def log_message(self, *arguments: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def liar() -> Iterator[str]:
         serving.join()
 
 
-def test_a_liar_is_found_out(liar: str) -> None:
+def test_a_server_without_the_promised_behaviour_fails(liar: str) -> None:
     said = judge(liar, "--only", "sending")
     assert said.returncode == 1
     assert said.stderr == ""
@@ -77,6 +77,6 @@ def test_a_liar_is_found_out(liar: str) -> None:
     assert "  holds" not in said.stdout
 
 
-def test_promises_can_be_chosen(liar: str) -> None:
+def test_promises_can_be_selected(liar: str) -> None:
     said = judge(liar, "--only", "pinned")
     assert "0 of 1 promises hold." in said.stdout

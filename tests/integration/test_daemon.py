@@ -1,4 +1,4 @@
-"""A real daemon: how it starts, answers, refuses to start, and stops."""
+"""Start, failure to start, and stop of a real daemon."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from tests.daemon import (
 from tests.integration.traffic import inbox
 from tests.postgres_server import Databases
 
+ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
+
 
 def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, *ADMIN) as daemon:
         ann = daemon.register("ann")
         daemon.register("bob")
         reader = daemon.client(daemon.log_in("ann"))
@@ -35,7 +37,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
         cursor, delays = reader.get(CHATS).json["meta"]["cursor"], []
         for number in range(9):
             reader.send("GET", f"{CHATS}?since={cursor}&wait=30")
-            time.sleep(0.05)  # it is held, not only under way
+            wait_until(lambda: daemon.polls_held() == 1, 10)
             began = time.monotonic()
             assert writer.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
             document = reader.receive().json
@@ -45,8 +47,8 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
         assert statistics.median(delays) < 0.25, delays
 
 
-def test_the_first_line_tells_where_it_listens_and_where_its_data_is(tmp_path: Path) -> None:
-    with Daemon(tmp_path, "--admin", "tcp:0:interface=127.0.0.1") as daemon:
+def test_the_first_log_line_names_the_addresses_and_the_database(tmp_path: Path) -> None:
+    with Daemon(tmp_path, *ADMIN) as daemon:
         first = [line for line in daemon.told().splitlines() if "chatd" in line.split("]", 1)[0]]
         assert "is listening on" in first[0]
         assert daemon.location == f"sqlite:{tmp_path.resolve()}/chatd.db"
@@ -62,7 +64,7 @@ def test_the_first_line_tells_where_it_listens_and_where_its_data_is(tmp_path: P
 
 
 def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, *ADMIN) as daemon:
         daemon.register("ann")
         token = daemon.log_in("ann")
         idle, fresh = daemon.client(), socket.create_connection(("127.0.0.1", daemon.port))
@@ -70,7 +72,7 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
         polls = [daemon.client(token) for _ in range(3)]
         for poll in polls:
             poll.send("GET", CHATS + "?since=now&wait=50")
-        time.sleep(0.2)
+        wait_until(lambda: daemon.polls_held() == 3, 10)
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         for poll in polls:
@@ -89,7 +91,7 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
         fresh.close()
 
 
-def test_a_later_sigterm_ends_the_drain(tmp_path: Path) -> None:
+def test_a_later_sigterm_aborts_the_drain(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--drain-seconds", "60") as daemon:
         with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as slow:
             # What it waits for: a request that has begun and does not go on.
@@ -110,7 +112,7 @@ def test_a_later_sigterm_ends_the_drain(tmp_path: Path) -> None:
         assert "Traceback" not in daemon.told()
 
 
-def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path: Path) -> None:
+def test_an_idle_daemon_stops_immediately_and_keeps_its_data(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
@@ -129,7 +131,7 @@ def test_an_idle_daemon_stops_at_once_and_its_data_is_there_afterwards(tmp_path:
 
 
 def taken_port() -> socket.socket:
-    """A socket that listens on a port of its own."""
+    """A listening socket."""
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     taken.listen()
@@ -137,12 +139,12 @@ def taken_port() -> socket.socket:
 
 
 def lines_of(output: str) -> list[str]:
-    """The lines that say why."""
+    """The log lines with the reason."""
     assert "Traceback" not in output
     return [line for line in output.splitlines() if "chatd cannot start: " in line]
 
 
-def test_a_port_that_is_taken_ends_it_with_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with taken_port() as taken:
         port = taken.getsockname()[1]
         done = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
@@ -160,7 +162,7 @@ def test_a_second_daemon_on_one_database_is_refused(tmp_path: Path) -> None:
         assert daemon.client().get("/readyz").status == 200
 
 
-def test_a_database_that_cannot_be_opened_ends_it_with_one_line(tmp_path: Path) -> None:
+def test_an_unusable_database_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.db").write_bytes(b"this is not a database, whatever it is called")
     for url in ("sqlite:/nonexistent/chatd.db", "sqlite:other.db"):
         done = run(tmp_path, "--db", url, "--listen", "tcp:0:interface=127.0.0.1")
@@ -180,7 +182,7 @@ def test_a_database_that_cannot_be_opened_ends_it_with_one_line(tmp_path: Path) 
         (["--listen", "tcp:nowhere:1:2:3"], {}, "chatd: listen: 'tcp:nowhere:1:2:3'"),
     ],
 )
-def test_a_wrong_setting_ends_it_with_one_line(
+def test_an_invalid_setting_is_reported_in_one_line(
     tmp_path: Path, arguments: list[str], variables: dict[str, str], expected: str
 ) -> None:
     done = run(tmp_path, *arguments, **variables)
@@ -192,7 +194,7 @@ def test_a_wrong_setting_ends_it_with_one_line(
     assert not list(tmp_path.glob("*.db*"))
 
 
-def test_a_file_configures_it_and_unknown_variables_are_warned_of(tmp_path: Path) -> None:
+def test_a_file_configures_the_daemon_and_unknown_variables_cause_warnings(tmp_path: Path) -> None:
     (tmp_path / "chatd.toml").write_text(
         'listen = ["tcp:0:interface=127.0.0.1"]\n'
         'rate-limits = "off"\nregistration = "closed"\ndb = "sqlite:own.db"\n'
@@ -224,12 +226,12 @@ def serve_by_tac(folder: Path, db: str) -> None:
         assert daemon.stop() in (0, -signal.SIGTERM)
 
 
-def test_the_tac_starts_the_same_service(tmp_path: Path) -> None:
+def test_the_tac_file_starts_the_same_service(tmp_path: Path) -> None:
     serve_by_tac(tmp_path, "sqlite:tac.db")
     assert (tmp_path / "tac.db").exists()
 
 
-def test_the_tac_serves_a_postgresql(
+def test_the_tac_file_serves_from_postgresql(
     tmp_path: Path, postgres: Databases, postgres_database: str
 ) -> None:
     serve_by_tac(tmp_path, postgres.url(postgres_database))

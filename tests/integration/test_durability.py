@@ -1,4 +1,4 @@
-"""What a 201 promises, with a real daemon that is killed (architecture, invariant 5)."""
+"""Acknowledged messages survive kills of the daemon (invariant 5 in docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.daemon import CHATS, Daemon, wait_until
 from tests.integration.traffic import Follower, Sender, inbox
 
 
-def test_a_message_is_there_after_a_kill_straight_after_its_201(tmp_path: Path) -> None:
+def test_a_message_survives_a_kill_right_after_its_201(tmp_path: Path) -> None:
     with Daemon(tmp_path, port=free_port()) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
@@ -30,7 +30,7 @@ def test_a_message_is_there_after_a_kill_straight_after_its_201(tmp_path: Path) 
             assert messages[-1] == sent.json
 
 
-def test_nothing_is_lost_or_doubled_by_kills_under_load(tmp_path: Path) -> None:
+def test_kills_under_load_neither_lose_nor_duplicate_messages(tmp_path: Path) -> None:
     with Daemon(tmp_path, port=free_port()) as daemon:
         people = {name: daemon.register(name) for name in ("ann", "bob", "cat")}
         tokens = {name: daemon.log_in(name) for name in people}
@@ -75,7 +75,7 @@ def test_nothing_is_lost_or_doubled_by_kills_under_load(tmp_path: Path) -> None:
             assert follower.seen == inboxes[name]
 
 
-def test_sends_under_way_at_the_stop_are_not_lost(tmp_path: Path) -> None:
+def test_sends_in_progress_during_a_stop_are_not_lost(tmp_path: Path) -> None:
     with Daemon(tmp_path, port=free_port()) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")

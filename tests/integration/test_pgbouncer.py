@@ -1,4 +1,4 @@
-"""Daemons whose `--db` goes through a transaction pooler, and whose `--listen-db` does not."""
+"""Daemons that use a transaction pooler for `--db` and a direct connection for `--listen-db`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.pgbouncer import SIZE, PgBouncer
 from tests.postgres_server import Server, connected, rows
 
 WAKE_SECONDS = 5.0
-"""An answer that came this soon after the send was not found by a sweep."""
+"""A response within this time of the send is not due to the sweep."""
 RECOVERY_SECONDS = 10.0
 
 
@@ -40,7 +40,7 @@ def pooler(own_server: Server) -> Iterator[PgBouncer]:
 def daemons(
     pooler: PgBouncer, own_server: Server, own_database: str, tmp_path: Path
 ) -> Iterator[list[Daemon]]:
-    """Two processes behind the pooler."""
+    """Two daemons behind the pooler."""
     listen = f"--listen-db={own_server.url(own_database)}"
     pair = [Daemon(tmp_path, pooler.url(own_database), listen) for _ in range(2)]
     try:
@@ -51,7 +51,7 @@ def daemons(
         print(pooler.log())
 
 
-def test_without_an_address_to_listen_at_the_start_is_refused_in_one_line(
+def test_a_missing_listen_db_is_reported_in_one_line(
     pooler: PgBouncer, own_database: str, tmp_path: Path
 ) -> None:
     daemon = Daemon(tmp_path, pooler.url(own_database))
@@ -68,7 +68,7 @@ def test_without_an_address_to_listen_at_the_start_is_refused_in_one_line(
     assert "is listening on" not in log
 
 
-def test_all_that_people_do_works_through_it(
+def test_all_operations_work_through_the_pooler(
     daemons: list[Daemon], pooler: PgBouncer, own_server: Server, own_database: str
 ) -> None:
     one, two = (daemon.port for daemon in daemons)
@@ -112,7 +112,7 @@ def test_all_that_people_do_works_through_it(
     assert 0 < count <= SIZE < len(clients) == 8
 
 
-def test_a_crowd_does_not_notice_that_it_reconnects_and_that_it_is_started_again(
+def test_clients_do_not_notice_reconnections_and_a_restart_of_the_pooler(
     daemons: list[Daemon], pooler: PgBouncer
 ) -> None:
     ports = [daemon.port for daemon in daemons]

@@ -1,7 +1,7 @@
-"""Transactions of several real processes that finish out of order, are undone, or go in circles.
+"""Transactions of several daemons that commit out of order, are rolled back, or deadlock.
 
-What the server makes of appends now and then under load is made here on purpose: a blocking session
-holds rows, a deferred trigger holds a COMMIT, others raise what the server raises.
+What rarely happens under load is provoked here: a blocking session locks rows, a deferred trigger
+delays a COMMIT, others raise the errors that the server raises.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tests.integration.postgres_daemons import (
 from tests.postgres_server import Databases, Server, connected, rows
 
 SECONDS: Final = 30.0
-"""In which what must happen happens, on a busy machine too."""
+"""Limit for events that must happen, also on a busy machine."""
 
 WAKE_SECONDS: Final = 10.0
-"""An answer that came this soon after the commit was not found by a sweep, nor by asking again."""
+"""A response within this time of the commit is due to neither the sweep nor another poll."""
 
 GIVEN_UP_SECONDS: Final = 10.0
 """How long a daemon waits for the database, see `chatd.store.postgres.retry.DEADLINE_SECONDS`."""
@@ -41,7 +41,7 @@ _serial = itertools.count(1)
 
 NAMES: Final = ("ann", "bob", "cat", "dan")
 
-# A commit of a text that begins with "hold" waits until nobody holds the lock any more.
+# The commit of a text that begins with "hold" waits until the advisory lock is free.
 HELD_COMMITS: Final = """
 CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -52,7 +52,7 @@ CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON message DEFERRABLE INITIALLY DEFE
 FOR EACH ROW WHEN (NEW.text LIKE 'hold%') EXECUTE FUNCTION hold();
 """
 
-# From one lock to the next it takes a while, and some commits take far longer than others.
+# Locks are taken slowly, and some commits take far longer than others.
 SLOW_COMMITS: Final = """
 CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -64,8 +64,8 @@ CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON message DEFERRABLE INITIALLY DE
 FOR EACH ROW EXECUTE FUNCTION linger();
 """
 
-# `attempts` and `undone` count, which no rollback undoes; `share` of the attempts fail, and the
-# first `times`.
+# The first `times` attempts and a random `share` of the others fail. `attempts` and `undone` are
+# sequences because those are not rolled back.
 CONFLICTS: Final = """
 CREATE SEQUENCE attempts;
 CREATE SEQUENCE undone;
@@ -93,7 +93,7 @@ FOR EACH ROW EXECUTE FUNCTION conflict();
 
 @pytest.fixture(scope="module")
 def url(own_server: Server) -> Iterator[str]:
-    """A database that the tests share, each with accounts of its own."""
+    """A database that the tests share; each creates its own accounts."""
     databases = Databases(own_server.url())
     name = databases.create()
     yield own_server.url(name)
@@ -102,7 +102,7 @@ def url(own_server: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def daemons(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
-    """Three processes on it."""
+    """Three daemons on the database."""
     folder = tmp_path_factory.mktemp("daemons")
     three = [Daemon(folder, url) for _ in range(3)]
     with running(*three):
@@ -117,7 +117,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def transaction(url: str) -> Iterator[Any]:
-    """A session in a transaction; what it holds it lets go in the end, unless it has ended it."""
+    """A session in a transaction, which ends with the context."""
     with connected(url) as db:
         rows(db, "BEGIN")
         yield db
@@ -125,7 +125,7 @@ def transaction(url: str) -> Iterator[Any]:
 
 @contextmanager
 def installed(db: Any, sql: str, trigger: str) -> Iterator[None]:
-    """Have a trigger on `message` for a while."""
+    """A trigger on `message` within the context."""
     rows(db, sql)
     try:
         yield
@@ -136,7 +136,7 @@ def installed(db: Any, sql: str, trigger: str) -> Iterator[None]:
 
 
 def lock(db: Any, user_id: int) -> None:
-    """Have the inbox's row, as an append has it until its commit."""
+    """Lock the row of an inbox, as an append does until it commits."""
     rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", user_id)
 
 
@@ -156,7 +156,7 @@ def waiting(url: str, count: int) -> None:
 
 
 def until_blocked(url: str, holder: Any) -> None:
-    """Wait until somebody waits for this very session."""
+    """Wait until another session waits for a lock of this one."""
     [[pid]] = rows(holder, "SELECT pg_backend_pid()")
     blocked = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
     with connected(url) as db:
@@ -164,7 +164,7 @@ def until_blocked(url: str, holder: Any) -> None:
 
 
 def deadlocks(url: str) -> int:
-    """How many the server has had to break in this database; nobody may be connected any more."""
+    """Number of deadlocks in the database; exact once all connections to it are closed."""
     alone = (
         "SELECT count(*) = 1 FROM pg_stat_activity"
         " WHERE datname = current_database() AND backend_type = 'client backend'"
@@ -179,7 +179,7 @@ def deadlocks(url: str) -> int:
 
 
 def followed(client: Client, count: int, over: Event) -> list[tuple[int, str]]:
-    """The first so many messages of an inbox, as one who polls on sees them until it is over."""
+    """The first messages of an inbox, as a client sees them by polling."""
     seen: list[dict[str, Any]] = []
     cursor = "0"
     while len(seen) < count and not over.is_set():
@@ -192,14 +192,14 @@ def followed(client: Client, count: int, over: Event) -> list[tuple[int, str]]:
 
 
 def accepted(*sends: Future[tuple[int, Any]]) -> None:
-    """All of these were answered 201."""
+    """Check that all were answered 201."""
     for send in sends:
         status, body = send.result(SECONDS)
         assert status == 201, body
 
 
 class Town:
-    """Four people, whom several processes serve; whoever sends is ann."""
+    """Four users, served by several daemons; all messages are sent by ann."""
 
     def __init__(self, daemons: list[Daemon], url: str, threads: ThreadPoolExecutor) -> None:
         self.ports = [daemon.port for daemon in daemons]
@@ -225,11 +225,11 @@ class Town:
         return self.threads.submit(ann.send, self.ids[name], text)
 
     def sent(self, node: int, name: str, text: str) -> None:
-        """Send; it must not have to wait for anybody."""
+        """Send, without having to wait for another transaction."""
         accepted(self.send(node, name, text))
 
     def together(self, node: int, *names: str) -> list[Future[tuple[int, Any]]]:
-        """Sends to several that are one batch: they queue up while another one hangs."""
+        """Sends to several users in one batch: they queue up behind a send that hangs."""
         with transaction(self.url) as session:
             lock(session, self.ids["ann"])
             alone = self.send(node, "ann", "alone")
@@ -242,7 +242,7 @@ class Town:
         return sends
 
     def follow(self, name: str, count: int) -> list[Future[list[tuple[int, str]]]]:
-        """Follow an inbox at every process."""
+        """Follow an inbox at every daemon."""
         return [
             self.threads.submit(followed, self.clients[name].at(port), count, self._over)
             for port in self.ports
@@ -251,7 +251,7 @@ class Town:
     def everywhere(
         self, name: str, followers: list[Future[list[tuple[int, str]]]], *texts: str
     ) -> None:
-        """Who followed has seen exactly these, in this order and without a gap."""
+        """Check that followers saw exactly these messages, in order and without gaps."""
         for follower in followers:
             assert follower.result(WAKE_SECONDS) == list(enumerate(texts, 1))
         # By the time of their commits, to the microsecond, they have the same order.
@@ -260,7 +260,7 @@ class Town:
         assert [each["message"] for each in body["messages"]] == list(reversed(texts))
 
     def ready(self) -> None:
-        """Every process says that it is well."""
+        """Check that every daemon is ready."""
         for port in self.ports:
             status, body = Client(port).call("GET", "/readyz")
             assert status == 200, body
@@ -276,11 +276,11 @@ def town(daemons: list[Daemon], url: str, threads: ThreadPoolExecutor) -> Iterat
 
 
 def pending(*calls: Future[Any]) -> bool:
-    """Whether none of these was answered yet."""
+    """Whether all of these are still waiting for a response."""
     return not any(call.done() for call in calls)
 
 
-def test_appends_overtake_one_that_waits_and_all_see_one_order(town: Town, url: str) -> None:
+def test_appends_overtake_a_waiting_one_and_all_see_the_same_order(town: Town, url: str) -> None:
     bob, cat = town.follow("bob", 3), town.follow("cat", 3)
     with transaction(url) as session:
         lock(session, town.ids["bob"])
@@ -302,8 +302,8 @@ def test_appends_overtake_one_that_waits_and_all_see_one_order(town: Town, url: 
     town.everywhere("bob", bob, "held at the first", "held at the second", "held at the third")
 
 
-def test_a_batch_that_began_earlier_may_end_up_behind(town: Town, url: str) -> None:
-    """It waits at the first of its inboxes, with a snapshot that others then outdate."""
+def test_a_batch_that_started_earlier_may_commit_later(town: Town, url: str) -> None:
+    """It waits for the lock of its first inbox while its snapshot becomes outdated."""
     bob, cat, dan = town.follow("bob", 1), town.follow("cat", 4), town.follow("dan", 3)
     with transaction(url) as first, transaction(url) as last:
         lock(first, town.ids["bob"])
@@ -329,10 +329,8 @@ def test_a_batch_that_began_earlier_may_end_up_behind(town: Town, url: str) -> N
     town.everywhere("dan", dan, "overtaking", "to dan", "behind")
 
 
-def test_what_is_not_committed_yet_is_seen_by_nobody_and_then_in_its_order(
-    town: Town, url: str
-) -> None:
-    """The COMMIT itself hangs: seqs are taken, rows are written, nothing is visible."""
+def test_uncommitted_messages_are_invisible_and_then_in_order(town: Town, url: str) -> None:
+    """The COMMIT hangs: sequence numbers are assigned, rows are written, nothing is visible."""
     bob, cat = town.follow("bob", 3), town.follow("cat", 2)
     with connected(url) as session, installed(session, HELD_COMMITS, "hold"):
         rows(session, "SELECT pg_advisory_lock(4711)")
@@ -355,8 +353,8 @@ def test_what_is_not_committed_yet_is_seen_by_nobody_and_then_in_its_order(
     town.everywhere("cat", cat, "hold", "end")
 
 
-def test_what_was_given_up_and_is_committed_later_wakes_everybody(town: Town, url: str) -> None:
-    """A 503 says that it may have happened; when it does, the polls of all processes are woken."""
+def test_a_commit_after_the_deadline_wakes_all_polls(town: Town, url: str) -> None:
+    """After a 503 the append may still commit, which must wake polls at all daemons."""
     ann, bob, dan = (town.clients[name] for name in ("ann", "bob", "dan"))
     with transaction(url) as session:
         lock(session, town.ids["bob"])
@@ -387,7 +385,7 @@ def test_what_was_given_up_and_is_committed_later_wakes_everybody(town: Town, ur
         assert (status, body["seq"]) == (200, 1)
 
 
-def test_a_crowd_whose_commits_overtake_each_other(
+def test_commits_of_many_senders_overtake_each_other(
     own_server: Server, own_database: str, tmp_path: Path
 ) -> None:
     url = own_server.url(own_database)
@@ -410,7 +408,7 @@ def test_a_crowd_whose_commits_overtake_each_other(
 def conflicts(
     url: str, where: str, state: str, *, times: int = 0, share: float = 0
 ) -> Iterator[Any]:
-    """Undo appends as the server does, see `CONFLICTS`; gives a session."""
+    """Make appends fail as described at `CONFLICTS`; yields a session."""
     with connected(url) as db:
         rows(db, "DROP TABLE IF EXISTS conflict")
         rows(db, "DROP SEQUENCE IF EXISTS attempts, undone")
@@ -430,7 +428,7 @@ PLACES: Final = pytest.mark.parametrize(
 )
 
 
-def test_what_the_server_undid_is_done_again_but_not_for_ever(town: Town, url: str) -> None:
+def test_rolled_back_appends_are_retried_a_limited_number_of_times(town: Town, url: str) -> None:
     bob = town.follow("bob", 2)
     ann = town.clients["ann"]
     with conflicts(url, IN_THE_COMMIT, "40001", times=4) as db:
@@ -451,9 +449,7 @@ def test_what_the_server_undid_is_done_again_but_not_for_ever(town: Town, url: s
 
 @STATES
 @PLACES
-def test_a_crowd_notices_nothing_of_what_is_undone(
-    state: str, where: str, town: Town, url: str
-) -> None:
+def test_clients_do_not_notice_rollbacks(state: str, where: str, town: Town, url: str) -> None:
     with conflicts(url, where, state, share=0.04) as db:
         with Crowd(town.ports, town.people, senders=8) as crowd:
             eventually(lambda: counted(db, "undone") >= 15, SECONDS, "15 were undone")
@@ -463,7 +459,7 @@ def test_a_crowd_notices_nothing_of_what_is_undone(
     assert crowd.errors == {}
 
 
-def test_a_real_deadlock_costs_a_batch_another_try(
+def test_a_deadlocked_batch_is_retried(
     own_server: Server, own_database: str, tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
     url = own_server.url(own_database)

@@ -1,4 +1,4 @@
-"""The session with curl that the README shows, as it is pasted."""
+"""The curl session of the README."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDRESS = "http://127.0.0.1:8080"
 
 
 def session() -> str:
-    """The commands of "A session with curl"."""
+    """The commands in the section "A session with curl"."""
     readme = (ROOT / "README.md").read_text()
     [_, section] = re.split(r"^## A session with curl$", readme, flags=re.MULTILINE)
     match = re.search(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
@@ -24,7 +24,7 @@ def session() -> str:
 
 
 def documents(text: str) -> list[Any]:
-    """JSON documents one after the other."""
+    """Parse concatenated JSON documents."""
     found, at, decoder = [], 0, json.JSONDecoder()
     while at < len(text):
         document, at = decoder.raw_decode(text, at)
@@ -34,7 +34,7 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def test_the_session_works_as_pasted(tmp_path: Path) -> None:
+def test_the_session_works_when_pasted(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         done = subprocess.run(
             ["bash", "-c", session().replace(ADDRESS, daemon.url)],

@@ -1,4 +1,4 @@
-"""People who go on talking to a daemon whatever happens to it, and remember what they were told."""
+"""Background senders and followers that survive restarts of the daemon, and record responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.daemon import CHATS, LOST, STOP_SECONDS, Answer, Client
 
 
 def inbox(client: Client) -> list[dict[str, Any]]:
-    """The whole inbox, oldest first; fails if it is not dense."""
+    """The whole inbox, oldest first; fails if its numbering has gaps."""
     cursor, messages = "0", []
     while True:
         document = client.get(f"{CHATS}?since={cursor}").json
@@ -25,7 +25,7 @@ def inbox(client: Client) -> list[dict[str, Any]]:
 
 
 class Background:
-    """A thread that asks something again and again until it is told to stop."""
+    """A thread that repeats a request until it is stopped."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -34,15 +34,15 @@ class Background:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def once(self) -> None:
-        """What is done; may raise what is in `LOST`."""
+        """One request; may raise exceptions in `LOST`."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; raises what went wrong meanwhile."""
+        """Stop the thread; raises its exception if it failed."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
         self._client.close()
@@ -52,7 +52,7 @@ class Background:
 
     @property
     def stopping(self) -> bool:
-        """It was told to stop."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def _run(self) -> None:
@@ -67,10 +67,10 @@ class Background:
 
 
 class Sender(Background):
-    """Sends numbered messages to the users in turn, and keeps what was acknowledged.
+    """Sends numbered messages to users in turn, and records which were acknowledged.
 
-    With keys a message whose answer was lost is sent again until it is acknowledged; without, the
-    next one is sent.
+    With keys, a message whose response was lost is sent again until it is acknowledged; without,
+    the next one is sent.
     """
 
     def __init__(self, port: int, auth: str, name: str, to: Sequence[int], keys: bool) -> None:
@@ -102,7 +102,7 @@ class Sender(Background):
 
 
 class Follower(Background):
-    """Polls with the cursor of the last answer, whatever happens in between."""
+    """Polls with the cursor of the last response, across failures."""
 
     def __init__(self, port: int, auth: str, since: str = "0") -> None:
         super().__init__(Client(port, auth, timeout=20))

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.interfaces import IStore
 from chatd.store.postgres import store
+from tests.examples import examples
 from tests.model_machine import StoreMachine
 from tests.postgres_server import Databases
 from tests.store.postgres.stores import store_at
@@ -44,7 +45,7 @@ class PostgresMachine(StoreMachine):
 class TestPostgresModel(PostgresMachine.TestCase):  # type: ignore[valid-type,misc]
     """The machine as a test case."""
 
-    settings = settings(max_examples=40, stateful_step_count=40)
+    settings = settings(max_examples=examples(12, deep=50), stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
     def _server(

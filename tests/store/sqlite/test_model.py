@@ -14,6 +14,7 @@ from chatd.interfaces import IStore
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
 from tests.doubles import InlineExecutor, Now, result_of, scratch
+from tests.examples import examples
 from tests.model_machine import StoreMachine
 
 T = TypeVar("T")
@@ -57,4 +58,4 @@ class SqliteMachine(StoreMachine):
 
 
 TestSqliteModel = SqliteMachine.TestCase
-TestSqliteModel.settings = settings(max_examples=120, stateful_step_count=40)
+TestSqliteModel.settings = settings(max_examples=examples(40, deep=250), stateful_step_count=40)

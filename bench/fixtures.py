@@ -71,15 +71,14 @@ def spread(messages: Sequence[int], users: int) -> Iterator[tuple[int, int]]:
 
 
 async def _populate(reactor: Any, asked: argparse.Namespace) -> None:
+    # The composition root is the only place that knows which store a URL means.
+    from chatd.compose import compose_store_and_bus
     from chatd.config import load
     from chatd.interfaces import IStore
     from chatd.metrics import Metrics
 
-    # The composition root is the only place that knows which store a URL means.
-    from chatd.tap import store_and_bus
-
     settings, _ = load({"db": asked.db}, {})
-    store: IStore = store_and_bus(settings, reactor, Metrics())[0]
+    store: IStore = compose_store_and_bus(settings, reactor, Metrics())[0]
     await store.open()
     try:
         await _relax(store)

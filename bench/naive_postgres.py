@@ -77,27 +77,29 @@ async def compare(reactor: Any, options: argparse.Namespace) -> None:
     """Measure the sides alternately and print a line of JSON for each run."""
     from txpostgres.txpostgres import ConnectionPool
 
+    from chatd.compose import compose_store_and_bus
     from chatd.config import load
     from chatd.domain.batch import Batcher
     from chatd.metrics import Metrics
     from chatd.model import Draft
-    from chatd.tap import store_and_bus
 
     text = "x" * 40
-    store, _ = store_and_bus(load({"db": options.db}, {})[0], reactor, Metrics())
+    store, _ = compose_store_and_bus(load({"db": options.db}, {})[0], reactor, Metrics())
     await store.open()
     name = secrets.token_hex(4)
     ids = [
         (await store.add_account(f"{name}.{number}", "a@example.org", "!")).id
         for number in range(RECIPIENTS)
     ]
-    batcher: Batcher[Draft, Any] = Batcher(store.append, reactor, bound=5000, largest=512)
+    batcher: Batcher[Draft, Any] = Batcher(
+        store.append, reactor, max_queued=5000, max_batch_size=512
+    )
 
     pool = ConnectionPool(None, options.db, min=options.connections)
     await pool.start()
     sides: dict[str, Send] = {
         "naive": lambda sent_by, to: pool.runQuery(NAIVE, (to, sent_by, text)),
-        "batched": lambda sent_by, to: batcher.ask(Draft(sent_by, to, text)),
+        "batched": lambda sent_by, to: batcher.submit(Draft(sent_by, to, text)),
     }
     for _ in range(options.rounds):
         for side, send in sides.items():

@@ -1,4 +1,4 @@
-"""Errors of the domain, each with its stable code (contract, General), and of a failed start."""
+"""Domain errors, each with a stable code (contract, General), and the error of a failed start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class DomainError(Exception):
-    """A refusal that the caller can understand: `code` is stable, `detail` is for people."""
+    """An error reported to clients: `code` is for programs, `title` and `detail` for people."""
 
     code: ClassVar[str]
     title: ClassVar[str]
@@ -18,17 +18,17 @@ class DomainError(Exception):
 
 class InvalidBody(DomainError):
     code = "invalid_body"
-    title = "The request body is not what this call takes"
+    title = "The request body is invalid"
 
 
 class InvalidQuery(DomainError):
     code = "invalid_query"
-    title = "A query parameter is not what this call takes"
+    title = "A query parameter is invalid"
 
 
 class InvalidHeader(DomainError):
     code = "invalid_header"
-    title = "A header is not what this call takes"
+    title = "A header is invalid"
 
 
 class UnsupportedMediaType(DomainError):
@@ -38,11 +38,11 @@ class UnsupportedMediaType(DomainError):
 
 class InvalidCursor(DomainError):
     code = "invalid_cursor"
-    title = "Not a cursor"
+    title = "The cursor is invalid"
 
 
 class CursorEpoch(DomainError):
-    """The cursor is of another database history, or past the end of the inbox."""
+    """The cursor is from another database history, or past the end of the inbox."""
 
     code = "cursor_epoch"
     title = "The cursor belongs to another history of this inbox"
@@ -89,7 +89,7 @@ class IdempotencyKeyReused(DomainError):
 
 
 class Busy(DomainError):
-    """Nothing is wrong with the request; it may be repeated after `retry_after` seconds."""
+    """A temporary error: the request may be repeated after `retry_after` seconds."""
 
     def __init__(self, detail: str, retry_after: float) -> None:
         super().__init__(detail)
@@ -107,11 +107,14 @@ class Overloaded(Busy):
 
 
 class StoreUnavailable(Busy):
-    """The store cannot answer now, or a write's fate is unknown: safe to repeat with its key."""
+    """The store is not available, or it is unknown whether a write was committed.
+
+    A write may be repeated safely with the same idempotency key.
+    """
 
     code = "store_unavailable"
     title = "The message store is not available"
 
 
 class StartError(Exception):
-    """The daemon cannot start; the text is the one line that its operator reads."""
+    """The daemon cannot start; the text is one line for the operator."""

@@ -1,4 +1,4 @@
-"""Errors of the domain."""
+"""Codes, titles and details of domain errors."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from chatd.errors import Busy, DomainError
 
 
 def coded() -> list[type[DomainError]]:
-    """Every error that names itself to clients."""
+    """All errors that have a code."""
     return [
         each
         for each in vars(chatd.errors).values()
@@ -17,7 +17,7 @@ def coded() -> list[type[DomainError]]:
     ]
 
 
-def test_every_error_has_a_code_of_its_own_and_a_title() -> None:
+def test_every_error_has_a_unique_code_and_a_title() -> None:
     codes = [error.code for error in coded()]
     assert len(codes) > 10
     assert len(set(codes)) == len(codes)
@@ -26,11 +26,11 @@ def test_every_error_has_a_code_of_its_own_and_a_title() -> None:
 
 
 @pytest.mark.parametrize("error", coded())
-def test_an_error_keeps_its_detail(error: type[DomainError]) -> None:
+def test_an_error_has_its_detail_as_text(error: type[DomainError]) -> None:
     if issubclass(error, Busy):
         busy = error("wait", 1.5)
         assert (busy.detail, busy.retry_after) == ("wait", 1.5)
         assert str(busy) == "wait"
     else:
-        refusal = error("because")
-        assert refusal.detail == str(refusal) == "because"
+        raised = error("because")
+        assert raised.detail == str(raised) == "because"

@@ -1,4 +1,4 @@
-"""Values and errors of the domain."""
+"""The string form of cursors."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ EPOCHS = st.from_regex(r"[a-z2-7]{8,32}", fullmatch=True)
 
 
 @given(EPOCHS, st.integers(0, MAX_INTEGER))
-def test_a_cursor_is_read_back_from_its_string(epoch: str, seq: int) -> None:
+def test_a_cursor_is_parsed_from_its_string(epoch: str, seq: int) -> None:
     cursor = Cursor(epoch, seq)
     assert Cursor.parse(str(cursor)) == cursor
 
 
-def test_a_cursor_of_a_new_epoch_is_read_back() -> None:
+def test_a_cursor_of_a_new_epoch_is_parsed_from_its_string() -> None:
     cursor = Cursor(new_epoch(), 7)
     assert Cursor.parse(str(cursor)) == cursor
 
 
 @given(st.text())
-def test_whatever_is_read_as_a_cursor_is_the_string_of_one(text: str) -> None:
+def test_only_the_strings_of_cursors_are_parsed(text: str) -> None:
     try:
         cursor = Cursor.parse(text)
     except InvalidCursor:
@@ -62,12 +62,12 @@ def test_whatever_is_read_as_a_cursor_is_the_string_of_one(text: str) -> None:
         "abcdefgh-1-1",
     ],
 )
-def test_what_is_no_cursor_is_refused(text: str) -> None:
+def test_other_strings_are_refused(text: str) -> None:
     with pytest.raises(InvalidCursor):
         Cursor.parse(text)
 
 
-def test_the_beginning_is_of_no_history() -> None:
+def test_the_beginning_has_no_epoch() -> None:
     assert Cursor("", 0) == BEGINNING
     with pytest.raises(InvalidCursor):
         Cursor.parse(str(BEGINNING))

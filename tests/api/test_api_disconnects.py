@@ -34,7 +34,7 @@ class Stepping:
                 worker.deliver()
                 self._service.flush()
                 return True
-            if worker.asked:
+            if worker.pending:
                 worker.work()
                 return True
         return False

@@ -163,7 +163,7 @@ def test_without_limits_nothing_is_refused(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name", "target"),
-    [(chats, "QUEUED_SENDS", "send"), (passwords, "QUEUE", "log in")],
+    [(chats, "MAX_QUEUED_SENDS", "send"), (passwords, "MAX_PENDING", "log in")],
 )
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_full_queue_is_an_overload(

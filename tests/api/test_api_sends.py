@@ -52,13 +52,13 @@ def test_nothing_is_acknowledged_before_it_is_durable(serve: Serve) -> None:
     steps = 0
     while sent.held:
         for worker in (service.system.hashing, service.system.reader, service.system.writer):
-            if worker.asked and worker is service.system.writer:
+            if worker.pending and worker is service.system.writer:
                 worker.work()
                 service.system.turn()
                 service.flush()
                 assert sent.held, "answered between the commit and its news"
                 worker.deliver()
-            elif worker.asked or worker.done:
+            elif worker.pending or worker.done:
                 worker.step()
         service.system.turn()
         service.flush()

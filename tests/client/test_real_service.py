@@ -16,12 +16,10 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from chatd.api.api import API
 from chatd.api.client_address import TrustedProxies
-from chatd.api.dispatch import Dispatch
 from chatd.client import APIError, ChatClient, Follow, Gap, HistoryChanged, Message
+from chatd.compose import compose_api
 from chatd.model import WakeReason
-from chatd.process.readiness import Readiness
 from tests.client.scripted import failure, stub
 from tests.doubles import System, cancel, composed, result_of
 
@@ -49,16 +47,13 @@ class Service:
 
     def __init__(self, system: System) -> None:
         self.system = system
-        readiness = Readiness(system.store, system.bus, system.clock)
-        api = API(
-            system.accounts,
-            system.chats,
-            ready=readiness.reasons,
-            seconds=system.clock.seconds,
-            retry_jitter=lambda: 3,
+        resource = compose_api(
+            system.components,
+            clock=system.clock,
             proxies=TrustedProxies([]),
+            retry_jitter=lambda: 3,
         )
-        self.http = stub(Dispatch(api, clock=system.clock, metrics=system.metrics))
+        self.http = stub(resource)
         self.network = Lossy(self.http)
         self.begun: list[Deferred[Any]] = []
 

@@ -1,4 +1,4 @@
-"""Several processes on one port."""
+"""Sharing a port among processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chatd.process.reuseport import ReusePortReactor
 
 
 @ensureDeferred
-async def test_a_shared_port_is_taken_twice_and_no_other_is() -> None:
+async def test_a_port_can_be_opened_twice_only_if_both_share_it() -> None:
     from twisted.internet import reactor
 
     sharing = ReusePortReactor(reactor)

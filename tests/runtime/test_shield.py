@@ -1,4 +1,4 @@
-"""Work goes on when the one who asked for it goes away."""
+"""Shielded work continues when its caller is cancelled."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from chatd.errors import UserNotFound
-from chatd.runtime.shield import shield
+from chatd.runtime.shield import ShieldedTasks, shield
 from tests.conftest import LoggedFailures
-from tests.doubles import cancel, result_of
+from tests.doubles import cancel, fired, result_of
 
 
 class Work:
-    """Two steps that the test lets happen."""
+    """Work in two steps that the test completes."""
 
     def __init__(self) -> None:
         self.first: Deferred[int] = Deferred()
@@ -25,24 +25,24 @@ class Work:
         return sum(self.done)
 
 
-def test_the_result_is_that_of_the_work() -> None:
+def test_the_result_of_the_work_is_passed_on() -> None:
     work = Work()
-    asked = shield(work())
+    shielded = shield(work())
     work.first.callback(1)
-    assert not asked.called
+    assert not shielded.called
     work.second.callback(2)
-    assert result_of(asked) == 3
+    assert result_of(shielded) == 3
 
 
-def test_a_failure_is_that_of_the_work() -> None:
+def test_a_failure_of_the_work_is_passed_on() -> None:
     work = Work()
-    asked = shield(work())
+    shielded = shield(work())
     work.first.errback(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        result_of(asked)
+        result_of(shielded)
 
 
-def test_work_that_ends_at_once_needs_no_turn() -> None:
+def test_work_that_completes_at_once_is_not_delayed() -> None:
     async def at_once() -> int:
         return 7
 
@@ -50,21 +50,21 @@ def test_work_that_ends_at_once_needs_no_turn() -> None:
 
 
 @pytest.mark.parametrize("moment", [0, 1])
-def test_cancelling_leaves_the_work_running(moment: int) -> None:
+def test_cancelling_does_not_stop_the_work(moment: int) -> None:
     work = Work()
-    asked = shield(work())
+    shielded = shield(work())
     if moment == 1:
         work.first.callback(1)
-    asked.cancel()
+    shielded.cancel()
     with pytest.raises(CancelledError):
-        result_of(asked)
+        result_of(shielded)
     if moment == 0:
         work.first.callback(1)
     work.second.callback(2)
     assert work.done == [1, 2]
 
 
-def test_a_coroutine_that_awaits_is_cancelled_and_the_work_goes_on() -> None:
+def test_a_cancelled_coroutine_does_not_stop_the_work_it_awaits() -> None:
     work = Work()
 
     async def handler() -> int:
@@ -79,24 +79,53 @@ def test_a_coroutine_that_awaits_is_cancelled_and_the_work_goes_on() -> None:
     assert work.done == [1, 2]
 
 
-def test_a_fault_after_the_asker_has_gone_is_logged(logged_failures: LoggedFailures) -> None:
+def test_an_error_after_the_cancellation_is_logged(logged_failures: LoggedFailures) -> None:
     work = Work()
     cancel(shield(work()))
     work.first.errback(ZeroDivisionError())
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
 
 
-def test_a_refusal_after_the_asker_has_gone_is_no_fault(logged_failures: LoggedFailures) -> None:
+def test_a_domain_error_after_the_cancellation_is_not_logged(
+    logged_failures: LoggedFailures,
+) -> None:
     work = Work()
     cancel(shield(work()))
     work.first.errback(UserNotFound("nobody"))
     assert logged_failures.flush() == []
 
 
-def test_a_fault_that_the_asker_sees_is_not_logged(logged_failures: LoggedFailures) -> None:
+def test_an_error_that_reaches_the_caller_is_not_logged(logged_failures: LoggedFailures) -> None:
     work = Work()
-    asked = shield(work())
+    shielded = shield(work())
     work.first.errback(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        result_of(asked)
+        result_of(shielded)
     assert logged_failures.flush() == []
+
+
+def test_waiting_for_shielded_tasks_to_complete() -> None:
+    tasks = ShieldedTasks()
+    assert tasks.wait_idle().called
+    works = [Work() for _ in range(3)]
+    results = [tasks.run(work()) for work in works]
+    idle = tasks.wait_idle()
+    cancel(results[0])
+    for work in works:
+        assert not fired(idle)
+        work.first.callback(1)
+        work.second.callback(2)
+    assert fired(idle)
+    assert [result_of(each) for each in results[1:]] == [3, 3]
+    assert tasks.wait_idle().called
+
+
+def test_failed_tasks_are_no_longer_waited_for() -> None:
+    tasks = ShieldedTasks()
+    work = Work()
+    result = tasks.run(work())
+    idle = tasks.wait_idle()
+    work.first.errback(ZeroDivisionError())
+    assert fired(idle)
+    with pytest.raises(ZeroDivisionError):
+        result_of(result)

@@ -47,7 +47,7 @@ def test_a_large_deleted_inbox_is_purged_in_steps(
     assert result_of(found) == [None]
     left = [message_count(database)]
     # Other writes are executed between the steps.
-    while writer.asked:
+    while writer.pending:
         sent = store.append([Draft(2, 1, "x")])
         writer.step()
         left.append(message_count(database))
@@ -103,7 +103,7 @@ def test_a_deletion_that_ends_while_closing_starts_no_purge(
     result_of(closed)
     assert writer.stopped
     assert reader.stopped
-    assert not writer.asked
+    assert not writer.pending
 
 
 def test_keys_are_deleted_after_48_hours(database: Database) -> None:

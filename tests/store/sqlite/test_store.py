@@ -83,9 +83,9 @@ def test_the_writer_is_closed_after_the_reader(database: Database) -> None:
         pass
     step_until(writer, store.add_account("ann", "a@x", "h"))
     closed = store.close()
-    assert (reader.asked, writer.asked) == (1, 0)
+    assert (reader.pending, writer.pending) == (1, 0)
     assert reader.step()
-    assert (reader.asked, writer.asked) == (0, 1)
+    assert (reader.pending, writer.pending) == (0, 1)
     assert writer.step()
     result_of(closed)
     assert sorted(path.name for path in database.path.parent.iterdir()) == [

@@ -89,11 +89,13 @@ def purge() -> Statement[bool]:
 
 
 def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:
+    """Revoke a token and notify other processes; False if the user does not own it."""
     parameters = {"user_id": user_id, "digest": digest, **_notice(node_id, user_id, digest)}
     return Statement(_DELETE_TOKEN, parameters, bool)
 
 
 async def token_owners(executor: RetryingExecutor, digests: Sequence[bytes]) -> list[int | None]:
+    """See `IStore.token_owners`."""
     owners: dict[bytes, int] = {}
     for part in _parts(digests):
         rows = await executor.run(_TOKEN_OWNERS, (array(part),))
@@ -102,6 +104,7 @@ async def token_owners(executor: RetryingExecutor, digests: Sequence[bytes]) -> 
 
 
 async def record_seen(executor: RetryingExecutor, seen: Mapping[int, int]) -> None:
+    """See `IStore.record_seen`."""
     for part in _parts(list(seen.items())):
         users, times = [user_id for user_id, _ in part], [at for _, at in part]
         await executor.run(_RECORD_SEEN, (array(users), array(times)))

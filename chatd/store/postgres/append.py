@@ -124,6 +124,7 @@ def new_batch_id(now: int) -> str:
 
 
 def parameters_of(drafts: Sequence[Draft], id: str, prefix: str) -> dict[str, Any]:
+    """The parameters of the statements in `append_sql`."""
     keys = [draft.idempotency for draft in drafts]
     return {
         "id": id,

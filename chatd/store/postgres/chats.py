@@ -49,6 +49,7 @@ async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> di
 
 
 def parameters_of(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:
+    """The parameters of `READ`."""
     lows: list[int | None] = []
     backs: list[int] = []
     sizes: list[int] = []

@@ -26,6 +26,7 @@ _OWNER: Final = "SELECT user_id FROM token JOIN inbox USING (user_id) WHERE dige
 def add_account(
     db: sqlite3.Connection, username: str, email: str, password_hash: str, now: int
 ) -> Account:
+    """See `IStore.add_account`."""
     with transaction(db):
         account = execute(db, statements.add_account(username, email, password_hash, now))
         db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
@@ -58,16 +59,19 @@ def purge(db: sqlite3.Connection) -> bool:
 
 
 def token_owners(db: sqlite3.Connection, digests: Sequence[bytes]) -> list[int | None]:
+    """See `IStore.token_owners`."""
     rows = [db.execute(_OWNER, (digest,)).fetchone() for digest in digests]
     return [None if row is None else row[0] for row in rows]
 
 
 def delete_token(db: sqlite3.Connection, user_id: int, digest: bytes) -> bool:
+    """See `IStore.delete_token`."""
     parameters = {"user_id": user_id, "digest": digest}
     return bool(db.execute(statements.DELETE_TOKEN, parameters).fetchall())
 
 
 def record_seen(db: sqlite3.Connection, seen: Mapping[int, int]) -> None:
+    """See `IStore.record_seen`."""
     with transaction(db):
         db.executemany(
             "UPDATE account SET last_seen_at = ?1"

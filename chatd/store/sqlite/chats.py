@@ -54,6 +54,7 @@ class _Batch:
         self._new_keys: list[tuple[int, str, bytes, int, int]] = []
 
     def add(self, draft: Draft) -> Appended | DomainError:
+        """Number a draft and return its result."""
         key = draft.idempotency
         if key is not None:
             first = self._get_first_use(draft.sent_by, key.key)
@@ -70,6 +71,7 @@ class _Batch:
         return first_use(draft, seq, self._now)
 
     def write(self) -> None:
+        """Write everything to the database."""
         self._db.executemany(_ADD_MESSAGE, self._messages)
         self._db.executemany(
             "UPDATE inbox SET last_seq = ?, last_sent_at = ?, indexed_seq = ? WHERE user_id = ?",
@@ -129,6 +131,7 @@ def direction(received_by: str, sent_by: str) -> str:
 
 
 def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:
+    """The seq of the last message of an inbox; None if there is no inbox."""
     row = db.execute("SELECT last_seq FROM inbox WHERE user_id = ?", (user_id,)).fetchone()
     return None if row is None else row[0]
 
@@ -156,6 +159,7 @@ def _read_one(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice
 
 
 def last_seqs(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[int, int]:
+    """See `IStore.last_seqs`."""
     seqs = {user_id: last_seq(db, user_id) for user_id in user_ids}
     return {user_id: seq for user_id, seq in seqs.items() if seq is not None}
 

@@ -9,15 +9,17 @@ import os
 import random
 import re
 import resource
+import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python import usage
 
+from chatd import __version__
 from chatd.api.access_log import AccessLog
 from chatd.api.admin import Admin
 from chatd.api.api import API
@@ -87,11 +89,28 @@ class Options(usage.Options):
         """
         self._listen.append(endpoint)
 
+    def opt_version(self) -> NoReturn:
+        """Display the version of chatd and exit."""
+        print(f"chatd {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def getSynopsis(self) -> str:
+        # `chatd serve` runs twistd under its own name.
+        program = os.path.basename(sys.argv[0])
+        if program == "chatd serve":
+            return f"Usage: {program} {self.synopsis}"
+        return str(super().getSynopsis())
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as wrong:
-            raise SystemExit(f"chatd: {wrong}") from None
+            hint = self.getSynopsis().replace("Usage", "usage")
+            raise SystemExit(f"chatd: {wrong}; {hint}") from None
 
     def postOptions(self) -> None:
         given = {name: value for name, value in self.items() if value is not None}
@@ -251,7 +270,8 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
         from chatd.postgres.connection import Connection as _  # noqa: F401
     except ImportError as missing:
         raise ConfigError(
-            f"db: PostgreSQL needs {missing.name}: pip install 'chatd[postgres]'"
+            f"db: PostgreSQL needs {missing.name}: in a clone of chatd, "
+            ".venv/bin/pip install -e '.[postgres]'"
         ) from None
     addresses = []
     for option, text, application in (

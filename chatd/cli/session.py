@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -73,6 +74,15 @@ class SessionFile:
             self.path.unlink()
 
 
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        # The port is not a number, or too large.
+        return False
+
+
 class Session:
     """The client of one run of the command."""
 
@@ -84,10 +94,16 @@ class Session:
 
     def connect(self, server: str, token: str | None = None) -> ChatClient:
         """A client of that server."""
-        if not server.startswith(("http://", "https://")):
-            raise Trouble(f"{server} is no URL: http://HOST:PORT")
+        if not _is_url(server):
+            raise Trouble(f"{server!r} is not a URL such as {DEFAULT_SERVER}")
         self.server = server
-        self._client = ChatClient(server, token, patience=PATIENCE_SECONDS, reactor=self.reactor)
+        self._client = ChatClient(
+            server,
+            token,
+            patience=PATIENCE_SECONDS,
+            wait_for_service=False,
+            reactor=self.reactor,
+        )
         return self._client
 
     def logged_in(self) -> tuple[ChatClient, LogIn]:

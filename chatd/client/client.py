@@ -46,7 +46,9 @@ class ChatClient:
 
     Calls raise `APIError` for an answer that is an error and `Unreachable` where there was none.
     What is safe to repeat is repeated after connection failures, 429, 502, 503 and 504, with
-    backoff and as `Retry-After` asks, for up to `patience` seconds.
+    backoff and as `Retry-After` asks, for up to `patience` seconds. Without `wait_for_service`
+    a call does not wait for a service that has not answered this client before and that no
+    connection can be made to: it raises `Unreachable` at once.
 
     Polls have connections of their own, so a send never queues behind one that is held. `reactor`
     is the global one unless given; `http` and `polls` replace treq's clients, `clock`, `now`
@@ -59,6 +61,7 @@ class ChatClient:
         token: str | None = None,
         *,
         patience: float = 60.0,
+        wait_for_service: bool = True,
         reactor: Any = None,
         http: Http | None = None,
         polls: Http | None = None,
@@ -69,6 +72,8 @@ class ChatClient:
         self.token = token
         self._api = base_url.rstrip("/").removesuffix(API) + API
         self._patience = patience
+        # Whether a connection that cannot be made is worth another try.
+        self._retry_connecting = wait_for_service
         self._pools: list[HTTPConnectionPool] = []
         if reactor is None and (http is None or polls is None or clock is None):
             from twisted.internet import reactor
@@ -242,7 +247,7 @@ class ChatClient:
                 )
                 return read(answer, shape), answer
             except Unreachable as problem:
-                if once and problem.sent:
+                if once if problem.sent else not self._retry_connecting:
                     raise
                 trouble, delay = problem, backoff.delay()
             except APIError as problem:
@@ -282,6 +287,7 @@ class ChatClient:
             body=body,
             seconds=seconds,
         )
+        self._retry_connecting = True
         if not 200 <= answer.status < 300:
             raise refusal(answer, self._now())
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -173,4 +174,6 @@ def _why(problem: BaseException) -> str:
     reasons = getattr(problem, "reasons", ())
     if reasons:
         return "; ".join(_why(reason.value) for reason in reasons)
+    if isinstance(problem, error.ConnectError) and isinstance(problem.osError, int):
+        return os.strerror(problem.osError)
     return str(problem) or type(problem).__name__

@@ -6,6 +6,7 @@ answered, what is under way finished, then bus and store.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Awaitable, Sequence
@@ -73,6 +74,14 @@ class Components:
     admin: Sequence[Listener]
 
 
+class StartExit(SystemExit, Exception):
+    """Exits the process because the daemon could not start.
+
+    Only as an `Exception` does it make twistd remove its pid file and report to the parent of a
+    daemonized process; only as a `SystemExit` does it end the interpreter without a traceback.
+    """
+
+
 class ChatService(Service):
     """One process of chatd. A start that fails ends the process with status 1 and one line.
 
@@ -108,7 +117,7 @@ class ChatService(Service):
         self._starting.addErrback(failures.append)
         if failures:
             _report(failures[0])
-            raise SystemExit(1)
+            raise StartExit(1)
 
     async def _start(self) -> None:
         parts = self._parts
@@ -203,9 +212,9 @@ class ChatService(Service):
 def end(reactor: Any, failure: Failure) -> None:
     """Say in one line why the daemon cannot start, and end the process with status 1."""
     _report(failure)
-    # The status of a process that the reactor has run in cannot be chosen any other way:
-    # twistd takes none from its services.
-    reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
+    # twistd takes no exit status from its services. At the exit of the interpreter twistd has
+    # removed its pid file, which it has not yet when the reactor's shutdown ends.
+    atexit.register(_exit, 1)
     reactor.stop()
 
 

@@ -64,6 +64,9 @@ def test_the_default_follows_the_xdg_folders(
     assert SessionFile().path == tmp_path / ".config" / "chatd" / "session.json"
 
 
-def test_a_server_is_a_url(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="is no URL"):
-        Session(None, SessionFile(tmp_path / "x")).connect("localhost:8080")
+@pytest.mark.parametrize(
+    "server", ["localhost:8080", "ftp://host", "http://", "http://host:port", "http://host:99999"]
+)
+def test_a_server_is_given_as_a_url(tmp_path: Path, server: str) -> None:
+    with pytest.raises(Trouble, match="is not a URL"):
+        Session(None, SessionFile(tmp_path / "x")).connect(server)

@@ -1,12 +1,14 @@
 """Calls of the client: what is asked, what is repeated, and what is raised."""
 
+import errno
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet import error
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 from chatd.client import (
     APIError,
@@ -264,6 +266,62 @@ class TestCalls:
         assert not Unreachable("refused", sent=False).sent
 
 
+class Refusing:
+    """A network on which no connection to the service can be made until `listening` is set."""
+
+    def __init__(self, http: Any) -> None:
+        self._http = http
+        self.listening = False
+
+    def request(self, *arguments: Any, **options: Any) -> Deferred[Any]:
+        if self.listening:
+            asked: Deferred[Any] = self._http.request(*arguments, **options)
+            return asked
+        return fail(error.ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
+
+
+class TestWaitingForTheService:
+    def setup_method(self) -> None:
+        self.world = World()
+        self.network = Refusing(self.world.http)
+
+    def client(self, wait_for_service: bool) -> ChatClient:
+        return ChatClient(
+            "http://chat.example",
+            "chatd_token",
+            wait_for_service=wait_for_service,
+            http=self.network,
+            clock=self.world.clock,
+        )
+
+    def test_a_call_waits_for_a_service_that_is_not_there_yet(self) -> None:
+        asking = self.world.start(self.client(True).me())
+        self.world.pass_time(1)
+        assert not asking.called
+        self.network.listening = True
+        self.world.service.script = [Canned(200, ANN)]
+        self.world.pass_time(30)
+        assert success(asking).id == 1
+
+    def test_a_call_that_need_not_wait_fails_at_once(self) -> None:
+        asking = self.world.start(self.client(False).me())
+        assert str(failure(asking, Unreachable)) == "Connection refused"
+        assert self.world.clock.getDelayedCalls() == []
+
+    def test_a_service_that_has_answered_once_is_waited_for(self) -> None:
+        client = self.client(False)
+        self.network.listening = True
+        self.world.service.script = [problem(404, "user_not_found"), Canned(200, ANN)]
+        failure(self.world.start(client.user(7)), APIError)
+        self.network.listening = False
+        asking = self.world.start(client.me())
+        self.world.pass_time(1)
+        assert not asking.called
+        self.network.listening = True
+        self.world.pass_time(30)
+        assert success(asking).id == 1
+
+
 @pytest.mark.parametrize(
     "url", ["http://h:8080", "http://h:8080/", "http://h:8080/api/v1", "http://h:8080/api/v1/"]
 )
@@ -279,8 +337,6 @@ def test_a_client_closes_its_own_pools() -> None:
     async def life(make: Callable[..., Any]) -> None:
         async with make("http://h", reactor=MemoryReactorClock()):
             pass
-
-    from twisted.internet.defer import Deferred
 
     done = Deferred.fromCoroutine(life(ChatClient))
     assert done.called

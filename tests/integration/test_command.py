@@ -215,14 +215,14 @@ def test_mistakes_are_told_in_one_line(daemon: Daemon, ann: Person, tmp_path: Pa
     assert "no such username and password" in ann.fail(*login, typed="wrong\n")
     assert "--password-stdin" in ann.fail("login", "ann", "--server", daemon.url)
     assert "chat needs a terminal" in ann.fail("chat", "ann")
-    assert "is no URL" in ann.fail("login", "x", "--server", "nowhere")
+    assert "is not a URL" in ann.fail("login", "x", "--server", "nowhere")
     (tmp_path / "place").write_text("a:b")
     assert "holds no place" in ann.fail("tail", "--resume", str(tmp_path / "place"))
     token = json.loads((ann.home / "config/chatd/session.json").read_text())["token"]
     assert daemon.ask("DELETE", TOKENS, None, bearer(token)).status == 204
     assert "chatd login" in ann.fail("tail")
     daemon.stop()
-    assert "cannot reach" in ann.fail("whoami")
+    assert ann.fail("whoami") == f"chatd: cannot reach {daemon.url}: Connection refused\n"
 
 
 def test_two_people_talk_in_terminals(
@@ -336,7 +336,12 @@ def test_serve_is_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(SECONDS) in (0, -signal.SIGTERM)
     assert (person.home / "chatd.db").exists()
-    assert "nonsense" in person.fail("serve", "--nonsense")
+    assert person.run("serve", "--help").startswith("Usage: chatd serve [options]\n")
+    assert person.run("serve", "--version") == person.run("--version")
+    usage = "usage: chatd serve [options]\n"
+    wrong = person.fail("serve", "--nonsense")
+    assert wrong == f"chatd: option --nonsense not recognized; {usage}"
+    assert person.fail("serve", "stray") == f"chatd: unexpected argument 'stray'; {usage}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

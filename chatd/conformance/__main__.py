@@ -11,8 +11,8 @@ from twisted.internet.task import react
 
 from chatd.client import ChatError
 from chatd.conformance import general, polling, sending
-from chatd.conformance.promises import PROMISES, Broken, Promise
-from chatd.conformance.service import Service
+from chatd.conformance.checks import PROMISES, Broken, Promise
+from chatd.conformance.server import Service
 
 __all__ = ["general", "polling", "sending"]
 

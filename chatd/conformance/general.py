@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chatd.conformance.promises import expect, expect_equal, promise
-from chatd.conformance.service import Service
+from chatd.conformance.checks import expect, expect_equal, promise
+from chatd.conformance.server import Service
 
 GENERAL, ACCOUNTS = "General", "Accounts"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import gatherResults
 
 from chatd.client import ChatClient
-from chatd.conformance.promises import expect, expect_equal, promise
-from chatd.conformance.service import Service
+from chatd.conformance.checks import expect, expect_equal, promise
+from chatd.conformance.server import Service
 
 POLL, OPERATIONS = "Long poll", "Operations"
 

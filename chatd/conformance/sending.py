@@ -6,8 +6,8 @@ import secrets
 
 from twisted.internet.defer import gatherResults
 
-from chatd.conformance.promises import expect, expect_equal, promise
-from chatd.conformance.service import Service
+from chatd.conformance.checks import expect, expect_equal, promise
+from chatd.conformance.server import Service
 
 SENDING, PAGES, CONVERSATIONS = "Sending", "Pages", "Conversations"
 

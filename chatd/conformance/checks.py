@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from chatd.conformance.service import Service
+from chatd.conformance.server import Service
 
 Check = Callable[[Service], Awaitable[None]]
 

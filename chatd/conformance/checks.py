@@ -1,4 +1,4 @@
-"""What is promised, how it is found out, and what was found."""
+"""Registration of conformance checks, and their assertions."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import Final
 
 from msgspec import Struct
 
-from chatd.conformance.server import Service
+from chatd.conformance.server import Server
 
-Check = Callable[[Service], Awaitable[None]]
-
-
-class Broken(Exception):
-    """A promise was not kept; the text says what happened instead."""
+CheckFunction = Callable[[Server], Awaitable[None]]
 
 
-class Promise(Struct, frozen=True):
-    """One sentence of the protocol and the check that tries it."""
+class CheckFailed(Exception):
+    """The server does not meet a requirement; the text says what it did instead."""
+
+
+class Check(Struct, frozen=True):
+    """A requirement of the protocol and the function that tests it."""
 
     area: str
-    text: str
-    check: Check
+    requirement: str
+    run: CheckFunction
 
 
-PROMISES: Final[list[Promise]] = []
-"""All of them, in the order of the table."""
+CHECKS: Final[list[Check]] = []
+"""All checks, in the order of the report."""
 
 
-def promise(area: str, text: str) -> Callable[[Check], Check]:
-    """Register a check of the sentence `text`."""
+def check(area: str, requirement: str) -> Callable[[CheckFunction], CheckFunction]:
+    """Register the decorated function as the check of a requirement."""
 
-    def register(check: Check) -> Check:
-        PROMISES.append(Promise(area, text, check))
-        return check
+    def register(run: CheckFunction) -> CheckFunction:
+        CHECKS.append(Check(area, requirement, run))
+        return run
 
     return register
 
 
-def expect(condition: object, otherwise: str) -> None:
-    """Raise `Broken` if the condition does not hold."""
+def expect(condition: object, failure: str) -> None:
+    """Raise `CheckFailed` unless the condition holds."""
     if not condition:
-        raise Broken(otherwise)
+        raise CheckFailed(failure)
 
 
-def expect_equal(found: object, wanted: object, what: str) -> None:
-    """Raise `Broken` unless both are equal."""
-    expect(found == wanted, f"{what}: {found!r}, promised is {wanted!r}")
+def expect_equal(actual: object, expected: object, what: str) -> None:
+    """Raise `CheckFailed` unless both are equal."""
+    expect(actual == expected, f"{what}: {actual!r}, expected {expected!r}")

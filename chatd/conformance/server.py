@@ -1,4 +1,4 @@
-"""The server that is judged: raw requests, accounts, time."""
+"""The server under test: raw requests and accounts."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent
 
 from chatd.client import ChatClient
-from chatd.client.exchange import Answer, exchange
+from chatd.client.exchange import Response, exchange
 
-ANSWER_SECONDS: Final = 15.0
+RESPONSE_SECONDS: Final = 15.0
 PASSWORD: Final = "conformance"
 
 
-class Reply(Struct, frozen=True):
-    """An answer with its body read as JSON, None where it is none."""
+class JSONResponse(Struct, frozen=True):
+    """A response with its body decoded from JSON, None if that fails."""
 
     status: int
-    answer: Answer
+    raw: Response
     json: Any
     seconds: float
 
     def header(self, name: str) -> str:
-        """A header, empty where it is missing."""
-        return self.answer.header(name) or ""
+        """A header, empty if it is missing."""
+        return self.raw.header(name) or ""
 
     @property
     def code(self) -> str:
-        """The code of an error; empty if this is no problem document."""
+        """The code of an error, empty if this is not a problem document."""
         document = self.header("Content-Type").startswith("application/problem+json")
         return str(self.json.get("code", "")) if document and isinstance(self.json, dict) else ""
 
     @property
     def seqs(self) -> list[int]:
-        """The places of the messages that it holds."""
+        """The seqs of the messages."""
         return [message["seq"] for message in self.json["messages"]]
 
     @property
     def texts(self) -> list[str]:
-        """The texts of the messages that it holds."""
+        """The texts of the messages."""
         return [message["message"] for message in self.json["messages"]]
 
 
-class Person(Struct, frozen=True):
+class Account(Struct, frozen=True):
     """An account on the server."""
 
-    service: Service
+    server: Server
     id: int
     name: str
     token: str
 
-    async def ask(self, method: str, path: str, **more: Any) -> Reply:
-        """A request with the token."""
-        return await self.service.ask(method, path, token=self.token, **more)
+    async def request(self, method: str, path: str, **more: Any) -> JSONResponse:
+        """Send a request with the account's token."""
+        return await self.server.request(method, path, token=self.token, **more)
 
-    async def get(self, query: str = "") -> Reply:
+    async def get(self, query: str = "") -> JSONResponse:
         """`GET /chats/` with a query."""
-        return await self.ask("GET", f"/chats/{query}")
+        return await self.request("GET", f"/chats/{query}")
 
-    async def send(self, to: Person, text: str = "hai", **more: Any) -> Reply:
+    async def send(self, recipient: Account, text: str = "hai", **more: Any) -> JSONResponse:
         """Send a message."""
-        body = {"user_id": to.id, "message": text}
-        return await self.ask("POST", "/chats/", body=body, **more)
+        body = {"user_id": recipient.id, "message": text}
+        return await self.request("POST", "/chats/", body=body, **more)
 
     async def cursor(self) -> str:
         """The end of the inbox."""
@@ -77,18 +77,18 @@ class Person(Struct, frozen=True):
         return str(found)
 
 
-class Service:
+class Server:
     """The server at `url`."""
 
     def __init__(self, url: str, reactor: Any) -> None:
         self.url = url.rstrip("/").removesuffix("/api/v1")
         self.reactor = reactor
-        self._made: list[Person] = []
-        self._begun: list[Deferred[Any]] = []
-        # A connection for each request: that one is broken must not touch another.
+        self._accounts: list[Account] = []
+        self._tasks: list[Deferred[Any]] = []
+        # Without a pool each request has its own connection, so cutting one affects no other.
         self._http = HTTPClient(Agent(reactor, connectTimeout=5))
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -96,68 +96,68 @@ class Service:
         token: str | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-        seconds: float = ANSWER_SECONDS,
-    ) -> Reply:
-        """A request below `/api/v1`, or of a path that begins with `//` as it is."""
-        fields = dict(headers or {})
+        seconds: float = RESPONSE_SECONDS,
+    ) -> JSONResponse:
+        """Send a request to a path below `/api/v1`, or to the root if the path begins with `//`."""
+        all_headers = dict(headers or {})
         if token is not None:
-            fields["Authorization"] = f"Bearer {token}"
+            all_headers["Authorization"] = f"Bearer {token}"
         target = path[1:] if path.startswith("//") else f"/api/v1{path}"
-        began = self.reactor.seconds()
-        answer = await exchange(
+        started = self.reactor.seconds()
+        response = await exchange(
             self._http,
             self.reactor,
             method,
             self.url + target,
             seconds=seconds,
-            headers=fields,
+            headers=all_headers,
             body=body,
         )
         try:
-            document = json.loads(answer.body)
+            document = json.loads(response.body)
         except ValueError:
             document = None
-        return Reply(answer.status, answer, document, self.reactor.seconds() - began)
+        return JSONResponse(response.status, response, document, self.reactor.seconds() - started)
 
-    async def person(self) -> Person:
-        """A new account with a token."""
+    async def new_account(self) -> Account:
+        """Create an account and log in."""
         name = f"conformance-{secrets.token_hex(6)}"
         client = ChatClient(self.url, reactor=self.reactor)
         async with client:
             user = await client.register(name, f"{name}@example.org", PASSWORD)
-            person = Person(self, user.id, name, await client.log_in(name, PASSWORD))
-        self._made.append(person)
-        return person
+            account = Account(self, user.id, name, await client.log_in(name, PASSWORD))
+        self._accounts.append(account)
+        return account
 
-    async def two(self) -> tuple[Person, Person]:
-        """Two new accounts."""
-        return await self.person(), await self.person()
+    async def two_accounts(self) -> tuple[Account, Account]:
+        """Create two accounts and log in."""
+        return await self.new_account(), await self.new_account()
 
-    def basic(self, person: Person) -> dict[str, str]:
-        """The header of a client that sends its password each time."""
-        pair = b64encode(f"{person.name}:{PASSWORD}".encode()).decode()
+    def basic_auth(self, account: Account) -> dict[str, str]:
+        """The headers of HTTP Basic authentication."""
+        pair = b64encode(f"{account.name}:{PASSWORD}".encode()).decode()
         return {"Authorization": f"Basic {pair}"}
 
     def start(self, work: Any) -> Deferred[Any]:
-        """Begin something that goes on beside the check."""
-        begun = Deferred.fromCoroutine(work)
-        self._begun.append(begun)
-        return begun
+        """Start a coroutine beside the check; cancelled by `cleanup`."""
+        task = Deferred.fromCoroutine(work)
+        self._tasks.append(task)
+        return task
 
     async def pause(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait."""
         await deferLater(self.reactor, seconds)
 
-    async def clean(self) -> None:
-        """End what goes on still, and delete the accounts that were made."""
-        for begun in self._begun:
-            begun.addErrback(lambda _: None)
-            begun.cancel()
-        self._begun.clear()
-        for person in self._made:
+    async def cleanup(self) -> None:
+        """Cancel what is still running, and delete the accounts."""
+        for task in self._tasks:
+            task.addErrback(lambda _: None)
+            task.cancel()
+        self._tasks.clear()
+        for account in self._accounts:
             try:
-                await person.ask("DELETE", "/users/")
+                await account.request("DELETE", "/users/")
             except (Exception, CancelledError):
-                # The server that is judged may do anything here, too.
+                # A faulty server may fail here in any way.
                 continue
-        self._made.clear()
+        self._accounts.clear()

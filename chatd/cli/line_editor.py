@@ -15,6 +15,7 @@ _LEFT, _RIGHT = ("\x1b[D", "\x1bOD", "\x02"), ("\x1b[C", "\x1bOC", "\x06")
 _HOME, _END = ("\x1b[H", "\x1bOH", "\x1b[1~", "\x01"), ("\x1b[F", "\x1bOF", "\x1b[4~", "\x05")
 _DELETE: Final = "\x1b[3~"
 _CLEAR: Final = "\r\x1b[K"
+_SHORT_PROMPT: Final = "> "
 
 
 class LineEditor:
@@ -45,7 +46,9 @@ class LineEditor:
 
     def show(self) -> None:
         """Draw the line; a long one is scrolled so that the cursor stays visible."""
-        room = max(8, self._width() - display_width(self._prompt) - 1)
+        width = self._width()
+        prompt = self._prompt if 2 * display_width(self._prompt) <= width else _SHORT_PROMPT
+        room = max(1, width - display_width(prompt) - 1)
         start = 0
         while display_width(self._text[start : self._cursor]) > room:
             start += 1
@@ -56,7 +59,7 @@ class LineEditor:
             shown += character
         behind = display_width(shown) - display_width(self._text[start : self._cursor])
         back = f"\x1b[{behind}D" if behind > 0 else ""
-        self._write(_CLEAR + self._prompt + shown + back)
+        self._write(_CLEAR + prompt + shown + back)
 
     def print_above(self, text: str) -> None:
         """Print lines above the line being edited."""

@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, call, summary)
         command.add_argument("username", metavar="NAME")
         if name == "register":
-            command.add_argument("--email", metavar="ADDRESS", help="asked for by default")
+            command.add_argument(
+                "--email", metavar="ADDRESS", help="email address (default: ask for it)"
+            )
         command.add_argument(
             "--server", metavar="URL", default=DEFAULT_SERVER, help=f"default: {DEFAULT_SERVER}"
         )
@@ -180,7 +182,7 @@ async def _run(args: argparse.Namespace, session: Session) -> None:
         raise SystemExit("chatd: no input") from None
     except APIError as error:
         if error.code == "unauthorized" and args.command not in ("login", "register"):
-            raise SystemExit("chatd: the login has expired: chatd login NAME") from None
+            raise SystemExit("chatd: the login has expired; run chatd login NAME") from None
         raise SystemExit(f"chatd: {error.detail}") from None
     except Unreachable as error:
         raise SystemExit(f"chatd: cannot reach {session.server}: {error}") from None

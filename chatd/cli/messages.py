@@ -28,11 +28,17 @@ async def find_user(client: ChatClient, name: str) -> User:
 async def send(args: argparse.Namespace, session: Session) -> None:
     """Send the words from the command line, or else standard input."""
     client, _ = session.logged_in()
-    text = " ".join(args.text) if args.text else sys.stdin.read().removesuffix("\n")
+    text = " ".join(args.text) if args.text else _read_message()
     user = await find_user(client, args.user)
     sent = await client.send(user.id, text)
     if args.json:
         print(to_json(sent.message))
+
+
+def _read_message() -> str:
+    if sys.stdin.isatty():
+        print("Type the message; Ctrl-D on a new line sends it.", file=sys.stderr)
+    return sys.stdin.read().removesuffix("\n")
 
 
 async def tail(args: argparse.Namespace, session: Session) -> None:

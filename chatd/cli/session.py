@@ -112,7 +112,7 @@ class Session:
         """A client for the logged-in user; raises `CommandError` without a login."""
         login = self.file.load()
         if login is None:
-            raise CommandError("not logged in: chatd login NAME, or chatd register NAME")
+            raise CommandError("not logged in; run chatd login NAME or chatd register NAME")
         return self.connect(login.server, login.token), login
 
     async def close(self) -> None:

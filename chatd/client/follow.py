@@ -38,8 +38,8 @@ class Follow:
     `since` is `now` (the moment of the first poll), `0` (the beginning of the inbox), a cursor, or
     a saved `Position`. `on_resync` is called when the service rejects the cursor
     (`HistoryChanged`) and returns, directly or as an awaitable, where to continue; without it the
-    error is raised. `on_connection_change` is called with the error before each wait, and with
-    None once a poll is answered again.
+    error is raised. `on_connection_change` is called with the error when polls
+    begin to fail, and with None once one is answered again.
     """
 
     def __init__(
@@ -180,6 +180,6 @@ class Follow:
 
     def _back_off(self, error: ChatError, retry_after: float | None) -> None:
         self._pause = self._failure_backoff.delay(retry_after)
-        self._disconnected = True
-        if self._on_connection_change is not None:
+        if not self._disconnected and self._on_connection_change is not None:
             self._on_connection_change(error)
+        self._disconnected = True

@@ -101,6 +101,12 @@ def test_a_long_line_scrolls() -> None:
     assert screen.type("你") == "me> 你abcdefghijklm\x1b[13D"
 
 
+def test_a_narrow_terminal_gets_a_short_prompt() -> None:
+    screen = Screen(width=6)
+    assert screen.type("abcdef") == "> def"
+    assert screen.type(HOME) == "> abc\x1b[3D"
+
+
 def test_hide_clears_the_line() -> None:
     screen = Screen()
     screen.type("x")

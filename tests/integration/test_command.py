@@ -203,7 +203,7 @@ def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, ann: Person)
     ann.run("logout")
     assert not file.exists()
     assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
-    assert "not logged in" in ann.fail("whoami")
+    assert "not logged in; run chatd login" in ann.fail("whoami")
     ann.run("login", "ann", "--server", daemon.url, "--password-stdin", typed="secret\n")
     assert "ann" in ann.run("whoami")
 
@@ -302,6 +302,15 @@ def test_the_end_of_input_at_a_prompt_is_reported(
     assert terminal.wait() == 1
     assert "chatd: no input" in terminal.output
     assert "Traceback" not in terminal.output
+
+
+def test_send_in_a_terminal_says_what_it_waits_for(ann: Person, terminals: list[Terminal]) -> None:
+    terminal = Terminal(ann, "send", "ann")
+    terminals.append(terminal)
+    terminal.expect("Type the message; Ctrl-D on a new line sends it.\r\n")
+    terminal.type("typed\n\x04")
+    assert terminal.wait() == 0
+    assert "ann: typed" in ann.run("tail", "--since", "0", "--count", "1")
 
 
 def test_an_interrupt_exits_with_status_130(ann: Person) -> None:

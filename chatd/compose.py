@@ -245,7 +245,8 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
         from chatd.postgres.connection import Connection as _  # noqa: F401
     except ImportError as missing:
         raise ConfigError(
-            f"db: PostgreSQL needs {missing.name}: pip install 'chatd[postgres]'"
+            f"db: PostgreSQL needs {missing.name}: in a clone of chatd, "
+            ".venv/bin/pip install -e '.[postgres]'"
         ) from None
     addresses = []
     for option, text, application in (

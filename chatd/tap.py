@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
+from chatd import __version__
 from chatd.compose import compose_service
 from chatd.config import OPTIONS, ConfigError, Settings, load
 from chatd.process.gc_tuning import GCTuner
@@ -48,11 +50,28 @@ class Options(usage.Options):
         """
         self._listen.append(endpoint)
 
+    def opt_version(self) -> NoReturn:
+        """Display the version of chatd and exit."""
+        print(f"chatd {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def getSynopsis(self) -> str:
+        # `chatd serve` runs twistd under its own name.
+        program = os.path.basename(sys.argv[0])
+        if program == "chatd serve":
+            return f"Usage: {program} {self.synopsis}"
+        return str(super().getSynopsis())
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as wrong:
-            raise SystemExit(f"chatd: {wrong}") from None
+            hint = self.getSynopsis().replace("Usage", "usage")
+            raise SystemExit(f"chatd: {wrong}; {hint}") from None
 
     def postOptions(self) -> None:
         given = {name: value for name, value in self.items() if value is not None}

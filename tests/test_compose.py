@@ -98,7 +98,7 @@ def test_without_the_extra_it_says_what_to_install(
         if name.startswith(("chatd.postgres", "chatd.bus.postgres", "chatd.store.postgres.store")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ConfigError, match=r"pip install 'chatd\[postgres\]'"):
+    with pytest.raises(ConfigError, match=r"clone .*pip install -e '\.\[postgres\]'"):
         compose_service(load({"db": "postgresql:///d", "workers": workers}, {})[0], reactor)
 
 

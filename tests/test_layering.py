@@ -68,7 +68,7 @@ TABLE: dict[str, set[str]] = {
         "runtime",
         "store",
     },
-    "tap": {"compose", "config", "process"},
+    "tap": {"__init__", "compose", "config", "process"},
 }
 
 # Files outside chatd/ and what of it they may import. The plugin is data: it names tap in a string.

@@ -6,6 +6,7 @@ polls, finish running requests, then stop the bus and the store.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Awaitable, Sequence
@@ -54,6 +55,14 @@ class Components:
     metrics: Metrics
 
 
+class StartExit(SystemExit, Exception):
+    """Exits the process because the daemon could not start.
+
+    Only as an `Exception` does it make twistd remove its pid file and report to the parent of a
+    daemonized process; only as a `SystemExit` does it end the interpreter without a traceback.
+    """
+
+
 class ChatService(Service):
     """The daemon as a Twisted service. If it cannot start, the process exits with status 1.
 
@@ -95,7 +104,7 @@ class ChatService(Service):
         self._starting.addErrback(failures.append)
         if failures:
             _report(failures[0])
-            raise SystemExit(1)
+            raise StartExit(1)
 
     async def _start(self) -> None:
         components = self.components
@@ -197,9 +206,9 @@ class ChatService(Service):
 def fail_start(reactor: Any, failure: Failure) -> None:
     """Log in one line why the daemon cannot start, and end the process with status 1."""
     _report(failure)
-    # The status of a process that the reactor has run in cannot be chosen any other way:
-    # twistd takes none from its services.
-    reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
+    # twistd takes no exit status from its services. At the exit of the interpreter twistd has
+    # removed its pid file, which it has not yet when the reactor's shutdown ends.
+    atexit.register(_exit, 1)
     reactor.stop()
 
 

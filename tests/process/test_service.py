@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 from collections.abc import Callable
@@ -296,19 +297,16 @@ def test_a_failure_while_the_reactor_runs_ends_the_process(
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     daemon = Daemon()
-    triggers: list[Any] = []
+    at_exit: list[Any] = []
     stops: list[int] = []
-    monkeypatch.setattr(
-        daemon.reactor, "addSystemEventTrigger", lambda *args: triggers.append(args)
-    )
+    monkeypatch.setattr(atexit, "register", lambda *args: at_exit.append(args))
     monkeypatch.setattr(daemon.reactor, "stop", lambda: stops.append(1))
     daemon.opened = Deferred()
     daemon.start()
     daemon.opened.errback(StartError("the database went away"))
     assert logged_failures.flush_messages() == ["chatd cannot start: the database went away"]
     assert stops == [1]
-    [(phase, event, end, *args)] = triggers
-    assert (phase, event) == ("after", "shutdown")
+    [(end, *args)] = at_exit
     end(*args)
     assert exits == [1]
 

@@ -49,5 +49,5 @@ class Account:
 
 
 def numbered(numbers: Iterable[int]) -> list[str]:
-    """Texts of messages that tell their place in a conversation."""
+    """Texts of messages that contain their position in a conversation."""
     return [f"message {number}" for number in numbers]

@@ -9,15 +9,17 @@ const MAX_PREVIEW = 120;
 export class Contacts {
   #api;
   #me;
+  #signal;
   #names = new Map();
   #contacts = new Map();
   #positions = 0;
   #stored;
   #readStored;
 
-  constructor({ api, me }) {
+  constructor({ api, me, signal }) {
     this.#api = api;
     this.#me = me;
+    this.#signal = signal;
     this.#stored = `contacts.${me.id}`;
     this.#readStored = `read.${me.id}`;
     this.#names.set(me.id, me.username);
@@ -83,7 +85,8 @@ export class Contacts {
     if (this.#names.has(id)) return this.#names.get(id);
     let name;
     try {
-      name = (await this.#api.request("GET", "/users/", { query: { user_id: id } })).body.username;
+      const request = { query: { user_id: id }, signal: this.#signal };
+      name = (await this.#api.request("GET", "/users/", request)).body.username;
     } catch (error) {
       // Not remembered after other errors: the next request may succeed.
       if (error.code !== "user_not_found") return this.name(id);

@@ -72,7 +72,7 @@ export class Conversation {
   async refresh({ scrollToEnd = false } = {}) {
     const refresh = ++this.#refreshes;
     const page = await this.#fetch({}, () => refresh === this.#refreshes);
-    // An answer that was overtaken may be older than what is shown.
+    // The response to an earlier request may be older than what is on the screen.
     if (!page || refresh !== this.#refreshes) return;
     const newest = page.messages.at(-1);
     const isNew = newest && !this.#history.has(newest);

@@ -34,7 +34,7 @@ export class MessageList {
     this.hideNewest();
   }
 
-  /** Tell somebody who reads older messages that there are new ones. */
+  /** Show a button that leads from older messages to the new ones. */
   offerNewest() {
     this.#newest.hidden = false;
   }

@@ -48,7 +48,7 @@ export class Session {
       signal,
       onState: (state, previous) => this.#handleState(state, previous),
     }));
-    this.#contacts = new Contacts({ api, me });
+    this.#contacts = new Contacts({ api, me, signal });
     this.#contactList = new ContactList({ signal, onOpen: (id) => this.#navigate(id) });
     this.#newConversation = new NewConversationForm({
       api,

@@ -45,8 +45,8 @@ def echo(request: Request) -> bytes:
 
 
 def brief(request: Request) -> object:
-    """Answers with the URI, by `Request.answer`."""
-    request.answer(200, b"", request.uri)
+    """Answers with the URI, by `Request.respond`."""
+    request.respond(200, b"", request.uri)
     return NOT_DONE_YET
 
 

@@ -155,7 +155,7 @@ class TestTheRequestThatResourcesSee:
             ends.extend([request.getClientAddress(), request.getHost(), request.isSecure()])
             assert request.transport is transport
             assert request.channel is conversation.channel
-            assert request.site is conversation.server
+            assert request.site is conversation.server.state.site
             return b""
 
         transport = StringTransport(host, client)

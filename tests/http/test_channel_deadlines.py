@@ -57,7 +57,7 @@ class TestAHead:
         conversation = Conversation(held, head_seconds=15)
         conversation.say(get("/a") + get("/b")[:-1])
         wait(conversation, 55)
-        held.requests[0].answer(200)
+        held.requests[0].respond(200)
         wait(conversation, 14)
         assert not conversation.ended()
         wait(conversation, 2)
@@ -128,7 +128,7 @@ def test_a_request_that_is_held_has_all_the_time_and_no_timer() -> None:
     wait(conversation, 2)
     assert conversation.clock.getDelayedCalls() == []
     wait(conversation, 1000)
-    held.requests[0].answer(200)
+    held.requests[0].respond(200)
     assert conversation.answer().status == 200
     assert not conversation.ended()
 
@@ -176,7 +176,7 @@ class TestALargeAnswer:
         # As a transport with more than it likes does before the answer is finished.
         conversation.channel.pauseProducing()
         conversation.say(get("/b"))
-        conversation.channel._await(conversation.server.sending)
+        conversation.channel._set_deadline(conversation.server.state.sending)
         return conversation
 
     def test_may_take_any_time_while_some_of_it_is_read(self) -> None:

@@ -30,7 +30,7 @@ class TestDraining:
         conversation.say(get())
         conversation.server.drain()
         assert not conversation.ended()
-        held.requests[0].answer(200)
+        held.requests[0].respond(200)
         assert conversation.answer().header("Connection") == "close"
         assert conversation.ended()
 
@@ -59,7 +59,7 @@ class TestDraining:
         conversation = Conversation(held)
         conversation.say(get("/a") + get("/b"))
         conversation.server.drain()
-        held.requests[0].answer(200)
+        held.requests[0].respond(200)
         assert len(conversation.answers()) == 1
         assert len(held.requests) == 1
         # The second may be on its way still: the client must see the first answer, not a reset.

@@ -48,7 +48,7 @@ class TestPipelinedRequests:
         for number, uri in enumerate([b"/a", b"/b", b"/c"]):
             assert len(held.requests) == number + 1
             assert held.requests[number].uri == uri
-            held.requests[number].answer(200, b"", uri)
+            held.requests[number].respond(200, b"", uri)
         assert [answer.body for answer in conversation.answers()] == [b"/a", b"/b", b"/c"]
 
     @pytest.mark.parametrize("count", [17, 200])
@@ -66,7 +66,7 @@ class TestPipelinedRequests:
         assert not conversation.reading()
         while held.requests:
             request = held.requests.pop(0)
-            request.answer(200, b"", request.uri)
+            request.respond(200, b"", request.uri)
             while conversation.reading() and sent < len(data):
                 conversation.say(data[sent : sent + (step or len(data))])
                 sent += step or len(data)
@@ -79,7 +79,7 @@ class TestPipelinedRequests:
         conversation = Conversation(held, pipelined_bytes=1000)
         conversation.say(get("/a") + post(b"x" * 2000, target="/b"))
         assert not conversation.reading()
-        held.requests[0].answer(200)
+        held.requests[0].respond(200)
         assert conversation.reading()
         assert held.requests[1].body == b"x" * 2000
 
@@ -100,8 +100,8 @@ class TestPipelinedRequests:
         conversation.say(get("/a") + get("/b"))
         first = held.requests[0].notifyFinish()
         first.addCallback(lambda _: held.requests[0].uri)
-        held.requests[0].answer(200, b"", b"a")
-        held.requests[1].answer(200, b"", b"b")
+        held.requests[0].respond(200, b"", b"a")
+        held.requests[1].respond(200, b"", b"b")
         assert [answer.body for answer in conversation.answers()] == [b"a", b"b"]
 
 
@@ -176,7 +176,7 @@ class TestAClientThatLeaves:
         request = held.requests[0]
         conversation.leave()
         request.write(b"x")
-        request.answer(200, b"", b"x")
+        request.respond(200, b"", b"x")
         assert conversation.transport.value() == b""
         with pytest.raises(RuntimeError, match="after its connection was lost"):
             request.finish()
@@ -216,7 +216,7 @@ class TestAClientThatLeaves:
         conversation = Conversation(held)
         conversation.say(get())
         conversation.leave()
-        held.requests[0].answer(200)
+        held.requests[0].respond(200)
         assert conversation.logged == held.requests
 
 
@@ -226,7 +226,7 @@ def test_a_request_that_is_answered_tells_those_who_asked() -> None:
     conversation.say(get() + get())
     results: list[object] = []
     held.requests[0].notifyFinish().addCallback(results.append)
-    held.requests[0].answer(200)
+    held.requests[0].respond(200)
     held.requests[1].notifyFinish().addErrback(lambda f: results.append(f.type))
     conversation.leave()
     assert results == [None, ConnectionDone]
@@ -239,5 +239,5 @@ def test_a_deferred_of_notify_finish_can_be_cancelled() -> None:
     done: Deferred[None] = held.requests[0].notifyFinish()
     done.addErrback(lambda _: None)
     done.cancel()
-    held.requests[0].answer(200)
+    held.requests[0].respond(200)
     assert conversation.answer().status == 200

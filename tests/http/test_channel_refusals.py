@@ -231,7 +231,7 @@ class TestARefusal:
         def broken(status: int, code: str, detail: str) -> bytes:
             raise ValueError(code)
 
-        conversation.server.problem = broken
+        conversation.server.state.site.problem = broken
         conversation.say(b"GET / HTTP/1.1\r\n\r\n")
         assert (conversation.answer().status, conversation.answer().body) == (400, b"")
         assert len(logged_failures.flush(ValueError)) == 1
@@ -241,9 +241,9 @@ class TestARefusal:
         conversation = Conversation(held)
         conversation.say(get("/a") + get("/b") + b"garbage")
         assert conversation.answers() == []
-        held.requests[0].answer(200, b"", b"a")
+        held.requests[0].respond(200, b"", b"a")
         assert [answer.body for answer in conversation.answers()] == [b"a"]
-        held.requests[1].answer(200, b"", b"b")
+        held.requests[1].respond(200, b"", b"b")
         assert [answer.status for answer in conversation.answers()] == [200, 200, 400]
 
     def test_closes_only_the_sending_side_until_the_client_has_read_it(self) -> None:

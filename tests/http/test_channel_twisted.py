@@ -27,10 +27,12 @@ from twisted.web import http
 from twisted.web.http_headers import Headers
 
 from chatd.http.channel import Channel
-from chatd.http.connection import ANSWERING
-from chatd.http.head import Head, HeaderBlock
+from chatd.http.connection_states import RESPONDING
+from chatd.http.flow_control import FlowControl
+from chatd.http.head import Head
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
+from chatd.http.request_headers import HeaderBlock
 from chatd.http.server import Server
 from tests.http.conversation import Leaf, brief, problem
 
@@ -116,17 +118,15 @@ class TwistedRequest(Request):
 
     defaultContentType = None
 
-    def __init__(
-        self, channel: Any, head: object = None, body: bytes = b"", started: float = 0.0
-    ) -> None:
+    def __init__(self, channel: Any, head: object = None, body: bytes = b"") -> None:
         if not isinstance(head, Head):
             parts = (b"(no method yet)", b"(no uri yet)", b"(no clientproto yet)")
             head = Head(*parts, HeaderBlock(b"\r\n\r\n"), 0, True, False)
         if not isinstance(channel, Channel):
             channel = StandIn(channel)
         channel._request = self
-        channel._state = ANSWERING
-        super().__init__(channel, head, body, started)
+        channel._state = RESPONDING
+        super().__init__(channel, head, body)
         self.responseHeaders = Headers()
 
 
@@ -147,18 +147,17 @@ class TwistedChannel(Channel):
         self.clock = Clock()
         # Twisted bounds what waits by its size only.
         limits = HTTPLimits(pipelined=1_000_000)
-        super().__init__(
-            Server(resource=Leaf(brief), clock=self.clock, limits=limits, problem=problem)
-        )
-        self.server.requestFactory = TwistedRequest
+        server = Server(resource=Leaf(brief), clock=self.clock, limits=limits, problem=problem)
+        super().__init__(server.state)
+        self._server.request_factory = TwistedRequest
 
     @property
     def requestFactory(self) -> Any:
-        return self.server.requestFactory
+        return self._server.request_factory
 
     @requestFactory.setter
     def requestFactory(self, kind: type[Any]) -> None:
-        self.server.requestFactory = ours(kind)
+        self._server.request_factory = ours(kind)
 
     @property
     def requests(self) -> list[Any]:
@@ -169,15 +168,15 @@ class TwistedChannel(Channel):
 
     @property
     def _requestProducer(self) -> Any:
-        return self._producer
+        return self._flow._producer
 
     @property
     def _optimisticEagerReadSize(self) -> int:
-        return self.server.limits.pipelined_bytes
+        return self._server.limits.pipelined_bytes
 
     @_optimisticEagerReadSize.setter
     def _optimisticEagerReadSize(self, size: int) -> None:
-        self.server.limits = attrs.evolve(self.server.limits, pipelined_bytes=size)
+        self._server.limits = attrs.evolve(self._server.limits, pipelined_bytes=size)
 
 
 class StandIn(TwistedChannel):
@@ -186,6 +185,7 @@ class StandIn(TwistedChannel):
     def __init__(self, channel: Any) -> None:
         super().__init__()
         self._made_up = channel
+        self._flow = FlowControl(channel.transport)
 
     @property
     def transport(self) -> Any:

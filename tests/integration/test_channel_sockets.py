@@ -31,6 +31,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
+from chatd.http.channel import Channel
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
@@ -132,6 +133,12 @@ class House:
                 await client.end()
         await self.until(lambda: self.server.connections == 0)
 
+    def channel(self) -> Channel:
+        """The server's side of the only connection."""
+        [channel] = self.server.state.connections
+        assert isinstance(channel, Channel)
+        return channel
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait, for some seconds at most, until `condition` holds."""
         for _ in range(500):
@@ -194,7 +201,7 @@ async def test_answers_come_at_once_and_in_order(house: House) -> None:
     client.say(b"".join(get(f"/{number}") for number in range(count)))
     heard = await client.until(b"\r\n\r\n/%d" % (count - 1))
     assert [answer.body for answer in parse(heard)] == [b"/%d" % n for n in range(count)]
-    [channel] = house.server.channels
+    channel = house.channel()
     assert channel.transport.getTcpNoDelay()
     assert channel.transport.getTcpKeepAlive()
 
@@ -202,7 +209,7 @@ async def test_answers_come_at_once_and_in_order(house: House) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_large_answer_arrives_whole_at_a_client_that_is_slow(house: House) -> None:
     def respond(request: Request) -> object:
-        request.answer(200, b"", BIG)
+        request.respond(200, b"", BIG)
         return NOT_DONE_YET
 
     house.respond = respond
@@ -211,10 +218,10 @@ async def test_a_large_answer_arrives_whole_at_a_client_that_is_slow(house: Hous
     client.transport.pauseProducing()  # type: ignore[union-attr]
     client.say(get("/a") + get("/b"))
     await house.until(lambda: house.server.connections == 1)
-    [channel] = house.server.channels
-    await house.until(lambda: bool(channel._blocked))
+    channel = house.channel()
+    await house.until(lambda: bool(channel._flow.write_paused))
     # The second answer is not made while the first one waits.
-    assert channel._buffer == get("/b")
+    assert channel._reader.buffer == get("/b")
     client.transport.resumeProducing()  # type: ignore[union-attr]
     await house.until(lambda: len(client.heard) >= 2 * len(BIG))
     first, second = parse(await client.until(BIG[-200:]))
@@ -360,7 +367,7 @@ async def test_an_answer_to_a_client_that_has_just_gone_harms_nothing(house: Hou
     assert channel is not None
     # Sent on before the reactor could notice the end.
     channel.transport.socket.shutdown(socket.SHUT_WR)
-    request.answer(200, b"", b"x" * 100_000)
+    request.respond(200, b"", b"x" * 100_000)
     assert (await client.end()).check(ConnectionDone)
     await house.until(lambda: house.server.connections == 0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from klein import Klein, Response
 from twisted.web.http_headers import InvalidHeaderName
 from twisted.web.resource import EncodingResourceWrapper
 from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory
@@ -121,6 +122,58 @@ class TestAWholeAnswer:
         assert conversation.logged == [request]
         assert (request.code, request.sentLength) == (404, 4)
         assert not request.disconnected
+
+
+# RFC 9110 section 15, RFC 6585, and statuses that twisted.web or Python 3.11 name otherwise.
+REASON_PHRASES = {
+    200: "OK",
+    304: "Not Modified",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    421: "Misdirected Request",
+    422: "Unprocessable Content",
+    426: "Upgrade Required",
+    428: "Precondition Required",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    451: "Unavailable For Legal Reasons",
+    503: "Service Unavailable",
+    511: "Network Authentication Required",
+    599: "Unknown Status",
+}
+
+
+@pytest.mark.parametrize(("status", "phrase"), REASON_PHRASES.items())
+class TestReasonPhrases:
+    def test_of_a_whole_response(self, status: int, phrase: str) -> None:
+        conversation, request = one_request()
+        request.respond(status)
+        assert (conversation.answer().status, conversation.answer().reason) == (status, phrase)
+
+    def test_of_a_response_in_pieces(self, status: int, phrase: str) -> None:
+        conversation, request = one_request()
+        request.setResponseCode(status)
+        request.finish()
+        assert (conversation.answer().status, conversation.answer().reason) == (status, phrase)
+
+    def test_of_a_response_of_klein(self, status: int, phrase: str) -> None:
+        app = Klein()
+
+        @app.route("/")
+        def root(request: object) -> Any:
+            return Response(status, {}, b"")
+
+        conversation = Conversation(resource=app.resource())
+        conversation.say(get())
+        assert (conversation.answer().status, conversation.answer().reason) == (status, phrase)
+
+
+def test_a_reason_phrase_can_be_set() -> None:
+    conversation, request = one_request()
+    request.setResponseCode(429, b"Slow Down")
+    request.finish()
+    assert conversation.answer().reason == "Slow Down"
 
 
 class TestAnAnswerInPieces:

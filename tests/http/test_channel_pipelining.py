@@ -14,6 +14,16 @@ from chatd.http.request import Request
 from tests.http.conversation import Conversation, Held, brief, get, post
 
 
+class Listener:
+    """Records the disconnects that it is told of."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Failure] = []
+
+    def client_disconnected(self, reason: Failure) -> None:
+        self.reasons.append(reason)
+
+
 class TestPipelinedRequests:
     def test_are_answered_in_order(self) -> None:
         conversation = Conversation(brief)
@@ -161,6 +171,34 @@ class TestAClientThatLeaves:
         assert request.disconnected
         assert request.channel is None
         assert conversation.server.connections == 0
+
+    def test_is_reported_once_to_the_listener(self) -> None:
+        held = Held()
+        conversation = Conversation(held)
+        conversation.say(get())
+        listener = Listener()
+        held.requests[0].watch_disconnect(listener)
+        reason = conversation.leave()
+        assert listener.reasons == [reason]
+        held.requests[0].respond(200)
+        assert listener.reasons == [reason]
+
+    def test_is_not_reported_after_the_response(self) -> None:
+        held = Held()
+        conversation = Conversation(held)
+        conversation.say(get() * 2)
+        listener = Listener()
+        held.requests[0].watch_disconnect(listener)
+        held.requests[0].respond(200)
+        conversation.leave()
+        assert listener.reasons == []
+
+    def test_is_reported_to_one_listener_only(self) -> None:
+        held = Held()
+        Conversation(held).say(get())
+        held.requests[0].watch_disconnect(Listener())
+        with pytest.raises(RuntimeError, match="another listener"):
+            held.requests[0].watch_disconnect(Listener())
 
     def test_leaves_its_address(self) -> None:
         held = Held()

@@ -95,13 +95,14 @@ class House:
         self.clients: list[Client] = []
         self._port: IListeningPort
 
-    async def open(self, endpoint: str, **limits: Any) -> None:
+    async def open(self, endpoint: str, *, eager_write: bool = True, **limits: Any) -> None:
         """Listen on `endpoint`."""
         self.server = Server(
             resource=Leaf(self._respond),
             clock=self.reactor,
             limits=HTTPLimits(**limits),
             problem=problem,
+            eager_write=eager_write,
         )
         self._port = await serverFromString(self.reactor, endpoint).listen(self.server)
 
@@ -193,9 +194,10 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("eager_write", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_answers_come_at_once_and_in_order(house: House) -> None:
-    await house.open(TCP)
+async def test_answers_come_at_once_and_in_order(house: House, eager_write: bool) -> None:
+    await house.open(TCP, eager_write=eager_write)
     client = await house.visit()
     count = 2000
     client.say(b"".join(get(f"/{number}") for number in range(count)))
@@ -206,14 +208,17 @@ async def test_answers_come_at_once_and_in_order(house: House) -> None:
     assert channel.transport.getTcpKeepAlive()
 
 
+@pytest.mark.parametrize("eager_write", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_a_large_answer_arrives_whole_at_a_client_that_is_slow(house: House) -> None:
+async def test_a_large_answer_arrives_whole_at_a_client_that_is_slow(
+    house: House, eager_write: bool
+) -> None:
     def respond(request: Request) -> object:
         request.respond(200, b"", BIG)
         return NOT_DONE_YET
 
     house.respond = respond
-    await house.open(TCP)
+    await house.open(TCP, eager_write=eager_write)
     client = await house.visit()
     client.transport.pauseProducing()  # type: ignore[union-attr]
     client.say(get("/a") + get("/b"))

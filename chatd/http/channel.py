@@ -23,13 +23,12 @@ from zope.interface import implementer
 
 from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
 from chatd.http.eager_write import can_write_eagerly, write_eagerly
+from chatd.http.error_response import error_response
 from chatd.http.errors import HTTPError, request_timeout, server_full
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
 from chatd.http.request import Request
-from chatd.http.request_ids import HEADER
 from chatd.http.request_reader import RequestReader
-from chatd.http.response_head import status_line
 from chatd.http.server_state import Connection, ServerState
 from chatd.http.site import Site
 from chatd.http.timeouts import TimeoutQueue
@@ -310,25 +309,8 @@ class Channel:
     def _refuse(self, error: HTTPError) -> None:
         """Respond with an error and close, since nothing after a bad request can be parsed."""
         is_head, lines = self._reader.rejected()
-        site = self.site
-        try:
-            body = site.problem(error.status, error.code, error.detail)
-        except Exception:
-            _log.failure("No problem document could be rendered")
-            body = b""
-        self.write(
-            b"%b%b%b: %b\r\n%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%b"
-            % (
-                status_line(b"HTTP/1.1", error.status),
-                site.standard_headers.block(),
-                HEADER,
-                self._server.request_ids.in_head(lines),
-                b"Retry-After: 1\r\n" if error.status == 503 else b"",
-                len(body),
-                b"" if is_head else body,
-            )
-        )
+        request_id = self._server.request_ids.in_head(lines)
+        self.write(error_response(error, self.site, request_id, omit_body=is_head))
         self._linger()
 
     def _linger(self) -> None:

@@ -36,7 +36,7 @@ from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.readiness import Readiness
 from tests.doubles import System
-from tests.http.conversation import Conversation, HalfClosing
+from tests.http.raw_client import Conversation, HalfClosing
 
 STOCK: Final = "twisted.web"
 OWN: Final = "chatd"

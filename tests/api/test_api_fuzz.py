@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
-from tests.http.conversation import Conversation, parse
+from tests.http.raw_client import Conversation, parse
 
 BOUNDED = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -19,7 +19,7 @@ from chatd.api.routes import on_error, route, routes
 from chatd.metrics import Metrics
 from tests.api.memory import CHATS, FRONTS, USERS, Answer, Serve, Service
 from tests.conftest import LoggedFailures
-from tests.http.conversation import Conversation, get
+from tests.http.raw_client import Conversation, get
 
 
 def klein_only(service: Service) -> Service:

@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from zope.interface.verify import verifyObject
 
 from chatd.http.request import Request
-from tests.http.conversation import Conversation, brief, get, parse, post, post_chunks
+from tests.http.raw_client import Conversation, brief, get, parse, post, post_chunks
 
 
 class TestARequest:

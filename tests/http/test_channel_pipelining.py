@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from chatd.http.request import Request
-from tests.http.conversation import Conversation, Held, brief, get, post
+from tests.http.raw_client import Conversation, Held, brief, get, post
 
 
 class Listener:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
-from tests.http.conversation import Answer, Conversation, echo, get, parse, post, post_chunks
-from tests.http.test_channel_refusals import MALFORMED
+from tests.http.raw_client import Answer, Conversation, echo, get, parse, post, post_chunks
+from tests.http.test_channel_errors import MALFORMED
 
 SMALL: dict[str, Any] = {"head_bytes": 400, "uri_bytes": 100, "headers": 10, "body_bytes": 60}
 

@@ -14,7 +14,7 @@ from chatd.http.connection_states import (
     RESPONDING,
     TRANSITIONS,
 )
-from tests.http.conversation import Conversation, Held, brief, get, post
+from tests.http.raw_client import Conversation, Held, brief, get, post
 
 
 def client(*data: bytes) -> Conversation:

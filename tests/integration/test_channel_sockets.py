@@ -35,7 +35,7 @@ from chatd.http.channel import Channel
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
-from tests.http.conversation import Held, Leaf, Respond, brief, get, parse, problem
+from tests.http.raw_client import Held, Leaf, Respond, brief, get, parse, problem
 
 # What takes longer has failed.
 SECONDS = 10.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.conversation import Conversation, Held, brief, get, post
+from tests.http.raw_client import Conversation, Held, brief, get, post
 
 
 def wait(conversation: Conversation, seconds: float) -> None:

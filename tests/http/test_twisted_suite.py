@@ -34,7 +34,7 @@ from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
 from chatd.http.server import Server
-from tests.http.conversation import Leaf, brief, problem
+from tests.http.raw_client import Leaf, brief, problem
 
 with warnings.catch_warnings(), pytest.MonkeyPatch.context() as _patch:
     # Twisted's tests import what Twisted has deprecated.
@@ -63,7 +63,7 @@ ELSEWHERE = {
 _FORMS = "bodies of forms are not parsed: the API takes JSON"
 _OBS_FOLD = "folded lines and other control characters in values are refused (RFC 9112 section 5)"
 _LIMITS = "sets a limit on the channel class; limits are the server's, see TestHeads"
-_TIMES = "times by TimeoutMixin; deadlines are the server's, see test_channel_deadlines"
+_TIMES = "times by TimeoutMixin; deadlines are the server's, see test_channel_timeouts"
 _CHUNKS_1_0 = "chunks in HTTP/1.0 are refused (RFC 9112 section 6.1)"
 _GARBAGE = "what it pipelines is no request and refused; see test_channel_pipelining"
 _STAND_IN = "looks into a stand-in for Twisted's channel, not at what is written"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
 from zope.interface.verify import verifyObject
 
-from tests.http.conversation import Conversation, Held, brief, get, post
+from tests.http.raw_client import Conversation, Held, brief, get, post
 
 
 def test_the_server_is_a_factory() -> None:

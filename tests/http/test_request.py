@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory
 
 from chatd.http.request import Request
 from chatd.http.response_head import StandardHeaders, canonical, header_block, one_line
-from tests.http.conversation import (
+from tests.http.raw_client import (
     NOW,
     Conversation,
     HalfClosing,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.conversation import Conversation, Held, brief, get, post, post_chunks, problem
+from tests.http.raw_client import Conversation, Held, brief, get, post, post_chunks, problem
 
 MALFORMED = {
     "a bare LF after the request line": b"GET / HTTP/1.1\nHost: a\r\n\r\n",

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
-from tests.http.raw_client import Conversation, parse
+from tests.http.raw_client import RawClient, parse
 
 BOUNDED = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -84,7 +84,7 @@ def quoted(pairs: list[tuple[bytes, bytes]]) -> bytes:
     )
 
 
-def judge(service: Service, method: bytes, talk: Conversation) -> None:
+def judge(service: Service, method: bytes, talk: RawClient) -> None:
     """The answer, after as much time as any wait takes, is a document and no fault."""
     service.settle()
     if not talk.transport.value():

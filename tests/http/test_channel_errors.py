@@ -1,4 +1,4 @@
-"""What a channel does not take for a request, and what it answers then."""
+"""Requests that cannot be read, and the error responses to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.raw_client import Conversation, Held, brief, get, post, post_chunks, problem
+from tests.http.raw_client import Held, RawClient, brief, get, post, post_chunks, problem
 
 MALFORMED = {
     "a bare LF after the request line": b"GET / HTTP/1.1\nHost: a\r\n\r\n",
@@ -74,210 +74,210 @@ VERSIONS = ["0.9", "1.2", "2.0", "3.0"]
 
 @pytest.mark.parametrize("step", [0, 1], ids=["whole", "in bytes"])
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_requests_are_answered_400_and_are_the_last(data: bytes, step: int) -> None:
-    conversation = Conversation(brief)
-    conversation.say(get("/before") + data + get("/after"), step)
-    before, refused = conversation.answers()
+def test_malformed_request_gets_400_and_closes_the_connection(data: bytes, step: int) -> None:
+    client = RawClient(brief)
+    client.say(get("/before") + data + get("/after"), step)
+    before, refused = client.answers()
     assert before.body == b"/before"
     assert (refused.status, refused.code) == (400, "bad_request")
     assert refused.header("Connection") == "close"
-    assert conversation.ended()
+    assert client.ended()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_other_versions_are_answered_505(version: str) -> None:
-    conversation = Conversation(brief)
-    conversation.say(get(version=version))
-    assert conversation.answer().status == 505
-    assert conversation.answer().code == "version_not_supported"
+def test_other_versions_get_505(version: str) -> None:
+    client = RawClient(brief)
+    client.say(get(version=version))
+    assert client.answer().status == 505
+    assert client.answer().code == "version_not_supported"
 
 
-def test_the_preface_of_http_2_is_answered_505() -> None:
-    conversation = Conversation(brief)
-    conversation.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
-    assert conversation.answer().status == 505
-    assert conversation.ended()
+def test_http_2_preface_gets_505() -> None:
+    client = RawClient(brief)
+    client.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+    assert client.answer().status == 505
+    assert client.ended()
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, chunked", "identity", "xchunked", "chunked;a=b"])
-def test_other_transfer_codings_are_answered_501(coding: str) -> None:
-    conversation = Conversation(brief)
-    conversation.say(get("/", f"Transfer-Encoding: {coding}", method="POST") + b"0\r\n\r\n")
-    refused = conversation.answer()
+def test_other_transfer_codings_get_501(coding: str) -> None:
+    client = RawClient(brief)
+    client.say(get("/", f"Transfer-Encoding: {coding}", method="POST") + b"0\r\n\r\n")
+    refused = client.answer()
     assert (refused.status, refused.code) in [(501, "not_implemented"), (400, "bad_request")]
-    assert conversation.ended()
+    assert client.ended()
 
 
-def test_two_transfer_codings_are_refused() -> None:
-    conversation = Conversation(brief)
-    conversation.say(get("/", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"))
-    assert conversation.answer().status in (400, 501)
+def test_repeated_transfer_encoding_is_refused() -> None:
+    client = RawClient(brief)
+    client.say(get("/", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"))
+    assert client.answer().status in (400, 501)
 
 
-def test_connect_is_answered_501_and_opens_no_tunnel() -> None:
-    conversation = Conversation(brief)
-    conversation.say(get("chat.example:80", method="CONNECT") + get("/tunnelled"))
-    assert (conversation.answer().status, conversation.answer().code) == (501, "not_implemented")
-    assert conversation.ended()
+def test_connect_gets_501_and_opens_no_tunnel() -> None:
+    client = RawClient(brief)
+    client.say(get("chat.example:80", method="CONNECT") + get("/tunnelled"))
+    assert (client.answer().status, client.answer().code) == (501, "not_implemented")
+    assert client.ended()
 
 
-class TestHeads:
-    def test_may_have_as_many_bytes_as_the_limit(self) -> None:
+class TestHeadLimits:
+    def test_head_at_the_limit(self) -> None:
         head = get("/", "X: " + "x" * 100)
-        conversation = Conversation(brief, head_bytes=len(head))
-        conversation.say(head)
-        assert conversation.answer().status == 200
+        client = RawClient(brief, head_bytes=len(head))
+        client.say(head)
+        assert client.answer().status == 200
 
     @pytest.mark.parametrize("step", [0, 1])
-    def test_of_more_bytes_are_answered_431(self, step: int) -> None:
+    def test_head_over_the_limit_gets_431(self, step: int) -> None:
         head = get("/", "X: " + "x" * 100)
-        conversation = Conversation(brief, head_bytes=len(head) - 1)
-        conversation.say(head, step)
-        assert (conversation.answer().status, conversation.answer().code) == (431, "head_too_large")
-        assert conversation.ended()
+        client = RawClient(brief, head_bytes=len(head) - 1)
+        client.say(head, step)
+        assert (client.answer().status, client.answer().code) == (431, "head_too_large")
+        assert client.ended()
 
     @pytest.mark.parametrize("step", [0, 1, 64])
-    def test_without_end_are_answered_431_once_they_pass_the_limit(self, step: int) -> None:
-        conversation = Conversation(brief, head_bytes=200)
-        conversation.say(get("/", "X: " + "x" * 1000)[:201], step)
-        assert conversation.answer().code == "head_too_large"
+    def test_endless_head_gets_431_at_the_limit(self, step: int) -> None:
+        client = RawClient(brief, head_bytes=200)
+        client.say(get("/", "X: " + "x" * 1000)[:201], step)
+        assert client.answer().code == "head_too_large"
 
-    def test_may_have_as_many_headers_as_the_limit(self) -> None:
-        conversation = Conversation(brief, headers=100)
-        conversation.say(get("/", *["X:"] * 99))
-        assert conversation.answer().status == 200
+    def test_number_of_headers_at_the_limit(self) -> None:
+        client = RawClient(brief, headers=100)
+        client.say(get("/", *["X:"] * 99))
+        assert client.answer().status == 200
 
-    def test_of_more_headers_are_answered_431(self) -> None:
-        conversation = Conversation(brief, headers=100)
-        conversation.say(get("/", *["X:"] * 100))
-        assert conversation.answer().code == "head_too_large"
+    def test_too_many_headers_get_431(self) -> None:
+        client = RawClient(brief, headers=100)
+        client.say(get("/", *["X:"] * 100))
+        assert client.answer().code == "head_too_large"
 
-    def test_may_have_as_long_a_target_as_the_limit(self) -> None:
-        conversation = Conversation(brief, uri_bytes=500)
-        conversation.say(get("/" + "x" * 499))
-        assert conversation.answer().status == 200
+    def test_target_at_the_limit(self) -> None:
+        client = RawClient(brief, uri_bytes=500)
+        client.say(get("/" + "x" * 499))
+        assert client.answer().status == 200
 
     @pytest.mark.parametrize("size", [501, 5000])
     @pytest.mark.parametrize("step", [0, 1])
-    def test_with_a_longer_target_are_answered_414(self, size: int, step: int) -> None:
-        conversation = Conversation(brief, uri_bytes=500, head_bytes=2000)
-        conversation.say(get("/" + "x" * (size - 1)), step)
-        assert (conversation.answer().status, conversation.answer().code) == (414, "uri_too_long")
+    def test_target_over_the_limit_gets_414(self, size: int, step: int) -> None:
+        client = RawClient(brief, uri_bytes=500, head_bytes=2000)
+        client.say(get("/" + "x" * (size - 1)), step)
+        assert (client.answer().status, client.answer().code) == (414, "uri_too_long")
 
-    def test_are_counted_one_by_one(self) -> None:
+    def test_each_head_is_counted_separately(self) -> None:
         head = get("/", "X: " + "x" * 100)
-        conversation = Conversation(brief, head_bytes=len(head), headers=2)
-        conversation.say(head * 10, 50)
-        assert len(conversation.answers()) == 10
+        client = RawClient(brief, head_bytes=len(head), headers=2)
+        client.say(head * 10, 50)
+        assert len(client.answers()) == 10
 
 
-class TestBodies:
-    def test_may_have_as_many_bytes_as_the_limit(self) -> None:
-        conversation = Conversation(body_bytes=10)
-        conversation.say(post(b"x" * 10) + post_chunks(b"x" * 5, b"y" * 5))
-        assert [answer.status for answer in conversation.answers()] == [200, 200]
+class TestBodyLimits:
+    def test_body_at_the_limit(self) -> None:
+        client = RawClient(body_bytes=10)
+        client.say(post(b"x" * 10) + post_chunks(b"x" * 5, b"y" * 5))
+        assert [answer.status for answer in client.answers()] == [200, 200]
 
-    def test_of_more_bytes_are_answered_413_before_they_come(self) -> None:
-        conversation = Conversation(body_bytes=10)
-        conversation.say(get("/", "Content-Length: 11", method="POST"))
-        assert (conversation.answer().status, conversation.answer().code) == (413, "body_too_large")
-        assert conversation.ended()
+    def test_content_length_over_the_limit_gets_413_at_once(self) -> None:
+        client = RawClient(body_bytes=10)
+        client.say(get("/", "Content-Length: 11", method="POST"))
+        assert (client.answer().status, client.answer().code) == (413, "body_too_large")
+        assert client.ended()
 
     @pytest.mark.parametrize("step", [0, 1])
-    def test_in_chunks_of_more_bytes_are_answered_413(self, step: int) -> None:
-        conversation = Conversation(body_bytes=10)
-        conversation.say(post_chunks(b"x" * 5, b"y" * 6) + get("/after"), step)
-        assert conversation.answer().code == "body_too_large"
-        assert conversation.ended()
+    def test_chunked_body_over_the_limit_gets_413(self, step: int) -> None:
+        client = RawClient(body_bytes=10)
+        client.say(post_chunks(b"x" * 5, b"y" * 6) + get("/after"), step)
+        assert client.answer().code == "body_too_large"
+        assert client.ended()
 
-    def test_in_one_chunk_of_more_bytes_are_not_kept(self) -> None:
-        conversation = Conversation(body_bytes=10)
-        conversation.say(get("/", "Transfer-Encoding: chunked", method="POST") + b"ffffff\r\n")
-        conversation.say(b"x" * 11)
-        assert conversation.answer().code == "body_too_large"
+    def test_one_chunk_over_the_limit_gets_413(self) -> None:
+        client = RawClient(body_bytes=10)
+        client.say(get("/", "Transfer-Encoding: chunked", method="POST") + b"ffffff\r\n")
+        client.say(b"x" * 11)
+        assert client.answer().code == "body_too_large"
 
-    def test_may_come_byte_by_byte_in_chunks(self) -> None:
-        conversation = Conversation(body_bytes=10)
-        conversation.say(post_chunks(*[b"x"] * 10))
-        assert conversation.answer().status == 200
+    def test_chunks_of_one_byte(self) -> None:
+        client = RawClient(body_bytes=10)
+        client.say(post_chunks(*[b"x"] * 10))
+        assert client.answer().status == 200
 
-    def test_may_not_be_all_trailers(self) -> None:
-        conversation = Conversation(body_bytes=10, head_bytes=100)
-        conversation.say(
+    def test_trailers_are_limited(self) -> None:
+        client = RawClient(body_bytes=10, head_bytes=100)
+        client.say(
             get("/", "Transfer-Encoding: chunked", method="POST") + b"0\r\n" + b"X: y\r\n" * 40
         )
-        assert conversation.answer().code == "body_too_large"
+        assert client.answer().code == "body_too_large"
 
 
-class TestARefusal:
-    def test_says_what_was_wrong_as_a_problem(self) -> None:
-        conversation = Conversation()
-        conversation.say(b"GET / HTTP/1.1\r\n\r\n")
-        answer = conversation.answer()
+class TestErrorResponse:
+    def test_body_is_a_problem_document(self) -> None:
+        client = RawClient()
+        client.say(b"GET / HTTP/1.1\r\n\r\n")
+        answer = client.answer()
         assert answer.body == problem(400, "bad_request", "The Host header is missing.")
         assert answer.header("Content-Length") == str(len(answer.body))
         assert answer.header("Server") == "chatd"
 
-    def test_of_a_head_request_has_no_body(self) -> None:
-        conversation = Conversation()
-        conversation.say(b"HEAD / HTTP/1.1\r\n\r\n")
-        answer = conversation.answer("HEAD")
+    def test_response_to_head_has_no_body(self) -> None:
+        client = RawClient()
+        client.say(b"HEAD / HTTP/1.1\r\n\r\n")
+        answer = client.answer("HEAD")
         assert answer.status == 400
         assert int(answer.header("Content-Length") or 0) > 0
 
-    def test_comes_without_a_document_if_none_can_be_made(self, logged_failures: Any) -> None:
-        conversation = Conversation()
+    def test_no_body_if_the_document_cannot_be_rendered(self, logged_failures: Any) -> None:
+        client = RawClient()
 
         def broken(status: int, code: str, detail: str) -> bytes:
             raise ValueError(code)
 
-        conversation.server.state.site.problem = broken
-        conversation.say(b"GET / HTTP/1.1\r\n\r\n")
-        assert (conversation.answer().status, conversation.answer().body) == (400, b"")
+        client.server.state.site.problem = broken
+        client.say(b"GET / HTTP/1.1\r\n\r\n")
+        assert (client.answer().status, client.answer().body) == (400, b"")
         assert len(logged_failures.flush(ValueError)) == 1
 
-    def test_waits_for_the_answers_before_it(self) -> None:
+    def test_earlier_responses_come_first(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get("/a") + get("/b") + b"garbage")
-        assert conversation.answers() == []
+        client = RawClient(held)
+        client.say(get("/a") + get("/b") + b"garbage")
+        assert client.answers() == []
         held.requests[0].respond(200, b"", b"a")
-        assert [answer.body for answer in conversation.answers()] == [b"a"]
+        assert [answer.body for answer in client.answers()] == [b"a"]
         held.requests[1].respond(200, b"", b"b")
-        assert [answer.status for answer in conversation.answers()] == [200, 200, 400]
+        assert [answer.status for answer in client.answers()] == [200, 200, 400]
 
-    def test_closes_only_the_sending_side_until_the_client_has_read_it(self) -> None:
-        conversation = Conversation(linger_seconds=2.0)
-        conversation.say(b"garbage")
-        assert conversation.ended()
-        assert not conversation.transport.disconnecting
-        conversation.say(b"more garbage" * 100)
-        assert len(conversation.answers()) == 1
-        assert not conversation.transport.disconnecting
-        conversation.clock.pump([1.0] * 3)
-        assert conversation.transport.disconnecting
+    def test_only_the_sending_side_is_closed_at_first(self) -> None:
+        client = RawClient(linger_seconds=2.0)
+        client.say(b"garbage")
+        assert client.ended()
+        assert not client.transport.disconnecting
+        client.say(b"more garbage" * 100)
+        assert len(client.answers()) == 1
+        assert not client.transport.disconnecting
+        client.clock.pump([1.0] * 3)
+        assert client.transport.disconnecting
 
-    def test_does_not_read_more_than_some_of_what_still_comes(self) -> None:
-        conversation = Conversation(linger_bytes=1000)
-        conversation.say(b"garbage")
-        conversation.say(b"x" * 1000)
-        assert not conversation.transport.disconnecting
-        conversation.say(b"x")
-        assert conversation.transport.disconnecting
+    def test_discarded_input_is_limited(self) -> None:
+        client = RawClient(linger_bytes=1000)
+        client.say(b"garbage")
+        client.say(b"x" * 1000)
+        assert not client.transport.disconnecting
+        client.say(b"x")
+        assert client.transport.disconnecting
 
-    def test_leaves_nothing_behind_when_the_client_closes(self) -> None:
-        conversation = Conversation()
-        conversation.say(b"garbage")
-        conversation.leave()
-        assert conversation.server.connections == 0
-        assert conversation.clock.getDelayedCalls() == []
+    def test_nothing_is_left_when_the_client_closes(self) -> None:
+        client = RawClient()
+        client.say(b"garbage")
+        client.leave()
+        assert client.server.connections == 0
+        assert client.clock.getDelayedCalls() == []
 
 
-class TestAFullServer:
-    def test_says_so_to_whoever_comes_next(self) -> None:
-        first = Conversation(brief)
+class TestFullServer:
+    def test_next_connection_gets_503(self) -> None:
+        first = RawClient(brief)
         first.server.max_connections = 1
-        second = Conversation(server=first.server)
+        second = RawClient(server=first.server)
         second.say(get("/a", "X-Request-ID: mine"))
         answer = second.answer()
         assert (answer.status, answer.code) == (503, "overloaded")

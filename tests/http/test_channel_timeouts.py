@@ -1,4 +1,4 @@
-"""What a client must have done by when. Deadlines are looked at once a second."""
+"""Timeouts of a connection, which are checked once a second."""
 
 from __future__ import annotations
 
@@ -6,160 +6,160 @@ from typing import Any
 
 import pytest
 
-from tests.http.raw_client import Conversation, Held, brief, get, post
+from tests.http.raw_client import Held, RawClient, brief, get, post
 
 
-def wait(conversation: Conversation, seconds: float) -> None:
+def wait(client: RawClient, seconds: float) -> None:
     """Let `seconds` pass, one after another."""
     for _ in range(int(seconds)):
-        conversation.clock.advance(1.0)
+        client.clock.advance(1.0)
 
 
-class TestAHead:
-    def test_that_never_comes_ends_the_connection_without_a_word(self) -> None:
-        conversation = Conversation(head_seconds=15)
-        wait(conversation, 14)
-        assert not conversation.ended()
-        wait(conversation, 2)
-        assert conversation.ended()
-        assert conversation.transport.value() == b""
+class TestHeadTimeout:
+    def test_silent_connection_is_closed(self) -> None:
+        client = RawClient(head_seconds=15)
+        wait(client, 14)
+        assert not client.ended()
+        wait(client, 2)
+        assert client.ended()
+        assert client.transport.value() == b""
 
-    def test_that_comes_in_part_is_answered_408(self) -> None:
-        conversation = Conversation(head_seconds=15)
-        wait(conversation, 10)
-        conversation.say(b"GET / HT")
-        wait(conversation, 6)
-        assert conversation.answer().status == 408
-        assert conversation.answer().code == "request_timeout"
-        assert conversation.ended()
+    def test_incomplete_head_gets_408(self) -> None:
+        client = RawClient(head_seconds=15)
+        wait(client, 10)
+        client.say(b"GET / HT")
+        wait(client, 6)
+        assert client.answer().status == 408
+        assert client.answer().code == "request_timeout"
+        assert client.ended()
 
-    def test_has_no_more_time_for_coming_byte_by_byte(self) -> None:
-        conversation = Conversation(head_seconds=15)
+    def test_sending_byte_by_byte_does_not_extend_the_time(self) -> None:
+        client = RawClient(head_seconds=15)
         for octet in get()[:16]:
-            conversation.say(bytes([octet]))
-            wait(conversation, 1)
-        assert conversation.answer().status == 408
+            client.say(bytes([octet]))
+            wait(client, 1)
+        assert client.answer().status == 408
 
-    def test_after_an_answer_has_its_time_from_its_first_byte(self) -> None:
-        conversation = Conversation(brief, head_seconds=15, idle_seconds=75)
-        conversation.say(get("/a"))
-        wait(conversation, 60)
-        conversation.say(b"G")
-        wait(conversation, 14)
-        conversation.say(get("/b")[1:])
-        assert [answer.body for answer in conversation.answers()] == [b"/a", b"/b"]
-        conversation.say(b"G")
-        wait(conversation, 16)
-        assert conversation.answers()[-1].status == 408
+    def test_time_of_a_later_head_starts_with_its_first_byte(self) -> None:
+        client = RawClient(brief, head_seconds=15, idle_seconds=75)
+        client.say(get("/a"))
+        wait(client, 60)
+        client.say(b"G")
+        wait(client, 14)
+        client.say(get("/b")[1:])
+        assert [answer.body for answer in client.answers()] == [b"/a", b"/b"]
+        client.say(b"G")
+        wait(client, 16)
+        assert client.answers()[-1].status == 408
 
-    def test_behind_a_held_request_has_its_time_from_that_answer(self) -> None:
+    def test_time_of_a_pipelined_head_starts_with_the_previous_response(self) -> None:
         held = Held()
-        conversation = Conversation(held, head_seconds=15)
-        conversation.say(get("/a") + get("/b")[:-1])
-        wait(conversation, 55)
+        client = RawClient(held, head_seconds=15)
+        client.say(get("/a") + get("/b")[:-1])
+        wait(client, 55)
         held.requests[0].respond(200)
-        wait(conversation, 14)
-        assert not conversation.ended()
-        wait(conversation, 2)
-        assert [answer.status for answer in conversation.answers()] == [200, 408]
+        wait(client, 14)
+        assert not client.ended()
+        wait(client, 2)
+        assert [answer.status for answer in client.answers()] == [200, 408]
 
 
-class TestABody:
-    def test_that_does_not_come_is_answered_408(self) -> None:
-        conversation = Conversation(body_seconds=20)
-        conversation.say(post(b"hello")[:-1])
-        wait(conversation, 19)
-        assert not conversation.ended()
-        wait(conversation, 2)
-        assert conversation.answer().code == "request_timeout"
-        assert conversation.ended()
+class TestBodyTimeout:
+    def test_incomplete_body_gets_408(self) -> None:
+        client = RawClient(body_seconds=20)
+        client.say(post(b"hello")[:-1])
+        wait(client, 19)
+        assert not client.ended()
+        wait(client, 2)
+        assert client.answer().code == "request_timeout"
+        assert client.ended()
 
-    def test_has_no_more_time_for_coming_byte_by_byte(self) -> None:
-        conversation = Conversation(body_seconds=20)
+    def test_sending_byte_by_byte_does_not_extend_the_time(self) -> None:
+        client = RawClient(body_seconds=20)
         head = get("/", "Transfer-Encoding: chunked", method="POST")
-        conversation.say(head)
+        client.say(head)
         for _ in range(21):
-            conversation.say(b"1\r\nx\r\n")
-            wait(conversation, 1)
-        assert conversation.answer().status == 408
+            client.say(b"1\r\nx\r\n")
+            wait(client, 1)
+        assert client.answer().status == 408
 
-    def test_has_its_time_from_the_end_of_its_head(self) -> None:
-        conversation = Conversation(head_seconds=15, body_seconds=20)
+    def test_time_starts_with_the_end_of_the_head(self) -> None:
+        client = RawClient(head_seconds=15, body_seconds=20)
         data = post(b"hello")
-        conversation.say(data[:10])
-        wait(conversation, 14)
-        conversation.say(data[10:-1])
-        wait(conversation, 19)
-        conversation.say(data[-1:])
-        assert conversation.answer().status == 200
+        client.say(data[:10])
+        wait(client, 14)
+        client.say(data[10:-1])
+        wait(client, 19)
+        client.say(data[-1:])
+        assert client.answer().status == 200
 
 
-class TestAnIdleConnection:
-    def test_ends_without_a_word(self) -> None:
-        conversation = Conversation(brief, idle_seconds=75)
-        conversation.say(get())
-        wait(conversation, 74)
-        assert not conversation.ended()
-        wait(conversation, 2)
-        assert conversation.transport.disconnecting
-        assert len(conversation.answers()) == 1
+class TestIdleTimeout:
+    def test_idle_connection_is_closed(self) -> None:
+        client = RawClient(brief, idle_seconds=75)
+        client.say(get())
+        wait(client, 74)
+        assert not client.ended()
+        wait(client, 2)
+        assert client.transport.disconnecting
+        assert len(client.answers()) == 1
 
-    def test_is_not_kept_by_empty_lines(self) -> None:
-        conversation = Conversation(brief, idle_seconds=75)
-        conversation.say(get())
+    def test_empty_lines_do_not_extend_the_time(self) -> None:
+        client = RawClient(brief, idle_seconds=75)
+        client.say(get())
         for _ in range(76):
-            conversation.say(b"\r\n")
-            wait(conversation, 1)
-        assert conversation.transport.disconnecting
+            client.say(b"\r\n")
+            wait(client, 1)
+        assert client.transport.disconnecting
 
-    def test_has_its_time_anew_after_each_answer(self) -> None:
-        conversation = Conversation(brief, idle_seconds=75)
+    def test_time_starts_again_with_each_response(self) -> None:
+        client = RawClient(brief, idle_seconds=75)
         for _ in range(3):
-            conversation.say(get())
-            wait(conversation, 70)
-        assert len(conversation.answers()) == 3
-        assert not conversation.ended()
+            client.say(get())
+            wait(client, 70)
+        assert len(client.answers()) == 3
+        assert not client.ended()
 
 
-def test_a_request_that_is_held_has_all_the_time_and_no_timer() -> None:
+def test_held_request_has_no_timeout() -> None:
     held = Held()
-    conversation = Conversation(held)
-    conversation.say(get())
-    wait(conversation, 2)
-    assert conversation.clock.getDelayedCalls() == []
-    wait(conversation, 1000)
+    client = RawClient(held)
+    client.say(get())
+    wait(client, 2)
+    assert client.clock.getDelayedCalls() == []
+    wait(client, 1000)
     held.requests[0].respond(200)
-    assert conversation.answer().status == 200
-    assert not conversation.ended()
+    assert client.answer().status == 200
+    assert not client.ended()
 
 
-def test_a_client_that_does_not_take_what_is_left_for_it_is_aborted() -> None:
-    conversation = Conversation(brief, idle_seconds=75, close_seconds=30)
-    conversation.say(get())
-    wait(conversation, 76)
-    assert not conversation.transport.disconnected
-    wait(conversation, 31)
-    assert conversation.transport.disconnected
+def test_unsent_data_is_dropped_after_a_timeout() -> None:
+    client = RawClient(brief, idle_seconds=75, close_seconds=30)
+    client.say(get())
+    wait(client, 76)
+    assert not client.transport.disconnected
+    wait(client, 31)
+    assert client.transport.disconnected
 
 
-def test_a_connection_that_is_gone_has_no_deadline() -> None:
-    conversation = Conversation(brief)
-    conversation.say(get() + b"G")
-    conversation.leave()
-    assert conversation.clock.getDelayedCalls() == []
+def test_closed_connection_has_no_timer() -> None:
+    client = RawClient(brief)
+    client.say(get() + b"G")
+    client.leave()
+    assert client.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0])
-def test_a_clock_that_is_set_back_keeps_nothing_from_ending(seconds: float) -> None:
-    conversation = Conversation(brief, idle_seconds=5)
-    conversation.say(get())
-    conversation.clock.rightNow += seconds
-    wait(conversation, 12)
-    assert conversation.ended()
+def test_timeouts_work_after_the_clock_was_set_back(seconds: float) -> None:
+    client = RawClient(brief, idle_seconds=5)
+    client.say(get())
+    client.clock.rightNow += seconds
+    wait(client, 12)
+    assert client.ended()
 
 
 class Slow:
-    """What `Connection.has_read` looks at in Twisted's TCP transport."""
+    """The attributes of Twisted's TCP transport that `unsent_bytes` reads."""
 
     def __init__(self, left: int) -> None:
         self.dataBuffer = b"x" * left
@@ -167,27 +167,27 @@ class Slow:
         self._tempDataLen = 0
 
 
-class TestALargeAnswer:
-    def stalled(self) -> Conversation:
-        conversation = Conversation(brief, close_seconds=30, idle_seconds=75)
-        transport: Any = conversation.transport
+class TestLargeResponse:
+    def stalled(self) -> RawClient:
+        client = RawClient(brief, close_seconds=30, idle_seconds=75)
+        transport: Any = client.transport
         transport.__dict__.update(vars(Slow(100_000)))
-        conversation.say(get("/a"))
-        # As a transport with more than it likes does before the answer is finished.
-        conversation.channel.pauseProducing()
-        conversation.say(get("/b"))
-        conversation.channel._set_deadline(conversation.server.state.sending)
-        return conversation
+        client.say(get("/a"))
+        # As a transport does whose buffer is full before the response is finished.
+        client.channel.pauseProducing()
+        client.say(get("/b"))
+        client.channel._set_deadline(client.server.state.sending)
+        return client
 
-    def test_may_take_any_time_while_some_of_it_is_read(self) -> None:
-        conversation = self.stalled()
-        transport: Any = conversation.transport
+    def test_no_timeout_while_the_client_reads(self) -> None:
+        client = self.stalled()
+        transport: Any = client.transport
         for _ in range(20):
-            wait(conversation, 25)
+            wait(client, 25)
             transport.offset += 100
-        assert not conversation.ended()
+        assert not client.ended()
 
-    def test_of_which_nothing_is_read_any_more_is_cut_off(self) -> None:
-        conversation = self.stalled()
-        wait(conversation, 65)
-        assert conversation.ended()
+    def test_timeout_when_the_client_stops_reading(self) -> None:
+        client = self.stalled()
+        wait(client, 65)
+        assert client.ended()

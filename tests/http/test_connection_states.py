@@ -14,12 +14,12 @@ from chatd.http.connection_states import (
     RESPONDING,
     TRANSITIONS,
 )
-from tests.http.raw_client import Conversation, Held, brief, get, post
+from tests.http.raw_client import Held, RawClient, brief, get, post
 
 
-def client(*data: bytes) -> Conversation:
+def client(*data: bytes) -> RawClient:
     """A connection that has received `data` and whose requests are answered at once."""
-    connection = Conversation(brief)
+    connection = RawClient(brief)
     for piece in data:
         connection.say(piece)
     return connection
@@ -27,7 +27,7 @@ def client(*data: bytes) -> Conversation:
 
 def closed_while_responding() -> None:
     """The client goes away during a request."""
-    connection = Conversation(Held())
+    connection = RawClient(Held())
     connection.say(get())
     connection.leave()
 

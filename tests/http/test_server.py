@@ -1,15 +1,15 @@
-"""How a server that stops lets its connections end."""
+"""The server as a factory: draining, aborting and counting its connections."""
 
 from __future__ import annotations
 
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
 from zope.interface.verify import verifyObject
 
-from tests.http.raw_client import Conversation, Held, brief, get, post
+from tests.http.raw_client import Held, RawClient, brief, get, post
 
 
-def test_the_server_is_a_factory() -> None:
-    server = Conversation().server
+def test_server_is_a_factory() -> None:
+    server = RawClient().server
     assert verifyObject(IProtocolFactory, server)
     assert verifyObject(IProtocolNegotiationFactory, server)
     assert server.acceptableProtocols() == [b"http/1.1"]
@@ -17,97 +17,97 @@ def test_the_server_is_a_factory() -> None:
     server.doStop()  # type: ignore[no-untyped-call]
 
 
-class TestDraining:
-    def test_closes_idle_connections_at_once(self) -> None:
-        conversation = Conversation(brief)
-        conversation.say(get())
-        conversation.server.drain()
-        assert conversation.transport.disconnecting
+class TestDrain:
+    def test_idle_connection_is_closed_at_once(self) -> None:
+        client = RawClient(brief)
+        client.say(get())
+        client.server.drain()
+        assert client.transport.disconnecting
 
-    def test_lets_the_answer_under_way_be_the_last(self) -> None:
+    def test_held_request_gets_the_last_response(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
-        conversation.server.drain()
-        assert not conversation.ended()
+        client = RawClient(held)
+        client.say(get())
+        client.server.drain()
+        assert not client.ended()
         held.requests[0].respond(200)
-        assert conversation.answer().header("Connection") == "close"
-        assert conversation.ended()
+        assert client.answer().header("Connection") == "close"
+        assert client.ended()
 
-    def test_lets_an_answer_that_has_begun_be_the_last(self) -> None:
+    def test_response_that_has_begun_is_completed(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
+        client = RawClient(held)
+        client.say(get())
         held.requests[0].write(b"begun ")
-        conversation.server.drain()
+        client.server.drain()
         held.requests[0].write(b"done")
         held.requests[0].finish()
-        assert conversation.answer().body == b"begun done"
-        assert conversation.ended()
+        assert client.answer().body == b"begun done"
+        assert client.ended()
 
-    def test_lets_a_request_that_has_begun_come(self) -> None:
-        conversation = Conversation()
+    def test_request_that_has_begun_is_answered(self) -> None:
+        client = RawClient()
         data = post(b"hello")
-        conversation.say(data[:-1])
-        conversation.server.drain()
-        conversation.say(data[-1:])
-        assert conversation.answer().header("Connection") == "close"
-        assert conversation.ended()
+        client.say(data[:-1])
+        client.server.drain()
+        client.say(data[-1:])
+        assert client.answer().header("Connection") == "close"
+        assert client.ended()
 
-    def test_answers_no_second_request(self) -> None:
+    def test_pipelined_request_is_not_answered(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get("/a") + get("/b"))
-        conversation.server.drain()
+        client = RawClient(held)
+        client.say(get("/a") + get("/b"))
+        client.server.drain()
         held.requests[0].respond(200)
-        assert len(conversation.answers()) == 1
+        assert len(client.answers()) == 1
         assert len(held.requests) == 1
-        # The second may be on its way still: the client must see the first answer, not a reset.
-        assert not conversation.transport.disconnecting
+        # The second may still be in transit: the client must get the first response, not a reset.
+        assert not client.transport.disconnecting
 
-    def test_gives_a_connection_that_comes_late_one_answer(self) -> None:
-        conversation = Conversation(brief)
-        conversation.server.drain()
-        late = Conversation(server=conversation.server)
+    def test_late_connection_gets_one_response(self) -> None:
+        client = RawClient(brief)
+        client.server.drain()
+        late = RawClient(server=client.server)
         late.say(get())
         assert late.answer().status == 200
         assert late.answer().header("Connection") == "close"
         assert late.ended()
 
-    def test_gives_a_connection_that_says_nothing_a_moment(self) -> None:
-        conversation = Conversation(brief, linger_seconds=2)
-        late = Conversation(server=conversation.server)
-        conversation.server.drain()
-        later = Conversation(server=conversation.server)
-        conversation.clock.advance(1.0)
+    def test_silent_connection_is_closed_after_a_moment(self) -> None:
+        client = RawClient(brief, linger_seconds=2)
+        late = RawClient(server=client.server)
+        client.server.drain()
+        later = RawClient(server=client.server)
+        client.clock.advance(1.0)
         assert not late.ended()
         late.say(b"GET")
-        conversation.clock.pump([1.0] * 2)
-        assert conversation.transport.disconnecting
+        client.clock.pump([1.0] * 2)
+        assert client.transport.disconnecting
         assert later.transport.disconnecting
         assert not late.ended()
 
 
-def test_connections_are_counted() -> None:
-    conversation = Conversation(brief)
-    server = conversation.server
-    others = [Conversation(server=server) for _ in range(2)]
+def test_number_of_connections() -> None:
+    client = RawClient(brief)
+    server = client.server
+    others = [RawClient(server=server) for _ in range(2)]
     assert server.connections == 3
     others[0].leave()
     assert server.connections == 2
 
 
-def test_all_connections_can_be_aborted() -> None:
+def test_abort_all() -> None:
     held = Held()
-    conversation = Conversation(held)
-    conversation.say(get())
-    other = Conversation(server=conversation.server)
-    conversation.server.abort_all()
-    assert conversation.transport.disconnected
+    client = RawClient(held)
+    client.say(get())
+    other = RawClient(server=client.server)
+    client.server.abort_all()
+    assert client.transport.disconnected
     assert other.transport.disconnected
     ends: list[object] = []
     held.requests[0].notifyFinish().addErrback(ends.append)
-    conversation.leave()
+    client.leave()
     other.leave()
     assert len(ends) == 1
-    assert conversation.clock.getDelayedCalls() == []
+    assert client.clock.getDelayedCalls() == []

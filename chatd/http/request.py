@@ -35,7 +35,7 @@ class Request(server.Request):
     __slots__ = (
         "_body",
         "_connection",
-        "_headers",
+        "_header_block",
         "_query",
         "channel",
         "clientproto",
@@ -68,7 +68,7 @@ class Request(server.Request):
         # Addresses can be read when `channel` is None already.
         self._connection = channel
         self.site = channel.site
-        self.method, self.uri, self.clientproto, self._headers = head[:4]
+        self.method, self.uri, self.clientproto, self._header_block = head[:4]
         self.path, _, self._query = self.uri.partition(b"?")
         self._body = body
 
@@ -104,7 +104,7 @@ class Request(server.Request):
         """All headers. `getHeader` is the cheaper way to read one."""
         if self._request_headers is None:
             headers = self._request_headers = Headers()
-            for name, value in self._headers.pairs():
+            for name, value in self._header_block.pairs():
                 headers.addRawHeader(name, value)
         return self._request_headers
 
@@ -161,8 +161,8 @@ class Request(server.Request):
         if self._request_headers is not None:
             return super().getHeader(key)
         if isinstance(key, bytes):
-            return self._headers.value(key)
-        value = self._headers.value(key.encode("iso-8859-1"))
+            return self._header_block.value(key)
+        value = self._header_block.value(key.encode("iso-8859-1"))
         return None if value is None else value.decode()
 
     def getClientAddress(self) -> IAddress:

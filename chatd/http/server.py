@@ -50,6 +50,7 @@ class Server(Factory):
         now: Callable[[], float] = time.time,
         eager_write: bool = True,
     ) -> None:
+        self.resource = resource
         self.limits = limits
         self.max_connections = max_connections
         self.state = ServerState(

@@ -1,7 +1,7 @@
-"""How much less CPU a request takes through chatd's channel and dispatch than through stock ones.
+"""CPU time of a request through chatd's HTTP server and dispatch, compared with twisted.web's.
 
-Both serve the same route of the same shape in this process, on transports in memory: no socket, no
-disk, no scheduler. Rounds alternate and the best of each counts, so other programs hardly matter.
+Both serve the same route in this process on transports in memory, without sockets or disk. Rounds
+alternate and the fastest of each counts, so that other programs hardly affect the ratio.
 
     python -m bench.overhead
 """
@@ -37,17 +37,17 @@ REQUEST = (
 )
 
 Serve = Callable[[bytes], bytes]
-"""Takes a request, gives its answer."""
+"""Takes a request and returns the response."""
 
 
 class Ours:
-    """A route as `chatd.api.api` has them."""
+    """A route in the style of `chatd.api.api`."""
 
     app = routes()
 
     @route(app, "GET", "/api/v1/chats")
     async def page(self, request: Request) -> Response:
-        """Answer with the page."""
+        """Respond with the page."""
         _check(request)
         return JSONResponse(200, PAGE)
 
@@ -59,13 +59,13 @@ class Ours:
 
 
 class Stock:
-    """The same in the way of Klein's documentation."""
+    """The same route in the style of Klein's documentation."""
 
     app = Klein()
 
     @app.route("/api/v1/chats/", methods=["GET"])
     async def page(self, request: Request) -> bytes:
-        """Answer with the page."""
+        """Respond with the page."""
         _check(request)
         request.setHeader("Content-Type", "application/json")
         request.setHeader("Cache-Control", "no-store")
@@ -73,20 +73,20 @@ class Stock:
 
 
 def _check(request: Any) -> None:
-    """What a handler looks at."""
+    """Read what a handler reads."""
     assert request.args[b"since"] == [b"0"]
     assert request.getHeader(b"authorization").startswith(b"Bearer ")
 
 
 def ours() -> Serve:
-    """chatd's channel and dispatch."""
+    """chatd's HTTP server and dispatch."""
     clock: Any = Clock()
     dispatch = Dispatch(Ours(), clock=clock, metrics=Metrics())
     return _over(Server(resource=dispatch, clock=clock, limits=HTTPLimits(), problem=problem))
 
 
 def stock() -> Serve:
-    """twisted.web and Klein as they come."""
+    """twisted.web and Klein, unmodified."""
     return _over(Site(Stock().app.resource(), reactor=Clock()))
 
 
@@ -98,14 +98,14 @@ def _over(factory: Any) -> Serve:
     def serve(request: bytes) -> bytes:
         transport.clear()
         protocol.dataReceived(request)
-        answer: bytes = transport.value()
-        return answer
+        response: bytes = transport.value()
+        return response
 
     return serve
 
 
 def seconds(serve: Serve) -> float:
-    """CPU time of some requests."""
+    """CPU time of `REQUESTS` requests."""
     began = time.process_time()
     for _ in range(REQUESTS):
         serve(REQUEST)
@@ -113,7 +113,7 @@ def seconds(serve: Serve) -> float:
 
 
 def ratio() -> float:
-    """How many times the CPU of ours the stock way takes."""
+    """CPU time of the stock server divided by that of chatd's."""
     contestants = [ours(), stock()]
     best = [float("inf")] * 2
     for _ in range(ROUNDS):
@@ -126,9 +126,9 @@ def ratio() -> float:
 def main() -> None:
     """Print the ratio."""
     for serve in (ours(), stock()):
-        answer = serve(REQUEST)
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
-        assert PAGE in answer, answer
+        response = serve(REQUEST)
+        assert response.startswith(b"HTTP/1.1 200 OK\r\n"), response
+        assert PAGE in response, response
     print(f"{ratio():.2f}")
 
 

@@ -1,4 +1,4 @@
-"""Answers every request with the same bytes: what the load generator is measured against.
+"""A server that sends the same bytes to every request, to measure the load generator itself.
 
 Used where nginx is not installed.
 
@@ -12,11 +12,11 @@ import select
 import socket
 
 BODY = b"x" * 1100
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
 def serve(port: int) -> None:
-    """Answer whatever comes: the requests of the generator fit into one segment each."""
+    """Respond to whatever is received: each request of the generator fits into one segment."""
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
@@ -29,15 +29,15 @@ def serve(port: int) -> None:
                 connections[connection.fileno()] = connection
                 epoll.register(connection, select.EPOLLIN)
             elif connections[descriptor].recv(65536):
-                connections[descriptor].send(ANSWER)
+                connections[descriptor].send(RESPONSE)
             else:
                 epoll.unregister(descriptor)
                 connections.pop(descriptor).close()
 
 
 def main() -> None:
-    """Serve until killed."""
-    parser = argparse.ArgumentParser(description="Answer every request alike.")
+    """Parse the arguments and serve until killed."""
+    parser = argparse.ArgumentParser(description="Send the same response to every request.")
     parser.add_argument("--port", type=int, required=True)
     serve(parser.parse_args().port)
 

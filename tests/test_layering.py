@@ -9,7 +9,7 @@ does a row without a module: whoever adds a module says here where in the flow i
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,37 @@ def findings(
         for path in files[row]:
             found += file_findings(path, root, row, rows)
     return sorted(found)
+
+
+def modules(root: Path) -> dict[str, set[str]]:
+    """Each module of the package at `root`, and those it imports anywhere, for types included."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (root / "chatd").rglob("*.py")
+    }
+    graph = {}
+    for module, path in paths.items():
+        names = imported(
+            ast.walk(ast.parse(path.read_text(encoding="utf-8"))),
+            path.relative_to(root).parts[:-1],
+        )
+        # `from a import b` imports the module `a.b` or something in `a`.
+        targets = {name if name in paths else name.rpartition(".")[0] for _, name in names}
+        graph[module] = targets & paths.keys() - {module}
+    return graph
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(modules(ROOT)).prepare()
+
+
+def test_circles_for_types_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "chatd").mkdir()
+    (tmp_path / "chatd/__init__.py").touch()
+    (tmp_path / "chatd/a.py").write_text("if TYPE_CHECKING:\n    from chatd.b import B")
+    (tmp_path / "chatd/b.py").write_text("def f():\n    from . import a")
+    with pytest.raises(CycleError):
+        TopologicalSorter(modules(tmp_path)).prepare()
 
 
 def test_the_tree_keeps_to_the_table() -> None:

@@ -129,8 +129,7 @@ class Handling:
     """A handler's coroutine being run for a request, cancelled when its client goes away.
 
     What `Deferred.fromCoroutine` would do with three objects and some fifty frames a request is
-    done here with one object; a held poll keeps it all the time that it waits. It stands in its
-    request's `notifications` in place of a Deferred, with the two methods that are called there.
+    done here with one object; a held poll keeps it all the time that it waits.
     """
 
     __slots__ = ("_awaited", "_began", "_dispatch", "_request", "_request_id", "_route", "_work")
@@ -172,17 +171,17 @@ class Handling:
             _untie(error)
         else:
             if self._awaited is None:
-                self._request.notifications.append(self)  # type: ignore[arg-type]
+                if isinstance(self._request, Request):
+                    self._request.watch_disconnect(self)
+                else:
+                    self._request.notifyFinish().addErrback(self.client_disconnected)
             self._awaited = awaited
             awaited.addBoth(self._resume)
 
     def _resume(self, result: object) -> None:
         self.advance(result if isinstance(result, Failure) else None)
 
-    def callback(self, _: object) -> None:
-        """The answer was written."""
-
-    def errback(self, _: object) -> None:
+    def client_disconnected(self, _: object) -> None:
         """The client has gone away."""
         if self._awaited is not None:
             self._awaited.cancel()
@@ -194,7 +193,7 @@ class Handling:
             waited = response.waited
         if isinstance(response, JSONResponse) and response.whole and isinstance(request, Request):
             request_id = b"X-Request-ID: %b\r\n" % self._request_id
-            request.answer(response.code, request_id + response.block, response.body)
+            request.respond(response.code, request_id + response.block, response.body)
         else:
             request.setHeader(HEADER, self._request_id)
             _write(request, response)

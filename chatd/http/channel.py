@@ -1,404 +1,411 @@
-"""An HTTP/1.1 connection (RFC 9112): heads are read by llhttp, requests handed to resources.
+"""An HTTP/1.1 connection (RFC 9112): reads requests, and has resources respond to them.
 
-One request is read and answered at a time. What a client sends behind it waits as bytes, unread,
-up to a bound at which reading pauses: so answers cannot change places, an ill-formed request is
-answered after the good ones before it, and a held request costs no parser and no queue.
+One request is read and answered at a time. What a client sends after it stays in the buffer,
+unparsed, up to a limit at which reading pauses. So responses keep their order, a malformed request
+is answered after the valid ones before it, and a held request needs neither parser nor queue.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IPushProducer,
+    ISSLTransport,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatd.http.chunked import ChunkedBody
-from chatd.http.connection import ANSWERING, BODY, CLOSED, FRESH, HEAD, LINGERING, Connection
-from chatd.http.head import (
-    CHUNKED,
-    Head,
-    HeaderBlock,
-    HTTPError,
-    accept,
-    check_line,
-    feed,
-    head_too_large,
-    new_parser,
-)
-from chatd.http.request_ids import HEADER
-from chatd.http.response_head import status_line
-
-if TYPE_CHECKING:
-    from httptools import HttpRequestParser
-
-    from chatd.http.request import Request
-    from chatd.http.server import Server
+from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
+from chatd.http.eager_write import can_write_eagerly, write_eagerly
+from chatd.http.error_response import error_response
+from chatd.http.errors import HTTPError, request_timeout, server_full
+from chatd.http.flow_control import FlowControl
+from chatd.http.head import Head
+from chatd.http.request import Request
+from chatd.http.request_reader import RequestReader
+from chatd.http.server_state import Connection, ServerState
+from chatd.http.site import Site
+from chatd.http.timeouts import TimeoutQueue
 
 _log = Logger()
 
-_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
-@implementer(IProtocol)
-class Channel(Connection):
+@implementer(IProtocol, IPushProducer)
+class Channel:
     """One connection of a `chatd.http.server.Server`.
 
-    To the transport it is a protocol, and the producer of what is written to it. To a request it is
-    where the answer goes.
+    The transport's protocol and its producer, and the `RequestChannel` of its requests. If `full`,
+    every request is refused with 503.
     """
 
     __slots__ = (
         "_advancing",
-        "_body",
-        "_buffer",
-        "_fed",
+        "_deadline",
+        "_discardable",
+        "_eager",
+        "_flow",
         "_full",
-        "_head",
-        "_known",
-        "_parser",
+        "_keep_alive",
+        "_next_turn",
+        "_peer",
+        "_reader",
         "_request",
-        "_yielded",
-        "persistent",
+        "_server",
+        "_state",
+        "site",
+        "transport",
     )
 
-    def __init__(self, server: Server, *, full: bool = False) -> None:
-        super().__init__(server)
-        # The server has no room: whatever is asked is refused.
+    def __init__(self, server: ServerState, *, full: bool = False) -> None:
+        self.site: Site = server.site
+        self.transport: Any = None
+        self._server = server
         self._full = full
-        # False: the connection ends with the answer under way.
-        self.persistent = True
+        self._state: int = NEW
+        self._reader = RequestReader(server.limits)
         self._request: Request | None = None
-        # What has come and was not taken.
-        self._buffer = b""
-        # How much of the head in `_buffer` the parser has seen.
-        self._fed = 0
-        self._parser: HttpRequestParser | None = None
-        self._head: Head | None = None
-        # The header lines of the last request.
-        self._known: HeaderBlock | None = None
-        self._body: list[bytes] | ChunkedBody | None = None
-        # `_advance` is on the stack.
+        self._keep_alive = True
+        self._deadline: TimeoutQueue[Connection] | None = None
+        self._peer: IAddress | None = None
+        self._eager = False
+        # Whether `_advance` is on the stack, and its call in the reactor's next iteration.
         self._advancing = False
-        # `_advance` goes on in the reactor's next turn.
-        self._yielded: IDelayedCall | None = None
+        self._next_turn: IDelayedCall | None = None
+        # How many bytes may still be discarded while lingering.
+        self._discardable = 0
 
-    @property
-    def factory(self) -> Server:
-        """The server, by the name that twisted.web has for it."""
-        return self.server
-
-    site = factory
-
-    # The transport's side.
+    # The transport's protocol.
 
     def makeConnection(self, transport: Any) -> None:
-        """`IProtocol`: begin."""
-        super().makeConnection(transport)
-        server = self.server
-        server.channels.add(self)
-        self._await(server.closing_soon if server.draining else server.awaiting_head)
+        """`IProtocol`: the connection is open."""
+        server = self._server
+        self.transport = transport
+        self._flow = FlowControl(transport)
+        self._eager = server.eager_write and can_write_eagerly(transport)
+        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
+            switch = getattr(transport, option, None)
+            if switch is not None:
+                # A UNIX socket has the methods but not the options; a TCP one may be closed.
+                with contextlib.suppress(OSError):
+                    switch(True)
+        # To learn when the client does not read: then its next requests are not read either.
+        transport.registerProducer(self, True)
+        server.connections.add(self)
+        self._set_deadline(server.lingering if server.draining else server.awaiting_head)
+
+    def connectionMade(self) -> None:
+        """`IProtocol`: nothing more to do."""
 
     def dataReceived(self, data: bytes) -> None:
-        """`IProtocol`: the client has sent something."""
+        """`IProtocol`: the client has sent `data`."""
         state = self._state
-        if state <= BODY:
-            self._buffer = self._buffer + data if self._buffer else data
+        if state <= READING:
+            self._reader.feed(data)
             self._advance()
-        elif state == ANSWERING:
-            self._buffer += data
-            self._regulate()
+        elif state == RESPONDING:
+            self._reader.feed(data)
+            self._update_read_pause()
         elif state == LINGERING:
-            self._wanted -= len(data)
-            if self._wanted < 0:
+            self._discardable -= len(data)
+            if self._discardable < 0:
                 self.loseConnection()
 
     def connectionLost(self, reason: Failure) -> None:
-        """`IProtocol`: the connection is gone."""
+        """`IProtocol`: the connection is closed."""
+        server = self._server
         self._state = CLOSED
-        self._await(None)
-        if self._yielded is not None:
-            self._yielded.cancel()
-            self._yielded = None
-        self.server.closed(self)
-        self._forget()
-        self.stopProducing()
+        self._set_deadline(None)
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+        server.remove(self)
+        self._reader.clear()
+        self._flow.stop_producer()
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(reason)
+            server.log_request(request)
 
-    # From bytes to requests.
+    # The transport's producer.
+
+    def pauseProducing(self) -> None:
+        """`IPushProducer`: the transport has enough to send."""
+        self._flow.pause_writing()
+        self._update_read_pause()
+
+    def resumeProducing(self) -> None:
+        """`IPushProducer`: the transport has room again."""
+        self._flow.resume_writing()
+        if self._state <= READING:
+            self._advance()
+
+    def stopProducing(self) -> None:
+        """`IPushProducer`: the transport is closing."""
+        self._flow.stop_producer()
+
+    # Reading requests.
 
     def _advance(self) -> None:
-        """Read requests from the buffer until one is held, or more must come."""
-        if self._advancing or self._yielded is not None:
+        """Read requests until one waits for its response or more data is needed."""
+        if self._advancing or self._next_turn is not None:
             return
         self._advancing = True
-        turns = self.server.limits.pipelined
+        server = self._server
+        reader = self._reader
+        flow = self._flow
+        turns = server.limits.pipelined
         try:
-            if self._full and self._buffer:
-                raise HTTPError(503, "overloaded", "The server has no room for more connections.")
-            while self._buffer and self._state <= BODY and not self._blocked:
+            if self._full and reader.buffer:
+                raise server_full()
+            while reader.buffer and self._state <= READING and not flow.write_paused:
                 if turns < 0:
-                    # One read may hold thousands of requests; other connections have their turn.
-                    self._yielded = self.server.clock.callLater(0, self._go_on)
+                    # One read may hold thousands of requests, so let other connections proceed.
+                    self._next_turn = server.clock.callLater(0, self._advance_later)
                     break
                 turns -= 1
-                more = self._take_body() if self._state == BODY else self._take_head()
-                if not more:
-                    break
+                head = reader.head
+                if head is None:
+                    head = reader.read_head()
+                    if head is None:
+                        break
+                    if head.length != 0:
+                        self._await_body(head)
+                        continue
+                    self._begin(head, b"")
+                else:
+                    body = reader.read_body()
+                    if body is None:
+                        break
+                    self._begin(head, body)
         except HTTPError as error:
             self._refuse(error)
         finally:
             self._advancing = False
         state = self._state
-        if state <= HEAD:
-            if self._fed:
-                self._await(self.server.awaiting_head)
-            elif state == HEAD:
-                self._await(self.server.sending if self._blocked else self.server.idle)
-        if self._blocked or self._paused or self._yielded or state == ANSWERING:
-            self._regulate()
+        if state <= READING:
+            if reader.parsed:
+                self._state = READING
+                self._set_deadline(server.awaiting_head)
+            elif state == READING and reader.head is None:
+                self._set_deadline(server.sending if flow.write_paused else server.idle)
+        if flow.write_paused or flow.read_paused or self._next_turn or state == RESPONDING:
+            self._update_read_pause()
 
-    def _go_on(self) -> None:
-        self._yielded = None
+    def _advance_later(self) -> None:
+        self._next_turn = None
         self._advance()
 
-    def _take_head(self) -> bool:
-        """Begin the request whose head the buffer starts with; false if more must come."""
-        data = self._buffer
-        if data[0] == 13 or data[0] == 10:
-            data = self._skip_empty_lines()
-            if not data:
-                return False
-        self._state = HEAD
-        limits = self.server.limits
-        size = data.find(_END) + 4
-        if size < 4 or size > limits.head_bytes:
-            return self._take_part(data)
-        if size == len(data):
-            raw = data
-            self._buffer = b""
-        else:
-            raw = data[:size]
-            self._buffer = data[size:]
-        try:
-            if self._parser is None:
-                upgrade = feed(new_parser(), raw)
-            else:
-                upgrade = feed(self._parser, raw[self._fed :])
-                self._parser = None
-                self._fed = 0
-            head = accept(raw, limits, upgrade, self._known)
-        except HTTPError:
-            self._buffer = raw
-            raise
-        self._known = head.fields
-        length = head.length
-        if length == 0:
-            self._begin(head, b"")
-            return True
-        self._head = head
-        self._state = BODY
-        if length == CHUNKED:
-            self._body = ChunkedBody(limits)
-        else:
-            self._body = []
-            self._wanted = length
+    def _await_body(self, head: Head) -> None:
+        self._state = READING
         if head.expects_continue:
             self.write(_CONTINUE)
-        self._await(self.server.awaiting_body)
-        return True
-
-    def _skip_empty_lines(self) -> bytes:
-        # RFC 9112 section 2.2: some clients send one after a body.
-        match = _EMPTY_LINES.match(self._buffer)
-        if match is not None:
-            self._buffer = self._buffer[match.end() :]
-        if self._buffer in (b"", b"\r"):
-            return b""
-        if self._buffer[0] == 13 or self._buffer[0] == 10:
-            raise HTTPError(400, "bad_request", "A bare CR or LF before the request line.")
-        return self._buffer
-
-    def _take_part(self, data: bytes) -> bool:
-        """Look at a head that is not whole, or too large, as far as it may go."""
-        limits = self.server.limits
-        if self._parser is None:
-            self._parser = new_parser()
-        part = data[: limits.head_bytes]
-        feed(self._parser, part[self._fed :])
-        self._fed = len(part)
-        if len(data) > limits.head_bytes:
-            check_line(part, limits)
-            raise head_too_large(limits)
-        return False
-
-    def _take_body(self) -> bool:
-        """Take what has come of the body; false if more must come."""
-        data = self._buffer
-        body = self._body
-        head = self._head
-        assert head is not None
-        if isinstance(body, ChunkedBody):
-            self._buffer = body.feed(data)
-            if not body.complete:
-                return False
-            whole = body.body()
-        else:
-            assert body is not None
-            wanted = self._wanted
-            if len(data) < wanted:
-                body.append(data)
-                self._wanted = wanted - len(data)
-                self._buffer = b""
-                return False
-            if len(data) == wanted:
-                body.append(data)
-                self._buffer = b""
-            else:
-                body.append(data[:wanted])
-                self._buffer = data[wanted:]
-            whole = body[0] if len(body) == 1 else b"".join(body)
-        self._head = self._body = None
-        self._begin(head, whole)
-        return True
+        self._set_deadline(self._server.awaiting_body)
 
     def _begin(self, head: Head, body: bytes) -> None:
-        self._state = ANSWERING
-        self._await(None)
-        self.persistent = head.persistent
-        server = self.server
-        request = self._request = server.requestFactory(self, head, body, server.clock.seconds())
+        server = self._server
+        self._state = RESPONDING
+        self._set_deadline(None)
+        self._keep_alive = head.keep_alive
+        request = server.request_factory(self, head, body)
+        self._request = request
         try:
             request.process()
         except BaseException:
-            # `process` answers what a resource raises; this is an answer that failed.
+            # `process` responds to errors of resources, so writing the response failed.
             _log.failure("A request could not be answered")
             self.abort()
 
-    def _regulate(self) -> None:
-        """Read only what there is room for."""
-        if self._state == ANSWERING:
-            # The connection's end is noticed only while reading, so a held request lets some in.
-            limits = self.server.limits
-            full = len(self._buffer) > limits.pipelined_bytes or (
-                self._buffer.count(_END) > limits.pipelined
-            )
+    def _update_read_pause(self) -> None:
+        """Pause reading if the client has sent enough, or does not read, and resume it if not."""
+        state = self._state
+        if state == RESPONDING:
+            # A held request must read a little, since a socket reports its end only to readers.
+            pause = self._reader.has_backlog(self._server.limits)
         else:
-            full = (self._blocked or self._yielded is not None) and self._state <= BODY
-        if full is not self._paused and self._state < CLOSED:
-            self._paused = full
-            if full:
-                self.transport.pauseProducing()
+            pause = state <= READING and (self._flow.write_paused or self._next_turn is not None)
+        if state < CLOSED:
+            if pause:
+                self._flow.pause_reading()
             else:
-                self.transport.resumeProducing()
+                self._flow.resume_reading()
 
-    # The request's side.
+    # The channel of a request.
 
-    def may_persist(self) -> bool:
-        """Whether the connection is to stay open after the answer under way."""
-        return self.persistent and not self.server.draining
+    def keep_alive(self) -> bool:
+        """Whether the connection stays open after the response."""
+        return self._keep_alive and not self._server.draining
 
-    def answered(self, persistent: bool) -> None:
-        """The request has its whole answer; read the next one if the connection is `persistent`."""
-        self._request = None
-        if self._state != ANSWERING:
+    def close_after_response(self) -> None:
+        """Have the connection close after the response."""
+        self._keep_alive = False
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, at once if the transport allows it."""
+        if self._eager:
+            write_eagerly(self.transport, data)
+        else:
+            self.transport.write(data)
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        """`write`, for bytes in pieces."""
+        self.write(b"".join(pieces))
+
+    def response_finished(self, keep_alive: bool) -> None:
+        """The response has been written; read the next request if `keep_alive`."""
+        request, self._request = self._request, None
+        if self._server.log is not None and request is not None:
+            self._server.log_request(request)
+        if self._state != RESPONDING:
             return
-        if persistent:
-            self._state = HEAD
+        if keep_alive:
+            self._state = READING
             self._advance()
-        elif self._buffer or self._paused or self.persistent:
-            # The client may be sending more: see `_linger`.
+        elif self._reader.buffer or self._flow.read_paused or self._keep_alive:
+            # The client may still be sending.
             self._linger()
         else:
             self.loseConnection()
 
-    # The end.
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """`IConsumer`, for the response. Raises RuntimeError if there is a producer."""
+        self._flow.register_producer(producer, streaming, self._server.clock, self._producer_failed)
+
+    def unregisterProducer(self) -> None:
+        """`IConsumer`: the producer has written all it has."""
+        self._flow.unregister_producer()
+
+    def _producer_failed(self, reason: Failure) -> None:
+        _log.failure("A producer failed", reason)
+        self.abort()
+
+    def getPeer(self) -> IAddress:
+        """The client's address; behind a proxy, the one in a PROXY header, known at the first read.
+
+        It is kept, since a transport builds it for each call.
+        """
+        if self._peer is None:
+            self._peer = self.transport.getPeer()
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """The address that the client connected to."""
+        address: IAddress = self.transport.getHost()
+        return address
+
+    def isSecure(self) -> bool:
+        """Whether the transport is TLS."""
+        return ISSLTransport(self.transport, None) is not None
+
+    # Closing.
 
     def _refuse(self, error: HTTPError) -> None:
-        """Answer with a problem; the connection ends, since nothing behind it can be trusted."""
-        if self._head is None:
-            bodiless = self._buffer.startswith(b"HEAD ")
-            lines = self._buffer
-        else:
-            bodiless = self._head.method == b"HEAD"
-            lines = self._head.fields.block
-        server = self.server
-        try:
-            body = server.problem(error.status, error.code, error.detail)
-        except Exception:
-            _log.failure("No problem document could be made")
-            body = b""
-        self.write(
-            b"%b%b%b: %b\r\n%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%b"
-            % (
-                status_line(b"HTTP/1.1", error.status),
-                server.standard.refresh(),
-                HEADER,
-                server.request_ids.in_head(lines),
-                b"Retry-After: 1\r\n" if error.status == 503 else b"",
-                len(body),
-                b"" if bodiless else body,
-            )
-        )
+        """Respond with an error and close, since nothing after a bad request can be parsed."""
+        is_head, lines = self._reader.rejected()
+        request_id = self._server.request_ids.in_head(lines)
+        self.write(error_response(error, self.site, request_id, omit_body=is_head))
         self._linger()
 
     def _linger(self) -> None:
-        self._forget()
-        super()._linger()
+        """Close in such a way that the last response arrives (RFC 9112 section 9.6).
+
+        A socket that is closed with unread input sends RST, at which the client's side discards
+        what it has not read yet. So only the sending side is closed, and input is discarded until
+        the client closes or its time is up. TLS cannot be half-closed: there the client is expected
+        to act on Connection: close.
+        """
+        server = self._server
+        self._reader.clear()
+        self._unregister_from_transport()
+        self._state = LINGERING
+        self._discardable = server.limits.linger_bytes
+        half_close = getattr(self.transport, "loseWriteConnection", None)
+        if not self.isSecure():
+            if half_close is None:
+                self.loseConnection()
+                return
+            half_close()
+        self._flow.resume_reading()
+        self._set_deadline(server.lingering)
+
+    def loseConnection(self) -> None:
+        """Close after what was written has been sent; aborts if that takes too long."""
+        if self._state == CLOSED:
+            return
+        self._unregister_from_transport()
+        self._state = CLOSED
+        self._set_deadline(self._server.flushing)
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once; what was written may be lost."""
+        self._unregister_from_transport()
+        self._state = CLOSED
+        abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
+        abort()
 
     def drain(self) -> None:
-        """Close if idle. A connection on which nothing has come yet gets a moment to speak."""
-        if self._state == HEAD and not self._buffer:
+        """Close if idle. A connection that has received nothing yet is given a moment."""
+        reader = self._reader
+        if reader.buffer or reader.head is not None:
+            return
+        if self._state == READING:
             self.loseConnection()
-        elif self._state == FRESH and not self._buffer:
-            self._await(self.server.closing_soon)
+        elif self._state == NEW:
+            self._set_deadline(self._server.lingering)
 
-    def _forget(self) -> None:
-        self._buffer = b""
-        self._fed = 0
-        self._parser = self._head = self._known = self._body = None
+    def _unregister_from_transport(self) -> None:
+        if self._state < LINGERING:
+            self.transport.unregisterProducer()
 
     # Deadlines.
 
-    def head_is_late(self) -> None:
-        """No head came, or not all of it."""
+    def _set_deadline(self, queue: TimeoutQueue[Connection] | None) -> None:
+        """Start the time of `queue` instead of the present one, unless they are the same."""
+        old = self._deadline
+        if old is not queue:
+            if old is not None:
+                old.leave(self)
+            self._deadline = queue
+            if queue is not None:
+                queue.enter(self)
+
+    def on_head_timeout(self) -> None:
+        """No complete head was received."""
         self._deadline = None
-        if self._fed:
-            self._refuse(
-                HTTPError(408, "request_timeout", "The head of the request took too long.")
-            )
+        if self._reader.parsed:
+            self._refuse(request_timeout("The head of the request took too long."))
         else:
             self.loseConnection()
 
-    def body_is_late(self) -> None:
-        """Not all of the body came."""
+    def on_body_timeout(self) -> None:
+        """No complete body was received."""
         self._deadline = None
-        self._refuse(HTTPError(408, "request_timeout", "The body of the request took too long."))
+        self._refuse(request_timeout("The body of the request took too long."))
 
-    def is_idle(self) -> None:
-        """No further request came, or the client did not close."""
+    def on_idle_timeout(self) -> None:
+        """No further request was received, or the client did not close."""
         self._deadline = None
         self.loseConnection()
 
-    def is_stalled(self) -> None:
-        """The client has had its time to read some of a large answer."""
-        self._deadline = None
-        if self.has_read():
-            self._await(self.server.sending)
-        else:
-            self.abort()
+    def on_send_timeout(self) -> None:
+        """A large response is still being sent: close unless the client reads."""
+        self._await_progress(self._server.sending)
 
-    def is_stuck(self) -> None:
-        """The client has had its time to read some of what was left for it."""
+    def on_flush_timeout(self) -> None:
+        """The connection is to be closed and still has something to send."""
+        self._await_progress(self._server.flushing)
+
+    def _await_progress(self, queue: TimeoutQueue[Connection]) -> None:
         self._deadline = None
-        if self.has_read():
-            self._await(self.server.flushing)
+        if self._flow.made_progress():
+            self._set_deadline(queue)
         else:
             self.abort()

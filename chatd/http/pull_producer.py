@@ -1,4 +1,4 @@
-"""Pull producers on a channel that pushes."""
+"""Adapts pull producers to a connection that pauses and resumes push producers."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from zope.interface import implementer
 
 @implementer(IPushProducer)
 class PullProducerAdapter:
-    """Asks a pull producer for one piece a reactor turn, while there is room for it."""
+    """Asks a pull producer for one piece in each reactor iteration, unless it is paused.
 
-    __slots__ = ("_call", "_clock", "_failed", "_producer", "_running")
+    If the producer raises, it is stopped and `on_error` is called with the Failure.
+    """
+
+    __slots__ = ("_call", "_clock", "_on_error", "_producer", "_running")
 
     def __init__(
-        self, producer: IPullProducer, clock: IReactorTime, failed: Callable[[Failure], object]
+        self, producer: IPullProducer, clock: IReactorTime, on_error: Callable[[Failure], object]
     ) -> None:
         self._producer = producer
         self._clock = clock
-        self._failed = failed
+        self._on_error = on_error
         self._running = False
         self._call: IDelayedCall | None = None
 
     def resumeProducing(self) -> None:
-        """Go on, from the next turn."""
+        """Ask for pieces from the next iteration on."""
         if not self._running:
             self._running = True
             self._call = self._clock.callLater(0, self._pull)
 
     def pauseProducing(self) -> None:
-        """Do not ask for more until `resumeProducing`."""
+        """Ask for nothing until `resumeProducing`."""
         self._running = False
         call, self._call = self._call, None
         if call is not None:
@@ -40,7 +43,7 @@ class PullProducerAdapter:
     stop = pauseProducing
 
     def stopProducing(self) -> None:
-        """Stop, and tell the producer."""
+        """Pause for good, and stop the producer."""
         self.stop()
         self._producer.stopProducing()
 
@@ -50,7 +53,7 @@ class PullProducerAdapter:
             self._producer.resumeProducing()
         except Exception:
             self.stop()
-            self._failed(Failure())
+            self._on_error(Failure())
             return
         if self._running:
             self._call = self._clock.callLater(0, self._pull)

@@ -1,4 +1,4 @@
-"""Every request has an id that its answer and the log carry (contract, General)."""
+"""Request ids: the X-Request-ID header, which the response and the log repeat."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _LINE: Final = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 class RequestIds:
-    """Makes ids that no other process makes: a random prefix and a number."""
+    """Generates ids that are unique across processes: a random prefix and a number."""
 
     def __init__(self) -> None:
         self._prefix = secrets.token_hex(6).encode("ascii")
         self._numbers = itertools.count(1)
 
     def of(self, given: bytes | None) -> bytes:
-        """The id that the client gave, where it is acceptable, else a new one."""
+        """The id that the client sent, if it is acceptable, else a new one."""
         if given is not None and _ACCEPTED.fullmatch(given) is not None:
             return given
         return b"%b-%d" % (self._prefix, next(self._numbers))
 
     def in_head(self, raw: bytes) -> bytes:
-        """The id of a request that was refused, by as much of its head as has come."""
+        """The id of a rejected request, of which `raw` is as much of the head as was received."""
         found = _LINE.search(raw.partition(b"\r\n\r\n")[0])
         return self.of(found[1].rstrip(b" \t") if found else None)

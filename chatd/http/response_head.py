@@ -1,4 +1,4 @@
-"""Pieces of an answer's head: status lines, the Date of this second, blocks of headers."""
+"""Parts of a response's head: status lines, blocks of header lines, and the standard headers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from http import HTTPStatus
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
-SERVER = b"chatd"
+SERVER: Final = b"chatd"
+
+# Where Python 3.11 has phrases of before RFC 9110, or its own.
+_REASON_PHRASES: Final = {
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    418: b"I'm a teapot",
+    422: b"Unprocessable Content",
+}
 
 
 def header_block(*fields: tuple[bytes, bytes]) -> bytes:
-    """Header lines for `Request.answer`, rendered once and used many times.
+    """Header lines for `Request.respond`, to be rendered once and used many times.
 
-    Names are made canonical. Raises ValueError for a name that is no token and for a value with
-    CR, LF or NUL: nothing in a block can start another header (RFC 9110 section 5.5).
+    Names are made canonical. Raises ValueError for a name that is not a token and for a value with
+    CR, LF or NUL, so nothing in a block can start another header (RFC 9110 section 5.5).
     """
     lines = []
     for name, value in fields:
@@ -29,63 +39,77 @@ def header_block(*fields: tuple[bytes, bytes]) -> bytes:
 
 
 @cache
-def status_line(version: bytes, status: int) -> bytes:
-    """The first line of an answer. Versions and statuses are few, so all are kept."""
-    # Not twisted.web's phrases: they end before RFC 6585.
+def reason_phrase(status: int) -> bytes:
+    """The registered reason phrase of `status`.
+
+    Not from twisted.web's table, which lacks the statuses of RFC 6585, such as 429.
+    """
+    if status in _REASON_PHRASES:
+        return _REASON_PHRASES[status]
     try:
-        phrase = HTTPStatus(status).phrase.encode("ascii")
+        return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
-        phrase = b"Unknown Status"
-    return b"%b %d %b\r\n" % (version, status, phrase)
+        return b"Unknown Status"
+
+
+@cache
+def status_line(version: bytes, status: int) -> bytes:
+    """The first line of a response. All are cached, since versions and statuses are few."""
+    return b"%b %d %b\r\n" % (version, status, reason_phrase(status))
 
 
 _canonical: dict[bytes | str, bytes] = {}
 
 
 def canonical(name: bytes | str) -> bytes:
-    """The name of a header as twisted.web writes it; ValueError if it is no token."""
+    """The name of a header as twisted.web writes it. Raises ValueError if it is not a token."""
     known = _canonical.get(name)
     if known is not None:
         return known
     headers = Headers()
     headers.setRawHeaders(name, ())
     [(result, _)] = headers.getAllRawHeaders()
-    # Names come from code; the bound is for code that makes them up.
+    # Names come from code; the bound is for code that generates them.
     if len(_canonical) < 1000:
         _canonical[name] = result
     return result
 
 
 def one_line(value: bytes) -> bytes:
-    """`value` without line breaks, as `Headers` would have it."""
+    """`value` with line breaks replaced by spaces, as in `Headers`."""
     if b"\n" in value or b"\r" in value:
         return b" ".join(value.splitlines())
     return value
 
 
 def render(fields: Iterable[tuple[bytes, Iterable[bytes]]]) -> bytes:
-    """Header lines of clean names and values."""
+    """Header lines of names and values that are known to be valid."""
     return b"".join([b"%b: %b\r\n" % (name, value) for name, values in fields for value in values])
 
 
 class StandardHeaders:
-    """The headers that every answer carries, made at most once a second."""
+    """The Server and Date headers of every response, rendered at most once a second."""
 
-    __slots__ = ("_clock", "_made", "_now", "block", "date")
+    __slots__ = ("_block", "_clock", "_date", "_now", "_rendered")
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._now = now
-        self._made = float("-inf")
-        self.date = b""
-        self.block = b""
+        self._rendered = float("-inf")
+        self._date = b""
+        self._block = b""
 
-    def refresh(self) -> bytes:
-        """`block` (Server and Date lines), made again if `clock` says that a second went by."""
+    def block(self) -> bytes:
+        """The header lines, rendered again if a second has passed on `clock`."""
         now = self._clock.seconds()
-        # A clock that was set back is no reason to keep the old date.
-        if not self._made <= now < self._made + 1.0:
-            self._made = now // 1
-            self.date = datetimeToString(self._now())
-            self.block = b"Server: %b\r\nDate: %b\r\n" % (SERVER, self.date)
-        return self.block
+        # The lower bound is for a clock that was set back.
+        if not self._rendered <= now < self._rendered + 1.0:
+            self._rendered = now // 1
+            self._date = datetimeToString(self._now())
+            self._block = b"Server: %b\r\nDate: %b\r\n" % (SERVER, self._date)
+        return self._block
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The same as names and values."""
+        self.block()
+        return [(b"Server", SERVER), (b"Date", self._date)]

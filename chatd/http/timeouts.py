@@ -1,4 +1,4 @@
-"""Deadlines of many connections under one timer."""
+"""Timeouts of many connections with one timer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 T = TypeVar("T")
 
-# Seconds between two looks at the deadlines, and how late one may pass.
+# Seconds between two checks, and so how late a timeout may come.
 TICK = 1.0
 
 
 class Timeouts:
-    """Ticks once a second while any `TimeoutQueue` of it has an entry, and not at all otherwise."""
+    """The timer of several `TimeoutQueue`s: ticks once a second while one of them has entries."""
 
     __slots__ = ("_call", "_clock", "_queues")
 
@@ -23,15 +23,15 @@ class Timeouts:
         self._queues: list[TimeoutQueue[object]] = []
         self._call: IDelayedCall | None = None
 
-    def queue(self, seconds: float, passed: Callable[[T], None]) -> TimeoutQueue[T]:
-        """A queue whose entries have `seconds`; `passed(entry)` is called for one that did not
-        leave in time, after it has been removed."""
-        queue = TimeoutQueue(self, self._clock, seconds, passed)
+    def queue(self, seconds: float, on_timeout: Callable[[T], None]) -> TimeoutQueue[T]:
+        """Create a queue. An entry that has not left after `seconds` is removed, and
+        `on_timeout(entry)` is called."""
+        queue = TimeoutQueue(self, self._clock, seconds, on_timeout)
         self._queues.append(queue)  # type: ignore[arg-type]
         return queue
 
     def start(self) -> None:
-        """Tick, from now on."""
+        """Start the timer, unless it is running."""
         if self._call is None:
             self._call = self._clock.callLater(TICK, self._tick)
 
@@ -44,32 +44,32 @@ class Timeouts:
             self.start()
 
     def stop(self) -> None:
-        """Forget the timer; a later entry starts it again."""
+        """Stop the timer; the next entry starts it again."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
 
 class TimeoutQueue(Generic[T]):
-    """Entries that have the same time to leave, so that the first in is the first due.
+    """Entries with the same timeout, so that the first to enter is the first to expire.
 
-    Entering and leaving are one operation on a dict, without a timer of the entry's own: a
-    connection changes its deadline several times a request.
+    Entering and leaving are one operation on a dict each, without a delayed call for each entry,
+    because a connection changes its deadline several times a request.
     """
 
-    __slots__ = ("_clock", "_deadlines", "_due", "_passed", "_seconds")
+    __slots__ = ("_clock", "_due", "_on_timeout", "_seconds", "_timeouts")
 
     def __init__(
         self,
-        deadlines: Timeouts,
+        timeouts: Timeouts,
         clock: IReactorTime,
         seconds: float,
-        passed: Callable[[T], None],
+        on_timeout: Callable[[T], None],
     ) -> None:
-        self._deadlines = deadlines
+        self._timeouts = timeouts
         self._clock = clock
         self._seconds = seconds
-        self._passed = passed
+        self._on_timeout = on_timeout
         self._due: dict[T, float] = {}
 
     def __len__(self) -> int:
@@ -79,26 +79,26 @@ class TimeoutQueue(Generic[T]):
         return entry in self._due
 
     def enter(self, entry: T) -> None:
-        """`entry` has its seconds from now. It must not be in the queue."""
+        """Start the time of `entry`, which must not be in the queue."""
         due = self._due
         if not due:
-            self._deadlines.start()
+            self._timeouts.start()
         due[entry] = self._clock.seconds() + self._seconds
 
     def leave(self, entry: T) -> None:
-        """`entry` was in time."""
+        """Remove `entry`, if it is in the queue."""
         self._due.pop(entry, None)
 
     def expire(self, now: float) -> None:
-        """Remove and report the entries that are due at `now`."""
+        """Remove the entries that are due at `now`, and call `on_timeout` for each."""
         late = []
         for entry, due in self._due.items():
             if due > now:
                 break
             late.append(entry)
         for entry in late:
-            # One entry's end may have taken others out, or let them enter anew.
+            # The callback of one entry may have removed others, or entered them again.
             due = self._due.get(entry, now + 1.0)
             if due <= now:
                 del self._due[entry]
-                self._passed(entry)
+                self._on_timeout(entry)

@@ -34,7 +34,7 @@ from chatd.compose import compose_admin, compose_api
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from tests.doubles import System
-from tests.http.conversation import Conversation, HalfClosing
+from tests.http.raw_client import HalfClosing, RawClient
 
 STOCK: Final = "twisted.web"
 OWN: Final = "chatd"
@@ -179,11 +179,11 @@ class Service:
             return Server(resource=resource, clock=self.clock, limits=self._limits, problem=problem)
         return Site(resource, reactor=self.clock, timeout=None, parsePOSTFormSubmission=False)
 
-    def converse(self, transport: StringTransport | None = None) -> Conversation:
+    def converse(self, transport: StringTransport | None = None) -> RawClient:
         """A connection for raw bytes."""
         if transport is None:
             transport = HalfClosing()  # type: ignore[no-untyped-call]
-        return Conversation(server=self.server(), transport=transport)
+        return RawClient(server=self.server(), transport=transport)
 
     def flush(self) -> None:
         """Carry over what either side has written."""

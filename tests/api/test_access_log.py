@@ -11,7 +11,7 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
-from tests.http.conversation import get
+from tests.http.raw_client import get
 
 LINE = re.compile(
     r"(\S+) (\S+) (\S+) (\d{3}) (\d+) work=(\d+) hold=(\d+) request=([A-Za-z0-9._-]+) user=(\d+|-)"

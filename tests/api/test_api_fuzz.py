@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
 from tests.examples import examples
-from tests.http.conversation import Conversation, parse
+from tests.http.raw_client import RawClient, parse
 
 BOUNDED = settings(
     max_examples=examples(50, deep=300),
@@ -86,7 +86,7 @@ def quoted(pairs: list[tuple[bytes, bytes]]) -> bytes:
     )
 
 
-def judge(service: Service, method: bytes, talk: Conversation) -> None:
+def judge(service: Service, method: bytes, talk: RawClient) -> None:
     """The answer, after as much time as any wait takes, is a document and no fault."""
     service.settle()
     if not talk.transport.value():

@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.memory import CHATS, OWN, TOKENS, USERS, Serve, Service
 from tests.conftest import LoggedFailures
-from tests.http.conversation import get, post
+from tests.http.raw_client import get, post
 
 JSON = "Content-Type: application/json"
 BODIES: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ import pytest
 
 from chatd.domain.notifier import HELD_PER_USER
 from tests.api.memory import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
-from tests.http.conversation import get
+from tests.http.raw_client import get
 
 META = ["count", "cursor", "more", "timed_out", "waited", "took"]
 

@@ -19,7 +19,7 @@ from chatd.api.routes import on_error, route, routes
 from chatd.metrics import Metrics
 from tests.api.memory import CHATS, FRONTS, USERS, Answer, Serve, Service
 from tests.conftest import LoggedFailures
-from tests.http.conversation import Conversation, get
+from tests.http.raw_client import RawClient, get
 
 
 def klein_only(service: Service) -> Service:
@@ -168,8 +168,8 @@ class Site:
         self.metrics = Metrics()
         self.dispatch = Dispatch(self.odd, clock=self.clock, metrics=self.metrics)
 
-    def ask(self, path: str, method: str = "GET") -> Conversation:
-        talk = Conversation(resource=self.dispatch)
+    def ask(self, path: str, method: str = "GET") -> RawClient:
+        talk = RawClient(resource=self.dispatch)
         talk.say(get(path, method=method))
         return talk
 
@@ -251,7 +251,7 @@ def test_an_application_is_served_without_its_owner_being_kept_elsewhere(
     dispatch = site.dispatch
     del site
     gc.collect()
-    talk = Conversation(resource=dispatch)
+    talk = RawClient(resource=dispatch)
     talk.say(get("/none"))
     assert talk.answer().status == 599
     assert isinstance(Odd.app, Klein)

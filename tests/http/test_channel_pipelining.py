@@ -1,4 +1,4 @@
-"""Requests sent before the answers to those before them, clients that do not read, or leave."""
+"""Pipelined requests, clients that do not read, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -11,178 +11,216 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from chatd.http.request import Request
-from tests.http.conversation import Conversation, Held, brief, get, post
+from tests.http.raw_client import Held, RawClient, brief, get, post
 
 
-class TestPipelinedRequests:
-    def test_are_answered_in_order(self) -> None:
-        conversation = Conversation(brief)
-        conversation.say(b"".join(get(f"/{number}") for number in range(100)))
-        conversation.clock.advance(0)
-        bodies = [answer.body for answer in conversation.answers()]
+class Listener:
+    """Records the disconnects that it is told of."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Failure] = []
+
+    def client_disconnected(self, reason: Failure) -> None:
+        self.reasons.append(reason)
+
+
+class TestPipelining:
+    def test_responses_are_in_order(self) -> None:
+        client = RawClient(brief)
+        client.say(b"".join(get(f"/{number}") for number in range(100)))
+        client.clock.advance(0)
+        bodies = [answer.body for answer in client.answers()]
         assert bodies == [b"/%d" % number for number in range(100)]
 
-    def test_leave_other_connections_their_turn(self) -> None:
-        conversation = Conversation(brief, pipelined=16)
-        conversation.say(b"".join(get(f"/{number}") for number in range(30)))
-        assert len(conversation.answers()) == 17
-        assert not conversation.reading()
-        conversation.say(get("/30"))
-        assert len(conversation.answers()) == 17
-        conversation.clock.advance(0)
-        bodies = [answer.body for answer in conversation.answers()]
+    def test_other_connections_get_their_turn(self) -> None:
+        client = RawClient(brief, pipelined=16)
+        client.say(b"".join(get(f"/{number}") for number in range(30)))
+        assert len(client.answers()) == 17
+        assert not client.reading()
+        client.say(get("/30"))
+        assert len(client.answers()) == 17
+        client.clock.advance(0)
+        bodies = [answer.body for answer in client.answers()]
         assert bodies == [b"/%d" % number for number in range(31)]
-        assert conversation.reading()
+        assert client.reading()
 
-    def test_are_forgotten_when_the_client_leaves_before_their_turn(self) -> None:
-        conversation = Conversation(brief, pipelined=16)
-        conversation.say(get() * 30)
-        conversation.leave()
-        assert len(conversation.answers()) == 17
-        assert conversation.clock.getDelayedCalls() == []
+    def test_buffered_requests_are_dropped_on_disconnect(self) -> None:
+        client = RawClient(brief, pipelined=16)
+        client.say(get() * 30)
+        client.leave()
+        assert len(client.answers()) == 17
+        assert client.clock.getDelayedCalls() == []
 
-    def test_reach_the_resource_one_at_a_time(self) -> None:
+    def test_requests_reach_the_resource_one_at_a_time(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get("/a") + post(b"x", target="/b") + get("/c"))
+        client = RawClient(held)
+        client.say(get("/a") + post(b"x", target="/b") + get("/c"))
         for number, uri in enumerate([b"/a", b"/b", b"/c"]):
             assert len(held.requests) == number + 1
             assert held.requests[number].uri == uri
-            held.requests[number].answer(200, b"", uri)
-        assert [answer.body for answer in conversation.answers()] == [b"/a", b"/b", b"/c"]
+            held.requests[number].respond(200, b"", uri)
+        assert [answer.body for answer in client.answers()] == [b"/a", b"/b", b"/c"]
 
     @pytest.mark.parametrize("count", [17, 200])
     @pytest.mark.parametrize("step", [0, 1, 1000])
-    def test_wait_unread_beyond_a_number_and_none_is_lost(self, count: int, step: int) -> None:
+    def test_reading_pauses_at_a_number_of_requests(self, count: int, step: int) -> None:
         held = Held()
-        conversation = Conversation(held, pipelined=16)
+        client = RawClient(held, pipelined=16)
         data = b"".join(get(f"/{number}") for number in range(count + 1))
         sent = 0
         while sent < len(data):
-            if not conversation.reading():
+            if not client.reading():
                 break
-            conversation.say(data[sent : sent + (step or len(data))])
+            client.say(data[sent : sent + (step or len(data))])
             sent += step or len(data)
-        assert not conversation.reading()
+        assert not client.reading()
         while held.requests:
             request = held.requests.pop(0)
-            request.answer(200, b"", request.uri)
-            while conversation.reading() and sent < len(data):
-                conversation.say(data[sent : sent + (step or len(data))])
+            request.respond(200, b"", request.uri)
+            while client.reading() and sent < len(data):
+                client.say(data[sent : sent + (step or len(data))])
                 sent += step or len(data)
-        bodies = [answer.body for answer in conversation.answers()]
+        bodies = [answer.body for answer in client.answers()]
         assert bodies == [b"/%d" % number for number in range(count + 1)]
-        assert conversation.reading()
+        assert client.reading()
 
-    def test_wait_unread_beyond_a_size(self) -> None:
+    def test_reading_pauses_at_a_size(self) -> None:
         held = Held()
-        conversation = Conversation(held, pipelined_bytes=1000)
-        conversation.say(get("/a") + post(b"x" * 2000, target="/b"))
-        assert not conversation.reading()
-        held.requests[0].answer(200)
-        assert conversation.reading()
+        client = RawClient(held, pipelined_bytes=1000)
+        client.say(get("/a") + post(b"x" * 2000, target="/b"))
+        assert not client.reading()
+        held.requests[0].respond(200)
+        assert client.reading()
         assert held.requests[1].body == b"x" * 2000
 
-    def test_behind_one_that_fails_are_answered(self, logged_failures: Any) -> None:
+    def test_requests_after_a_failed_one_are_answered(self, logged_failures: Any) -> None:
         def respond(request: Request) -> object:
             if request.uri == b"/bad":
                 raise ValueError(request.uri)
             return brief(request)
 
-        conversation = Conversation(respond)
-        conversation.say(get("/a") + get("/bad") + get("/b"))
-        assert [answer.status for answer in conversation.answers()] == [200, 500, 200]
+        client = RawClient(respond)
+        client.say(get("/a") + get("/bad") + get("/b"))
+        assert [answer.status for answer in client.answers()] == [200, 500, 200]
         assert len(logged_failures.flush(ValueError)) == 1
 
-    def test_may_be_answered_from_within_the_answer_before(self) -> None:
+    def test_response_from_a_callback_of_the_previous_one(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get("/a") + get("/b"))
+        client = RawClient(held)
+        client.say(get("/a") + get("/b"))
         first = held.requests[0].notifyFinish()
         first.addCallback(lambda _: held.requests[0].uri)
-        held.requests[0].answer(200, b"", b"a")
-        held.requests[1].answer(200, b"", b"b")
-        assert [answer.body for answer in conversation.answers()] == [b"a", b"b"]
+        held.requests[0].respond(200, b"", b"a")
+        held.requests[1].respond(200, b"", b"b")
+        assert [answer.body for answer in client.answers()] == [b"a", b"b"]
 
 
-class TestAClientThatDoesNotRead:
-    def test_is_not_read_from_either(self) -> None:
-        conversation = Conversation(brief)
-        conversation.channel.pauseProducing()
-        assert not conversation.reading()
-        conversation.say(get("/a"))
-        assert conversation.answers() == []
-        conversation.channel.resumeProducing()
-        assert conversation.reading()
-        assert conversation.answer().body == b"/a"
+class TestClientThatDoesNotRead:
+    def test_its_requests_are_not_read(self) -> None:
+        client = RawClient(brief)
+        client.channel.pauseProducing()
+        assert not client.reading()
+        client.say(get("/a"))
+        assert client.answers() == []
+        client.channel.resumeProducing()
+        assert client.reading()
+        assert client.answer().body == b"/a"
 
-    def test_has_its_pipelined_requests_wait(self) -> None:
+    def test_its_pipelined_requests_wait(self) -> None:
         def respond(request: Request) -> object:
             brief(request)
             # As a transport whose buffer has filled up.
-            conversation.channel.pauseProducing()
+            client.channel.pauseProducing()
             return NOT_DONE_YET
 
-        conversation = Conversation(respond)
-        conversation.say(get("/a") + get("/b") + get("/c"))
+        client = RawClient(respond)
+        client.say(get("/a") + get("/b") + get("/c"))
         for count in (1, 2, 3):
-            assert len(conversation.answers()) == count
-            assert not conversation.reading()
-            conversation.channel.resumeProducing()
-        assert conversation.reading()
+            assert len(client.answers()) == count
+            assert not client.reading()
+            client.channel.resumeProducing()
+        assert client.reading()
 
-    def test_is_still_heard_to_leave_while_it_waits(self) -> None:
+    def test_its_disconnect_is_noticed_during_a_held_request(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
-        conversation.channel.pauseProducing()
-        assert conversation.reading()
+        client = RawClient(held)
+        client.say(get())
+        client.channel.pauseProducing()
+        assert client.reading()
 
-    def test_is_idle(self) -> None:
-        conversation = Conversation(brief, idle_seconds=75)
-        conversation.say(get())
-        conversation.channel.pauseProducing()
-        conversation.say(get())
-        conversation.clock.pump([1.0] * 77)
-        assert conversation.transport.disconnecting
+    def test_its_connection_times_out(self) -> None:
+        client = RawClient(brief, idle_seconds=75)
+        client.say(get())
+        client.channel.pauseProducing()
+        client.say(get())
+        client.clock.pump([1.0] * 77)
+        assert client.transport.disconnecting
 
 
-class TestAClientThatLeaves:
-    def test_ends_the_request_that_is_held(self) -> None:
+class TestDisconnect:
+    def test_notify_finish_fails(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
+        client = RawClient(held)
+        client.say(get())
         [request] = held.requests
         ends: list[Failure] = []
         for _ in range(2):
             request.notifyFinish().addErrback(ends.append)
-        reason = conversation.leave()
+        reason = client.leave()
         assert ends == [reason, reason]
         assert request.disconnected
         assert request.channel is None
-        assert conversation.server.connections == 0
+        assert client.server.connections == 0
 
-    def test_leaves_its_address(self) -> None:
+    def test_listener_is_called_once(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
-        conversation.leave()
-        assert held.requests[0].getClientAddress() == conversation.transport.getPeer()
+        client = RawClient(held)
+        client.say(get())
+        listener = Listener()
+        held.requests[0].watch_disconnect(listener)
+        reason = client.leave()
+        assert listener.reasons == [reason]
+        held.requests[0].respond(200)
+        assert listener.reasons == [reason]
 
-    def test_can_be_written_to_in_vain(self) -> None:
+    def test_listener_is_not_called_after_the_response(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get() * 2)
+        client = RawClient(held)
+        client.say(get() * 2)
+        listener = Listener()
+        held.requests[0].watch_disconnect(listener)
+        held.requests[0].respond(200)
+        client.leave()
+        assert listener.reasons == []
+
+    def test_only_one_listener(self) -> None:
+        held = Held()
+        RawClient(held).say(get())
+        held.requests[0].watch_disconnect(Listener())
+        with pytest.raises(RuntimeError, match="another listener"):
+            held.requests[0].watch_disconnect(Listener())
+
+    def test_client_address_is_still_known(self) -> None:
+        held = Held()
+        client = RawClient(held)
+        client.say(get())
+        client.leave()
+        assert held.requests[0].getClientAddress() == client.transport.getPeer()
+
+    def test_writing_has_no_effect(self) -> None:
+        held = Held()
+        client = RawClient(held)
+        client.say(get() * 2)
         request = held.requests[0]
-        conversation.leave()
+        client.leave()
         request.write(b"x")
-        request.answer(200, b"", b"x")
-        assert conversation.transport.value() == b""
+        request.respond(200, b"", b"x")
+        assert client.transport.value() == b""
         with pytest.raises(RuntimeError, match="after its connection was lost"):
             request.finish()
         assert len(held.requests) == 1
 
-    def test_stops_the_producer(self) -> None:
+    def test_producer_is_stopped(self) -> None:
         stopped: list[str] = []
 
         class Producer:
@@ -196,48 +234,48 @@ class TestAClientThatLeaves:
                 stopped.append("stopped")
 
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
+        client = RawClient(held)
+        client.say(get())
         held.requests[0].registerProducer(Producer(), True)
-        conversation.leave()
+        client.leave()
         held.requests[0].registerProducer(Producer(), True)
         held.requests[0].unregisterProducer()
         assert stopped == ["stopped", "stopped"]
 
-    def test_between_requests_leaves_nothing(self) -> None:
-        conversation = Conversation(brief)
-        conversation.say(get() + get()[:10])
-        conversation.leave()
-        assert conversation.server.connections == 0
-        assert len(conversation.logged) == 1
+    def test_disconnect_between_requests(self) -> None:
+        client = RawClient(brief)
+        client.say(get() + get()[:10])
+        client.leave()
+        assert client.server.connections == 0
+        assert len(client.logged) == 1
 
-    def test_is_logged_once(self) -> None:
+    def test_request_is_logged_once(self) -> None:
         held = Held()
-        conversation = Conversation(held)
-        conversation.say(get())
-        conversation.leave()
-        held.requests[0].answer(200)
-        assert conversation.logged == held.requests
+        client = RawClient(held)
+        client.say(get())
+        client.leave()
+        held.requests[0].respond(200)
+        assert client.logged == held.requests
 
 
-def test_a_request_that_is_answered_tells_those_who_asked() -> None:
+def test_notify_finish_fires_or_fails() -> None:
     held = Held()
-    conversation = Conversation(held)
-    conversation.say(get() + get())
+    client = RawClient(held)
+    client.say(get() + get())
     results: list[object] = []
     held.requests[0].notifyFinish().addCallback(results.append)
-    held.requests[0].answer(200)
+    held.requests[0].respond(200)
     held.requests[1].notifyFinish().addErrback(lambda f: results.append(f.type))
-    conversation.leave()
+    client.leave()
     assert results == [None, ConnectionDone]
 
 
-def test_a_deferred_of_notify_finish_can_be_cancelled() -> None:
+def test_notify_finish_can_be_cancelled() -> None:
     held = Held()
-    conversation = Conversation(held)
-    conversation.say(get())
+    client = RawClient(held)
+    client.say(get())
     done: Deferred[None] = held.requests[0].notifyFinish()
     done.addErrback(lambda _: None)
     done.cancel()
-    held.requests[0].answer(200)
-    assert conversation.answer().status == 200
+    held.requests[0].respond(200)
+    assert client.answer().status == 200

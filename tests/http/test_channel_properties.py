@@ -1,4 +1,4 @@
-"""What holds for any stream of bytes, and for any way in which it is cut into pieces."""
+"""Properties that hold for any stream of bytes, however it is split."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from tests.examples import examples
-from tests.http.conversation import Answer, Conversation, echo, get, parse, post, post_chunks
-from tests.http.test_channel_refusals import MALFORMED
+from tests.http.raw_client import Answer, RawClient, echo, get, parse, post, post_chunks
+from tests.http.test_channel_errors import MALFORMED
 
 SMALL: dict[str, Any] = {"head_bytes": 400, "uri_bytes": 100, "headers": 10, "body_bytes": 60}
 
@@ -55,14 +55,14 @@ streams = st.tuples(st.lists(good, max_size=6), st.one_of(st.just(b""), bad)).ma
 )
 
 
-def hear(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What is answered to `pieces`, and whether the connection ended."""
-    conversation = Conversation(echo, **SMALL)
+def responses(pieces: list[bytes]) -> tuple[bytes, bool]:
+    """The responses to `pieces`, and whether the connection was closed."""
+    client = RawClient(echo, **SMALL)
     for piece in pieces:
-        conversation.say(piece)
-    # Ids are made up; an unacceptable head may be refused before the line with its own has come.
-    answers = re.sub(rb"X-Request-ID: [^\r]*\r\n", b"", conversation.transport.value())
-    return answers, conversation.ended()
+        client.say(piece)
+    # Generated ids differ, and a bad head may be refused before its X-Request-ID has arrived.
+    answers = re.sub(rb"X-Request-ID: [^\r]*\r\n", b"", client.transport.value())
+    return answers, client.ended()
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
@@ -73,32 +73,32 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 
 @settings(max_examples=examples(100, deep=500))
 @given(streams, st.lists(st.integers(0, 100_000), max_size=12))
-def test_how_a_stream_is_cut_does_not_change_its_answers(stream: bytes, places: list[int]) -> None:
-    whole = hear([stream])
-    assert hear(cut(stream, places)) == whole
-    assert hear([stream[at : at + 1] for at in range(len(stream))]) == whole
+def test_splitting_a_stream_does_not_change_the_responses(stream: bytes, places: list[int]) -> None:
+    whole = responses([stream])
+    assert responses(cut(stream, places)) == whole
+    assert responses([stream[at : at + 1] for at in range(len(stream))]) == whole
 
 
 @settings(max_examples=examples(100, deep=500))
 @given(st.data())
-def test_any_bytes_are_answered_or_awaited(data: st.DataObject) -> None:
+def test_any_bytes_are_answered_or_time_out(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         stream = data.draw(st.binary(max_size=300))
     else:
         stream = mutate(data.draw(streams), data.draw(st.randoms(use_true_random=False)))
-    listen(stream, data.draw(st.lists(st.integers(0, 100_000), max_size=6)))
+    check(stream, data.draw(st.lists(st.integers(0, 100_000), max_size=6)))
 
 
-def test_mutated_requests_are_answered_or_awaited() -> None:
+def test_mutated_requests_are_answered_or_time_out() -> None:
     source = random.Random(20261122)
     seeds = [*MALFORMED.values(), get("/a?b"), post(b"hello"), post_chunks(b"a", b"b")]
     for _ in range(examples(1500, deep=10_000)):
         stream = b"".join(source.choices(seeds, k=source.randint(1, 3)))
-        listen(mutate(stream, source), [source.randrange(1000) for _ in range(2)])
+        check(mutate(stream, source), [source.randrange(1000) for _ in range(2)])
 
 
 def mutate(stream: bytes, source: random.Random) -> bytes:
-    """`stream` with some octets changed, dropped, doubled, or put elsewhere."""
+    """`stream` with some octets changed, removed, repeated or inserted."""
     octets = bytearray(stream)
     for _ in range(source.randint(1, 4)):
         if not octets:
@@ -118,11 +118,11 @@ def mutate(stream: bytes, source: random.Random) -> bytes:
     return bytes(octets)
 
 
-def listen(stream: bytes, places: list[int]) -> None:
-    """Say `stream` and hold what is heard to what may be heard.
+def check(stream: bytes, places: list[int]) -> None:
+    """Send `stream` and check the responses.
 
-    Every answer is well-formed, there is one for each request and at most one refusal, which is the
-    last; and whatever was not answered yet is ended by its deadline.
+    Every response is well-formed, there is one for each request and at most one error response,
+    which is the last; and the connection of an incomplete request times out.
     """
     requests: list[Request] = []
 
@@ -130,17 +130,17 @@ def listen(stream: bytes, places: list[int]) -> None:
         requests.append(request)
         return b"%d" % len(request.body)
 
-    conversation = Conversation(respond, **SMALL)
+    client = RawClient(respond, **SMALL)
     for piece in cut(stream, places):
-        conversation.say(piece)
+        client.say(piece)
     for _ in range(int(HTTPLimits().idle_seconds) + 3):
-        conversation.clock.advance(1.0)
-    assert conversation.ended()
+        client.clock.advance(1.0)
+    assert client.ended()
     methods = [request.method.decode() for request in requests]
-    answers: list[Answer] = parse(conversation.transport.value(), *methods)
+    answers: list[Answer] = parse(client.transport.value(), *methods)
     assert len(requests) <= len(answers) <= len(requests) + 1
     assert all(answer.status == 200 for answer in answers[: len(requests)])
     for refused in answers[len(requests) :]:
         assert refused.status in (400, 408, 413, 414, 417, 431, 501, 505)
         assert refused.header("Connection") == "close"
-    assert conversation.logged == requests
+    assert client.logged == requests

@@ -1,4 +1,4 @@
-"""Deadlines of many entries under one timer."""
+"""Timeouts of many entries with one timer."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from twisted.internet.task import Clock
 from chatd.http.timeouts import Timeouts
 
 
-class TestDeadlines:
+class TestTimeouts:
     def make(self) -> tuple[Clock, Timeouts, list[str]]:
         clock = Clock()
         return clock, Timeouts(clock), []
 
-    def test_tick_only_while_something_is_due(self) -> None:
-        clock, deadlines, passed = self.make()
-        queue = deadlines.queue(3.0, passed.append)
+    def test_timer_runs_only_while_there_are_entries(self) -> None:
+        clock, timeouts, expired = self.make()
+        queue = timeouts.queue(3.0, expired.append)
         assert clock.getDelayedCalls() == []
         queue.enter("a")
         assert "a" in queue
         clock.pump([1.0] * 3)
-        assert passed == ["a"]
+        assert expired == ["a"]
         assert len(queue) == 0
         clock.advance(1.0)
         assert clock.getDelayedCalls() == []
 
-    def test_pass_in_order_for_those_that_did_not_leave(self) -> None:
-        clock, deadlines, passed = self.make()
-        queue = deadlines.queue(2.0, passed.append)
+    def test_entries_that_did_not_leave_expire_in_order(self) -> None:
+        clock, timeouts, expired = self.make()
+        queue = timeouts.queue(2.0, expired.append)
         for name in "abc":
             queue.enter(name)
         queue.leave("b")
@@ -34,33 +34,33 @@ class TestDeadlines:
         clock.advance(1.0)
         queue.enter("d")
         clock.advance(1.0)
-        assert passed == ["a", "c"]
+        assert expired == ["a", "c"]
         clock.advance(1.0)
-        assert passed == ["a", "c", "d"]
+        assert expired == ["a", "c", "d"]
 
-    def test_may_change_while_they_pass(self) -> None:
-        clock, deadlines, passed = self.make()
+    def test_entries_may_enter_and_leave_while_others_expire(self) -> None:
+        clock, timeouts, expired = self.make()
 
         def late(name: str) -> None:
-            passed.append(name)
+            expired.append(name)
             queue.leave("b")
-            if len(passed) < 3:
+            if len(expired) < 3:
                 queue.enter(name)
 
-        queue = deadlines.queue(1.0, late)
+        queue = timeouts.queue(1.0, late)
         queue.enter("a")
         queue.enter("b")
         clock.pump([1.0] * 4)
-        assert passed == ["a", "a", "a"]
+        assert expired == ["a", "a", "a"]
 
-    def test_can_be_stopped_and_started_again(self) -> None:
-        clock, deadlines, passed = self.make()
-        queue = deadlines.queue(1.0, passed.append)
-        deadlines.stop()
+    def test_timer_can_be_stopped_and_starts_again(self) -> None:
+        clock, timeouts, expired = self.make()
+        queue = timeouts.queue(1.0, expired.append)
+        timeouts.stop()
         queue.enter("a")
-        deadlines.stop()
+        timeouts.stop()
         assert clock.getDelayedCalls() == []
         queue.leave("a")
         queue.enter("b")
         clock.pump([1.0] * 2)
-        assert passed == ["b"]
+        assert expired == ["b"]

@@ -1,4 +1,4 @@
-"""The HTTP channel on real sockets, for what in-memory transports do not do."""
+"""The HTTP server on real sockets: TCP, TLS, UNIX, the PROXY protocol, slow clients."""
 
 from __future__ import annotations
 
@@ -31,31 +31,32 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
+from chatd.http.channel import Channel
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
-from tests.http.conversation import Held, Leaf, Respond, brief, get, parse, problem
+from tests.http.raw_client import Held, Leaf, Respond, brief, get, parse, problem
 
-# What takes longer has failed.
+# Time limit of each step.
 SECONDS = 10.0
 
 BIG = bytes(range(256)) * 40_000  # 10 MB: more than sockets hold.
 
 
 class Client(Protocol):
-    """Collects received data, and the reason of the disconnect."""
+    """A client that records what it receives, and why the connection was closed."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self.heard = bytearray()
+        self.received = bytearray()
         self.ended: Deferred[None] = Deferred()
         self.reason: Failure | None = None
         self._wanted: list[tuple[Callable[[bytes], bool], Deferred[None]]] = []
 
     def dataReceived(self, data: bytes) -> None:
-        self.heard += data
+        self.received += data
         for wanted, enough in list(self._wanted):
-            if wanted(bytes(self.heard[-200:])):
+            if wanted(bytes(self.received[-200:])):
                 self._wanted.remove((wanted, enough))
                 enough.callback(None)
 
@@ -64,15 +65,15 @@ class Client(Protocol):
         self.ended.callback(None)
 
     async def until(self, end: bytes) -> bytes:
-        """Wait until the received data ends with `end`; returns all of it."""
-        if not self.heard.endswith(end):
+        """Everything received, once it ends in `end`."""
+        if not self.received.endswith(end):
             enough: Deferred[None] = Deferred()
             self._wanted.append((lambda tail: tail.endswith(end), enough))
             await enough.addTimeout(SECONDS, self._reactor)
-        return bytes(self.heard)
+        return bytes(self.received)
 
     async def end(self) -> Failure:
-        """Wait until the connection is closed; returns the reason."""
+        """Why the connection was closed, once it is."""
         if self.reason is None:
             await self.ended.addTimeout(SECONDS, self._reactor)
         assert self.reason is not None
@@ -84,8 +85,8 @@ class Client(Protocol):
         self.transport.write(data)
 
 
-class House:
-    """A listening server and its clients."""
+class Harness:
+    """A server on a port, and its clients."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -94,21 +95,22 @@ class House:
         self.clients: list[Client] = []
         self._port: IListeningPort
 
-    async def open(self, endpoint: str, **limits: Any) -> None:
+    async def open(self, endpoint: str, *, eager_write: bool = True, **limits: Any) -> None:
         """Listen on `endpoint`."""
         self.server = Server(
             resource=Leaf(self._respond),
             clock=self.reactor,
             limits=HTTPLimits(**limits),
             problem=problem,
+            eager_write=eager_write,
         )
         self._port = await serverFromString(self.reactor, endpoint).listen(self.server)
 
     def _respond(self, request: Request) -> object:
         return self.respond(request)
 
-    async def visit(self, certificate: bytes | None = None) -> Client:
-        """Connect a client."""
+    async def connect(self, certificate: bytes | None = None) -> Client:
+        """A connected client."""
         host = cast(Any, self._port.getHost())
         endpoint: Any
         if isinstance(host, UNIXAddress):
@@ -132,13 +134,19 @@ class House:
                 await client.end()
         await self.until(lambda: self.server.connections == 0)
 
+    def channel(self) -> Channel:
+        """The server's side of the only connection."""
+        [channel] = self.server.state.connections
+        assert isinstance(channel, Channel)
+        return channel
+
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait a few seconds at most until `condition` is true."""
+        """Wait, for some seconds at most, until `condition` holds."""
         for _ in range(500):
             if condition():
                 return
             await deferLater(self.reactor, 0.01)
-        raise AssertionError("waited in vain")
+        raise AssertionError("the condition did not hold in time")
 
 
 # Twisted hands pyOpenSSL what pyOpenSSL has deprecated.
@@ -148,14 +156,15 @@ TCP = "tcp:0:interface=127.0.0.1"
 
 
 @pytest_twisted.async_yield_fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     from twisted.internet import reactor
 
-    # It listens on a socket in `tmp_path`, which must be there until the server is closed.
+    # It listens on a socket in `tmp_path`, which must exist until the server is closed.
     del tmp_path
-    house = House(reactor)
-    yield house
-    await house.close()
+
+    harness = Harness(reactor)
+    yield harness
+    await harness.close()
 
 
 @pytest.fixture(scope="module")
@@ -188,43 +197,45 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("eager_write", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_responses_arrive_immediately_and_in_order(house: House) -> None:
-    await house.open(TCP)
-    client = await house.visit()
+async def test_pipelined_responses_are_in_order(harness: Harness, eager_write: bool) -> None:
+    await harness.open(TCP, eager_write=eager_write)
+    client = await harness.connect()
     count = 2000
     client.say(b"".join(get(f"/{number}") for number in range(count)))
     heard = await client.until(b"\r\n\r\n/%d" % (count - 1))
     assert [answer.body for answer in parse(heard)] == [b"/%d" % n for n in range(count)]
-    [channel] = house.server.channels
+    channel = harness.channel()
     assert channel.transport.getTcpNoDelay()
     assert channel.transport.getTcpKeepAlive()
 
 
+@pytest.mark.parametrize("eager_write", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_a_slow_client_receives_a_large_response_completely(house: House) -> None:
+async def test_large_response_to_a_slow_client(harness: Harness, eager_write: bool) -> None:
     def respond(request: Request) -> object:
-        request.answer(200, b"", BIG)
+        request.respond(200, b"", BIG)
         return NOT_DONE_YET
 
-    house.respond = respond
-    await house.open(TCP)
-    client = await house.visit()
+    harness.respond = respond
+    await harness.open(TCP, eager_write=eager_write)
+    client = await harness.connect()
     client.transport.pauseProducing()  # type: ignore[union-attr]
     client.say(get("/a") + get("/b"))
-    await house.until(lambda: house.server.connections == 1)
-    [channel] = house.server.channels
-    await house.until(lambda: bool(channel._blocked))
-    # The second answer is not made while the first one waits.
-    assert channel._buffer == get("/b")
+    await harness.until(lambda: harness.server.connections == 1)
+    channel = harness.channel()
+    await harness.until(lambda: bool(channel._flow.write_paused))
+    # The second request is not handled while the first response is being sent.
+    assert channel._reader.buffer == get("/b")
     client.transport.resumeProducing()  # type: ignore[union-attr]
-    await house.until(lambda: len(client.heard) >= 2 * len(BIG))
+    await harness.until(lambda: len(client.received) >= 2 * len(BIG))
     first, second = parse(await client.until(BIG[-200:]))
     assert first.body == second.body == BIG
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_push_producer_is_paused_by_a_slow_client(house: House) -> None:
+async def test_push_producer_waits_for_a_slow_client(harness: Harness) -> None:
     class Producer:
         sent = 0
         paused = False
@@ -256,12 +267,12 @@ async def test_a_push_producer_is_paused_by_a_slow_client(house: House) -> None:
         producer.resumeProducing()
         return NOT_DONE_YET
 
-    house.respond = respond
-    await house.open(TCP)
-    client = await house.visit()
+    harness.respond = respond
+    await harness.open(TCP)
+    client = await harness.connect()
     client.transport.pauseProducing()  # type: ignore[union-attr]
     client.say(get())
-    await house.until(lambda: bool(producers) and producers[0].paused)
+    await harness.until(lambda: bool(producers) and producers[0].paused)
     assert producers[0].sent < 400
     client.transport.resumeProducing()  # type: ignore[union-attr]
     [answer] = parse(await client.until(b"0\r\n\r\n"))
@@ -269,109 +280,109 @@ async def test_a_push_producer_is_paused_by_a_slow_client(house: House) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_is_still_sending_reads_the_error_response(house: House) -> None:
-    await house.open(TCP, body_bytes=1000, linger_bytes=10_000_000, linger_seconds=5)
-    client = await house.visit()
+async def test_error_response_reaches_a_client_that_is_still_sending(harness: Harness) -> None:
+    await harness.open(TCP, body_bytes=1000, linger_bytes=10_000_000, linger_seconds=5)
+    client = await harness.connect()
     client.say(get("/", "Content-Length: 5000000", method="POST"))
     client.say(b"x" * 5_000_000)
     assert (await client.end()).check(ConnectionDone)
-    [answer] = parse(bytes(client.heard))
+    [answer] = parse(bytes(client.received))
     assert answer.code == "body_too_large"
-    await house.until(lambda: house.server.connections == 0)
+    await harness.until(lambda: harness.server.connections == 0)
 
 
 @pytest.mark.parametrize("leave", ["abortConnection", "loseConnection", "loseWriteConnection"])
 @pytest_twisted.ensureDeferred
-async def test_a_disconnect_cancels_the_held_request(house: House, leave: str) -> None:
+async def test_held_request_ends_on_disconnect(harness: Harness, leave: str) -> None:
     held = Held()
-    house.respond = held
-    await house.open(TCP)
-    client = await house.visit()
+    harness.respond = held
+    await harness.open(TCP)
+    client = await harness.connect()
     client.say(get())
-    await house.until(lambda: len(held.requests) == 1)
+    await harness.until(lambda: len(held.requests) == 1)
     ends: list[Failure] = []
     held.requests[0].notifyFinish().addErrback(ends.append)
     getattr(client.transport, leave)()
-    await house.until(lambda: len(ends) == 1)
-    assert house.server.connections == 0
+    await harness.until(lambda: len(ends) == 1)
+    assert harness.server.connections == 0
 
 
 @tls
 @pytest_twisted.ensureDeferred
-async def test_requests_over_tls_are_secure(house: House, pem: Path) -> None:
+async def test_tls(harness: Harness, pem: Path) -> None:
     def respond(request: Request) -> bytes:
         return b"secure" if request.isSecure() else b"plain"
 
-    house.respond = respond
-    await house.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
-    client = await house.visit(pem.read_bytes())
+    harness.respond = respond
+    await harness.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
+    client = await harness.connect(pem.read_bytes())
     client.say(get() + get() + b"garbage")
     await client.until(b"}")
-    first, second, refused = parse(bytes(client.heard))
+    first, second, refused = parse(bytes(client.received))
     assert first.body == second.body == b"secure"
     assert refused.status == 400
 
 
 @tls
 @pytest_twisted.ensureDeferred
-async def test_a_large_response_arrives_completely_over_tls(house: House, pem: Path) -> None:
-    house.respond = lambda request: BIG
-    await house.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
-    client = await house.visit(pem.read_bytes())
+async def test_large_response_over_tls(harness: Harness, pem: Path) -> None:
+    harness.respond = lambda request: BIG
+    await harness.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
+    client = await harness.connect(pem.read_bytes())
     client.say(get("/", "Connection: close"))
     await client.end()
-    [answer] = parse(bytes(client.heard))
+    [answer] = parse(bytes(client.received))
     assert answer.body == BIG
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_proxy_protocol_supplies_the_client_address(house: House) -> None:
+async def test_proxy_protocol(harness: Harness) -> None:
     def respond(request: Request) -> bytes:
         address: Any = request.getClientAddress()
         return f"{address.host} {address.port}".encode()
 
-    house.respond = respond
-    await house.open(f"haproxy:{TCP}")
-    client = await house.visit()
+    harness.respond = respond
+    await harness.open(f"haproxy:{TCP}")
+    client = await harness.connect()
     client.say(b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 2222\r\n" + get() + get())
     heard = await client.until(b"1111")
     assert parse(heard)[0].body == b"192.0.2.1 1111"
     client.say(b"garbage")
     await client.end()
-    assert parse(bytes(client.heard))[-1].status == 400
+    assert parse(bytes(client.received))[-1].status == 400
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_unix_socket_is_served(house: House, tmp_path: Path) -> None:
-    await house.open(f"unix:{tmp_path / 'socket'}")
-    client = await house.visit()
+async def test_unix_socket(harness: Harness, tmp_path: Path) -> None:
+    await harness.open(f"unix:{tmp_path / 'socket'}")
+    client = await harness.connect()
     client.say(get("/a"))
     assert parse(await client.until(b"/a"))[0].status == 200
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_response_after_a_disconnect_is_ignored(house: House) -> None:
+async def test_response_to_a_client_that_has_just_disconnected(harness: Harness) -> None:
     held = Held()
-    house.respond = held
-    await house.open(TCP)
-    client = await house.visit()
+    harness.respond = held
+    await harness.open(TCP)
+    client = await harness.connect()
     client.say(get())
-    await house.until(lambda: len(held.requests) == 1)
+    await harness.until(lambda: len(held.requests) == 1)
     [request] = held.requests
     channel = request.channel
     assert channel is not None
-    # Sent on before the reactor could notice the end.
+    # Before the reactor could notice that the client has disconnected.
     channel.transport.socket.shutdown(socket.SHUT_WR)
-    request.answer(200, b"", b"x" * 100_000)
+    request.respond(200, b"", b"x" * 100_000)
     assert (await client.end()).check(ConnectionDone)
-    await house.until(lambda: house.server.connections == 0)
+    await harness.until(lambda: harness.server.connections == 0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_draining_closes_idle_connections(house: House) -> None:
-    await house.open(TCP)
-    client = await house.visit()
+async def test_drain_closes_idle_connections(harness: Harness) -> None:
+    await harness.open(TCP)
+    client = await harness.connect()
     client.say(get())
     await client.until(b"/")
-    house.server.drain()
+    harness.server.drain()
     assert (await client.end()).check(ConnectionDone)

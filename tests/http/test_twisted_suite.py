@@ -1,12 +1,11 @@
 """Twisted's own tests of its HTTP channel and request, run against ours.
 
-Each test class of `twisted.web.test.test_http` that is about a server is rebuilt on a synchronous
-test case and with our channel where it has Twisted's. What differs by intention is bridged in one
-place: Host is added to HTTP/1.1 requests that lack it, Server, Date, X-Request-ID and Connection
-are left out where whole heads are compared, and a refusal is any problem where Twisted's is a bare
-400.
+Each test class of `twisted.web.test.test_http` that tests a server is rebuilt on a synchronous test
+case, with our channel and request in place of Twisted's. Intended differences are bridged: Host is
+added to HTTP/1.1 requests that lack it; Server, Date, X-Request-ID and Connection are removed where
+whole heads are compared; any problem document counts as Twisted's bare 400.
 
-What cannot apply is listed by name, with its reason; what is neither run nor listed fails.
+Tests that cannot apply are listed by name with a reason; a test neither run nor listed fails.
 """
 
 from __future__ import annotations
@@ -27,12 +26,14 @@ from twisted.web import http
 from twisted.web.http_headers import Headers
 
 from chatd.http.channel import Channel
-from chatd.http.connection import ANSWERING
-from chatd.http.head import Head, HeaderBlock
+from chatd.http.connection_states import RESPONDING
+from chatd.http.flow_control import FlowControl
+from chatd.http.head import Head
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
+from chatd.http.request_headers import HeaderBlock
 from chatd.http.server import Server
-from tests.http.conversation import Leaf, brief, problem
+from tests.http.raw_client import Leaf, brief, problem
 
 with warnings.catch_warnings(), pytest.MonkeyPatch.context() as _patch:
     # Twisted's tests import what Twisted has deprecated.
@@ -41,15 +42,15 @@ with warnings.catch_warnings(), pytest.MonkeyPatch.context() as _patch:
     _patch.setitem(sys.modules, "hamcrest", ModuleType("hamcrest"))
     from twisted.web.test import test_http as suite
 
-# Test classes that are about something else than a server's side of an HTTP/1 connection.
+# Test classes for something other than the server's side of an HTTP/1 connection.
 ELSEWHERE = {
-    "DateTimeTests": "functions for dates, which chatd uses as they are",
+    "DateTimeTests": "functions for dates, which chatd uses unchanged",
     "GenericHTTPChannelTests": "the choice between HTTP/1.1 and HTTP/2; chatd speaks HTTP/1.1",
     "HTTPLoopbackTests": "needs a running reactor; tests/integration has real sockets",
-    "PersistenceTests": "calls HTTPChannel.checkPersistence; TestAConnection tests what it decides",
+    "PersistenceTests": "calls HTTPChannel.checkPersistence; TestKeepAlive tests the outcome",
     "IdentityTransferEncodingTests": "a decoder of Twisted's",
     "ChunkedTransferEncodingTests": "a decoder of Twisted's; llhttp decodes here",
-    "QueryArgumentsTests": "functions for URLs, which chatd uses as they are",
+    "QueryArgumentsTests": "functions for URLs, which chatd uses unchanged",
     "ClientStatusParsingTests": "a client",
     "MultilineHeadersTests": "a client",
     "HTTPChannelSanitizationTests": "calls HTTPChannel.writeHeaders; TestHeaders tests the outcome",
@@ -60,11 +61,11 @@ ELSEWHERE = {
 
 _FORMS = "bodies of forms are not parsed: the API takes JSON"
 _OBS_FOLD = "folded lines and other control characters in values are refused (RFC 9112 section 5)"
-_LIMITS = "sets a limit on the channel class; limits are the server's, see TestHeads"
-_TIMES = "times by TimeoutMixin; deadlines are the server's, see test_channel_deadlines"
+_LIMITS = "sets a limit on the channel class; limits are the server's, see TestHeadLimits"
+_TIMES = "uses TimeoutMixin; timeouts are the server's, see test_channel_timeouts"
 _CHUNKS_1_0 = "chunks in HTTP/1.0 are refused (RFC 9112 section 6.1)"
-_GARBAGE = "what it pipelines is no request and refused; see test_channel_pipelining"
-_STAND_IN = "looks into a stand-in for Twisted's channel, not at what is written"
+_GARBAGE = "pipelines bytes that are no request; see test_channel_pipelining"
+_STAND_IN = "inspects a fake channel, not what is written"
 
 EXCLUDED = {
     "HTTP1_0Tests.test_requestBodyDefaultTimeout": _TIMES,
@@ -92,17 +93,17 @@ EXCLUDED = {
     "RequestTests.test_unregisterNonQueuedNonStreamingProducer": _STAND_IN,
     "RequestTests.test_unregisterNonQueuedStreamingProducer": _STAND_IN,
     "RequestTests.test_requestBodyTimeoutFromFactory": _TIMES,
-    "RequestTests.test_finishProducesLog": "a log of HTTPFactory; TestAWholeAnswer tests ours",
+    "RequestTests.test_finishProducesLog": "a log of HTTPFactory; TestRespond tests ours",
     "RequestTests.test_stopFactoryInvalidState": "a log of HTTPFactory",
-    "RequestTests.test_lastModifiedAlreadyWritten": "wants a line in a log; what is sent is alike",
+    "RequestTests.test_lastModifiedAlreadyWritten": "expects a log message; the response is equal",
     "ChannelProductionTests.test_HTTPChannelPropagatesPausedProductionToRequest": _GARBAGE,
     "ChannelProductionTests.test_HTTPChannelStaysPausedWhenRequestCompletes": _GARBAGE,
     "ChannelProductionTests.test_HTTPChannelUnregistersSelfWhenTimingOut": _TIMES,
     "ChannelProductionTests.test_HTTPChannelToleratesDataWhenTransportPaused": (
-        "expects an answer into a transport that is full; ours waits for room"
+        "expects a response to a full transport; ours waits until it has room"
     ),
 }
-# What a class runs again that it has from HTTP1_0Tests.
+# The same tests, inherited from HTTP1_0Tests.
 EXCLUDED |= {
     name.replace("HTTP1_0Tests", heir): reason
     for name, reason in EXCLUDED.items()
@@ -112,21 +113,19 @@ EXCLUDED |= {
 
 
 class TwistedRequest(Request):
-    """Our request, made as Twisted's tests make theirs, without the headers of every answer."""
+    """Our request, created as in Twisted's tests, without the standard headers."""
 
     defaultContentType = None
 
-    def __init__(
-        self, channel: Any, head: object = None, body: bytes = b"", started: float = 0.0
-    ) -> None:
+    def __init__(self, channel: Any, head: object = None, body: bytes = b"") -> None:
         if not isinstance(head, Head):
             parts = (b"(no method yet)", b"(no uri yet)", b"(no clientproto yet)")
             head = Head(*parts, HeaderBlock(b"\r\n\r\n"), 0, True, False)
         if not isinstance(channel, Channel):
             channel = StandIn(channel)
         channel._request = self
-        channel._state = ANSWERING
-        super().__init__(channel, head, body, started)
+        channel._state = RESPONDING
+        super().__init__(channel, head, body)
         self.responseHeaders = Headers()
 
 
@@ -134,31 +133,30 @@ TwistedRequest.__name__ = "Request"
 
 
 def ours(kind: type[Any]) -> type[TwistedRequest]:
-    """`kind`, a request class of a test, on our request."""
+    """`kind`, a request class of a test, rebased on our request."""
     if issubclass(kind, TwistedRequest):
         return kind
     return type(kind.__name__, (kind, TwistedRequest), {})
 
 
 class TwistedChannel(Channel):
-    """Our channel, made and looked at as Twisted's tests do theirs."""
+    """Our channel, created and inspected as in Twisted's tests."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        # Twisted bounds what waits by its size only.
+        # Twisted limits pipelined requests by their size only.
         limits = HTTPLimits(pipelined=1_000_000)
-        super().__init__(
-            Server(resource=Leaf(brief), clock=self.clock, limits=limits, problem=problem)
-        )
-        self.server.requestFactory = TwistedRequest
+        server = Server(resource=Leaf(brief), clock=self.clock, limits=limits, problem=problem)
+        super().__init__(server.state)
+        self._server.request_factory = TwistedRequest
 
     @property
     def requestFactory(self) -> Any:
-        return self.server.requestFactory
+        return self._server.request_factory
 
     @requestFactory.setter
     def requestFactory(self, kind: type[Any]) -> None:
-        self.server.requestFactory = ours(kind)
+        self._server.request_factory = ours(kind)
 
     @property
     def requests(self) -> list[Any]:
@@ -169,23 +167,24 @@ class TwistedChannel(Channel):
 
     @property
     def _requestProducer(self) -> Any:
-        return self._producer
+        return self._flow._producer
 
     @property
     def _optimisticEagerReadSize(self) -> int:
-        return self.server.limits.pipelined_bytes
+        return self._server.limits.pipelined_bytes
 
     @_optimisticEagerReadSize.setter
     def _optimisticEagerReadSize(self, size: int) -> None:
-        self.server.limits = attrs.evolve(self.server.limits, pipelined_bytes=size)
+        self._server.limits = attrs.evolve(self._server.limits, pipelined_bytes=size)
 
 
 class StandIn(TwistedChannel):
-    """Our channel behind a channel that a test made up for a single request."""
+    """Our channel in front of a fake channel that a test created for a single request."""
 
     def __init__(self, channel: Any) -> None:
         super().__init__()
         self._made_up = channel
+        self._flow = FlowControl(channel.transport)
 
     @property
     def transport(self) -> Any:
@@ -216,7 +215,7 @@ def _ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_host(data: bytes) -> bytes:
-    """`data`, requests, with a Host in those of HTTP/1.1 if there is none."""
+    """`data`, which are requests, with a Host header in those of HTTP/1.1 if there is none."""
     if re.search(rb"(?i)\nHost:", data):
         return data
     return re.sub(rb"(HTTP/1\.1\r?\n)", rb"\1Host: a\r\n", data)
@@ -231,7 +230,7 @@ _REFUSAL = re.compile(
 
 
 class BridgedTransport(StringTransport):
-    """Shows what Twisted's channel would have written where ours has more to say."""
+    """Removes from what was written what Twisted's channel would not have written."""
 
     def value(self) -> bytes:
         written: bytes = super().value()  # type: ignore[no-untyped-call]
@@ -240,7 +239,7 @@ class BridgedTransport(StringTransport):
 
 
 class Bridged:
-    """Says Host where Twisted's tests do not."""
+    """Adds a Host header where Twisted's tests send none."""
 
     assertFailure = TestCase.assertFailure
 
@@ -252,7 +251,7 @@ class Bridged:
 
 
 def rebuilt(kind: type[Any]) -> type[Any]:
-    """`kind`, a test class, as a synchronous one with `Bridged` in it."""
+    """`kind`, a test class, as a synchronous test case with `Bridged` mixed in."""
     members: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         if base.__module__ == suite.__name__:

@@ -1,19 +1,50 @@
-"""A request body in chunks (RFC 9112 section 7.1), decoded by llhttp."""
+"""Collecting the body of a request, of known length or in chunks (RFC 9112 section 7.1)."""
 
 from __future__ import annotations
 
 from httptools import HttpParserError, HttpRequestParser
 
-from chatd.http.head import HTTPError, body_too_large
+from chatd.http.errors import bad_request, body_too_large
 from chatd.http.limits import HTTPLimits
 
 _END = b"\r\n\r\n"
-# The request's own head has been read. This one brings a parser to where its body starts.
-_PRIMER = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+# The request's own head has been parsed already. This one takes a new parser to the body.
+_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class FixedLengthBody:
+    """Collects a body of `length` bytes."""
+
+    __slots__ = ("_missing", "_pieces")
+
+    def __init__(self, length: int) -> None:
+        self._missing = length
+        self._pieces: list[bytes] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the body has been received."""
+        return not self._missing
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the body's part of `data`; returns the rest."""
+        missing = self._missing
+        if len(data) <= missing:
+            self._pieces.append(data)
+            self._missing = missing - len(data)
+            return b""
+        self._pieces.append(data[:missing])
+        self._missing = 0
+        return data[missing:]
+
+    def value(self) -> bytes:
+        """What has been received."""
+        pieces = self._pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class ChunkedBody:
-    """Collects the chunks of one body; extensions and trailers are checked and dropped."""
+    """Decodes a body in chunks with llhttp; extensions and trailers are checked and dropped."""
 
     __slots__ = ("_limits", "_parser", "_pieces", "_received", "_size", "_tail", "complete")
 
@@ -25,25 +56,25 @@ class ChunkedBody:
         self._tail = b""
         self.complete = False
         self._parser = HttpRequestParser(self)
-        self._parser.feed_data(_PRIMER)
+        self._parser.feed_data(_CHUNKED_HEAD)
 
     def feed(self, data: bytes) -> bytes:
-        """Take `data`; returns what lies behind the body's end, empty until it is `complete`.
+        """Take the body's part of `data`; returns the rest, empty until the body is `complete`.
 
         Raises `HTTPError` for malformed chunks and for a body over the limit.
         """
         view = memoryview(data)
         start = 0
         while start < len(data):
-            # A body can end only right after CRLF CRLF, so nothing beyond the next one is fed:
-            # what follows may be the next request's.
+            # A body can end only right after CRLF CRLF. Nothing beyond the next one is passed on,
+            # since it may belong to the next request.
             end = self._next_end(data, start)
             self._tail = (self._tail + data[start:end])[-3:]
             self._received += end - start
             try:
                 self._parser.feed_data(view[start:end])
             except HttpParserError as error:
-                raise HTTPError(400, "bad_request", f"Malformed body: {error}.") from None
+                raise bad_request(f"Malformed body: {error}.") from None
             # The second bound is for chunks of a byte (six on the wire), extensions and trailers.
             limits = self._limits
             if self._size > limits.body_bytes or (
@@ -55,21 +86,22 @@ class ChunkedBody:
             start = end
         return b""
 
-    def body(self) -> bytes:
-        """What has been collected."""
+    def value(self) -> bytes:
+        """What has been received, decoded."""
         return b"".join(self._pieces)
 
     def on_body(self, piece: bytes) -> None:
-        """llhttp's callback."""
+        """Called by llhttp with a piece of a chunk."""
         self._size += len(piece)
         if self._size <= self._limits.body_bytes:
             self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        """llhttp's callback."""
+        """Called by llhttp at the end of the trailers."""
         self.complete = True
 
     def _next_end(self, data: bytes, start: int) -> int:
+        """The index after the next CRLF CRLF, which may have begun in the data before."""
         across = (self._tail + data[start : start + 3]).find(_END)
         if across >= 0:
             return start + across + 4 - len(self._tail)

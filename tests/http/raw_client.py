@@ -1,4 +1,4 @@
-"""A connection to a `chatd.http.server.Server` in memory: what the client says, what it hears."""
+"""A raw HTTP client for tests: bytes to and from a `chatd.http.server.Server` in memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Respond = Callable[[Request], object]
 
 
 def problem(status: int, code: str, detail: str) -> bytes:
-    """A problem document as the daemon makes it, less what a test does not look at."""
+    """A problem document with the members that tests compare."""
     return json.dumps({"status": status, "code": code, "detail": detail}).encode()
 
 
 def echo(request: Request) -> bytes:
-    """Answers with what was asked."""
+    """Respond with the request's method, URI and body."""
     request.setHeader(b"Content-Type", b"application/json")
     return json.dumps(
         {
@@ -45,14 +45,14 @@ def echo(request: Request) -> bytes:
 
 
 def brief(request: Request) -> object:
-    """Answers with the URI, by `Request.answer`."""
-    request.answer(200, b"", request.uri)
+    """Respond with the URI, by `Request.respond`."""
+    request.respond(200, b"", request.uri)
     return NOT_DONE_YET
 
 
 @implementer(IResource)
 class Leaf:
-    """A resource that is one function. What it returns is the body, or NOT_DONE_YET."""
+    """A resource that calls a function, which returns the body or NOT_DONE_YET."""
 
     isLeaf = True
 
@@ -70,7 +70,7 @@ class Leaf:
 
 
 class Held:
-    """A resource's function that answers nothing, and keeps the requests for the test to answer."""
+    """A function for `Leaf` that keeps the requests for the test to respond to."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -81,7 +81,7 @@ class Held:
 
 
 class HalfClosing(StringTransport):
-    """As a TCP transport: its sending side can be closed alone, and it can lose its connection."""
+    """A transport whose sending side can be closed alone, as that of TCP."""
 
     sending_closed = False
 
@@ -91,7 +91,7 @@ class HalfClosing(StringTransport):
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, as Python's own client reads it."""
+    """One response, as parsed by `http.client`."""
 
     version: int
     status: int
@@ -107,7 +107,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The code of the problem that the answer is."""
+        """The code in the problem document."""
         assert self.header("Content-Type") == "application/problem+json"
         document = json.loads(self.body)
         assert document["status"] == self.status
@@ -121,11 +121,11 @@ class _Stream(io.BytesIO):
         return self
 
     def close(self) -> None:
-        """The client closes what it has read one answer from; the next follows in it."""
+        """`http.client` closes its file after each response; the next one follows in it."""
 
 
 def parse(stream: bytes, *methods: str) -> list[Answer]:
-    """The answers in `stream`, to requests of `methods` (GET where they end); 100 is left out."""
+    """The responses in `stream` to requests with `methods`, then GET. 100 is left out."""
     waiting = list(methods)
     source = _Stream(stream)
     answers = []
@@ -148,8 +148,8 @@ def parse(stream: bytes, *methods: str) -> list[Answer]:
     return answers
 
 
-class Conversation:
-    """A client, a channel, and a server whose only resource is `respond`."""
+class RawClient:
+    """A client connected to a server in memory, whose only resource is `respond`."""
 
     def __init__(
         self,
@@ -179,31 +179,31 @@ class Conversation:
         self.channel.makeConnection(self.transport)
 
     def say(self, data: bytes, step: int = 0) -> None:
-        """The client sends `data`, in pieces of `step` bytes if given."""
+        """Send `data`, in pieces of `step` bytes if given."""
         for start in range(0, len(data), step or len(data) or 1):
             self.channel.dataReceived(data[start : start + (step or len(data))])
 
     def answers(self, *methods: str) -> list[Answer]:
-        """All that was answered."""
+        """All responses received, to requests with `methods`."""
         return parse(self.transport.value(), *methods)
 
     def answer(self, *methods: str) -> Answer:
-        """The only answer."""
+        """The only response received."""
         [answer] = self.answers(*methods)
         return answer
 
     def leave(self) -> Failure:
-        """The client goes away; returns the reason that the channel is given."""
+        """Disconnect; returns the reason that the channel is given."""
         reason = Failure(ConnectionDone())
         self.channel.connectionLost(reason)
         return reason
 
     def ended(self) -> bool:
-        """The server has closed the connection, or its own side of it."""
+        """Whether the server has closed the connection, or its own side of it."""
         return self.transport.disconnecting or getattr(self.transport, "sending_closed", False)
 
     def reading(self) -> bool:
-        """The transport reads."""
+        """Whether the server reads."""
         return self.transport.producerState == "producing"
 
 

@@ -1,0 +1,93 @@
+"""The header lines of a request, parsed once for all requests of a connection that repeat them."""
+
+from __future__ import annotations
+
+import re
+
+from chatd.http.errors import HTTPError, bad_request
+
+# Finds every header that frames the message or the connection in one pass. This is safe on a head
+# that llhttp accepted: names start right after CRLF, end at the colon, and no value is folded.
+_FRAMING = re.compile(
+    rb"\r\n(host|connection|content-length|expect|transfer-encoding):[ \t]*([^\r]*)"
+)
+
+# RFC 3986 section 3.2.2 with an optional port, in lower case. The field's grammar allows an empty
+# host, but http URIs do not (RFC 9110 section 4.2.1).
+_AUTHORITY = re.compile(rb"(?:[a-z0-9._~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?")
+
+# Hosts that were valid. A server has few names.
+_valid_hosts: set[bytes] = set()
+
+
+def is_authority(value: bytes) -> bool:
+    """Whether `value`, in lower case, is a host with an optional port."""
+    return _AUTHORITY.fullmatch(value) is not None
+
+
+class HeaderBlock:
+    """The header lines of a request, with those that frame it parsed and the others on demand.
+
+    Most clients repeat the same lines on every request of a connection, so a block is compared by
+    its bytes with the one before it and reused. Raises `HTTPError`.
+    """
+
+    __slots__ = ("_values", "block", "close", "coding", "expects", "host", "keep_alive", "length")
+
+    def __init__(self, block: bytes) -> None:
+        self.block = block
+        """From the CRLF before the first header line to the end of the empty line."""
+        self.host: bytes | None = None
+        self.length = 0
+        self.coding: bytes | None = None
+        self.expects = False
+        options: list[bytes] = []
+        for name, value in _FRAMING.findall(block.lower()):
+            if name == b"host":
+                if self.host is not None:
+                    raise bad_request("More than one Host header.")
+                self.host = value.rstrip(b" \t")
+            elif name == b"connection":
+                options += [option.strip(b" \t") for option in value.split(b",")]
+            elif name == b"content-length":
+                self.length = int(value)
+            elif name == b"transfer-encoding":
+                coding = value.rstrip(b" \t")
+                self.coding = coding if self.coding is None else self.coding + b"," + coding
+            elif value.rstrip(b" \t") == b"100-continue":
+                self.expects = True
+            else:
+                raise HTTPError(417, "expectation_failed", "Only 100-continue can be expected.")
+        if self.host is not None and self.host not in _valid_hosts:
+            if not is_authority(self.host):
+                raise bad_request("The Host header is not a host.")
+            if len(_valid_hosts) < 100:
+                _valid_hosts.add(self.host)
+        self.close = b"close" in options
+        self.keep_alive = b"keep-alive" in options
+        self._values: dict[bytes, bytes | None] = {}
+
+    def value(self, name: bytes) -> bytes | None:
+        """The last value of the header `name`, in any case, or None."""
+        try:
+            return self._values[name]
+        except KeyError:
+            value = self._find(name)
+            # Names come from code; the bound is for code that generates them.
+            if len(self._values) < 100:
+                self._values[name] = value
+            return value
+
+    def _find(self, name: bytes) -> bytes | None:
+        block = self.block
+        start = block.lower().rfind(b"\r\n%b:" % name.lower())
+        if start < 0:
+            return None
+        start += len(name) + 3
+        return block[start : block.find(b"\r\n", start)].strip(b" \t")
+
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """Names and values of all lines, in order."""
+        lines = self.block[2:-4].split(b"\r\n") if len(self.block) > 4 else ()
+        parts = [line.partition(b":") for line in lines]
+        return [(name, value.strip(b" \t")) for name, _, value in parts]

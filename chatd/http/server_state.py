@@ -1,0 +1,144 @@
+"""What the connections of one server share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from chatd.http.limits import HTTPLimits
+from chatd.http.request import Request
+from chatd.http.request_ids import RequestIds
+from chatd.http.site import Site
+from chatd.http.timeouts import Timeouts
+
+_log = Logger()
+
+
+class Connection(Protocol):
+    """A connection, as its server uses it. Each `on_..._timeout` is called when a deadline passed
+    that the connection had set, after the deadline has been removed."""
+
+    def drain(self) -> None:
+        """Close if idle, otherwise after the next response."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def on_head_timeout(self) -> None:
+        """No complete head was received."""
+
+    def on_body_timeout(self) -> None:
+        """No complete body was received."""
+
+    def on_idle_timeout(self) -> None:
+        """No further request was received, or the client did not close a lingering connection."""
+
+    def on_send_timeout(self) -> None:
+        """A large response is still being sent."""
+
+    def on_flush_timeout(self) -> None:
+        """A connection to be closed still has something to send."""
+
+
+class ServerState:
+    """Settings, open connections and deadlines of a server."""
+
+    __slots__ = (
+        "_closed_waiters",
+        "awaiting_body",
+        "awaiting_head",
+        "clock",
+        "connections",
+        "draining",
+        "eager_write",
+        "flushing",
+        "idle",
+        "limits",
+        "lingering",
+        "log",
+        "request_factory",
+        "request_ids",
+        "sending",
+        "site",
+        "timeouts",
+    )
+
+    def __init__(
+        self,
+        *,
+        site: Site,
+        clock: IReactorTime,
+        limits: HTTPLimits,
+        request_ids: RequestIds,
+        log: Callable[[Request], object] | None,
+        eager_write: bool,
+    ) -> None:
+        self.site = site
+        self.clock = clock
+        self.limits = limits
+        self.request_ids = request_ids
+        self.log = log
+        self.eager_write = eager_write
+        self.request_factory = Request
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._closed_waiters: list[Deferred[None]] = []
+        # One queue for each deadline that a connection may have.
+        timeouts = self.timeouts = Timeouts(clock)
+        self.awaiting_head = timeouts.queue(limits.head_seconds, _on_head_timeout)
+        self.awaiting_body = timeouts.queue(limits.body_seconds, _on_body_timeout)
+        self.idle = timeouts.queue(limits.idle_seconds, _on_idle_timeout)
+        self.lingering = timeouts.queue(limits.linger_seconds, _on_idle_timeout)
+        self.sending = timeouts.queue(limits.close_seconds, _on_send_timeout)
+        self.flushing = timeouts.queue(limits.close_seconds, _on_flush_timeout)
+
+    def remove(self, connection: Connection) -> None:
+        """`connection` has ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self.timeouts.stop()
+            waiters, self._closed_waiters = self._closed_waiters, []
+            for waiter in waiters:
+                # Later, since the last connection's request does not know yet.
+                self.clock.callLater(0, waiter.callback, None)
+
+    def wait_closed(self) -> Deferred[None]:
+        """Fires once no connection is open and the last one's request knows that it is closed."""
+        closed: Deferred[None] = Deferred()
+        if self.connections:
+            self._closed_waiters.append(closed)
+        else:
+            closed.callback(None)
+        return closed
+
+    def log_request(self, request: Request) -> None:
+        """Call `log`. An error in it is logged and does no harm."""
+        if self.log is not None:
+            try:
+                self.log(request)
+            except Exception:
+                _log.failure("A request could not be logged")
+
+
+def _on_head_timeout(connection: Connection) -> None:
+    connection.on_head_timeout()
+
+
+def _on_body_timeout(connection: Connection) -> None:
+    connection.on_body_timeout()
+
+
+def _on_idle_timeout(connection: Connection) -> None:
+    connection.on_idle_timeout()
+
+
+def _on_send_timeout(connection: Connection) -> None:
+    connection.on_send_timeout()
+
+
+def _on_flush_timeout(connection: Connection) -> None:
+    connection.on_flush_timeout()

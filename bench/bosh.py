@@ -1,4 +1,4 @@
-"""XMPP over BOSH (XEP-0124, XEP-0206), as Prosody speaks it: sessions, stanzas, held requests."""
+"""XMPP over BOSH (XEP-0124, XEP-0206), as implemented by Prosody."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from base64 import b64encode
 from collections.abc import Iterable
 
 from bench.delivery_check import Received
-from bench.load_client import Address, Connection, Loop, connect, exchange
-from bench.protocols import Unexpected
+from bench.load_client import Address, Connection, LoadClient, connect, exchange
+from bench.protocols import UnexpectedResponse
 
 DOMAIN = "localhost"
 PASSWORD = "pw"
@@ -23,32 +23,34 @@ _BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 
 
 class Session:
-    """A client that has logged in."""
+    """A logged-in BOSH session."""
 
     def __init__(self, address: Address, user: str, available: bool) -> None:
         self.rid = random.randrange(1 << 30)
         self.sid = ""
         self.socket = connect(address)
         opening = " wait='55' hold='1' ver='1.6' xmpp:version='1.0' xmlns:xmpp='urn:xmpp:xbosh'"
-        answer = self._until(self.wrap("", opening + f" to='{DOMAIN}'"), b"sid=")
+        answer = self._until(self.new_request("", opening + f" to='{DOMAIN}'"), b"sid=")
         found = _SID.search(answer)
         assert found is not None
         self.sid = found[1].decode("ascii")
         if b"mechanism" not in answer:
-            self._until(self.wrap(""), b"mechanism")
+            self._until(self.new_request(""), b"mechanism")
         proof = b64encode(f"\0{user}\0{PASSWORD}".encode("ascii")).decode("ascii")
-        self._until(self.wrap(f"<auth xmlns='{_SASL}' mechanism='PLAIN'>{proof}</auth>"), b"<succ")
+        self._until(
+            self.new_request(f"<auth xmlns='{_SASL}' mechanism='PLAIN'>{proof}</auth>"), b"<succ"
+        )
         restart = f" to='{DOMAIN}' xmpp:restart='true' xmlns:xmpp='urn:xmpp:xbosh'"
-        self._until(self.wrap("", restart), b"features")
+        self._until(self.new_request("", restart), b"features")
         resource = f"<bind xmlns='{_BIND}'><resource>{secrets.token_hex(4)}</resource></bind>"
         bind = f"<iq type='set' id='bind' xmlns='jabber:client'>{resource}</iq>"
-        self._until(self.wrap(bind), b"<jid>")
+        self._until(self.new_request(bind), b"<jid>")
         if available:
-            ping = self.wrap("<presence xmlns='jabber:client'/>" + self.ping("available"))
+            ping = self.new_request("<presence xmlns='jabber:client'/>" + self.ping("available"))
             self._until(ping, b"available")
 
-    def wrap(self, stanzas: str, attributes: str = "") -> bytes:
-        """A request with the next number."""
+    def new_request(self, stanzas: str, attributes: str = "") -> bytes:
+        """An HTTP request with the next request id."""
         self.rid += 1
         sid = f" sid='{self.sid}'" if self.sid else ""
         body = (
@@ -62,44 +64,44 @@ class Session:
         ).encode("ascii")
 
     def ping(self, name: str) -> str:
-        """A question (XEP-0199) that the server answers after what was sent before it."""
+        """A ping (XEP-0199), which the server answers after the stanzas before it."""
         return (
             f"<iq type='get' id='{name}' to='{DOMAIN}' xmlns='jabber:client'>"
             "<ping xmlns='urn:xmpp:ping'/></iq>"
         )
 
     def _until(self, request: bytes, wanted: bytes) -> bytes:
-        # What answers a request may come with a later one.
+        # The server may answer with the response to a later request.
         for _ in range(5):
             status, _, body = exchange(self.socket, request)
             check(status, body)
             if wanted in body:
                 return body
-            request = self.wrap("")
-        raise Unexpected(f"{wanted!r} did not come, but {body!r}")
+            request = self.new_request("")
+        raise UnexpectedResponse(f"expected {wanted!r}, got {body!r}")
 
 
 def check(status: int, body: bytes) -> None:
-    """Raise `Unexpected` if the session has ended."""
+    """Raise `UnexpectedResponse` if the session has ended."""
     if status != 200 or _TERMINATED.search(body):
-        raise Unexpected(f"{status} {body!r}")
+        raise UnexpectedResponse(f"{status} {body!r}")
 
 
 class Bosh:
-    """`bench.protocols.Dialect` of `peers/prosody.cfg.lua`; accounts are u0 ... and s0 ..."""
+    """`ChatProtocol` of `peers/prosody.cfg.lua`; accounts are u0 ... and s0 ..."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
 
-    def follower(self, loop: Loop, user: int) -> BoshFollower:
+    def follower(self, client: LoadClient, user: int) -> BoshFollower:
         session = Session(self._address, f"u{user}", available=True)
-        return BoshFollower(loop.adopt(session.socket), session)
+        return BoshFollower(client.adopt(session.socket), session)
 
-    def sender(self, loop: Loop, number: int) -> BoshSender:
+    def sender(self, client: LoadClient, number: int) -> BoshSender:
         session = Session(self._address, f"s{number}", available=False)
-        return BoshSender(loop.adopt(session.socket), session)
+        return BoshSender(client.adopt(session.socket), session)
 
-    def reader(self, loop: Loop, user: int, page: int) -> None:
+    def reader(self, client: LoadClient, user: int, page: int) -> None:
         return None
 
     def counts(self, users: Iterable[int]) -> None:
@@ -107,7 +109,7 @@ class Bosh:
 
 
 class BoshFollower:
-    """Waits with an empty request."""
+    """Polls with an empty request."""
 
     def __init__(self, connection: Connection, session: Session) -> None:
         self.connection = connection
@@ -117,7 +119,7 @@ class BoshFollower:
         return None
 
     def poll(self) -> bytes:
-        return self._session.wrap("")
+        return self._session.new_request("")
 
     def receive(self, status: int, head: bytes, body: bytes) -> list[Received]:
         check(status, body)
@@ -125,7 +127,7 @@ class BoshFollower:
 
 
 class BoshSender:
-    """Sends a message and a ping behind it: the pong says that the server has dealt with both."""
+    """Sends a message and a ping; the pong means that the server has processed both."""
 
     def __init__(self, connection: Connection, session: Session) -> None:
         self.connection = connection
@@ -135,7 +137,7 @@ class BoshSender:
     def send(self, recipient: int, text: str) -> bytes:
         name = f"p{self._session.rid}"
         self._pong = name.encode("ascii")
-        return self._session.wrap(
+        return self._session.new_request(
             f"<message to='u{recipient}@{DOMAIN}' type='chat' id='m{name}' xmlns='jabber:client'>"
             f"<body>{text}</body></message>{self._session.ping(name)}"
         )
@@ -143,5 +145,5 @@ class BoshSender:
     def acknowledge(self, status: int, head: bytes, body: bytes) -> bytes | None:
         check(status, body)
         if b"<error" in body:
-            raise Unexpected(f"{body!r}")
-        return None if self._pong in body else self._session.wrap("")
+            raise UnexpectedResponse(f"{body!r}")
+        return None if self._pong in body else self._session.new_request("")

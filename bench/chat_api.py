@@ -1,4 +1,4 @@
-"""The API of chatd, which `bench.stock` serves too."""
+"""The API of chatd, which `bench.stock` serves as well."""
 
 from __future__ import annotations
 
@@ -6,58 +6,58 @@ import json
 from collections.abc import Iterable
 
 from bench.delivery_check import Received
-from bench.fixtures import Population
-from bench.load_client import Address, Connection, Loop, connect, exchange
-from bench.protocols import Unexpected
+from bench.fixtures import Fixtures
+from bench.load_client import Address, Connection, LoadClient, connect, exchange
+from bench.protocols import UnexpectedResponse
 
 PATH = "/api/v1/chats/"
 PAGE = 10
 FULL_CHECK = 64
-"""Of so many pages one is decoded; of the others the messages are counted."""
+"""One page in this many is decoded and checked; in the others, messages are counted."""
 
 
 def get(query: str, token: str) -> bytes:
-    """A request for messages."""
+    """A GET request to `PATH`."""
     return (
         f"GET {PATH}{query} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"
     ).encode("ascii")
 
 
 class ChatAPI:
-    """`bench.protocols.Dialect` of the API, with the accounts of `population`."""
+    """`ChatProtocol` of the API, with the accounts of `fixtures`."""
 
-    def __init__(self, address: Address, population: Population, wait: int = 50) -> None:
+    def __init__(self, address: Address, fixtures: Fixtures, wait: int = 50) -> None:
         self._address = address
-        self._population = population
+        self._fixtures = fixtures
         self._wait = wait
 
-    def follower(self, loop: Loop, user: int) -> ChatFollower:
+    def follower(self, client: LoadClient, user: int) -> ChatFollower:
         return ChatFollower(
-            loop.connect(self._address), self._population.users[user].token, self._wait
+            client.connect(self._address), self._fixtures.users[user].token, self._wait
         )
 
-    def sender(self, loop: Loop, number: int) -> ChatSender:
-        senders = self._population.senders
-        ids = [account.id for account in self._population.users]
-        return ChatSender(loop.connect(self._address), senders[number % len(senders)].token, ids)
+    def sender(self, client: LoadClient, number: int) -> ChatSender:
+        senders = self._fixtures.senders
+        ids = [account.id for account in self._fixtures.users]
+        return ChatSender(client.connect(self._address), senders[number % len(senders)].token, ids)
 
-    def reader(self, loop: Loop, user: int, page: int) -> ChatReader:
-        return ChatReader(loop.connect(self._address), self._population.users[user].token, page)
+    def reader(self, client: LoadClient, user: int, page: int) -> ChatReader:
+        return ChatReader(client.connect(self._address), self._fixtures.users[user].token, page)
 
     def counts(self, users: Iterable[int]) -> int:
         total = 0
         with connect(self._address) as endpoint:
             for user in users:
-                request = get("", self._population.users[user].token)
+                request = get("", self._fixtures.users[user].token)
                 status, _, body = exchange(endpoint, request)
                 if status != 200:
-                    raise Unexpected(f"{status} {body!r}")
+                    raise UnexpectedResponse(f"{status} {body!r}")
                 total += json.loads(body)["meta"]["count"]
         return total
 
 
 class ChatFollower:
-    """Passes the cursor of each answer on."""
+    """Passes the cursor of each response to the next poll."""
 
     __slots__ = ("_after", "_before", "_cursor", "_join", "connection")
 
@@ -78,14 +78,14 @@ class ChatFollower:
 
     def receive(self, status: int, head: bytes, body: bytes) -> list[Received]:
         if status != 200:
-            raise Unexpected(f"{status} {body!r}")
+            raise UnexpectedResponse(f"{status} {body!r}")
         answer = json.loads(body)
         self._cursor = answer["meta"]["cursor"]
         return [Received(message["message"], message["seq"]) for message in answer["messages"]]
 
 
 class ChatSender:
-    """Sends with a token."""
+    """Sends messages with a bearer token."""
 
     def __init__(self, connection: Connection, token: str, ids: list[int]) -> None:
         self.connection = connection
@@ -101,25 +101,25 @@ class ChatSender:
 
     def acknowledge(self, status: int, head: bytes, body: bytes) -> None:
         if status != 201:
-            raise Unexpected(f"{status} {body!r}")
+            raise UnexpectedResponse(f"{status} {body!r}")
 
 
 class ChatReader:
-    """Reads a page that is full."""
+    """Reads a full page."""
 
     def __init__(self, connection: Connection, token: str, page: int) -> None:
         self.connection = connection
         self._request = get(f"?page={page}", token)
-        self._pages = 0
+        self._run_pages = 0
 
     def read(self) -> bytes:
         return self._request
 
     def check(self, status: int, head: bytes, body: bytes) -> None:
         if status != 200 or body.count(b'"seq":') != PAGE:
-            raise Unexpected(f"{status} {body!r}")
-        self._pages += 1
-        if self._pages % FULL_CHECK == 1:
+            raise UnexpectedResponse(f"{status} {body!r}")
+        self._run_pages += 1
+        if self._run_pages % FULL_CHECK == 1:
             seqs = [message["seq"] for message in json.loads(body)["messages"]]
             if seqs != list(range(seqs[0], seqs[0] - PAGE, -1)):
-                raise Unexpected(f"a page with {seqs}")
+                raise UnexpectedResponse(f"a page with {seqs}")

@@ -1,7 +1,7 @@
-"""Accounts with tokens, and inboxes with messages, put into a database before a server starts.
+"""Fills a database with accounts, tokens and messages before a server is started.
 
-They are made through the store's own code, a few hundred at a time: no password is hashed (nobody
-logs in with one here), and SQLite need not sync what a lost run would make again.
+Uses the code of the store, a few hundred entries at a time. No passwords are hashed, since nobody
+logs in, and SQLite does not sync, since a run that is lost can be repeated.
 
     python -m bench.fixtures --db sqlite:bench.db --users 200 --senders 32 --messages 10
 """
@@ -19,29 +19,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 NO_PASSWORD = "!"
-"""What no password fits."""
+"""A password hash that no password matches."""
 
 BATCH = 500
 
 
-class Member(NamedTuple):
-    """An account and a token of it."""
+class Account(NamedTuple):
+    """An account with a token."""
 
     id: int
     token: str
 
 
-class Population(NamedTuple):
-    """Who takes part: users receive, senders send."""
+class Fixtures(NamedTuple):
+    """The accounts of a benchmark: users receive messages, senders send them."""
 
-    users: list[Member]
-    senders: list[Member]
+    users: list[Account]
+    senders: list[Account]
 
     @classmethod
-    def load(cls, path: Path) -> Population:
-        """Read what `save` wrote."""
+    def load(cls, path: Path) -> Fixtures:
+        """Load what `save` has written."""
         document = json.loads(path.read_text("ascii"))
-        return cls(*([Member(*each) for each in document[name]] for name in cls._fields))
+        return cls(*([Account(*each) for each in document[name]] for name in cls._fields))
 
     def save(self, path: Path) -> None:
         """Write to a file."""
@@ -49,9 +49,10 @@ class Population(NamedTuple):
 
 
 def populate(db: str, path: Path, *, users: int, senders: int, messages: Sequence[int]) -> None:
-    """Populate the database in a process of its own (a reactor starts once), and save who is there.
+    """Populate the database in a separate process, since a reactor runs only once.
 
-    `messages` says how many the first users have each; the last number is that of all others.
+    The accounts are saved to `path`. `messages` are the numbers of messages of the first users; the
+    last number holds for all others.
     """
     counts = ",".join(map(str, messages))
     subprocess.run(
@@ -64,34 +65,33 @@ def populate(db: str, path: Path, *, users: int, senders: int, messages: Sequenc
     )
 
 
-def spread(messages: Sequence[int], users: int) -> Iterator[tuple[int, int]]:
-    """For each user the number of messages: as `messages` says, its last number again and again."""
+def message_counts(messages: Sequence[int], users: int) -> Iterator[tuple[int, int]]:
+    """Users with their number of messages; the last number of `messages` holds for all others."""
     for user in range(users):
         yield user, messages[min(user, len(messages) - 1)]
 
 
-async def _populate(reactor: Any, asked: argparse.Namespace) -> None:
+async def populate_database(reactor: Any, args: argparse.Namespace) -> None:
+    # Only the composition root maps a URL to a store.
+    from chatd.compose import compose_store_and_bus
     from chatd.config import load
     from chatd.interfaces import IStore
     from chatd.metrics import Metrics
 
-    # The composition root is the only place that knows which store a URL means.
-    from chatd.tap import store_and_bus
-
-    settings, _ = load({"db": asked.db}, {})
-    store: IStore = store_and_bus(settings, reactor, Metrics())[0]
+    settings, _ = load({"db": args.db}, {})
+    store: IStore = compose_store_and_bus(settings, reactor, Metrics())[0]
     await store.open()
     try:
         await _relax(store)
         name = secrets.token_hex(4)
-        population = Population(
-            await _members(store, f"u{name}", asked.users),
-            await _members(store, f"s{name}", asked.senders),
+        fixtures = Fixtures(
+            await _add_accounts(store, f"u{name}", args.users),
+            await _add_accounts(store, f"s{name}", args.senders),
         )
-        await _messages(store, population, [int(count) for count in asked.messages.split(",")])
+        await _messages(store, fixtures, [int(count) for count in args.messages.split(",")])
     finally:
         await store.close()
-    population.save(asked.output)
+    fixtures.save(args.output)
 
 
 async def _relax(store: Any) -> None:
@@ -101,32 +101,32 @@ async def _relax(store: Any) -> None:
         await store._write(lambda db: db.execute("PRAGMA synchronous = OFF").close())
 
 
-async def _members(store: Any, prefix: str, count: int) -> list[Member]:
+async def _add_accounts(store: Any, prefix: str, count: int) -> list[Account]:
     from twisted.internet.defer import Deferred, gatherResults
 
-    async def member(number: int) -> Member:
+    async def add_account(number: int) -> Account:
         name = f"{prefix}-{number}"
         account = await store.add_account(name, f"{name}@example.org", NO_PASSWORD)
         token = f"chatd_{secrets.token_urlsafe(32)}"
         await store.add_token(account.id, hashlib.sha256(token.encode("ascii")).digest())
-        return Member(account.id, token)
+        return Account(account.id, token)
 
-    members: list[Member] = []
+    members: list[Account] = []
     while len(members) < count:
         numbers = range(len(members), min(len(members) + BATCH, count))
-        members += await gatherResults([Deferred.fromCoroutine(member(n)) for n in numbers])
+        members += await gatherResults([Deferred.fromCoroutine(add_account(n)) for n in numbers])
     return members
 
 
-async def _messages(store: Any, population: Population, messages: Sequence[int]) -> None:
+async def _messages(store: Any, fixtures: Fixtures, messages: Sequence[int]) -> None:
     from chatd.model import Draft
 
-    users, senders = population
+    users, senders = fixtures
     batch: list[Draft] = []
-    for user, count in spread(messages, len(users)):
+    for user, count in message_counts(messages, len(users)):
         for number in range(count):
             sender = senders[number % len(senders)].id
-            batch.append(Draft(sender, users[user].id, f"message {number} of the beginning"))
+            batch.append(Draft(sender, users[user].id, f"earlier message {number}"))
             if len(batch) == BATCH:
                 await store.append(batch)
                 batch = []
@@ -135,19 +135,21 @@ async def _messages(store: Any, population: Population, messages: Sequence[int])
 
 
 def main() -> None:
-    """Populate a database and write down who is there."""
+    """Populate a database and save its accounts."""
     parser = argparse.ArgumentParser(description="Put accounts and messages into a database.")
     parser.add_argument("--db", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--users", type=int, required=True)
     parser.add_argument("--senders", type=int, required=True)
-    parser.add_argument("--messages", default="0", help="for the first user, the second ... all")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--messages", default="0", help="number for the first user, the second ..., all others"
+    )
+    args = parser.parse_args()
 
     from twisted.internet.defer import Deferred
     from twisted.internet.task import react
 
-    react(lambda reactor: Deferred.fromCoroutine(_populate(reactor, asked)))
+    react(lambda reactor: Deferred.fromCoroutine(populate_database(reactor, args)))
 
 
 if __name__ == "__main__":

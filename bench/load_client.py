@@ -1,8 +1,8 @@
-"""HTTP/1.1 connections under one epoll loop: the load generator's hot path, nothing but sockets.
+"""The load generator's HTTP/1.1 client: plain sockets and one epoll loop.
 
-A connection has one request under way and calls back with its answer. What is slow in a general
-client (header objects, retries, pipelining) is left out, so that the generator stays faster than
-what it measures; `bench.ceiling` says how fast it is.
+A connection has one request in progress and calls back with the response. There is nothing that
+makes a general client slow (header objects, retries, pipelining), so that the generator is faster
+than the servers it measures; the workload `ceiling` measures how fast.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 Address = tuple[str, int]
-OnAnswer = Callable[[int, bytes, bytes], None]
-"""Called with the status, the head (lower case, with its first line) and the body."""
+OnResponse = Callable[[int, bytes, bytes], None]
+"""Called with the status, the head (in lower case, with the status line) and the body."""
 
 now: Final = time.perf_counter
 
@@ -25,14 +25,14 @@ _READ: Final = 1 << 18
 _EVENTS: Final = 1024
 
 
-class Broken(Exception):
-    """A server closed a connection, or spoke something that is not HTTP/1.1."""
+class ConnectionBroken(Exception):
+    """A server closed a connection, or sent something other than HTTP/1.1."""
 
 
-def split_answer(data: bytes) -> tuple[int, bytes, bytes, int] | None:
-    """Status, head, body and length of the answer that `data` begins with; None if it is not whole.
+def split_response(data: bytes) -> tuple[int, bytes, bytes, int] | None:
+    """Status, head, body and length of the response at the start of `data`; None if incomplete.
 
-    Bodies have a Content-Length or come in chunks; raises `Broken` for any other.
+    The body needs a Content-Length or chunked encoding; raises `ConnectionBroken` without.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:
@@ -50,7 +50,7 @@ def split_answer(data: bytes) -> tuple[int, bytes, bytes, int] | None:
         return _split_chunked(data, status, head, start)
     if status in (204, 304):
         return status, head, b"", start
-    raise Broken(f"an answer without length: {head!r}")
+    raise ConnectionBroken(f"a response without length: {head!r}")
 
 
 def _split_chunked(
@@ -71,45 +71,47 @@ def _split_chunked(
 
 
 class Connection:
-    """One connection; `ask` sends a request and calls back with its answer."""
+    """A connection with at most one request in progress."""
 
-    __slots__ = ("_on_answer", "_part", "_receive", "_send", "socket")
+    __slots__ = ("_buffer", "_on_response", "_receive", "_send", "socket")
 
     def __init__(self, endpoint: socket.socket) -> None:
         self.socket = endpoint
         self._send = endpoint.send
         self._receive = endpoint.recv
-        self._on_answer: OnAnswer | None = None
-        self._part = b""
+        self._on_response: OnResponse | None = None
+        self._buffer = b""
 
-    def ask(self, request: bytes, on_answer: OnAnswer) -> None:
-        """Send a request; there must be none under way."""
-        self._on_answer = on_answer
-        # Requests are small and the socket's buffer is empty, so it takes them whole.
+    def request(self, request: bytes, on_response: OnResponse) -> None:
+        """Send a request; there must be none in progress."""
+        self._on_response = on_response
+        # Requests are small and the socket's send buffer is empty, so one call sends all of it.
         if self._send(request) != len(request):
-            raise Broken("the socket did not take a request at once")
+            raise ConnectionBroken("the socket did not accept a request at once")
 
     def readable(self) -> None:
-        """Take what has come."""
+        """Read what has arrived, and call back with a complete response."""
         data = self._receive(_READ)
         if not data:
-            raise Broken(f"the server closed a connection, having sent {self._part[:200]!r}")
-        if self._part:
-            data = self._part + data
-        answer = split_answer(data)
-        if answer is None:
-            self._part = data
+            raise ConnectionBroken(
+                f"the server closed a connection, having sent {self._buffer[:200]!r}"
+            )
+        if self._buffer:
+            data = self._buffer + data
+        response = split_response(data)
+        if response is None:
+            self._buffer = data
             return
-        status, head, body, length = answer
-        self._part = data[length:] if length < len(data) else b""
-        on_answer, self._on_answer = self._on_answer, None
-        if on_answer is None:
-            raise Broken(f"an answer to no request: {data[:200]!r}")
-        on_answer(status, head, body)
+        status, head, body, length = response
+        self._buffer = data[length:] if length < len(data) else b""
+        on_response, self._on_response = self._on_response, None
+        if on_response is None:
+            raise ConnectionBroken(f"a response without a request: {data[:200]!r}")
+        on_response(status, head, body)
 
 
-class Loop:
-    """Waits for answers and for times; everything happens in its one thread."""
+class LoadClient:
+    """A single-threaded event loop of connections and timers."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -118,11 +120,11 @@ class Loop:
         self._order = itertools.count()
 
     def connect(self, address: Address) -> Connection:
-        """A new connection, established."""
+        """Open a connection."""
         return self.adopt(connect(address))
 
     def adopt(self, endpoint: socket.socket) -> Connection:
-        """A connection on a socket that is connected and on which nothing is under way."""
+        """Take over a connected, idle socket."""
         endpoint.setblocking(False)
         connection = Connection(endpoint)
         self._connections[endpoint.fileno()] = connection
@@ -130,11 +132,11 @@ class Loop:
         return connection
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
-        """Call at the time `when` (of `now`), or soon after."""
+        """Call at the time `when` (as of `now()`), or soon after."""
         heapq.heappush(self._timers, (when, next(self._order), call))
 
     def run_until(self, when: float, done: Callable[[], bool] | None = None) -> bool:
-        """Turn until the time `when`, or until `done` says so; True if it did."""
+        """Run until the time `when`, or until `done` returns true; True in the second case."""
         timers, connections, poll = self._timers, self._connections, self._epoll.poll
         while True:
             if done is not None and done():
@@ -158,19 +160,19 @@ class Loop:
 
 
 def connect(address: Address) -> socket.socket:
-    """A connected socket without Nagle's delay."""
+    """A connected socket with TCP_NODELAY."""
     endpoint = socket.create_connection(address, timeout=10)
     endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return endpoint
 
 
 def exchange(endpoint: socket.socket, request: bytes) -> tuple[int, bytes, bytes]:
-    """Send a request and wait for its answer: for what comes before a measurement."""
+    """Send a request and block until the response: for use before a measurement."""
     endpoint.sendall(request)
     data = b""
-    while (answer := split_answer(data)) is None:
+    while (response := split_response(data)) is None:
         received = endpoint.recv(_READ)
         if not received:
-            raise Broken(f"the server closed a connection, having sent {data[:200]!r}")
+            raise ConnectionBroken(f"the server closed a connection, having sent {data[:200]!r}")
         data += received
-    return answer[:3]
+    return response[:3]

@@ -1,4 +1,4 @@
-"""What a run was made on: figures without it mean nothing."""
+"""A description of the machine and software that a run was made on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIBRARIES = ("twisted", "klein", "httptools", "msgspec")
 
 
 def describe() -> dict[str, str]:
-    """Date, processor, system and versions."""
+    """Date, processor, system, versions and commit."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),

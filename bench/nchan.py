@@ -1,4 +1,4 @@
-"""nginx with nchan: publish to a channel, hold a poll on one. Nothing is durable, all may."""
+"""nginx with nchan: publish and long-poll channels, in memory and without authentication."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import secrets
 from collections.abc import Iterable
 
 from bench.delivery_check import Received
-from bench.load_client import Address, Connection, Loop
-from bench.protocols import Unexpected
+from bench.load_client import Address, Connection, LoadClient
+from bench.protocols import UnexpectedResponse
 
 _MODIFIED = re.compile(rb"\r\nlast-modified: *([^\r]+)")
 _TAG = re.compile(rb"\r\netag: *([^\r]+)")
 
 
 class Nchan:
-    """`bench.protocols.Dialect` of `peers/nchan.conf`; channels are made by their first use."""
+    """`ChatProtocol` of `peers/nchan.conf`; channels are created by their first use."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        # Another one each time, so that no channel holds messages of an earlier run.
+        # New for each run, so that no channel has messages of an earlier one.
         self._prefix = secrets.token_hex(4)
 
-    def follower(self, loop: Loop, user: int) -> NchanFollower:
-        return NchanFollower(loop.connect(self._address), f"{self._prefix}u{user}")
+    def follower(self, client: LoadClient, user: int) -> NchanFollower:
+        return NchanFollower(client.connect(self._address), f"{self._prefix}u{user}")
 
-    def sender(self, loop: Loop, number: int) -> NchanSender:
-        return NchanSender(loop.connect(self._address), f"{self._prefix}u")
+    def sender(self, client: LoadClient, number: int) -> NchanSender:
+        return NchanSender(client.connect(self._address), f"{self._prefix}u")
 
-    def reader(self, loop: Loop, user: int, page: int) -> None:
+    def reader(self, client: LoadClient, user: int, page: int) -> None:
         return None
 
     def counts(self, users: Iterable[int]) -> None:
@@ -36,7 +36,7 @@ class Nchan:
 
 
 class NchanFollower:
-    """Passes the time and tag of each message on."""
+    """Passes the Last-Modified and ETag of each message to the next poll."""
 
     def __init__(self, connection: Connection, channel: str) -> None:
         self.connection = connection
@@ -52,9 +52,9 @@ class NchanFollower:
     def receive(self, status: int, head: bytes, body: bytes) -> list[Received]:
         modified, tag = _MODIFIED.search(head), _TAG.search(head)
         if status != 200 or modified is None or tag is None:
-            raise Unexpected(f"{status} {body!r}")
+            raise UnexpectedResponse(f"{status} {body!r}")
         self._seen = b"If-Modified-Since: %b\r\nIf-None-Match: %b\r\n" % (
-            # Heads come in lower case, dates are compared as text.
+            # The head is in lower case, but nchan compares dates as text.
             modified[1].title().replace(b"Gmt", b"GMT"),
             tag[1],
         )
@@ -62,7 +62,7 @@ class NchanFollower:
 
 
 class NchanSender:
-    """Publishes."""
+    """Publishes messages to channels."""
 
     def __init__(self, connection: Connection, prefix: str) -> None:
         self.connection = connection
@@ -76,4 +76,4 @@ class NchanSender:
 
     def acknowledge(self, status: int, head: bytes, body: bytes) -> None:
         if not 200 <= status < 300:
-            raise Unexpected(f"{status} {body!r}")
+            raise UnexpectedResponse(f"{status} {body!r}")

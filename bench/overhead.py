@@ -23,7 +23,7 @@ from chatd.api.dispatch import Dispatch
 from chatd.api.problems import problem
 from chatd.api.responses import JSONResponse
 from chatd.api.routes import on_error, route, routes
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.metrics import Metrics
 
@@ -82,7 +82,7 @@ def ours() -> Serve:
     """chatd's channel and dispatch."""
     clock: Any = Clock()
     dispatch = Dispatch(Ours(), clock=clock, metrics=Metrics())
-    return _over(Server(resource=dispatch, clock=clock, limits=Limits(), problem=problem))
+    return _over(Server(resource=dispatch, clock=clock, limits=HTTPLimits(), problem=problem))
 
 
 def stock() -> Serve:

@@ -1,4 +1,4 @@
-"""What is run, at which sizes and in which order."""
+"""The plan of a benchmark: which workloads run, at which sizes and in which order."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import servers, workloads
-from bench.fixtures import Population, populate
-from bench.load_client import Broken
-from bench.processes import Cores, ServerProcess, StartFailed, free_port
-from bench.protocols import Unexpected
-from bench.results import Measured, median
+from bench.fixtures import Fixtures, populate
+from bench.load_client import ConnectionBroken
+from bench.processes import Cores, ServerProcess, StartError, free_port
+from bench.protocols import UnexpectedResponse
+from bench.results import Result, median
 from bench.servers import Server
-from bench.workloads import SENDERS, Span
+from bench.workloads import SENDERS, Timing
 
 HELD = 200
-"""Polls held while deliveries and their latency are measured."""
+"""Held polls while deliveries and their latency are measured."""
 LATENCY_RATE = 100.0
-OFFLINE = range(HELD, 2 * HELD)
-"""The users that nobody polls for."""
-FILLED = 20
-"""Messages that everybody has in the beginning, so that pages are full."""
+OFFLINE_USERS = range(HELD, 2 * HELD)
+"""Users without followers."""
+MESSAGES_PER_INBOX = 20
+"""Messages in every inbox at the start, so that pages are full."""
 
-Task = Callable[[Server], Measured | None]
+Task = Callable[[Server], Result | None]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """The size of a benchmark."""
 
     rounds: int
-    span: Span
+    timing: Timing
     held: Sequence[int]
-    """Held polls while deliveries are measured."""
+    """Numbers of held polls while deliveries are measured."""
     messages: Sequence[int]
-    """Messages in the database, in 200 inboxes, while deliveries are measured."""
+    """Numbers of messages, in 200 inboxes, while deliveries are measured."""
     inbox: int
     """Messages in the inbox whose first and late pages are compared."""
     parked: Sequence[int]
-    """Held polls whose memory is measured."""
+    """Numbers of held polls whose memory is measured."""
 
 
 FULL = Scale(
     rounds=3,
-    span=Span(2.0, 5.0),
+    timing=Timing(2.0, 5.0),
     held=(200, 1000, 3000, 10_000),
     messages=(2000, 20_000, 200_000, 1_000_000),
     inbox=1_000_000,
@@ -55,7 +55,7 @@ FULL = Scale(
 )
 QUICK = Scale(
     rounds=1,
-    span=Span(0.5, 1.5),
+    timing=Timing(0.5, 1.5),
     held=(200, 1000, 2000),
     messages=(2000, 20_000, 100_000),
     inbox=110_000,
@@ -69,8 +69,8 @@ PEERS = ("nchan", "prosody")
 WORKLOADS = ("ceiling", *BASIC, "held", "messages", "pages", "park")
 
 
-class Bench:
-    """One benchmark: measures what is asked for, side by side, and keeps what it found."""
+class Benchmark:
+    """Runs workloads at all servers side by side and collects the results."""
 
     def __init__(
         self,
@@ -81,47 +81,47 @@ class Bench:
         *,
         workers: int = 1,
         peers: Sequence[str] = PEERS,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> None:
         self._folder = folder
         self._db = db
         self._scale = scale
-        self._say = say
+        self._log = log
         self._cores = cores
         self._workers = workers
-        self._wanted_peers = peers
+        self._peer_names = peers
         self._folders = 0
-        self.medians: list[Measured] = []
-        self.runs: list[Measured] = []
+        self.medians: list[Result] = []
+        self.runs: list[Result] = []
         self.notes: list[str] = []
-        """What a reader of the figures has to know."""
-        self.faults: list[str] = []
-        """What went wrong: messages lost, answers that were none."""
+        """Remarks that are part of the report."""
+        self.errors: list[str] = []
+        """Failures: lost messages, unexpected responses, servers that did not start."""
 
     @property
     def postgres(self) -> bool:
-        """Whether chatd keeps its messages in PostgreSQL; the stock server never does."""
+        """Whether chatd uses PostgreSQL; the stock server always uses SQLite."""
         return not self._db.startswith("sqlite")
 
     def run(self, wanted: Sequence[str]) -> None:
-        """Measure the workloads that are named."""
+        """Run the named workloads."""
         self._cores.pin_generator()
         if self._cores.server is None:
-            self._note("there is one core only: server and load generator share it")
+            self._note("only one core: server and load generator share it")
         if "ceiling" in wanted:
-            self._ceiling()
+            self._run_ceiling()
         if set(wanted) & set(BASIC):
-            self._basic([name for name in BASIC if name in wanted])
+            self._run_basic([name for name in BASIC if name in wanted])
         if "held" in wanted:
-            self._held()
+            self._run_held()
         if "messages" in wanted:
-            self._messages()
+            self._run_messages()
         if "pages" in wanted:
-            self._pages()
+            self._run_pages()
         if "park" in wanted:
-            self._park()
+            self._run_park()
 
-    def _ceiling(self) -> None:
+    def _run_ceiling(self) -> None:
         folder = self._new_folder()
         nginx = servers.nchan(self._cores, folder)
         if nginx is not None:
@@ -134,69 +134,72 @@ class Bench:
             process = ServerProcess(command, ("127.0.0.1", port), folder, root)
             name = "responder"
         try:
-            self._keep(replace(workloads.ceiling(process, self._scale.span), server=name))
+            self._record(replace(workloads.ceiling(process, self._scale.timing), server=name))
         finally:
             process.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _basic(self, names: Sequence[str]) -> None:
-        span = self._scale.span
+    def _run_basic(self, names: Sequence[str]) -> None:
+        timing = self._scale.timing
         tasks: dict[str, Task] = {
-            "deliver": lambda server: workloads.deliver(server, HELD, span),
-            "latency": lambda server: workloads.deliver(server, HELD, span, LATENCY_RATE),
-            "read": lambda server: workloads.read(server, span),
-            "send": lambda server: workloads.send(server, OFFLINE, span),
+            "deliver": lambda server: workloads.deliver(server, HELD, timing),
+            "latency": lambda server: workloads.deliver(server, HELD, timing, LATENCY_RATE),
+            "read": lambda server: workloads.read(server, timing),
+            "send": lambda server: workloads.send(server, OFFLINE_USERS, timing),
         }
-        with self._ours(2 * HELD, [FILLED]) as running:
-            with self._peers(2 * HELD) as peers:
+        with self._own_servers(2 * HELD, [MESSAGES_PER_INBOX]) as running:
+            with self._peer_servers(2 * HELD) as peers:
                 for name in names:
                     self._side_by_side(name, running + peers, tasks[name])
 
-    def _held(self) -> None:
+    def _run_held(self) -> None:
         most = max(self._scale.held)
-        span = self._scale.span
-        with self._ours(most, [FILLED] * HELD + [0]) as running, self._peers(0) as peers:
+        timing = self._scale.timing
+        with (
+            self._own_servers(most, [MESSAGES_PER_INBOX] * HELD + [0]) as running,
+            self._peer_servers(0) as peers,
+        ):
             for held in self._scale.held:
                 self._side_by_side(
                     "held",
                     running + peers,
-                    lambda server, held=held: workloads.deliver(server, held, span),  # type: ignore[misc]
+                    lambda server, held=held: workloads.deliver(server, held, timing),  # type: ignore[misc]
                     at=held,
                 )
 
-    def _messages(self) -> None:
+    def _run_messages(self) -> None:
         for count in self._scale.messages:
-            with self._ours(HELD, [count // HELD]) as running:
+            with self._own_servers(HELD, [count // HELD]) as running:
                 self._side_by_side(
                     "messages",
                     running,
-                    lambda server: workloads.deliver(server, HELD, self._scale.span),
+                    lambda server: workloads.deliver(server, HELD, self._scale.timing),
                     at=count,
                 )
 
-    def _pages(self) -> None:
-        span = self._scale.span
-        with self._ours(2, [self._scale.inbox, FILLED]) as running:
+    def _run_pages(self) -> None:
+        timing = self._scale.timing
+        with self._own_servers(2, [self._scale.inbox, MESSAGES_PER_INBOX]) as running:
             for page in (1, 100, LATE_PAGE):
                 self._side_by_side(
                     "page",
                     running,
-                    lambda server, page=page: workloads.read(server, span, page=page),  # type: ignore[misc]
+                    lambda server, page=page: workloads.read(server, timing, page=page),  # type: ignore[misc]
                     at=page,
                 )
             self._side_by_side(
-                "small inbox", running, lambda server: workloads.read(server, span, user=1), at=1
+                "small inbox", running, lambda server: workloads.read(server, timing, user=1), at=1
             )
 
-    def _park(self) -> None:
-        span = self._scale.span
+    def _run_park(self) -> None:
+        timing = self._scale.timing
         for held in self._scale.parked:
-            # Each in a fresh process: memory that was used once is not given back.
-            with self._ours(held, [0]) as running, self._peers(0) as peers:
+            # In new processes each time: used memory is not returned to the system.
+            with self._own_servers(held, [0]) as running, self._peer_servers(0) as peers:
                 self._side_by_side(
                     "park",
                     running + peers,
-                    lambda server, held=held: workloads.park(server, held, span.counted),  # type: ignore[misc]
+                    lambda server, held=held: workloads.park(server, held, timing.measured),  # type: ignore[misc]
                     at=held,
                     rounds=1,
                 )
@@ -204,56 +207,56 @@ class Bench:
     def _side_by_side(
         self, name: str, running: Sequence[Server], task: Task, *, at: int = 0, rounds: int = 0
     ) -> None:
-        """The same task for each server in turn, several times over."""
-        found: dict[str, list[Measured]] = {}
+        """Run a task at each server in turn, several times."""
+        results: dict[str, list[Result]] = {}
         for _ in range(rounds or self._scale.rounds):
             for server in running:
                 try:
-                    measured = task(server)
-                except (Broken, Unexpected, OSError) as wrong:
-                    self._fault(f"{name} at {server.name}: {wrong}")
+                    result = task(server)
+                except (ConnectionBroken, UnexpectedResponse, OSError) as wrong:
+                    self._report_error(f"{name} at {server.name}: {wrong}")
                     continue
-                if measured is not None:
-                    measured = replace(measured, workload=name, at=at or measured.at)
-                    self.runs.append(measured)
-                    found.setdefault(server.name, []).append(measured)
-        for runs in found.values():
-            self._keep(median(runs))
+                if result is not None:
+                    result = replace(result, workload=name, at=at or result.at)
+                    self.runs.append(result)
+                    results.setdefault(server.name, []).append(result)
+        for runs in results.values():
+            self._record(median(runs))
 
-    def _keep(self, measured: Measured) -> None:
-        self.medians.append(measured)
-        figures = measured.figures
+    def _record(self, result: Result) -> None:
+        self.medians.append(result)
+        figures = result.figures
         shown = [
             f"{key} {figures[key]:,.2f}"
             for key in ("rate", "p50", "p99", "kilobytes", "cpu_idle", "cpu_server", "cpu_others")
             if key in figures
         ]
-        self._say(f"{measured.workload:12} {measured.at:>8} {measured.server:9} {', '.join(shown)}")
-        if not measured.flawless:
-            self._fault(f"{measured.workload} at {measured.server}: {figures}")
+        self._log(f"{result.workload:12} {result.at:>8} {result.server:9} {', '.join(shown)}")
+        if not result.ok:
+            self._report_error(f"{result.workload} at {result.server}: {figures}")
 
-    def _fault(self, text: str) -> None:
-        self.faults.append(text)
-        self._say(text)
+    def _report_error(self, text: str) -> None:
+        self.errors.append(text)
+        self._log(text)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self._say(text)
+        self._log(text)
 
     @contextlib.contextmanager
-    def _ours(self, users: int, messages: Sequence[int]) -> Iterator[list[Server]]:
-        """chatd and the stock server over databases with the same content."""
+    def _own_servers(self, users: int, messages: Sequence[int]) -> Iterator[list[Server]]:
+        """Run chatd and the stock server on databases with the same content."""
         folder = self._new_folder()
         other = self._new_folder()
         stock_db = f"sqlite:{other / 'stock.db'}"
         chatd_db = self._db if self.postgres else f"sqlite:{folder / 'chatd.db'}"
 
-        def filled(db: str, path: Path) -> Population:
+        def filled(db: str, path: Path) -> Fixtures:
             populate(db, path, users=users, senders=2 * SENDERS, messages=messages)
-            return Population.load(path)
+            return Fixtures.load(path)
 
-        population = filled(stock_db, other / "who.json")
-        ours = population
+        fixtures = filled(stock_db, other / "who.json")
+        ours = fixtures
         if self.postgres:
             ours = filled(chatd_db, folder / "who.json")
         else:
@@ -265,17 +268,17 @@ class Bench:
             server = servers.chatd(self._cores, folder, chatd_db, ours, self._workers)
             stack.callback(server.process.stop)
             running.append(server)
-            server = servers.stock(self._cores, other, stock_db, population)
+            server = servers.stock(self._cores, other, stock_db, fixtures)
             stack.callback(server.process.stop)
             running.append(server)
             yield running
 
     @contextlib.contextmanager
-    def _peers(self, accounts: int) -> Iterator[list[Server]]:
-        """The peers that are installed; those with accounts only if there are to be any."""
+    def _peer_servers(self, accounts: int) -> Iterator[list[Server]]:
+        """Run the installed peers; Prosody only if accounts are needed."""
         with contextlib.ExitStack() as stack:
             running = []
-            for name in self._wanted_peers:
+            for name in self._peer_names:
                 if name == "prosody" and not accounts:
                     continue
                 folder = self._new_folder()
@@ -286,8 +289,8 @@ class Bench:
                         if name == "nchan"
                         else servers.prosody(self._cores, folder, accounts, 2 * SENDERS)
                     )
-                except StartFailed as wrong:
-                    self._fault(f"{name}: {wrong}")
+                except StartError as wrong:
+                    self._report_error(f"{name}: {wrong}")
                     continue
                 if server is None:
                     note = f"{name} is not installed: skipped"

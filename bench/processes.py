@@ -1,4 +1,4 @@
-"""Server processes: pinned to a core, started, looked at and stopped."""
+"""Server processes: CPU pinning, start, resource usage and stop."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ START_SECONDS = 30
 STOP_SECONDS = 15
 
 PORT_TRIES = 1000
-_GIVEN_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-class StartFailed(Exception):
-    """A server did not begin to listen."""
+class StartError(Exception):
+    """A server did not start to listen."""
 
 
 def free_port(count: int = 1) -> int:
-    """The first of so many ports in a row of the loopback interface that nobody listens on.
+    """The first of `count` consecutive free ports on the loopback interface.
 
-    They are none of those that the kernel gives to outgoing connections: such a connection, even a
-    minute after its end, keeps everybody from listening on its port.
+    They are outside the ephemeral range: an outgoing connection, even a minute after it was closed,
+    prevents listening on its port.
     """
-    first_given = int(_GIVEN_PORTS.read_text().split()[0])
+    first_ephemeral = int(_EPHEMERAL_PORTS.read_text().split()[0])
     for _ in range(PORT_TRIES):
-        first = random.randrange(first_given // 2, first_given - count)
+        first = random.randrange(first_ephemeral // 2, first_ephemeral - count)
         if all(_is_free(first + offset) for offset in range(count)):
             return first
-    raise StartFailed("found no free ports")
+    raise StartError("no free ports found")
 
 
 def _is_free(port: int) -> bool:
@@ -50,7 +50,7 @@ def _is_free(port: int) -> bool:
 
 
 class Cores:
-    """One core for servers and another for the generator, where there are two."""
+    """Two CPU cores if available, one for servers and one for the load generator."""
 
     def __init__(self, usable: Collection[int]) -> None:
         pair = sorted(usable)[:2]
@@ -96,12 +96,12 @@ class ServerProcess:
                 env={**os.environ, **(environment or {})},
             )
         try:
-            self._await_listening()
+            self._wait_until_listening()
         except BaseException:
             self.stop()
             raise
 
-    def _await_listening(self) -> None:
+    def _wait_until_listening(self) -> None:
         give_up = time.monotonic() + START_SECONDS
         while time.monotonic() < give_up:
             if self._process.poll() is not None:
@@ -112,20 +112,20 @@ class ServerProcess:
             except OSError:
                 time.sleep(0.05)
         said = self._output.read_text("utf-8", "replace")[-2000:]
-        raise StartFailed(f"{self._process.args!r} does not listen: {said}")
+        raise StartError(f"{self._process.args!r} does not listen: {said}")
 
     @property
     def cpu_seconds(self) -> float:
-        """Seconds of CPU that the process and its children have used."""
-        return sum(map(cpu_seconds, family(self._process.pid)))
+        """CPU seconds used by the process and its children."""
+        return sum(map(cpu_seconds, process_tree(self._process.pid)))
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that they have, without what the kernel keeps for their sockets."""
-        return sum(map(resident_bytes, family(self._process.pid)))
+        """Resident memory of both, without socket buffers in the kernel."""
+        return sum(map(resident_bytes, process_tree(self._process.pid)))
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -135,17 +135,17 @@ class ServerProcess:
                 self._process.wait()
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """A process and its descendants."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         for child in (thread / "children").read_text("ascii").split():
-            found += family(int(child))
+            found += process_tree(int(child))
     return found
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that is not swapped out."""
+    """Resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -153,13 +153,13 @@ def resident_bytes(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of CPU, of user and system, that a process has used."""
+    """User and system CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def machine_busy_seconds() -> float:
-    """Seconds of CPU that all processes together have used since the machine started."""
+    """CPU seconds used by all processes since the machine started."""
     fields = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:]
     user, nice, system, _, _, irq, softirq, *_ = map(int, fields)
     return (user + nice + system + irq + softirq) / TICKS

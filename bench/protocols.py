@@ -1,4 +1,4 @@
-"""How servers are spoken to: the roles that a workload has connections play."""
+"""Interfaces of the protocols that servers speak, by role: follower, sender, reader."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from bench.delivery_check import Received
-from bench.load_client import Connection, Loop
+from bench.load_client import Connection, LoadClient
 
 
-class Unexpected(Exception):
-    """An answer that no workload can do anything with."""
+class UnexpectedResponse(Exception):
+    """A response other than the workload expects."""
 
 
 class Follower(Protocol):
-    """Holds one poll after the other and so receives all messages to one user."""
+    """Polls repeatedly and so receives all messages to one user."""
 
     connection: Connection
 
     def join(self) -> bytes | None:
-        """A request to be made once, before the polls; its answer goes to `receive` too."""
+        """A request to send once, before the first poll; its response goes to `receive`, too."""
 
     def poll(self) -> bytes:
         """The next poll."""
 
     def receive(self, status: int, head: bytes, body: bytes) -> Iterable[Received]:
-        """The messages in an answer; raises `Unexpected`."""
+        """The messages in a response; raises `UnexpectedResponse`."""
 
 
 class Sender(Protocol):
-    """Sends one message after the other."""
+    """Sends messages, one at a time."""
 
     connection: Connection
 
     def send(self, recipient: int, text: str) -> bytes:
-        """A request that sends to the user numbered `recipient`."""
+        """A request that sends a message to the user numbered `recipient`."""
 
     def acknowledge(self, status: int, head: bytes, body: bytes) -> bytes | None:
-        """None if the answer acknowledges the message, else what to ask for to learn it."""
+        """None if the response acknowledges the message, else a request to send next."""
 
 
 class Reader(Protocol):
-    """Fetches the newest page of one user again and again."""
+    """Fetches a page of one user repeatedly."""
 
     connection: Connection
 
@@ -49,20 +49,20 @@ class Reader(Protocol):
         """The request."""
 
     def check(self, status: int, head: bytes, body: bytes) -> None:
-        """Raise `Unexpected` unless the answer is the page that was asked for."""
+        """Raise `UnexpectedResponse` unless the response is the requested page."""
 
 
-class Dialect(Protocol):
-    """What one server understands; users are numbered from 0."""
+class ChatProtocol(Protocol):
+    """The protocol of a server; users are numbered from 0."""
 
-    def follower(self, loop: Loop, user: int) -> Follower:
-        """A follower of the user's messages."""
+    def follower(self, client: LoadClient, user: int) -> Follower:
+        """A follower of a user's messages."""
 
-    def sender(self, loop: Loop, number: int) -> Sender:
-        """A sender; each has an account of its own."""
+    def sender(self, client: LoadClient, number: int) -> Sender:
+        """A sender; each number has its own account."""
 
-    def reader(self, loop: Loop, user: int, page: int) -> Reader | None:
-        """A reader of a page (from 1) of the user's messages; None if the server cannot."""
+    def reader(self, client: LoadClient, user: int, page: int) -> Reader | None:
+        """A reader of a page (from 1) of a user's messages; None if the server has no pages."""
 
     def counts(self, users: Iterable[int]) -> int | None:
-        """How many messages these users have in all; None if the server cannot say."""
+        """The total number of messages of these users; None if the server cannot tell."""

@@ -1,4 +1,4 @@
-"""Figures and plots of a run put into README.md and docs/.
+"""Inserts the figures and plots of a run into README.md and docs/.
 
 python -m bench.publish build/bench
 """
@@ -11,27 +11,27 @@ import shutil
 from pathlib import Path
 
 from bench import report
-from bench.results import Measured
+from bench.results import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def publish(output: Path, root: Path = ROOT) -> None:
-    """Take over what a run has written into the folder `output`."""
+    """Insert the results of the run in the directory `output`."""
     results = json.loads((output / "results.json").read_text("utf-8"))
     about = results["about"]
-    medians = [Measured(**each) for each in results["medians"]]
+    medians = [Result(**each) for each in results["medians"]]
     folder = root / "docs" / "performance"
     folder.mkdir(exist_ok=True)
     for path in sorted(output.glob("*.svg")):
         shutil.copy(path, folder / path.name)
-    notes = [*results["notes"], *results["faults"]]
-    report.insert(root / "docs" / "performance.md", report.full(about, medians, notes))
-    report.insert(root / "README.md", report.brief(about, medians))
+    notes = [*results["notes"], *results["errors"]]
+    report.insert(root / "docs" / "performance.md", report.full_report(about, medians, notes))
+    report.insert(root / "README.md", report.summary(about, medians))
 
 
 def main() -> None:
-    """Publish the run whose folder is named."""
+    """Publish the run given on the command line."""
     parser = argparse.ArgumentParser(description="Put a run's figures into the documents.")
     parser.add_argument("output", type=Path)
     publish(parser.parse_args().output)

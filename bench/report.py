@@ -1,4 +1,4 @@
-"""Tables of what was measured, as text that is Markdown too, and their place in documents."""
+"""Markdown tables of results, and their insertion into documents."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.results import Measured
+from bench.results import Result
 
 BEGIN = "<!-- figures of bench/run -->"
 END = "<!-- end of the figures -->"
 
 SERVERS = ("chatd", "stock", "nchan", "prosody")
-NOTHING = "-"
-QUIET = 15.0
-"""Per cent of a core that other programs may use without being mentioned."""
-SATURATED = 90.0
-"""Per cent of a core: a generator that needs more has been the limit."""
+NO_FIGURE = "-"
+NOTABLE_CPU = 15.0
+"""CPU usage of other programs, in percent of a core, above which it is mentioned."""
+SATURATED_CPU = 90.0
+"""CPU usage of the generator, in percent of a core, above which it limits the rate."""
 
 ROWS = (
-    ("deliver", "rate", "delivered a second"),
-    ("deliver", "p50", "until delivered, p50, ms"),
-    ("deliver", "p99", "until delivered, p99, ms"),
-    ("deliver", "per_cpu", "delivered a second of CPU"),
-    ("latency", "p50", "until delivered at 100 a second, p50, ms"),
-    ("latency", "p99", "until delivered at 100 a second, p99, ms"),
-    ("read", "rate", "pages read a second"),
-    ("read", "per_cpu", "pages read a second of CPU"),
-    ("send", "rate", "sends a second"),
-    ("send", "per_cpu", "sends a second of CPU"),
+    ("deliver", "rate", "deliveries per second"),
+    ("deliver", "p50", "delivery latency, p50, ms"),
+    ("deliver", "p99", "delivery latency, p99, ms"),
+    ("deliver", "per_cpu", "deliveries per CPU second"),
+    ("latency", "p50", "delivery latency at 100/s, p50, ms"),
+    ("latency", "p99", "delivery latency at 100/s, p99, ms"),
+    ("read", "rate", "pages per second"),
+    ("read", "per_cpu", "pages per CPU second"),
+    ("send", "rate", "sends per second"),
+    ("send", "per_cpu", "sends per CPU second"),
 )
 
 GROWTH = (
-    ("held", "Deliveries a second against held polls", "held polls", "rate"),
-    ("held", "Deliveries a second of CPU against held polls", "held polls", "per_cpu"),
-    ("held", "Until delivered, p99 in ms, against held polls", "held polls", "p99"),
-    ("messages", "Deliveries a second against messages in the database", "messages", "rate"),
-    ("messages", "Deliveries a second of CPU against messages", "messages", "per_cpu"),
-    ("page", "Pages a second, by page of a large inbox", "page", "rate"),
-    ("small inbox", "Pages a second, of a small inbox", "page", "rate"),
-    ("park", "Memory of a held poll, KB", "held polls", "kilobytes"),
-    ("park", "Waking one while all others wait, p50 in ms", "held polls", "p50"),
-    ("park", "CPU while nothing happens, per cent of a core", "held polls", "cpu_idle"),
+    ("held", "Deliveries per second by held polls", "held polls", "rate"),
+    ("held", "Deliveries per CPU second by held polls", "held polls", "per_cpu"),
+    ("held", "Delivery latency by held polls, p99 in ms", "held polls", "p99"),
+    ("messages", "Deliveries per second by messages in the database", "messages", "rate"),
+    ("messages", "Deliveries per CPU second by messages in the database", "messages", "per_cpu"),
+    ("page", "Pages per second by page of a large inbox", "page", "rate"),
+    ("small inbox", "Pages per second of a small inbox", "page", "rate"),
+    ("park", "Memory per held poll, KB", "held polls", "kilobytes"),
+    ("park", "Waking one poll while all others wait, p50 in ms", "held polls", "p50"),
+    ("park", "Idle CPU usage, percent of a core", "held polls", "cpu_idle"),
 )
 
 
 def figure(value: float) -> str:
-    """Three digits that mean something, and no more."""
+    """Format a number with three significant digits."""
     if value >= 1000:
         digits = len(str(int(value))) - 3
         return f"{round(value, -digits):,.0f}"
@@ -72,50 +72,50 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(shown)
 
 
-class Findings:
-    """Medians, found by workload, size and server."""
+class Results:
+    """Medians by workload, size and server."""
 
-    def __init__(self, medians: Iterable[Measured]) -> None:
+    def __init__(self, medians: Iterable[Result]) -> None:
         self._found = {(each.workload, each.at, each.server): each for each in medians}
 
-    def __iter__(self) -> Iterator[Measured]:
+    def __iter__(self) -> Iterator[Result]:
         return iter(self._found.values())
 
-    def get(self, workload: str, server: str, at: int | None = None) -> Measured | None:
-        """The median, of any size if none is given."""
+    def get(self, workload: str, server: str, at: int | None = None) -> Result | None:
+        """The median for a workload and server, of any size by default."""
         for (its_workload, its_at, its_server), each in self._found.items():
             if (its_workload, its_server) == (workload, server) and at in (None, its_at):
                 return each
         return None
 
     def sizes(self, workload: str) -> list[int]:
-        """The sizes that a workload was run at."""
+        """The sizes of a workload."""
         return sorted({at for its_workload, at, _ in self._found if its_workload == workload})
 
     def servers(self, workloads: Iterable[str]) -> list[str]:
-        """Who was measured with any of these workloads."""
+        """The servers with results of any of these workloads."""
         wanted = set(workloads)
         named = {server for workload, _, server in self._found if workload in wanted}
         return [server for server in SERVERS if server in named]
 
     def row(self, workload: str, name: str, servers: Sequence[str], at: int | None) -> list[str]:
-        """The figure at each server, and after the first two their ratio."""
+        """The figure of each server, and the ratio of the first two after them."""
         cells = []
         values = []
         for server in servers:
-            measured = self.get(workload, server, at)
-            value = None if measured is None else measured.figures.get(name)
+            result = self.get(workload, server, at)
+            value = None if result is None else result.figures.get(name)
             values.append(value)
-            cells.append(NOTHING if value is None or measured is None else _cell(measured, name))
+            cells.append(NO_FIGURE if value is None or result is None else _cell(result, name))
         if tuple(servers[:2]) == SERVERS[:2]:
             ours, theirs = values[:2]
-            cells.insert(2, f"{ours / theirs:.1f}" if ours and theirs else NOTHING)
+            cells.insert(2, f"{ours / theirs:.1f}" if ours and theirs else NO_FIGURE)
         return cells
 
 
-def _cell(measured: Measured, name: str) -> str:
-    text = figure(measured.figures[name])
-    limit = name == "rate" and measured.figures.get("cpu_generator", 0) > SATURATED
+def _cell(result: Result, name: str) -> str:
+    text = figure(result.figures[name])
+    limit = name == "rate" and result.figures.get("cpu_generator", 0) > SATURATED_CPU
     return f"≥ {text}" if limit else text
 
 
@@ -126,83 +126,83 @@ def _head(first: str, servers: Sequence[str]) -> list[str]:
     return head
 
 
-def main_table(findings: Findings, only: Sequence[str] = SERVERS) -> str | None:
-    """Everything that has one size; None if nothing of it was measured."""
-    servers = [each for each in findings.servers(row[0] for row in ROWS) if each in only]
+def main_table(results: Results, only: Sequence[str] = SERVERS) -> str | None:
+    """The table of workloads with a single size; None without results."""
+    servers = [each for each in results.servers(row[0] for row in ROWS) if each in only]
     rows = [
-        [text, *findings.row(workload, name, servers, None)]
+        [text, *results.row(workload, name, servers, None)]
         for workload, name, text in ROWS
-        if findings.sizes(workload)
+        if results.sizes(workload)
     ]
     return table(_head("", servers), rows) if rows else None
 
 
-def growth_tables(findings: Findings) -> list[str]:
-    """What happens to figures as something grows: a title and a table each."""
+def growth_tables(results: Results) -> list[str]:
+    """Tables of figures by size, each with a title."""
     made = []
     for workload, title, size, name in GROWTH:
-        sizes = findings.sizes(workload)
+        sizes = results.sizes(workload)
         if sizes:
-            servers = findings.servers([workload])
-            rows = [[f"{at:,}", *findings.row(workload, name, servers, at)] for at in sizes]
+            servers = results.servers([workload])
+            rows = [[f"{at:,}", *results.row(workload, name, servers, at)] for at in sizes]
             made.append(f"{title}\n\n{table(_head(size, servers), rows)}")
     return made
 
 
-def origin(about: dict[str, str], findings: Findings) -> str:
-    """One paragraph: when and where, and how fast the generator is."""
+def origin(about: dict[str, str], results: Results) -> str:
+    """A paragraph on when and where the run was made, and the speed of the generator."""
     text = (
         f"Measured on {about['date']} at commit {about['commit']}: {about['machine']}; "
         f"{about['software']}; {about['database']}; {about['scale']}."
     )
-    busy = disturbance(findings)
+    busy = disturbance(results)
     if busy:
         text += busy
     for server in ("nginx", "responder"):
-        measured = findings.get("ceiling", server)
-        if measured is not None:
-            rate, share = measured.figures["rate"], measured.figures["cpu_generator"]
+        result = results.get("ceiling", server)
+        if result is not None:
+            rate, share = result.figures["rate"], result.figures["cpu_generator"]
             text += (
-                f" The load generator's own ceiling, against {server}: {figure(rate)} answers a"
-                f" second with {share:.0f} % of a core."
+                f" The load generator itself reaches {figure(rate)} requests per second against"
+                f" {server}, with {share:.0f} % of a core."
             )
     return text
 
 
-def disturbance(findings: Findings) -> str:
-    """A sentence where other programs took part of the two cores; else nothing."""
-    shares = [each.figures["cpu_others"] for each in findings if "cpu_others" in each.figures]
+def disturbance(results: Results) -> str:
+    """A sentence if other programs used CPU time during the run, else empty."""
+    shares = [each.figures["cpu_others"] for each in results if "cpu_others" in each.figures]
     busy = statistics.median(shares) if shares else 0.0
-    if busy < QUIET:
+    if busy < NOTABLE_CPU:
         return ""
-    return f" Other programs used {busy:.0f} % of a core meanwhile, so that only ratios count."
+    return f" Other programs used {busy:.0f} % of a core, so only the ratios are meaningful."
 
 
-def full(about: dict[str, str], medians: Iterable[Measured], notes: Sequence[str]) -> str:
-    """All tables."""
-    findings = Findings(medians)
-    parts = [origin(about, findings)]
-    first = main_table(findings)
+def full_report(about: dict[str, str], medians: Iterable[Result], notes: Sequence[str]) -> str:
+    """The report with all tables."""
+    results = Results(medians)
+    parts = [origin(about, results)]
+    first = main_table(results)
     if first:
         parts.append(first)
-    parts += growth_tables(findings)
+    parts += growth_tables(results)
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
 
 
-def brief(about: dict[str, str], medians: Iterable[Measured]) -> str:
-    """chatd beside the stock server."""
-    findings = Findings(medians)
-    first = main_table(findings, SERVERS[:2])
-    measured = f"Measured on {about['date']}, {about['machine']}, {about['database']}."
-    return "\n\n".join([*([first] if first else []), measured + disturbance(findings)])
+def summary(about: dict[str, str], medians: Iterable[Result]) -> str:
+    """The main table of chatd and the stock server only."""
+    results = Results(medians)
+    first = main_table(results, SERVERS[:2])
+    result = f"Measured on {about['date']}, {about['machine']}, {about['database']}."
+    return "\n\n".join([*([first] if first else []), result + disturbance(results)])
 
 
 def insert(path: Path, text: str) -> None:
-    """Replace what stands between the two marks in a document."""
+    """Replace the text between the two markers in a document."""
     document = path.read_text("utf-8")
     marked = re.compile(f"({re.escape(BEGIN)}\n).*?({re.escape(END)})", re.DOTALL)
     if not marked.search(document):
-        raise ValueError(f"{path} has no place for figures")
+        raise ValueError(f"{path} has no markers for figures")
     path.write_text(marked.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", document), "utf-8")

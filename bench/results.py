@@ -1,4 +1,4 @@
-"""What one workload found at one server, and the middle of several such findings."""
+"""The result of a workload at a server, and the median of several results."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ QUANTILES = (0.01, *(n / 20 for n in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.9
 
 
 @dataclass
-class Measured:
-    """Figures of a run; `at` tells the size that a workload was run at (held polls, messages)."""
+class Result:
+    """The figures of a run; `at` is the size of the workload (held polls, messages)."""
 
     workload: str
     server: str
     at: int
     figures: dict[str, float] = field(default_factory=dict)
-    """By name: `rate` a second, `p50` and such in milliseconds, `lost`, `doubled` ..."""
+    """By name: `rate` per second, `p50` and so on in milliseconds, `lost`, `duplicated` ..."""
     latencies: list[tuple[float, float]] = field(default_factory=list)
-    """Quantile and milliseconds."""
+    """Pairs of a quantile and milliseconds."""
 
     @property
-    def flawless(self) -> bool:
-        """Whether nothing was lost, doubled, misrouted or out of order."""
-        return not any(self.figures.get(name) for name in FAULTS)
+    def ok(self) -> bool:
+        """Whether no message was lost, duplicated, misrouted or out of order."""
+        return not any(self.figures.get(name) for name in FAULT_FIGURES)
 
 
-FAULTS = ("lost", "doubled", "misrouted", "gaps")
+FAULT_FIGURES = ("lost", "duplicated", "misrouted", "gaps")
 
 
 def quantiles(seconds: Sequence[float]) -> list[tuple[float, float]]:
-    """The distribution, in milliseconds."""
+    """The quantiles `QUANTILES`, in milliseconds."""
     ordered = sorted(seconds)
     return [(q, round(1000 * quantile(ordered, q), 4)) for q in QUANTILES] if ordered else []
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """The value below which the share `q` of ordered values lies."""
+    """The `q`-quantile of sorted values."""
     return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p99 and the largest, in milliseconds."""
+    """p50, p99 and the maximum, in milliseconds."""
     ordered = sorted(seconds)
     if not ordered:
         return {}
@@ -53,12 +53,12 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def median(runs: Sequence[Measured]) -> Measured:
-    """The middle of each figure; faults are added up, so that one in any run shows."""
+def median(runs: Sequence[Result]) -> Result:
+    """The median of each figure; faults are summed, so that one in any run shows."""
     first = runs[0]
     figures = {}
     for name in first.figures:
         values = [run.figures[name] for run in runs if name in run.figures]
-        figures[name] = sum(values) if name in FAULTS else statistics.median(values)
+        figures[name] = sum(values) if name in FAULT_FIGURES else statistics.median(values)
     middle = sorted(runs, key=lambda run: run.figures.get("p50", 0.0))[len(runs) // 2]
-    return Measured(first.workload, first.server, first.at, figures, middle.latencies)
+    return Result(first.workload, first.server, first.at, figures, middle.latencies)

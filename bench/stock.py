@@ -1,8 +1,8 @@
-"""The same API in the way that Twisted and Klein suggest, to be measured beside chatd.
+"""The same API on plain twisted.web and Klein, for comparison with chatd.
 
-`twisted.web.server.Site` and Klein as they come: sends, pages and the long poll over the tables of
-a chatd database, SQLite with `synchronous=FULL`, group commit in a thread, bearer tokens. It has
-no limits, no metrics, no validation and no drain, so the comparison flatters it.
+Sends, pages and the long poll on the tables of a chatd database: SQLite with `synchronous=FULL`,
+group commit in a thread, bearer tokens. It has no limits, metrics, validation or drain, which gives
+it an advantage.
 
     python -m bench.stock --db sqlite:bench.db --port 8081
 """
@@ -26,7 +26,7 @@ COLUMNS = "SELECT seq, sent_by, text, sent_at, received_by FROM message "
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection that syncs what it commits."""
+    """Open a connection with durable commits."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
@@ -34,7 +34,7 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def render(row: Any) -> dict[str, object]:
-    """A message as the API shows it."""
+    """The JSON object of a message."""
     seq, sent_by, text, sent_at, received_by = row
     shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(sent_at // 1_000_000))
     return {
@@ -47,7 +47,7 @@ def render(row: Any) -> dict[str, object]:
 
 
 class Stock:
-    """The server over the database at `path`."""
+    """The server on the database at `path`."""
 
     app = Klein()
 
@@ -74,11 +74,11 @@ class Stock:
 
     @app.route("/api/v1/chats/", methods=["POST"])
     async def send(self, request: Request) -> bytes:
-        """Answer when the message is on the disk."""
+        """Respond once the message is on disk."""
         sender = self._caller(request)
-        asked = json.load(request.content)  # type: ignore[arg-type]
+        args = json.load(request.content)  # type: ignore[arg-type]
         sent_at = time.time_ns() // 1000
-        message = (asked["user_id"], sender, sent_at, asked["message"])
+        message = (args["user_id"], sender, sent_at, args["message"])
         durable: Deferred[int] = Deferred()
         self._queue.append((message, durable))
         if not self._committing:
@@ -87,7 +87,7 @@ class Stock:
         seq = await durable
         request.setResponseCode(201)
         request.setHeader("Content-Type", "application/json")
-        row = (seq, sender, asked["message"], sent_at, asked["user_id"])
+        row = (seq, sender, args["message"], sent_at, args["user_id"])
         return json.dumps(render(row)).encode()
 
     def _commit(self) -> None:
@@ -122,7 +122,7 @@ class Stock:
 
     @app.route("/api/v1/chats/", methods=["GET"])
     async def read(self, request: Request) -> bytes:
-        """A page, or what comes after `since`, waiting for it."""
+        """Respond with a page, or with the messages after `since`, waiting for one."""
         user = self._caller(request)
         request.setHeader("Content-Type", "application/json")
         args: Any = request.args
@@ -175,18 +175,18 @@ class Stock:
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    parser = argparse.ArgumentParser(description="The API on stock twisted.web and Klein.")
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(description="The API on plain twisted.web and Klein.")
     parser.add_argument("--db", required=True, help="sqlite:PATH of a chatd database")
     parser.add_argument("--port", type=int, required=True)
-    asked = parser.parse_args()
+    args = parser.parse_args()
 
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     reactor.suggestThreadPoolSize(1)
-    stock = Stock(asked.db.removeprefix("sqlite:"), reactor)
-    reactor.listenTCP(asked.port, Site(stock.app.resource()), interface="127.0.0.1", backlog=1024)
+    stock = Stock(args.db.removeprefix("sqlite:"), reactor)
+    reactor.listenTCP(args.port, Site(stock.app.resource()), interface="127.0.0.1", backlog=1024)
     reactor.run()
 
 

@@ -1,7 +1,7 @@
-"""The daemon's settings: command line over environment over TOML file over defaults.
+"""Settings of the daemon, from the command line, the environment, a TOML file and defaults.
 
-Every option of the command line is also a key of the file and, in upper case behind `CHATD_`, an
-environment variable (contract, Command line).
+Every command-line option is also a key of the file and, in upper case with the prefix `CHATD_`, an
+environment variable (contract, Command line). The sources take precedence in the order above.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
-    """A setting that cannot be; the text names the culprit in one line."""
+    """An invalid setting; the text is one line that names the setting and where it was given."""
 
 
 @attrs.frozen
 class Settings:
-    """What the daemon is told; durations are seconds, sizes bytes."""
+    """Settings of the daemon; durations are in seconds, sizes in bytes."""
 
     listen: tuple[str, ...]
     admin: str | None
@@ -41,23 +41,27 @@ class Settings:
     access_log: bool
 
 
-def _text(value: Any) -> str:
+# Parsers of values: they take what the command line, the environment (both text) or TOML (any type)
+# gave, and raise a ValueError whose text continues a sentence that begins with the value.
+
+
+def _parse_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a text")
+        raise ValueError("is not a string")
     if "\0" in value:
-        raise ValueError("holds U+0000")
+        raise ValueError("contains U+0000")
     return value.strip()
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    # One variable of the environment holds several endpoints, separated by spaces.
+def _parse_endpoints(value: Any) -> tuple[str, ...]:
+    # An environment variable may hold several endpoints, separated by spaces.
     values = value.split() if isinstance(value, str) else value
     if not isinstance(values, Sequence) or not values:
         raise ValueError("is neither an endpoint nor a list of them")
-    return tuple(_text(each) for each in values)
+    return tuple(_parse_text(each) for each in values)
 
 
-def _whole(least: int, most: int = 2**31) -> Callable[[Any], int]:
+def _integer(least: int, most: int = 2**31) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         number = value
         if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -69,7 +73,7 @@ def _whole(least: int, most: int = 2**31) -> Callable[[Any], int]:
     return parse
 
 
-def _seconds(value: Any) -> float:
+def _parse_seconds(value: Any) -> float:
     try:
         number = float(value) if not isinstance(value, bool) else -1.0
     except (TypeError, ValueError, OverflowError):
@@ -79,90 +83,91 @@ def _seconds(value: Any) -> float:
     return number
 
 
-def _choice(yes: str, no: str) -> Callable[[Any], bool]:
+def _choice(true: str, false: str) -> Callable[[Any], bool]:
     def parse(value: Any) -> bool:
-        if value in (yes, no):
-            return bool(value == yes)
-        raise ValueError(f"is neither {yes} nor {no}")
+        if value in (true, false):
+            return bool(value == true)
+        raise ValueError(f"is neither {true} nor {false}")
 
     return parse
 
 
-def _networks(value: Any) -> tuple[Network, ...]:
+def _parse_networks(value: Any) -> tuple[Network, ...]:
     texts = value.replace(",", " ").split() if isinstance(value, str) else value
-    # Not left to ip_network: it takes the number 1 for 0.0.0.1.
+    # ip_network alone would take the number 1 for 0.0.0.1.
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise ValueError("is not a list of networks")
     try:
         return tuple(ipaddress.ip_network(text) for text in texts)
-    except ValueError as wrong:
-        raise ValueError(f"is not a list of networks: {wrong}") from None
+    except ValueError as error:
+        raise ValueError(f"is not a list of networks: {error}") from None
 
 
 @attrs.frozen
 class Option:
-    """One option: how its value is read, its default as a text, its line of help."""
+    """A setting: its name, the parser of its value, its unparsed default, and its help."""
 
     name: str
     parse: Callable[[Any], Any]
     default: Any
     help: str
     secret: bool = False
-    """The value may hold a password, so no message repeats it."""
+    """The value may contain a password, so error messages do not repeat it."""
 
     @property
     def variable(self) -> str:
-        """The environment variable of the same meaning."""
+        """The name of its environment variable."""
         return PREFIX + self.name.replace("-", "_").upper()
 
     @property
     def field(self) -> str:
-        """The member of `Settings`."""
+        """The name of its attribute of `Settings`."""
         return self.name.replace("-", "_")
 
 
 OPTIONS: Final = (
     Option(
         "listen",
-        _texts,
+        _parse_endpoints,
         ("tcp:8080:interface=127.0.0.1",),
-        "Endpoint of the public API, as twistd endpoints are written; may be repeated.",
+        "Twisted server endpoint of the public API; may be repeated.",
     ),
-    Option("admin", _text, None, "Endpoint of /metrics, /healthz and /readyz for operators."),
-    Option("db", _text, "sqlite:chatd.db", "sqlite:PATH, or postgresql://...", secret=True),
+    Option("admin", _parse_text, None, "Endpoint of /metrics, /healthz and /readyz for operators."),
+    Option("db", _parse_text, "sqlite:chatd.db", "sqlite:PATH, or postgresql://...", secret=True),
     Option(
         "listen-db",
-        _text,
+        _parse_text,
         None,
-        "PostgreSQL for LISTEN, where --db goes through a transaction pooler.",
+        "PostgreSQL for LISTEN, if --db is behind a transaction pooler.",
         secret=True,
     ),
     Option("registration", _choice("open", "closed"), "open", "Who may register: open|closed."),
     Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off."),
-    Option("max-message-bytes", _whole(1, 1 << 24), 16384, "Largest message, bytes of UTF-8."),
-    Option("min-password-length", _whole(1, 1024), 5, "Shortest password, characters."),
-    Option("max-polls", _whole(0), 10000, "Polls held at once by a process."),
-    Option("drain-seconds", _seconds, 10, "How long a stopping server finishes what it does."),
-    Option("workers", _whole(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),
+    Option("max-message-bytes", _integer(1, 1 << 24), 16384, "Maximum message size, UTF-8 bytes."),
+    Option("min-password-length", _integer(1, 1024), 5, "Minimum password length, characters."),
+    Option("max-polls", _integer(0), 10000, "Maximum polls held at once per process."),
+    Option("drain-seconds", _parse_seconds, 10, "Time limit for finishing requests at shutdown."),
+    Option("workers", _integer(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),
     Option(
         "trusted-proxies",
-        _networks,
+        _parse_networks,
         "",
-        "Networks whose X-Forwarded-For is believed, separated by commas.",
+        "Networks whose X-Forwarded-For is trusted, separated by commas.",
     ),
-    Option("access-log", _choice("on", "off"), "off", "One line of log a request: on|off."),
+    Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
 )
 
 
 def load(
     command_line: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[Settings, list[str]]:
-    """The settings and warnings about variables nobody reads; raises `ConfigError`.
+    """Load the settings; returns them with warnings about unknown environment variables.
 
-    `command_line` holds what was given there, by option name, and may name the file: `config`.
+    `command_line` holds the given options by name, among them `config`, the path of the TOML file.
+    Raises `ConfigError`.
     """
     path = command_line.get("config", environment.get(PREFIX + "CONFIG"))
-    file = {} if path is None else _read(path)
+    file = {} if path is None else _read_toml(path)
     known = {option.name: option for option in OPTIONS}
     for key in file:
         if key not in known:
@@ -182,26 +187,26 @@ def load(
             where, value = option.name, option.default
         try:
             values[option.field] = option.parse(value)
-        except ValueError as wrong:
+        except ValueError as error:
             shown = "the value" if option.secret else repr(value)
-            raise ConfigError(f"{where}: {shown} {wrong}") from None
+            raise ConfigError(f"{where}: {shown} {error}") from None
     variables = {option.variable for option in OPTIONS} | {PREFIX + "CONFIG"}
     warnings = [
-        f"the environment variable {name} means nothing to chatd"
+        f"the environment variable {name} is unknown to chatd"
         for name in sorted(environment)
         if name.startswith(PREFIX) and name not in variables
     ]
     return Settings(**values), warnings
 
 
-def variables(settings: Settings) -> dict[str, str]:
-    """The environment that gives these settings."""
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The environment variables from which `load` returns these settings."""
     texts = {}
     for option in OPTIONS:
         value = getattr(settings, option.field)
         if isinstance(value, bool):
             texts[option.variable] = next(
-                word for word in ("on", "off", "open", "closed") if _means(option, word, value)
+                word for word in ("on", "off", "open", "closed") if _parses_to(option, word, value)
             )
         elif isinstance(value, tuple):
             texts[option.variable] = " ".join(map(str, value))
@@ -210,18 +215,18 @@ def variables(settings: Settings) -> dict[str, str]:
     return texts
 
 
-def _means(option: Option, word: str, value: bool) -> bool:
+def _parses_to(option: Option, word: str, value: bool) -> bool:
     try:
         return bool(option.parse(word) == value)
     except ValueError:
         return False
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
-    except OSError as problem:
-        raise ConfigError(f"{path or 'config'}: {problem.strerror}") from None
-    except (ValueError, RecursionError) as problem:  # also numbers of too many digits
-        raise ConfigError(f"{path}: not TOML: {problem}") from None
+    except OSError as error:
+        raise ConfigError(f"{path or 'config'}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # ValueError also for numbers of too many digits
+        raise ConfigError(f"{path}: not TOML: {error}") from None

@@ -1,6 +1,6 @@
-"""The two seams of chatd: where messages are kept, and how processes tell each other of them.
+"""Interfaces of the store, which keeps messages, and the bus, which announces them.
 
-Every implementation passes the contract suite in `tests/contracts.py`.
+Every implementation passes the contract suite in `tests/contracts`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from chatd.errors import DomainError
 from chatd.model import (
     Account,
     Appended,
     ConversationSlice,
     Credentials,
-    DomainError,
     Draft,
     InboxSlice,
     ReadAfter,
@@ -25,85 +25,85 @@ from chatd.model import (
 
 
 class IStore(Interface):
-    """Accounts and inboxes, durable.
+    """Durable storage of accounts, tokens and inboxes.
 
-    Methods may be called between `open` and `close`. Their Deferreds are not to be cancelled:
-    what is under way completes. `chatd.domain.batch` and `chatd.runtime.uncancellable` stand
-    between them and callers that may go away. Any method may fail with `StoreUnavailable`.
+    Methods may be called between `open` and `close`, and any of them may fail with
+    `StoreUnavailable`. Their Deferreds must not be cancelled: `chatd.domain.batch` and
+    `chatd.runtime.shield` protect them from callers that are.
     """
 
-    epoch: str = Attribute("Names this database history, `[a-z2-7]{8,32}`; set by `open`.")
-    location: str = Attribute("Where the data is, for people; holds no password.")
+    epoch: str = Attribute("Identifies this database's history, `[a-z2-7]{8,32}`; set by `open`.")
+    location: str = Attribute("Where the data is, for display; contains no password.")
 
     def open() -> Deferred[None]:
-        """Open the database and bring its schema up to date; fails with `StartError`."""
+        """Open the database and migrate its schema; fails with `StartError`."""
 
     def close() -> Deferred[None]:
-        """Finish what is under way, then release everything."""
+        """Finish running calls, then release all resources."""
 
     def check() -> Deferred[None]:
-        """Succeed if the store can answer now (readiness), fail with the reason otherwise."""
+        """Readiness check: succeeds if the store works, otherwise fails with the reason."""
 
     def add_account(username: str, email: str, password_hash: str) -> Deferred[Account]:
-        """Create an account; `UsernameTaken` if anyone ever had that name, whatever its case."""
+        """Create an account; `UsernameTaken` if the name was ever used, ignoring case."""
 
     def account(user_id: int) -> Deferred[Account | None]:
-        """The account, or None where there is none or it was deleted."""
+        """The account, or None if it does not exist or was deleted."""
 
     def account_named(username: str) -> Deferred[Account | None]:
-        """The account of that name, whatever its case, or None."""
+        """The account with that name, ignoring case, or None."""
 
     def credentials(username: str) -> Deferred[Credentials | None]:
-        """What checks a password of that name, or None."""
+        """The password hash of the account with that name, ignoring case, or None."""
 
     def delete_account(user_id: int) -> Deferred[bool]:
-        """Delete the account with its inbox and tokens; False if there was none.
+        """Delete an account with its inbox and tokens; False if there was none.
 
-        What it sent stays in the inboxes of others; its id and name are never given out again.
+        Messages that it sent remain in other inboxes. Its id and name are never reused.
         """
 
     def add_token(user_id: int, digest: bytes) -> Deferred[int | None]:
-        """Store a token's SHA-256 and return its creation time; None if the account is gone."""
+        """Store a token's SHA-256 and return its creation time; None if there is no account."""
 
     def token_owners(digests: Sequence[bytes]) -> Deferred[list[int | None]]:
-        """The owner of each token, None for one that is unknown or revoked."""
+        """The owner of each token; None for unknown and revoked ones."""
 
     def delete_token(user_id: int, digest: bytes) -> Deferred[bool]:
-        """Revoke a token; False if it was not there."""
+        """Revoke a token; False if the user does not own it."""
 
     def record_seen(seen: Mapping[int, int]) -> Deferred[None]:
-        """Set `last_seen_at` of many accounts, never backwards."""
+        """Set `last_seen_at` by account id, ignoring times earlier than the stored ones."""
 
     def append(drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        """Append many messages in one durable transaction; one outcome for each draft, in order.
+        """Append messages in one durable transaction; returns one result per draft, in order.
 
-        Each inbox numbers its messages 1, 2, 3 ... in the order of commit; drafts of one call to
-        one inbox are numbered in their order. A draft whose recipient is missing gives
-        `UserNotFound`, one whose key was used for another request `IdempotencyKeyReused`, one
-        whose key was used for the same request the first message, replayed. Such a draft does
-        not disturb the others. Succeeds only after the transaction is on stable storage.
+        The messages of each inbox are numbered 1, 2, 3 ... in order of commit, and those of one
+        call in the order of `drafts`. The result is `UserNotFound` if there is no recipient,
+        `IdempotencyKeyReused` if the key was used for another request, and the first message,
+        marked as replayed, if the key was used for the same request. Such drafts do not affect
+        the others. Succeeds only once the transaction is on stable storage.
         """
 
     def read(queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        """Answer many queries from one snapshot; None where the inbox is gone.
+        """Answer queries from one snapshot; None for each inbox that does not exist.
 
-        A slice's `last_seq` and `messages` belong together. For a `ReadPage` with `at` beyond the
-        end of the inbox, or a `ReadAfter` from there, `messages` is empty.
+        `last_seq` and `messages` of a slice are consistent. `messages` is empty for a `ReadPage`
+        whose `at` is beyond the end of the inbox, and for a `ReadAfter` with such a `seq`.
         """
 
     def conversation(query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        """What two accounts sent each other, from one snapshot; None if the asker's inbox is gone.
+        """The messages between two accounts, from one snapshot; None if `user_id` has no inbox.
 
-        Ordered by `Place`. What was sent to an account that was deleted is gone with its inbox,
-        what it sent is still in the asker's. The cost does not grow with the depth.
+        Ordered by `ConversationCursor`. Messages to a deleted account are gone with its inbox,
+        those from it remain. The cost does not depend on how old the messages are.
         """
 
-    def at_hand(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
-        """What `read` would answer to the query, if that is known without asking, else None.
+    def read_cached(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
+        """The result of `read` if it is known without a query, otherwise None.
 
-        Never behind any answer that this store has given before. For an asker who is `listening`
-        to the bus it may be behind what other processes have been answered: whatever it lacks, the
-        asker will be woken for.
+        It is never older than any earlier result of this store. With `listening`, the caller is
+        subscribed to the bus, and the result may be older than what other processes have returned:
+        the bus will wake the caller for what is missing.
         """
 
     def last_seqs(user_ids: Collection[int]) -> Deferred[dict[int, int]]:
@@ -111,32 +111,32 @@ class IStore(Interface):
 
 
 class ISubscriber(Interface):
-    """Who is told by a bus; the calls come from the reactor and never raise."""
+    """Receives the events of a bus, in the reactor's thread; its methods never raise."""
 
     def wake(user_ids: Collection[int]) -> None:
         """Messages were committed to these inboxes."""
 
     def wake_all() -> None:
-        """Something may have been missed: look at every inbox and forget every session."""
+        """Events may have been missed: check every inbox and forget all cached sessions."""
 
     def revoked(user_id: int, token: bytes | None) -> None:
-        """A token of the user was revoked or, with None, everything of the user."""
+        """A token of the user was revoked; None: all tokens, because the account was deleted."""
 
 
 class IBus(Interface):
-    """Tells every process that serves one store which inboxes have new messages."""
+    """Announces new messages and revocations to all processes that share a store."""
 
     def start(subscriber: ISubscriber) -> Deferred[None]:
-        """Begin telling; succeeds once nothing committed from now on can be missed."""
+        """Subscribe; succeeds once no later commit can be missed, or fails with `StartError`."""
 
     def stop() -> Deferred[None]:
-        """Tell nothing more."""
+        """Unsubscribe; the subscriber is not called any more."""
 
     def problem() -> str | None:
-        """Why wake-ups from other processes do not arrive now, or None when they do."""
+        """Why no events arrive from other processes at present, or None if they do."""
 
     def publish(user_ids: Collection[int]) -> None:
-        """Messages to these inboxes are durable."""
+        """Announce that messages were committed to these inboxes."""
 
     def publish_revoked(user_id: int, token: bytes | None) -> None:
-        """The revocation of a token or, with None, of everything of the user, is durable."""
+        """Announce a committed revocation; None: of all tokens of the user."""

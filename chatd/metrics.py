@@ -1,8 +1,8 @@
-"""What a process counts, in Prometheus terms; no label ever names a user.
+"""Prometheus metrics of one process; no label ever identifies a user.
 
-Everything here is counted in the reactor's thread, several times a request, so the counts are
-plain numbers; prometheus-client, whose own counters take a lock, turns them into its families
-when they are asked for.
+Everything is counted in the reactor thread, several times per request, so the counters are plain
+numbers instead of those of prometheus-client, which take a lock. They are turned into its metric
+families when they are scraped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Histogram:
-    """How many observations fell into each bucket, and their sum."""
+    """Counts of observations by bucket, and their sum."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -44,12 +44,12 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one observation."""
+        """Add one observation."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulative counts by upper bound, and the sum, as the exposition wants them."""
+        """Cumulative counts by upper bound, and the sum, as `HistogramMetricFamily` takes them."""
         total = 0
         buckets = []
         for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
@@ -59,7 +59,7 @@ class Histogram:
 
 
 class Metrics(Collector):
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, in a registry that no other instance shares."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[bytes, str, int]] = Counter()
@@ -67,8 +67,8 @@ class Metrics(Collector):
         self._polls: Counter[str] = Counter()
         self._hold_seconds = Histogram(_HOLD_SECONDS)
         self._batch_sizes: dict[str, Histogram] = {}
-        self._woken: Counter[str] = Counter({"bus": 0, "sweep": 0})
-        self._found = 0
+        self._wakeups: Counter[str] = Counter({"bus": 0, "sweep": 0})
+        self._missed_wakeups = 0
         self._lag = Histogram(_SECONDS)
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._counters: list[tuple[str, str, Callable[[], float]]] = []
@@ -77,57 +77,60 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
-    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a gauge that is read when it is asked for."""
+    def add_gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a gauge whose value is read when it is scraped."""
         self._gauges.append((name, text, read))
 
-    def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a counter that somebody else counts; `_total` is added to its name."""
+    def add_counter(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a counter, kept elsewhere, that is read when it is scraped.
+
+        `_total` is appended to its name.
+        """
         self._counters.append((name, text, read))
 
-    def seconds(self, name: str, text: str) -> Callable[[float], None]:
-        """Add a histogram of short durations; returns its observer."""
+    def add_duration(self, name: str, text: str) -> Callable[[float], None]:
+        """Add a histogram of durations up to some seconds; returns its `observe`."""
         histogram = Histogram(_SECONDS)
         self._durations.append((name, text, histogram))
         return histogram.observe
 
-    def request(self, method: bytes, route: str, status: int, seconds: float) -> None:
-        """A request was answered without waiting for a message."""
+    def observe_request(self, method: bytes, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered without waiting for a message."""
         self._requests[method, route, status] += 1
         self._request_seconds.observe(seconds)
 
-    def poll(self, outcome: str, seconds: float) -> None:
-        """A poll that asked to wait came to its end after being held for some seconds."""
+    def observe_poll(self, outcome: str, seconds: float) -> None:
+        """Count a finished poll that asked to wait; `seconds` is how long it was held."""
         self._polls[outcome] += 1
         self._hold_seconds.observe(seconds)
 
-    def batch(self, verb: str) -> Callable[[float], None]:
-        """The observer of the batch sizes of one verb of the store."""
+    def batch_observer(self, verb: str) -> Callable[[float], None]:
+        """The observer of the sizes of batches passed to one method of the store."""
         return self._batch_sizes.setdefault(verb, Histogram(_SIZES)).observe
 
-    def woken(self, source: str, polls: int) -> None:
-        """Held polls were woken by the bus, a resynchronisation or the sweep."""
-        self._woken[source] += polls
+    def count_wakeups(self, source: str, polls: int) -> None:
+        """Count held polls woken by the "bus", a "resync" after it was down, or the "sweep"."""
+        self._wakeups[source] += polls
 
-    def swept(self, found: int) -> None:
-        """The sweep found polls that had missed a wake-up."""
-        self._found += found
-        self.woken("sweep", found)
+    def count_missed_wakeups(self, polls: int) -> None:
+        """Count polls that the sweep found to have missed a wake-up, and woke."""
+        self._missed_wakeups += polls
+        self.count_wakeups("sweep", polls)
 
-    def lag(self, seconds: float) -> None:
-        """The reactor ran a timer that much too late."""
+    def observe_lag(self, seconds: float) -> None:
+        """Record how late the reactor ran a timer."""
         self._lag.observe(seconds)
 
     def render(self) -> bytes:
-        """All metrics in the text format of Prometheus."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """Part of prometheus-client's `Collector`: nothing is collected on registration."""
+        """Implement `Collector`: nothing needs to be collected on registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Part of prometheus-client's `Collector`."""
+        """Implement `Collector`."""
         yield InfoMetricFamily("chatd_build", "The running version", {"version": __version__})
         requests = CounterMetricFamily(
             "chatd_requests",
@@ -140,11 +143,11 @@ class Metrics(Collector):
         yield _counter(
             "chatd_polls", "Polls that asked to wait, by outcome", "outcome", self._polls
         )
-        yield _counter("chatd_wakeups", "Held polls woken, by source", "source", self._woken)
+        yield _counter("chatd_wakeups", "Held polls woken, by source", "source", self._wakeups)
         yield CounterMetricFamily(
             "chatd_sweep_found",
             "Held polls that had missed a wake-up: above 0 there is a bug",
-            self._found,
+            self._missed_wakeups,
         )
         yield _histogram(
             "chatd_request_seconds",

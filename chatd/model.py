@@ -1,26 +1,28 @@
-"""Values and errors of the domain; nothing here knows HTTP, SQL or the reactor.
+"""Value types of the domain, independent of HTTP, SQL and the reactor.
 
 Times are whole microseconds since the Unix epoch (UTC). Ids and sequence numbers are integers
-from 1 up to 2**53 - 1, so that every JSON reader holds them exactly (contract, General).
+from 1 to 2**53 - 1, so that every JSON parser represents them exactly (contract, General).
 """
 
 from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import ClassVar, Final
+from typing import Final
 
 from msgspec import Struct
+
+from chatd.errors import InvalidCursor
 
 MAX_INTEGER: Final = 2**53 - 1
 
 _HEX: Final = "([1-9a-f][0-9a-f]{0,13})"
-_PLACE: Final = re.compile(rf"{_HEX}\.{_HEX}\.{_HEX}")
+_CONVERSATION_CURSOR: Final = re.compile(rf"{_HEX}\.{_HEX}\.{_HEX}")
 _CURSOR: Final = re.compile(r"([a-z2-7]{8,32})-(0|[1-9][0-9]{0,15})")
 
 
 class Account(Struct, frozen=True, gc=False):
-    """An account as others may see it; `last_seen_at` is None before the first request."""
+    """An account without its credentials; `last_seen_at` is None before its first request."""
 
     id: int
     username: str
@@ -30,21 +32,21 @@ class Account(Struct, frozen=True, gc=False):
 
 
 class Credentials(Struct, frozen=True, gc=False):
-    """What is needed to check a password: the owner's id and the encoded Argon2id hash."""
+    """What a password is checked against: an encoded Argon2id hash, and the owner's id."""
 
     user_id: int
     password_hash: str
 
 
 class Session(Struct, frozen=True, gc=False):
-    """Who is calling; `token` is the SHA-256 of their bearer token, None where they used Basic."""
+    """An authenticated caller; `token` is the SHA-256 of the bearer token, None with Basic."""
 
     user_id: int
     token: bytes | None = None
 
 
 class IssuedToken(Struct, frozen=True, gc=False):
-    """A fresh bearer token; `token` is readable here and nowhere else ever again."""
+    """A new bearer token. Only its SHA-256 is stored, so `token` cannot be read again."""
 
     token: str
     user_id: int
@@ -52,7 +54,7 @@ class IssuedToken(Struct, frozen=True, gc=False):
 
 
 class Message(Struct, frozen=True, gc=False):
-    """One message in the inbox of `received_by`; `seq` is its place there, dense from 1."""
+    """A message in the inbox of `received_by`, where `seq` numbers messages 1, 2, 3 ..."""
 
     received_by: int
     seq: int
@@ -62,14 +64,14 @@ class Message(Struct, frozen=True, gc=False):
 
 
 class IdempotencyKey(Struct, frozen=True, gc=False):
-    """A client's Idempotency-Key and the SHA-256 of the request it stands for."""
+    """A client's Idempotency-Key and the SHA-256 of the request it was used for."""
 
     key: str
     fingerprint: bytes
 
 
 class Draft(Struct, frozen=True, gc=False):
-    """A message that is to be appended to the inbox of `received_by`."""
+    """A message to be appended to the inbox of `received_by`."""
 
     sent_by: int
     received_by: int
@@ -78,14 +80,14 @@ class Draft(Struct, frozen=True, gc=False):
 
 
 class Appended(Struct, frozen=True, gc=False):
-    """A durable message; `replayed` when an earlier send with the same key had stored it."""
+    """A durable message; `replayed` if an earlier send with the same key has stored it."""
 
     message: Message
     replayed: bool
 
 
 class ReadAfter(Struct, frozen=True, gc=False):
-    """Ask an inbox for up to `limit` messages after `seq`, oldest first; `seq` None: its end."""
+    """Query up to `limit` messages after `seq`, oldest first; with None, only the last seq."""
 
     user_id: int
     seq: int | None
@@ -93,9 +95,9 @@ class ReadAfter(Struct, frozen=True, gc=False):
 
 
 class ReadPage(Struct, frozen=True, gc=False):
-    """Ask an inbox for page `page` (from 1) of `limit` messages, newest first.
+    """Query page `page` (from 1) of `limit` messages of an inbox, newest first.
 
-    `at` pins the page to the inbox as it was when its last message had that seq.
+    `at` pins the page to the inbox as it was when its last message had this seq.
     """
 
     user_id: int
@@ -105,16 +107,16 @@ class ReadPage(Struct, frozen=True, gc=False):
 
 
 class InboxSlice(Struct, frozen=True, gc=False):
-    """What an inbox held at one moment: the seq of its last message and the messages asked for."""
+    """The result of a query: the inbox's last seq and messages, from one snapshot."""
 
     last_seq: int
     messages: tuple[Message, ...]
 
 
-class Place(Struct, frozen=True, gc=False, order=True):
-    """A message's place among those of two inboxes: by time of commit, ties by inbox and seq.
+class ConversationCursor(Struct, frozen=True, gc=False, order=True):
+    """The position of a message in a conversation: by time of commit, then by inbox and seq.
 
-    To clients it is one opaque string, the `before` of a conversation.
+    Clients see it as an opaque string, the `before` parameter of a conversation.
     """
 
     sent_at: int
@@ -125,46 +127,46 @@ class Place(Struct, frozen=True, gc=False, order=True):
         return f"{self.sent_at:x}.{self.received_by:x}.{self.seq:x}"
 
     @classmethod
-    def of(cls, message: Message) -> Place:
-        """The place of a message."""
+    def of(cls, message: Message) -> ConversationCursor:
+        """The position of a message."""
         return cls(message.sent_at, message.received_by, message.seq)
 
     @classmethod
-    def parse(cls, text: str) -> Place:
-        """Read the string form; raises `InvalidCursor` for anything that `str` never makes."""
-        match = _PLACE.fullmatch(text)
+    def parse(cls, text: str) -> ConversationCursor:
+        """Parse the string form; raises `InvalidCursor` for anything that `str` never returns."""
+        match = _CONVERSATION_CURSOR.fullmatch(text)
         numbers = [int(digits, 16) for digits in match.groups()] if match else []
         if not numbers or max(numbers) > MAX_INTEGER:
-            raise InvalidCursor("before: not a value that this service has given out")
+            raise InvalidCursor("before: not a value that this service has issued")
         return cls(*numbers)
 
 
 class ReadConversation(Struct, frozen=True, gc=False):
-    """Ask for up to `limit` messages that `user_id` and `peer` sent each other, newest first.
+    """Query up to `limit` messages between `user_id` and `peer`, newest first.
 
-    `before` asks for those older than a place; None for the newest.
+    With `before`, only those older than this position.
     """
 
     user_id: int
     peer: int
     limit: int
-    before: Place | None = None
+    before: ConversationCursor | None = None
 
     def bound(self, received_by: int) -> tuple[int, int]:
-        """What (sent_at, seq) of a message in that inbox must be below to be before `before`."""
+        """The (sent_at, seq) that messages of this inbox older than `before` are below."""
         if self.before is None:
             return MAX_INTEGER, MAX_INTEGER
         if received_by == self.before.received_by:
             return self.before.sent_at, self.before.seq
-        # Of two messages of one moment the one in the inbox of the smaller id is the older.
+        # Of two messages of the same time, the one in the inbox with the smaller id is older.
         older = received_by < self.before.received_by
         return self.before.sent_at, MAX_INTEGER if older else 0
 
 
 class ConversationSlice(Struct, frozen=True, gc=False):
-    """Messages of a conversation, newest first, and whether there are older ones.
+    """Messages of a conversation, newest first; `older` tells whether there are older ones.
 
-    `peer_exists` tells whether the other one has an account.
+    `peer_exists` tells whether the peer has an account.
     """
 
     messages: tuple[Message, ...]
@@ -173,10 +175,10 @@ class ConversationSlice(Struct, frozen=True, gc=False):
 
 
 class Cursor(Struct, frozen=True, gc=False):
-    """A place in an inbox: everything up to `seq` of the database history `epoch` has been seen.
+    """A position in an inbox: the client has seen all messages up to `seq`.
 
-    To clients it is one opaque string (contract, long poll). Without an epoch it is the
-    beginning of any inbox, `since=0`.
+    It is valid in the database history `epoch` only; an empty epoch means the beginning of any
+    inbox, `since=0`. Clients see it as an opaque string (contract, long poll).
     """
 
     epoch: str
@@ -187,133 +189,21 @@ class Cursor(Struct, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Read the string form; raises `InvalidCursor` for anything that `str` never makes."""
+        """Parse the string form; raises `InvalidCursor` for anything that `str` never returns."""
         match = _CURSOR.fullmatch(text)
         if match is None or int(match[2]) > MAX_INTEGER:
-            raise InvalidCursor("this is not a cursor that this service has given out")
+            raise InvalidCursor("this is not a cursor that this service has issued")
         return cls(match[1], int(match[2]))
 
 
 BEGINNING: Final = Cursor("", 0)
 
 
-class Wake(Enum):
-    """Why a held poll stops waiting."""
+class WakeReason(Enum):
+    """Why a poll stopped waiting."""
 
     MESSAGE = "message"
     TIMEOUT = "timeout"
     SUPERSEDED = "superseded"
     OVERLOAD = "overload"
     DRAIN = "drain"
-
-
-class DomainError(Exception):
-    """A refusal that the caller can understand: `code` is stable, `detail` is for people."""
-
-    code: ClassVar[str]
-    title: ClassVar[str]
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-class InvalidBody(DomainError):
-    code = "invalid_body"
-    title = "The request body is not what this call takes"
-
-
-class InvalidQuery(DomainError):
-    code = "invalid_query"
-    title = "A query parameter is not what this call takes"
-
-
-class InvalidHeader(DomainError):
-    code = "invalid_header"
-    title = "A header is not what this call takes"
-
-
-class UnsupportedMediaType(DomainError):
-    code = "unsupported_media_type"
-    title = "The request body is not JSON"
-
-
-class InvalidCursor(DomainError):
-    code = "invalid_cursor"
-    title = "Not a cursor"
-
-
-class CursorEpoch(DomainError):
-    """The cursor is of another database history, or past the end of the inbox."""
-
-    code = "cursor_epoch"
-    title = "The cursor belongs to another history of this inbox"
-
-
-class Unauthorized(DomainError):
-    code = "unauthorized"
-    title = "Authentication is required"
-
-
-class NotAToken(DomainError):
-    code = "not_a_token"
-    title = "The request was not made with a token"
-
-
-class RegistrationClosed(DomainError):
-    code = "registration_closed"
-    title = "Registration is closed"
-
-
-class UsernameTaken(DomainError):
-    code = "username_taken"
-    title = "The username is taken"
-
-
-class UserNotFound(DomainError):
-    code = "user_not_found"
-    title = "There is no such user"
-
-
-class PageNotFound(DomainError):
-    code = "page_not_found"
-    title = "There is no such page"
-
-
-class MessageTooLarge(DomainError):
-    code = "message_too_large"
-    title = "The message is too large"
-
-
-class IdempotencyKeyReused(DomainError):
-    code = "idempotency_key_reused"
-    title = "The Idempotency-Key was used for another request"
-
-
-class Busy(DomainError):
-    """Nothing is wrong with the request; it may be repeated after `retry_after` seconds."""
-
-    def __init__(self, detail: str, retry_after: float) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class RateLimited(Busy):
-    code = "rate_limited"
-    title = "Too many requests"
-
-
-class Overloaded(Busy):
-    code = "overloaded"
-    title = "The service is overloaded"
-
-
-class StoreUnavailable(Busy):
-    """The store cannot answer now, or a write's fate is unknown: safe to repeat with its key."""
-
-    code = "store_unavailable"
-    title = "The message store is not available"
-
-
-class StartError(Exception):
-    """The daemon cannot start; the text is the one line that its operator reads."""

@@ -1,1 +1,1 @@
-"""The tests; they mirror chatd, one module a module. Shared suites lie here: `tests.contracts`."""
+"""Tests; modules mirror those of chatd. Contract suites are in `tests.contracts`."""

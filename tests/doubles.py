@@ -1,7 +1,7 @@
-"""What stands in for the world in unit tests: threads, time, hashing cost, and a composed system.
+"""Test doubles for threads, time and password hashing, and a system composed with them.
 
-Nothing here fakes the product: the store is a real SQLite file, the bus the local one. Only
-threads and time are replaced, so that a test decides when something happens.
+The product itself is not faked: the store is a real SQLite file, the bus the local one. Threads and
+time are replaced, so that a test decides when something happens.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import attrs
 from argon2 import PasswordHasher
 from hypothesis.internal.conjecture import engine
 from twisted.internet.defer import Deferred, execute
@@ -24,31 +25,28 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.bus.local import LocalBus
-from chatd.domain.accounts import Accounts
-from chatd.domain.chats import Chats
-from chatd.domain.notifier import Notifier
-from chatd.domain.passwords import Passwords
-from chatd.domain.rate_limits import Limits, Rates
-from chatd.domain.subscriber import Subscriber, Sweep
+from chatd.compose import compose_domain
+from chatd.config import load
+from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
 from chatd.model import Account, Message, ReadAfter, ReadPage, Session
-from chatd.runtime.thread_pool import Worker
+from chatd.runtime.thread_pool import Executor
 from chatd.store.migrations import Migration
 from chatd.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
 
-# By itself hypothesis makes a failing example smaller for up to five minutes: longer than the time
-# limit of a test, so that the run would end before the failure is told.
+# By default, hypothesis shrinks a failing example for up to five minutes. That is longer than the
+# timeout of a test, so that the failure would not be reported.
 engine.MAX_SHRINKING_SECONDS = 45
 
 EPOCH_2026: Final = 1_767_225_600_000_000
-"""Microseconds: when the tests' clocks begin."""
+"""Where the clocks of tests start, in microseconds."""
 
 
-class InlineWorker:
-    """A `chatd.runtime.thread_pool.Worker` that calls at once, in the calling thread."""
+class InlineExecutor:
+    """A `chatd.runtime.thread_pool.Executor` that runs calls at once, in the calling thread."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -60,36 +58,36 @@ class InlineWorker:
         self.stopped = True
 
 
-class SteppedWorker:
-    """A `chatd.runtime.thread_pool.Worker` whose thread moves only when the test says so.
+class SteppedExecutor:
+    """A `chatd.runtime.thread_pool.Executor` whose thread runs only when the test says so.
 
-    `work` does what the thread would do, `deliver` what the reactor would with the result: in
-    between, a commit has happened that nobody knows of yet.
+    `work` does what the thread would do, `deliver` what the reactor would do with the result.
+    Between the two, a transaction is committed, but nothing in the reactor knows it.
     """
 
     def __init__(self) -> None:
-        self._asked: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._pending: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
         self._done: deque[tuple[Deferred[Any], object]] = deque()
         self.stopped = False
 
     @property
-    def asked(self) -> int:
-        """Calls that are not done yet."""
-        return len(self._asked)
+    def pending(self) -> int:
+        """The number of calls that have not run yet."""
+        return len(self._pending)
 
     @property
     def done(self) -> int:
-        """Results that the reactor has not been given yet."""
+        """The number of results that have not been delivered yet."""
         return len(self._done)
 
     def run(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         result: Deferred[T] = Deferred()
-        self._asked.append((result, call, args))
+        self._pending.append((result, call, args))
         return result
 
     def work(self) -> None:
-        """Do the call that was asked first."""
-        result, call, args = self._asked.popleft()
+        """Run the oldest pending call."""
+        result, call, args = self._pending.popleft()
         outcome: object
         try:
             outcome = call(*args)
@@ -98,32 +96,32 @@ class SteppedWorker:
         self._done.append((result, outcome))
 
     def deliver(self) -> None:
-        """Give the reactor the oldest result."""
+        """Deliver the oldest result."""
         result, outcome = self._done.popleft()
         result.callback(outcome)
 
     def fail(self, problem: Exception) -> None:
-        """Let the call that was asked first fail undone."""
-        result, _, _ = self._asked.popleft()
+        """Fail the oldest pending call without running it."""
+        result, _, _ = self._pending.popleft()
         result.errback(problem)
 
     def step(self) -> bool:
-        """Bring the oldest call to its end; False if there is none."""
+        """Run and deliver the oldest call; returns False if there is none."""
         if not self._done:
-            if not self._asked:
+            if not self._pending:
                 return False
             self.work()
         self.deliver()
         return True
 
     def stop(self) -> None:
-        while self._asked:
+        while self._pending:
             self.work()
         self.stopped = True
 
 
 class Now:
-    """Microseconds since the Unix epoch, moving with a clock; `offset` sets it wrong."""
+    """Microseconds since the Unix epoch, driven by a clock; `offset` makes it wrong."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -135,7 +133,7 @@ class Now:
 
 @implementer(IBus)
 class LossyBus:
-    """A local bus that the test may hold back, lose wake-ups of, or declare broken."""
+    """A local bus that can lose or hold back wake-ups, or be broken."""
 
     def __init__(self) -> None:
         self._bus = LocalBus()
@@ -165,19 +163,19 @@ class LossyBus:
         self._bus.publish_revoked(user_id, token)
 
     def release(self) -> None:
-        """Let the wake-up through that was held back first."""
+        """Deliver the oldest wake-up that was held back."""
         self._bus.publish(self.held.popleft())
 
 
 def cheap_hasher() -> PasswordHasher:
-    """Argon2 at the least cost that the library takes."""
+    """Argon2 with the lowest cost that the library accepts."""
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 def result_of(deferred: Deferred[T]) -> T:
-    """What the Deferred has fired with; raises what it failed with, or says that it waits.
+    """The result of a fired Deferred; raises its failure. Fails if it has not fired yet.
 
-    A result may be asked for again, a failure is taken out.
+    A result can be read again, a failure is consumed.
     """
     results: list[T | Failure] = []
 
@@ -193,34 +191,34 @@ def result_of(deferred: Deferred[T]) -> T:
 
 
 def fired(deferred: Deferred[Any]) -> bool:
-    """Whether the Deferred has a result by now; type checkers believe `called` for ever."""
+    """Whether the Deferred has fired; type checkers assume that `called` never changes."""
     return bool(deferred.called)
 
 
 def cancel(deferred: Deferred[Any]) -> None:
-    """What Klein does with a handler's Deferred when the client has gone."""
+    """Cancel as Klein does with the Deferred of a handler when its client disconnects."""
     deferred.addErrback(lambda _: None)
     deferred.cancel()
 
 
-class ForgetfulStore(SqliteStore):
-    """A store that has nothing at hand, as one that several processes write to."""
+class UncachedStore(SqliteStore):
+    """A store whose inbox cache is always empty."""
 
-    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> None:
+    def read_cached(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> None:
         return None
 
 
 class System:
     """Everything below HTTP, composed on a `task.Clock` and a real database file.
 
-    With `at_hand` False every read goes to the database, through the reader's thread.
+    With `read_cached` False every read goes to the database, through the reader's thread.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        worker: Callable[[], Worker] = InlineWorker,
+        worker: Callable[[], Executor] = InlineExecutor,
         rates: Rates | None = None,
         max_held: int = 10_000,
         registration_open: bool = True,
@@ -228,7 +226,7 @@ class System:
         max_message_bytes: int = 16384,
         bus: LossyBus | None = None,
         known: list[Migration] | None = None,
-        at_hand: bool = True,
+        read_cached: bool = True,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.clock = Clock()
@@ -237,37 +235,36 @@ class System:
         self.workers: dict[str, Any] = {}
         self.hashing: Any = worker()
         self.bus = bus or LossyBus()
-        self.store = (SqliteStore if at_hand else ForgetfulStore)(
+        self.store = (SqliteStore if read_cached else UncachedStore)(
             str(folder / "chatd.db"),
             clock=self.clock,
             now=self.now,
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
         )
-        self.limits = Limits(rates, self.clock)
-        self.notifier = Notifier(self.clock, max_held=max_held)
-        self.accounts = Accounts(
+        settings = attrs.evolve(
+            load({}, {})[0],
+            max_polls=max_held,
+            registration=registration_open,
+            min_password_length=min_password_length,
+            max_message_bytes=max_message_bytes,
+        )
+        self.components = compose_domain(
+            settings,
             self.store,
             self.bus,
-            Passwords(self.hashing, cheap_hasher()),
-            self.limits,
+            self.metrics,
             clock=self.clock,
             now=self.now,
-            registration_open=registration_open,
-            min_password_length=min_password_length,
+            hashing=self.hashing,
+            hasher=cheap_hasher(),
+            rates=rates,
         )
-        self.chats = Chats(
-            self.store,
-            self.bus,
-            self.notifier,
-            self.limits,
-            clock=self.clock,
-            max_message_bytes=max_message_bytes,
-            observe_poll=self.metrics.poll,
-            observe_batch=self.metrics.batch,
-        )
-        self.subscriber = Subscriber(self.notifier, self.accounts, self.metrics)
-        self.sweep = Sweep(self.store, self.notifier, self.clock, self.metrics)
+        self.notifier = self.components.notifier
+        self.accounts = self.components.accounts
+        self.chats = self.components.chats
+        self.subscriber = self.components.subscriber
+        self.sweep = self.components.sweep
 
     @property
     def writer(self) -> Any:
@@ -282,45 +279,45 @@ class System:
     def open(self) -> None:
         """Start store and bus."""
         self.wait_for(self.store.open())
-        # What survives the loss of power is not for these tests to see.
+        # These tests do not examine what survives a power loss.
         self.store._write_db.execute("PRAGMA synchronous = OFF")
         self.wait_for(self.bus.start(self.subscriber))
         self.settle()
 
     def close(self) -> None:
-        """End everything in the order of the service."""
+        """Stop everything in the order of the service."""
         self.run(self.accounts.stop())
         self.wait_for(self.bus.stop())
         self.wait_for(self.store.close())
 
     def turn(self) -> None:
-        """One turn of the reactor, and those that it asks for at once."""
+        """Run one turn of the reactor, and further ones scheduled for the same time."""
         self.clock.advance(0)
 
     def start(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        """Begin a verb; with inline workers it ends in the same turn, unless it is held."""
+        """Start a coroutine; with inline executors it ends in the same turn, unless it is held."""
         deferred = Deferred.fromCoroutine(work)
         self.turn()
         return deferred
 
     def run(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
-        """The result of a verb that need not be held; workers are stepped to the end."""
+        """Run a coroutine to its end; returns its result."""
         return self.wait_for(self.start(work))
 
     def wait_for(self, deferred: Deferred[T]) -> T:
-        """Let everything happen that is asked for, then take the result."""
+        """Let all pending work happen, then return the result."""
         self.settle()
         return result_of(deferred)
 
     def settle(self) -> None:
-        """Let all threads finish all that they are asked; no time passes."""
+        """Run all pending work of all threads; no time passes."""
         self.turn()
         stepped: Sequence[object] = [self.hashing, *self.workers.values()]
-        while any(each.step() for each in stepped if isinstance(each, SteppedWorker)):
+        while any(each.step() for each in stepped if isinstance(each, SteppedExecutor)):
             self.turn()
 
     def micro_step(self) -> bool:
-        """Let the smallest thing happen that is due; False if nothing is."""
+        """Take the smallest possible step; returns False if nothing is pending."""
         if any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
             self.turn()
             return True
@@ -329,13 +326,13 @@ class System:
                 worker.deliver()
                 return True
         for worker in (self.hashing, *self.workers.values()):
-            if worker.asked:
+            if worker.pending:
                 worker.work()
                 return True
         return False
 
     def timers(self) -> list[IDelayedCall]:
-        """The delayed calls of requests; those of regular housekeeping do not count."""
+        """The delayed calls, except those of periodic tasks."""
         return [
             call
             for call in self.clock.getDelayedCalls()
@@ -347,15 +344,15 @@ class System:
         return not self.notifier._waiters and self.notifier.held == 0 and not self.timers()
 
     def account(self, name: str) -> Account:
-        """A new account; its password is `password`."""
+        """Create an account with the password "password"."""
         return self.wait_for(self.store.add_account(name, f"{name}@example.org", _HASH))
 
     def session(self, name: str) -> Session:
-        """The session of a new account, as one that came with Basic."""
+        """Create an account; returns a session of it, authenticated with Basic."""
         return Session(self.account(name).id)
 
     def send(self, sender: Session, received_by: int, text: str, key: str | None = None) -> Message:
-        """Send a message to its end."""
+        """Send a message; returns it once it is stored."""
         return self.run(self.chats.send(sender, received_by, text, key)).message
 
 
@@ -364,7 +361,7 @@ _HASH: Final = cheap_hasher().hash("password")
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for one of hypothesis' many examples: in memory, where the system has room there."""
+    """A temporary folder for one example of hypothesis, in memory if possible."""
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(
         prefix="chatd-test-", dir=memory if os.access(memory, os.W_OK) else None
@@ -374,7 +371,7 @@ def scratch() -> Iterator[Path]:
 
 @contextmanager
 def composed(folder: Path, **options: Any) -> Iterator[System]:
-    """An open `System`, closed afterwards."""
+    """An open `System` that is closed afterwards."""
     system = System(folder, **options)
     system.open()
     try:
@@ -389,25 +386,25 @@ def cancelled_everywhere(
     when_idle: Callable[[System], object] = lambda _: None,
     **options: Any,
 ) -> Iterator[System]:
-    """One system for each moment between the beginning of a verb and its end.
+    """Cancel an operation in each of its steps, each time in a new system, and yield the system.
 
-    In each, what `begin` began was cancelled at that moment, then all else came to its end. When
-    nothing is left to happen and the verb still waits, `when_idle` makes something happen, once.
+    `begin` starts the operation. It is cancelled after 0, 1, 2 ... steps, then everything else
+    completes. When nothing is pending and the operation still waits, `when_idle` is called once.
     """
-    for moment in itertools.count():
-        with composed(folder / f"{moment}", worker=SteppedWorker, **options) as system:
-            verb = begin(system)
+    for step in itertools.count():
+        with composed(folder / f"{step}", worker=SteppedExecutor, **options) as system:
+            operation = begin(system)
             idle = False
-            for _ in range(moment):
-                if system.micro_step() or verb.called:
+            for _ in range(step):
+                if system.micro_step() or operation.called:
                     continue
-                assert not idle, "the verb does not come to its end"
+                assert not idle, "the operation does not complete"
                 idle = True
                 when_idle(system)
-            if verb.called:
-                assert moment > 0
-                result_of(verb)
+            if operation.called:
+                assert step > 0
+                result_of(operation)
                 return
-            cancel(verb)
+            cancel(operation)
             system.settle()
             yield system

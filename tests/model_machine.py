@@ -1,12 +1,12 @@
-"""A model of what a correct store is, walked through at random beside a real one.
+"""Model-based test of stores: random operations on a store and on a simple model of it.
 
-`StoreMachine` is a `hypothesis.stateful` machine. A test module subclasses it, says how its store
-is opened and how to wait for it, and collects `Machine.TestCase`:
+`StoreMachine` is a `hypothesis.stateful` machine. A test module subclasses it, defines how to open
+the store and how to wait for its results, and collects `TestCase`:
 
     class SqliteMachine(StoreMachine): ...
     TestSqliteModel = SqliteMachine.TestCase
 
-`run` may block (`pytest_twisted.blockon` does, as such a test case runs outside the reactor).
+`run` may block, for example with `pytest_twisted.blockon`: the test runs outside the reactor.
 """
 
 from __future__ import annotations
@@ -21,31 +21,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.internet.defer import Deferred
 
+from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
 from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
+    ConversationCursor,
     Credentials,
-    DomainError,
     Draft,
     IdempotencyKey,
-    IdempotencyKeyReused,
     InboxSlice,
     Message,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    UsernameTaken,
-    UserNotFound,
 )
 
 T = TypeVar("T")
 
 NAMES = ("ann", "Ann", "ANN", "bob", "BoB", "cat", "dan", "eve", "x_1", "x-1", "x.1")
 
-# People are drawn by number: the low ones are accounts in order of creation, deleted ones too,
-# whatever is left are strangers.
+# Accounts are drawn by number, in order of creation and including deleted ones; numbers beyond the
+# last account stand for unknown ids.
 people = st.integers(0, 5)
 places = st.one_of(st.integers(0, 12), st.integers(0, 10**6))
 limits = st.sampled_from([1, 2, 3, 10, 100])
@@ -57,7 +54,7 @@ drafts = st.tuples(
 
 @dataclass
 class Person:
-    """An account that was made at some time, and its inbox."""
+    """An account, possibly a deleted one, and its inbox."""
 
     account: Account
     password_hash: str
@@ -67,32 +64,32 @@ class Person:
 
 @dataclass
 class Follower:
-    """A client that passes each cursor on; `None` until it has its first one."""
+    """A polling client; `seq` is its cursor, None before the first poll."""
 
     person: int
     seq: int | None
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Random accounts, sends, reads, deletions and restarts against a model of them."""
+    """Random operations, whose results are compared with those of the model."""
 
-    # What a subclass gives
+    # Implemented by subclasses
 
     def open_store(self) -> IStore:
-        """An open store: on a new database first, on the same one after each `close`."""
+        """Open a store, on a new database first and later on the same one."""
         raise NotImplementedError
 
     def run(self, deferred: Deferred[T]) -> T:
-        """Wait for a result."""
+        """Wait for the Deferred and return its result."""
         raise NotImplementedError
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, or run backwards, where the store's clock can be set."""
+        """Change the store's clock, if possible; `seconds` may be negative."""
 
     def discard(self) -> None:
-        """The example is over and its store closed."""
+        """Clean up after an example, whose store is closed."""
 
-    # The walk
+    # Rules and the model
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,11 +98,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.tokens: dict[bytes, int | None] = {}
         self.keys: dict[tuple[int, str], tuple[bytes, Message]] = {}
         self.followers: list[Follower] = []
-        self.newest = 0
         self.store: IStore | None = None
 
     @property
-    def s(self) -> Any:
+    def opened(self) -> Any:
         assert self.store is not None
         return self.store
 
@@ -113,7 +109,7 @@ class StoreMachine(RuleBasedStateMachine):
         ids = list(self.people)
         return ids[number] if number < len(ids) else 4711 + number
 
-    def living(self, number: int) -> Person | None:
+    def existing(self, number: int) -> Person | None:
         person = self.people.get(self.id_of(number))
         return None if person is None or person.deleted else person
 
@@ -123,26 +119,26 @@ class StoreMachine(RuleBasedStateMachine):
         self.epoch = self.store.epoch
 
     @initialize(count=st.integers(1, 3))
-    def begin_with_some(self, count: int) -> None:
-        self.beginners = count
+    def set_initial_accounts(self, count: int) -> None:
+        self.initial_accounts = count
 
     @rule()
     def reopen(self) -> None:
-        self.run(self.s.close())
+        self.run(self.opened.close())
         self.store = self.open_store()
         assert self.store.epoch == self.epoch
 
     @rule(seconds=st.sampled_from([0.000001, 0.5, 60.0, -60.0]))
-    def time_passes(self, seconds: float) -> None:
+    def change_time(self, seconds: float) -> None:
         self.pass_time(seconds)
 
     @rule(name=st.sampled_from(NAMES))
     def register(self, name: str) -> None:
         if name.lower() in self.names:
             with pytest.raises(UsernameTaken):
-                self.run(self.s.add_account(name, "e@example.org", "hash"))
+                self.run(self.opened.add_account(name, "e@example.org", "hash"))
             return
-        account = self.run(self.s.add_account(name, f"{name}@example.org", f"hash of {name}"))
+        account = self.run(self.opened.add_account(name, f"{name}@example.org", f"hash of {name}"))
         assert account.id > max(self.people, default=0)
         assert account == Account(
             account.id, name, f"{name}@example.org", account.date_joined, None
@@ -152,8 +148,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=people)
     def delete(self, number: int) -> None:
-        person = self.living(number)
-        assert self.run(self.s.delete_account(self.id_of(number))) is (person is not None)
+        person = self.existing(number)
+        assert self.run(self.opened.delete_account(self.id_of(number))) is (person is not None)
         if person is not None:
             person.deleted = True
             for token, owner in self.tokens.items():
@@ -164,8 +160,8 @@ class StoreMachine(RuleBasedStateMachine):
     def issue_token(self, number: int, token: bytes) -> None:
         if token in self.tokens:
             return
-        created_at = self.run(self.s.add_token(self.id_of(number), token))
-        person = self.living(number)
+        created_at = self.run(self.opened.add_token(self.id_of(number), token))
+        person = self.existing(number)
         assert (created_at is None) is (person is None)
         self.tokens[token] = None if person is None else person.account.id
 
@@ -174,89 +170,89 @@ class StoreMachine(RuleBasedStateMachine):
         token = [*self.tokens, bytes(32)][which % (len(self.tokens) + 1)]
         user_id = self.id_of(number)
         owned = self.tokens.get(token) == user_id
-        assert self.run(self.s.delete_token(user_id, token)) is owned
+        assert self.run(self.opened.delete_token(user_id, token)) is owned
         if owned:
             self.tokens[token] = None
 
     @rule(seen=st.dictionaries(people, st.integers(1, 50), max_size=4))
     def record_seen(self, seen: dict[int, int]) -> None:
-        self.run(self.s.record_seen({self.id_of(number): at for number, at in seen.items()}))
+        self.run(self.opened.record_seen({self.id_of(number): at for number, at in seen.items()}))
         for number, at in seen.items():
-            person = self.living(number)
+            person = self.existing(number)
             if person is not None and (person.account.last_seen_at or 0) < at:
                 old = person.account
                 person.account = Account(old.id, old.username, old.email, old.date_joined, at)
 
-    @rule(asked=st.lists(drafts, max_size=8))
-    def append(self, asked: list[tuple[int, int, str, str | None]]) -> None:
-        batch = self.batch(asked)
-        for one, outcome in zip(batch, self.run(self.s.append(batch)), strict=True):
-            self.expect(one, outcome)
+    @rule(drawn=st.lists(drafts, max_size=8))
+    def append(self, drawn: list[tuple[int, int, str, str | None]]) -> None:
+        batch = self.batch(drawn)
+        for one, result in zip(batch, self.run(self.opened.append(batch)), strict=True):
+            self.expect(one, result)
 
-    @rule(asked=st.lists(drafts, max_size=4), again=st.lists(drafts, max_size=4))
+    @rule(drawn=st.lists(drafts, max_size=4), again=st.lists(drafts, max_size=4))
     def append_concurrently(
         self,
-        asked: list[tuple[int, int, str, str | None]],
+        drawn: list[tuple[int, int, str, str | None]],
         again: list[tuple[int, int, str, str | None]],
     ) -> None:
-        # Without keys, so that what is expected does not depend on which call comes first.
-        calls = [self.batch([(*each[:3], None) for each in call]) for call in (asked, again)]
-        outcomes = [self.s.append(call) for call in calls]
-        told = [
-            (one, outcome)
-            for call, deferred in zip(calls, outcomes, strict=True)
-            for one, outcome in zip(call, self.run(deferred), strict=True)
+        # Without keys, so that the results do not depend on the order of the calls.
+        calls = [self.batch([(*each[:3], None) for each in call]) for call in (drawn, again)]
+        deferreds = [self.opened.append(call) for call in calls]
+        results = [
+            (one, result)
+            for call, deferred in zip(calls, deferreds, strict=True)
+            for one, result in zip(call, self.run(deferred), strict=True)
         ]
-        told.sort(key=lambda each: each[1].message.seq if isinstance(each[1], Appended) else 0)
-        for one, outcome in told:
-            self.expect(one, outcome)
+        results.sort(key=lambda each: each[1].message.seq if isinstance(each[1], Appended) else 0)
+        for one, result in results:
+            self.expect(one, result)
 
-    def batch(self, asked: list[tuple[int, int, str, str | None]]) -> list[Draft]:
-        """Drafts of those senders that there are."""
+    def batch(self, drawn: list[tuple[int, int, str, str | None]]) -> list[Draft]:
+        """Drafts, without those of unknown senders."""
         batch = []
-        for sender, recipient, text, key in asked:
-            if self.living(sender) is not None:
+        for sender, recipient, text, key in drawn:
+            if self.existing(sender) is not None:
                 received_by = self.id_of(recipient)
                 fingerprint = hashlib.sha256(f"{received_by}:{text}".encode()).digest()
                 idempotency = None if key is None else IdempotencyKey(key, fingerprint)
                 batch.append(Draft(self.id_of(sender), received_by, text, idempotency))
         return batch
 
-    def expect(self, draft: Draft, outcome: Appended | DomainError) -> None:
-        """Compare one outcome with the model and bring the model up to date."""
+    def expect(self, draft: Draft, result: Appended | DomainError) -> None:
+        """Compare a result with the model and update the model."""
         key = draft.idempotency
         if key is not None and (draft.sent_by, key.key) in self.keys:
             fingerprint, first = self.keys[draft.sent_by, key.key]
             if fingerprint == key.fingerprint:
-                assert outcome == Appended(first, replayed=True)
+                assert result == Appended(first, replayed=True)
             else:
-                assert isinstance(outcome, IdempotencyKeyReused)
+                assert isinstance(result, IdempotencyKeyReused)
             return
         recipient = self.people.get(draft.received_by)
         if recipient is None or recipient.deleted:
-            assert isinstance(outcome, UserNotFound)
+            assert isinstance(result, UserNotFound)
             return
-        assert isinstance(outcome, Appended)
-        message = outcome.message
+        assert isinstance(result, Appended)
+        message = result.message
         seq = len(recipient.inbox) + 1
         expected = Message(draft.received_by, seq, draft.sent_by, message.sent_at, draft.text)
-        assert outcome == Appended(expected, replayed=False)
+        assert result == Appended(expected, replayed=False)
         if recipient.inbox:
             assert message.sent_at >= recipient.inbox[-1].sent_at
         recipient.inbox.append(message)
         if key is not None:
             self.keys[draft.sent_by, key.key] = (key.fingerprint, message)
 
-    @rule(asked=st.lists(st.tuples(people, places, limits), max_size=5))
-    def read_after(self, asked: list[tuple[int, int, int]]) -> None:
-        queries = [ReadAfter(self.id_of(number), seq, limit) for number, seq, limit in asked]
-        expected = [self.after(*each) for each in asked]
+    @rule(drawn=st.lists(st.tuples(people, places, limits), max_size=5))
+    def read_after(self, drawn: list[tuple[int, int, int]]) -> None:
+        queries = [ReadAfter(self.id_of(number), seq, limit) for number, seq, limit in drawn]
+        expected = [self.after(*each) for each in drawn]
         for query, inbox in zip(queries, expected, strict=True):
-            assert self.s.at_hand(query) in (None, inbox)
-        assert self.run(self.s.read(queries)) == expected
+            assert self.opened.read_cached(query) in (None, inbox)
+        assert self.run(self.opened.read(queries)) == expected
 
     def after(self, number: int, seq: int | None, limit: int) -> InboxSlice | None:
-        person = self.living(number)
+        person = self.existing(number)
         if person is None:
             return None
         found = () if seq is None else tuple(person.inbox[seq : seq + limit])
@@ -270,13 +266,13 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def read_page(self, number: int, page: int, limit: int, at: int | None) -> None:
         query = ReadPage(self.id_of(number), page, limit, at)
-        at_hand = self.s.at_hand(query)
-        [found] = self.run(self.s.read([query]))
-        person = self.living(number)
+        cached = self.opened.read_cached(query)
+        [found] = self.run(self.opened.read([query]))
+        person = self.existing(number)
         if person is None:
-            assert found is at_hand is None
+            assert found is cached is None
             return
-        assert at_hand in (None, found)
+        assert cached in (None, found)
         inbox = person.inbox if at is None else person.inbox[:at]
         if at is not None and at > len(person.inbox):
             inbox = []
@@ -284,33 +280,39 @@ class StoreMachine(RuleBasedStateMachine):
         assert found == InboxSlice(len(person.inbox), tuple(newest_first))
 
     @rule(number=people, other=people, limit=limits, at=st.one_of(st.none(), places))
-    def converse(self, number: int, other: int, limit: int, at: int | None) -> None:
+    def read_conversation(self, number: int, other: int, limit: int, at: int | None) -> None:
         user_id, peer = self.id_of(number), self.id_of(other)
-        one, two = self.living(number), self.living(other)
-        said = [] if one is None else [each for each in one.inbox if each.sent_by == peer]
+        one, two = self.existing(number), self.existing(other)
+        messages = [] if one is None else [each for each in one.inbox if each.sent_by == peer]
         if two is not None and peer != user_id:
-            said += [each for each in two.inbox if each.sent_by == user_id]
-        said.sort(key=Place.of, reverse=True)
-        before = None if at is None or not said else Place.of(said[at % len(said)])
-        found = self.run(self.s.conversation(ReadConversation(user_id, peer, limit, before)))
+            messages += [each for each in two.inbox if each.sent_by == user_id]
+        messages.sort(key=ConversationCursor.of, reverse=True)
+        before = (
+            None
+            if at is None or not messages
+            else ConversationCursor.of(messages[at % len(messages)])
+        )
+        found = self.run(self.opened.conversation(ReadConversation(user_id, peer, limit, before)))
         if one is None:
             assert found is None
             return
         if before is not None:
-            said = [each for each in said if Place.of(each) < before]
-        assert found.messages == tuple(said[:limit])
-        assert found.older is (len(said) > limit)
+            messages = [each for each in messages if ConversationCursor.of(each) < before]
+        assert found.messages == tuple(messages[:limit])
+        assert found.older is (len(messages) > limit)
         assert found.peer_exists is (two is not None)
 
     @rule(number=people, beginning=st.booleans())
     def follow(self, number: int, beginning: bool) -> None:
-        if self.living(number) is not None and len(self.followers) < 5:
+        if self.existing(number) is not None and len(self.followers) < 5:
             self.followers.append(Follower(self.id_of(number), 0 if beginning else None))
 
     @rule(limit=limits)
     def poll(self, limit: int) -> None:
         queries = [ReadAfter(each.person, each.seq, limit) for each in self.followers]
-        for follower, found in zip(self.followers, self.run(self.s.read(queries)), strict=True):
+        for follower, found in zip(
+            self.followers, self.run(self.opened.read(queries)), strict=True
+        ):
             person = self.people[follower.person]
             if person.deleted:
                 assert found is None
@@ -323,21 +325,21 @@ class StoreMachine(RuleBasedStateMachine):
                 follower.seq += len(expected)
 
     @rule()
-    def ends(self) -> None:
-        asked = [*self.people, 4711]
-        assert self.run(self.s.last_seqs(asked)) == {
+    def read_last_seqs(self) -> None:
+        user_ids = [*self.people, 4711]
+        assert self.run(self.opened.last_seqs(user_ids)) == {
             user_id: len(person.inbox)
             for user_id, person in self.people.items()
             if not person.deleted
         }
 
     @rule()
-    def owners(self) -> None:
-        asked = [*self.tokens, bytes(32)]
+    def look_up_tokens(self) -> None:
+        tokens = [*self.tokens, bytes(32)]
         expected = [*self.tokens.values(), None]
         if bytes(32) in self.tokens:
             expected[-1] = self.tokens[bytes(32)]
-        assert self.run(self.s.token_owners(asked)) == expected
+        assert self.run(self.opened.token_owners(tokens)) == expected
 
     @rule(name=st.sampled_from(NAMES), number=people)
     def look_up(self, name: str, number: int) -> None:
@@ -346,32 +348,32 @@ class StoreMachine(RuleBasedStateMachine):
             for person in self.people.values()
             if not person.deleted and person.account.username.lower() == name.lower()
         ]
-        assert self.run(self.s.account_named(name)) == (named[0].account if named else None)
-        assert self.run(self.s.credentials(name)) == (
+        assert self.run(self.opened.account_named(name)) == (named[0].account if named else None)
+        assert self.run(self.opened.credentials(name)) == (
             Credentials(named[0].account.id, named[0].password_hash) if named else None
         )
-        person = self.living(number)
-        assert self.run(self.s.account(self.id_of(number))) == (person and person.account)
+        person = self.existing(number)
+        assert self.run(self.opened.account(self.id_of(number))) == (person and person.account)
 
     @invariant()
-    def some_are_there(self) -> None:
-        # Most rules need somebody: an example should not have to find out.
+    def there_are_accounts(self) -> None:
+        # Most rules need an account.
         if self.store is not None and not self.people:
-            for name in ("zoe", "yan", "xia")[: self.beginners]:
+            for name in ("zoe", "yan", "xia")[: self.initial_accounts]:
                 self.register(name)
 
     def teardown(self) -> None:
         try:
             if self.store is not None:
                 note(f"{len(self.people)} people, {len(self.keys)} keys")
-                self.run(self.s.check())
+                self.run(self.opened.check())
                 for user_id, person in self.people.items():
-                    [found] = self.run(self.s.read([ReadAfter(user_id, 0, 10_000)]))
+                    [found] = self.run(self.opened.read([ReadAfter(user_id, 0, 10_000)]))
                     expected = InboxSlice(len(person.inbox), tuple(person.inbox))
                     assert found == (None if person.deleted else expected)
-                self.ends()
-                self.owners()
+                self.read_last_seqs()
+                self.look_up_tokens()
         finally:
             if self.store is not None:
-                self.run(self.s.close())
+                self.run(self.opened.close())
             self.discard()

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what they may be, and how a wrong one is told."""
+"""Sources of settings, their valid values, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULTS = Settings(
     access_log=False,
 )
 
-# Per option: a value as a text, the same as TOML, and the setting that both are.
+# For each option: a value as text, the same value in TOML, and the resulting setting.
 EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "listen": ("tcp:1 unix:/a", '["tcp:1", "unix:/a"]', ("tcp:1", "unix:/a")),
     "admin": ("tcp:9000", '"tcp:9000"', "tcp:9000"),
@@ -50,17 +50,17 @@ OPTION = {option.name: option for option in OPTIONS}
 
 
 def toml(folder: Path, text: str | bytes) -> str:
-    """A file with this text."""
+    """Write a file with this text; returns its path."""
     path = folder / "chatd.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return str(path)
 
 
-def refused(command_line: dict[str, Any], environment: dict[str, str] | None = None) -> str:
-    """The one line that the settings are refused with."""
-    with pytest.raises(ConfigError) as wrong:
+def error_of(command_line: dict[str, Any], environment: dict[str, str] | None = None) -> str:
+    """The line of the `ConfigError` for these settings."""
+    with pytest.raises(ConfigError) as error:
         load(command_line, environment or {})
-    [line] = str(wrong.value).splitlines()
+    [line] = str(error.value).splitlines()
     assert line
     return line
 
@@ -69,12 +69,12 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert load({}, {}) == (DEFAULTS, [])
 
 
-def test_every_option_has_an_example_here() -> None:
+def test_every_option_has_an_example() -> None:
     assert list(EXAMPLES) == [option.name for option in OPTIONS]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_option_may_come_from_everywhere(tmp_path: Path, name: str) -> None:
+def test_an_option_may_come_from_every_source(tmp_path: Path, name: str) -> None:
     text, in_file, value = EXAMPLES[name]
     option = OPTION[name]
     assert option.variable == PREFIX + name.upper().replace("-", "_")
@@ -91,12 +91,12 @@ def test_an_option_may_come_from_everywhere(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(
     tmp_path: Path, name: str
 ) -> None:
     text, _, value = EXAMPLES[name]
     option = OPTION[name]
-    # The others' values could not be: nobody may look at them.
+    # The overridden values are invalid, but not even parsed.
     bad_file = toml(tmp_path, f"{name} = []" if name != "trusted-proxies" else f"{name} = 1")
     given = text.split() if name == "listen" else text
     settings, _ = load({name: given, "config": bad_file}, {option.variable: "?"})
@@ -105,7 +105,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     assert getattr(settings, option.field) == value
 
 
-def test_the_command_line_names_the_file_first(tmp_path: Path) -> None:
+def test_the_path_of_the_file_on_the_command_line_overrides_the_variable(tmp_path: Path) -> None:
     path = toml(tmp_path, "max-polls = 7")
     settings, _ = load({"config": path}, {"CHATD_CONFIG": str(tmp_path / "missing")})
     assert settings.max_polls == 7
@@ -141,24 +141,24 @@ WRONG: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_bad_value_is_told_with_its_culprit(name: str) -> None:
+def test_an_invalid_value_is_reported_with_its_option(name: str) -> None:
     for value in WRONG[name]:
-        assert refused({name: value}).startswith(f"--{name}: "), value
+        assert error_of({name: value}).startswith(f"--{name}: "), value
 
 
-def test_the_culprit_is_named_where_it_stands(tmp_path: Path) -> None:
+def test_an_invalid_value_is_reported_with_its_source(tmp_path: Path) -> None:
     path = toml(tmp_path, "max-polls = -1")
-    assert refused({"max-polls": "x"}).startswith("--max-polls: 'x' is not a whole number")
-    assert refused({}, {"CHATD_MAX_POLLS": "x"}).startswith("CHATD_MAX_POLLS: 'x' ")
-    assert refused({"config": path}).startswith(f"{path}: max-polls: -1 ")
+    assert error_of({"max-polls": "x"}).startswith("--max-polls: 'x' is not a whole number")
+    assert error_of({}, {"CHATD_MAX_POLLS": "x"}).startswith("CHATD_MAX_POLLS: 'x' ")
+    assert error_of({"config": path}).startswith(f"{path}: max-polls: -1 ")
 
 
 @pytest.mark.parametrize("name", ["db", "listen-db"])
 @pytest.mark.parametrize(
     "value", ['["postgresql://u:hidden@h/d"]', '{url = "postgresql://u:hidden@h/d"}']
 )
-def test_no_password_of_a_database_is_repeated(tmp_path: Path, name: str, value: str) -> None:
-    line = refused({"config": toml(tmp_path, f"{name} = {value}")})
+def test_error_messages_do_not_contain_passwords(tmp_path: Path, name: str, value: str) -> None:
+    line = error_of({"config": toml(tmp_path, f"{name} = {value}")})
     assert f"{name}: " in line
     assert "hidden" not in line
 
@@ -175,9 +175,9 @@ def test_no_password_of_a_database_is_repeated(tmp_path: Path, name: str, value:
         ('"" = 1', "''"),
     ],
 )
-def test_an_unknown_key_is_named(tmp_path: Path, text: str, named: str) -> None:
+def test_an_unknown_key_is_reported(tmp_path: Path, text: str, named: str) -> None:
     path = toml(tmp_path, text)
-    assert refused({"config": path}) == f"{path}: unknown key {named}"
+    assert error_of({"config": path}) == f"{path}: unknown key {named}"
 
 
 @pytest.mark.parametrize(
@@ -189,27 +189,27 @@ def test_an_unknown_key_is_named(tmp_path: Path, text: str, named: str) -> None:
     ],
     ids=range(11),
 )
-def test_what_is_not_toml_is_told(tmp_path: Path, text: bytes) -> None:
+def test_invalid_toml_is_reported(tmp_path: Path, text: bytes) -> None:
     path = toml(tmp_path, text)
-    line = refused({"config": path})
+    line = error_of({"config": path})
     assert line.startswith(f"{path}: not TOML: ")
     assert "hidden" not in line
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.toml")
-    assert refused({"config": missing}) == f"{missing}: No such file or directory"
-    assert refused({}, {"CHATD_CONFIG": missing}) == f"{missing}: No such file or directory"
-    assert refused({"config": str(tmp_path)}) == f"{tmp_path}: Is a directory"
-    assert refused({"config": ""}) == "config: No such file or directory"
-    assert refused({}, {"CHATD_CONFIG": ""}) == "config: No such file or directory"
+    assert error_of({"config": missing}) == f"{missing}: No such file or directory"
+    assert error_of({}, {"CHATD_CONFIG": missing}) == f"{missing}: No such file or directory"
+    assert error_of({"config": str(tmp_path)}) == f"{tmp_path}: Is a directory"
+    assert error_of({"config": ""}) == "config: No such file or directory"
+    assert error_of({}, {"CHATD_CONFIG": ""}) == "config: No such file or directory"
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert load({"config": toml(tmp_path, "# nothing\n")}, {})[0] == DEFAULTS
 
 
-def test_a_variable_that_nobody_reads_is_warned_of() -> None:
+def test_unknown_variables_cause_warnings() -> None:
     environment = {"CHATD_DBB": "postgresql://u:hidden@h/d", "CHATD_": "x", "chatd_db": "x"}
     settings, warnings = load({}, {**environment, "PATH": "/bin", "CHATDX": "y"})
     assert settings == DEFAULTS

@@ -1,4 +1,4 @@
-"""What a process counts."""
+"""Metrics as a Prometheus server scrapes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chatd.metrics import CONTENT_TYPE, Metrics
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """One sample as a scraper reads it."""
+    """The value of a sample, None if there is none."""
     for family in text_string_to_metric_families(metrics.render().decode("utf-8")):
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
@@ -25,9 +25,9 @@ def metrics() -> Metrics:
 
 def test_requests_are_counted_by_method_route_and_status(metrics: Metrics) -> None:
     for _ in range(3):
-        metrics.request(b"GET", "/chats", 200, 0.002)
-    metrics.request(b"GET", "/chats", 404, 0.002)
-    metrics.request(b"POST", "/chats", 200, 0.002)
+        metrics.observe_request(b"GET", "/chats", 200, 0.002)
+    metrics.observe_request(b"GET", "/chats", 404, 0.002)
+    metrics.observe_request(b"POST", "/chats", 200, 0.002)
     name = "chatd_requests_total"
     assert value(metrics, name, method="GET", route="/chats", status="200") == 3
     assert value(metrics, name, method="GET", route="/chats", status="404") == 1
@@ -37,68 +37,68 @@ def test_requests_are_counted_by_method_route_and_status(metrics: Metrics) -> No
     assert value(metrics, "chatd_request_seconds_bucket", le="0.0025") == 5
 
 
-def test_polls_are_counted_by_outcome_and_how_long_they_were_held(metrics: Metrics) -> None:
-    metrics.poll("message", 0.3)
-    metrics.poll("timeout", 30)
-    metrics.poll("timeout", 30)
+def test_polls_are_counted_by_outcome_and_seconds_held(metrics: Metrics) -> None:
+    metrics.observe_poll("message", 0.3)
+    metrics.observe_poll("timeout", 30)
+    metrics.observe_poll("timeout", 30)
     assert value(metrics, "chatd_polls_total", outcome="timeout") == 2
     assert value(metrics, "chatd_polls_total", outcome="message") == 1
     assert value(metrics, "chatd_poll_hold_seconds_count") == 3
     assert value(metrics, "chatd_poll_hold_seconds_sum") == pytest.approx(60.3)
 
 
-def test_batches_are_observed_by_verb(metrics: Metrics) -> None:
-    observe = metrics.batch("append")
+def test_batch_sizes_are_observed_by_verb(metrics: Metrics) -> None:
+    observe = metrics.batch_observer("append")
     observe(3)
     observe(300)
     assert value(metrics, "chatd_batch_size_count", verb="append") == 2
     assert value(metrics, "chatd_batch_size_sum", verb="append") == 303
 
 
-def test_woken_polls_are_counted_by_source(metrics: Metrics) -> None:
-    metrics.woken("bus", 2)
-    metrics.woken("bus", 1)
-    metrics.woken("resync", 4)
-    metrics.woken("sweep", 0)
+def test_wakeups_are_counted_by_source(metrics: Metrics) -> None:
+    metrics.count_wakeups("bus", 2)
+    metrics.count_wakeups("bus", 1)
+    metrics.count_wakeups("resync", 4)
+    metrics.count_wakeups("sweep", 0)
     assert value(metrics, "chatd_wakeups_total", source="bus") == 3
     assert value(metrics, "chatd_wakeups_total", source="resync") == 4
     assert value(metrics, "chatd_wakeups_total", source="sweep") == 0
 
 
-def test_a_sweep_that_finds_nothing_counts_nothing(metrics: Metrics) -> None:
+def test_missed_wakeups_are_counted(metrics: Metrics) -> None:
     assert value(metrics, "chatd_sweep_found_total") == 0
-    metrics.swept(0)
+    metrics.count_missed_wakeups(0)
     assert value(metrics, "chatd_sweep_found_total") == 0
-    metrics.swept(2)
+    metrics.count_missed_wakeups(2)
     assert value(metrics, "chatd_sweep_found_total") == 2
     assert value(metrics, "chatd_wakeups_total", source="sweep") == 2
 
 
 def test_the_lag_of_the_reactor_is_observed(metrics: Metrics) -> None:
-    metrics.lag(0.3)
+    metrics.observe_lag(0.3)
     assert value(metrics, "chatd_reactor_lag_seconds_bucket", le="0.25") == 0
     assert value(metrics, "chatd_reactor_lag_seconds_bucket", le="0.5") == 1
 
 
-def test_a_gauge_is_read_when_it_is_asked_for(metrics: Metrics) -> None:
+def test_a_gauge_is_read_when_it_is_scraped(metrics: Metrics) -> None:
     held = [1]
-    metrics.gauge("chatd_polls_held", "Held polls", lambda: len(held))
+    metrics.add_gauge("chatd_polls_held", "Held polls", lambda: len(held))
     assert value(metrics, "chatd_polls_held") == 1
     held.append(2)
     assert value(metrics, "chatd_polls_held") == 2
 
 
-def test_the_version_and_the_process_are_told(metrics: Metrics) -> None:
+def test_the_version_and_process_metrics_are_included(metrics: Metrics) -> None:
     assert value(metrics, "chatd_build_info", version=chatd.__version__) == 1
     assert (value(metrics, "process_open_fds") or 0) > 0
 
 
-def test_each_process_counts_for_itself() -> None:
+def test_instances_do_not_share_a_registry() -> None:
     one, other = Metrics(), Metrics()
-    one.lag(1)
+    one.observe_lag(1)
     assert value(other, "chatd_reactor_lag_seconds_count") == 0
 
 
-def test_the_text_is_of_the_format_that_it_says(metrics: Metrics) -> None:
+def test_the_text_has_the_announced_format(metrics: Metrics) -> None:
     assert CONTENT_TYPE == b"text/plain; version=0.0.4; charset=utf-8"
     assert b"# TYPE chatd_requests_total counter" in metrics.render()

@@ -1,4 +1,4 @@
-"""Values and errors of the domain."""
+"""The string form of cursors."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import chatd.model
-from chatd.model import BEGINNING, MAX_INTEGER, Busy, Cursor, DomainError, InvalidCursor
+from chatd.errors import InvalidCursor
+from chatd.model import BEGINNING, MAX_INTEGER, Cursor
 from chatd.store.epoch import new_epoch
 
 EPOCHS = st.from_regex(r"[a-z2-7]{8,32}", fullmatch=True)
 
 
 @given(EPOCHS, st.integers(0, MAX_INTEGER))
-def test_a_cursor_is_read_back_from_its_string(epoch: str, seq: int) -> None:
+def test_a_cursor_is_parsed_from_its_string(epoch: str, seq: int) -> None:
     cursor = Cursor(epoch, seq)
     assert Cursor.parse(str(cursor)) == cursor
 
 
-def test_a_cursor_of_a_new_epoch_is_read_back() -> None:
+def test_a_cursor_of_a_new_epoch_is_parsed_from_its_string() -> None:
     cursor = Cursor(new_epoch(), 7)
     assert Cursor.parse(str(cursor)) == cursor
 
 
 @given(st.text())
-def test_whatever_is_read_as_a_cursor_is_the_string_of_one(text: str) -> None:
+def test_only_the_strings_of_cursors_are_parsed(text: str) -> None:
     try:
         cursor = Cursor.parse(text)
     except InvalidCursor:
@@ -62,42 +62,12 @@ def test_whatever_is_read_as_a_cursor_is_the_string_of_one(text: str) -> None:
         "abcdefgh-1-1",
     ],
 )
-def test_what_is_no_cursor_is_refused(text: str) -> None:
+def test_other_strings_are_refused(text: str) -> None:
     with pytest.raises(InvalidCursor):
         Cursor.parse(text)
 
 
-def test_the_beginning_is_of_no_history() -> None:
+def test_the_beginning_has_no_epoch() -> None:
     assert Cursor("", 0) == BEGINNING
     with pytest.raises(InvalidCursor):
         Cursor.parse(str(BEGINNING))
-
-
-def errors() -> list[type[DomainError]]:
-    """Every error that names itself to clients."""
-    return [
-        each
-        for each in vars(chatd.model).values()
-        if isinstance(each, type)
-        and issubclass(each, DomainError)
-        and each not in (DomainError, Busy)
-    ]
-
-
-def test_every_error_has_a_code_of_its_own_and_a_title() -> None:
-    codes = [error.code for error in errors()]
-    assert len(codes) > 10
-    assert len(set(codes)) == len(codes)
-    assert all(code.replace("_", "").isalpha() and code.islower() for code in codes)
-    assert all(error.title and not error.title.endswith(".") for error in errors())
-
-
-@pytest.mark.parametrize("error", errors())
-def test_an_error_keeps_its_detail(error: type[DomainError]) -> None:
-    if issubclass(error, Busy):
-        busy = error("wait", 1.5)
-        assert (busy.detail, busy.retry_after) == ("wait", 1.5)
-        assert str(busy) == "wait"
-    else:
-        refusal = error("because")
-        assert refusal.detail == str(refusal) == "because"

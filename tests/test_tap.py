@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
-import attrs
 import pytest
 from twisted.application.service import IServiceMaker
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
 from chatd import tap
-from chatd.config import OPTIONS, ConfigError, Settings, load
+from chatd.config import OPTIONS, Settings, load
 from chatd.process.service import ChatService
-from tests.doubles import InlineWorker
 
 
 @pytest.fixture(autouse=True)
@@ -28,25 +24,6 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("CHATD_"):
             monkeypatch.delenv(name)
-
-
-class Reactor(MemoryReactorClock):
-    """A reactor in memory that threads may call."""
-
-    def callFromThread(self, call: Callable[..., object], *args: object) -> None:
-        raise NotImplementedError
-
-
-@pytest.fixture(autouse=True)
-def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap, "ThreadWorker", lambda *_: InlineWorker())
-
-
-def build(**changes: Any) -> ChatService:
-    """The daemon with the default settings but for some."""
-    service = tap.build(attrs.evolve(load({}, {})[0], **changes), Reactor())  # type: ignore[no-untyped-call]
-    assert isinstance(service, ChatService)
-    return service
 
 
 def parsed(*arguments: str) -> Settings:
@@ -114,61 +91,6 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed("--max-polls", "8").max_polls == 8
 
 
-@pytest.mark.parametrize(
-    ("changes", "culprit"),
-    [
-        ({"workers": 2}, "workers: "),
-        ({"db": "postgresql://u:hidden@h/d?no=1"}, "db: neither a PostgreSQL URL nor"),
-        ({"db": "postgres://u:hidden@h:1,2/d?no=1"}, "db: "),
-        ({"db": "mysql://u:hidden@h/d"}, "db: "),
-        ({"db": "host=h,i port=1,2,3 password=hidden"}, "db: "),
-        ({"db": "sqlite:"}, "db: "),
-        ({"db": "hidden"}, "db: "),
-        ({"listen_db": "postgresql://u:hidden@h/d"}, "listen-db: "),
-        ({"listen": ("nonsense",)}, "listen: 'nonsense' is not an endpoint"),
-        ({"listen": ("tcp:1", "tcp:port")}, "listen: 'tcp:port'"),
-        ({"listen": ("tcp:",)}, "listen: "),
-        ({"listen": ("",)}, "listen: "),
-        ({"listen": ("ssl:1:privateKey=/nonexistent",)}, "listen: "),
-        ({"admin": "nonsense:1"}, "admin: 'nonsense:1' is not an endpoint"),
-    ],
-)
-def test_settings_that_cannot_work_are_told_in_one_line(
-    changes: dict[str, Any], culprit: str
-) -> None:
-    with pytest.raises(ConfigError) as wrong:
-        build(**changes)
-    [line] = str(wrong.value).splitlines()
-    assert line.startswith(culprit)
-    assert "hidden" not in line
-
-
-def test_the_parts_are_told_the_settings() -> None:
-    service = build(
-        listen=("tcp:0", "tcp:1"),
-        admin="tcp:2",
-        max_message_bytes=100_000,
-        max_polls=3,
-        drain_seconds=4.0,
-    )
-    parts = service._parts
-    assert [listener.description for listener in parts.public] == ["tcp:0", "tcp:1"]
-    assert [listener.description for listener in parts.admin] == ["tcp:2"]
-    assert parts.public[0].server is parts.public[1].server
-    assert parts.public[0].server is not parts.admin[0].server
-    assert parts.public[0].server.limits.body_bytes >= 6 * 100_000
-    assert parts.notifier._max_held == 3
-    assert service._drain_seconds == 4.0
-    assert b"chatd_polls_held 0.0" in parts.metrics.render()
-    assert b"chatd_connections 0.0" in parts.metrics.render()
-
-
-def test_the_access_log_is_made_when_it_is_wanted() -> None:
-    for wanted in (False, True):
-        server: Any = build(access_log=wanted)._parts.public[0].server
-        assert (server.resource._access is not None) is wanted
-
-
 @pytest.fixture
 def _descriptor_limit() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -204,8 +126,8 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
     for make in (lambda: tap.makeService(options), tap.service_from_environment):
         service, texts = made(monkeypatch, make)
         assert isinstance(service, ChatService)
-        assert service._collector is not None
-        assert [listener.description for listener in service._parts.public] == ["tcp:1"]
+        assert service._gc_tuner is not None
+        assert [listener.description for listener in service.public] == ["tcp:1"]
         assert [text for text in texts if "CHATD_NONSENSE" in text]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == hard
@@ -230,8 +152,3 @@ def test_twistd_finds_the_plugin() -> None:
     assert [maker.module for maker in found] == ["chatd.tap"]
     assert issubclass(found[0].options, usage.Options)
     assert found[0].makeService is tap.makeService
-
-
-def test_the_database_is_where_it_was_said(tmp_path: Path) -> None:
-    store: Any = build(db=f"sqlite:{tmp_path}/a b.db")._parts.store
-    assert store.location == f"sqlite:{tmp_path}/a b.db"

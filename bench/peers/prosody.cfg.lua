@@ -1,5 +1,5 @@
 -- Prosody over BOSH with its archive: accounts, one process, messages written to files, not synced.
--- @...@ is filled in by bench/daemons.py.
+-- @...@ is filled in by bench/servers.py.
 run_as_root = true
 daemonize = false
 pidfile = "@FOLDER@/prosody.pid"

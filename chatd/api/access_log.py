@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 
 _FORMAT = (
     "{client} {method} {path} {status} {length} work={work_ms} hold={hold_ms}"
@@ -26,8 +26,8 @@ def note_caller(request: Request, user_id: int) -> None:
 class AccessLog:
     """Writes events of the namespace `chatd.access`; times are whole milliseconds."""
 
-    def __init__(self, peers: Peers) -> None:
-        self._peers = peers
+    def __init__(self, proxies: TrustedProxies) -> None:
+        self._proxies = proxies
         self._log = Logger("chatd.access")
 
     def write(
@@ -36,7 +36,7 @@ class AccessLog:
         """One request was answered with `status`, or its client went away (499)."""
         self._log.info(
             _FORMAT,
-            client=self._peers.address(request),
+            client=self._proxies.address(request),
             method=_text(request.method),
             path=_text(request.path),
             status=status,

@@ -21,21 +21,14 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from chatd.api import problems, wire
 from chatd.api.access_log import note_caller
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 from chatd.api.docs import docs_page
 from chatd.api.responses import JSONResponse
 from chatd.api.routes import on_error, route, routes
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
-from chatd.model import (
-    BEGINNING,
-    Cursor,
-    InvalidQuery,
-    Place,
-    Session,
-    Unauthorized,
-    Wake,
-)
+from chatd.errors import InvalidQuery, Unauthorized
+from chatd.model import BEGINNING, ConversationCursor, Cursor, Session, WakeReason
 from chatd.page import static_files
 
 MAX_WAIT: Final = 55
@@ -77,24 +70,24 @@ class API:
         *,
         ready: Callable[[], Awaitable[list[str]]],
         seconds: Callable[[], float],
-        spread: Callable[[], int],
-        peers: Peers,
+        retry_jitter: Callable[[], int],
+        proxies: TrustedProxies,
     ) -> None:
         self.description = _description()
         self._accounts = accounts
         self._chats = chats
         self._ready = ready
         self._seconds = seconds
-        self._spread = spread
-        self._peers = peers
-        self._encode = wire.Encoded()
+        self._retry_jitter = retry_jitter
+        self._proxies = proxies
+        self._encode = wire.EncodedMessageCache()
 
     @route(app, "POST", "/api/v1/users")
     async def register(self, request: Request) -> Response:
         """Make an account."""
         asked = wire.body(request, _REGISTRATION)
         account = await self._accounts.register(
-            asked.username, asked.email, asked.password, self._peers.address(request)
+            asked.username, asked.email, asked.password, self._proxies.address(request)
         )
         location = f"/api/v1/users/?user_id={account.id}"
         return JSONResponse(201, wire.account(account), {b"Location": location.encode("ascii")})
@@ -126,7 +119,7 @@ class API:
         """Issue a token."""
         asked = wire.body(request, _LOG_IN)
         token = await self._accounts.log_in(
-            asked.username, asked.password, self._peers.address(request)
+            asked.username, asked.password, self._proxies.address(request)
         )
         return JSONResponse(201, wire.token(token))
 
@@ -193,10 +186,10 @@ class API:
         headers = {}
         if preferred is not None:
             headers[b"Preference-Applied"] = b"wait=%d" % min(preferred, MAX_WAIT)
-        if polled.why is Wake.OVERLOAD:
+        if polled.why is WakeReason.OVERLOAD:
             headers[b"Retry-After"] = b"%d" % OVERLOAD_RETRY_AFTER
-        elif polled.why is Wake.DRAIN:
-            headers[b"Retry-After"] = b"%d" % self._spread()
+        elif polled.why is WakeReason.DRAIN:
+            headers[b"Retry-After"] = b"%d" % self._retry_jitter()
             headers[b"Connection"] = b"close"
         took = self._seconds() - began - polled.waited
         return JSONResponse(
@@ -209,7 +202,7 @@ class API:
             if name in asked:
                 raise InvalidQuery(f"{name} cannot be combined with the parameter with")
         limit = wire.whole(asked, "limit", 50, 100)
-        before = Place.parse(asked["before"]) if "before" in asked else None
+        before = ConversationCursor.parse(asked["before"]) if "before" in asked else None
         peer = wire.user_id(asked, "with")
         conversation = await self._chats.conversation(session, peer, limit, before)
         return JSONResponse(
@@ -244,7 +237,7 @@ class API:
             return await self._accounts.bearer(proof)
         if scheme == b"basic":
             username, password = _basic(proof)
-            return await self._accounts.basic(username, password, self._peers.address(request))
+            return await self._accounts.basic(username, password, self._proxies.address(request))
         raise Unauthorized("send Authorization: Bearer with a token, or Basic")
 
 

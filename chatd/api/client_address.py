@@ -10,7 +10,7 @@ from twisted.web.server import Request
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Peers:
+class TrustedProxies:
     """Finds a request's client; believes `X-Forwarded-For` only from trusted proxies.
 
     The header is read from its end: the first address that is not a trusted proxy's is the

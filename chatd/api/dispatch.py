@@ -120,7 +120,7 @@ class Dispatch(Resource):
         """A request was answered `waited` seconds later than its work took."""
         work = self.seconds() - began - waited
         if not waited:
-            self._metrics.request(request.method, route, status, work)
+            self._metrics.observe_request(request.method, route, status, work)
         if self._access is not None:
             self._access.write(request, request_id, status, work, waited)
 

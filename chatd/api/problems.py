@@ -13,30 +13,30 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from chatd import model
+from chatd import errors
 from chatd.api.responses import Headers
-from chatd.model import Busy, DomainError
+from chatd.errors import Busy, DomainError
 
 CONTENT_TYPE: Final = b"application/problem+json"
 
 STATUSES: Final[Mapping[type[DomainError], int]] = {
-    model.InvalidBody: 400,
-    model.InvalidQuery: 400,
-    model.InvalidHeader: 400,
-    model.InvalidCursor: 400,
-    model.NotAToken: 400,
-    model.Unauthorized: 401,
-    model.RegistrationClosed: 403,
-    model.UserNotFound: 404,
-    model.PageNotFound: 404,
-    model.UsernameTaken: 409,
-    model.CursorEpoch: 410,
-    model.MessageTooLarge: 413,
-    model.UnsupportedMediaType: 415,
-    model.IdempotencyKeyReused: 422,
-    model.RateLimited: 429,
-    model.Overloaded: 503,
-    model.StoreUnavailable: 503,
+    errors.InvalidBody: 400,
+    errors.InvalidQuery: 400,
+    errors.InvalidHeader: 400,
+    errors.InvalidCursor: 400,
+    errors.NotAToken: 400,
+    errors.Unauthorized: 401,
+    errors.RegistrationClosed: 403,
+    errors.UserNotFound: 404,
+    errors.PageNotFound: 404,
+    errors.UsernameTaken: 409,
+    errors.CursorEpoch: 410,
+    errors.MessageTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.IdempotencyKeyReused: 422,
+    errors.RateLimited: 429,
+    errors.Overloaded: 503,
+    errors.StoreUnavailable: 503,
 }
 """The HTTP status of every domain error."""
 
@@ -81,7 +81,7 @@ def respond(failure: Failure, request_id: str, *, scheme: str = "") -> Response:
         headers: Headers = {}
         if isinstance(error, Busy):
             headers = {"Retry-After": str(max(1, ceil(error.retry_after)))}
-        elif isinstance(error, model.Unauthorized):
+        elif isinstance(error, errors.Unauthorized):
             headers = {"WWW-Authenticate": _challenges(scheme)}
         status = STATUSES[type(error)]
         return _response(status, error.code, error.detail, error.title, headers)

@@ -14,17 +14,8 @@ from msgspec import Meta, Struct
 from twisted.web.server import Request
 
 from chatd.domain.chats import Conversation, Page, Polled
-from chatd.model import (
-    MAX_INTEGER,
-    Account,
-    InvalidBody,
-    InvalidHeader,
-    InvalidQuery,
-    IssuedToken,
-    Message,
-    UnsupportedMediaType,
-    Wake,
-)
+from chatd.errors import InvalidBody, InvalidHeader, InvalidQuery, UnsupportedMediaType
+from chatd.model import MAX_INTEGER, Account, IssuedToken, Message, WakeReason
 
 T = TypeVar("T")
 
@@ -222,7 +213,7 @@ def message(value: Message) -> bytes:
     )
 
 
-class Encoded:
+class EncodedMessageCache:
     """`message`, made once for all who are told of it: the sender, polls and pages.
 
     Messages never change, and no two of one database have the inbox and the seq in common. Those
@@ -301,13 +292,13 @@ def polled(
         "count": value.count,
         "cursor": str(value.cursor),
         "more": value.more,
-        "timed_out": value.why is Wake.TIMEOUT,
+        "timed_out": value.why is WakeReason.TIMEOUT,
         "waited": int(value.waited * 1000),
         "took": int(took * 1000),
     }
     if wait_applied is not None:
         meta["wait_applied"] = wait_applied
-    if value.why is Wake.SUPERSEDED:
+    if value.why is WakeReason.SUPERSEDED:
         meta["superseded"] = True
     return _with_meta(meta, value.messages, encode)
 

@@ -1,1 +1,1 @@
-"""Implementations of `chatd.interfaces.IBus`."""
+"""Buses: implementations of `chatd.interfaces.IBus`."""

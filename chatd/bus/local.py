@@ -1,4 +1,4 @@
-"""The bus of a single process: whoever commits wakes the waiters directly."""
+"""In-process bus: wakes the waiters of this process directly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatd.interfaces import IBus, ISubscriber
 
 @implementer(IBus)
 class LocalBus:
-    """An `IBus` for a store that only this process writes to; nothing can be missed."""
+    """An `IBus` for a store that no other process writes to; it never misses anything."""
 
     def __init__(self) -> None:
         self._subscribers: tuple[ISubscriber, ...] = ()

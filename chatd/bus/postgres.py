@@ -1,14 +1,13 @@
-"""The bus between processes that share a PostgreSQL: LISTEN on a connection of its own.
+"""Bus between processes that share a PostgreSQL database, using LISTEN on its own connection.
 
-The store sends a NOTIFY in the transaction of every batch, revocation and deletion. Who committed
-tells its own waiters directly, and ignores the echo; what was given up while the server worked on
-it is no echo.
+The store sends the NOTIFYs, in the transactions that they announce. The process that committed
+wakes its own waiters directly and ignores its own notices, see `chatd.postgres.notify_payloads`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 from twisted.internet.defer import Deferred, TimeoutError
@@ -17,16 +16,16 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from chatd.errors import StartError
 from chatd.interfaces import IBus, ISubscriber
-from chatd.model import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
 from chatd.postgres.notify_payloads import (
     CHANNEL,
     Listener,
-    Origin,
+    MessagesNotice,
+    NodeId,
     Ping,
-    Woken,
     decode,
     encode,
     sender,
@@ -34,9 +33,10 @@ from chatd.postgres.notify_payloads import (
 from chatd.runtime.backoff import Backoff
 
 PING_SECONDS: Final = 5.0
-"""How often the bus looks whether notices arrive; silence is noticed within twice that."""
+"""Interval of pings; a connection on which no notices arrive is replaced within twice that."""
 
 STABLE_SECONDS: Final = 1.0
+"""A connection that lasted this long resets the delay before the next attempt."""
 
 _LISTEN: Final = f"LISTEN {CHANNEL}"
 _NOTIFY: Final = "SELECT pg_notify(%s, %s)"
@@ -44,13 +44,23 @@ _NOTIFY: Final = "SELECT pg_notify(%s, %s)"
 _log = Logger()
 
 
+class ListenError(Exception):
+    """Notices cannot be received."""
+
+
+class _PendingPing(NamedTuple):
+    payload: str
+    sent_at: float
+    received: Deferred[None]
+
+
 @implementer(IBus)
 class PostgresBus:
-    """An `IBus` that listens at `address`; `origin` is that of the store of this process.
+    """An `IBus` that listens at `address` and shares its `node_id` with the process's store.
 
-    What it hears it tells first to `listener`, that store, then to its subscriber. After every
-    time that it could not listen, it tells its subscriber to look at everything. `observe_lag` gets
-    the seconds that a notice took to come back.
+    Each notice goes to `listener`, which is the store, and then to the subscriber. After the
+    connection was lost and replaced, the subscriber's `wake_all` is called. `observe_lag` is called
+    with the seconds between sending and receiving each ping.
     """
 
     def __init__(
@@ -58,27 +68,27 @@ class PostgresBus:
         address: Address,
         *,
         reactor: Any,
-        origin: Origin,
-        chance: Callable[[], float],
+        node_id: NodeId,
+        random: Callable[[], float],
         listener: Listener | None = None,
         observe_lag: Callable[[float], None] | None = None,
     ) -> None:
         self._listener = listener
         self._location = address.location
         self._reactor = reactor
-        self._origin = origin
-        self._backoff = Backoff(chance)
+        self._node_id = node_id
+        self._backoff = Backoff(random)
         self._observe_lag = observe_lag
-        self._connector = Connector(address, reactor, self._heard)
+        self._connector = Connector(address, reactor, self._on_payload)
         self._subscriber: ISubscriber | None = None
         self._connection: Connection | None = None
-        self._keeping: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
+        self._running: Deferred[None] | None = None
+        self._delay: Deferred[None] | None = None
         self._problem: str | None = "the bus is not started"
         self._pings = 0
-        self._awaited: tuple[str, float, Deferred[None]] | None = None
+        self._pending_ping: _PendingPing | None = None
         self.reconnects = 0
-        """How often the connection was lost and had to be made again."""
+        """How many times the connection was lost and had to be replaced."""
 
     def start(self, subscriber: ISubscriber) -> Deferred[None]:
         return Deferred.fromCoroutine(self._start(subscriber))
@@ -87,10 +97,10 @@ class PostgresBus:
         self._subscriber = subscriber
         try:
             connection = await self._listen()
-        except _Deaf as problem:
+        except ListenError as problem:
             self._subscriber = None
             raise StartError(f"cannot listen at {self._location}: {problem}") from None
-        self._keeping = Deferred.fromCoroutine(self._keep(connection))
+        self._running = Deferred.fromCoroutine(self._run(connection))
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
@@ -99,15 +109,15 @@ class PostgresBus:
         self._subscriber = None
         self._problem = "the bus is stopped"
         if self._listener is not None:
-            self._listener.deaf()
+            self._listener.on_disconnected()
         self._connector.stop()
         if self._connection is not None:
-            self._connection.abandon()
-        if self._pause is not None:
-            self._pause.cancel()
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            await keeping
+            self._connection.abort()
+        if self._delay is not None:
+            self._delay.cancel()
+        running, self._running = self._running, None
+        if running is not None:
+            await running
 
     def problem(self) -> str | None:
         return self._problem
@@ -120,8 +130,8 @@ class PostgresBus:
         if self._subscriber is not None:
             self._subscriber.revoked(user_id, token)
 
-    async def _keep(self, connection: Connection | None) -> None:
-        """Listen for as long as there is a subscriber."""
+    async def _run(self, connection: Connection | None) -> None:
+        """Listen and reconnect until the bus is stopped."""
         while self._subscriber is not None:
             since = self._reactor.seconds()
             try:
@@ -130,120 +140,115 @@ class PostgresBus:
                     _log.info("listening to the database again")
                     self._subscriber.wake_all()
                 await self._watch(connection)
-                self._trouble("the connection that listens to the database was lost")
+                self._on_lost("the connection that listens to the database was lost")
                 self.reconnects += 1
-            except _Deaf as problem:
-                self._trouble(f"cannot listen to the database: {problem}")
+            except ListenError as problem:
+                self._on_lost(f"cannot listen to the database: {problem}")
             connection = None
             if self._reactor.seconds() - since >= STABLE_SECONDS:
                 self._backoff.reset()
-            await self._rest()
+            await self._wait_to_reconnect()
 
     async def _listen(self) -> Connection:
-        """Connect, listen, and hear oneself; raises `_Deaf`."""
+        """Connect, LISTEN and receive a ping; raises `ListenError`."""
         try:
             connection = await self._connector.connect()
         except Unreachable as problem:
-            raise _Deaf(str(problem)) from None
+            raise ListenError(str(problem)) from None
         self._connection = connection
         try:
             await connection.query(_LISTEN)
-            # Hearing oneself proves nothing behind a pooler: the echo comes along with the answer,
-            # what others say does not.
+            # A ping is not enough to detect a pooler: its notice comes with the answer to the
+            # NOTIFY, while those of other processes never arrive.
             if not connection.is_direct:
-                connection.abandon()
-                raise _Deaf("a pooler is in between: give the server itself as --listen-db")
-            echo = self._ping()
-            if echo is not None:
-                await echo.addTimeout(PING_SECONDS, self._reactor)
+                connection.abort()
+                raise ListenError("a pooler is in between: give the server itself as --listen-db")
+            received = self._ping()
+            if received is not None:
+                await received.addTimeout(PING_SECONDS, self._reactor)
         except TimeoutError:
-            connection.abandon()
-            raise _Deaf("no notice arrives; give the server itself as --listen-db") from None
-        except (psycopg2.Error, ConnectionDone) as problem:
-            connection.abandon()
-            raise _Deaf(reason(problem)) from None
+            connection.abort()
+            raise ListenError("no notice arrives; give the server itself as --listen-db") from None
+        except (psycopg2.Error, ConnectionDone) as error:
+            connection.abort()
+            raise ListenError(reason(error)) from None
         finally:
-            self._awaited = None
+            self._pending_ping = None
         self._problem = None
         if self._listener is not None:
-            self._listener.hearing()
+            self._listener.on_connected()
         return connection
 
     async def _watch(self, connection: Connection) -> None:
-        """Look whether notices arrive, until the connection ends."""
-        pinging = LoopingCall(self._look)
+        """Ping regularly until the connection is closed."""
+        pinging = LoopingCall(self._check_ping)
         pinging.clock = self._reactor
-        looked = pinging.start(PING_SECONDS, now=False)
-        await connection.ended()
+        stopped = pinging.start(PING_SECONDS, now=False)
+        await connection.wait_closed()
         pinging.stop()
-        await looked
-        self._awaited = None
+        await stopped
+        self._pending_ping = None
 
-    def _look(self) -> None:
-        if self._awaited is not None and self._connection is not None:
-            self._connection.abandon()
+    def _check_ping(self) -> None:
+        if self._pending_ping is not None and self._connection is not None:
+            self._connection.abort()
         else:
             self._ping()
 
     def _ping(self) -> Deferred[None] | None:
-        """Send oneself a notice; the Deferred fires when it arrives."""
+        """Send a notice to this process; the Deferred fires when it arrives."""
         if self._connection is None:
             return None
         self._pings += 1
-        echo: Deferred[None] = Deferred()
-        payload = encode(self._origin.name, Ping(self._pings))
-        self._awaited = (payload, self._reactor.seconds(), echo)
-        # What goes wrong with it, the echo that fails to come tells.
+        received: Deferred[None] = Deferred()
+        payload = encode(self._node_id.name, Ping(self._pings))
+        self._pending_ping = _PendingPing(payload, self._reactor.seconds(), received)
+        # If the statement fails, the ping does not arrive, which is noticed.
         self._connection.query(_NOTIFY, (CHANNEL, payload)).addErrback(lambda _: None)
-        return echo
+        return received
 
-    def _heard(self, payload: str) -> None:
-        if self._awaited is not None and payload == self._awaited[0]:
-            self._echoed()
+    def _on_payload(self, payload: str) -> None:
+        if self._pending_ping is not None and payload == self._pending_ping.payload:
+            self._on_ping(self._pending_ping)
             return
-        # Most are echoes, and those of batches are long: they are not taken apart.
-        if sender(payload) == self._origin.name:
+        # Most notices are this process's own, and long: they are not decoded.
+        if sender(payload) == self._node_id.name:
             return
         try:
             notice = decode(payload)
         except ValueError:
-            _log.warn("a notice that is not understood was ignored: {payload}", payload=payload)
+            _log.warn("ignoring a malformed notice: {payload}", payload=payload)
             return
         if isinstance(notice, Ping):
             return
         if self._listener is not None:
-            self._listener.heard(notice)
+            self._listener.on_notice(notice)
         if self._subscriber is None:
             return
-        if isinstance(notice, Woken):
-            self._subscriber.wake(tuple(dict.fromkeys([line.received_by for line in notice.lines])))
+        if isinstance(notice, MessagesNotice):
+            user_ids = dict.fromkeys([each.received_by for each in notice.messages])
+            self._subscriber.wake(tuple(user_ids))
         else:
             self._subscriber.revoked(notice.user_id, notice.token)
 
-    def _echoed(self) -> None:
-        assert self._awaited is not None
-        _, sent, echo = self._awaited
-        self._awaited = None
+    def _on_ping(self, ping: _PendingPing) -> None:
+        self._pending_ping = None
         if self._observe_lag is not None:
-            self._observe_lag(self._reactor.seconds() - sent)
-        echo.callback(None)
+            self._observe_lag(self._reactor.seconds() - ping.sent_at)
+        ping.received.callback(None)
 
-    def _trouble(self, problem: str) -> None:
+    def _on_lost(self, problem: str) -> None:
         if self._listener is not None:
-            self._listener.deaf()
+            self._listener.on_disconnected()
         if self._subscriber is not None and problem != self._problem:
             self._problem = problem
             _log.warn("{problem}", problem=problem)
 
-    async def _rest(self) -> None:
+    async def _wait_to_reconnect(self) -> None:
         if self._subscriber is None:
             return
-        self._pause = deferLater(self._reactor, self._backoff.next())
-        # Cancelled when the bus stops: then there is nothing to wait for.
-        self._pause.addErrback(lambda _: None)
-        await self._pause
-        self._pause = None
-
-
-class _Deaf(Exception):
-    """Notices do not arrive."""
+        self._delay = deferLater(self._reactor, self._backoff.next())
+        # `stop` cancels it.
+        self._delay.addErrback(lambda _: None)
+        await self._delay
+        self._delay = None

@@ -1,4 +1,4 @@
-"""`python -m chatd.cli` is the `chatd` command, where that is not on the path."""
+"""`python -m chatd.cli`: the `chatd` command where it is not on the path."""
 
 from chatd.cli.main import main
 

@@ -6,60 +6,60 @@ import argparse
 import getpass
 import sys
 
-from chatd.cli.errors import Trouble
-from chatd.cli.session import LogIn, Session
+from chatd.cli.errors import CommandError
+from chatd.cli.session import SavedLogin, Session
 from chatd.client import ChatClient
 
 
 async def register(args: argparse.Namespace, session: Session) -> None:
-    """Make an account and log in."""
+    """Create an account and log in."""
     client = session.connect(args.server)
-    email = args.email or _asked("Email: ")
-    password = _password(args, twice=True)
+    email = args.email or _prompt_for_email()
+    password = _read_password(args, confirm=True)
     await client.register(args.username, email, password)
-    await _enter(client, args.username, password, session)
+    await _save_login(client, args.username, password, session)
 
 
 async def log_in(args: argparse.Namespace, session: Session) -> None:
-    """Get a token and keep it."""
+    """Get a token and save it."""
     client = session.connect(args.server)
-    await _enter(client, args.username, _password(args, twice=False), session)
+    await _save_login(client, args.username, _read_password(args, confirm=False), session)
 
 
-async def _enter(client: ChatClient, username: str, password: str, session: Session) -> None:
+async def _save_login(client: ChatClient, username: str, password: str, session: Session) -> None:
     token = await client.log_in(username, password)
     me = await client.me()
-    session.file.write(LogIn(session.server, me.username, me.id, token))
+    session.file.save(SavedLogin(session.server, me.username, me.id, token))
     print(f"Logged in as {me.username} at {session.server}.")
 
 
 async def log_out(args: argparse.Namespace, session: Session) -> None:
-    """Revoke the token and forget it."""
-    client, kept = session.logged_in()
+    """Revoke the token and delete it."""
+    client, login = session.logged_in()
     await client.log_out()
-    session.file.remove()
-    print(f"{kept.username} is logged out.")
+    session.file.delete()
+    print(f"Logged out {login.username}.")
 
 
-async def who_am_i(args: argparse.Namespace, session: Session) -> None:
+async def whoami(args: argparse.Namespace, session: Session) -> None:
     """Print the name of the account and the server."""
     client, _ = session.logged_in()
     me = await client.me()
     print(f"{me.username} (user {me.id}) at {session.server}")
 
 
-def _password(args: argparse.Namespace, *, twice: bool) -> str:
+def _read_password(args: argparse.Namespace, *, confirm: bool) -> str:
     if args.password_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise Trouble("there is no terminal to ask for the password: --password-stdin")
+        raise CommandError("no terminal to ask for the password: use --password-stdin")
     password = getpass.getpass("Password: ")
-    if twice and getpass.getpass("Again: ") != password:
-        raise Trouble("these were two different passwords")
+    if confirm and getpass.getpass("Repeat password: ") != password:
+        raise CommandError("the passwords differ")
     return password
 
 
-def _asked(question: str) -> str:
+def _prompt_for_email() -> str:
     if not sys.stdin.isatty():
-        raise Trouble("there is no terminal to ask for the email: --email ADDRESS")
-    return input(question).strip()
+        raise CommandError("no terminal to ask for the email: use --email ADDRESS")
+    return input("Email: ").strip()

@@ -1,4 +1,4 @@
-"""`chatd demo`: a daemon in a temporary folder, two accounts, a conversation."""
+"""`chatd demo`: a daemon in a temporary directory with two users in conversation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from chatd.cli.errors import Trouble
-from chatd.cli.printing import line
+from chatd.cli.errors import CommandError
+from chatd.cli.printing import format_message
 from chatd.cli.session import Session
 from chatd.client import ChatClient, ChatError
 
@@ -27,34 +27,35 @@ STOP_SECONDS: Final = 15.0
 PASSWORD: Final = "demo-password"
 
 CONVERSATION: Final = (
-    ("ann", "Hello Bob! This message was durable before I was told that it is sent."),
-    ("bob", "And I had it a moment later: my long poll was waiting for it."),
+    ("ann", "Hello Bob! This message was on disk before I saw that it was sent."),
+    ("bob", "And I received it at once: my long poll was waiting for it."),
     ("ann", "What if your connection breaks?"),
-    ("bob", "Then I ask again with my cursor: every message once, and in order."),
+    ("bob", "Then I poll again with my cursor and get every message once, in order."),
 )
 
 
 async def demo(args: argparse.Namespace, session: Session) -> None:
-    """Let Ann and Bob talk, then let the reader talk with Bob in a browser."""
+    """Show Ann and Bob chatting, then let the user chat with Bob in a browser."""
     with tempfile.TemporaryDirectory(prefix="chatd-demo-") as folder:
         async with daemon(Path(folder), session.reactor) as url:
-            print(f"A daemon runs on {url} with its data in {folder}.", flush=True)
+            print(f"A daemon is running at {url} with its data in {folder}.", flush=True)
             ann, bob = ChatClient(url), ChatClient(url)
             async with ann, bob:
                 ids = {
-                    name: await _join(client, name) for name, client in (("ann", ann), ("bob", bob))
+                    name: await _register(client, name)
+                    for name, client in (("ann", ann), ("bob", bob))
                 }
                 await _converse({"ann": ann, "bob": bob}, ids)
                 if not args.once:
                     print(
-                        f"\nOpen {url} and log in as ann with the password {PASSWORD}: "
-                        "bob answers.\nCtrl-C ends the demo and deletes its data.",
+                        f"\nOpen {url}, log in as ann with the password {PASSWORD}, and write "
+                        "to bob: he answers.\nCtrl-C ends the demo and deletes its data.",
                         flush=True,
                     )
-                    await _answer(bob)
+                    await _reply(bob)
 
 
-async def _join(client: ChatClient, name: str) -> int:
+async def _register(client: ChatClient, name: str) -> int:
     user = await client.register(name, f"{name}@example.org", PASSWORD)
     await client.log_in(name, PASSWORD)
     return user.id
@@ -64,13 +65,13 @@ async def _converse(clients: dict[str, ChatClient], ids: dict[str, int]) -> None
     follows = {name: client.follow("0") for name, client in clients.items()}
     for speaker, text in CONVERSATION:
         listener = "bob" if speaker == "ann" else "ann"
-        hearing = Deferred.fromCoroutine(follows[listener].__anext__())
+        receiving = Deferred.fromCoroutine(follows[listener].__anext__())
         await clients[speaker].send(ids[listener], text)
-        print(line(await hearing, speaker), flush=True)
+        print(format_message(await receiving, speaker), flush=True)
 
 
-async def _answer(bob: ChatClient) -> None:
-    """Say something back to whoever writes to Bob, until interrupted."""
+async def _reply(bob: ChatClient) -> None:
+    """Reply to everybody who writes to Bob, until interrupted."""
     async for message in bob.follow("now"):
         count = len(message.text.split())
         words = "one word" if count == 1 else f"{count} words"
@@ -79,7 +80,7 @@ async def _answer(bob: ChatClient) -> None:
 
 @contextlib.asynccontextmanager
 async def daemon(folder: Path, reactor: Any) -> AsyncIterator[str]:
-    """A daemon of its own, ready; its URL. It ends with the context."""
+    """Run a daemon that is ready for requests, and give its URL; stopped on exit."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -98,11 +99,11 @@ async def daemon(folder: Path, reactor: Any) -> AsyncIterator[str]:
             stderr=log,
             stdin=subprocess.DEVNULL,
             env=environment,
-            # Ctrl-C is for the demo, which then ends its daemon in order.
+            # Ctrl-C must not reach the daemon: the demo stops it.
             start_new_session=True,
         )
     try:
-        await _ready(url, process, reactor, folder / "chatd.log")
+        await _wait_until_ready(url, process, reactor, folder / "chatd.log")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
@@ -113,15 +114,17 @@ async def daemon(folder: Path, reactor: Any) -> AsyncIterator[str]:
             process.wait()
 
 
-async def _ready(url: str, process: subprocess.Popen[bytes], reactor: Any, log: Path) -> None:
-    ends = reactor.seconds() + START_SECONDS
-    async with ChatClient(url, "nobody", patience=0, reactor=reactor) as client:
-        while reactor.seconds() < ends and process.poll() is None:
+async def _wait_until_ready(
+    url: str, process: subprocess.Popen[bytes], reactor: Any, log: Path
+) -> None:
+    deadline = reactor.seconds() + START_SECONDS
+    async with ChatClient(url, "nobody", retry_seconds=0, reactor=reactor) as client:
+        while reactor.seconds() < deadline and process.poll() is None:
             try:
                 await client.me()
-            except ChatError as problem:
-                # Refusing a token that was never issued is what a daemon that runs does.
-                if getattr(problem, "status", 0) == 401:
+            except ChatError as error:
+                # A running daemon rejects the made-up token.
+                if getattr(error, "status", 0) == 401:
                     return
             await deferLater(reactor, 0.05)
-    raise Trouble("the daemon did not start:\n" + log.read_text("utf-8", "replace"))
+    raise CommandError("the daemon did not start:\n" + log.read_text("utf-8", "replace"))

@@ -1,5 +1,5 @@
-"""What goes wrong and is said to the person at the terminal in one line."""
+"""`CommandError`: ends a command with a one-line message."""
 
 
-class Trouble(Exception):
-    """Ends the command; the text is for people."""
+class CommandError(Exception):
+    """Ends the command; the text is printed to standard error."""

@@ -1,4 +1,4 @@
-"""One editable line at the bottom of a terminal, while other lines appear above it."""
+"""A one-line editor for terminals that keeps its line below other output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from chatd.cli.printing import columns, plain
+from chatd.cli.printing import display_width, escape_controls
 
 _SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-9;]*[~A-Za-z]|O[A-Za-z]|.)?", re.DOTALL)
 _UNFINISHED: Final = re.compile(r"\x1b(\[[0-9;]*|O)?\Z")
@@ -15,13 +15,14 @@ _LEFT, _RIGHT = ("\x1b[D", "\x1bOD", "\x02"), ("\x1b[C", "\x1bOC", "\x06")
 _HOME, _END = ("\x1b[H", "\x1bOH", "\x1b[1~", "\x01"), ("\x1b[F", "\x1bOF", "\x1b[4~", "\x05")
 _DELETE: Final = "\x1b[3~"
 _CLEAR: Final = "\r\x1b[K"
+_SHORT_PROMPT: Final = "> "
 
 
 class LineEditor:
-    """Takes the bytes of a keyboard and writes what the terminal shows.
+    """Turns keyboard input into lines and draws the line being edited.
 
-    `write` gets text for the terminal; `entered` each line that Return ends; `ended` is called at
-    Ctrl-C, and at Ctrl-D in an empty line. `width` tells the columns of the terminal.
+    `write` writes to the terminal. `on_line` is called with each line that Return completes,
+    `on_exit` on Ctrl-C, and on Ctrl-D in an empty line. `width` returns the terminal's columns.
     """
 
     def __init__(
@@ -29,93 +30,95 @@ class LineEditor:
         prompt: str,
         *,
         write: Callable[[str], object],
-        entered: Callable[[str], object],
-        ended: Callable[[], object],
+        on_line: Callable[[str], object],
+        on_exit: Callable[[], object],
         width: Callable[[], int],
     ) -> None:
         self._prompt = prompt
         self._write = write
-        self._entered = entered
-        self._ended = ended
+        self._on_line = on_line
+        self._on_exit = on_exit
         self._width = width
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._unread = ""
+        self._pending = ""
         self._text = ""
-        self._at = 0
+        self._cursor = 0
 
     def show(self) -> None:
-        """Draw the line. What does not fit is scrolled out to the left."""
-        room = max(8, self._width() - columns(self._prompt) - 1)
+        """Draw the line; a long one is scrolled so that the cursor stays visible."""
+        width = self._width()
+        prompt = self._prompt if 2 * display_width(self._prompt) <= width else _SHORT_PROMPT
+        room = max(1, width - display_width(prompt) - 1)
         start = 0
-        while columns(self._text[start : self._at]) > room:
+        while display_width(self._text[start : self._cursor]) > room:
             start += 1
         shown = ""
         for character in self._text[start:]:
-            if columns(shown) + columns(character) > room:
+            if display_width(shown) + display_width(character) > room:
                 break
             shown += character
-        behind = columns(shown) - columns(self._text[start : self._at])
+        behind = display_width(shown) - display_width(self._text[start : self._cursor])
         back = f"\x1b[{behind}D" if behind > 0 else ""
-        self._write(_CLEAR + self._prompt + shown + back)
+        self._write(_CLEAR + prompt + shown + back)
 
-    def above(self, text: str) -> None:
-        """Put lines above the one that is being typed."""
+    def print_above(self, text: str) -> None:
+        """Print lines above the line being edited."""
         self._write(_CLEAR + text.replace("\n", "\r\n") + "\r\n")
         self.show()
 
     def hide(self) -> None:
-        """Leave the terminal at the beginning of an empty line."""
+        """Clear the line."""
         self._write(_CLEAR)
 
-    def keys(self, data: bytes) -> None:
-        """What was typed."""
-        self._unread += self._decoder.decode(data)
-        while self._unread and _UNFINISHED.match(self._unread) is None:
-            match = _SEQUENCE.match(self._unread)
-            key = match[0] if match else self._unread[0]
-            self._unread = self._unread[len(key) :]
-            if self._key(key):
+    def feed(self, data: bytes) -> None:
+        """Process bytes from the keyboard."""
+        self._pending += self._decoder.decode(data)
+        while self._pending and _UNFINISHED.match(self._pending) is None:
+            match = _SEQUENCE.match(self._pending)
+            key = match[0] if match else self._pending[0]
+            self._pending = self._pending[len(key) :]
+            if self._handle_key(key):
                 return
         self.show()
 
-    def _key(self, key: str) -> bool:
-        """Do what a key stands for; True when that was the end."""
+    def _handle_key(self, key: str) -> bool:
+        """Handle a key; True if it ends the session."""
         if key == "\x03" or (key == "\x04" and not self._text):
-            self._ended()
+            self._on_exit()
             return True
         if key in ("\r", "\n"):
-            text, self._text, self._at = self._text, "", 0
+            text, self._text, self._cursor = self._text, "", 0
             self._write(_CLEAR)
-            self._entered(text)
+            self._on_line(text)
         elif key in ("\x7f", "\x08"):
-            self._cut(self._at - 1, self._at)
+            self._delete(self._cursor - 1, self._cursor)
         elif key in (_DELETE, "\x04"):
-            self._cut(self._at, self._at + 1)
+            self._delete(self._cursor, self._cursor + 1)
         elif key == "\x15":
-            self._cut(0, self._at)
+            self._delete(0, self._cursor)
         elif key == "\x0b":
-            self._cut(self._at, len(self._text))
+            self._delete(self._cursor, len(self._text))
         elif key == "\x17":
-            kept = self._text[: self._at].rstrip().rpartition(" ")
-            self._cut(len(kept[0] + kept[1]), self._at)
+            rest = self._text[: self._cursor].rstrip().rpartition(" ")
+            self._delete(len(rest[0] + rest[1]), self._cursor)
         else:
             self._move_or_insert(key)
         return False
 
     def _move_or_insert(self, key: str) -> None:
         if key in _LEFT:
-            self._at = max(0, self._at - 1)
+            self._cursor = max(0, self._cursor - 1)
         elif key in _RIGHT:
-            self._at = min(len(self._text), self._at + 1)
+            self._cursor = min(len(self._text), self._cursor + 1)
         elif key in _HOME:
-            self._at = 0
+            self._cursor = 0
         elif key in _END:
-            self._at = len(self._text)
-        elif plain(key) == key and key != "\n":
-            self._text = self._text[: self._at] + key + self._text[self._at :]
-            self._at += len(key)
+            self._cursor = len(self._text)
+        elif escape_controls(key) == key and key != "\n":
+            self._text = self._text[: self._cursor] + key + self._text[self._cursor :]
+            self._cursor += len(key)
 
-    def _cut(self, start: int, end: int) -> None:
+    def _delete(self, start: int, end: int) -> None:
         start = max(0, start)
         self._text = self._text[:start] + self._text[end:]
-        self._at = start
+        self._cursor = start

@@ -1,4 +1,4 @@
-"""Arguments of the `chatd` command, and what runs them."""
+"""The `chatd` command: argument parsing, running a subcommand, exit status."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from twisted.internet.task import react
 
 from chatd import __version__
 from chatd.cli import accounts, chat, demo, messages, serve
-from chatd.cli.errors import Trouble
+from chatd.cli.errors import CommandError
 from chatd.cli.session import DEFAULT_SERVER, Session, SessionFile
-from chatd.client import ChatError, Refused, Unreachable
+from chatd.client import APIError, ChatError, Unreachable
 
 Command = Callable[[argparse.Namespace, Session], Coroutine[Deferred[Any], Any, None]]
 
 INTERRUPTED: Final = 130
-"""What a shell says of a command that Ctrl-C ended."""
+"""The exit status of a command ended by Ctrl-C, as shells report it."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
+    """The parser of the command line."""
     top = argparse.ArgumentParser(
         prog="chatd",
         description="Chat from a terminal, or run the chat daemon.",
-        epilog="The first minute: chatd demo.",
+        epilog="New here? Try chatd demo.",
     )
     top.add_argument("--version", action="version", version=f"chatd {__version__}")
     top.add_argument(
         "--session",
         metavar="FILE",
         type=Path,
-        help="where the token of a log-in is kept (default: chatd/session.json in the folder "
-        "for configuration)",
+        help="file that stores the login (default: chatd/session.json in $XDG_CONFIG_HOME or "
+        "~/.config)",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -48,50 +48,52 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     for name, call, summary in [
-        ("register", accounts.register, "Make an account and log in."),
-        ("login", accounts.log_in, "Log in; the token is kept in a file that only you can read."),
+        ("register", accounts.register, "Create an account and log in."),
+        ("login", accounts.log_in, "Log in; the token is stored in a file that only you can read."),
     ]:
         command = add(name, call, summary)
         command.add_argument("username", metavar="NAME")
         if name == "register":
-            command.add_argument("--email", metavar="ADDRESS", help="asked for unless given")
+            command.add_argument(
+                "--email", metavar="ADDRESS", help="email address (default: ask for it)"
+            )
         command.add_argument(
             "--server", metavar="URL", default=DEFAULT_SERVER, help=f"default: {DEFAULT_SERVER}"
         )
         command.add_argument(
             "--password-stdin", action="store_true", help="read the password from standard input"
         )
-    add("logout", accounts.log_out, "Revoke the token and forget it.")
-    add("whoami", accounts.who_am_i, "Tell who is logged in, and where.")
+    add("logout", accounts.log_out, "Revoke the token and delete it.")
+    add("whoami", accounts.whoami, "Show who is logged in, and on which server.")
 
     send = add("send", messages.send, "Send a message.")
-    send.add_argument("user", metavar="USER", help="the name of the recipient")
+    send.add_argument("user", metavar="USER", help="the recipient's name")
     send.add_argument(
-        "text", metavar="TEXT", nargs="*", help="standard input unless given; words are joined"
+        "text", metavar="TEXT", nargs="*", help="the message (default: read standard input)"
     )
     send.add_argument("--json", action="store_true", help="print the message as JSON")
 
     tail = add("tail", messages.tail, "Print messages as they arrive.")
-    tail.add_argument("--json", action="store_true", help="one JSON object a line")
+    tail.add_argument("--json", action="store_true", help="print one JSON object per line")
     tail.add_argument(
         "--since",
-        metavar="PLACE",
+        metavar="CURSOR",
         default="now",
-        help="0 (the beginning), now (default), or a cursor",
+        help="where to start: 0 (the beginning), now (default), or a cursor",
     )
     tail.add_argument(
         "--resume",
         metavar="FILE",
         type=Path,
-        help="keep the place in a file, and go on from there if it exists",
+        help="save the position in FILE, and continue from it if the file exists",
     )
-    tail.add_argument("--count", metavar="N", type=int, help="end after so many messages")
+    tail.add_argument("--count", metavar="N", type=int, help="exit after N messages")
 
-    talk = add("chat", chat.chat, "Talk with somebody: type while messages come in.")
-    talk.add_argument("user", metavar="USER", help="the name of the other one")
+    conversation = add("chat", chat.chat, "Chat with somebody in the terminal.")
+    conversation.add_argument("user", metavar="USER", help="the other person's name")
 
-    show = add("demo", demo.demo, "Run a daemon in a temporary folder with two people talking.")
-    show.add_argument("--once", action="store_true", help="end after the conversation")
+    show = add("demo", demo.demo, "Run a daemon in a temporary directory with two people chatting.")
+    show.add_argument("--once", action="store_true", help="exit after the conversation")
 
     commands.add_parser(
         "serve",
@@ -100,37 +102,42 @@ def parser() -> argparse.ArgumentParser:
         add_help=False,
     )
     completion = commands.add_parser(
-        "completion", help="Print the completions of a shell.", description="For eval or a file."
+        "completion",
+        help="Print the completion script of a shell.",
+        description='Print a completion script: eval "$(chatd completion bash)"',
     )
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit: 0 if it did what it should, else 1 with one line that says why."""
+    """Run the command and exit: 0 on success, 1 with a one-line message on failure."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["serve"]:
         serve.serve(given[1:])
-    grammar = parser()
-    args = grammar.parse_args(given)
+    top = parser()
+    args = top.parse_args(given)
+    if args.command == "serve":
+        # After an option of `chatd` itself; those of the daemon follow `serve`.
+        serve.serve([])
     if args.command == "completion":
         import shtab
 
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        print(shtab.complete(grammar, args.shell))
+        print(shtab.complete(top, args.shell))
         raise SystemExit
     session = SessionFile(args.session)
-    run = Run(args, session)
+    runner = CommandRunner(args, session)
     try:
-        react(run.start)
+        react(runner.start)
     finally:
-        if run.interrupted:
+        if runner.interrupted:
             raise SystemExit(INTERRUPTED)
     raise AssertionError("react exits")
 
 
-class Run:
-    """One run of a command, from the reactor's start until the command has cleaned up."""
+class CommandRunner:
+    """Runs one command under the reactor and lets it clean up when interrupted."""
 
     def __init__(self, args: argparse.Namespace, session: SessionFile) -> None:
         self._args = args
@@ -138,46 +145,51 @@ class Run:
         self.interrupted = False
 
     def start(self, reactor: Any) -> Deferred[None]:
-        """Begin; the reactor stops when the Deferred fires, and waits for it when interrupted."""
+        """Start the command; the Deferred fires when it has finished or been interrupted."""
         work = Deferred.fromCoroutine(_run(self._args, Session(reactor, self._session)))
-        reactor.addSystemEventTrigger("before", "shutdown", self._stopping, work)
+        reactor.addSystemEventTrigger("before", "shutdown", self._on_shutdown, work)
         return work
 
-    def _stopping(self, work: Deferred[None]) -> Deferred[None] | None:
+    def _on_shutdown(self, work: Deferred[None]) -> Deferred[None] | None:
         if work.called:
             return None
         self.interrupted = True
-        ended: Deferred[None] = Deferred()
+        finished: Deferred[None] = Deferred()
 
-        def tell(result: object) -> object:
-            ended.callback(None)
+        def on_finished(result: object) -> object:
+            finished.callback(None)
             return result
 
-        # react itself would stop here and now, and leave everything half done.
-        work.addBoth(tell)
+        # react would stop the reactor without waiting for the command to clean up.
+        work.addBoth(on_finished)
         work.cancel()
-        return ended
+        return finished
 
 
 async def _run(args: argparse.Namespace, session: Session) -> None:
-    """Run a command; raises SystemExit with what went wrong."""
+    """Run a command; raises SystemExit with a message if it fails."""
     try:
         await args.call(args, session)
-    except Trouble as trouble:
-        raise SystemExit(f"chatd: {trouble}") from None
+    except CommandError as error:
+        raise SystemExit(f"chatd: {error}") from None
     except CancelledError:
-        # Interrupted: `Run` knows.
+        # Interrupted: `CommandRunner` sets the exit status.
         return
-    except Refused as refused:
-        if refused.code == "unauthorized" and args.command not in ("login", "register"):
-            raise SystemExit("chatd: the log-in has ended: chatd login NAME") from None
-        raise SystemExit(f"chatd: {refused.detail}") from None
-    except Unreachable as problem:
-        raise SystemExit(f"chatd: cannot reach {session.server}: {problem}") from None
-    except ChatError as problem:
-        raise SystemExit(f"chatd: {problem}") from None
+    except KeyboardInterrupt:
+        # At a prompt, before the reactor has taken over the signals.
+        raise SystemExit(INTERRUPTED) from None
+    except EOFError:
+        raise SystemExit("chatd: no input") from None
+    except APIError as error:
+        if error.code == "unauthorized" and args.command not in ("login", "register"):
+            raise SystemExit("chatd: the login has expired; run chatd login NAME") from None
+        raise SystemExit(f"chatd: {error.detail}") from None
+    except Unreachable as error:
+        raise SystemExit(f"chatd: cannot reach {session.server}: {error}") from None
+    except ChatError as error:
+        raise SystemExit(f"chatd: {error}") from None
     except BrokenPipeError:
-        # Its reader went away (`chatd tail | head`); the flush at the exit must not fail again.
+        # The reader is gone (`chatd tail | head`); flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit from None
     finally:

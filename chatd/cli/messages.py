@@ -9,68 +9,86 @@ from pathlib import Path
 
 import msgspec
 
-from chatd.cli.errors import Trouble
-from chatd.cli.printing import Names, line
+from chatd.cli.errors import CommandError
+from chatd.cli.printing import UsernameCache, format_message
 from chatd.cli.session import Session
-from chatd.client import ChatClient, ChatError, Message, Position, Refused, User
+from chatd.client import APIError, ChatClient, ChatError, Message, Position, User
 
 
-async def find(client: ChatClient, name: str) -> User:
-    """The user of a name; raises `Trouble` if there is none."""
+async def find_user(client: ChatClient, name: str) -> User:
+    """The user with that name; raises `CommandError` if there is none."""
     try:
         return await client.user_named(name)
-    except Refused as refused:
-        if refused.code == "user_not_found":
-            raise Trouble(f"there is no user {name}") from None
+    except APIError as error:
+        if error.code == "user_not_found":
+            raise CommandError(f"no such user: {name}") from None
         raise
 
 
 async def send(args: argparse.Namespace, session: Session) -> None:
-    """Send the words of the command line, or all of standard input."""
+    """Send the words from the command line, or else standard input."""
     client, _ = session.logged_in()
-    text = " ".join(args.text) if args.text else sys.stdin.read().removesuffix("\n")
-    user = await find(client, args.user)
+    text = " ".join(args.text) if args.text else _read_message()
+    user = await find_user(client, args.user)
     sent = await client.send(user.id, text)
     if args.json:
-        print(as_json(sent.message))
+        print(to_json(sent.message))
+
+
+def _read_message() -> str:
+    if sys.stdin.isatty():
+        print("Type the message; Ctrl-D on a new line sends it.", file=sys.stderr)
+    return sys.stdin.read().removesuffix("\n")
 
 
 async def tail(args: argparse.Namespace, session: Session) -> None:
-    """Print messages as they arrive, until interrupted."""
+    """Print messages as they arrive, until interrupted or `--count` is reached."""
     client, _ = session.logged_in()
     since: str | Position = args.since
-    if args.resume is not None and args.resume.exists():
-        try:
-            since = Position.parse(args.resume.read_text("utf-8").strip())
-        except ValueError:
-            raise Trouble(f"{args.resume} holds no place") from None
-    names = Names(client)
-    follow = client.follow(since, on_trouble=complain)
-    left = args.count
-    while left is None or left > 0:
+    if args.resume is not None:
+        since = load_position(args.resume) or since
+    names = UsernameCache(client)
+    follow = client.follow(since, on_connection_change=report_connection)
+    remaining = args.count
+    while remaining is None or remaining > 0:
         message = await follow.__anext__()
         if args.json:
-            print(as_json(message), flush=True)
+            print(to_json(message), flush=True)
         else:
-            print(line(message, await names.of(message.sent_by)), flush=True)
+            print(format_message(message, await names.get(message.sent_by)), flush=True)
         if args.resume is not None:
-            keep(args.resume, follow.position)
-        left = None if left is None else left - 1
+            save_position(args.resume, follow.position)
+        remaining = None if remaining is None else remaining - 1
 
 
-def keep(path: Path, position: Position) -> None:
-    """Write a place down, whole or not at all."""
+def load_position(path: Path) -> Position | None:
+    """Read a position from a file, None if it does not exist."""
+    try:
+        return Position.parse(path.read_text("utf-8").strip())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise CommandError(f"{path} does not contain a position") from None
+
+
+def save_position(path: Path, position: Position) -> None:
+    """Write a position to a file, atomically."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(f"{position}\n", "utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(f"{position}\n", "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
 
-def as_json(message: Message) -> str:
-    """A message as the service shows it, in one line."""
+def to_json(message: Message) -> str:
+    """A message as JSON on one line, with the fields of the API."""
     return msgspec.json.encode(message).decode()
 
 
-def complain(problem: ChatError | None) -> None:
-    """Say that the service is away, or back."""
-    text = "connected again" if problem is None else f"{problem}; trying again"
+def report_connection(error: ChatError | None) -> None:
+    """Report a lost connection, or with None a restored one, on standard error."""
+    text = "connected again" if error is None else f"{error}; trying again"
     print(f"chatd: {text}", file=sys.stderr, flush=True)

@@ -1,39 +1,39 @@
-"""Messages as lines of a terminal: nothing that anybody wrote can move its cursor."""
+"""Formatting of messages for a terminal, with control characters escaped."""
 
 from __future__ import annotations
 
 import unicodedata
 from typing import Final
 
-from chatd.client import ChatClient, Message, Refused
+from chatd.client import APIError, ChatClient, Message
 
-# Characters that reorder what stands beside them; a name or message must not.
-_REORDERING: Final = frozenset(
+# Bidirectional controls reorder the text beside them.
+_BIDI_CONTROLS: Final = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 
 
-def plain(text: str) -> str:
-    """The text with control and reordering characters made visible; line ends stay."""
+def escape_controls(text: str) -> str:
+    """Escape control and bidirectional characters; line ends are kept."""
     return "".join(
-        character if character == "\n" or not _unsafe(character) else _escaped(character)
+        character if character == "\n" or not _is_control(character) else _escape(character)
         for character in text.replace("\r\n", "\n")
     )
 
 
-def _unsafe(character: str) -> bool:
-    # Cc: C0 and C1, escape sequences among them; Zl, Zp: line ends that are none for a terminal.
-    return character in _REORDERING or unicodedata.category(character) in ("Cc", "Zl", "Zp")
+def _is_control(character: str) -> bool:
+    # Cc: C0 and C1 controls, such as escape; Zl and Zp: line ends unknown to terminals.
+    return character in _BIDI_CONTROLS or unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     if character == "\t":
         return "    "
     return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
-def columns(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+def display_width(text: str) -> int:
+    """The number of terminal columns that the text takes."""
     return sum(map(_width, text))
 
 
@@ -43,32 +43,28 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def line(message: Message, name: str) -> str:
-    """A message for people: the local time, who, and what; further lines are indented."""
+def format_message(message: Message, name: str) -> str:
+    """A message for display: local time, sender and text, with further lines indented."""
     when = message.sent_at.astimezone().strftime("%H:%M")
-    head = f"{when} {plain(name)}: "
-    return head + plain(message.text).replace("\n", "\n" + " " * columns(head))
+    head = f"{when} {escape_controls(name)}: "
+    return head + escape_controls(message.text).replace("\n", "\n" + " " * display_width(head))
 
 
-class Names:
-    """The names of users, each asked for once."""
+class UsernameCache:
+    """Usernames by id, each requested once."""
 
     def __init__(self, client: ChatClient) -> None:
         self._client = client
-        self._known: dict[int, str] = {}
+        self._names: dict[int, str] = {}
 
-    def know(self, user_id: int, name: str) -> None:
-        """Take a name that is known already."""
-        self._known[user_id] = name
-
-    async def of(self, user_id: int) -> str:
-        """The name of a user, also of one that was deleted."""
-        if user_id not in self._known:
+    async def get(self, user_id: int) -> str:
+        """The name of a user, or a placeholder if the account was deleted."""
+        if user_id not in self._names:
             try:
                 name = (await self._client.user(user_id)).username
-            except Refused as refused:
-                if refused.code != "user_not_found":
+            except APIError as error:
+                if error.code != "user_not_found":
                     raise
                 name = f"deleted user {user_id}"
-            self._known[user_id] = name
-        return self._known[user_id]
+            self._names[user_id] = name
+        return self._names[user_id]

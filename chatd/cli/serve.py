@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def serve(options: Sequence[str]) -> NoReturn:
-    """Become `twistd --nodaemon chatd` with these options; ends when the daemon does."""
+    """Run `twistd --nodaemon chatd` with these options in this process."""
     from twisted.scripts.twistd import run
 
     sys.argv = ["chatd serve", "--nodaemon", "--pidfile=", "chatd", *options]

@@ -1,4 +1,4 @@
-"""A client of chatd for Twisted programs, on treq.
+"""A chatd client for Twisted programs, based on treq.
 
     client = ChatClient("http://127.0.0.1:8080")
     await client.log_in("ann", "secret")
@@ -6,24 +6,25 @@
     async for message in client.follow(since="0"):
         print(message.sent_by, message.text)
 
-Calls are repeated while the service is away, restarts or asks for patience; a message is stored
-once however often its send had to be repeated; `follow` gives every message of the inbox once
-and in order, across anything that happens to connections. docs/client.md has whole programs.
+Calls are retried while the service is unreachable, restarting or overloaded; a message is stored
+exactly once however often its send is retried; `follow` yields every message of the inbox exactly
+once and in order, whatever happens to connections. docs/client.md has complete programs.
 """
 
 from chatd.client.client import ChatClient
 from chatd.client.errors import (
+    APIError,
     ChatError,
     Gap,
     HistoryChanged,
     NoTokenError,
-    Refused,
     Unreachable,
 )
 from chatd.client.follow import Follow
 from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
 
 __all__ = [
+    "APIError",
     "ChatClient",
     "ChatError",
     "Conversation",
@@ -35,7 +36,6 @@ __all__ = [
     "Page",
     "Poll",
     "Position",
-    "Refused",
     "Sent",
     "Unreachable",
     "User",

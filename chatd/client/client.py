@@ -1,4 +1,4 @@
-"""The verbs of chatd for a Twisted program."""
+"""`ChatClient`: the calls of the API, with retries."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from chatd.client.backoff import Backoff, retry_after
-from chatd.client.errors import ChatError, HistoryChanged, NoTokenError, Refused, Unreachable
-from chatd.client.exchange import Answer, Http, exchange
+from chatd.client.backoff import Backoff, parse_retry_after
+from chatd.client.errors import APIError, ChatError, HistoryChanged, NoTokenError, Unreachable
+from chatd.client.exchange import Requester, Response, exchange
 from chatd.client.follow import Follow
 from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
 from chatd.client.wire import (
-    ConversationAnswer,
+    ConversationBody,
     IssuedToken,
-    PageAnswer,
-    PollAnswer,
-    read,
-    refusal,
+    PageBody,
+    PollBody,
+    decode,
+    decode_error,
 )
 
 T = TypeVar("T")
 
 CALL_SECONDS: Final = 20.0
-"""How long one try of a call may take, polls excepted."""
-GRACE_SECONDS: Final = 15.0
-"""How much later than its `wait` the answer of a poll may come."""
+"""Timeout of one attempt of a call other than a poll."""
+POLL_GRACE_SECONDS: Final = 15.0
+"""Timeout of a poll, beyond its `wait`."""
 CONNECT_SECONDS: Final = 10.0
-POLLS_A_HOST: Final = 8
+CALL_CONNECTIONS: Final = 4
+POLL_CONNECTIONS: Final = 8
+"""Idle connections kept for each purpose."""
 
 API: Final = "/api/v1"
 
 
 class ChatClient:
-    """One account's view of the service at `base_url` (`http://host:port`).
+    """A client for one account of the service at `base_url` (`http://host:port`).
 
-    Calls raise `Refused` for an answer that is an error and `Unreachable` where there was none.
-    What is safe to repeat is repeated after connection failures, 429, 502, 503 and 504, with
-    backoff and as `Retry-After` asks, for up to `patience` seconds.
+    Calls raise `APIError` for an error response and `Unreachable` if there is no response. What
+    is safe to repeat is retried after connection failures, 429, 502, 503 and 504, with backoff
+    and as `Retry-After` asks, for up to `retry_seconds`. With `wait_for_service=False`, calls
+    raise `Unreachable` at once if no connection can be made, until the service has answered one.
 
-    Polls have connections of their own, so a send never queues behind one that is held. `reactor`
-    is the global one unless given; `http` and `polls` replace treq's clients, `clock`, `now`
-    (Unix time) and `random` what a test wants to control.
+    Polls use separate connections, so a send never queues behind a held poll. `reactor` defaults
+    to the global one. Tests may replace treq's clients (`http` and `polls`), `clock`, `now` (Unix
+    time) and `random`.
     """
 
     def __init__(
@@ -58,30 +61,33 @@ class ChatClient:
         base_url: str,
         token: str | None = None,
         *,
-        patience: float = 60.0,
+        retry_seconds: float = 60.0,
+        wait_for_service: bool = True,
         reactor: Any = None,
-        http: Http | None = None,
-        polls: Http | None = None,
+        http: Requester | None = None,
+        polls: Requester | None = None,
         clock: IReactorTime | None = None,
         now: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.token = token
         self._api = base_url.rstrip("/").removesuffix(API) + API
-        self._patience = patience
+        self._retry_seconds = retry_seconds
+        # Whether to retry when no connection can be made.
+        self._retry_connecting = wait_for_service
         self._pools: list[HTTPConnectionPool] = []
         if reactor is None and (http is None or polls is None or clock is None):
             from twisted.internet import reactor
         self._clock: IReactorTime = reactor if clock is None else clock
-        self._http: Http = http or self._connections(reactor, 4)
-        self._polls: Http = polls or http or self._connections(reactor, POLLS_A_HOST)
+        self._http: Requester = http or self._new_http_client(reactor, CALL_CONNECTIONS)
+        self._polls: Requester = polls or http or self._new_http_client(reactor, POLL_CONNECTIONS)
         self._now = now
         self._random = random
 
-    def _connections(self, reactor: Any, a_host: int) -> HTTPClient:
+    def _new_http_client(self, reactor: Any, connections: int) -> HTTPClient:
         pool = HTTPConnectionPool(reactor, persistent=True)
-        pool.maxPersistentPerHost = a_host
-        # Repeating is decided here, where it is known what is safe, and when to stop.
+        pool.maxPersistentPerHost = connections
+        # `_call` retries: it knows what is safe to repeat, and when to stop.
         pool.retryAutomatically = False
         self._pools.append(pool)
         return HTTPClient(Agent(reactor, pool=pool, connectTimeout=CONNECT_SECONDS))
@@ -98,37 +104,39 @@ class ChatClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the idle connections. Calls under way are not ended: cancel them."""
+        """Close idle connections. This does not end calls in progress: cancel those."""
         await gatherResults([pool.closeCachedConnections() for pool in self._pools])
 
     async def register(self, username: str, email: str, password: str) -> User:
-        """Make an account; `Refused` with `username_taken`, `registration_closed`, ...
+        """Create an account; `APIError` with `username_taken`, `registration_closed`, ...
 
-        Not repeated where the account may have been made by a try that got no answer: then it
-        raises `Unreachable`, and logging in tells.
+        Raises `Unreachable` instead of retrying if an attempt without a response may have created
+        the account; try to log in to find out.
         """
         body = {"username": username, "email": email, "password": password}
-        return (await self._call("POST", "/users/", User, body=body, once=True, public=True))[0]
+        return (
+            await self._call("POST", "/users/", User, body=body, idempotent=False, public=True)
+        )[0]
 
     async def log_in(self, username: str, password: str) -> str:
-        """Get a token, use it from now on and return it."""
+        """Get a token, use it for the calls that follow, and return it."""
         body = {"username": username, "password": password}
         issued, _ = await self._call("POST", "/tokens/", IssuedToken, body=body, public=True)
         self.token = issued.token
         return issued.token
 
     async def log_out(self) -> None:
-        """Revoke the token; its polls end. A token that is no longer known is revoked enough."""
+        """Revoke the token, which ends its polls; succeeds if it was already revoked."""
         try:
             await self._call("DELETE", "/tokens/", NoneType)
-        except Refused as refused:
-            if refused.status != 401:
+        except APIError as error:
+            if error.status != 401:
                 raise
         self.token = None
 
     async def delete_account(self) -> None:
-        """Delete the account with its tokens and its inbox, for ever."""
-        await self._call("DELETE", "/users/", NoneType, once=True)
+        """Delete the account, its tokens and its inbox permanently."""
+        await self._call("DELETE", "/users/", NoneType, idempotent=False)
         self.token = None
 
     async def me(self) -> User:
@@ -136,68 +144,68 @@ class ChatClient:
         return (await self._call("GET", "/users/", User))[0]
 
     async def user(self, user_id: int) -> User:
-        """An account by its id; `Refused` with `user_not_found`."""
+        """An account by its id; `APIError` with `user_not_found`."""
         return (await self._call("GET", "/users/", User, [("user_id", str(user_id))]))[0]
 
     async def user_named(self, username: str) -> User:
-        """An account by its name, whatever its case; `Refused` with `user_not_found`."""
+        """An account by its name, ignoring case; `APIError` with `user_not_found`."""
         return (await self._call("GET", "/users/", User, [("username", username)]))[0]
 
     async def send(self, user_id: int, text: str, *, key: str | None = None) -> Sent:
-        """Store a message in the inbox of `user_id`; returns when it is durable.
+        """Send a message to `user_id`; returns once it is stored durably.
 
-        It is stored once, however often the request has to be repeated: all tries carry one
-        Idempotency-Key. Give `key` to have that across restarts of the program too: the same
-        key and message within a day are one send.
+        The message is stored exactly once, however often the request is retried: all attempts
+        carry one Idempotency-Key. Pass your own `key` to retry across restarts of your program:
+        sends with the same key within 24 hours are stored once.
         """
         key = key or secrets.token_urlsafe(18)
         body = {"user_id": user_id, "message": text}
-        message, answer = await self._call("POST", "/chats/", Message, body=body, key=key)
-        return Sent(message, answer.header("Idempotency-Replayed") == "true")
+        message, response = await self._call("POST", "/chats/", Message, body=body, key=key)
+        return Sent(message, response.header("Idempotency-Replayed") == "true")
 
     async def page(self, page: int = 1, *, limit: int = 10, at: str | None = None) -> Page:
         """A page of the inbox, newest first; `at` (a cursor) pins it while messages arrive."""
         params = [("page", str(page)), ("limit", str(limit))]
         if at is not None:
             params.append(("at", at))
-        got, _ = await self._call("GET", "/chats/", PageAnswer, params)
-        meta = got.meta
-        return Page(got.messages, meta.count, meta.next, meta.previous, meta.cursor)
+        body, _ = await self._call("GET", "/chats/", PageBody, params)
+        meta = body.meta
+        return Page(body.messages, meta.count, meta.next, meta.previous, meta.cursor)
 
     async def conversation(
         self, user_id: int, *, limit: int = 50, before: str | None = None
     ) -> Conversation:
-        """What the caller and `user_id` sent each other, newest first."""
+        """The messages between this account and `user_id`, newest first."""
         params = [("with", str(user_id)), ("limit", str(limit))]
         if before is not None:
             params.append(("before", before))
-        got, _ = await self._call("GET", "/chats/", ConversationAnswer, params)
-        return Conversation(got.messages, got.meta.older)
+        body, _ = await self._call("GET", "/chats/", ConversationBody, params)
+        return Conversation(body.messages, body.meta.older)
 
     async def cursor(self) -> str:
-        """The end of the inbox now: `follow(since=cursor)` gives everything after this moment."""
+        """The current end of the inbox: `follow(since=cursor)` yields what arrives from now on."""
         return (await self.poll("now", 0)).cursor
 
     async def poll(self, since: str, wait: float = 30.0, limit: int = 100) -> Poll:
         """Messages after `since` (a cursor, `0` or `now`), waiting up to `wait` seconds.
 
-        One try, without repeating: `follow` is built on it.
+        A single attempt without retries; `follow` is built on it.
         """
         params = [("since", since), ("wait", f"{wait:g}"), ("limit", str(limit))]
-        answer = await self._once(
-            self._polls, "GET", "/chats/", params, seconds=wait + GRACE_SECONDS
+        response = await self._attempt(
+            self._polls, "GET", "/chats/", params, seconds=wait + POLL_GRACE_SECONDS
         )
-        got = read(answer, PollAnswer)
-        meta = got.meta
+        body = decode(response, PollBody)
+        meta = body.meta
         return Poll(
-            got.messages,
+            body.messages,
             meta.cursor,
             meta.count,
             meta.more,
             meta.timed_out,
             meta.superseded,
             meta.waited / 1000,
-            retry_after(answer.header("Retry-After"), self._now),
+            parse_retry_after(response.header("Retry-After"), self._now),
         )
 
     def follow(
@@ -206,15 +214,15 @@ class ChatClient:
         *,
         wait: float = 30.0,
         on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None = None,
-        on_trouble: Callable[[ChatError | None], object] | None = None,
+        on_connection_change: Callable[[ChatError | None], object] | None = None,
     ) -> Follow:
-        """Every message after `since`, once and in order, for ever: see `Follow`."""
+        """Iterate over every message after `since`, exactly once and in order: see `Follow`."""
         return Follow(
             self.poll,
             since,
             wait=wait,
             on_resync=on_resync,
-            on_trouble=on_trouble,
+            on_connection_change=on_connection_change,
             clock=self._clock,
             random=self._random,
         )
@@ -223,39 +231,39 @@ class ChatClient:
         self,
         method: str,
         path: str,
-        shape: type[T],
+        body_type: type[T],
         params: Sequence[tuple[str, str]] = (),
         *,
         body: object = None,
         key: str | None = None,
-        once: bool = False,
+        idempotent: bool = True,
         public: bool = False,
-    ) -> tuple[T, Answer]:
-        """Ask until there is an answer; with `once` nothing that may have acted is repeated."""
+    ) -> tuple[T, Response]:
+        """Send a request and retry; if not `idempotent`, only where it was not acted on."""
         backoff = Backoff(self._random)
-        patience_ends = self._clock.seconds() + self._patience
+        deadline = self._clock.seconds() + self._retry_seconds
         while True:
-            trouble: Refused | Unreachable
+            failure: APIError | Unreachable
             try:
-                answer = await self._once(
+                response = await self._attempt(
                     self._http, method, path, params, body=body, key=key, public=public
                 )
-                return read(answer, shape), answer
-            except Unreachable as problem:
-                if once and problem.sent:
+                return decode(response, body_type), response
+            except Unreachable as error:
+                if not (idempotent if error.sent else self._retry_connecting):
                     raise
-                trouble, delay = problem, backoff.delay()
-            except Refused as problem:
-                if not problem.passing or (once and problem.status != 429):
+                failure, delay = error, backoff.delay()
+            except APIError as error:
+                if not error.retryable or not (idempotent or error.status == 429):
                     raise
-                trouble, delay = problem, backoff.delay(problem.retry_after)
-            if self._clock.seconds() + delay > patience_ends:
-                raise trouble
+                failure, delay = error, backoff.delay(error.retry_after)
+            if self._clock.seconds() + delay > deadline:
+                raise failure
             await deferLater(self._clock, delay)
 
-    async def _once(
+    async def _attempt(
         self,
-        http: Http,
+        http: Requester,
         method: str,
         path: str,
         params: Sequence[tuple[str, str]] = (),
@@ -264,15 +272,15 @@ class ChatClient:
         key: str | None = None,
         public: bool = False,
         seconds: float = CALL_SECONDS,
-    ) -> Answer:
+    ) -> Response:
         headers = {}
         if not public:
             if self.token is None:
-                raise NoTokenError("log in first, or give the client a token")
+                raise NoTokenError("log in first, or pass a token to the client")
             headers["Authorization"] = f"Bearer {self.token}"
         if key is not None:
             headers["Idempotency-Key"] = key
-        answer = await exchange(
+        response = await exchange(
             http,
             self._clock,
             method,
@@ -282,6 +290,7 @@ class ChatClient:
             body=body,
             seconds=seconds,
         )
-        if not 200 <= answer.status < 300:
-            raise refusal(answer, self._now())
-        return answer
+        self._retry_connecting = True
+        if not 200 <= response.status < 300:
+            raise decode_error(response, self._now())
+        return response

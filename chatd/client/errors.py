@@ -1,21 +1,21 @@
-"""What can go wrong between a client and the service."""
+"""Exceptions raised by the client."""
 
 from __future__ import annotations
 
 
 class ChatError(Exception):
-    """Base of everything that `chatd.client` raises."""
+    """Base class of all exceptions raised by `chatd.client`."""
 
 
 class NoTokenError(ChatError):
-    """The call needs a token: log in first, or give `ChatClient` one."""
+    """The call needs a token: log in first, or pass one to `ChatClient`."""
 
 
 class Unreachable(ChatError):
-    """No answer of the service arrived, or what arrived was not one of its answers.
+    """No response arrived, or one that did not come from chatd.
 
-    Whether the service acted on the request is not known. `sent` is False where it is certain
-    that the request did not leave: no connection came about.
+    Whether the service acted on the request is unknown, unless `sent` is False: then no
+    connection was made and the request never left.
     """
 
     def __init__(self, detail: str, *, sent: bool = True) -> None:
@@ -23,11 +23,11 @@ class Unreachable(ChatError):
         self.sent = sent
 
 
-class Refused(ChatError):
+class APIError(ChatError):
     """The service answered with an error.
 
-    `code` is stable and made for programs (`user_not_found`, `rate_limited`, ...; empty if a
-    proxy answered in the service's place), `detail` is for people. `retry_after` is seconds.
+    `code` is stable and meant for programs (`user_not_found`, `rate_limited`, ...; empty if the
+    response came from a proxy), `detail` is meant for people. `retry_after` is in seconds.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class Refused(ChatError):
         self.request_id = request_id
 
     @property
-    def passing(self) -> bool:
+    def retryable(self) -> bool:
         """Whether the same request may succeed later (429, 502, 503, 504)."""
         return self.status in (429, 502, 503, 504)
 
 
-class HistoryChanged(Refused):
-    """410 `cursor_epoch`: the cursor is of another history of the inbox.
+class HistoryChanged(APIError):
+    """410 `cursor_epoch`: the cursor belongs to another history of the inbox.
 
-    The service was restored from a backup, or the cursor is another account's. What was read
-    before may be missing from the inbox now: begin again with `0` or `now`.
+    The service was restored from a backup, or the cursor is another account's. Messages that were
+    read before may be missing from the inbox now: start again from `0` or `now`.
     """
 
 
 class Gap(ChatError):
-    """A message is missing: `expected` is the seq that had to come next, `found` what came."""
+    """A message is missing: the next one should have had seq `expected`, but had `found`."""
 
     def __init__(self, expected: int, found: int) -> None:
         super().__init__(f"message {expected} should come next, but {found} came")

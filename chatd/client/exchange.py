@@ -1,7 +1,8 @@
-"""One request and its answer over treq, bounded in time and in size."""
+"""One HTTP request through treq, limited in time and in response size."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -24,10 +25,10 @@ from twisted.web.http_headers import Headers
 
 from chatd.client.errors import Unreachable
 
-MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
-"""A hundred of the largest messages, all escaped, are far less."""
+MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+"""A hundred of the largest messages, fully escaped, take far less."""
 
-# No connection came about, so the service cannot have acted.
+# No connection was made, so the service cannot have acted.
 _NOT_SENT: Final = (error.ConnectError, error.DNSLookupError, error.ConnectingCancelledError)
 _LOST: Final = (
     error.ConnectionDone,
@@ -40,29 +41,29 @@ _LOST: Final = (
 )
 
 
-class Http(Protocol):
+class Requester(Protocol):
     """The part of `treq.client.HTTPClient` that is used; `treq.testing.StubTreq` has it too."""
 
     @property
     def request(self) -> Callable[..., Deferred[Any]]:
-        """Takes a method and a URL; fires with a response as soon as its head is here."""
+        """Takes a method and a URL; fires with a response once its headers have arrived."""
 
 
-class Answer(Struct, frozen=True):
-    """Status, headers and the whole body."""
+class Response(Struct, frozen=True):
+    """Status, headers and the complete body."""
 
     status: int
     headers: Headers
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The last value of a header."""
+        """The last value of a header, None without one."""
         values = self.headers.getRawHeaders(name)
         return values[-1] if values else None
 
 
 async def exchange(
-    http: Http,
+    http: Requester,
     clock: IReactorTime,
     method: str,
     url: str,
@@ -71,10 +72,10 @@ async def exchange(
     headers: Mapping[str, str],
     params: Sequence[tuple[str, str]] = (),
     body: object = None,
-) -> Answer:
-    """Ask and wait for the whole answer, whatever its status; `body` is sent as JSON.
+) -> Response:
+    """Send a request, with `body` as JSON, and wait for the complete response of any status.
 
-    Raises `Unreachable` when that takes more than `seconds` or fails. Cancelling it closes the
+    Raises `Unreachable` if that fails or takes more than `seconds`. Cancelling it closes the
     connection.
     """
     expired = False
@@ -82,32 +83,32 @@ async def exchange(
     def expire() -> None:
         nonlocal expired
         expired = True
-        asking.cancel()
+        request.cancel()
 
-    asking = Deferred.fromCoroutine(_ask(http, method, url, headers, params, body))
+    request = Deferred.fromCoroutine(_request(http, method, url, headers, params, body))
     timer = clock.callLater(seconds, expire)
     try:
-        return await asking
-    except (CancelledError, *_NOT_SENT, *_LOST) as problem:
-        never_sent = isinstance(problem, _NOT_SENT)
+        return await request
+    except (CancelledError, *_NOT_SENT, *_LOST) as cause:
+        never_sent = isinstance(cause, _NOT_SENT)
         if expired:
-            raise Unreachable(f"no answer in {seconds:g} s", sent=not never_sent) from problem
-        if _cancelled(problem):
+            raise Unreachable(f"no answer in {seconds:g} s", sent=not never_sent) from cause
+        if _was_cancelled(cause):
             raise CancelledError from None
-        raise Unreachable(_why(problem), sent=not never_sent) from problem
+        raise Unreachable(_describe(cause), sent=not never_sent) from cause
     finally:
         if timer.active():
             timer.cancel()
 
 
-async def _ask(
-    http: Http,
+async def _request(
+    http: Requester,
     method: str,
     url: str,
     headers: Mapping[str, str],
     params: Sequence[tuple[str, str]],
     body: object,
-) -> Answer:
+) -> Response:
     fields = {"Accept": "application/json", **headers}
     data = None
     if body is not None:
@@ -122,55 +123,57 @@ async def _ask(
         allow_redirects=False,
         unbuffered=True,
     )
-    whole: Deferred[bytes] = Deferred(lambda _: collecting.abandon())
-    collecting = _Body(whole)
-    response.deliverBody(collecting)
-    return Answer(response.code, response.headers, await whole)
+    finished: Deferred[bytes] = Deferred(lambda _: collector.abort())
+    collector = _BodyCollector(finished)
+    response.deliverBody(collector)
+    return Response(response.code, response.headers, await finished)
 
 
-class _Body(TwistedProtocol):
-    """Collects a body. Cancelled, or above the bound, it closes the connection."""
+class _BodyCollector(TwistedProtocol):
+    """Collects a response body; closes the connection if it grows too large."""
 
-    def __init__(self, whole: Deferred[bytes]) -> None:
-        self._whole: Deferred[bytes] | None = whole
+    def __init__(self, finished: Deferred[bytes]) -> None:
+        self._finished: Deferred[bytes] | None = finished
         self._parts: list[bytes] = []
         self._size = 0
 
-    def abandon(self) -> None:
-        self._whole = None
+    def abort(self) -> None:
+        self._finished = None
         if self.transport is not None:
             self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
         self._parts.append(data)
-        whole = self._whole
-        if self._size > MAX_ANSWER_BYTES and whole is not None:
-            self.abandon()
-            whole.errback(error.ConnectionAborted("the answer is too large"))
+        finished = self._finished
+        if self._size > MAX_RESPONSE_BYTES and finished is not None:
+            self.abort()
+            finished.errback(error.ConnectionAborted("the response is too large"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        whole, self._whole = self._whole, None
-        if whole is None:
+        finished, self._finished = self._finished, None
+        if finished is None:
             return
-        # Without a length only the end of the connection says that this was all: JSON that was
-        # cut does not parse, so that nothing is taken for whole which is not.
+        # PotentialDataLoss: without a length, only the closed connection ends the body. Truncated
+        # JSON does not parse, so an incomplete body is never mistaken for a complete one.
         if reason.check(ResponseDone, PotentialDataLoss):
-            whole.callback(b"".join(self._parts))
+            finished.callback(b"".join(self._parts))
         else:
-            whole.errback(reason)
+            finished.errback(reason)
 
 
-def _cancelled(problem: BaseException) -> bool:
-    """Whether a failure was caused by cancelling; treq wraps what it was cancelled with."""
-    reasons = getattr(problem, "reasons", ())
-    return isinstance(problem, CancelledError | error.ConnectingCancelledError) or any(
+def _was_cancelled(cause: BaseException) -> bool:
+    """Whether cancelling the request caused the failure; treq wraps the `CancelledError`."""
+    reasons = getattr(cause, "reasons", ())
+    return isinstance(cause, CancelledError | error.ConnectingCancelledError) or any(
         reason.check(CancelledError) for reason in reasons
     )
 
 
-def _why(problem: BaseException) -> str:
-    reasons = getattr(problem, "reasons", ())
+def _describe(cause: BaseException) -> str:
+    reasons = getattr(cause, "reasons", ())
     if reasons:
-        return "; ".join(_why(reason.value) for reason in reasons)
-    return str(problem) or type(problem).__name__
+        return "; ".join(_describe(reason.value) for reason in reasons)
+    if isinstance(cause, error.ConnectError) and isinstance(cause.osError, int):
+        return os.strerror(cause.osError)
+    return str(cause) or type(cause).__name__

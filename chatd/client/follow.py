@@ -1,8 +1,7 @@
-"""Follow an inbox: every message once and in order, whatever happens to connections.
+"""`Follow`: iterate over an inbox, every message exactly once and in order.
 
-A loop of long polls. Each carries the cursor of the answer before it, so an answer that was lost
-on its way is simply given again; `seq` proves that nothing was lost or repeated
-(docs/protocol.md).
+A loop of long polls. Each passes the cursor of the previous response, so a lost response is simply
+requested again; `seq` proves that nothing was lost or repeated (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -16,31 +15,31 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from chatd.client.backoff import Backoff
-from chatd.client.errors import ChatError, Gap, HistoryChanged, Refused, Unreachable
+from chatd.client.errors import APIError, ChatError, Gap, HistoryChanged, Unreachable
 from chatd.client.values import Message, Poll, Position
 
-LARGEST_ANSWER: Final = 100
-"""Messages asked for at once; fewer after an answer did not get through."""
-SHORTEST_WAIT: Final = 5.0
-"""Seconds below which polls are not shortened, however early a proxy seems to cut them."""
-QUICK_SECONDS: Final = 1.0
-"""An empty answer that came faster, without the wait being over, is no reason to hurry."""
+MAX_LIMIT: Final = 100
+"""Messages requested at once; fewer after a response did not get through."""
+MIN_WAIT_SECONDS: Final = 5.0
+"""Polls are never made shorter than this, however early a proxy seems to cut them."""
+EARLY_SECONDS: Final = 1.0
+"""After an empty response that came earlier than this, the next poll is delayed."""
 
 
 class Follow:
-    """An asynchronous iterator over the messages after `since`, waiting for those to come.
+    """An asynchronous iterator over the messages after `since`; it waits for new ones.
 
-    It survives connections that fail, restarts, proxies that cut held polls (the polls become
-    shorter), lines that lose long answers (these too), 429 and 5xx: it waits, with full jitter and
-    as `Retry-After` asks, and goes on. It raises `Gap` if a message is missing, and other
-    `Refused` answers (401: the token was revoked) as they are. Iterating can go on after an
-    exception, from where it was.
+    It survives failing connections, restarts, proxies that cut held polls (by polling for shorter
+    times), networks that lose long responses (by requesting fewer messages), 429 and 5xx: it waits,
+    with full jitter and as `Retry-After` asks, and continues. It raises `Gap` if a message is
+    missing, and any other `APIError` (401: the token was revoked). Iteration can be resumed after
+    an exception.
 
-    `since` is `now` (when the first message is asked for), `0` (the beginning of the inbox), a
-    cursor, or a `Position` written down earlier. `on_resync` is called when the service knows
-    the cursor no more (`HistoryChanged`); what it returns, or what its coroutine gives, is where
-    to go on from: without it the error is raised. `on_trouble` is called with the error before
-    each wait, and with None when an answer has come again.
+    `since` is `now` (the moment of the first poll), `0` (the beginning of the inbox), a cursor, or
+    a saved `Position`. `on_resync` is called when the service rejects the cursor
+    (`HistoryChanged`) and returns, directly or as an awaitable, where to continue; without it the
+    error is raised. `on_connection_change` is called with the error when polls
+    begin to fail, and with None once one is answered again.
     """
 
     def __init__(
@@ -50,35 +49,35 @@ class Follow:
         *,
         wait: float,
         on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None,
-        on_trouble: Callable[[ChatError | None], object] | None,
+        on_connection_change: Callable[[ChatError | None], object] | None,
         clock: IReactorTime,
         random: Callable[[], float],
     ) -> None:
         self._poll = poll
         self._on_resync = on_resync
-        self._on_trouble = on_trouble
+        self._on_connection_change = on_connection_change
         self._clock = clock
-        self._wanted_wait = self._wait = wait
-        self._limit = LARGEST_ANSWER
-        self._failures = Backoff(random)
-        self._hurries = Backoff(random)
-        self._troubled = False
+        self._full_wait = self._wait = wait
+        self._limit = MAX_LIMIT
+        self._failure_backoff = Backoff(random)
+        self._early_backoff = Backoff(random)
+        self._disconnected = False
         self._ready: deque[Message] = deque()
         self._pause = 0.0
-        self._begin(since)
+        self._start_at(since)
 
-    def _begin(self, since: str | Position) -> None:
-        at = since if isinstance(since, Position) else Position(since)
-        if at.cursor == "0" and at.seq is None:
-            at = Position("0", 0)
-        self._position = at
+    def _start_at(self, since: str | Position) -> None:
+        position = since if isinstance(since, Position) else Position(since)
+        if position.cursor == "0" and position.seq is None:
+            position = Position("0", 0)
+        self._position = position
         # The cursor after everything in `_ready`, and the seq of its last message.
-        self._cursor = at.cursor
-        self._fetched = at.seq
+        self._cursor = position.cursor
+        self._last_seq = position.seq
 
     @property
     def position(self) -> Position:
-        """After the last message that was taken: `follow(since=position)` goes on from there."""
+        """After the last message that was taken: `follow(since=position)` continues from there."""
         return self._position
 
     def __aiter__(self) -> Follow:
@@ -86,97 +85,101 @@ class Follow:
 
     async def __anext__(self) -> Message:
         while not self._ready:
-            await self._fetch()
+            await self._poll_once()
         message = self._ready.popleft()
-        # A cursor stands for whole answers: within one, the seq says what was taken already.
+        # Cursors lie between responses: within one, the seq says what was already taken.
         cursor = self._position.cursor if self._ready else self._cursor
         self._position = Position(cursor, message.seq)
         return message
 
-    async def _fetch(self) -> None:
-        """One poll; what it brought is in `_ready`, its cursor where the next one begins."""
+    async def _poll_once(self) -> None:
+        """Poll, and put the new messages into `_ready`."""
         if self._pause:
             pause, self._pause = self._pause, 0.0
             await deferLater(self._clock, pause)
-        # `now` is asked for without waiting: a held poll that is lost would have no cursor yet,
-        # and asking again would skip what came meanwhile.
+        # A held poll from `now` that is lost has no cursor yet, and the next `now` would skip what
+        # arrived in between: so get a cursor first, without waiting.
         wait = 0.0 if self._cursor == "now" else self._wait
-        began = self._clock.seconds()
+        started = self._clock.seconds()
         try:
-            answer = await self._poll(self._cursor, wait, self._limit)
-        except HistoryChanged as changed:
-            await self._resync(changed)
+            poll = await self._poll(self._cursor, wait, self._limit)
+        except HistoryChanged as error:
+            await self._resync(error)
             return
-        except Unreachable as problem:
-            self._cut(problem, self._clock.seconds() - began)
+        except Unreachable as error:
+            self._on_cut(error, self._clock.seconds() - started)
             return
-        except Refused as problem:
-            if not (problem.passing or problem.status >= 500):
+        except APIError as error:
+            if not (error.retryable or error.status >= 500):
                 raise
-            if problem.status == 504:
-                self._cut(problem, self._clock.seconds() - began)
+            if error.status == 504:
+                self._on_cut(error, self._clock.seconds() - started)
             else:
-                self._trouble(problem, problem.retry_after)
+                self._back_off(error, error.retry_after)
             return
-        self._failures.reset()
-        self._limit = min(self._limit * 2, LARGEST_ANSWER)
-        if self._troubled and self._on_trouble is not None:
-            self._on_trouble(None)
-        self._troubled = False
-        self._take(answer)
+        self._failure_backoff.reset()
+        self._limit = min(self._limit * 2, MAX_LIMIT)
+        if self._disconnected and self._on_connection_change is not None:
+            self._on_connection_change(None)
+        self._disconnected = False
+        self._schedule_next(poll)
+        self._accept(poll)
 
-    def _take(self, answer: Poll) -> None:
-        if answer.messages or answer.timed_out or self._cursor == "now":
-            self._hurries.reset()
-            self._pause = answer.retry_after or 0.0
-        elif answer.retry_after is not None or answer.waited < QUICK_SECONDS or answer.superseded:
-            # Empty and early: an overloaded or stopping server, or more polls than it lets one
-            # user hold. At once again would only make that worse.
-            self._pause = self._hurries.delay(answer.retry_after)
-        if answer.timed_out and self._wait < self._wanted_wait:
-            self._wait = min(self._wait * 1.05, self._wanted_wait)
-        fetched, new = self._fetched, []
-        for message in answer.messages:
-            if fetched is not None:
-                if message.seq <= fetched:
+    def _schedule_next(self, poll: Poll) -> None:
+        if poll.messages or poll.timed_out or self._cursor == "now":
+            self._early_backoff.reset()
+            self._pause = poll.retry_after or 0.0
+        elif poll.retry_after is not None or poll.waited < EARLY_SECONDS or poll.superseded:
+            # The server is overloaded or stopping, or this user holds too many polls. Polling
+            # again at once would make it worse.
+            self._pause = self._early_backoff.delay(poll.retry_after)
+        if poll.timed_out and self._wait < self._full_wait:
+            self._wait = min(self._wait * 1.05, self._full_wait)
+
+    def _accept(self, poll: Poll) -> None:
+        last_seq, new = self._last_seq, []
+        for message in poll.messages:
+            if last_seq is not None:
+                if message.seq <= last_seq:
                     continue
-                if message.seq != fetched + 1:
-                    raise Gap(fetched + 1, message.seq)
-            fetched = message.seq
+                if message.seq != last_seq + 1:
+                    raise Gap(last_seq + 1, message.seq)
+            last_seq = message.seq
             new.append(message)
-        if not answer.more:
-            # Nothing is after this answer, so its last message is the inbox's last.
-            if fetched is not None and fetched < answer.count:
-                raise Gap(fetched + 1, answer.count)
-            fetched = answer.count
+        if not poll.more:
+            # Then the last message of this response is the last one of the inbox.
+            if last_seq is not None and last_seq < poll.count:
+                raise Gap(last_seq + 1, poll.count)
+            last_seq = poll.count
         self._ready.extend(new)
-        self._fetched = fetched
-        self._cursor = answer.cursor
+        self._last_seq = last_seq
+        self._cursor = poll.cursor
         if not new:
-            self._position = Position(answer.cursor, fetched)
+            self._position = Position(poll.cursor, last_seq)
 
-    async def _resync(self, changed: HistoryChanged) -> None:
+    async def _resync(self, error: HistoryChanged) -> None:
         if self._on_resync is None:
-            raise changed
-        since = self._on_resync(changed)
+            raise error
+        since = self._on_resync(error)
         if inspect.isawaitable(since):
             since = await since
-        # Without the pause, a callback that returns the same dead cursor would spin.
-        self._pause = self._hurries.delay()
-        self._begin(since)
+        # Without a pause, a callback that keeps returning a rejected cursor would spin.
+        self._pause = self._early_backoff.delay()
+        self._start_at(since)
 
-    def _cut(self, problem: ChatError, elapsed: float) -> None:
-        """No answer. If the poll was held for a while, something between cuts what is idle.
+    def _on_cut(self, error: ChatError, elapsed: float) -> None:
+        """Handle a poll without a response: poll for a shorter time and for fewer messages.
 
-        On a bad line a long answer may never get through as a whole: a shorter one may.
+        If the poll was held for a while, a proxy may cut idle connections. On a bad network a
+        short response may get through where a long one does not.
         """
         self._limit = max(1, self._limit // 2)
-        if elapsed >= SHORTEST_WAIT:
-            self._wait = max(SHORTEST_WAIT, min(self._wait, elapsed * 0.8))
-        self._trouble(problem, None)
+        if elapsed >= MIN_WAIT_SECONDS:
+            self._wait = max(MIN_WAIT_SECONDS, min(self._wait, elapsed * 0.8))
+        self._back_off(error, None)
 
-    def _trouble(self, problem: ChatError, retry_after: float | None) -> None:
-        self._pause = self._failures.delay(retry_after)
-        self._troubled = True
-        if self._on_trouble is not None:
-            self._on_trouble(problem)
+    def _back_off(self, error: ChatError, retry_after: float | None) -> None:
+        self._pause = self._failure_backoff.delay(retry_after)
+        if not self._disconnected and self._on_connection_change is not None:
+            self._on_connection_change(error)
+        self._disconnected = True

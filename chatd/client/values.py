@@ -1,4 +1,4 @@
-"""What the service answers, as values; members are named as in the contract."""
+"""Values that the client returns; their fields are named as in the API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 
 class User(Struct, frozen=True):
-    """An account; times are UTC, `last_seen_at` is None before its first request."""
+    """An account. Times are in UTC; `last_seen_at` is None before the first request."""
 
     id: int
     username: str
@@ -18,7 +18,7 @@ class User(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True):
-    """One message; `seq` is its place in the inbox of `received_by`: 1, 2, 3 ... without gaps."""
+    """A message. `seq` numbers the inbox of `received_by`: 1, 2, 3 ... without gaps."""
 
     seq: int
     sent_by: int
@@ -28,7 +28,7 @@ class Message(Struct, frozen=True):
 
 
 class Sent(Struct, frozen=True):
-    """A durable message; `replayed` if an earlier send with the same key had stored it."""
+    """A stored message; `replayed` if an earlier send with the same key had stored it."""
 
     message: Message
     replayed: bool
@@ -37,7 +37,7 @@ class Sent(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """A page of the inbox, newest first; `next` and `previous` are page numbers or None.
 
-    `count` messages were in the inbox at `cursor`: `follow(since=cursor)` continues from here.
+    `count` messages were in the inbox at `cursor`: `follow(since=cursor)` continues from there.
     """
 
     messages: tuple[Message, ...]
@@ -48,9 +48,9 @@ class Page(Struct, frozen=True):
 
 
 class Conversation(Struct, frozen=True):
-    """What the caller and another user sent each other, newest first.
+    """The messages between the caller and another user, newest first.
 
-    `older` goes into the `before` of the next call; None when this is the beginning.
+    Pass `older` as `before` to the next call; it is None at the beginning of the conversation.
     """
 
     messages: tuple[Message, ...]
@@ -58,9 +58,10 @@ class Conversation(Struct, frozen=True):
 
 
 class Poll(Struct, frozen=True):
-    """The answer of one poll, oldest first. `waited` is seconds, `count` messages in the inbox.
+    """The result of one poll, oldest message first.
 
-    `retry_after` (seconds) is set when the service, overloaded or stopping, asks for patience.
+    `count` is the number of messages in the inbox, `waited` the seconds that the poll was held.
+    `retry_after`, in seconds, is set when an overloaded or stopping service asks for a pause.
     """
 
     messages: tuple[Message, ...]
@@ -74,10 +75,10 @@ class Poll(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """How far a follower has come: write it down, and follow on from it after a restart.
+    """How far an inbox has been read: save it, and follow on from it after a restart.
 
-    `cursor` is the service's, of the last answer that was used up; `seq` is that of the last
-    message taken, None before the first. As a string it fits into one line of a file.
+    `cursor` belongs to the last response that was read completely, `seq` to the last message that
+    was taken, None before the first. The string form fits on one line of a file.
     """
 
     cursor: str
@@ -88,10 +89,10 @@ class Position(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read the string form, or a bare cursor."""
+        """Parse the string form, or a bare cursor."""
         cursor, colon, seq = text.partition(":")
         if not colon:
             return cls(cursor)
         if not (seq.isascii() and seq.isdigit()):
-            raise ValueError(f"{text!r} is no position")
+            raise ValueError(f"{text!r} is not a position")
         return cls(cursor, int(seq))

@@ -1,4 +1,4 @@
-"""The shapes of the service's answers, as far as the client reads them."""
+"""JSON bodies of responses, as far as the client reads them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from chatd.client.backoff import retry_after
-from chatd.client.errors import HistoryChanged, Refused, Unreachable
-from chatd.client.exchange import Answer
+from chatd.client.backoff import parse_retry_after
+from chatd.client.errors import APIError, HistoryChanged, Unreachable
+from chatd.client.exchange import Response
 from chatd.client.values import Message
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class PageMeta(Struct, frozen=True):
     cursor: str
 
 
-class PageAnswer(Struct, frozen=True):
+class PageBody(Struct, frozen=True):
     meta: PageMeta
     messages: tuple[Message, ...]
 
@@ -44,7 +44,7 @@ class PollMeta(Struct, frozen=True):
     superseded: bool = False
 
 
-class PollAnswer(Struct, frozen=True):
+class PollBody(Struct, frozen=True):
     meta: PollMeta
     messages: tuple[Message, ...]
 
@@ -53,43 +53,43 @@ class ConversationMeta(Struct, frozen=True):
     older: str | None
 
 
-class ConversationAnswer(Struct, frozen=True):
+class ConversationBody(Struct, frozen=True):
     meta: ConversationMeta
     messages: tuple[Message, ...]
 
 
 class Problem(Struct, frozen=True):
-    """RFC 9457 with the service's `code`."""
+    """An RFC 9457 problem document with chatd's `code`."""
 
     title: str = ""
     detail: str = ""
     code: str = ""
 
 
-def read(answer: Answer, shape: type[T]) -> T:
-    """The body of a good answer; raises `Unreachable` if it is none of the service's.
+def decode(response: Response, body_type: type[T]) -> T:
+    """The body of a successful response; `NoneType` where none is expected.
 
-    Where no body is expected the shape is `NoneType`.
+    Raises `Unreachable` if the body is not of that type: it did not come from chatd.
     """
-    if shape is NoneType:
+    if body_type is NoneType:
         return cast(T, None)
     try:
-        return msgspec.json.decode(answer.body, type=shape)
-    except msgspec.DecodeError as problem:
-        raise Unreachable(f"this is no answer of chatd: {problem}") from problem
+        return msgspec.json.decode(response.body, type=body_type)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"not a response of chatd: {error}") from error
 
 
-def refusal(answer: Answer, unix_time: float) -> Refused:
-    """The error that an answer with an error status stands for, whoever made it."""
+def decode_error(response: Response, unix_time: float) -> APIError:
+    """The exception for a response with an error status, whether from chatd or from a proxy."""
     try:
-        problem = msgspec.json.decode(answer.body, type=Problem)
+        problem = msgspec.json.decode(response.body, type=Problem)
     except msgspec.DecodeError:
         problem = Problem()
-    kind = HistoryChanged if problem.code == "cursor_epoch" else Refused
-    return kind(
-        answer.status,
+    error_type = HistoryChanged if problem.code == "cursor_epoch" else APIError
+    return error_type(
+        response.status,
         problem.code,
-        problem.detail or problem.title or f"HTTP {answer.status}",
-        retry_after=retry_after(answer.header("Retry-After"), lambda: unix_time),
-        request_id=answer.header("X-Request-ID"),
+        problem.detail or problem.title or f"HTTP {response.status}",
+        retry_after=parse_retry_after(response.header("Retry-After"), lambda: unix_time),
+        request_id=response.header("X-Request-ID"),
     )

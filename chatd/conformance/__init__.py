@@ -1,5 +1,5 @@
-"""Whether a server keeps the promises of the protocol: `python -m chatd.conformance URL`.
+"""Conformance tests for servers of the long-poll protocol: `python -m chatd.conformance URL`.
 
-It makes accounts with random names on the server and deletes them afterwards. Everything it
-knows of the server it asks over HTTP, so it can judge any server that claims the contract.
+They create accounts with random names on the server and delete them afterwards. They use nothing
+but HTTP, so they can test any implementation of the API.
 """

@@ -1,75 +1,75 @@
-"""`python -m chatd.conformance URL`: try every promise and print a table of what holds."""
+"""`python -m chatd.conformance URL`: run all checks against a server and report the results."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from chatd.client import ChatError
 from chatd.conformance import general, polling, sending
-from chatd.conformance.promises import PROMISES, Broken, Promise
-from chatd.conformance.service import Service
+from chatd.conformance.checks import CHECKS, Check, CheckFailed
+from chatd.conformance.server import Server
 
 __all__ = ["general", "polling", "sending"]
 
-CHECK_SECONDS = 60.0
+CHECK_SECONDS: Final = 60.0
 
 
-async def judge(promise: Promise, url: str, reactor: Any) -> str | None:
-    """None if the promise holds, else what happened instead."""
-    service = Service(url, reactor)
-    trying = Deferred.fromCoroutine(_try(promise, service))
-    trying.addTimeout(CHECK_SECONDS, reactor)
+async def run_check(check: Check, url: str, reactor: Any) -> str | None:
+    """Run a check; None if it passes, else what happened instead."""
+    server = Server(url, reactor)
+    running = Deferred.fromCoroutine(_run(check, server))
+    running.addTimeout(CHECK_SECONDS, reactor)
     try:
-        return await trying
-    except Exception as problem:
-        # The server may answer anything at all: what cannot be read is not what was promised.
-        return f"{type(problem).__name__}: {problem}"
+        return await running
+    except Exception as error:
+        # A faulty server may send anything: a response that cannot be read fails the check.
+        return f"{type(error).__name__}: {error}"
     finally:
-        await service.clean()
+        await server.cleanup()
 
 
-async def _try(promise: Promise, service: Service) -> str | None:
+async def _run(check: Check, server: Server) -> str | None:
     try:
-        await promise.check(service)
-    except Broken as broken:
-        return str(broken)
-    except ChatError as problem:
-        return f"{type(problem).__name__}: {problem}"
+        await check.run(server)
+    except CheckFailed as failure:
+        return str(failure)
+    except ChatError as error:
+        return f"{type(error).__name__}: {error}"
     return None
 
 
 async def main(reactor: Any, url: str, only: str) -> None:
-    """Print the table; raises SystemExit with 1 if a promise does not hold."""
-    chosen = [each for each in PROMISES if only.lower() in f"{each.area} {each.text}".lower()]
-    broken = 0
+    """Run the checks and print a report; raises SystemExit(1) if one fails."""
+    chosen = [each for each in CHECKS if only.lower() in f"{each.area} {each.requirement}".lower()]
+    failed = 0
     area = ""
-    for promise in chosen:
-        if promise.area != area:
-            area = promise.area
+    for check in chosen:
+        if check.area != area:
+            area = check.area
             print(f"\n{area}")
-        otherwise = await judge(promise, url, reactor)
-        print(f"  {'BROKEN' if otherwise else 'holds '}  {promise.text}")
-        if otherwise:
-            broken += 1
-            print(f"          {otherwise}")
+        failure = await run_check(check, url, reactor)
+        print(f"  {'FAILED' if failure else 'passed'}  {check.requirement}")
+        if failure:
+            failed += 1
+            print(f"          {failure}")
         sys.stdout.flush()
-    print(f"\n{len(chosen) - broken} of {len(chosen)} promises hold.")
-    if broken:
+    print(f"\n{len(chosen) - failed} of {len(chosen)} checks passed.")
+    if failed:
         raise SystemExit(1)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m chatd.conformance",
-        description="Find out whether a server keeps the promises of chatd's protocol. "
-        "Accounts with random names are made there, and deleted afterwards.",
+        description="Check whether a server implements chatd's protocol. Creates accounts with "
+        "random names on the server and deletes them afterwards.",
     )
     parser.add_argument("url", metavar="URL", help="for example http://127.0.0.1:8080")
-    parser.add_argument("--only", metavar="WORDS", default="", help="promises with these words")
+    parser.add_argument("--only", metavar="WORDS", default="", help="run the checks with this text")
     args = parser.parse_args()
     react(lambda reactor: Deferred.fromCoroutine(main(reactor, args.url, args.only)))

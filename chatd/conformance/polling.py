@@ -1,149 +1,151 @@
-"""Promises about the long poll."""
+"""Checks of the long poll and of the operational endpoints."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import gatherResults
 
 from chatd.client import ChatClient
-from chatd.conformance.promises import expect, expect_equal, promise
-from chatd.conformance.service import Service
+from chatd.conformance.checks import check, expect, expect_equal
+from chatd.conformance.server import Server
 
 POLL, OPERATIONS = "Long poll", "Operations"
 
 SOON = 2.0
-"""Seconds within which something counts as being done at once, also on a busy machine."""
+"""Seconds within which something counts as immediate, even on a busy machine."""
 
 
-@promise(POLL, "a held poll is answered as soon as there is a message")
-async def wakes(service: Service) -> None:
-    ann, bob = await service.two()
-    held = service.start(bob.get(f"?since={await bob.cursor()}&wait=20"))
-    await service.pause(1)
+@check(POLL, "a held poll is answered as soon as there is a message")
+async def wakes(server: Server) -> None:
+    ann, bob = await server.two_accounts()
+    held = server.start(bob.get(f"?since={await bob.cursor()}&wait=20"))
+    await server.pause(1)
     expect(not held.called, "the poll was answered without a message")
     await ann.send(bob)
-    reply = await held
-    expect_equal(reply.texts, ["hai"], "messages")
-    expect(reply.seconds < 1 + SOON, f"the answer took {reply.seconds:.1f} s")
-    meta = reply.json["meta"]
+    response = await held
+    expect_equal(response.texts, ["hai"], "messages")
+    expect(response.seconds < 1 + SOON, f"the answer took {response.seconds:.1f} s")
+    meta = response.json["meta"]
     expect_equal((meta["timed_out"], meta["more"], meta["count"]), (False, False, 1), "meta")
 
 
-@promise(POLL, "there is no wait where there are messages already")
-async def at_once(service: Service) -> None:
-    ann, bob = await service.two()
+@check(POLL, "a poll is answered at once if there are messages already")
+async def at_once(server: Server) -> None:
+    ann, bob = await server.two_accounts()
     await ann.send(bob)
-    reply = await bob.get("?since=0&wait=20")
-    expect_equal(reply.texts, ["hai"], "messages")
-    expect(reply.seconds < SOON, f"the answer took {reply.seconds:.1f} s")
+    response = await bob.get("?since=0&wait=20")
+    expect_equal(response.texts, ["hai"], "messages")
+    expect(response.seconds < SOON, f"the answer took {response.seconds:.1f} s")
 
 
-@promise(POLL, "when the wait is over the answer is 200 and empty")
-async def times_out(service: Service) -> None:
-    ann = await service.person()
-    reply = await ann.get("?since=now&wait=1.5")
-    meta = reply.json["meta"]
-    expect_equal((reply.status, reply.texts, meta["timed_out"]), (200, [], True), "the answer")
-    expect(1.4 <= reply.seconds < 1.5 + SOON, f"the answer took {reply.seconds:.1f} s")
+@check(POLL, "a poll that times out is answered 200 without messages")
+async def times_out(server: Server) -> None:
+    ann = await server.new_account()
+    response = await ann.get("?since=now&wait=1.5")
+    meta = response.json["meta"]
+    expect_equal(
+        (response.status, response.texts, meta["timed_out"]), (200, [], True), "the answer"
+    )
+    expect(1.4 <= response.seconds < 1.5 + SOON, f"the answer took {response.seconds:.1f} s")
     expect(1400 <= meta["waited"] < 1500 + 1000 * SOON, f"waited is {meta['waited']}")
 
 
-@promise(POLL, "reading never consumes: the same cursor gives the same, or more")
-async def not_consumed(service: Service) -> None:
-    ann, bob = await service.two()
+@check(POLL, "reading does not consume: the same cursor returns the same messages, or more")
+async def not_consumed(server: Server) -> None:
+    ann, bob = await server.two_accounts()
     cursor = await bob.cursor()
     for number in range(3):
         await ann.send(bob, f"{number}")
         for _ in range(2):
             found = (await bob.get(f"?since={cursor}&wait=1")).seqs
-            expect_equal(found, [*range(1, number + 2)], "places")
+            expect_equal(found, [*range(1, number + 2)], "seqs")
 
 
-@promise(POLL, "oldest first, at most limit, and more says that there is more")
-async def slices(service: Service) -> None:
-    ann, bob = await service.two()
+@check(POLL, "messages come oldest first, at most `limit`; `more` tells if there are more")
+async def slices(server: Server) -> None:
+    ann, bob = await server.two_accounts()
     for number in range(7):
         await ann.send(bob, f"{number}")
     seqs: list[int] = []
     cursor, more = "0", True
     while more and len(seqs) < 20:
-        reply = await bob.get(f"?since={cursor}&limit=3")
-        seqs += reply.seqs
-        cursor, more = reply.json["meta"]["cursor"], reply.json["meta"]["more"]
-    expect_equal(seqs, [*range(1, 8)], "places")
+        response = await bob.get(f"?since={cursor}&limit=3")
+        seqs += response.seqs
+        cursor, more = response.json["meta"]["cursor"], response.json["meta"]["more"]
+    expect_equal(seqs, [*range(1, 8)], "seqs")
 
 
-@promise(POLL, "a wait over 55 seconds is lowered and said; no number is refused")
-async def waits(service: Service) -> None:
-    ann = await service.person()
+@check(POLL, "a wait over 55 seconds is reduced and reported; a malformed one is rejected")
+async def waits(server: Server) -> None:
+    ann = await server.new_account()
     await ann.send(ann)
-    reply = await ann.get("?since=0&wait=300")
-    expect_equal(reply.json["meta"].get("wait_applied"), 55, "wait_applied")
+    response = await ann.get("?since=0&wait=300")
+    expect_equal(response.json["meta"].get("wait_applied"), 55, "wait_applied")
     for wait in ("-1", "x", "", "1e3", "nan", "inf"):
-        reply = await ann.get(f"?since=0&wait={wait}")
-        expect_equal((reply.status, reply.code), (400, "invalid_query"), f"wait={wait}")
+        response = await ann.get(f"?since=0&wait={wait}")
+        expect_equal((response.status, response.code), (400, "invalid_query"), f"wait={wait}")
 
 
-@promise(POLL, "Prefer: wait does the same and is acknowledged; the parameter wins")
-async def prefer(service: Service) -> None:
-    ann = await service.person()
-    reply = await ann.ask("GET", "/chats/?since=now", headers={"Prefer": "wait=1"})
-    expect(0.9 <= reply.seconds < 1 + SOON, f"Prefer: wait=1 took {reply.seconds:.1f} s")
-    expect_equal(reply.header("Preference-Applied"), "wait=1", "Preference-Applied")
-    reply = await ann.ask("GET", "/chats/?since=now&wait=0", headers={"Prefer": "wait=9"})
-    expect(reply.seconds < SOON, "the parameter does not win")
+@check(POLL, "Prefer: wait works like the parameter, is acknowledged, and has less priority")
+async def prefer(server: Server) -> None:
+    ann = await server.new_account()
+    response = await ann.request("GET", "/chats/?since=now", headers={"Prefer": "wait=1"})
+    expect(0.9 <= response.seconds < 1 + SOON, f"Prefer: wait=1 took {response.seconds:.1f} s")
+    expect_equal(response.header("Preference-Applied"), "wait=1", "Preference-Applied")
+    response = await ann.request("GET", "/chats/?since=now&wait=0", headers={"Prefer": "wait=9"})
+    expect(response.seconds < SOON, "Prefer has priority over the parameter")
 
 
-@promise(POLL, "cursors: malformed is 400, another history or past the end is 410")
-async def cursors(service: Service) -> None:
-    ann = await service.person()
+@check(POLL, "a malformed cursor is 400, one of another history or past the end is 410")
+async def cursors(server: Server) -> None:
+    ann = await server.new_account()
     for cursor in ("x", "-1", "1", "NOW", "0.0"):
-        reply = await ann.get(f"?since={cursor}")
-        expect_equal((reply.status, reply.code), (400, "invalid_cursor"), f"since={cursor}")
+        response = await ann.get(f"?since={cursor}")
+        expect_equal((response.status, response.code), (400, "invalid_cursor"), f"since={cursor}")
     await ann.send(ann)
     longer = await ann.cursor()
-    bob = await service.person()
-    reply = await bob.get(f"?since={longer}")
-    expect_equal((reply.status, reply.code), (410, "cursor_epoch"), "past the end")
+    bob = await server.new_account()
+    response = await bob.get(f"?since={longer}")
+    expect_equal((response.status, response.code), (410, "cursor_epoch"), "past the end")
 
 
-@promise(POLL, "several polls of one user are all answered")
-async def several(service: Service) -> None:
-    ann, bob = await service.two()
-    held = [service.start(bob.get("?since=0&wait=20")) for _ in range(5)]
-    await service.pause(0.7)
+@check(POLL, "several polls of one user are all answered")
+async def several(server: Server) -> None:
+    ann, bob = await server.two_accounts()
+    held = [server.start(bob.get("?since=0&wait=20")) for _ in range(5)]
+    await server.pause(0.7)
     await ann.send(bob)
-    replies = await gatherResults(held)
-    expect_equal([reply.texts for reply in replies], [["hai"]] * 5, "messages")
+    responses = await gatherResults(held)
+    expect_equal([response.texts for response in responses], [["hai"]] * 5, "messages")
 
 
-@promise(POLL, "beyond eight held polls of one user the oldest is answered early, superseded")
-async def superseded(service: Service) -> None:
-    ann = await service.person()
+@check(POLL, "a ninth held poll of a user ends the oldest early, as superseded")
+async def superseded(server: Server) -> None:
+    ann = await server.new_account()
     held = []
     for _ in range(9):
-        held.append(service.start(ann.get("?since=now&wait=20")))
-        await service.pause(0.2)
-    await service.pause(0.5)
+        held.append(server.start(ann.get("?since=now&wait=20")))
+        await server.pause(0.2)
+    await server.pause(0.5)
     expect_equal([poll.called for poll in held], [True] + [False] * 8, "answered polls")
-    reply = await held[0]
-    expect_equal(reply.status, 200, "the status of the oldest")
-    expect_equal(reply.json["meta"].get("superseded"), True, "superseded")
+    response = await held[0]
+    expect_equal(response.status, 200, "the status of the oldest")
+    expect_equal(response.json["meta"].get("superseded"), True, "superseded")
 
 
-@promise(POLL, "never lost, never twice: polls that break off leave no trace")
-async def exactly_once(service: Service) -> None:
-    ann, bob = await service.two()
+@check(POLL, "no message is lost or repeated when polls are aborted")
+async def exactly_once(server: Server) -> None:
+    ann, bob = await server.two_accounts()
 
-    async def leave() -> None:
+    async def abort_polls() -> None:
         for number in range(30):
-            poll = service.start(bob.get("?since=0&wait=20"))
+            poll = server.start(bob.get("?since=0&wait=20"))
             poll.addErrback(lambda _: None)
-            await service.pause(0.01 * (number % 4))
+            await server.pause(0.01 * (number % 4))
             poll.cancel()
 
-    leaving = service.start(leave())
+    aborting = server.start(abort_polls())
     seen = []
-    client = ChatClient(service.url, bob.token, reactor=service.reactor)
+    client = ChatClient(server.url, bob.token, reactor=server.reactor)
     async with client:
         follow = client.follow("0")
         for number in range(30):
@@ -152,13 +154,13 @@ async def exactly_once(service: Service) -> None:
                 seen.append((await follow.__anext__()).text)
         while len(seen) < 30:
             seen.append((await follow.__anext__()).text)
-    await leaving
+    await aborting
     expect_equal(seen, [f"{n}" for n in range(30)], "messages followed")
 
 
-@promise(OPERATIONS, "the process tells its health, and the API describes itself")
-async def operations(service: Service) -> None:
+@check(OPERATIONS, "health endpoints and the API description are served")
+async def operations(server: Server) -> None:
     for path in ("//healthz", "//readyz", "/openapi.json", "/docs/"):
-        expect_equal((await service.ask("GET", path)).status, 200, path)
-    document = (await service.ask("GET", "/openapi.json")).json
+        expect_equal((await server.request("GET", path)).status, 200, path)
+    document = (await server.request("GET", "/openapi.json")).json
     expect(str(document.get("openapi", "")).startswith("3.1"), "the description is not OpenAPI 3.1")

@@ -1,1 +1,1 @@
-"""What chatd does: accounts, messages, waiting for them. Knows nothing of HTTP or SQL."""
+"""The domain: accounts, messages and waiting for them. Independent of HTTP and SQL."""

@@ -1,7 +1,7 @@
-"""Group what is asked in one reactor turn into one call of the store.
+"""Group commit: calls made in one reactor turn share one call of the store.
 
-While one call runs, further items queue; the next call takes them all, up to a bound (group
-commit). An idle batcher adds no wait: it flushes at the end of the turn of the first item.
+While one call runs, further items queue; the next call takes them all, up to a limit. An idle
+batcher adds no delay: it flushes at the end of the turn in which the first item was submitted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.model import DomainError, Overloaded
+from chatd.errors import DomainError, Overloaded
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -24,12 +24,13 @@ _log = Logger()
 
 
 class Batcher(Generic[Q, R]):
-    """One call of `run` at a time, with every item asked since the last one.
+    """Runs one call of `run` at a time, with all items submitted since the last one.
 
-    `run` takes the items and gives a list of one outcome for each, in order; an outcome that is a
-    `DomainError` fails its own item only. `bound` limits items queued (beyond: `Overloaded`),
-    `largest` the items of one call. `served`, if given, sees every finished call's items and
-    outcomes before the askers do. `observe`, if given, gets the size of each call.
+    `run` takes the items and returns one result for each, in order; a result that is a
+    `DomainError` fails its own item only. `max_queued` limits the items waiting for a call,
+    `max_batch_size` the items of one call. `on_batch_done` is called with the items and results
+    of each successful call, before the Deferreds of its items fire. `observe_size` is called with
+    the number of items in each call.
     """
 
     def __init__(
@@ -37,89 +38,89 @@ class Batcher(Generic[Q, R]):
         run: Callable[[Sequence[Q]], Deferred[Any]],
         clock: IReactorTime,
         *,
-        bound: int,
-        largest: int,
-        served: Callable[[Sequence[Q], Sequence[R | DomainError]], None] | None = None,
-        observe: Callable[[float], None] | None = None,
+        max_queued: int,
+        max_batch_size: int,
+        on_batch_done: Callable[[Sequence[Q], Sequence[R | DomainError]], None] | None = None,
+        observe_size: Callable[[float], None] | None = None,
     ) -> None:
         self._run = run
         self._clock = clock
-        self._bound = bound
-        self._largest = largest
-        self._served = served
-        self._observe = observe
+        self._max_queued = max_queued
+        self._max_batch_size = max_batch_size
+        self._on_batch_done = on_batch_done
+        self._observe_size = observe_size
         self._queue: deque[tuple[Q, Deferred[R]]] = deque()
         self._running = False
         self._scheduled = False
-        self._idle: list[Deferred[None]] = []
+        self._idle_waiters: list[Deferred[None]] = []
 
-    def ask(self, item: Q) -> Deferred[R]:
-        """Put `item` into the next call; the Deferred fires with its outcome.
+    def submit(self, item: Q) -> Deferred[R]:
+        """Add `item` to the next call; returns a Deferred of its result.
 
-        Cancelling the Deferred does not take the item back: it stays in its call, whose result
-        is then dropped. Raises `Overloaded` when the queue is full.
+        Cancelling the Deferred does not withdraw the item: it is processed, and its result is
+        dropped. Raises `Overloaded` when the queue is full.
         """
-        if len(self._queue) >= self._bound:
+        if len(self._queue) >= self._max_queued:
             raise Overloaded("too many requests are waiting for the store", retry_after=1)
-        answer: Deferred[R] = Deferred()
-        self._queue.append((item, answer))
+        result: Deferred[R] = Deferred()
+        self._queue.append((item, result))
         if not self._running and not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._flush)
-        return answer
+        return result
 
-    def finished(self) -> Deferred[None]:
-        """Fires when nothing is queued or under way."""
-        done: Deferred[None] = Deferred()
+    def wait_idle(self) -> Deferred[None]:
+        """Fires when no item is queued or being processed."""
+        idle: Deferred[None] = Deferred()
         if self._running or self._queue:
-            self._idle.append(done)
+            self._idle_waiters.append(idle)
         else:
-            done.callback(None)
-        return done
+            idle.callback(None)
+        return idle
 
     def _flush(self) -> None:
         self._scheduled = False
-        count = min(len(self._queue), self._largest)
-        taken = [self._queue.popleft() for _ in range(count)]
-        items = [item for item, _ in taken]
-        if self._observe is not None:
-            self._observe(count)
+        size = min(len(self._queue), self._max_batch_size)
+        batch = [self._queue.popleft() for _ in range(size)]
+        items = [item for item, _ in batch]
+        if self._observe_size is not None:
+            self._observe_size(size)
         self._running = True
         try:
             call = self._run(items)
         except Exception:
-            self._done(Failure(), taken, items)
+            self._finish(Failure(), batch, items)
         else:
-            call.addBoth(self._done, taken, items)
+            call.addBoth(self._finish, batch, items)
 
-    def _done(
+    def _finish(
         self,
-        outcomes: list[R | DomainError] | Failure,
-        taken: list[tuple[Q, Deferred[R]]],
+        results: list[R | DomainError] | Failure,
+        batch: list[tuple[Q, Deferred[R]]],
         items: list[Q],
     ) -> None:
         self._running = False
         if self._queue:
             self._flush()
-        if isinstance(outcomes, Failure):
-            if all(answer.called for _, answer in taken):
-                _log.failure("a batch failed after all its clients had gone", outcomes)
-            for _, answer in taken:
-                answer.errback(outcomes)
+        if isinstance(results, Failure):
+            if all(deferred.called for _, deferred in batch):
+                _log.failure("a batch failed after all its clients had disconnected", results)
+            for _, deferred in batch:
+                deferred.errback(results)
         else:
-            if self._served is not None:
-                self._served(items, outcomes)
-            for (_, answer), outcome in zip(taken, outcomes, strict=True):
-                _fire(answer, outcome)
+            if self._on_batch_done is not None:
+                self._on_batch_done(items, results)
+            for (_, deferred), result in zip(batch, results, strict=True):
+                _fire(deferred, result)
         if not self._running and not self._queue:
-            idle, self._idle = self._idle, []
-            for done in idle:
-                done.callback(None)
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for idle in waiters:
+                idle.callback(None)
 
 
-def _fire(answer: Deferred[Any], outcome: object) -> None:
-    # An asker that was cancelled swallows this one late call.
-    if isinstance(outcome, DomainError):
-        answer.errback(outcome)
+def _fire(deferred: Deferred[Any], result: object) -> None:
+    # A cancelled Deferred ignores this late result.
+    if isinstance(result, DomainError):
+        deferred.errback(result)
     else:
-        answer.callback(outcome)
+        deferred.callback(result)

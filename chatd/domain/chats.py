@@ -1,7 +1,7 @@
-"""Chats: send a message, read a page, wait for messages.
+"""Messages: sending, pages, long polls, conversations.
 
-The long poll listens, reads, waits and reads again; reading never consumes. Messages are
-numbered by the store, cursors are held by clients (contract, Chats).
+A long poll registers with the notifier, reads, waits and reads again; reading never consumes. The
+store numbers the messages of an inbox, clients hold the cursors (contract, Chats).
 """
 
 from __future__ import annotations
@@ -18,44 +18,48 @@ from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher
 from chatd.domain.notifier import Notifier
-from chatd.domain.rate_limits import Limits
+from chatd.domain.rate_limits import RateLimits
+from chatd.domain.waiter import DeferredWaiter
+from chatd.errors import (
+    CursorEpoch,
+    DomainError,
+    InvalidBody,
+    MessageTooLarge,
+    PageNotFound,
+    Unauthorized,
+    UserNotFound,
+)
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
     Appended,
+    ConversationCursor,
     Cursor,
-    CursorEpoch,
-    DomainError,
     Draft,
     IdempotencyKey,
     InboxSlice,
-    InvalidBody,
     Message,
-    MessageTooLarge,
-    PageNotFound,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
     Session,
-    Unauthorized,
-    UserNotFound,
-    Wake,
+    WakeReason,
 )
-from chatd.runtime.uncancellable import shield
+from chatd.runtime.shield import shield
 
-LARGEST_BATCH: Final = 512
-QUEUED_SENDS: Final = 5000
-QUEUED_READS: Final = 50_000
+MAX_BATCH_SIZE: Final = 512
+MAX_QUEUED_SENDS: Final = 5000
+MAX_QUEUED_READS: Final = 50_000
 
-LARGEST_ANSWER: Final = 512 * 1024
-"""Characters of text in the answer to a poll: slow readers must get on, memory be bounded."""
+MAX_POLL_CHARACTERS: Final = 512 * 1024
+"""Characters of text in the answer to a poll, so that memory is limited and slow clients still
+make progress."""
 
-# White_Space of the Unicode Character Database; `str.isspace` counts U+001C..U+001F as well.
+# White_Space of the Unicode Character Database; `str.isspace` includes U+001C..U+001F as well.
 _BLANK: Final = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
 
 
 class Page(Struct, frozen=True, gc=False):
-    """A page, newest first, of the inbox as it was at `cursor`."""
+    """A page of the inbox, newest first, as it was at `cursor`."""
 
     page: int
     pages: int
@@ -64,39 +68,44 @@ class Page(Struct, frozen=True, gc=False):
 
 
 class Polled(Struct, frozen=True, gc=False):
-    """What a poll answers: oldest first, and why it did not wait (any longer).
+    """The result of a poll: messages, oldest first, and why it stopped waiting.
 
-    `count` is the messages in the inbox, `waited` seconds.
+    `count` is the number of messages in the inbox, `waited` how many seconds the poll was held.
     """
 
     messages: tuple[Message, ...]
     count: int
     cursor: Cursor
-    why: Wake
+    why: WakeReason
     waited: float
 
     @property
     def more(self) -> bool:
-        """Whether there are messages after the last one of this answer."""
+        """Whether the inbox has messages after the last one of this result."""
         return self.cursor.seq < self.count
 
 
 class Conversation(Struct, frozen=True, gc=False):
-    """What two accounts sent each other, newest first; `older` is before what comes next."""
+    """Messages between two accounts, newest first; `older` is the `before` of the next page."""
 
     messages: tuple[Message, ...]
-    older: Place | None
+    older: ConversationCursor | None
 
 
 class Chats:
-    """The verbs of inboxes."""
+    """Use cases of messages.
+
+    `observe_poll` is called with the outcome of each poll that asked to wait and the seconds for
+    which it was held. `observe_batch` returns, for "append" and "read", the observer of the sizes
+    of batches.
+    """
 
     def __init__(
         self,
         store: IStore,
         bus: IBus,
         notifier: Notifier,
-        limits: Limits,
+        limits: RateLimits,
         *,
         clock: IReactorTime,
         max_message_bytes: int,
@@ -113,27 +122,27 @@ class Chats:
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
             clock,
-            bound=QUEUED_SENDS,
-            largest=LARGEST_BATCH,
-            served=self._publish,
-            observe=observe_batch and observe_batch("append"),
+            max_queued=MAX_QUEUED_SENDS,
+            max_batch_size=MAX_BATCH_SIZE,
+            on_batch_done=self._publish,
+            observe_size=observe_batch and observe_batch("append"),
         )
         self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
             store.read,
             clock,
-            bound=QUEUED_READS,
-            largest=LARGEST_BATCH,
-            observe=observe_batch and observe_batch("read"),
+            max_queued=MAX_QUEUED_READS,
+            max_batch_size=MAX_BATCH_SIZE,
+            observe_size=observe_batch and observe_batch("read"),
         )
 
     async def send(
         self, session: Session, received_by: int, text: str, key: str | None = None
     ) -> Appended:
-        """Append a message; returns once it is durable.
+        """Append a message to the recipient's inbox; returns once it is durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`,
-        `IdempotencyKeyReused`, `Overloaded`. Once it was handed to the store it completes or
-        fails as a whole, whatever becomes of the caller.
+        `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the store completes or
+        fails as a whole, even if the caller is cancelled.
         """
         if _BLANK.fullmatch(text):
             raise InvalidBody("message: empty, or nothing but white space")
@@ -147,35 +156,35 @@ class Chats:
             raise MessageTooLarge(
                 f"message: {len(encoded)} bytes of UTF-8, {self._max_message_bytes} are allowed"
             )
-        self._limits.send(session.user_id)
+        self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:
             fingerprint = hashlib.sha256(b"%d:%b" % (received_by, encoded)).digest()
             idempotency = IdempotencyKey(key, fingerprint)
-        return await self._sends.ask(Draft(session.user_id, received_by, text, idempotency))
+        return await self._sends.submit(Draft(session.user_id, received_by, text, idempotency))
 
     def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        def uncertain(failure: Failure) -> Failure:
-            # It may have been committed all the same: let those who wait look.
+        def publish_all(failure: Failure) -> Failure:
+            # The transaction may have been committed nevertheless, so let the recipients look.
             self._bus.publish({draft.received_by for draft in drafts})
             return failure
 
-        return self._store.append(drafts).addErrback(uncertain)
+        return self._store.append(drafts).addErrback(publish_all)
 
-    def _publish(self, drafts: Sequence[Draft], outcomes: Sequence[Appended | DomainError]) -> None:
-        # Also when every sender has gone: the messages are committed, their readers are not.
+    def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
+        # Even if every sender has disconnected: the messages are committed.
         self._bus.publish(
             {
-                outcome.message.received_by
-                for outcome in outcomes
-                if isinstance(outcome, Appended) and not outcome.replayed
+                result.message.received_by
+                for result in results
+                if isinstance(result, Appended) and not result.replayed
             }
         )
 
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
-        """Page `page` (from 1), newest first, of the inbox now or as it was at cursor `at`.
+        """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
 
-        Raises `PageNotFound` past the end, save for page 1, and `CursorEpoch`.
+        Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
         """
         pinned = None if at is None else self._seq(at)
         inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
@@ -195,27 +204,27 @@ class Chats:
         after = None if since is None else self._seq(since)
         waited = 0.0
         ends = self._clock.seconds() + wait
-        why = Wake.MESSAGE
+        why = WakeReason.MESSAGE
         outcome = "error"
         # Listening comes first, in the turn that authenticated the caller: nothing that happens
         # from here on can be missed, neither a message nor a revocation.
-        waiter = self._notifier.listen(session)
+        waiter = DeferredWaiter(session, self._notifier)
         try:
             # What is not known here yet of what others have committed, wakes those who wait.
             first = ReadAfter(session.user_id, after, limit)
             inbox = await self._read(first, listening=wait > 0)
             self._reject_future(after, inbox)
             waiter.seq = inbox.last_seq if after is None else after
-            while not inbox.messages and why is Wake.MESSAGE and wait > 0:
+            while not inbox.messages and why is WakeReason.MESSAGE and wait > 0:
                 began = self._clock.seconds()
                 if began >= ends:
-                    why = Wake.TIMEOUT
+                    why = WakeReason.TIMEOUT
                     break
                 try:
-                    why = await waiter.wait(ends - began)
+                    why = await waiter.wait(ends - began, self._clock)
                 finally:
                     waited += self._clock.seconds() - began
-                if why is Wake.MESSAGE:
+                if why is WakeReason.MESSAGE:
                     inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
             outcome = why.value
         except (CancelledError, DomainError) as ended:
@@ -226,16 +235,16 @@ class Chats:
             waiter.close()
             if wait > 0 and self._observe_poll is not None:
                 self._observe_poll(outcome, waited)
-        messages = _within(inbox.messages)
+        messages = _truncate(inbox.messages)
         seen = messages[-1].seq if messages else waiter.seq
         return Polled(messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
 
     async def conversation(
-        self, session: Session, peer: int, limit: int, before: Place | None = None
+        self, session: Session, peer: int, limit: int, before: ConversationCursor | None = None
     ) -> Conversation:
-        """What the caller and `peer` sent each other, newest first, older than `before`.
+        """Messages between the caller and `peer`, newest first, older than `before` if given.
 
-        Raises `UserNotFound` for a peer without an account who left nothing in the inbox.
+        Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
         query = ReadConversation(session.user_id, peer, limit, before)
         found = await shield(self._store.conversation(query))
@@ -243,15 +252,17 @@ class Chats:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
-        older = Place.of(found.messages[-1]) if found.older else None
+        older = ConversationCursor.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older)
 
-    def finished(self) -> Deferred[None]:
-        """Fires when no send is queued or under way."""
-        return self._sends.finished()
+    def wait_idle(self) -> Deferred[None]:
+        """Fires when no send is queued or running."""
+        return self._sends.wait_idle()
 
     async def _read(self, query: ReadAfter | ReadPage, listening: bool = False) -> InboxSlice:
-        inbox = self._store.at_hand(query, listening=listening) or await self._reads.ask(query)
+        inbox = self._store.read_cached(query, listening=listening)
+        if inbox is None:
+            inbox = await self._reads.submit(query)
         if inbox is None:
             raise Unauthorized("the account was deleted")
         return inbox
@@ -267,11 +278,11 @@ class Chats:
             raise CursorEpoch("the cursor is past the end of this inbox: begin again")
 
 
-def _within(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The first of the messages, at least one, that fit into an answer: `more` says of the rest."""
+def _truncate(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The first messages that together fit into one answer, but at least one."""
     size = 0
     for number, message in enumerate(messages):
         size += len(message.text)
-        if size > LARGEST_ANSWER and number:
+        if size > MAX_POLL_CHARACTERS and number:
             return messages[:number]
     return messages

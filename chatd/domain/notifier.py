@@ -1,87 +1,54 @@
-"""Who is waiting: held polls by user, and everything that ends a wait.
+"""Registry of waiting polls by user: wakes them for messages, revocations and shutdown.
 
-A poll listens before it reads and reads again after it was woken (architecture, invariant 3):
-whatever is committed after its read finds it listening, so a wake-up may come late, but is never
-missed. Waking costs what is woken, not what is held.
+A poll registers before it reads and reads again after it was woken (architecture, invariant 3):
+whatever is committed after its first read finds it registered, so that a wake-up may come late but
+is never lost. The cost of a wake-up depends on the polls woken, not on all that are held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from chatd.model import Session, WakeReason
 
-from chatd.model import Session, Unauthorized, Wake
-
-HELD_PER_USER = 8
+HELD_PER_USER: Final = 8
 
 
-class Waiter:
-    """One poll's interest in one inbox, from `Notifier.listen` until `close`."""
+class Waiter(Protocol):
+    """What the notifier requires of a poll.
 
-    __slots__ = ("_deferred", "_notifier", "_pending", "_timer", "seq", "session")
+    It is registered with `Notifier.add`, counted as held from `Notifier.hold` until it calls
+    `Notifier.release`, and unregistered with `Notifier.remove`.
+    """
 
-    def __init__(self, notifier: Notifier, session: Session) -> None:
-        self._notifier = notifier
-        self._deferred: Deferred[Wake] | None = None
-        self._timer: IDelayedCall | None = None
-        self._pending: Wake | Unauthorized | None = None
-        self.session = session
-        self.seq = 0
-        """The seq of the last message that the poll has seen; set before `wait`."""
-
-    def wait(self, seconds: float) -> Deferred[Wake]:
-        """Fires with why the wait ended, at once if something happened since the last wait.
-
-        Fails with `Unauthorized` when the session was revoked. Cancelling it ends the wait.
-        """
-        return self._notifier._wait(self, seconds)
-
-    def close(self) -> None:
-        """Lose interest. Always to be called, also after a cancelled wait."""
-        self._notifier._close(self)
-
-    def wake(self) -> None:
-        """There may be new messages: end the wait, or the next one at once."""
-        self._fire(Wake.MESSAGE)
+    session: Session
+    seq: int
+    """The seq of the last message that the poll has seen; valid while it is held."""
 
     @property
     def held(self) -> bool:
-        """Whether the poll waits now."""
-        return self._deferred is not None
+        """Whether the poll is waiting now."""
+        ...
 
-    def _fire(self, why: Wake | Unauthorized) -> None:
-        deferred, self._deferred = self._deferred, None
-        if deferred is None:
-            # Not waiting: the next wait ends at once. A revocation is final.
-            if not isinstance(self._pending, Unauthorized):
-                self._pending = why
-            return
-        self._notifier._held -= 1
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        if isinstance(why, Unauthorized):
-            deferred.errback(why)
-        else:
-            deferred.callback(why)
+    def wake(self, reason: WakeReason) -> None:
+        """Stop waiting; a poll that is not waiting does not begin to wait."""
+        ...
+
+    def revoke(self) -> None:
+        """End the poll as unauthorized."""
+        ...
 
 
 class Notifier:
-    """The waiters of one process, an `ISubscriber` of the bus in all but revocations.
+    """The waiters of one process.
 
-    At most `max_held` polls wait at once: beyond, a wait ends at once with `Wake.OVERLOAD`. At
-    most `HELD_PER_USER` of one user: beyond, the oldest ends with `Wake.SUPERSEDED`.
+    At most `max_held` polls are held at once: any more are woken at once with
+    `WakeReason.OVERLOAD`. At most `HELD_PER_USER` of them belong to one user: beyond that, the
+    oldest is woken with `WakeReason.SUPERSEDED`.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        *,
-        max_held: int,
-    ) -> None:
-        self._clock = clock
+    def __init__(self, *, max_held: int) -> None:
         self._max_held = max_held
         self._waiters: dict[int, list[Waiter]] = {}
         self._held = 0
@@ -89,17 +56,43 @@ class Notifier:
 
     @property
     def held(self) -> int:
-        """How many polls wait now."""
+        """The number of held polls."""
         return self._held
 
-    def listen(self, session: Session) -> Waiter:
-        """Be told of whatever happens to the session's inbox from now on."""
-        waiter = Waiter(self, session)
-        self._waiters.setdefault(session.user_id, []).append(waiter)
-        return waiter
+    def add(self, waiter: Waiter) -> None:
+        """Register a waiter: from now on it is told of everything that concerns its session."""
+        self._waiters.setdefault(waiter.session.user_id, []).append(waiter)
 
-    def waiting(self) -> dict[int, list[Waiter]]:
-        """The users with held polls, and those polls."""
+    def remove(self, waiter: Waiter) -> None:
+        """Unregister a waiter that is not held; does nothing if it is not registered."""
+        user_id = waiter.session.user_id
+        waiters = self._waiters.get(user_id)
+        if waiters is not None and waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[user_id]
+
+    def hold(self, waiter: Waiter) -> None:
+        """Count a registered waiter that has begun to wait.
+
+        May wake this waiter or another one of the same user at once, to enforce the limits.
+        """
+        self._held += 1
+        if self._draining:
+            waiter.wake(WakeReason.DRAIN)
+        elif self._held > self._max_held:
+            waiter.wake(WakeReason.OVERLOAD)
+        else:
+            waiters = self._waiters[waiter.session.user_id]
+            if len(waiters) > HELD_PER_USER:
+                self._supersede(waiters)
+
+    def release(self) -> None:
+        """Uncount a waiter that has stopped waiting, for whatever reason."""
+        self._held -= 1
+
+    def held_by_user(self) -> dict[int, list[Waiter]]:
+        """The held waiters of each user that has any."""
         return {
             user_id: held
             for user_id, waiters in self._waiters.items()
@@ -107,72 +100,43 @@ class Notifier:
         }
 
     def tokens(self) -> list[tuple[int, bytes]]:
-        """The users and tokens, each once, that polls are made with."""
+        """The distinct (user id, token) pairs of all registered waiters that use a token."""
         sessions = {waiter.session for waiters in self._waiters.values() for waiter in waiters}
         return [(each.user_id, each.token) for each in sessions if each.token is not None]
 
     def wake(self, user_ids: Collection[int]) -> int:
-        """New messages for these users; returns how many held polls that ends."""
+        """Wake the users' waiters for new messages; returns how many were held."""
         before = self._held
         for user_id in user_ids:
             for waiter in tuple(self._waiters.get(user_id, ())):
-                waiter.wake()
+                waiter.wake(WakeReason.MESSAGE)
         return before - self._held
 
     def wake_all(self) -> int:
-        """There may be new messages for anyone."""
+        """Wake all waiters, since messages may have been missed; returns how many were held."""
         return self.wake(tuple(self._waiters))
 
     def revoke(self, user_id: int, token: bytes | None) -> None:
-        """End the polls made with a token or, with None, all of the user, as unauthorized."""
+        """End the user's polls that use `token`, or all of them if it is None, as unauthorized."""
         for waiter in tuple(self._waiters.get(user_id, ())):
             if token is None or token == waiter.session.token:
-                waiter._fire(Unauthorized("the session was ended"))
+                waiter.revoke()
 
     def drain(self) -> None:
-        """End every wait, now and from now on, with `Wake.DRAIN`."""
+        """Wake all held polls, and from now on every poll that begins to wait, for shutdown."""
         self._draining = True
         for waiters in tuple(self._waiters.values()):
             for waiter in tuple(waiters):
                 if waiter.held:
-                    waiter._fire(Wake.DRAIN)
+                    waiter.wake(WakeReason.DRAIN)
 
-    def _wait(self, waiter: Waiter, seconds: float) -> Deferred[Wake]:
-        deferred: Deferred[Wake] = Deferred(lambda _: self._forget(waiter))
-        pending, waiter._pending = waiter._pending, None
-        if isinstance(pending, Unauthorized):
-            deferred.errback(pending)
-        elif pending is not None:
-            deferred.callback(pending)
-        elif self._draining:
-            deferred.callback(Wake.DRAIN)
-        elif self._held >= self._max_held:
-            deferred.callback(Wake.OVERLOAD)
-        else:
-            self._held += 1
-            waiter._deferred = deferred
-            waiter._timer = self._clock.callLater(seconds, waiter._fire, Wake.TIMEOUT)
-            self._supersede(waiter.session.user_id)
-        return deferred
-
-    def _supersede(self, user_id: int) -> None:
-        held = [waiter for waiter in self._waiters[user_id] if waiter.held]
-        if len(held) > HELD_PER_USER:
-            held[0]._fire(Wake.SUPERSEDED)
-
-    def _forget(self, waiter: Waiter) -> None:
-        """The canceller of a wait: leave no timer and no count behind."""
-        if waiter._deferred is not None:
-            waiter._deferred = None
-            self._held -= 1
-        if waiter._timer is not None:
-            waiter._timer.cancel()
-            waiter._timer = None
-
-    def _close(self, waiter: Waiter) -> None:
-        self._forget(waiter)
-        waiters = self._waiters.get(waiter.session.user_id)
-        if waiters is not None and waiter in waiters:
-            waiters.remove(waiter)
-            if not waiters:
-                del self._waiters[waiter.session.user_id]
+    def _supersede(self, waiters: list[Waiter]) -> None:
+        oldest = None
+        held = 0
+        for waiter in waiters:
+            if waiter.held:
+                held += 1
+                if oldest is None:
+                    oldest = waiter
+        if oldest is not None and held > HELD_PER_USER:
+            oldest.wake(WakeReason.SUPERSEDED)

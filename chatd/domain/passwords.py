@@ -1,4 +1,4 @@
-"""Argon2id off the reactor, bounded (OWASP Password Storage: 19 MiB, t=2, p=1)."""
+"""Argon2id password hashing in threads (OWASP Password Storage: 19 MiB, t=2, p=1)."""
 
 from __future__ import annotations
 
@@ -9,65 +9,68 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from twisted.internet.defer import Deferred
 
-from chatd.model import Overloaded
-from chatd.runtime.thread_pool import Worker
+from chatd.errors import Overloaded
+from chatd.runtime.thread_pool import Executor
 
 T = TypeVar("T")
 
 THREADS: Final = 2
-QUEUE: Final = 64
-"""Hashes under way or waiting; at some 25 ms each the last one waits for about a second."""
+MAX_PENDING: Final = 64
+"""Hashes running or queued; at about 25 ms each, the last one waits about a second."""
 
 
 def owasp_hasher() -> PasswordHasher:
-    """The hasher that the daemon uses."""
+    """The hasher used in production."""
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 class Passwords:
-    """Hash and verify passwords in `worker`; fails with `Overloaded` when too many wait."""
+    """Hashes and verifies passwords in `executor`.
 
-    def __init__(self, worker: Worker, hasher: PasswordHasher) -> None:
-        self._worker = worker
+    Fails with `Overloaded` while `MAX_PENDING` calls are pending.
+    """
+
+    def __init__(self, executor: Executor, hasher: PasswordHasher) -> None:
+        self._executor = executor
         self._hasher = hasher
-        self._waiting = 0
-        # Unknown names are checked against this, so that they take as long as known ones.
-        self._dummy = hasher.hash("a password that nobody has")
+        self._pending = 0
+        # Verified for unknown usernames, so that they take as long as existing ones.
+        self._dummy_hash = hasher.hash("a password that nobody has")
 
     async def hash(self, password: str) -> str:
         """The encoded hash of a password."""
         return await self._run(self._hash, password)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Whether the password fits; never for None, after the same work."""
+        """Whether the password matches; with None, False after the same amount of work."""
         return await self._run(self._verify, password_hash, password)
 
     def stop(self) -> None:
-        """End the threads after what is under way."""
-        self._worker.stop()
+        """Finish pending calls, then end the threads."""
+        self._executor.stop()
 
     def _hash(self, password: str) -> str:
-        return self._hasher.hash(_encoded(password))
+        return self._hasher.hash(_encode(password))
 
     def _verify(self, password_hash: str | None, password: str) -> bool:
         try:
-            encoded = self._dummy if password_hash is None else password_hash
-            self._hasher.verify(encoded, _encoded(password))
+            encoded_hash = self._dummy_hash if password_hash is None else password_hash
+            self._hasher.verify(encoded_hash, _encode(password))
         except (VerificationError, InvalidHashError):
             return False
         return password_hash is not None
 
     def _run(self, call: Callable[..., T], *args: object) -> Deferred[T]:
-        if self._waiting >= QUEUE:
+        if self._pending >= MAX_PENDING:
             raise Overloaded("too many passwords are being checked", retry_after=2)
-        self._waiting += 1
-        return self._worker.run(call, *args).addBoth(self._done)
+        self._pending += 1
+        return self._executor.run(call, *args).addBoth(self._finish)
 
-    def _done(self, result: T) -> T:
-        self._waiting -= 1
+    def _finish(self, result: T) -> T:
+        self._pending -= 1
         return result
 
 
-def _encoded(password: str) -> bytes:
-    # Any text that JSON can carry may be a password, a lone surrogate too.
+def _encode(password: str) -> bytes:
+    # A password may be any JSON string, including one with lone surrogates.
     return password.encode("utf-8", "surrogatepass")

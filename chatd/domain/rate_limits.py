@@ -1,6 +1,7 @@
-"""Rate limits: token buckets, one for each key, bounded in memory.
+"""Token-bucket rate limits per account, address and username.
 
-A bucket holds up to `burst` tokens and gains `per_second`; each action takes one.
+A bucket holds up to `burst` tokens and is refilled at `per_second`; each action takes one token.
+The number of buckets is limited, and so is their memory.
 """
 
 from __future__ import annotations
@@ -13,57 +14,57 @@ from contextlib import suppress
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
-from chatd.model import RateLimited
+from chatd.errors import RateLimited
 
 
 class Rate(Struct, frozen=True):
-    """How many at once, and how many a second in the long run."""
+    """How many actions are allowed at once, and how many per second in the long run."""
 
     burst: int
     per_second: float
 
 
 class Rates(Struct, frozen=True):
-    """The limits of the daemon; the defaults are far above what a person does."""
+    """The configured rates; the defaults are far above what a person needs."""
 
     registration: Rate = Rate(burst=50, per_second=0.2)
-    """Accounts made, for each address."""
+    """Accounts registered, per address."""
     log_in: Rate = Rate(burst=50, per_second=1.0)
-    """Passwords checked, for each address."""
+    """Passwords checked, per address."""
     failed_log_in: Rate = Rate(burst=20, per_second=0.1)
-    """Wrong passwords, for each account name and address together."""
+    """Wrong passwords, per username and address together."""
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
-    """Wrong passwords, for each account name from anywhere: so many that keeping its owner out
-    takes many addresses, so few that guessing by many does not get far."""
+    """Wrong passwords, per username from any address: high enough that locking its owner out takes
+    many addresses, low enough that a distributed guessing attack does not get far."""
     send: Rate = Rate(burst=200, per_second=50.0)
-    """Messages sent, for each account."""
+    """Messages sent, per account."""
 
 
-class Buckets:
-    """Token buckets of one rate; the `largest` most recently used ones are remembered.
+class TokenBuckets:
+    """Token buckets of one rate; keeps the `max_keys` most recently used ones.
 
-    A forgotten bucket is a full one, so forgetting the longest unused is nearly exact.
+    A discarded bucket counts as full, so discarding the least recently used is nearly exact.
     """
 
-    def __init__(self, what: str, rate: Rate, clock: IReactorTime, largest: int = 50_000) -> None:
+    def __init__(self, what: str, rate: Rate, clock: IReactorTime, max_keys: int = 50_000) -> None:
         self._what = what
         self._rate = rate
         self._clock = clock
-        self._largest = largest
+        self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def take(self, key: Hashable) -> None:
-        """Take one token from the bucket of `key`; raises `RateLimited` if it has none."""
+        """Take one token from the bucket of `key`; raises `RateLimited` if it is empty."""
         tokens, now = self._level(key)
         if tokens < 1:
             self._refuse(tokens)
         self._buckets[key] = (tokens - 1, now)
         self._buckets.move_to_end(key)
-        if len(self._buckets) > self._largest:
+        if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
 
     def check(self, key: Hashable) -> None:
-        """Raise as `take` would, but take nothing."""
+        """Raise `RateLimited` if `take` would, without taking a token."""
         tokens, _ = self._level(key)
         if tokens < 1:
             self._refuse(tokens)
@@ -77,47 +78,47 @@ class Buckets:
         raise RateLimited(f"too many {self._what}", (1 - tokens) / self._rate.per_second)
 
 
-class Limits:
-    """The rate limits of one process; with `rates` None nothing is refused."""
+class RateLimits:
+    """All rate limits of one process; with `rates` None there are none."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
-        self._on = rates is not None
+        self._enabled = rates is not None
         rates = rates or Rates()
-        self._registrations = Buckets("registrations", rates.registration, clock)
-        self._log_ins = Buckets("log-ins", rates.log_in, clock)
-        self._failures = Buckets("wrong passwords", rates.failed_log_in, clock)
-        self._guesses = Buckets("wrong passwords", rates.guessed_log_in, clock)
-        self._sends = Buckets("messages", rates.send, clock)
+        self._registrations = TokenBuckets("registrations", rates.registration, clock)
+        self._log_ins = TokenBuckets("log-ins", rates.log_in, clock)
+        self._failed_log_ins = TokenBuckets("wrong passwords", rates.failed_log_in, clock)
+        self._guessed_log_ins = TokenBuckets("wrong passwords", rates.guessed_log_in, clock)
+        self._sends = TokenBuckets("messages", rates.send, clock)
 
-    def registration(self, address: str) -> None:
-        """Someone at `address` registers."""
-        if self._on:
+    def count_registration(self, address: str) -> None:
+        """Count a registration; raises `RateLimited`."""
+        if self._enabled:
             self._registrations.take(_network(address))
 
-    def log_in(self, address: str, username: str) -> None:
-        """Someone at `address` is going to try a password of `username`."""
-        if self._on:
-            self._failures.check((username.lower(), _network(address)))
-            self._guesses.check(username.lower())
+    def count_log_in(self, address: str, username: str) -> None:
+        """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
+        if self._enabled:
+            self._failed_log_ins.check((username.lower(), _network(address)))
+            self._guessed_log_ins.check(username.lower())
             self._log_ins.take(_network(address))
 
-    def failed_log_in(self, address: str, username: str) -> None:
-        """It was the wrong password; refuses nothing itself."""
-        if self._on:
-            # Several wrong ones may have been checked at once, and a bucket be empty already.
+    def count_failed_log_in(self, address: str, username: str) -> None:
+        """Count a wrong password; never raises."""
+        if self._enabled:
+            # Attempts are checked concurrently, so that the bucket may be empty already.
             with suppress(RateLimited):
-                self._failures.take((username.lower(), _network(address)))
+                self._failed_log_ins.take((username.lower(), _network(address)))
             with suppress(RateLimited):
-                self._guesses.take(username.lower())
+                self._guessed_log_ins.take(username.lower())
 
-    def send(self, user_id: int) -> None:
-        """The account sends a message."""
-        if self._on:
+    def count_send(self, user_id: int) -> None:
+        """Count a message sent by an account; raises `RateLimited`."""
+        if self._enabled:
             self._sends.take(user_id)
 
 
 def _network(address: str) -> str:
-    """What one subscriber usually has: an IPv4 address, or an IPv6 network of 64 bits."""
+    """What one subscriber usually controls: an IPv4 address, or an IPv6 /64 network."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is remembered of callers: sessions, revocations meanwhile, when they were last seen."""
+"""Caches of authenticated sessions, revocations during look-ups, and writes of `last_seen_at`."""
 
 from __future__ import annotations
 
@@ -14,99 +14,107 @@ from twisted.logger import Logger
 from chatd.interfaces import IStore
 from chatd.model import Account, Session
 
-REMEMBERED: Final = 50_000
-SEEN_EVERY: Final = 60_000_000
-SEEN_FLUSH_SECONDS: Final = 2.0
-SEEN_AT_ONCE: Final = 250
-"""Accounts in one write: messages wait for it. Thousands may come back at the same moment."""
-SEEN_PAUSE_SECONDS: Final = 0.1
+MAX_CACHED: Final = 50_000
+LAST_SEEN_RESOLUTION: Final = 60_000_000
+"""Microseconds after which `last_seen_at` of an active account is written again."""
+LAST_SEEN_FLUSH_SECONDS: Final = 2.0
+LAST_SEEN_BATCH: Final = 250
+"""Accounts per write, since sends wait for it: thousands of clients may reconnect at once."""
+LAST_SEEN_BATCH_PAUSE_SECONDS: Final = 0.1
 
 _log = Logger()
 
 
-class Overtaken:
-    """Tells a look-up whether something of its user was revoked while it was under way."""
+class RevocationTracker:
+    """Tells whether a user's sessions were revoked while one of them was being looked up.
+
+    Revocations have increasing numbers; they are remembered only while a look-up runs.
+    """
 
     def __init__(self) -> None:
-        self._number = 0
-        self._under_way = 0
-        self._all = 0
-        self._users: dict[int, int] = {}
+        self._last = 0
+        self._look_ups = 0
+        self._last_of_all = 0
+        self._last_by_user: dict[int, int] = {}
 
     @contextmanager
-    def watched(self) -> Iterator[int]:
-        """Around a look-up; gives what `any` is to be asked with."""
-        self._under_way += 1
+    def look_up(self) -> Iterator[int]:
+        """Surround a look-up; yields the `since` argument of `was_revoked`."""
+        self._look_ups += 1
         try:
-            yield self._number
+            yield self._last
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._users.clear()
+            self._look_ups -= 1
+            if not self._look_ups:
+                self._last_by_user.clear()
 
-    def any(self, user_id: int, since: int) -> bool:
-        """Whether the user, or everybody, was noted since then."""
-        return max(self._all, self._users.get(user_id, 0)) > since
+    def was_revoked(self, user_id: int, since: int) -> bool:
+        """Whether sessions of the user, or of all users, were revoked after `since`."""
+        return max(self._last_of_all, self._last_by_user.get(user_id, 0)) > since
 
-    def note(self, user_id: int) -> None:
-        """Something of the user was revoked."""
-        self._number += 1
-        if self._under_way:
-            self._users[user_id] = self._number
+    def record(self, user_id: int) -> None:
+        """Record a revocation of one or all sessions of a user."""
+        self._last += 1
+        if self._look_ups:
+            self._last_by_user[user_id] = self._last
 
-    def note_all(self) -> None:
-        """Something of anybody may have been revoked."""
-        self._number += 1
-        self._all = self._number
+    def record_all(self) -> None:
+        """Record that any session may have been revoked."""
+        self._last += 1
+        self._last_of_all = self._last
 
 
-class Remembered:
-    """Sessions by a hash of what proves them, for some seconds, the most recent `REMEMBERED`."""
+class SessionCache:
+    """Sessions by a hash of their credentials: at most `MAX_CACHED`, each for `seconds`."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
         self._sessions: OrderedDict[bytes, tuple[Session, float]] = OrderedDict()
-        # Tuples: nearly everyone has one, and a set takes three times the room.
+        # Tuples: most users have one session, and a set takes three times the memory.
         self._keys: dict[int, tuple[bytes, ...]] = {}
 
     def get(self, key: bytes) -> Session | None:
-        found = self._sessions.get(key)
-        if found is None:
+        entry = self._sessions.get(key)
+        if entry is None:
             return None
-        if found[1] <= self._clock.seconds():
-            self.forget(key)
+        session, expires_at = entry
+        if expires_at <= self._clock.seconds():
+            self.discard(key)
             return None
-        return found[0]
+        return session
 
     def put(self, key: bytes, session: Session) -> None:
-        self.forget(key)
+        self.discard(key)
         self._sessions[key] = (session, self._clock.seconds() + self._seconds)
         self._keys[session.user_id] = (*self._keys.get(session.user_id, ()), key)
-        if len(self._sessions) > REMEMBERED:
-            self.forget(next(iter(self._sessions)))
+        if len(self._sessions) > MAX_CACHED:
+            self.discard(next(iter(self._sessions)))
 
-    def forget(self, key: bytes) -> None:
-        found = self._sessions.pop(key, None)
-        if found is not None:
-            user_id = found[0].user_id
+    def discard(self, key: bytes) -> None:
+        entry = self._sessions.pop(key, None)
+        if entry is not None:
+            user_id = entry[0].user_id
             keys = tuple(other for other in self._keys[user_id] if other != key)
             if keys:
                 self._keys[user_id] = keys
             else:
                 del self._keys[user_id]
 
-    def forget_user(self, user_id: int) -> None:
+    def discard_user(self, user_id: int) -> None:
         for key in self._keys.get(user_id, ()):
-            self.forget(key)
+            self.discard(key)
 
     def clear(self) -> None:
         self._sessions.clear()
         self._keys.clear()
 
 
-class Seen:
-    """`last_seen_at`, written at most once a minute an account, many accounts in one write."""
+class LastSeenWriter:
+    """Writes `last_seen_at`, at most once a minute per account, many accounts in one write.
+
+    `now` returns microseconds since the Unix epoch.
+    """
 
     def __init__(self, store: IStore, clock: IReactorTime, now: Callable[[], int]) -> None:
         self._store = store
@@ -114,42 +122,46 @@ class Seen:
         self._now = now
         self._last: OrderedDict[int, int] = OrderedDict()
         self._pending: dict[int, int] = {}
-        self._flushing: IDelayedCall | None = None
+        self._scheduled: IDelayedCall | None = None
 
-    def now(self, user_id: int) -> None:
-        at = self._now()
+    def touch(self, user_id: int) -> None:
+        """Record that the user has made a request now."""
+        now = self._now()
         last = self._last.get(user_id)
-        if last is not None and at - last < SEEN_EVERY:
+        if last is not None and now - last < LAST_SEEN_RESOLUTION:
             return
-        self._last[user_id] = self._pending[user_id] = at
+        self._last[user_id] = self._pending[user_id] = now
         self._last.move_to_end(user_id)
-        if len(self._last) > REMEMBERED:
+        if len(self._last) > MAX_CACHED:
             self._last.popitem(last=False)
-        if self._flushing is None:
-            self._flushing = self._clock.callLater(SEEN_FLUSH_SECONDS, self._flush_later)
+        if self._scheduled is None:
+            self._scheduled = self._clock.callLater(LAST_SEEN_FLUSH_SECONDS, self._write_batch)
 
-    def applied(self, account: Account) -> Account:
-        """The account as it will be once everything is written."""
-        at = self._last.get(account.id)
-        if at is None or (account.last_seen_at or 0) >= at:
+    def with_last_seen(self, account: Account) -> Account:
+        """The account with the latest `last_seen_at`, whether it is written yet or not."""
+        last = self._last.get(account.id)
+        if last is None or (account.last_seen_at or 0) >= last:
             return account
-        return Account(account.id, account.username, account.email, account.date_joined, at)
+        return Account(account.id, account.username, account.email, account.date_joined, last)
 
     async def flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        """Write everything that is pending."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
         pending, self._pending = self._pending, {}
         if pending:
             await self._store.record_seen(pending)
 
-    def _flush_later(self) -> None:
-        self._flushing = None
-        if len(self._pending) > SEEN_AT_ONCE:
-            self._flushing = self._clock.callLater(SEEN_PAUSE_SECONDS, self._flush_later)
-        part = dict(islice(self._pending.items(), SEEN_AT_ONCE))
-        for user_id in part:
+    def _write_batch(self) -> None:
+        self._scheduled = None
+        if len(self._pending) > LAST_SEEN_BATCH:
+            self._scheduled = self._clock.callLater(
+                LAST_SEEN_BATCH_PAUSE_SECONDS, self._write_batch
+            )
+        batch = dict(islice(self._pending.items(), LAST_SEEN_BATCH))
+        for user_id in batch:
             del self._pending[user_id]
-        self._store.record_seen(part).addErrback(
-            lambda failure: _log.failure("last_seen_at was not recorded", failure)
+        self._store.record_seen(batch).addErrback(
+            lambda failure: _log.failure("last_seen_at could not be written", failure)
         )

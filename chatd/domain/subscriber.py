@@ -1,7 +1,7 @@
-"""What this process does with what the bus tells, and the sweep that checks the bus.
+"""This process's subscriber to the bus, and the sweep that checks that the bus loses nothing.
 
-The sweep looks slowly through the inboxes that somebody waits for. A message that it finds was
-committed without a wake-up arriving: its finds are counted, and above 0 there is a bug.
+The sweep slowly reads the ends of the inboxes that polls wait for. A message that it finds was
+committed without a wake-up: it counts these, and a count above 0 is a bug.
 """
 
 from __future__ import annotations
@@ -19,63 +19,67 @@ from chatd.domain.accounts import Accounts
 from chatd.domain.notifier import Notifier, Waiter
 from chatd.interfaces import IStore, ISubscriber
 from chatd.metrics import Metrics
+from chatd.model import WakeReason
 
 SWEEP_SECONDS: Final = 30.0
 GRACE_SECONDS: Final = 2.0
-STEP: Final = 500
+"""How late a wake-up may arrive before the sweep counts it as lost."""
+QUERY_SIZE: Final = 500
+"""Users or tokens in one query."""
 
 _log = Logger()
 
 
 @implementer(ISubscriber)
 class Subscriber:
-    """Wakes held polls and ends revoked sessions."""
+    """Wakes held polls and ends revoked sessions when the bus says so."""
 
     def __init__(self, notifier: Notifier, accounts: Accounts, metrics: Metrics) -> None:
         self._notifier = notifier
         self._accounts = accounts
         self._metrics = metrics
-        self._is_verified = True
+        self._sessions_verified = True
 
     def wake(self, user_ids: Collection[int]) -> None:
-        self._metrics.woken("bus", self._notifier.wake(user_ids))
+        self._metrics.count_wakeups("bus", self._notifier.wake(user_ids))
 
     def wake_all(self) -> None:
-        self._accounts.forget_all()
-        self._metrics.woken("resync", self._notifier.wake_all())
-        # Those woken look at their inboxes, which shows them deleted accounts; not revoked tokens.
-        self._is_verified = False
-        Deferred.fromCoroutine(self.verify())
+        self._accounts.clear_cache()
+        self._metrics.count_wakeups("resync", self._notifier.wake_all())
+        # Polls that were woken notice a deleted account when they read, but not a revoked token.
+        self._sessions_verified = False
+        Deferred.fromCoroutine(self.verify_sessions())
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
         self._accounts.revoked(user_id, token)
         self._notifier.revoke(user_id, token)
 
-    async def verify(self) -> None:
+    async def verify_sessions(self) -> None:
         """End the polls whose token was revoked while the bus was down.
 
-        Where the store cannot say now, the next sweep asks again.
+        Does nothing if that has been done since the last `wake_all`. If the store fails, the next
+        sweep tries again.
         """
-        if self._is_verified:
+        if self._sessions_verified:
             return
-        self._is_verified = True
+        self._sessions_verified = True
         tokens = self._notifier.tokens()
         try:
-            for start in range(0, len(tokens), STEP):
-                part = tokens[start : start + STEP]
-                revoked = await self._accounts.revoked_among([token for _, token in part])
+            for start in range(0, len(tokens), QUERY_SIZE):
+                part = tokens[start : start + QUERY_SIZE]
+                revoked = await self._accounts.find_revoked([token for _, token in part])
                 for user_id, token in part:
                     if token in revoked:
                         self.revoked(user_id, token)
         except Exception:
-            self._is_verified = False
-            _log.failure("the sessions of held polls could not be looked up")
+            self._sessions_verified = False
+            _log.failure("the sessions of held polls could not be verified")
 
 
 class Sweep:
-    """Every `SWEEP_SECONDS`, wake the polls that should have been woken.
+    """Every `SWEEP_SECONDS`, wakes the polls whose wake-up was lost.
 
-    What the `subscriber`, if given, could not look up when it was told to, it is told again.
+    Also repeats `Subscriber.verify_sessions`, in case it failed.
     """
 
     def __init__(
@@ -91,33 +95,33 @@ class Sweep:
         self._notifier = notifier
         self._clock = clock
         self._metrics = metrics
-        self._looping = LoopingCall(lambda: Deferred.fromCoroutine(self._guarded()))
-        self._looping.clock = clock
-        self._ended: Deferred[LoopingCall] | None = None
+        self._loop = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
+        self._loop.clock = clock
+        self._loop_done: Deferred[LoopingCall] | None = None
         self._grace: Deferred[None] | None = None
         self._stopping = False
 
     def start(self) -> None:
-        """Begin sweeping."""
-        self._ended = self._looping.start(SWEEP_SECONDS, now=False)
+        """Begin to sweep regularly."""
+        self._loop_done = self._loop.start(SWEEP_SECONDS, now=False)
 
     async def stop(self) -> None:
-        """Stop; returns once no sweep is under way."""
+        """Stop; returns when no sweep is running."""
         self._stopping = True
-        if self._ended is not None:
-            self._looping.stop()
+        if self._loop_done is not None:
+            self._loop.stop()
             if self._grace is not None:
                 self._grace.cancel()
-            await self._ended
+            await self._loop_done
 
     async def sweep(self) -> int:
-        """Go through all held polls once; returns how many had been forgotten."""
+        """Check all held polls once; returns how many had missed a wake-up."""
         if self._subscriber is not None:
-            await self._subscriber.verify()
-        suspects = await self._behind(self._notifier.waiting())
+            await self._subscriber.verify_sessions()
+        suspects = await self._find_behind(self._notifier.held_by_user())
         if not suspects or self._stopping:
             return 0
-        # A commit may be visible before its wake-up is here: that is no fault.
+        # A commit may become visible shortly before its wake-up arrives.
         self._grace = deferLater(self._clock, GRACE_SECONDS)
         try:
             await self._grace
@@ -125,24 +129,25 @@ class Sweep:
             return 0
         finally:
             self._grace = None
-        late = [waiter for waiter, seq in suspects if waiter.held and waiter.seq == seq]
-        for waiter in late:
-            waiter.wake()
-        if late:
-            _log.error("{found} held polls had missed a wake-up", found=len(late))
-        self._metrics.swept(len(late))
-        return len(late)
+        missed = [waiter for waiter, seq in suspects if waiter.held and waiter.seq == seq]
+        for waiter in missed:
+            waiter.wake(WakeReason.MESSAGE)
+        if missed:
+            _log.error("{found} held polls had missed a wake-up", found=len(missed))
+        self._metrics.count_missed_wakeups(len(missed))
+        return len(missed)
 
-    async def _behind(self, waiting: dict[int, list[Waiter]]) -> list[tuple[Waiter, int]]:
+    async def _find_behind(self, held: dict[int, list[Waiter]]) -> list[tuple[Waiter, int]]:
+        """The waiters that have not seen the end of their inbox, with the seq they have seen."""
         behind = []
-        users = list(waiting)
-        for start in range(0, len(users), STEP):
-            ends = await self._store.last_seqs(users[start : start + STEP])
+        users = list(held)
+        for start in range(0, len(users), QUERY_SIZE):
+            ends = await self._store.last_seqs(users[start : start + QUERY_SIZE])
             for user_id, end in ends.items():
-                behind += [(each, each.seq) for each in waiting[user_id] if each.seq < end]
+                behind += [(each, each.seq) for each in held[user_id] if each.seq < end]
         return behind
 
-    async def _guarded(self) -> None:
+    async def _run(self) -> None:
         try:
             await self.sweep()
         except Exception:

@@ -19,9 +19,9 @@ from chatd.http.chunked import ChunkedBody
 from chatd.http.connection import ANSWERING, BODY, CLOSED, FRESH, HEAD, LINGERING, Connection
 from chatd.http.head import (
     CHUNKED,
-    Fields,
     Head,
-    Refused,
+    HeaderBlock,
+    HTTPError,
     accept,
     check_line,
     feed,
@@ -80,7 +80,7 @@ class Channel(Connection):
         self._parser: HttpRequestParser | None = None
         self._head: Head | None = None
         # The header lines of the last request.
-        self._known: Fields | None = None
+        self._known: HeaderBlock | None = None
         self._body: list[bytes] | ChunkedBody | None = None
         # `_advance` is on the stack.
         self._advancing = False
@@ -141,7 +141,7 @@ class Channel(Connection):
         turns = self.server.limits.pipelined
         try:
             if self._full and self._buffer:
-                raise Refused(503, "overloaded", "The server has no room for more connections.")
+                raise HTTPError(503, "overloaded", "The server has no room for more connections.")
             while self._buffer and self._state <= BODY and not self._blocked:
                 if turns < 0:
                     # One read may hold thousands of requests; other connections have their turn.
@@ -151,8 +151,8 @@ class Channel(Connection):
                 more = self._take_body() if self._state == BODY else self._take_head()
                 if not more:
                     break
-        except Refused as refused:
-            self._refuse(refused)
+        except HTTPError as error:
+            self._refuse(error)
         finally:
             self._advancing = False
         state = self._state
@@ -194,7 +194,7 @@ class Channel(Connection):
                 self._parser = None
                 self._fed = 0
             head = accept(raw, limits, upgrade, self._known)
-        except Refused:
+        except HTTPError:
             self._buffer = raw
             raise
         self._known = head.fields
@@ -222,7 +222,7 @@ class Channel(Connection):
         if self._buffer in (b"", b"\r"):
             return b""
         if self._buffer[0] == 13 or self._buffer[0] == 10:
-            raise Refused(400, "bad_request", "A bare CR or LF before the request line.")
+            raise HTTPError(400, "bad_request", "A bare CR or LF before the request line.")
         return self._buffer
 
     def _take_part(self, data: bytes) -> bool:
@@ -320,7 +320,7 @@ class Channel(Connection):
 
     # The end.
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, error: HTTPError) -> None:
         """Answer with a problem; the connection ends, since nothing behind it can be trusted."""
         if self._head is None:
             bodiless = self._buffer.startswith(b"HEAD ")
@@ -330,7 +330,7 @@ class Channel(Connection):
             lines = self._head.fields.block
         server = self.server
         try:
-            body = server.problem(refused.status, refused.code, refused.detail)
+            body = server.problem(error.status, error.code, error.detail)
         except Exception:
             _log.failure("No problem document could be made")
             body = b""
@@ -338,11 +338,11 @@ class Channel(Connection):
             b"%b%b%b: %b\r\n%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
             b"Connection: close\r\n\r\n%b"
             % (
-                status_line(b"HTTP/1.1", refused.status),
+                status_line(b"HTTP/1.1", error.status),
                 server.standard.refresh(),
                 HEADER,
                 server.request_ids.in_head(lines),
-                b"Retry-After: 1\r\n" if refused.status == 503 else b"",
+                b"Retry-After: 1\r\n" if error.status == 503 else b"",
                 len(body),
                 b"" if bodiless else body,
             )
@@ -371,14 +371,16 @@ class Channel(Connection):
         """No head came, or not all of it."""
         self._deadline = None
         if self._fed:
-            self._refuse(Refused(408, "request_timeout", "The head of the request took too long."))
+            self._refuse(
+                HTTPError(408, "request_timeout", "The head of the request took too long.")
+            )
         else:
             self.loseConnection()
 
     def body_is_late(self) -> None:
         """Not all of the body came."""
         self._deadline = None
-        self._refuse(Refused(408, "request_timeout", "The body of the request took too long."))
+        self._refuse(HTTPError(408, "request_timeout", "The body of the request took too long."))
 
     def is_idle(self) -> None:
         """No further request came, or the client did not close."""

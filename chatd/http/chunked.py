@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from httptools import HttpParserError, HttpRequestParser
 
-from chatd.http.head import Refused, body_too_large
-from chatd.http.limits import Limits
+from chatd.http.head import HTTPError, body_too_large
+from chatd.http.limits import HTTPLimits
 
 _END = b"\r\n\r\n"
 # The request's own head has been read. This one brings a parser to where its body starts.
@@ -17,7 +17,7 @@ class ChunkedBody:
 
     __slots__ = ("_limits", "_parser", "_pieces", "_received", "_size", "_tail", "complete")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: HTTPLimits) -> None:
         self._limits = limits
         self._pieces: list[bytes] = []
         self._size = 0
@@ -30,7 +30,7 @@ class ChunkedBody:
     def feed(self, data: bytes) -> bytes:
         """Take `data`; returns what lies behind the body's end, empty until it is `complete`.
 
-        Raises `Refused` for malformed chunks and for a body over the limit.
+        Raises `HTTPError` for malformed chunks and for a body over the limit.
         """
         view = memoryview(data)
         start = 0
@@ -43,7 +43,7 @@ class ChunkedBody:
             try:
                 self._parser.feed_data(view[start:end])
             except HttpParserError as error:
-                raise Refused(400, "bad_request", f"Malformed body: {error}.") from None
+                raise HTTPError(400, "bad_request", f"Malformed body: {error}.") from None
             # The second bound is for chunks of a byte (six on the wire), extensions and trailers.
             limits = self._limits
             if self._size > limits.body_bytes or (

@@ -12,11 +12,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatd.http.pull_producer import Pump
+from chatd.http.pull_producer import PullProducerAdapter
 
 if TYPE_CHECKING:
     from chatd.http.server import Server
-    from chatd.http.timeouts import Queue
+    from chatd.http.timeouts import TimeoutQueue
 
 _log = Logger()
 
@@ -51,7 +51,7 @@ class Connection:
         self.server = server
         self.transport: Any = None
         self._state = FRESH
-        self._deadline: Queue[Any] | None = None
+        self._deadline: TimeoutQueue[Any] | None = None
         self._peer: IAddress | None = None
         # Bytes: of the body to come, or to be discarded while lingering.
         self._wanted = 0
@@ -153,14 +153,16 @@ class Connection:
             if self._blocked:
                 producer.pauseProducing()
         else:
-            self._producer = pump = Pump(producer, self.server.clock, self._producer_failed)
+            self._producer = pump = PullProducerAdapter(
+                producer, self.server.clock, self._producer_failed
+            )
             if not self._blocked:
                 pump.resumeProducing()
 
     def unregisterProducer(self) -> None:
         """`IConsumer`: no more comes from the producer."""
         producer, self._producer = self._producer, None
-        if isinstance(producer, Pump):
+        if isinstance(producer, PullProducerAdapter):
             producer.stop()
 
     def _producer_failed(self, reason: Failure) -> None:
@@ -239,7 +241,7 @@ class Connection:
         if self._state < LINGERING:
             self.transport.unregisterProducer()
 
-    def _await(self, queue: Queue[Any] | None) -> None:
+    def _await(self, queue: TimeoutQueue[Any] | None) -> None:
         """Have the deadline of `queue`, from now unless it is the one already running."""
         old = self._deadline
         if old is not queue:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 
 CHUNKED = -1
 """The length of a body that comes in chunks."""
@@ -37,7 +37,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _HOST_LINE = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 
 
-class Refused(Exception):
+class HTTPError(Exception):
     """A request is answered with `status` and its connection ends."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
@@ -47,11 +47,11 @@ class Refused(Exception):
         self.detail = detail
 
 
-class Fields:
+class HeaderBlock:
     """The header lines of a head: what frames the request, and the values that are asked for.
 
     Most clients send the same lines with every request of a connection, so they are read once and
-    known again by their bytes. Raises `Refused`.
+    known again by their bytes. Raises `HTTPError`.
     """
 
     __slots__ = ("_values", "block", "close", "coding", "expects", "host", "keep_alive", "length")
@@ -67,7 +67,7 @@ class Fields:
         for name, value in _FRAMING.findall(block.lower()):
             if name == b"host":
                 if self.host is not None:
-                    raise Refused(400, "bad_request", "More than one Host header.")
+                    raise HTTPError(400, "bad_request", "More than one Host header.")
                 self.host = value.rstrip(b" \t")
             elif name == b"connection":
                 options += [option.strip(b" \t") for option in value.split(b",")]
@@ -79,10 +79,10 @@ class Fields:
             elif value.rstrip(b" \t") == b"100-continue":
                 self.expects = True
             else:
-                raise Refused(417, "expectation_failed", "Only 100-continue can be expected.")
+                raise HTTPError(417, "expectation_failed", "Only 100-continue can be expected.")
         if self.host is not None and self.host not in _hosts:
             if _AUTHORITY.fullmatch(self.host) is None:
-                raise Refused(400, "bad_request", "The Host header is not a host.")
+                raise HTTPError(400, "bad_request", "The Host header is not a host.")
             if len(_hosts) < 100:
                 _hosts.add(self.host)
         self.close = b"close" in options
@@ -122,7 +122,7 @@ class Head(NamedTuple):
     target: bytes
     """In origin form (path and query) or ``*``."""
     version: bytes
-    fields: Fields
+    fields: HeaderBlock
     length: int
     """Bytes of body to come, or `CHUNKED`."""
     persistent: bool
@@ -138,7 +138,7 @@ def new_parser() -> HttpRequestParser:
 def feed(parser: HttpRequestParser, data: bytes) -> bool:
     """Have llhttp look at more of a head; true if the head asks for another protocol.
 
-    Raises `Refused` at the first byte that cannot be part of a request.
+    Raises `HTTPError` at the first byte that cannot be part of a request.
     """
     try:
         parser.feed_data(data)
@@ -150,41 +150,41 @@ def feed(parser: HttpRequestParser, data: bytes) -> bool:
             raise _bad_version() from None
         if reason == "Request has invalid `Transfer-Encoding`":
             raise _bad_coding() from None
-        raise Refused(400, "bad_request", f"Malformed request: {reason}.") from None
+        raise HTTPError(400, "bad_request", f"Malformed request: {reason}.") from None
     return False
 
 
-def accept(raw: bytes, limits: Limits, upgrade: bool, known: Fields | None = None) -> Head:
+def accept(raw: bytes, limits: HTTPLimits, upgrade: bool, known: HeaderBlock | None = None) -> Head:
     """The `Head` in `raw`, which ends in an empty line and which llhttp has accepted.
 
     `upgrade`: llhttp found another protocol asked for. It is not offered, so the request is served
     as if it had not asked (RFC 9110 section 7.8), and the connection ends after its answer.
-    `known`: the header lines of the connection's last request. Raises `Refused`.
+    `known`: the header lines of the connection's last request. Raises `HTTPError`.
     """
     check_line(raw, limits)
     end = raw.find(b"\r\n")
     parts = raw[:end].split(b" ")
     if len(parts) != 3:
-        raise Refused(400, "bad_request", "The request line is not METHOD TARGET VERSION.")
+        raise HTTPError(400, "bad_request", "The request line is not METHOD TARGET VERSION.")
     method, target, version = parts
     if version not in VERSIONS:
         if version.startswith(b"HTTP/"):
             raise _bad_version()
-        raise Refused(400, "bad_request", "The request is not HTTP.")
+        raise HTTPError(400, "bad_request", "The request is not HTTP.")
     # The shortest header line has four bytes, so most heads need no counting.
     if len(raw) > 4 * limits.headers and raw.count(b"\r\n") - 2 > limits.headers:
-        raise Refused(431, "head_too_large", f"More than {limits.headers} header lines.")
+        raise HTTPError(431, "head_too_large", f"More than {limits.headers} header lines.")
     block = raw[end:]
-    fields = known if known is not None and known.block == block else Fields(block)
+    fields = known if known is not None and known.block == block else HeaderBlock(block)
 
     modern = version == b"HTTP/1.1"
     if modern and fields.host is None:
-        raise Refused(400, "bad_request", "The Host header is missing.")
+        raise HTTPError(400, "bad_request", "The Host header is missing.")
     length = fields.length
     if fields.coding is not None:
         if not modern:
             # RFC 9112 section 6.1: its framing is faulty.
-            raise Refused(400, "bad_request", "Transfer-Encoding in an HTTP/1.0 request.")
+            raise HTTPError(400, "bad_request", "Transfer-Encoding in an HTTP/1.0 request.")
         if length or fields.coding != b"chunked":
             raise _bad_coding()
         length = CHUNKED
@@ -192,14 +192,14 @@ def accept(raw: bytes, limits: Limits, upgrade: bool, known: Fields | None = Non
     persistent = (modern or fields.keep_alive) and not fields.close
     if upgrade:
         if method == b"CONNECT":
-            raise Refused(501, "not_implemented", "CONNECT is not implemented.")
+            raise HTTPError(501, "not_implemented", "CONNECT is not implemented.")
         persistent = False
     if not target.startswith(b"/"):
         target, block = _origin_form(method, target, block)
         if block is not fields.block:
-            fields = Fields(block)
+            fields = HeaderBlock(block)
     if b"#" in target:
-        raise Refused(400, "bad_request", "A fragment in the request target.")
+        raise HTTPError(400, "bad_request", "A fragment in the request target.")
     if length > limits.body_bytes:
         raise body_too_large(limits)
     # RFC 9110 section 10.1.1: an expectation means nothing in HTTP/1.0.
@@ -209,36 +209,36 @@ def accept(raw: bytes, limits: Limits, upgrade: bool, known: Fields | None = Non
     )
 
 
-def check_line(raw: bytes, limits: Limits) -> None:
-    """Raise `Refused` (414) if the target in `raw`, a head or its beginning, is too long."""
+def check_line(raw: bytes, limits: HTTPLimits) -> None:
+    """Raise `HTTPError` (414) if the target in `raw`, a head or its beginning, is too long."""
     if len(raw) <= limits.uri_bytes:
         return
     end = raw.find(b"\r\n")
     line = raw if end < 0 else raw[:end]
     if max(map(len, line.split(b" "))) > limits.uri_bytes:
-        raise Refused(
+        raise HTTPError(
             414, "uri_too_long", f"The request target has more than {limits.uri_bytes} bytes."
         )
 
 
-def head_too_large(limits: Limits) -> Refused:
+def head_too_large(limits: HTTPLimits) -> HTTPError:
     """431 (RFC 6585 section 5)."""
-    return Refused(
+    return HTTPError(
         431, "head_too_large", f"Request line and headers have more than {limits.head_bytes} bytes."
     )
 
 
-def body_too_large(limits: Limits) -> Refused:
+def body_too_large(limits: HTTPLimits) -> HTTPError:
     """413 (RFC 9110 section 15.5.14)."""
-    return Refused(413, "body_too_large", f"The body has more than {limits.body_bytes} bytes.")
+    return HTTPError(413, "body_too_large", f"The body has more than {limits.body_bytes} bytes.")
 
 
-def _bad_version() -> Refused:
-    return Refused(505, "version_not_supported", "This server speaks HTTP/1.1 and HTTP/1.0.")
+def _bad_version() -> HTTPError:
+    return HTTPError(505, "version_not_supported", "This server speaks HTTP/1.1 and HTTP/1.0.")
 
 
-def _bad_coding() -> Refused:
-    return Refused(501, "not_implemented", "The only transfer coding is chunked.")
+def _bad_coding() -> HTTPError:
+    return HTTPError(501, "not_implemented", "The only transfer coding is chunked.")
 
 
 def _origin_form(method: bytes, target: bytes, block: bytes) -> tuple[bytes, bytes]:
@@ -248,11 +248,11 @@ def _origin_form(method: bytes, target: bytes, block: bytes) -> tuple[bytes, byt
     """
     if target == b"*":
         if method != b"OPTIONS":
-            raise Refused(400, "bad_request", "The target * is for OPTIONS only.")
+            raise HTTPError(400, "bad_request", "The target * is for OPTIONS only.")
         return target, block
     match = _ABSOLUTE.fullmatch(target)
     if match is None or _AUTHORITY.fullmatch(match[1].lower()) is None:
-        raise Refused(400, "bad_request", "The request target is not a path or an http URI.")
+        raise HTTPError(400, "bad_request", "The request target is not a path or an http URI.")
     authority, rest = match.groups()
     if not rest and method == b"OPTIONS":
         rest = b"*"  # Section 3.2.4.

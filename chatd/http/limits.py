@@ -6,7 +6,7 @@ import attrs
 
 
 @attrs.frozen(kw_only=True)
-class Limits:
+class HTTPLimits:
     """Bounds of the HTTP side. Bytes are as on the wire, times are seconds.
 
     A deadline is looked at once a second, so it passes at most a second late.

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 
 @implementer(IPushProducer)
-class Pump:
+class PullProducerAdapter:
     """Asks a pull producer for one piece a reactor turn, while there is room for it."""
 
     __slots__ = ("_call", "_clock", "_failed", "_producer", "_running")

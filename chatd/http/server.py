@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -12,11 +13,11 @@ from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from chatd.http.channel import Channel
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
-from chatd.http.timeouts import Deadlines
+from chatd.http.timeouts import Timeouts
 
 _log = Logger()
 
@@ -47,7 +48,7 @@ class Server(Factory):
         *,
         resource: IResource,
         clock: IReactorTime,
-        limits: Limits,
+        limits: HTTPLimits,
         problem: Callable[[int, str, str], bytes],
         log: Callable[[Request], object] | None = None,
         max_connections: int | None = None,
@@ -63,8 +64,9 @@ class Server(Factory):
         self.request_ids = request_ids or RequestIds()
         self.draining = False
         self.channels: set[Channel] = set()
+        self._closed_waiters: list[Deferred[None]] = []
         self.standard = StandardHeaders(clock, now)
-        deadlines = self._deadlines = Deadlines(clock)
+        deadlines = self._deadlines = Timeouts(clock)
         self.awaiting_head = deadlines.queue(limits.head_seconds, Channel.head_is_late)
         self.awaiting_body = deadlines.queue(limits.body_seconds, Channel.body_is_late)
         self.idle = deadlines.queue(limits.idle_seconds, Channel.is_idle)
@@ -91,11 +93,23 @@ class Server(Factory):
         for channel in tuple(self.channels):
             channel.abort()
 
+    def wait_closed(self) -> Deferred[None]:
+        """Fires once no connection is open and the last one's request knows that it is closed."""
+        closed: Deferred[None] = Deferred()
+        if self.channels:
+            self._closed_waiters.append(closed)
+        else:
+            closed.callback(None)
+        return closed
+
     def closed(self, channel: Channel) -> None:
         """A connection has ended: the channel's word."""
         self.channels.discard(channel)
         if not self.channels:
             self._deadlines.stop()
+            waiters, self._closed_waiters = self._closed_waiters, []
+            for waiter in waiters:
+                self.clock.callLater(0, waiter.callback, None)
 
     def tell(self, request: Request) -> None:
         """Log a request that has ended: its own word."""

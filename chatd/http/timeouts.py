@@ -13,20 +13,20 @@ T = TypeVar("T")
 TICK = 1.0
 
 
-class Deadlines:
-    """Ticks once a second while any `Queue` of it has an entry, and not at all otherwise."""
+class Timeouts:
+    """Ticks once a second while any `TimeoutQueue` of it has an entry, and not at all otherwise."""
 
     __slots__ = ("_call", "_clock", "_queues")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._queues: list[Queue[object]] = []
+        self._queues: list[TimeoutQueue[object]] = []
         self._call: IDelayedCall | None = None
 
-    def queue(self, seconds: float, passed: Callable[[T], None]) -> Queue[T]:
+    def queue(self, seconds: float, passed: Callable[[T], None]) -> TimeoutQueue[T]:
         """A queue whose entries have `seconds`; `passed(entry)` is called for one that did not
         leave in time, after it has been removed."""
-        queue = Queue(self, self._clock, seconds, passed)
+        queue = TimeoutQueue(self, self._clock, seconds, passed)
         self._queues.append(queue)  # type: ignore[arg-type]
         return queue
 
@@ -50,7 +50,7 @@ class Deadlines:
             self._call = None
 
 
-class Queue(Generic[T]):
+class TimeoutQueue(Generic[T]):
     """Entries that have the same time to leave, so that the first in is the first due.
 
     Entering and leaving are one operation on a dict, without a timer of the entry's own: a
@@ -61,7 +61,7 @@ class Queue(Generic[T]):
 
     def __init__(
         self,
-        deadlines: Deadlines,
+        deadlines: Timeouts,
         clock: IReactorTime,
         seconds: float,
         passed: Callable[[T], None],

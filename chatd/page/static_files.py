@@ -1,7 +1,7 @@
-"""The web page at `/`: a client of the public API like any other, in files of this package.
+"""Static files of the web page, which is a client of the public API like any other.
 
-The files are read once. Their policy lets the page load nothing that is not this service's own,
-run no script that stands in markup, and make no markup out of text (trusted types).
+The files are read at import. Their Content-Security-Policy restricts the page to this origin and
+forbids inline scripts and styles; trusted types forbid markup made from strings.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _TYPES: Final = {".js": "text/javascript", ".svg": "image/svg+xml", ".json": "ap
 
 
 class StaticFile(Struct, frozen=True):
-    """A file as it is served, and the headers that go with it."""
+    """A file's content and response headers."""
 
     body: bytes
     headers: dict[str | bytes, str]
 
     @classmethod
     def of(cls, name: str, body: bytes) -> StaticFile:
-        """A file of that name; its extension tells the media type, its hash the ETag."""
+        """Make a file whose media type follows from its name, and its ETag from its content."""
         extension = "." + name.rpartition(".")[2]
-        kind = _TYPES.get(extension) or f"text/{extension[1:]}"
-        if kind.startswith("text/"):
-            kind += "; charset=utf-8"
+        media_type = _TYPES.get(extension) or f"text/{extension[1:]}"
+        if media_type.startswith("text/"):
+            media_type += "; charset=utf-8"
         return cls(
             body,
             {
-                "Content-Type": kind,
+                "Content-Type": media_type,
                 "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-                # Kept, but asked about each time: after an upgrade nobody runs half an old page.
+                # Cached, but revalidated each time, so that no page mixes files of two versions.
                 "Cache-Control": "no-cache",
                 "Content-Security-Policy": POLICY,
                 "X-Content-Type-Options": "nosniff",
@@ -63,7 +63,7 @@ class StaticFile(Struct, frozen=True):
         )
 
     def respond(self, request: Request) -> Response:
-        """The file, or 304 where the client has it (RFC 9110 section 13.1.2)."""
+        """The file, or 304 if `If-None-Match` has its ETag (RFC 9110 section 13.1.2)."""
         if _matches(request.getHeader("if-none-match"), self.headers["ETag"]):
             return Response(304, dict(self.headers), b"")
         return Response(200, {**self.headers, "Content-Length": str(len(self.body))}, self.body)
@@ -85,12 +85,12 @@ _FILES: Final = {
 
 
 async def get_page(api: object, request: Request) -> Response:
-    """The page; a handler of `chatd.api.api.API`."""
+    """Serve the page; a handler of `chatd.api.api.API`."""
     return _FILES["index.html"].respond(request)
 
 
 async def get_web_file(api: object, request: Request, name: str) -> Response:
-    """A part of the page."""
+    """Serve a file that the page consists of."""
     if name not in _FILES:
         raise NotFound
     return _FILES[name].respond(request)

@@ -1,1 +1,1 @@
-"""What the store and the bus on PostgreSQL share: addresses, connections, the wire of NOTIFY."""
+"""PostgreSQL client code shared by the store and the bus; knows nothing of the schema."""

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL is: libpq's URLs and keywords, with what a daemon needs added to them."""
+"""Addresses of PostgreSQL servers: libpq URLs and keyword strings, with a daemon's defaults."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 CONNECT_SECONDS: Final = 5.0
 
-# A peer that is gone without a word is noticed within half a minute, whatever the system's own
-# defaults (two hours on Linux) are; a parameter in the address wins.
+# Dead peers are detected within half a minute; the default on Linux is two hours. Parameters in
+# the address take precedence.
 _DEFAULTS: Final = {
     "client_encoding": "UTF8",
     "keepalives_idle": "10",
@@ -23,11 +23,11 @@ _DEFAULTS: Final = {
 
 
 class Address(Struct, frozen=True):
-    """A database server, or several of which one is the right one.
+    """A database server, or several hosts of which one is the primary.
 
-    `attempts` are connection strings, one a host in the order given, each to be given up after
-    `connect_seconds`: libpq itself heeds no timeout when it does not block, and would wait for a
-    silent first host for ever. `location` is for people and holds no password.
+    `attempts` are connection strings, one per host in the given order. Each attempt has to be
+    aborted after `connect_seconds`, because libpq ignores timeouts in non-blocking mode and would
+    wait for an unresponsive first host forever. `location` is for display and has no password.
     """
 
     location: str
@@ -36,24 +36,24 @@ class Address(Struct, frozen=True):
 
 
 def parse(text: str, application: str = "chatd") -> Address:
-    """Read a libpq URL or `keyword=value` string; raises `ValueError` that does not repeat it.
+    """Parse a libpq URL or `keyword=value` string; raises `ValueError` without quoting it.
 
-    `application` names the connections in `pg_stat_activity` unless the address does. With
-    several hosts and no `target_session_attrs`, the one that takes writes is looked for.
+    `application` is the name of the connections in `pg_stat_activity` unless the address has one.
+    With several hosts, `target_session_attrs` defaults to `read-write`.
     """
     try:
         given: dict[str, str] = parse_dsn(text)
     except psycopg2.Error:
-        # libpq quotes what it cannot read, which may be a password.
+        # libpq quotes the part that it cannot parse, which may be a password.
         raise ValueError("neither a PostgreSQL URL nor keyword=value pairs") from None
-    hosts = _listed(given, "host")
-    addresses = _listed(given, "hostaddr")
-    ports = _listed(given, "port")
+    hosts = _split(given, "host")
+    addresses = _split(given, "hostaddr")
+    ports = _split(given, "port")
     count = max(len(hosts), len(addresses), 1)
     if count > 1:
         given = {"target_session_attrs": "read-write", **given}
     if len(ports) not in (0, 1, count) or (hosts and addresses and len(hosts) != len(addresses)):
-        raise ValueError("as many ports and addresses as hosts, please, or one port for all")
+        raise ValueError("give as many ports and addresses as hosts, or one port for all")
     try:
         seconds = float(given.get("connect_timeout", CONNECT_SECONDS))
     except ValueError:
@@ -68,12 +68,15 @@ def parse(text: str, application: str = "chatd") -> Address:
         if ports:
             one["port"] = ports[number % len(ports)]
         attempts.append(make_dsn(**one))
-    # A timeout of 0 is "none" to libpq; a daemon wants one all the same.
-    return Address(_location(given, hosts or addresses, ports), tuple(attempts),
-                   seconds if seconds > 0 else CONNECT_SECONDS)  # fmt: skip
+    return Address(
+        location=_location(given, hosts or addresses, ports),
+        attempts=tuple(attempts),
+        # 0 means no timeout to libpq, but a daemon needs one.
+        connect_seconds=seconds if seconds > 0 else CONNECT_SECONDS,
+    )
 
 
-def _listed(given: dict[str, str], name: str) -> list[str]:
+def _split(given: dict[str, str], name: str) -> list[str]:
     text = given.get(name, "")
     return text.split(",") if text else []
 

@@ -1,4 +1,4 @@
-"""PostgreSQL array literals: cheaper for the server to read than a list of constants."""
+"""PostgreSQL array literals, which the server parses faster than a list of constants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 def array(values: Iterable[int | bytes | None]) -> str:
     """A literal for `bigint[]` or `bytea[]`."""
-    return "{" + ",".join([_element(each) for each in values]) + "}"
+    return "{" + ",".join([_element(value) for value in values]) + "}"
 
 
 def _element(value: int | bytes | None) -> str:
@@ -17,8 +17,8 @@ def _element(value: int | bytes | None) -> str:
 
 
 def texts(values: Iterable[str | None]) -> str:
-    """A literal for `text[]`, to be sent as a parameter: nothing in it is special to SQL yet."""
-    return "{" + ",".join([_quoted(each) for each in values]) + "}"
+    """A literal for `text[]`; pass it as a parameter, it is not escaped for use in SQL."""
+    return "{" + ",".join([_quoted(value) for value in values]) + "}"
 
 
 def _quoted(text: str | None) -> str:

@@ -1,7 +1,8 @@
-"""One connection to PostgreSQL in the reactor, on txpostgres.
+"""PostgreSQL connection for Twisted, based on txpostgres.
 
-txpostgres brings psycopg2's asynchronous mode into the reactor. What is added here: opening with
-a timeout that fires, several hosts, notice of an idle connection's end, NOTIFYs in their order.
+txpostgres runs psycopg2's asynchronous mode in the reactor. This module adds a connect timeout
+that works, failover between hosts, detection of closed idle connections, ordered NOTIFYs and
+prepared statements.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
@@ -20,84 +21,52 @@ from chatd.postgres.prepared import Prepared, prepared
 
 Rows = list[tuple[Any, ...]]
 
-_READ_ONLY: Final = "25006"
-_UNAVAILABLE_CLASSES: Final = ("53", "57", "58")
-_UNAVAILABLE: Final = (_READ_ONLY, "55P03", "55006")
-_AGAIN: Final = ("40001", "40P01")
+# SQLSTATEs: invalid_sql_statement_name, duplicate_prepared_statement.
 _NOT_PREPARED: Final = ("26000", "42P05")
 
 _PID: Final = "SELECT pg_backend_pid()"
-# Whatever is prepared finds its rows by keys. A plan made while a table was small must not go
-# through all of it when it has grown, and is the same whatever the parameters are.
+# All prepared statements look rows up by key. A plan made while a table was small must not scan
+# the table once it has grown, and it must not depend on the parameters.
 _PLANNING: Final = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
 
 
 class Unreachable(Exception):
-    """No connection could be made; the text says why and holds no password."""
-
-
-def closed_by(error: BaseException) -> bool:
-    """Whether an error of a statement means that its connection is of no use any more.
-
-    Told by SQLSTATE: a deadlock or a serialization failure is psycopg2's `OperationalError` as
-    well, and leaves the connection whole. A server that has become read-only is not the one that
-    was asked for any more.
-    """
-    if not isinstance(error, psycopg2.Error):
-        return isinstance(error, ConnectionDone)
-    state: str | None = error.pgcode
-    if state is None:
-        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return state.startswith(("08", "57P")) or state == _READ_ONLY
-
-
-def repeatable(error: BaseException) -> bool:
-    """Whether the server undid the transaction and asks for it to be tried again."""
-    return isinstance(error, psycopg2.Error) and error.pgcode in _AGAIN
-
-
-def unavailable(error: BaseException) -> bool:
-    """Whether the server cannot do this now (disk, memory, connections), through no fault here."""
-    if not isinstance(error, psycopg2.Error):
-        # What txpostgres makes of 57014: a timeout or a person on the server ended the statement.
-        return isinstance(error, CancelledError)
-    state = error.pgcode or ""
-    return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE
+    """No connection could be made; the text gives the reason and never a password."""
 
 
 class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no types
-    """A connection in autocommit mode; statements asked while one runs wait for it.
+    """A connection in autocommit mode that queues statements while another one is running.
 
-    `heard` is called with the payload of every NOTIFY, in the order of their commits.
+    `on_notify` is called with the payload of each NOTIFY, in order of commit.
     """
 
-    def __init__(self, reactor: Any, heard: Callable[[str], None] | None = None) -> None:
+    def __init__(self, reactor: Any, on_notify: Callable[[str], None] | None = None) -> None:
         super().__init__(reactor)
-        self._heard = heard
-        self._ended: Deferred[None] = Deferred()
+        self._on_notify = on_notify
+        self._closed: Deferred[None] = Deferred()
         self._is_open = False
         self._is_direct = False
         self._prepared: set[Prepared] = set()
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection may still be used."""
+        """Whether the connection can be used."""
         return self._is_open and not self._connection.closed
-
-    def ended(self) -> Deferred[None]:
-        """Fires once, when the connection has ended for whatever reason."""
-        return self._ended
 
     @property
     def is_direct(self) -> bool:
-        """Whether there is no pooler in between: statements meet one session on the server."""
+        """Whether the peer is the server itself, not a pooler that switches sessions."""
         return self._is_direct
 
-    def query(self, sql: str, parameters: Any = None, *, prepare: bool = False) -> Deferred[Rows]:
-        """Run a statement and return its rows, none if it gives none.
+    def wait_closed(self) -> Deferred[None]:
+        """Fires when the connection is closed, by either side."""
+        return self._closed
 
-        With `prepare` it is planned once, if the connection is direct. Fails with `psycopg2.Error`
-        or `ConnectionDone`; whether to go on using the connection then, `closed_by` tells.
+    def query(self, sql: str, parameters: Any = None, *, prepare: bool = False) -> Deferred[Rows]:
+        """Run a statement and return its rows; an empty list if it returns none.
+
+        With `prepare` the server plans it only once, provided that the connection is direct. Fails
+        with `psycopg2.Error` or `ConnectionDone`.
         """
         if not self.is_open:
             return fail(ConnectionDone())
@@ -110,7 +79,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
             result = self.runQuery(statement.execute, parameters)
         else:
             result = Deferred.fromCoroutine(self._prepare(statement, parameters))
-        return result.addErrback(self._plainly, sql, parameters)
+        return result.addErrback(self._retry_unprepared, sql, parameters)
 
     async def _prepare(self, statement: Prepared, parameters: Any) -> Rows:
         await self.runQuery(statement.prepare)
@@ -118,34 +87,34 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
         rows: Rows = await self.runQuery(statement.execute, parameters)
         return rows
 
-    def _plainly(self, failure: Failure, sql: str, parameters: Any) -> Any:
+    def _retry_unprepared(self, failure: Failure, sql: str, parameters: Any) -> Any:
         if getattr(failure.value, "pgcode", None) not in _NOT_PREPARED:
             return failure
-        # Somebody is in between after all; nothing was executed.
+        # There is a pooler after all. Nothing was executed.
         self._is_direct = False
         return self.query(sql, parameters)
 
-    def abandon(self) -> None:
-        """Close the connection, whatever it is doing; a statement under way fails."""
+    def abort(self) -> None:
+        """Close the connection at once; a running statement fails."""
         if self._connection is not None:
             self.close()
-        self._end()
+        self._set_closed()
 
-    async def opened(self) -> None:
-        """The connection is made: find out what is on its other end."""
+    async def set_up(self) -> None:
+        """Prepare a new connection for use; called by `Connector`."""
         self._is_open = True
-        # A pooler makes up the process id that it greets with.
+        # The process id that a pooler reports on connecting is not that of a server process.
         [[pid]] = await self.query(_PID)
         if pid == self.get_backend_pid():
             await self.query(_PLANNING)
             self._is_direct = True
 
-    def _end(self) -> None:
+    def _set_closed(self) -> None:
         self._is_open = False
-        if not self._ended.called:
-            self._ended.callback(None)
+        if not self._closed.called:
+            self._closed.callback(None)
 
-    # What txpostgres calls.
+    # Overridden methods of txpostgres.
 
     def _runQuery(self, *args: Any, **kwargs: Any) -> Deferred[Rows]:
         cursor = self.cursor()
@@ -156,15 +125,15 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
         try:
             super().doRead()
         except (psycopg2.Error, ValueError):
-            # The server has closed the connection; libpq may have closed the socket already, so
-            # that there is no descriptor to watch. Raised further, the reactor would log it.
-            self.abandon()
+            # The server closed the connection. libpq may have closed the socket already, so that
+            # there is no descriptor to unregister. The reactor would log the exception.
+            self.abort()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
         if not self._cursors:
             self._close_quietly()
-            self._end()
+            self._set_closed()
 
     def _close_quietly(self) -> None:
         self.reactor.removeReader(self)
@@ -173,11 +142,11 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
             self._connection.close()
 
     def checkForNotifies(self) -> None:
-        # txpostgres hands each burst to a cooperator of its own, and they overtake each other.
+        # txpostgres passes each burst to its own cooperator, which reorders them.
         notifies, self._connection.notifies = self._connection.notifies, []
-        if self._heard is not None:
+        if self._on_notify is not None:
             for notify in notifies:
-                self._heard(notify.payload)
+                self._on_notify(notify.payload)
 
 
 def _fetched(cursor: Any) -> Rows:
@@ -189,46 +158,46 @@ class Connector:
     """Makes connections to an address, one at a time, until it is stopped."""
 
     def __init__(
-        self, address: Address, reactor: Any, heard: Callable[[str], None] | None = None
+        self, address: Address, reactor: Any, on_notify: Callable[[str], None] | None = None
     ) -> None:
         self._address = address
         self._reactor = reactor
-        self._heard = heard
-        self._trying: Connection | None = None
+        self._on_notify = on_notify
+        self._connecting: Connection | None = None
         self._is_stopped = False
 
     async def connect(self) -> Connection:
-        """Try each host in turn; raises `Unreachable` with the last one's reason."""
+        """Try the hosts in order; raises `Unreachable` with the reason of the last one."""
         problem = "stopped"
         for attempt in self._address.attempts:
             if self._is_stopped:
                 break
-            connection = self._trying = Connection(self._reactor, self._heard)
-            timer = self._reactor.callLater(self._address.connect_seconds, connection.abandon)
+            connection = self._connecting = Connection(self._reactor, self._on_notify)
+            timer = self._reactor.callLater(self._address.connect_seconds, connection.abort)
             try:
                 await connection.connect(attempt)
-                await connection.opened()
+                await connection.set_up()
             except (psycopg2.Error, ConnectionDone, ValueError) as error:
-                # ValueError: abandoned in the turn in which it was made; the reactor refuses it.
-                connection.abandon()
+                # ValueError: aborted in the reactor turn in which its socket was made.
+                connection.abort()
                 problem = reason(error)
                 if not timer.active():
                     problem = f"no answer within {self._address.connect_seconds:g} s"
                 continue
             finally:
-                self._trying = None
+                self._connecting = None
                 if timer.active():
                     timer.cancel()
             return connection
         raise Unreachable(problem)
 
     def stop(self) -> None:
-        """Give up what is being tried, and do not try again."""
+        """Abort the attempt that is under way and make no others."""
         self._is_stopped = True
-        if self._trying is not None:
-            self._trying.abandon()
+        if self._connecting is not None:
+            self._connecting.abort()
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's text; libpq puts no password there."""
+    """The first line of an error's text; libpq never puts a password there."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

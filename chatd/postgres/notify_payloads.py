@@ -1,9 +1,9 @@
-"""What processes tell each other by NOTIFY: new messages, and which sessions have ended.
+"""Payloads of the NOTIFYs by which processes announce new messages and revoked sessions.
 
-A payload begins with the origin, which names the process: it ignores what comes from itself,
-because it has told its own waiters directly. What it gave up without knowing whether it would be
-committed it has not told them: then it takes another name, and hears of a late commit as of
-anybody's.
+A payload starts with the id of the node that sent it. A node ignores its own notices, because it
+wakes its own waiters directly. If it gave up on a transaction without knowing the outcome, it
+changes its id: should the transaction be committed after all, its notice is treated like one from
+another node.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from msgspec import Struct
 
 CHANNEL: Final = "chatd"
 
-QUOTED_BYTES: Final = 1000
-"""A text that is longer as JSON, in UTF-8, is not told: who has waited for it reads it."""
-LINES_BYTES: Final = 6500
-"""A payload ends with the line that reaches this; it must be below 8000 bytes."""
+MAX_TEXT_BYTES: Final = 1000
+"""Texts that are longer as UTF-8 encoded JSON are left out and have to be read from the store."""
+SPLIT_BYTES: Final = 6500
+"""Once a payload has this many bytes another one is begun; the server's limit is 8000."""
 
 
-class Line(Struct, frozen=True, array_like=True):
-    """A message was committed: `[received_by,seq,sent_by,sent_at,"text"]`, or the first two."""
+class MessageNotice(Struct, frozen=True, array_like=True):
+    """A committed message: `[received_by,seq,sent_by,sent_at,"text"]`, or the first two only."""
 
     received_by: int
     seq: int
@@ -32,90 +32,90 @@ class Line(Struct, frozen=True, array_like=True):
     text: str | None = None
 
 
-class Woken(Struct, frozen=True):
-    """These messages were committed, of each inbox in the order of their seq."""
+class MessagesNotice(Struct, frozen=True):
+    """Committed messages; those of one inbox are in the order of their seq."""
 
-    lines: tuple[Line, ...]
+    messages: tuple[MessageNotice, ...]
 
 
-class Revoked(Struct, frozen=True):
-    """A token of the user was revoked or, with None, everything of the user."""
+class RevokedNotice(Struct, frozen=True):
+    """A revoked token of a user; None: all tokens, because the account was deleted."""
 
     user_id: int
     token: bytes | None
 
 
 class Ping(Struct, frozen=True):
-    """Sent by a process to itself, to see that its notices arrive."""
+    """A notice that a node sends to itself to check that notices arrive."""
 
     number: int
 
 
-Notice = Woken | Revoked | Ping
+Notice = MessagesNotice | RevokedNotice | Ping
 
-_lines: Final = msgspec.json.Decoder(tuple[Line, ...])
+_messages: Final = msgspec.json.Decoder(tuple[MessageNotice, ...])
 
 
 class Listener(Protocol):
-    """Who relies on hearing of everything that others commit; never raises."""
+    """Receives the notices of other nodes and learns when some may be lost; never raises."""
 
-    def hearing(self) -> None:
-        """From now on everything is heard; before, something may have been missed."""
+    def on_connected(self) -> None:
+        """From now on no notice is missed; earlier ones may have been."""
         ...
 
-    def deaf(self) -> None:
-        """From now on something may be missed."""
+    def on_disconnected(self) -> None:
+        """From now on notices may be missed."""
         ...
 
-    def heard(self, notice: Woken | Revoked) -> None:
-        """Somebody else has committed something."""
+    def on_notice(self, notice: MessagesNotice | RevokedNotice) -> None:
+        """Another node committed something."""
         ...
 
 
-class Origin:
-    """The name of this process, which no other has; its store and its bus share one."""
+class NodeId:
+    """The unique id of a process, shared by its store and its bus."""
 
     def __init__(self) -> None:
         self.name = ""
         self.renew()
 
     def renew(self) -> None:
-        """Take another name: what bears a former one and is still to come is news."""
+        """Change the id: notices sent under the old one are treated as another node's."""
         self.name = secrets.token_hex(6)
 
 
-def woken_prefix(origin: str) -> str:
-    """What stands before the lines, separated by commas, of a `Woken`."""
-    return f"{origin}:m:"
+def messages_prefix(node_id: str) -> str:
+    """What precedes the comma-separated messages in the payload of a `MessagesNotice`."""
+    return f"{node_id}:m:"
 
 
 def sender(payload: str) -> str:
-    """The origin in a payload."""
+    """The id of the node that sent a payload."""
     return payload.partition(":")[0]
 
 
-def encode(origin: str, notice: Notice) -> str:
-    """The payload of a notice."""
-    if isinstance(notice, Woken):
-        lines = ",".join([msgspec.json.encode(line).decode() for line in notice.lines])
-        return woken_prefix(origin) + lines
-    if isinstance(notice, Revoked):
+def encode(node_id: str, notice: Notice) -> str:
+    """Encode a notice."""
+    if isinstance(notice, MessagesNotice):
+        messages = ",".join([msgspec.json.encode(each).decode() for each in notice.messages])
+        return messages_prefix(node_id) + messages
+    if isinstance(notice, RevokedNotice):
         token = "" if notice.token is None else notice.token.hex()
-        return f"{origin}:r:{notice.user_id}:{token}"
-    return f"{origin}:p:{notice.number}"
+        return f"{node_id}:r:{notice.user_id}:{token}"
+    return f"{node_id}:p:{notice.number}"
 
 
 def decode(payload: str) -> Notice:
-    """The notice of a payload; raises `ValueError` for what nobody here sends."""
+    """Decode a payload; raises `ValueError` if it is malformed."""
     _, kind, rest = payload.split(":", 2)
     if kind == "m":
         try:
-            return Woken(_lines.decode(f"[{rest}]"))
-        except msgspec.DecodeError as wrong:
-            raise ValueError(str(wrong)) from None
+            return MessagesNotice(_messages.decode(f"[{rest}]"))
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from None
     if kind == "r":
         user_id, token = rest.split(":")
-        return Revoked(int(user_id), bytes.fromhex(token) if token else None)
+        return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)
     if kind == "p":
         return Ping(int(rest))
-    raise ValueError(f"a notice of the unknown kind {kind!r}")
+    raise ValueError(f"unknown kind of notice: {kind!r}")

@@ -1,6 +1,6 @@
-"""Prepared statements: the server plans a statement once a connection, not once a call.
+"""Prepared statements, which the server plans once per connection instead of once per call.
 
-Planning takes as long as carrying out a batch of a few messages does.
+Planning takes as long as executing a small batch does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PARAMETER: Final = re.compile(r"%(?:\((\w+)\))?s|%%")
 
 
 class Prepared(NamedTuple):
-    """What prepares a statement, and what executes it with the parameters it had before."""
+    """The PREPARE and EXECUTE of a statement; EXECUTE takes the statement's parameters."""
 
     prepare: str
     execute: str
@@ -22,23 +22,23 @@ class Prepared(NamedTuple):
 
 @cache
 def prepared(sql: str) -> Prepared:
-    """For a statement with psycopg2's parameters, all `%s` or all `%(name)s`.
+    """Convert a statement with psycopg2 parameters, either all `%s` or all `%(name)s`.
 
-    The server tells their types by the casts around them. The name is made of the text, so that
-    one name never means two statements.
+    The server infers the types of parameters from the casts around them. The name is a hash of
+    the text, so it never stands for two statements.
     """
-    given: list[str] = []
+    arguments: list[str] = []
 
     def numbered(match: re.Match[str]) -> str:
         parameter = match[0]
         if parameter == "%%":
             return "%"
-        if match[1] is None or parameter not in given:
-            given.append(parameter)
-            return f"${len(given)}"
-        return f"${given.index(parameter) + 1}"
+        if match[1] is None or parameter not in arguments:
+            arguments.append(parameter)
+            return f"${len(arguments)}"
+        return f"${arguments.index(parameter) + 1}"
 
     text = _PARAMETER.sub(numbered, sql)
     name = "chatd_" + hashlib.sha256(sql.encode()).hexdigest()[:16]
-    arguments = f" ({', '.join(given)})" if given else ""
-    return Prepared(f"PREPARE {name} AS {text}", f"EXECUTE {name}{arguments}")
+    listed = f" ({', '.join(arguments)})" if arguments else ""
+    return Prepared(f"PREPARE {name} AS {text}", f"EXECUTE {name}{listed}")

@@ -1,1 +1,1 @@
-"""One process of the daemon, and the supervisor of several."""
+"""The daemon's processes: service, workers and their supervisor, signals, readiness."""

@@ -1,9 +1,9 @@
-"""Cyclic garbage: looked for seldom, because looking stops the process.
+"""Runs Python's cyclic garbage collector less often, because it pauses the process.
 
-Hardly a request leaves circles behind, so that counting references frees nearly all. Python's
-collector cannot know that: now and then it goes through all that were made since the last time,
-which with thousands of polls that come and go takes 50 ms and more, and sometimes through all there
-are, half a second with 15,000 held polls.
+Requests rarely create reference cycles, so that reference counting frees nearly everything. With
+its default thresholds the collector still traverses all objects created since its last run, which
+takes 50 ms and more with thousands of polls coming and going, and now and then all objects that
+exist: half a second with 15,000 held polls.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-ASIDE_SECONDS: Final = 1.0
+FREEZE_SECONDS: Final = 1.0
 GROWTH_BYTES: Final = 256 << 20
-FIRST_SECONDS: Final = 600.0
-LONGEST_SECONDS: Final = 4 * 3600.0
-FEW: Final = 10_000
-"""So many objects in circles are not worth the pause."""
+MIN_FULL_SECONDS: Final = 600.0
+MAX_FULL_SECONDS: Final = 4 * 3600.0
+WORTHWHILE_OBJECTS: Final = 10_000
+"""A full collection that frees fewer objects was not worth its pause."""
 
-# More made than freed in a second: circles, such as the forty objects that Klein leaves of each
-# request that it dispatches itself, or thousands of new polls.
-MANY: Final = 30_000
-_TOO_MANY: Final = 50_000
+YOUNG_OBJECTS: Final = 30_000
+"""Net allocations within a second that indicate reference cycles, such as the forty objects that
+Klein leaves behind for each request that it dispatches itself, or thousands of new polls."""
+_THRESHOLD: Final = 50_000
 _NEVER: Final = 1_000_000
 
 _STATM: Final = Path("/proc/self/statm")
@@ -35,59 +35,61 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
-    """The memory that this process has; 0 where the system does not tell as Linux does."""
+    """The resident memory of this process; 0 on systems without Linux's /proc."""
     try:
         return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
     except OSError:
         return 0
 
 
-class GarbageCollector:
-    """Governs Python's collector from `start` on.
+class GCTuner:
+    """Controls Python's garbage collector between `start` and `stop`.
 
-    What lives is put aside every second, which costs nothing; it is still freed when nobody refers
-    to it. What is younger is looked through only when there is much of it. Everything is looked
-    through when memory has grown by half and at least 256 MB, and after ten minutes, then after
-    twice as long each time that there was little, up to four hours.
+    Every second all objects are frozen, which is cheap; they are still freed when their reference
+    count drops to zero. New objects are collected first only if there are many. A full collection
+    takes place when memory has grown by half and by at least 256 MB, and otherwise after ten
+    minutes; this interval doubles after each collection that freed little, up to four hours.
     """
 
     def __init__(self, clock: IReactorTime, resident: Callable[[], int] = resident_bytes) -> None:
         self._clock = clock
         self._resident = resident
-        self._pause = FIRST_SECONDS
-        self._due = 0.0
-        self._limit = 0
-        self._looping = LoopingCall(self._put_aside)
-        self._looping.clock = clock
+        self._interval = MIN_FULL_SECONDS
+        self._next_full = 0.0
+        self._memory_limit = 0
+        self._loop = LoopingCall(self._freeze)
+        self._loop.clock = clock
 
     def start(self) -> None:
-        """Begin; what there is now is the program itself."""
+        """Collect and freeze what exists now, and take control."""
         self._thresholds = gc.get_threshold()
-        gc.set_threshold(_TOO_MANY, _NEVER, _NEVER)
+        gc.set_threshold(_THRESHOLD, _NEVER, _NEVER)
         self._collect()
-        self._due = self._clock.seconds() + self._pause
-        self._looping.start(ASIDE_SECONDS, now=False)
+        self._next_full = self._clock.seconds() + self._interval
+        self._loop.start(FREEZE_SECONDS, now=False)
 
     def stop(self) -> None:
-        """Leave it to Python again."""
-        self._looping.stop()
+        """Restore the previous thresholds."""
+        self._loop.stop()
         gc.unfreeze()
         gc.set_threshold(*self._thresholds)
 
-    def _put_aside(self) -> None:
-        if gc.get_count()[0] > MANY:
+    def _freeze(self) -> None:
+        if gc.get_count()[0] > YOUNG_OBJECTS:
             gc.collect(0)
         gc.freeze()
-        has_grown = self._resident() > self._limit
-        if has_grown or self._clock.seconds() >= self._due:
-            is_worth_it = self._collect() > FEW or has_grown
-            self._pause = FIRST_SECONDS if is_worth_it else min(self._pause * 2, LONGEST_SECONDS)
-            self._due = self._clock.seconds() + self._pause
+        has_grown = self._resident() > self._memory_limit
+        if has_grown or self._clock.seconds() >= self._next_full:
+            was_worthwhile = self._collect() > WORTHWHILE_OBJECTS or has_grown
+            self._interval = (
+                MIN_FULL_SECONDS if was_worthwhile else min(self._interval * 2, MAX_FULL_SECONDS)
+            )
+            self._next_full = self._clock.seconds() + self._interval
 
     def _collect(self) -> int:
         gc.unfreeze()
-        found = gc.collect()
+        freed = gc.collect()
         gc.freeze()
         resident = self._resident()
-        self._limit = resident + max(resident // 2, GROWTH_BYTES)
-        return found
+        self._memory_limit = resident + max(resident // 2, GROWTH_BYTES)
+        return freed

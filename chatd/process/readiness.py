@@ -1,4 +1,4 @@
-"""Whether this process should be sent requests."""
+"""Readiness check: whether a load balancer should send requests to this process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.interfaces import IBus, IStore
-from chatd.runtime.uncancellable import shield
+from chatd.runtime.shield import shield
 
 CHECK_SECONDS: Final = 1.0
 
 
 class Readiness:
-    """Ready when the store answers within a second, the bus is up, and nobody is draining us."""
+    """Ready while the store answers within a second, the bus works and the process is not draining.
+
+    `draining` is set by the service when it begins to stop.
+    """
 
     def __init__(self, store: IStore, bus: IBus, clock: IReactorTime) -> None:
         self._store = store
@@ -23,7 +26,7 @@ class Readiness:
         self.draining = False
 
     async def reasons(self) -> list[str]:
-        """Why this process is not ready; empty when it is."""
+        """Why this process is not ready; empty if it is."""
         reasons = ["draining"] if self.draining else []
         problem = self._bus.problem()
         if problem is not None:
@@ -32,8 +35,8 @@ class Readiness:
             await shield(self._store.check()).addTimeout(CHECK_SECONDS, self._clock)
         except TimeoutError:
             reasons.append(f"the store did not answer within {CHECK_SECONDS:g} s")
-        except CancelledError:  # whoever asked has gone
+        except CancelledError:  # the client has disconnected
             raise
-        except Exception as refused:
-            reasons.append(f"the store: {refused}")
+        except Exception as error:
+            reasons.append(f"the store: {error}")
         return reasons

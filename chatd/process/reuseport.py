@@ -1,4 +1,4 @@
-"""Several processes on one port: the kernel spreads the connections over them (SO_REUSEPORT)."""
+"""Several processes on one port (SO_REUSEPORT): the kernel distributes the connections."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from twisted.internet.tcp import makeBinding
 
 
-class SharingReactor:
-    """A reactor whose TCP and TLS ports other processes of the same user may listen on too.
+class ReusePortReactor:
+    """Wraps a reactor so that its TCP and TLS ports may be opened by several processes of a user.
 
-    It is for server endpoints, which have no option for that; everything else it leaves to the
-    reactor.
+    To be passed to server endpoints, which have no option for this. Everything else is delegated
+    to the wrapped reactor.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -21,13 +21,13 @@ class SharingReactor:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """As `IReactorTCP` has it."""
+        """See `IReactorTCP`."""
         binding = makeBinding(interface, port, reuseAddress=True, reusePort=True)
         return self._reactor.listenTCP(binding, factory, backlog, interface)
 
     def listenSSL(
         self, port: int, factory: Any, context: Any, backlog: int = 50, interface: str = ""
     ) -> Any:
-        """As `IReactorSSL` has it."""
+        """See `IReactorSSL`."""
         binding = makeBinding(interface, port, reuseAddress=True, reusePort=True)
         return self._reactor.listenSSL(binding, factory, context, backlog, interface)

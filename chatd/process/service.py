@@ -1,11 +1,12 @@
-"""The running daemon: started in order, drained and stopped in order.
+"""The service of one process: starts its components in order, drains and stops them.
 
-Start: store, bus, listeners, sweep. Stop: not ready any more, no new connections, held polls
-answered, what is under way finished, then bus and store.
+Start: store, bus, listeners, sweep. Stop: report not ready, accept no more connections, answer held
+polls, finish running requests, then stop the bus and the store.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Awaitable, Sequence
@@ -13,14 +14,9 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IAddress,
-    IListeningPort,
-    IStreamServerEndpoint,
-)
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -30,34 +26,22 @@ from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.subscriber import Sweep
-from chatd.http.server import Server
+from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
-from chatd.model import StartError
-from chatd.process.gc_tuning import GarbageCollector
+from chatd.process.gc_tuning import GCTuner
+from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
 
-BACKLOG: Final = 4096
-"""Connections that the kernel may keep until they are accepted; it lowers it to somaxconn."""
-
-LOOK_SECONDS: Final = 0.02
 LAG_SECONDS: Final = 1.0
+"""How often the lag of the reactor is measured."""
 
 _log = Logger()
 
 
-@attrs.frozen
-class Listener:
-    """Where to listen, as it was configured, and who serves there."""
-
-    description: str
-    endpoint: IStreamServerEndpoint
-    server: Server
-
-
 @attrs.frozen(kw_only=True)
-class Parts:
-    """Everything that is started and stopped."""
+class Components:
+    """The components that a `ChatService` starts and stops."""
 
     store: IStore
     bus: IBus
@@ -69,173 +53,172 @@ class Parts:
     chats: Chats
     readiness: Readiness
     metrics: Metrics
-    public: Sequence[Listener]
-    admin: Sequence[Listener]
+
+
+class StartExit(SystemExit, Exception):
+    """Exits the process because the daemon could not start.
+
+    Only as an `Exception` does it make twistd remove its pid file and report to the parent of a
+    daemonized process; only as a `SystemExit` does it end the interpreter without a traceback.
+    """
 
 
 class ChatService(Service):
-    """One process of chatd. A start that fails ends the process with status 1 and one line.
+    """The daemon as a Twisted service. If it cannot start, the process exits with status 1.
 
-    `collector` is for a process that has nothing else to do.
+    `gc_tuner` is started and stopped with it, in a process that runs nothing else.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        components: Components,
         reactor: Any,
+        *,
+        public: Sequence[Listener],
+        admin: Sequence[Listener],
         drain_seconds: float,
-        collector: GarbageCollector | None = None,
+        gc_tuner: GCTuner | None = None,
     ) -> None:
-        self._collector = collector
-        self._parts = parts
+        self.components = components
+        self.public = public
+        self.admin = admin
+        self._gc_tuner = gc_tuner
         self._reactor = reactor
         self._drain_seconds = drain_seconds
         self._ports: list[tuple[Listener, IListeningPort]] = []
         self._starting: Deferred[None] | None = None
-        self._lag = LoopingCall(self._measure_lag)
-        self._lag.clock = reactor
-        self._due = 0.0
-        self._hurried = False
+        self._lag_loop = LoopingCall(self._measure_lag)
+        self._lag_loop.clock = reactor
+        self._lag_due = 0.0
+        self._force_stopped = False
+        self._clients: Deferred[Any] | None = None
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._starting = ensureDeferred(self._start())
         if not self._starting.called:
-            self._starting.addErrback(self._end)
+            self._starting.addErrback(self._fail)
             return
-        # Before the reactor runs; the embedded store always comes this way.
+        # The reactor does not run yet; with SQLite this is always the case.
         failures: list[Failure] = []
         self._starting.addErrback(failures.append)
         if failures:
             _report(failures[0])
-            raise SystemExit(1)
+            raise StartExit(1)
 
     async def _start(self) -> None:
-        parts = self._parts
-        await parts.store.open()
-        await parts.bus.start(parts.subscriber)
-        for listener in (*parts.public, *parts.admin):
-            try:
-                port = await listener.endpoint.listen(listener.server)
-            except CannotListenError as problem:
-                raise StartError(
-                    f"cannot listen on {listener.description}: {_reason(problem)}"
-                ) from None
-            except OSError as problem:
-                raise StartError(
-                    f"cannot listen on {listener.description}: {problem.strerror}"
-                ) from None
-            except (OverflowError, ValueError) as problem:
-                raise StartError(f"cannot listen on {listener.description}: {problem}") from None
-            self._ports.append((listener, port))
-            _deepen_backlog(port)
-        parts.sweep.start()
-        self._due = self._reactor.seconds() + LAG_SECONDS
-        self._lag.start(LAG_SECONDS, now=False)
-        if self._collector is not None:
-            self._collector.start()
+        components = self.components
+        await components.store.open()
+        await components.bus.start(components.subscriber)
+        for listener in (*self.public, *self.admin):
+            self._ports.append((listener, await listener.listen()))
+        components.sweep.start()
+        self._lag_due = self._reactor.seconds() + LAG_SECONDS
+        self._lag_loop.start(LAG_SECONDS, now=False)
+        if self._gc_tuner is not None:
+            self._gc_tuner.start()
         _log.info(
-            "chatd {version} is listening on {addresses}, its data is in {location}",
+            "chatd {version} is listening on {urls}, its data is in {location}",
             version=__version__,
-            addresses=", ".join(self._addresses()),
-            location=parts.store.location,
+            urls=", ".join(
+                listener.url(port.getHost()) + (" (admin)" if listener in self.admin else "")
+                for listener, port in self._ports
+            ),
+            location=components.store.location,
         )
+        self._warn_if_exposed()
 
-    def _addresses(self) -> list[str]:
-        return [
-            _url(listener.description, port.getHost())
-            + (" (admin)" if listener in self._parts.admin else "")
+    def _warn_if_exposed(self) -> None:
+        exposed = [
+            listener.url(port.getHost())
             for listener, port in self._ports
+            if listener not in self.admin and listener.is_exposed(port.getHost())
         ]
+        if exposed:
+            _log.warn(
+                "passwords and messages can be read on the network: {urls} accepts connections"
+                " from other machines without TLS; listen on interface=127.0.0.1 behind a proxy"
+                " that terminates TLS, or use an ssl: endpoint",
+                urls=", ".join(exposed),
+            )
 
-    def _end(self, failure: Failure) -> None:
-        end(self._reactor, failure)
+    def _fail(self, failure: Failure) -> None:
+        fail_start(self._reactor, failure)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._stop())
 
-    def hurry(self) -> None:
-        """The stop is not to wait for clients any longer; what is being stored still is."""
-        if not self._hurried:
-            self._hurried = True
+    def force_stop(self) -> None:
+        """Stop without waiting for clients any longer; sends are still stored."""
+        if not self._force_stopped:
+            self._force_stopped = True
             _log.info("told to stop again: open connections are cut")
+            if self._clients is not None:
+                self._clients.cancel()
 
     async def _stop(self) -> None:
-        parts = self._parts
+        components = self.components
         deadline = self._reactor.seconds() + self._drain_seconds
-        parts.readiness.draining = True
-        public = [port for listener, port in self._ports if listener not in parts.admin]
-        for port in public:
-            await _settled(port.stopListening())
-        parts.notifier.drain()
-        for listener in parts.public:
-            listener.server.drain()
-        while self._open_connections() and not self._hurried and self._reactor.seconds() < deadline:
-            await deferLater(self._reactor, LOOK_SECONDS)
-        for listener in parts.public:
-            listener.server.abort_all()
-        await parts.chats.finished()
-        await _settled(parts.sweep.stop())
-        await _settled(parts.accounts.stop())
-        parts.passwords.stop()
-        if self._lag.running:
-            self._lag.stop()
-            if self._collector is not None:
-                self._collector.stop()
+        components.readiness.draining = True
         for listener, port in self._ports:
-            if listener in parts.admin:
-                await _settled(port.stopListening())
+            if listener not in self.admin:
+                await _log_errors(port.stopListening())
+        components.notifier.drain()
+        for listener in self.public:
+            listener.server.drain()
+        await self._wait_for_clients(deadline)
+        for listener in self.public:
+            listener.server.abort_all()
+        await components.chats.wait_idle()
+        await _log_errors(components.sweep.stop())
+        await _log_errors(components.accounts.stop())
+        components.passwords.stop()
+        if self._lag_loop.running:
+            self._lag_loop.stop()
+            if self._gc_tuner is not None:
+                self._gc_tuner.stop()
+        for listener, port in self._ports:
+            if listener in self.admin:
+                await _log_errors(port.stopListening())
                 listener.server.abort_all()
-        await _settled(parts.bus.stop())
-        await _settled(parts.store.close())
+        await _log_errors(components.bus.stop())
+        await _log_errors(components.store.close())
         _log.info("chatd has stopped")
 
-    def _open_connections(self) -> int:
-        return sum(listener.server.connections for listener in self._parts.public)
+    async def _wait_for_clients(self, deadline: float) -> None:
+        """Wait until all public connections are closed, `deadline`, or `force_stop`."""
+        # When it is cancelled, by its timeout too, the list fires with what it has.
+        self._clients = DeferredList(
+            [listener.server.wait_closed() for listener in self.public], consumeErrors=True
+        )
+        if self._force_stopped:
+            self._clients.cancel()
+        remaining = max(0.0, deadline - self._reactor.seconds())
+        await self._clients.addTimeout(remaining, self._reactor)
 
     def _measure_lag(self) -> None:
         now = self._reactor.seconds()
-        self._parts.metrics.lag(max(0.0, now - self._due))
-        self._due = now + LAG_SECONDS
+        self.components.metrics.observe_lag(max(0.0, now - self._lag_due))
+        self._lag_due = now + LAG_SECONDS
 
 
-def end(reactor: Any, failure: Failure) -> None:
-    """Say in one line why the daemon cannot start, and end the process with status 1."""
+def fail_start(reactor: Any, failure: Failure) -> None:
+    """Log in one line why the daemon cannot start, and end the process with status 1."""
     _report(failure)
-    # The status of a process that the reactor has run in cannot be chosen any other way:
-    # twistd takes none from its services.
-    reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
+    # twistd takes no exit status from its services. At the exit of the interpreter twistd has
+    # removed its pid file, which it has not yet when the reactor's shutdown ends.
+    atexit.register(_exit, 1)
     reactor.stop()
 
 
-async def _settled(step: Awaitable[object] | None) -> None:
-    """A step of stopping that fails is logged; the steps after it are still taken."""
+async def _log_errors(step: Awaitable[object] | None) -> None:
+    """Await a step of stopping; if it fails, log that and go on."""
     try:
         if step is not None:
             await step
     except Exception:
         _log.failure("while stopping")
-
-
-def _deepen_backlog(port: object) -> None:
-    # Endpoint strings default to 50, which a burst of reconnecting clients overruns.
-    # The kernel takes a second listen() on the same socket as a new backlog.
-    socket = getattr(port, "socket", None)
-    if socket is not None:
-        socket.listen(BACKLOG)
-
-
-def _url(description: str, address: IAddress) -> str:
-    scheme = "https" if description.startswith(("ssl:", "tls:")) else "http"
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
-        return description
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _reason(problem: CannotListenError) -> str:
-    return getattr(problem.socketError, "strerror", None) or str(problem.socketError)
 
 
 def _report(failure: Failure) -> None:

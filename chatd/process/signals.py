@@ -1,4 +1,4 @@
-"""Who tells a process to stop again, while it drains, will not wait any longer."""
+"""A second SIGTERM or SIGINT during shutdown forces the stop."""
 
 from __future__ import annotations
 
@@ -8,44 +8,40 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
-AGAIN_SECONDS: Final = 1.0
-"""What comes sooner after the first is the same wish: a signal to a whole group of processes, as
-systemd and terminals send it, reaches a worker twice, for its supervisor passes its own on."""
+REPEAT_SECONDS: Final = 1.0
+"""A signal that arrives sooner after the first counts as the same one: systemd and terminals signal
+a whole process group, so that a worker gets it from them and from its supervisor."""
 
 _Handler = Callable[[int, FrameType | None], Any]
 
 
 class Signals:
-    """The first SIGTERM or SIGINT stops the reactor, as Twisted has it; later ones hurry the stop.
+    """Handles SIGTERM and SIGINT: the first stops the reactor, later ones call `force_stop`.
 
-    Left to itself Twisted would stop the reactor once more, which is an error that it logs.
+    Twisted's own handlers would try to stop the reactor again, and log an error.
     """
 
-    def __init__(self, reactor: Any, hurry: Callable[[], None]) -> None:
+    def __init__(self, reactor: Any, force_stop: Callable[[], None]) -> None:
         self._reactor = reactor
-        self._hurry = hurry
+        self._force_stop = force_stop
         self._stopping_since: float | None = None
 
-    def handle(self) -> None:
-        """Begin; to be called when the reactor runs, for it has installed its handlers then."""
-        self._reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
+    def install(self) -> None:
+        """Install the handlers; to be called once the reactor runs and has installed its own."""
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._begin_stop)
         for number in (signal.SIGTERM, signal.SIGINT):
-            first = signal.getsignal(number)
-            # One that is ignored, as SIGINT is in a shell's background, stays so.
-            if callable(first):
-                signal.signal(number, partial(self._arrived, first))
+            twisted_handler = signal.getsignal(number)
+            # A signal that is ignored, as SIGINT is for a shell's background jobs, stays ignored.
+            if callable(twisted_handler):
+                signal.signal(number, partial(self._on_signal, twisted_handler))
 
-    def _stopping(self) -> bool:
-        """Note that the process stops; false if it was known."""
+    def _begin_stop(self) -> None:
         if self._stopping_since is None:
             self._stopping_since = self._reactor.seconds()
-            return True
-        return False
 
-    def _arrived(self, first: _Handler, number: int, frame: FrameType | None) -> None:
-        if self._stopping():
-            first(number, frame)
-            return
-        assert self._stopping_since is not None
-        if self._reactor.seconds() - self._stopping_since >= AGAIN_SECONDS:
-            self._reactor.callFromThread(self._hurry)
+    def _on_signal(self, twisted_handler: _Handler, number: int, frame: FrameType | None) -> None:
+        if self._stopping_since is None:
+            self._begin_stop()
+            twisted_handler(number, frame)
+        elif self._reactor.seconds() - self._stopping_since >= REPEAT_SECONDS:
+            self._reactor.callFromThread(self._force_stop)

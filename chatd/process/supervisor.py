@@ -1,12 +1,12 @@
-"""Several processes that share the port, under one supervisor: `--workers N`.
+"""Supervisor of several worker processes that share the port: `--workers N`.
 
-The supervisor serves nobody itself. It starts the workers, each an ordinary daemon configured by
-the environment, starts those again that end, passes their logs on, and ends them when it ends.
+The supervisor serves no requests itself. It starts the workers, each an ordinary daemon that is
+configured by its environment, restarts those that exit, logs their output, and stops them with
+itself.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -17,36 +17,36 @@ from typing import Any, Final
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone, ProcessExitedAlready, ReactorNotRunning
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import FileLogObserver, Logger, formatEventAsClassicLogText
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.config import PREFIX, ConfigError, Settings, variables
-from chatd.model import StartError
-from chatd.process.service import end
+from chatd.config import PREFIX, ConfigError, Settings, to_environment
+from chatd.errors import StartError
+from chatd.process.service import fail_start
 from chatd.runtime.backoff import Backoff
 
 STABLE_SECONDS: Final = 5.0
-"""A worker that ends before is one that cannot start."""
+"""A worker that exits sooner is one that could not start."""
 KILL_SECONDS: Final = 5.0
-"""How much longer than it may drain a worker gets before it is killed."""
+"""Time that a worker gets in addition to its drain time before it is killed."""
 
-_COMMAND: Final = "from chatd.process.supervisor import main; main()"
-_SHARED: Final = re.compile(r"(tcp|tcp4|tcp6|ssl):.*", re.DOTALL)
+_COMMAND: Final = "from chatd.process.worker import main; main()"
+_SHAREABLE: Final = re.compile(r"(tcp|tcp4|tcp6|ssl):.*", re.DOTALL)
 _ADMIN: Final = re.compile(r"((?:tcp|tcp4|tcp6|ssl):(?:port=)?)([0-9]+)(:.*)?", re.DOTALL)
 
 _log = Logger()
 
 
 def worker_settings(settings: Settings, number: int) -> Settings:
-    """The settings of worker `number`, from 1; raises `ConfigError` for what cannot be shared.
+    """The settings of worker `number` (from 1); raises `ConfigError` for what cannot be shared.
 
-    The admin port of the first worker is the one configured, the others have the ports after it.
+    The first worker gets the configured admin port, the others get the ports after it.
     """
     for endpoint in settings.listen:
-        if _SHARED.fullmatch(endpoint) is None or " " in endpoint:
+        if _SHAREABLE.fullmatch(endpoint) is None or " " in endpoint:
             raise ConfigError(f"listen: workers cannot share {endpoint!r}, only tcp: and ssl:")
     admin = settings.admin
     if admin is not None:
@@ -58,92 +58,104 @@ def worker_settings(settings: Settings, number: int) -> Settings:
     return attrs.evolve(settings, admin=admin, workers=1)
 
 
-class Workers(Service):
-    """The supervisor; `chance` gives numbers from 0 up to 1."""
+class Supervisor(Service):
+    """Runs `settings.workers` workers; `random` returns numbers in [0, 1), for their backoff."""
 
-    def __init__(self, settings: Settings, reactor: Any, chance: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, reactor: Any, random: Callable[[], float]) -> None:
         self._reactor = reactor
-        self._patience = settings.drain_seconds + KILL_SECONDS
+        self._kill_after = settings.drain_seconds + KILL_SECONDS
         self._workers = [
-            _Worker(self, number, variables(worker_settings(settings, number)), chance)
+            _Worker(
+                number,
+                to_environment(worker_settings(settings, number)),
+                reactor,
+                Backoff(random, first=0.1, longest=10.0),
+                self._on_exit,
+            )
             for number in range(1, settings.workers + 1)
         ]
-        self._proved = False
-        self._ending = False
+        self._has_served = False
+        self._failed = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         for worker in self._workers:
-            worker.start(self._reactor)
+            worker.start()
         _log.info("chatd has {count} workers", count=len(self._workers))
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
-        ended: Deferred[list[None]] = gatherResults(
-            [worker.stop(self._patience) for worker in self._workers]
+        stopped: Deferred[list[None]] = gatherResults(
+            [worker.stop(self._kill_after) for worker in self._workers]
         )
-        return ended.addCallback(lambda _: None)
+        return stopped.addCallback(lambda _: None)
 
-    def hurry(self) -> None:
-        """The workers that still stop are to do so at once."""
+    def force_stop(self) -> None:
+        """Make workers that are still draining stop at once."""
         for worker in self._workers:
-            worker.hurry(KILL_SECONDS)
+            worker.force_stop(KILL_SECONDS)
 
-    def ended(self, worker: _Worker, how: str, cannot_start: bool) -> None:
-        """A worker ended by itself, perhaps before it had begun to serve."""
-        self._proved = self._proved or not cannot_start
-        if self._proved:
+    def _on_exit(self, worker: _Worker, how: str, could_not_start: bool) -> None:
+        self._has_served = self._has_served or not could_not_start
+        if self._has_served:
             _log.error("{worker} {how} and is started again", worker=worker, how=how)
-            worker.restart(stable=not cannot_start)
-        elif not self._ending:
-            # None has ever served: what keeps one from it keeps them all.
-            self._ending = True
-            end(self._reactor, Failure(StartError(f"{worker} {how}")))
+            worker.restart(was_stable=not could_not_start)
+        elif not self._failed:
+            # No worker has ever served: what prevents one from starting prevents all of them.
+            self._failed = True
+            fail_start(self._reactor, Failure(StartError(f"{worker} {how}")))
 
 
 class _Worker:
-    """One place among the workers, and the process that fills it."""
+    """One of the workers, across restarts of its process.
+
+    `on_exit` is called with the worker, how its process exited ("ended with status 1"), and whether
+    it seems that it could not start, unless it was told to stop.
+    """
 
     def __init__(
         self,
-        workers: Workers,
         number: int,
         environment: dict[str, str],
-        chance: Callable[[], float],
+        reactor: Any,
+        backoff: Backoff,
+        on_exit: Callable[[_Worker, str, bool], None],
     ) -> None:
-        self._workers = workers
         self._number = number
         self._environment = environment
-        self._backoff = Backoff(chance, first=0.1, longest=10.0)
-        self._reactor: Any = None
+        self._reactor = reactor
+        self._backoff = backoff
+        self._notify_exit = on_exit
         self._process: Any = None
-        self._since = 0.0
+        self._started_at = 0.0
         self._timer: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
 
     def __str__(self) -> str:
         return f"worker {self._number}"
 
-    def start(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def start(self) -> None:
         self._timer = None
-        self._since = reactor.seconds()
-        others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        self._process = reactor.spawnProcess(
-            _Watcher(self),
+        self._started_at = self._reactor.seconds()
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(PREFIX)
+        }
+        self._process = self._reactor.spawnProcess(
+            _WorkerProtocol(self._on_line, self._on_exit),
             sys.executable,
             [sys.executable, "-c", _COMMAND],
-            env={**others, **self._environment},
+            env={**inherited, **self._environment},
             childFDs={0: "w", 1: "r", 2: "r"},
         )
 
-    def restart(self, stable: bool) -> None:
-        if stable:
+    def restart(self, was_stable: bool) -> None:
+        """Start a new process after a delay."""
+        if was_stable:
             self._backoff.reset()
-        self._timer = self._reactor.callLater(self._backoff.next(), self.start, self._reactor)
+        self._timer = self._reactor.callLater(self._backoff.next(), self.start)
 
-    def stop(self, patience: float) -> Deferred[None]:
-        """End the process, first kindly; fires when it has ended."""
+    def stop(self, kill_after: float) -> Deferred[None]:
+        """Terminate the process, kill it after some seconds; fires when it has exited."""
         self._stopped = Deferred()
         if self._timer is not None:
             self._timer.cancel()
@@ -152,24 +164,25 @@ class _Worker:
             self._stopped.callback(None)
         else:
             self._signal(signal.SIGTERM)
-            self._timer = self._reactor.callLater(patience, self._signal, signal.SIGKILL)
+            self._timer = self._reactor.callLater(kill_after, self._signal, signal.SIGKILL)
         return self._stopped
 
-    def hurry(self, patience: float) -> None:
-        """End the process that is already told to end, with less patience."""
+    def force_stop(self, kill_after: float) -> None:
+        """After `stop`: terminate the process again, which forces its stop, and kill it sooner."""
         if self._process is not None:
             self._signal(signal.SIGTERM)
             if self._timer is not None and self._timer.active():
-                self._timer.reset(min(patience, self._timer.getTime() - self._reactor.seconds()))
+                self._timer.reset(min(kill_after, self._timer.getTime() - self._reactor.seconds()))
 
-    def said(self, line: str) -> None:
+    def _on_line(self, line: str) -> None:
         _log.info("{worker}: {line}", worker=self, line=line.strip())
 
-    def ended(self, how: str, cannot_start: bool) -> None:
+    def _on_exit(self, how: str, by_signal: bool) -> None:
         self._process = None
         if self._stopped is None:
-            seconds = self._reactor.seconds() - self._since
-            self._workers.ended(self, how, cannot_start and seconds < STABLE_SECONDS)
+            # A signal comes from outside: it does not mean that the worker could not start.
+            seconds = self._reactor.seconds() - self._started_at
+            self._notify_exit(self, how, not by_signal and seconds < STABLE_SECONDS)
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -184,70 +197,28 @@ class _Worker:
                 pass
 
 
-class _Watcher(ProcessProtocol):
-    """Hears what a worker says, line by line, and that it ended."""
+class _WorkerProtocol(ProcessProtocol):
+    """Reports a worker's output by lines, then how it exited and whether that was by a signal."""
 
-    def __init__(self, worker: _Worker) -> None:
-        self._worker = worker
-        self._rest = {1: b"", 2: b""}
+    def __init__(
+        self, on_line: Callable[[str], None], on_exit: Callable[[str, bool], None]
+    ) -> None:
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._partial_lines = {1: b"", 2: b""}
 
     def childDataReceived(self, descriptor: int, data: bytes) -> None:
-        *lines, self._rest[descriptor] = (self._rest[descriptor] + data).split(b"\n")
+        *lines, self._partial_lines[descriptor] = (self._partial_lines[descriptor] + data).split(
+            b"\n"
+        )
         for line in lines:
-            self._worker.said(line.decode("utf-8", "replace"))
+            self._on_line(line.decode("utf-8", "replace"))
 
     def processEnded(self, reason: Failure) -> None:
-        for rest in filter(None, self._rest.values()):
-            self._worker.said(rest.decode("utf-8", "replace"))
+        for line in filter(None, self._partial_lines.values()):
+            self._on_line(line.decode("utf-8", "replace"))
         status: Any = reason.value
-        by_signal = f"was ended by {signal.Signals(status.signal).name}" if status.signal else None
-        # A signal comes from outside and says nothing of whether the worker could serve.
-        self._worker.ended(
-            by_signal or f"ended with status {status.exitCode}", cannot_start=not by_signal
-        )
-
-
-def observer() -> FileLogObserver:
-    """The log of a worker: the supervisor adds the time."""
-    return FileLogObserver(
-        io.TextIOWrapper(os.fdopen(os.dup(1), "wb", 0), "utf-8", write_through=True),
-        lambda event: formatEventAsClassicLogText(event, formatTime=lambda _: "")
-    )  # fmt: skip
-
-
-class _Leash:
-    """The supervisor's end of a pipe: when it is gone, so is the supervisor, however it ended."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def fileno(self) -> int:
-        return 0
-
-    def logPrefix(self) -> str:
-        return "leash"
-
-    def doRead(self) -> ConnectionDone | None:
-        return None if os.read(0, 1024) else ConnectionDone()
-
-    def connectionLost(self, reason: Failure) -> None:
-        # Called at the end of every reactor too.
-        if self._reactor.running:
-            _log.warn("the supervisor is gone")
-            try:
-                self._reactor.stop()
-            except ReactorNotRunning:
-                pass  # it drains already
-
-
-def main() -> None:
-    """What the process of a worker runs."""
-    from twisted.internet import reactor
-    from twisted.scripts.twistd import run
-
-    any_reactor: Any = reactor
-    any_reactor.callWhenRunning(any_reactor.addReader, _Leash(reactor))
-    sys.argv = [
-        "twistd", "--nodaemon", "--pidfile=", "--logger=chatd.process.supervisor.observer", "chatd"
-    ]  # fmt: skip
-    run()
+        if status.signal:
+            self._on_exit(f"was ended by {signal.Signals(status.signal).name}", True)
+        else:
+            self._on_exit(f"ended with status {status.exitCode}", False)

@@ -1,1 +1,1 @@
-"""Mechanisms on top of Twisted that know nothing of chat."""
+"""Helpers on top of Twisted that know nothing of chat."""

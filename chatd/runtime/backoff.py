@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt at something that fails."""
+"""Exponential backoff with jitter, for retries."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Final
 
 FIRST_SECONDS: Final = 0.05
 LONGEST_SECONDS: Final = 1.5
-"""Short enough to be back within seconds of a server; a connection attempt costs it little."""
+"""Short enough to recover within seconds of a server; a connection attempt costs it little."""
 
 
 class Backoff:
-    """Delays that double from `first` to `longest` seconds, each spread over half of itself.
+    """Delays that double from `first` to `longest` seconds, each reduced at random by up to half.
 
-    `chance` gives numbers from 0 up to 1: without it all processes would come back at once.
+    `random` returns numbers in [0, 1); the jitter keeps processes from retrying all at once.
     """
 
     def __init__(
         self,
-        chance: Callable[[], float],
+        random: Callable[[], float],
         *,
         first: float = FIRST_SECONDS,
         longest: float = LONGEST_SECONDS,
     ) -> None:
-        self._chance = chance
+        self._random = random
         self._first = self._next = first
         self._longest = longest
 
     def next(self) -> float:
-        """Seconds to wait now."""
+        """Seconds to wait before the next attempt."""
         delay, self._next = self._next, min(2 * self._next, self._longest)
-        return delay * (0.5 + self._chance() / 2)
+        return delay * (0.5 + self._random() / 2)
 
     def reset(self) -> None:
-        """It works again."""
+        """Begin again with the shortest delay, after a success."""
         self._next = self._first

@@ -1,4 +1,4 @@
-"""Threads that do what would block the reactor: SQLite and password hashing."""
+"""Thread pool for calls that would block the reactor: SQLite and password hashing."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 
-class Worker(Protocol):
-    """Runs blocking calls elsewhere, in the order asked when it has one thread."""
+class Executor(Protocol):
+    """Runs blocking calls outside the reactor thread; with one thread, in the order of `run`."""
 
     def run(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
-        """Call `call(*args)`; the Deferred fires in the reactor with its result or failure."""
+        """Run `call(*args)`; the Deferred fires in the reactor thread with its result."""
         ...
 
     def stop(self) -> None:
-        """Finish what was asked, then end the threads; blocks until they have ended."""
+        """Finish all pending calls, then end the threads; blocks until they have ended."""
         ...
 
 
-class ThreadWorker:
-    """A fixed number of long-lived threads behind one queue.
+class ThreadPool:
+    """A fixed number of threads that share one queue.
 
-    One queue put and one wake-up of the reactor a call are all that it costs, which is why the
-    store uses it instead of `twisted.python.threadpool`: it is on the way of every message.
-    The queue has no bound of its own: `chatd.domain.batch` has one call under way,
-    `chatd.domain.passwords` counts, and everything else is one call for a request.
+    A call costs one put into a queue and one wake-up of the reactor. That is less than
+    `twisted.python.threadpool` needs, and every message takes this path. The queue has no limit,
+    since its users have: `chatd.domain.batch` runs one call at a time, `chatd.domain.passwords`
+    limits its calls, and everything else makes one call per request.
     """
 
     def __init__(self, name: str, threads: int, call_from_thread: Callable[..., object]) -> None:
@@ -46,7 +46,7 @@ class ThreadWorker:
 
     def run(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         if not self._started:
-            # Not before: twistd forks after the service was made, and threads do not survive it.
+            # Not in __init__: twistd forks after it has made the service, which loses threads.
             self._started = True
             for thread in self._threads:
                 thread.start()
@@ -71,6 +71,6 @@ class ThreadWorker:
                 self._call_from_thread(result.errback, Failure())
             else:
                 self._call_from_thread(result.callback, value)
-            # Held polls would otherwise keep the last result alive until the next job.
+            # An idle thread must not keep its last result alive.
             del job, result, call, args
             value = None

@@ -1,1 +1,1 @@
-"""Implementations of `chatd.interfaces.IStore`, their schemas and migrations."""
+"""Stores: implementations of `chatd.interfaces.IStore`, with their schemas and migrations."""

@@ -1,4 +1,4 @@
-"""The name of a database history, which cursors carry."""
+"""Epochs: random names of database histories, which are part of every cursor."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import secrets
 
 
 def new_epoch() -> str:
-    """A fresh name for a database history: 80 random bits in the alphabet of cursors."""
+    """A new epoch: 80 random bits in base32, as cursors require."""
     return base64.b32encode(secrets.token_bytes(10)).decode("ascii").lower()

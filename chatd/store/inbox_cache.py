@@ -1,7 +1,7 @@
-"""The ends of inboxes in memory, for a store that only one process writes to.
+"""In-memory cache of the newest messages of each inbox.
 
-Nearly every read asks for the newest messages of an inbox: a poll for what came since its last
-answer, a page for the latest ten. They are answered from here, without a thread or a query.
+Nearly every read asks for the newest messages: a poll for those since the last answer, a page for
+the latest ten. The cache answers such reads without a thread or a query.
 """
 
 from __future__ import annotations
@@ -10,70 +10,66 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
-from chatd.store.results import inbox_slice, wanted
+from chatd.model import Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.store.results import inbox_slice, wanted_seqs
 
-LENGTH: Final = 32
-"""Messages kept of one inbox."""
-BYTES: Final = 64 << 20
-"""What all tails may take together, roughly."""
+TAIL_LENGTH: Final = 32
+"""How many messages of an inbox are cached."""
+MAX_BYTES: Final = 64 << 20
+"""Approximate limit on the size of the cache."""
 
 _TAIL_BYTES: Final = 400
 _MESSAGE_BYTES: Final = 160
 
 
 class Tail:
-    """The last messages of one inbox, without gaps up to `last_seq`; maybe none of them."""
+    """The newest messages of one inbox, without gaps up to `last_seq`; possibly none."""
 
     __slots__ = ("last_seq", "messages", "size")
 
     def __init__(self, last_seq: int, messages: Sequence[Message]) -> None:
         self.last_seq = last_seq
-        self.messages = list(messages[-LENGTH:])
+        self.messages = list(messages[-TAIL_LENGTH:])
         self.size = _TAIL_BYTES + sum(map(_size, self.messages))
 
     def add(self, message: Message) -> int:
-        """Append the next message; returns by how many bytes the tail grew."""
+        """Append the next message and return by how many bytes the tail grew."""
         before = self.size
         self.last_seq = message.seq
         self.messages.append(message)
         self.size += _size(message)
-        if len(self.messages) > LENGTH:
+        if len(self.messages) > TAIL_LENGTH:
             self.size -= _size(self.messages.pop(0))
         return self.size - before
 
 
-class Tails:
-    """The tails of the inboxes that were used most recently.
+class InboxCache:
+    """The tails of the most recently updated inboxes, bounded by `MAX_BYTES`.
 
-    What they say is never behind what has been told to anyone: a store adds messages when their
-    commit is known and before it says so, and notes what its reads have found.
+    The cache is never behind what the store has returned to any caller: the store applies each
+    commit and each read to it before returning the result.
 
-    Answers of the database may overtake each other, and what was said to `drop` meanwhile. So
-    whoever asks it takes a ticket before, notes the answer with it, and gives it back.
+    Results of concurrent queries may arrive in any order, and late ones must not bring back an
+    inbox that was dropped meanwhile. Therefore the store takes a ticket with `begin_query` before
+    each query, applies the result with that ticket and then calls `end_query`.
     """
 
     def __init__(self) -> None:
         self._tails: OrderedDict[int, Tail] = OrderedDict()
         self._size = 0
         self._last_ticket = 0
-        self._tickets: OrderedDict[int, None] = OrderedDict()
-        # The last ticket given out before a user was dropped, as long as one as old is out.
+        self._open_tickets: OrderedDict[int, None] = OrderedDict()
+        # Dropped users, each with the last ticket issued before; kept while older queries run.
         self._dropped: OrderedDict[int, int] = OrderedDict()
         self._cleared = 0
 
-    @property
-    def remembered_drops(self) -> int:
-        """How many drops are remembered for what is still asked."""
-        return len(self._dropped)
-
-    def answer(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
-        """What `IStore.read` would answer, or None where that is not known here."""
+    def get(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
+        """What `IStore.read` would return, or None if the cache does not know."""
         tail = self._tails.get(query.user_id)
         if tail is None:
             return None
         last = tail.last_seq
-        seqs = wanted(query, last)
+        seqs = wanted_seqs(query, last)
         if not seqs:
             return InboxSlice(last, ())
         first = last - len(tail.messages) + 1
@@ -81,29 +77,34 @@ class Tails:
             return None
         return inbox_slice(query, last, tail.messages[seqs.start - first : seqs.stop - first])
 
-    def asked(self) -> int:
-        """The database is being asked; gives the ticket that the answer is noted with."""
+    def begin_query(self) -> int:
+        """Call before querying the database; returns the ticket to apply the result with."""
         self._last_ticket += 1
-        self._tickets[self._last_ticket] = None
+        self._open_tickets[self._last_ticket] = None
         return self._last_ticket
 
-    def answered(self, ticket: int) -> None:
-        """The database has answered, which was noted, or could not."""
-        del self._tickets[ticket]
-        oldest = next(iter(self._tickets), self._last_ticket + 1)
+    def end_query(self, ticket: int) -> None:
+        """Call after the result was applied, or the query failed."""
+        del self._open_tickets[ticket]
+        oldest = next(iter(self._open_tickets), self._last_ticket + 1)
         while self._dropped and next(iter(self._dropped.values())) < oldest:
             self._dropped.popitem(last=False)
 
-    def committed(self, ticket: int, messages: Iterable[Message]) -> None:
-        """New messages are durable; each inbox's come in the order of their seq."""
+    def apply_commit(self, ticket: int, messages: Iterable[Message]) -> None:
+        """Add messages that this process committed; those of one inbox in the order of seq."""
         for message in messages:
-            if not self._is_overtaken(ticket, message.received_by):
+            if not self._is_outdated(ticket, message.received_by):
                 self._add(message)
         self._shrink()
 
-    def found(self, ticket: int, query: ReadAfter | ReadPage, inbox: InboxSlice) -> None:
-        """A read has found this."""
-        if self._is_overtaken(ticket, query.user_id):
+    def apply_read(
+        self, ticket: int, query: ReadAfter | ReadPage, inbox: InboxSlice | None
+    ) -> None:
+        """Use the result of a read; None if the inbox does not exist."""
+        if inbox is None:
+            self.drop(query.user_id)
+            return
+        if self._is_outdated(ticket, query.user_id):
             return
         messages = inbox.messages
         if isinstance(query, ReadPage):
@@ -115,31 +116,36 @@ class Tails:
             self._put(query.user_id, Tail(inbox.last_seq, messages))
             self._shrink()
 
-    def told(self, message: Message) -> None:
-        """Others have committed this; of each inbox they are told in the order of their seq."""
+    def apply_remote(self, message: Message) -> None:
+        """Add a message that another process committed; those of one inbox in the order of seq."""
         self._add(message)
         self._shrink()
 
-    def moved(self, user_id: int, last_seq: int) -> None:
-        """Others have committed a message of that seq, which is not known here."""
+    def advance(self, user_id: int, last_seq: int) -> None:
+        """Note that another process committed a message of that seq, whose text is unknown."""
         tail = self._tails.get(user_id)
         if tail is None or last_seq > tail.last_seq:
             self._put(user_id, Tail(last_seq, ()))
 
     def drop(self, user_id: int) -> None:
-        """The inbox is gone, or what it holds is not certain: let the database say."""
-        if self._tickets:
+        """Forget an inbox that was deleted or whose state is uncertain."""
+        if self._open_tickets:
             self._dropped[user_id] = self._last_ticket
             self._dropped.move_to_end(user_id)
-        self._take_out(user_id)
+        self._remove(user_id)
+
+    def drop_recipients(self, drafts: Iterable[Draft]) -> None:
+        """Forget the inboxes of drafts whose append failed: they may have been committed."""
+        for draft in drafts:
+            self.drop(draft.received_by)
 
     def clear(self) -> None:
-        """Nothing is certain: let the database say, which was not asked yet."""
+        """Forget everything, the results of running queries included."""
         self._tails.clear()
         self._size = 0
         self._cleared = self._last_ticket
 
-    def _is_overtaken(self, ticket: int, user_id: int) -> bool:
+    def _is_outdated(self, ticket: int, user_id: int) -> bool:
         return ticket <= self._cleared or ticket <= self._dropped.get(user_id, 0)
 
     def _add(self, message: Message) -> None:
@@ -150,21 +156,21 @@ class Tails:
         elif tail is None or message.seq > tail.last_seq:
             self._put(message.received_by, Tail(message.seq, (message,)))
 
-    def _take_out(self, user_id: int) -> None:
+    def _remove(self, user_id: int) -> None:
         tail = self._tails.pop(user_id, None)
         if tail is not None:
             self._size -= tail.size
 
     def _put(self, user_id: int, tail: Tail) -> None:
-        self._take_out(user_id)
+        self._remove(user_id)
         self._tails[user_id] = tail
         self._size += tail.size
 
     def _shrink(self) -> None:
-        while self._size > BYTES:
+        while self._size > MAX_BYTES:
             self.drop(next(iter(self._tails)))
 
 
 def _size(message: Message) -> int:
-    # Two bytes a character is a guess between ASCII's one and an emoji's four.
+    # Two bytes per character are a guess between ASCII's one and an emoji's four.
     return _MESSAGE_BYTES + 2 * len(message.text)

@@ -1,4 +1,4 @@
-"""Numbered schema files: `schema/<dialect>/NNN_name.sql`, applied in order, never edited later."""
+"""Schema migrations: files `schema/<dialect>/NNN_name.sql`, applied in order, never edited."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from chatd.model import StartError
+from chatd.errors import StartError
 
 _NAME: Final = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 
 
 class Migration(Struct, frozen=True):
-    """One step of a schema: the version that it leads to and the SQL that leads there."""
+    """One step of a schema: the resulting version and the SQL that leads to it."""
 
     version: int
     name: str
@@ -25,8 +25,8 @@ class Migration(Struct, frozen=True):
 def migrations(dialect: str, folder: Traversable | None = None) -> list[Migration]:
     """All migrations of a dialect (`sqlite`, `postgres`), first to last.
 
-    `folder` replaces the packaged folder. The numbers must be 1, 2, 3 ... without gaps: a gap
-    would mean that a database skipped a step for ever.
+    `folder` replaces the packaged folder. The numbers must be 1, 2, 3 ... without gaps, otherwise
+    a database could skip a step forever.
     """
     folder = folder or files(__package__).joinpath("schema", dialect)
     found = []
@@ -41,7 +41,7 @@ def migrations(dialect: str, folder: Traversable | None = None) -> list[Migratio
 
 
 def pending(known: list[Migration], version: int, where: str) -> list[Migration]:
-    """The migrations that a database at `version` lacks; `StartError` if it is newer than all."""
+    """The migrations that a database at `version` lacks; raises `StartError` if it is newer."""
     newest = known[-1].version
     if version > newest:
         raise StartError(

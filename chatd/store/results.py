@@ -1,61 +1,56 @@
-"""What a store answers to a draft and to a question, whatever it is kept in."""
+"""Results of store calls, built in the same way for every database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
 from chatd.model import (
     Appended,
+    ConversationCursor,
     ConversationSlice,
-    DomainError,
     Draft,
-    IdempotencyKeyReused,
     InboxSlice,
     Message,
-    Place,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    UsernameTaken,
-    UserNotFound,
 )
 
 KEY_SECONDS: Final = 48 * 3600
-"""How long an Idempotency-Key is kept; the contract promises at least 24 hours."""
+"""How long an Idempotency-Key is kept; the API promises at least 24 hours."""
 
 
 def first_use(draft: Draft, seq: int, sent_at: int) -> Appended:
-    """The draft is a message now."""
+    """The result of a draft that was stored as a new message."""
     return Appended(_message(draft, seq, sent_at), replayed=False)
 
 
 def replayed(
     draft: Draft, fingerprint: bytes, seq: int, sent_at: int
 ) -> Appended | IdempotencyKeyReused:
-    """The draft's key was used before, for the request of that fingerprint."""
+    """The result of a draft whose key was used before, by a request with that fingerprint."""
     if draft.idempotency is None or draft.idempotency.fingerprint != fingerprint:
         return IdempotencyKeyReused("this key was used for a message that differs")
-    # The same fingerprint, so the request at hand holds the first message's text.
+    # Since the fingerprints are equal, the draft has the text of the first message.
     return Appended(_message(draft, seq, sent_at), replayed=True)
 
 
-def stored(outcomes: Iterable[Appended | DomainError]) -> list[Message]:
-    """The messages that are new."""
+def new_messages(results: Iterable[Appended | DomainError]) -> list[Message]:
+    """The messages that an append stored."""
     return [
-        outcome.message
-        for outcome in outcomes
-        if isinstance(outcome, Appended) and not outcome.replayed
+        result.message for result in results if isinstance(result, Appended) and not result.replayed
     ]
 
 
 def user_not_found(draft: Draft) -> UserNotFound:
-    """There is no inbox for the draft."""
+    """The result of a draft whose recipient has no inbox."""
     return UserNotFound(f"there is no user {draft.received_by}")
 
 
 def username_taken(username: str) -> UsernameTaken:
-    """The name belongs to an account, be it a deleted one."""
+    """The error for a name that belongs to an account, possibly a deleted one."""
     return UsernameTaken(f"the username {username} is or was somebody's")
 
 
@@ -63,10 +58,10 @@ def _message(draft: Draft, seq: int, sent_at: int) -> Message:
     return Message(draft.received_by, seq, draft.sent_by, sent_at, draft.text)
 
 
-def wanted(query: ReadAfter | ReadPage, last: int) -> range:
-    """The seqs that are asked for of an inbox whose last message has seq `last`.
+def wanted_seqs(query: ReadAfter | ReadPage, last: int) -> range:
+    """The seqs that a query asks for, in an inbox whose last message has seq `last`.
 
-    Page N is arithmetic on the dense seq: any depth costs the same.
+    Since seqs are dense, page N is found by arithmetic and costs the same at any depth.
     """
     if isinstance(query, ReadAfter):
         after = last if query.seq is None else query.seq
@@ -80,11 +75,15 @@ def wanted(query: ReadAfter | ReadPage, last: int) -> range:
 
 
 def inbox_slice(query: ReadAfter | ReadPage, last: int, messages: Sequence[Message]) -> InboxSlice:
-    """The answer of messages in the order of their seq: a page has its newest first."""
+    """The result of a query, from messages in the order of seq; pages are newest first."""
     return InboxSlice(last, tuple(messages[::-1] if isinstance(query, ReadPage) else messages))
 
 
-def merged(query: ReadConversation, found: list[Message], peer_exists: bool) -> ConversationSlice:
-    """A conversation of the newest messages of its directions, each with one more than asked."""
-    found.sort(key=Place.of, reverse=True)
-    return ConversationSlice(tuple(found[: query.limit]), len(found) > query.limit, peer_exists)
+def merge_directions(
+    query: ReadConversation, messages: list[Message], peer_exists: bool
+) -> ConversationSlice:
+    """A conversation, from the newest messages of either direction, up to `limit` + 1 of each."""
+    messages.sort(key=ConversationCursor.of, reverse=True)
+    return ConversationSlice(
+        tuple(messages[: query.limit]), len(messages) > query.limit, peer_exists
+    )

@@ -27,14 +27,12 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from chatd.api.access_log import AccessLog
-from chatd.api.admin import Admin
-from chatd.api.api import API
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 from chatd.api.dispatch import Dispatch
 from chatd.api.problems import problem
-from chatd.http.limits import Limits
+from chatd.compose import compose_admin, compose_api
+from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
-from chatd.process.readiness import Readiness
 from tests.doubles import System
 from tests.http.conversation import Conversation, HalfClosing
 
@@ -153,26 +151,18 @@ class Service:
     ) -> None:
         system = self.system = System(folder, **options)
         self.clock = system.clock
-        self.readiness = Readiness(system.store, system.bus, system.clock)
-        self.peers = Peers([ip_network(network) for network in trusted])
-        self.api = API(
-            system.accounts,
-            system.chats,
-            ready=self.readiness.reasons,
-            seconds=system.clock.seconds,
-            spread=lambda: SPREAD,
-            peers=self.peers,
-        )
-        self.resource = Dispatch(
-            self.api,
+        self.readiness = system.components.readiness
+        self.proxies = TrustedProxies([ip_network(network) for network in trusted])
+        self.resource = compose_api(
+            system.components,
             clock=system.clock,
-            metrics=system.metrics,
-            access=AccessLog(self.peers) if access_log else None,
+            proxies=self.proxies,
+            retry_jitter=lambda: SPREAD,
+            access_log=AccessLog(self.proxies) if access_log else None,
         )
-        admin = Admin(system.metrics, self.readiness.reasons)
-        self.admin = Dispatch(admin, clock=system.clock, metrics=system.metrics)
+        self.admin = compose_admin(system.components, clock=system.clock)
         self.front = front
-        self._limits = Limits(body_bytes=body_bytes)
+        self._limits = HTTPLimits(body_bytes=body_bytes)
         self._agent = self._new_agent(self.resource)
         self._admin_agent = self._new_agent(self.admin)
         self._names = iter(range(1000))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.api.memory import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
-from tests.doubles import SteppedWorker
+from tests.doubles import SteppedExecutor
 
 KEY = {"Idempotency-Key": "key"}
 MOST = 30
@@ -17,7 +17,7 @@ MOST = 30
 
 
 class Stepping:
-    """Moves a service with `SteppedWorker`s, one thing at a time."""
+    """Moves a service with `SteppedExecutor`s, one thing at a time."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -34,7 +34,7 @@ class Stepping:
                 worker.deliver()
                 self._service.flush()
                 return True
-            if worker.asked:
+            if worker.pending:
                 worker.work()
                 return True
         return False
@@ -49,7 +49,7 @@ def at_every_point(
     """Services whose client left after 0, 1, 2 … steps of the request that `begin` makes, until
     it was answered, or held. Each is settled."""
     for steps in range(MOST):
-        service = serve(front, worker=SteppedWorker)
+        service = serve(front, worker=SteppedExecutor)
         ann, bob = service.join("ann"), service.join("bob")
         service.settle()
         exchange = begin(ann, bob)
@@ -115,7 +115,7 @@ def test_a_send_happens_as_a_whole_or_not_at_all(serve: Serve, front: str, begin
 def test_a_send_whose_client_left_wakes_its_reader(serve: Serve, front: str) -> None:
     woken = []
     for steps in range(MOST):
-        service = serve(front, worker=SteppedWorker)
+        service = serve(front, worker=SteppedExecutor)
         ann, bob = service.join("ann"), service.join("bob")
         poll = ann.wait()
         sent = send(ann, bob)
@@ -162,7 +162,7 @@ def test_a_poll_whose_client_leaves_while_it_is_woken_leaves_nothing(
     serve: Serve, front: str
 ) -> None:
     for steps in range(MOST):
-        service = serve(front, worker=SteppedWorker)
+        service = serve(front, worker=SteppedExecutor)
         ann, bob = service.join("ann"), service.join("bob")
         poll = ann.wait("?since=now&wait=30")
         sent = send(ann, bob)
@@ -213,7 +213,7 @@ def test_any_request_may_lose_its_client(serve: Serve, front: str, begin: Begin)
 def test_a_deletion_whose_client_left_ends_the_polls(serve: Serve, front: str) -> None:
     outcomes = []
     for steps in range(MOST):
-        service = serve(front, worker=SteppedWorker)
+        service = serve(front, worker=SteppedExecutor)
         ann = service.join("ann")
         poll = ann.wait()
         gone = ann.start("DELETE", USERS, auth=ann.basic)
@@ -236,7 +236,7 @@ def test_a_deletion_whose_client_left_ends_the_polls(serve: Serve, front: str) -
 
 
 def test_one_of_several_clients_with_the_same_password_may_leave(serve: Serve) -> None:
-    service = serve(worker=SteppedWorker)
+    service = serve(worker=SteppedExecutor)
     ann = service.join("ann")
     asked: list[Any] = [ann.start("GET", CHATS, auth=ann.basic) for _ in range(3)]
     stepping = Stepping(service)

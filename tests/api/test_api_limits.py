@@ -8,9 +8,9 @@ import pytest
 
 from chatd.domain import chats, passwords
 from chatd.domain.rate_limits import Rate, Rates
-from chatd.model import StoreUnavailable
+from chatd.errors import StoreUnavailable
 from tests.api.memory import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
-from tests.doubles import SteppedWorker
+from tests.doubles import SteppedExecutor
 
 FEW = Rates(
     registration=Rate(2, 0.2),
@@ -163,7 +163,7 @@ def test_without_limits_nothing_is_refused(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name", "target"),
-    [(chats, "QUEUED_SENDS", "send"), (passwords, "QUEUE", "log in")],
+    [(chats, "MAX_QUEUED_SENDS", "send"), (passwords, "MAX_PENDING", "log in")],
 )
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_full_queue_is_an_overload(
@@ -175,7 +175,7 @@ def test_a_full_queue_is_an_overload(
     target: str,
 ) -> None:
     monkeypatch.setattr(module, name, 2)
-    service = serve(front, worker=SteppedWorker)
+    service = serve(front, worker=SteppedExecutor)
     people = [service.join() for _ in range(6)]
     started = []
     for ann in people:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.memory import CHATS, USERS, Answer, Exchange, Person, Serve, Service, texts
-from tests.doubles import SteppedWorker
+from tests.doubles import SteppedExecutor
 
 KEY = "Idempotency-Key"
 
@@ -46,19 +46,19 @@ def test_one_may_write_to_oneself(service: Service) -> None:
 
 
 def test_nothing_is_acknowledged_before_it_is_durable(serve: Serve) -> None:
-    service = serve(worker=SteppedWorker)
+    service = serve(worker=SteppedExecutor)
     ann = service.join()
     sent = ann.start("POST", CHATS, json_body={"user_id": ann.id, "message": "x"})
     steps = 0
     while sent.held:
         for worker in (service.system.hashing, service.system.reader, service.system.writer):
-            if worker.asked and worker is service.system.writer:
+            if worker.pending and worker is service.system.writer:
                 worker.work()
                 service.system.turn()
                 service.flush()
                 assert sent.held, "answered between the commit and its news"
                 worker.deliver()
-            elif worker.asked or worker.done:
+            elif worker.pending or worker.done:
                 worker.step()
         service.system.turn()
         service.flush()

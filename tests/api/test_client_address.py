@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.web.http_headers import Headers
 
-from chatd.api.client_address import Peers
+from chatd.api.client_address import TrustedProxies
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 4711)
 CLIENT = IPv4Address("TCP", "203.0.113.9", 4711)
@@ -25,7 +25,7 @@ def found(peer: Any, trusted: list[str], *forwarded: str | bytes) -> str:
         [each if isinstance(each, bytes) else each.encode() for each in forwarded],
     )
     request: Any = SimpleNamespace(getClientAddress=lambda: peer, requestHeaders=headers)
-    return Peers([ip_network(network) for network in trusted]).address(request)
+    return TrustedProxies([ip_network(network) for network in trusted]).address(request)
 
 
 def test_without_trusted_proxies_the_header_is_not_believed() -> None:

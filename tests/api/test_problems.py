@@ -9,9 +9,9 @@ import pytest
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestTimeout
 
-from chatd import model
+from chatd import errors
 from chatd.api import problems
-from chatd.model import Busy, DomainError, RateLimited, Unauthorized
+from chatd.errors import Busy, DomainError, RateLimited, Unauthorized
 from tests.conftest import LoggedFailures
 
 
@@ -22,7 +22,7 @@ def every_error(kind: type[DomainError] = DomainError) -> list[type[DomainError]
         found += every_error(each)
         if hasattr(each, "code"):
             found.append(each)
-    return [each for each in found if each.__module__ == model.__name__]
+    return [each for each in found if each.__module__ == errors.__name__]
 
 
 def test_every_domain_error_has_a_status_and_a_code_of_its_own() -> None:

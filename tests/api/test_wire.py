@@ -12,15 +12,8 @@ from twisted.web.http_headers import Headers
 
 from chatd.api import wire
 from chatd.domain.chats import Page, Polled
-from chatd.model import (
-    MAX_INTEGER,
-    Account,
-    Cursor,
-    InvalidQuery,
-    IssuedToken,
-    Message,
-    Wake,
-)
+from chatd.errors import InvalidQuery
+from chatd.model import MAX_INTEGER, Account, Cursor, IssuedToken, Message, WakeReason
 
 SECOND = 1_000_000
 SEED = 1_451_034_820  # 2015-12-25T09:13:40Z
@@ -89,12 +82,12 @@ def test_a_page_names_its_neighbours(
     assert meta["cursor"] == "abcdefgh-13"
 
 
-@pytest.mark.parametrize("why", list(Wake))
-def test_a_poll_tells_why_it_ended(why: Wake) -> None:
+@pytest.mark.parametrize("why", list(WakeReason))
+def test_a_poll_tells_why_it_ended(why: WakeReason) -> None:
     polled = Polled((), 5, Cursor("abcdefgh", 3), why, 1.9999)
     meta = json.loads(wire.polled(polled, -1e-17, None))["meta"]
-    assert meta["timed_out"] is (why is Wake.TIMEOUT)
-    assert meta.get("superseded") is (True if why is Wake.SUPERSEDED else None)
+    assert meta["timed_out"] is (why is WakeReason.TIMEOUT)
+    assert meta.get("superseded") is (True if why is WakeReason.SUPERSEDED else None)
     assert (meta["more"], meta["waited"], meta["took"]) == (True, 1999, 0)
     assert "wait_applied" not in meta
     assert json.loads(wire.polled(polled, 0, 55))["meta"]["wait_applied"] == 55
@@ -168,20 +161,20 @@ def test_a_message_is_encoded_once_unless_it_is_long(monkeypatch: pytest.MonkeyP
         return value.text.encode()
 
     monkeypatch.setattr(wire, "message", message)
-    encode = wire.Encoded()
+    encode = wire.EncodedMessageCache()
     short = [Message(to, seq, 1, 1, f"{to}.{seq}") for to in (1, 2, MAX_INTEGER) for seq in (1, 2)]
     for _ in range(3):
         assert [encode(each) for each in short] == [each.text.encode() for each in short]
     assert made == short
-    long = Message(1, 3, 1, 1, "x" * (wire.Encoded.LARGEST + 1))
+    long = Message(1, 3, 1, 1, "x" * (wire.EncodedMessageCache.LARGEST + 1))
     for _ in range(2):
         assert encode(long) == long.text.encode()
     assert made == [*short, long, long]
 
 
 def test_encoded_messages_are_kept_in_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.Encoded, "KEPT", 5)
-    encode = wire.Encoded()
+    monkeypatch.setattr(wire.EncodedMessageCache, "KEPT", 5)
+    encode = wire.EncodedMessageCache()
     for _ in range(2):
         for seq in range(1, 12):
             message = Message(1, seq, 1, 1, str(seq))

@@ -1,49 +1,49 @@
-"""Nothing is lost, doubled, misrouted or out of order without being counted."""
+"""Lost, duplicated, misrouted and out-of-order messages are counted."""
 
-from bench.delivery_check import Received, Tally
+from bench.delivery_check import DeliveryCheck, Received
 
 
-def test_each_message_arrives_once() -> None:
-    tally = Tally(2)
-    first, text = tally.send(1, 10.0)
-    tally.acknowledge(first)
-    assert (tally.acknowledged, tally.lost) == (1, 1)
-    tally.receive(1, Received(text, 5), 10.5)
-    assert (tally.lost, tally.arrived, tally.delays) == (0, 1, [(10.0, 0.5)])
+def test_a_message_that_arrives_is_not_lost() -> None:
+    check = DeliveryCheck(2)
+    first, text = check.send(1, 10.0)
+    check.acknowledge(first)
+    assert (check.acknowledged, check.lost) == (1, 1)
+    check.receive(1, Received(text, 5), 10.5)
+    assert (check.lost, check.arrived, check.latencies) == (0, 1, [(10.0, 0.5)])
     assert len(text) == 40
 
 
-def test_a_message_that_was_not_acknowledged_may_be_missing() -> None:
-    tally = Tally(1)
-    tally.send(0, 0.0)
-    assert (len(tally), tally.lost) == (1, 0)
+def test_an_unacknowledged_message_is_not_lost() -> None:
+    check = DeliveryCheck(1)
+    check.send(0, 0.0)
+    assert (len(check), check.lost) == (1, 0)
 
 
-def test_a_second_copy_counts_as_doubled() -> None:
-    tally = Tally(1)
-    _, text = tally.send(0, 0.0)
-    tally.receive(0, Received(text, None), 1.0)
-    tally.receive(0, Received(text, None), 1.0)
-    assert (tally.doubled, tally.arrived) == (1, 1)
+def test_a_second_copy_is_duplicated() -> None:
+    check = DeliveryCheck(1)
+    _, text = check.send(0, 0.0)
+    check.receive(0, Received(text, None), 1.0)
+    check.receive(0, Received(text, None), 1.0)
+    assert (check.duplicated, check.arrived) == (1, 1)
 
 
-def test_a_message_to_somebody_else_counts_as_misrouted() -> None:
-    tally = Tally(2)
-    _, text = tally.send(0, 0.0)
-    tally.receive(1, Received(text, None), 1.0)
-    assert (tally.misrouted, tally.arrived) == (1, 0)
+def test_a_message_to_another_user_is_misrouted() -> None:
+    check = DeliveryCheck(2)
+    _, text = check.send(0, 0.0)
+    check.receive(1, Received(text, None), 1.0)
+    assert (check.misrouted, check.arrived) == (1, 0)
 
 
-def test_a_gap_in_the_numbering_of_an_inbox_counts() -> None:
-    tally = Tally(2)
+def test_a_gap_in_the_seqs_of_an_inbox_is_counted() -> None:
+    check = DeliveryCheck(2)
     for seq in (7, 8, 10):
-        tally.receive(0, Received("of another run", seq), 0.0)
-    tally.receive(1, Received("of another run", 3), 0.0)
-    assert tally.gaps == 1
+        check.receive(0, Received("of another run", seq), 0.0)
+    check.receive(1, Received("of another run", 3), 0.0)
+    assert check.gaps == 1
 
 
 def test_messages_of_another_run_are_ignored() -> None:
-    tally = Tally(1)
-    _, text = Tally(1).send(0, 0.0)
-    tally.receive(0, Received(text, None), 0.0)
-    assert tally.arrived == 0
+    check = DeliveryCheck(1)
+    _, text = DeliveryCheck(1).send(0, 0.0)
+    check.receive(0, Received(text, None), 0.0)
+    assert check.arrived == 0

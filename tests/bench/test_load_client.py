@@ -1,82 +1,82 @@
-"""The load generator's connections."""
+"""The load generator's HTTP client."""
 
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from bench.load_client import Broken, Connection, Loop, now, split_answer
+from bench.load_client import Connection, ConnectionBroken, LoadClient, now, split_response
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 201 X\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x\r\nlo\r\n0\r\n\r\n"
 BODILESS = b"HTTP/1.1 204 No Content\r\nDate: today\r\n\r\n"
 
-Pair = tuple[Loop, Connection, socket.socket]
+Pair = tuple[LoadClient, Connection, socket.socket]
 
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """A loop, a connection of it, and the server's end."""
+    """A client, its connection, and the server's end."""
     near, far = socket.socketpair()
-    loop = Loop()
+    client = LoadClient()
     try:
-        yield loop, loop.adopt(near), far
+        yield client, client.adopt(near), far
     finally:
-        loop.close()
+        client.close()
         far.close()
 
 
 @pytest.mark.parametrize(
     ("data", "status", "body"),
-    [(ANSWER, 200, b"hello"), (CHUNKED, 201, b"hello"), (BODILESS, 204, b"")],
+    [(RESPONSE, 200, b"hello"), (CHUNKED, 201, b"hello"), (BODILESS, 204, b"")],
 )
-def test_a_response_is_parsed_once_it_is_complete(data: bytes, status: int, body: bytes) -> None:
+def test_a_response_is_split_off_when_complete(data: bytes, status: int, body: bytes) -> None:
     for end in range(len(data)):
-        assert split_answer(data[:end]) is None
-    found = split_answer(data + b"next")
+        assert split_response(data[:end]) is None
+    found = split_response(data + b"next")
     assert found is not None
     assert (found[0], found[2], found[3]) == (status, body, len(data))
 
 
-def test_a_response_without_content_length_is_rejected() -> None:
-    with pytest.raises(Broken):
-        split_answer(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+def test_a_response_without_length_is_rejected() -> None:
+    with pytest.raises(ConnectionBroken):
+        split_response(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
 
 
-def test_a_response_in_pieces_is_delivered_once(pair: Pair) -> None:
-    loop, connection, far = pair
+def test_a_response_in_pieces_is_called_back_once(pair: Pair) -> None:
+    client, connection, far = pair
     found: list[tuple[int, bytes]] = []
-    connection.ask(b"GET", lambda status, _, body: found.append((status, body)))
+    connection.request(b"GET", lambda status, _, body: found.append((status, body)))
     assert far.recv(100) == b"GET"
-    far.send(ANSWER[:10])
-    assert not loop.run_until(now() + 0.01, lambda: bool(found))
-    far.send(ANSWER[10:])
-    assert loop.run_until(now() + 5, lambda: bool(found))
+    far.send(RESPONSE[:10])
+    assert not client.run_until(now() + 0.01, lambda: bool(found))
+    far.send(RESPONSE[10:])
+    assert client.run_until(now() + 5, lambda: bool(found))
     assert found == [(200, b"hello")]
 
 
-def test_a_closed_connection_is_reported(pair: Pair) -> None:
-    loop, connection, far = pair
-    connection.ask(b"GET", lambda *_: None)
+def test_a_closed_connection_raises(pair: Pair) -> None:
+    client, connection, far = pair
+    connection.request(b"GET", lambda *_: None)
     far.shutdown(socket.SHUT_WR)
-    with pytest.raises(Broken, match="closed"):
-        loop.run_until(now() + 5)
+    with pytest.raises(ConnectionBroken, match="closed"):
+        client.run_until(now() + 5)
 
 
-def test_an_unsolicited_response_is_reported(pair: Pair) -> None:
-    loop, _, far = pair
-    far.send(ANSWER)
-    with pytest.raises(Broken, match="no request"):
-        loop.run_until(now() + 5)
+def test_a_response_without_a_request_raises(pair: Pair) -> None:
+    client, _, far = pair
+    far.send(RESPONSE)
+    with pytest.raises(ConnectionBroken, match="without a request"):
+        client.run_until(now() + 5)
 
 
-def test_delayed_calls_run_in_order_of_time() -> None:
-    loop = Loop()
+def test_timers_fire_in_order() -> None:
+    client = LoadClient()
     called: list[int] = []
     began = now()
-    loop.call_at(began + 0.02, lambda: called.append(2))
-    loop.call_at(began + 0.01, lambda: called.append(1))
-    assert loop.run_until(began + 5, lambda: len(called) == 2)
-    loop.close()
+    client.call_at(began + 0.02, lambda: called.append(2))
+    client.call_at(began + 0.01, lambda: called.append(1))
+    assert client.run_until(began + 5, lambda: len(called) == 2)
+    client.close()
     assert called == [1, 2]
     assert now() - began >= 0.02

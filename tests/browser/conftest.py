@@ -1,24 +1,47 @@
-"""Real browsers before a real daemon. Run apart from the other tests, without a reactor."""
+"""Chromium in front of a real daemon. Run apart from the other tests, without a reactor.
+
+One daemon and as many browsers as a test needs at once serve the whole run: each test creates
+its accounts, and gets browsers with empty storage.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from bench.processes import free_port
+from tests.browser.accounts import Account
 from tests.browser.pages import Page
 from tests.daemon import ROOT, Daemon
 
-OpenPage = Callable[..., Page]
+CreateAccount = Callable[[str], Account]
+TakeScreenshot = Callable[[Page, str], None]
+
+PHONE = (390, 844)
 
 
-def program(*names: str) -> str:
+class OpenPage(Protocol):
+    """Opens chatd's page in a browser with empty storage, logged in as an account if given."""
+
+    def __call__(
+        self,
+        account: Account | None = None,
+        *,
+        daemon: Daemon | None = None,
+        size: tuple[int, int] = (1100, 800),
+        dark: bool = False,
+    ) -> Page: ...
+
+
+def _program(*names: str) -> str:
     """The path of the first of these programs that is installed."""
     for name in names:
         path = shutil.which(name)
@@ -30,52 +53,89 @@ def program(*names: str) -> str:
     )
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A running daemon."""
-    with Daemon(tmp_path, "--drain-seconds", "1", port=free_port()) as daemon:
+def _start_browser() -> webdriver.Chrome:
+    options = webdriver.ChromeOptions()
+    options.binary_location = _program("chromium", "google-chrome", "chrome")
+    for argument in [
+        "--headless=new",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--force-prefers-reduced-motion",
+        "--lang=en-GB",
+    ]:
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        # Chromium refuses to sandbox for root, which tests in containers often are.
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = Service(_program("chromedriver", "chromium-driver"))
+    return webdriver.Chrome(options=options, service=service)
+
+
+@pytest.fixture(scope="session")
+def browsers() -> Iterator[list[webdriver.Chrome]]:
+    """Started browsers that no test is using; the last one given back is the first in the list."""
+    idle: list[webdriver.Chrome] = []
+    yield idle
+    for driver in idle:
+        driver.quit()
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """The daemon that the tests share; one that stops it starts it again."""
+    folder = tmp_path_factory.mktemp("daemon")
+    with Daemon(folder, "--drain-seconds", "0.1", port=free_port()) as daemon:
         yield daemon
 
 
 @pytest.fixture
-def open_page(daemon: Daemon) -> Iterator[OpenPage]:
-    """Opens chatd's page in a browser of its own, with nothing remembered."""
-    opened: list[webdriver.Chrome] = []
+def own_daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon without accounts, for the names and numbers that screenshots show."""
+    with Daemon(tmp_path) as daemon:
+        yield daemon
 
-    def open_one(*, width: int = 1100, height: int = 800, dark: bool = False) -> Page:
-        options = webdriver.ChromeOptions()
-        options.binary_location = program("chromium", "google-chrome", "chrome")
-        for argument in [
-            "--headless=new",
-            "--disable-dev-shm-usage",
-            "--disable-gpu",
-            "--force-prefers-reduced-motion",
-            "--lang=en-GB",
-        ]:
-            options.add_argument(argument)
-        if os.geteuid() == 0:
-            # Chromium refuses its sandbox to root, which tests in containers often are.
-            options.add_argument("--no-sandbox")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(
-            options=options, service=Service(program("chromedriver", "chromium-driver"))
-        )
-        opened.append(driver)
-        page = Page(driver, daemon.url)
-        page.look(width, height, dark)
-        page.load()
-        return page
 
-    yield open_one
-    for driver in opened:
-        driver.quit()
+_numbers = count(1)
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[[Page, str], None]:
-    """Takes a picture for the documents.
+def create_account(daemon: Daemon) -> CreateAccount:
+    """Registers an account on the shared daemon, under a name that no other test uses."""
+    return lambda name: Account.create(daemon, f"{name}{next(_numbers)}")
 
-    Those that are there stay as they are, or each run of the tests would change them;
+
+@pytest.fixture
+def open_page(daemon: Daemon, browsers: list[webdriver.Chrome]) -> Iterator[OpenPage]:
+    """Opens pages; the browsers return to the pool when the test ends."""
+    shared = daemon
+    pages: list[Page] = []
+
+    def open_one(
+        account: Account | None = None,
+        *,
+        daemon: Daemon | None = None,
+        size: tuple[int, int] = (1100, 800),
+        dark: bool = False,
+    ) -> Page:
+        driver = browsers.pop() if browsers else _start_browser()
+        page = Page(driver, (daemon or shared).url)
+        pages.append(page)
+        page.emulate(*size, dark=dark)
+        page.load(account)
+        return page
+
+    yield open_one
+    for page in reversed(pages):
+        page.reset()
+        browsers.append(page.driver)
+
+
+@pytest.fixture
+def take_screenshot(tmp_path: Path) -> TakeScreenshot:
+    """Takes a screenshot for the documentation.
+
+    Existing ones are left alone, because each run would change them;
     CHATD_PICTURES=1 takes them anew.
     """
 

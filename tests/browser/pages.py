@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selenium import webdriver
@@ -11,7 +12,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-PATIENCE_SECONDS = 20
+from tests.browser.accounts import Account
+from tests.daemon import PASSWORD
+
+TIMEOUT_SECONDS = 20
+ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
 
 class Page:
@@ -21,22 +26,50 @@ class Page:
         self.driver = driver
         self.url = url
 
-    def look(self, width: int, height: int, dark: bool) -> None:
-        """Give the page a size, and the colours that its reader prefers."""
-        tell = self.driver.execute_cdp_cmd
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        tell("Emulation.setDeviceMetricsOverride", size)
-        colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        tell("Emulation.setEmulatedMedia", {"features": [colours]})
+    # The browser
 
-    def load(self) -> None:
+    def emulate(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Give the page a size, and the colour scheme that its user prefers."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.devtools("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def devtools(self, command: str, parameters: Mapping[str, object]) -> None:
+        """Run a command of the DevTools protocol."""
+        self.driver.execute_cdp_cmd(command, dict(parameters))
+
+    def set_offline(self, offline: bool) -> None:
+        """Take the network away, or give it back."""
+        self.devtools("Network.enable", {})
+        self.devtools("Network.emulateNetworkConditions", {**ONLINE, "offline": offline})
+
+    def load(self, account: Account | None = None) -> None:
+        """Open the page, logged in if an account is given."""
+        if account is not None:
+            # Any document of the origin gives access to its storage.
+            self.driver.get(f"{self.url}/web/icon.svg")
+            session = {"token": account.token, "user_id": account.id, "username": account.name}
+            self.run("localStorage.setItem('chatd.session', arguments[0])", json.dumps(session))
         self.driver.get(self.url)
+        if account is not None:
+            self.wait_online()
+
+    def reset(self) -> None:
+        """Leave nothing to the next test."""
+        self.set_offline(False)
+        self.devtools("Network.setBlockedURLs", {"urls": []})
+        self.driver.get("about:blank")
+        self.devtools(
+            "Storage.clearDataForOrigin", {"origin": self.url, "storageTypes": "local_storage"}
+        )
+        self.driver.get_log("browser")  # type: ignore[no-untyped-call]
 
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """What elements say, in the order of the page."""
+        """The texts of elements, in document order."""
         script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
         texts: list[str] = self.driver.execute_script(script, selector)
         return texts
@@ -44,75 +77,99 @@ class Page:
     def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something; fails with `what` did not come, and what is seen instead."""
-        waiting: WebDriverWait[webdriver.Chrome] = WebDriverWait(
-            self.driver, PATIENCE_SECONDS, poll_frequency=0.05
+    def until(
+        self, condition: Callable[[], object], failure: str, seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        """Wait for a condition; otherwise fail, and show the page's text."""
+        wait: WebDriverWait[webdriver.Chrome] = WebDriverWait(
+            self.driver, seconds, poll_frequency=0.02
         )
-        waiting.until(lambda _: condition(), f"{what}; seen: {self.find('body').text!r}")
+        try:
+            wait.until(lambda _: condition())
+        except Exception as error:
+            raise AssertionError(f"{failure}; page: {self.find('body').text!r}") from error
 
-    # Doing
+    # What a person does
 
     def type(self, selector: str, text: str) -> None:
         field = self.find(selector)
         field.clear()
         field.send_keys(text)
 
-    def register(self, name: str, password: str = "secret") -> None:
+    def register(self, name: str) -> None:
         self.find("#choose-register").click()
         self.type("#username", name)
         self.type("#email", f"{name}@example.org")
-        self.type("#password", password + Keys.ENTER)
-        self.is_online()
+        self.type("#password", PASSWORD + Keys.ENTER)
+        self.wait_online()
 
-    def log_in(self, name: str, password: str = "secret") -> None:
+    def log_in(self, name: str) -> None:
         self.type("#username", name)
-        self.type("#password", password + Keys.ENTER)
-        self.is_online()
+        self.type("#password", PASSWORD + Keys.ENTER)
+        self.wait_online()
 
-    def write_to(self, name: str) -> None:
-        self.type("#find", name + Keys.ENTER)
+    def start_conversation(self, name: str) -> None:
+        """Enter a username."""
+        self.type("#new-name", name + Keys.ENTER)
         self.until(lambda: self.texts("#peer-name") == [name], f"no conversation with {name}")
 
-    def say(self, text: str) -> None:
+    def open_conversation(self, peer: Account) -> None:
+        """Click a contact."""
+        selector = f'#contacts button[data-id="{peer.id}"]'
+        self.until(lambda: self.texts(selector), f"{peer.name} is no contact")
+        self.run("document.querySelector(arguments[0]).click()", selector)
+        self.until(lambda: self.texts("#peer-name") == [peer.name], "not opened")
+
+    def load_older(self) -> None:
+        self.run("document.getElementById('load-older').click()")
+
+    def send(self, text: str) -> None:
         self.type("#text", text + Keys.ENTER)
 
-    # Seeing
+    # What a person sees
 
     @property
-    def said(self) -> list[str]:
+    def messages(self) -> list[str]:
         """The open conversation, oldest first."""
         return self.texts("#messages .bubble")
 
-    def has_said(self, count: int) -> bool:
-        return len(self.said) == count
+    @property
+    def pending(self) -> list[str]:
+        """Messages of the open conversation that are not sent yet."""
+        return self.texts("#messages .pending .bubble")
 
     @property
-    def people(self) -> list[str]:
-        return self.texts("#people .name")
+    def contacts(self) -> list[str]:
+        return self.texts("#contacts .name")
+
+    @property
+    def draft(self) -> str:
+        return str(self.find("#text").get_property("value"))
 
     @property
     def state(self) -> str | None:
         return self.find("#status").get_attribute("data-state")
 
-    def is_online(self) -> None:
+    def wait_online(self, seconds: float = TIMEOUT_SECONDS) -> None:
         self.until(
-            lambda: self.find("#chat").is_displayed() and self.state == "online", "not online"
+            lambda: self.find("#chat").is_displayed() and self.state == "online",
+            "not online",
+            seconds,
         )
 
-    def is_offline(self) -> None:
+    def wait_offline(self) -> None:
         self.until(lambda: self.state == "offline", "still online")
 
-    def sees(self, *messages: str) -> None:
-        """The open conversation holds exactly these, all of them sent."""
-        wanted = list(messages)
+    def wait_for_messages(self, messages: Sequence[str], seconds: float = TIMEOUT_SECONDS) -> None:
+        """Wait until the open conversation is exactly these messages, all of them sent."""
+        expected = list(messages)
         self.until(
-            lambda: self.said == wanted and not self.texts("#messages .waiting"),
-            f"not the conversation {wanted}",
+            lambda: self.messages == expected and not self.pending,
+            f"the conversation is not {expected}",
+            seconds,
         )
 
-    def logs_nothing_bad(self) -> None:
-        """The console holds no error but those of a server that is away or says no."""
+    def assert_no_errors(self) -> None:
+        """The console has no errors, except of requests that failed or were refused."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-        bad = [entry["message"] for entry in entries if entry.get("source") != "network"]
-        assert bad == []
+        assert [each["message"] for each in entries if each.get("source") != "network"] == []

@@ -1,4 +1,4 @@
-"""The bus of a single process."""
+"""The in-process bus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pytest_twisted import async_yield_fixture
 
 from chatd.bus.local import LocalBus
-from tests.contracts import BusContract, OpenBus, Recorder
+from tests.contracts.bus import BusContract, OpenBus, Recorder
 
 
 @async_yield_fixture
@@ -27,11 +27,11 @@ class TestLocalBus(BusContract):
     """The contract."""
 
 
-def test_it_tells_before_publish_returns() -> None:
-    bus, told = LocalBus(), Recorder()
-    bus.start(told)
+def test_the_subscriber_is_called_before_publish_returns() -> None:
+    bus, recorder = LocalBus(), Recorder()
+    bus.start(recorder)
     bus.publish({1, 2})
     bus.publish_revoked(3, b"token")
-    assert told.woken.keys() == {1, 2}
-    assert told.ended == [(3, b"token")]
-    assert told.all == 0
+    assert recorder.woken.keys() == {1, 2}
+    assert recorder.revocations == [(3, b"token")]
+    assert recorder.wake_all_calls == 0

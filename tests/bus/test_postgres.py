@@ -1,4 +1,4 @@
-"""The bus on PostgreSQL: the contract, and what is its own."""
+"""The PostgreSQL bus: the contract, several processes, and lost connections."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from typing import TypeAlias
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
-from twisted.internet.error import ConnectionDone
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.model import Appended, Draft, InboxSlice, ReadAfter, StartError, StoreUnavailable
+from chatd.errors import StartError, StoreUnavailable
+from chatd.model import Appended, Draft, InboxSlice, ReadAfter
 from chatd.postgres.address import parse
-from chatd.postgres.connection import Connection, Connector
-from chatd.postgres.notify_payloads import LINES_BYTES, Listener, Origin
-from chatd.store.inbox_cache import LENGTH
-from chatd.store.postgres.pool import DEADLINE_SECONDS, Pool
+from chatd.postgres.connection import Connection
+from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
+from chatd.store.inbox_cache import TAIL_LENGTH
+from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
-from tests.contracts import BusContract, OpenBus, Recorder, digest, draft, inbox, people
+from tests.contracts.bus import BusContract, OpenBus, Recorder
+from tests.contracts.helpers import add_accounts, digest, draft, read_inbox
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
-def bus_at(url: str, origin: Origin | None = None, listener: Listener | None = None) -> PostgresBus:
-    """A bus as the daemon makes it."""
+def bus_at(
+    url: str, node_id: NodeId | None = None, listener: Listener | None = None
+) -> PostgresBus:
+    """A bus like that of the daemon."""
     from twisted.internet import reactor
 
     return PostgresBus(
         parse(url, "chatd bus"),
         reactor=reactor,
-        origin=origin or Origin(),
-        chance=random.random,
+        node_id=node_id or NodeId(),
+        random=random.random,
         listener=listener,
     )
 
@@ -57,34 +60,33 @@ class TestPostgresBus(BusContract):
 
 
 class Process:
-    """What a process has of the seams: a store and a bus that know each other by their origin."""
+    """The store and the bus of a process, with a recorder as the bus's subscriber."""
 
     def __init__(self, url: str, deadline: float = DEADLINE_SECONDS) -> None:
         from twisted.internet import reactor
 
         self.url = url
-        self.origin = origin = Origin()
-        self.told = Recorder()
-        address = parse(url)
+        self.node_id = node_id = NodeId()
+        self.recorder = Recorder()
         self.store = PostgresStore(
-            address,
+            parse(url),
             reactor=reactor,
             now=lambda: time.time_ns() // 1000,
-            origin=origin,
-            pool=Pool(address, reactor, chance=random.random, deadline=deadline),
+            node_id=node_id,
+            deadline=deadline,
         )
-        self.bus = bus_at(url, origin, self.store)
+        self.bus = bus_at(url, node_id, self.store)
 
     async def open(self) -> None:
         await self.store.open()
-        await self.bus.start(self.told)
+        await self.bus.start(self.recorder)
 
-    async def heard_itself(self) -> None:
-        """Notices come in the order of commits: a last one shows that all are here."""
+    async def wait_for_notices(self) -> None:
+        """Wait until all earlier notices have arrived, by sending a last one."""
         with connected(self.url) as db:
             rows(db, "SELECT pg_notify('chatd', 'x:m:[4711,1]')")
-        await self.told.heard(4711)
-        del self.told.woken[4711]
+        await self.recorder.until_woken(4711)
+        del self.recorder.woken[4711]
 
     async def close(self) -> None:
         await self.bus.stop()
@@ -107,40 +109,40 @@ Pair: TypeAlias = tuple[Process, Process]
 
 
 @ensureDeferred
-async def test_commits_of_one_process_wake_the_other_and_not_itself(processes: Pair) -> None:
+async def test_a_commit_wakes_other_processes_but_not_its_own(processes: Pair) -> None:
     one, two = processes
-    ann, bob, cat = await people(one.store, "ann", "bob", "cat")
+    ann, bob, cat = await add_accounts(one.store, "ann", "bob", "cat")
     await one.store.append([Draft(ann, bob, "x"), Draft(ann, 4711, "x"), Draft(ann, bob, "y")])
-    await two.told.heard(bob)
+    await two.recorder.until_woken(bob)
     await two.store.append([Draft(ann, cat, "x")])
-    await one.told.heard(cat)
-    assert two.told.woken == {bob: 1}
-    assert one.told.woken == {cat: 1}
+    await one.recorder.until_woken(cat)
+    assert two.recorder.woken == {bob: 1}
+    assert one.recorder.woken == {cat: 1}
 
 
 @ensureDeferred
-async def test_replays_and_refusals_wake_nobody(processes: Pair) -> None:
+async def test_replays_and_rejected_drafts_wake_nobody(processes: Pair) -> None:
     one, two = processes
-    ann, bob, cat = await people(one.store, "ann", "bob", "cat")
+    ann, bob, cat = await add_accounts(one.store, "ann", "bob", "cat")
     for _ in range(2):
         await one.store.append([draft(ann, bob, "x", "key"), Draft(ann, 4711, "x")])
     await one.store.append([Draft(ann, cat, "x")])
-    await two.told.heard(cat)
-    assert two.told.woken == {bob: 1, cat: 1}
+    await two.recorder.until_woken(cat)
+    assert two.recorder.woken == {bob: 1, cat: 1}
 
 
 @ensureDeferred
-async def test_a_batch_for_more_than_fit_into_one_notice(processes: Pair) -> None:
+async def test_a_large_batch_is_split_into_several_notices(processes: Pair) -> None:
     one, two = processes
-    ids = await people(one.store, *(f"user{number}" for number in range(LINES_BYTES // 16)))
+    ids = await add_accounts(one.store, *(f"user{number}" for number in range(SPLIT_BYTES // 16)))
     await one.store.append([Draft(ids[0], each, "x") for each in ids])
-    await two.told.heard(*ids)
-    assert two.told.woken == dict.fromkeys(ids, 1)
+    await two.recorder.until_woken(*ids)
+    assert two.recorder.woken == dict.fromkeys(ids, 1)
 
 
 TEXTS = [
     'a "quoted" \\ text, [1,2]:m:\n\t\x01\x7f\u2028ä😀',
-    # As long as a quoted text may be in a payload, or just longer: with quotes and escapes.
+    # Texts just below and above the limit, including quotes and escapes.
     *("x" * length for length in (997, 998, 999, 1000, 1001)),
     *("ä" * length for length in (498, 499, 500)),
     *("\x01" * length for length in (166, 167, 1000)),
@@ -150,91 +152,93 @@ TEXTS = [
 
 
 @ensureDeferred
-async def test_messages_are_quoted_in_their_order_unless_they_are_long(processes: Pair) -> None:
+async def test_notices_contain_the_texts_of_messages_in_order(processes: Pair) -> None:
     one, two = processes
-    ann, bob, cat = await people(one.store, "ann", "bob", "cat")
+    ann, bob, cat = await add_accounts(one.store, "ann", "bob", "cat")
     drafts = [Draft(ann, to, text) for text in TEXTS for to in (bob, cat)]
-    outcomes = await one.store.append(drafts)
+    results = await one.store.append(drafts)
     await one.store.append([Draft(ann, ann, "last")])
-    await two.told.heard(ann)
-    sent = [outcome.message for outcome in outcomes if isinstance(outcome, Appended)]
+    await two.recorder.until_woken(ann)
+    sent = [result.message for result in results if isinstance(result, Appended)]
     assert len(sent) == len(drafts)
     for to in (bob, cat):
         last = len(TEXTS)
-        known = two.store.at_hand(ReadAfter(to, last - LENGTH, 100))
+        known = two.store.read_cached(ReadAfter(to, last - TAIL_LENGTH, 100))
         assert known is not None
-        assert known.messages == tuple(each for each in sent if each.received_by == to)[-LENGTH:]
+        assert (
+            known.messages == tuple(each for each in sent if each.received_by == to)[-TAIL_LENGTH:]
+        )
 
 
 @ensureDeferred
-async def test_what_is_long_is_read_from_the_database(processes: Pair) -> None:
+async def test_long_texts_are_read_from_the_database(processes: Pair) -> None:
     one, two = processes
-    ann, bob = await people(one.store, "ann", "bob")
+    ann, bob = await add_accounts(one.store, "ann", "bob")
     for seq, (text, is_quoted) in enumerate(
         [("x" * 998, True), ("x" * 999, False), ("\x01" * 167, False), ("ok", True)], 1
     ):
         await one.store.append([Draft(ann, bob, text)])
-        await two.told.until(lambda told, seq=seq: told.woken[bob] == seq)  # type: ignore[misc]
-        known = two.store.at_hand(ReadAfter(bob, seq - 1, 10), listening=True)
+        await two.recorder.until(lambda recorder, seq=seq: recorder.woken[bob] == seq)  # type: ignore[misc]
+        known = two.store.read_cached(ReadAfter(bob, seq - 1, 10), listening=True)
         assert (known is not None) is is_quoted
-        assert two.store.at_hand(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
+        assert two.store.read_cached(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
         [found] = await two.store.read([ReadAfter(bob, seq - 1, 10)])
         assert found is not None
         assert [message.text for message in found.messages] == [text]
 
 
 @ensureDeferred
-async def test_who_hears_of_everything_need_not_ask(processes: Pair) -> None:
+async def test_a_listening_process_answers_from_memory(processes: Pair) -> None:
     one, two = processes
-    ann, bob = await people(one.store, "ann", "bob")
+    ann, bob = await add_accounts(one.store, "ann", "bob")
     nothing = ReadAfter(bob, 0, 10)
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
     await two.store.read([nothing])
-    assert two.store.at_hand(nothing, listening=True) == InboxSlice(0, ())
-    assert two.store.at_hand(nothing) is None
+    assert two.store.read_cached(nothing, listening=True) == InboxSlice(0, ())
+    assert two.store.read_cached(nothing) is None
     await one.store.append([Draft(ann, bob, "x")])
-    await two.told.heard(bob)
-    known = two.store.at_hand(nothing)
+    await two.recorder.until_woken(bob)
+    known = two.store.read_cached(nothing)
     assert known is not None
     assert [message.text for message in known.messages] == ["x"]
-    # A cursor from elsewhere may be ahead of the notice that explains it.
-    assert two.store.at_hand(ReadAfter(bob, 2, 10), listening=True) is None
+    # Another process may have returned a cursor before its notice arrived here.
+    assert two.store.read_cached(ReadAfter(bob, 2, 10), listening=True) is None
     await one.store.delete_account(bob)
-    await two.told.until(lambda told: told.ended)
-    assert two.store.at_hand(nothing, listening=True) is None
+    await two.recorder.until(lambda recorder: recorder.revocations)
+    assert two.store.read_cached(nothing, listening=True) is None
 
 
 @ensureDeferred
-async def test_who_heard_nothing_for_a_while_asks(
+async def test_after_a_reconnection_the_database_is_read(
     processes: Pair, postgres: Databases, postgres_database: str
 ) -> None:
     one, two = processes
-    ann, bob = await people(one.store, "ann", "bob")
+    ann, bob = await add_accounts(one.store, "ann", "bob")
     nothing = ReadAfter(bob, 0, 10)
     await two.store.read([nothing])
     reading = two.store.read([nothing])
     postgres.terminate(postgres_database, "chatd bus")
     while not two.bus.problem():
         await sleep(0.001)
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
     await one.store.append([Draft(ann, bob, "x")])
-    await two.told.until(lambda told: told.all)
+    await two.recorder.until(lambda recorder: recorder.wake_all_calls)
     await reading
     assert two.bus.problem() is None
-    assert two.store.at_hand(nothing, listening=True) is None
+    assert two.store.read_cached(nothing, listening=True) is None
     [found] = await two.store.read([nothing])
     assert found is not None
     assert found.last_seq == 1
-    assert two.store.at_hand(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
+    assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
     await two.bus.stop()
-    assert two.store.at_hand(ReadAfter(bob, 1, 10), listening=True) is None
+    assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) is None
 
 
 @ensureDeferred
-async def test_what_was_given_up_is_not_taken_for_the_end(
+async def test_after_a_timed_out_append_the_cache_is_not_used(
     hasty: Process, postgres: Databases, postgres_database: str
 ) -> None:
-    ann, bob = await people(hasty.store, "ann", "bob")
+    ann, bob = await add_accounts(hasty.store, "ann", "bob")
     nothing = ReadAfter(bob, 0, 10)
     await hasty.store.read([nothing])
     with connected(postgres.url(postgres_database)) as db:
@@ -242,22 +246,22 @@ async def test_what_was_given_up_is_not_taken_for_the_end(
         rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", bob)
         with pytest.raises(StoreUnavailable, match="outcome is unknown"):
             await hasty.store.append([Draft(ann, bob, "late")])
-        assert hasty.store.at_hand(nothing, listening=True) is None
+        assert hasty.store.read_cached(nothing, listening=True) is None
         rows(db, "COMMIT")
-    await hasty.told.heard(bob)
-    known = hasty.store.at_hand(nothing)
+    await hasty.recorder.until_woken(bob)
+    known = hasty.store.read_cached(nothing)
     assert known is not None
     assert [message.text for message in known.messages] == ["late"]
 
 
 @ensureDeferred
-async def test_notices_arrive_in_the_order_of_commits(
+async def test_notices_arrive_in_order_of_commit(
     processes: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = processes
     order: list[int] = []
-    ids = await people(one.store, *(f"user{number}" for number in range(50)))
-    monkeypatch.setattr(two.told, "wake", order.extend)
+    ids = await add_accounts(one.store, *(f"user{number}" for number in range(50)))
+    monkeypatch.setattr(two.recorder, "wake", order.extend)
     for each in ids:
         await one.store.append([Draft(ids[0], each, "x")])
     while len(order) < len(ids):
@@ -266,17 +270,17 @@ async def test_notices_arrive_in_the_order_of_commits(
 
 
 @ensureDeferred
-async def test_revocations_and_deletions_travel(processes: Pair) -> None:
+async def test_revocations_and_deletions_reach_other_processes(processes: Pair) -> None:
     one, two = processes
-    ann, bob = await people(one.store, "ann", "bob")
+    ann, bob = await add_accounts(one.store, "ann", "bob")
     await one.store.add_token(ann, digest("1"))
     await one.store.delete_token(ann, digest("1"))
     assert await one.store.delete_token(ann, digest("1")) is False
-    await two.told.until(lambda told: told.ended)
+    await two.recorder.until(lambda recorder: recorder.revocations)
     await one.store.delete_account(bob)
-    await two.told.until(lambda told: len(told.ended) > 1)
-    assert two.told.ended == [(ann, digest("1")), (bob, None)]
-    assert one.told.ended == []
+    await two.recorder.until(lambda recorder: len(recorder.revocations) > 1)
+    assert two.recorder.revocations == [(ann, digest("1")), (bob, None)]
+    assert one.recorder.revocations == []
 
 
 GIVEN_UP_SECONDS = 0.3
@@ -284,7 +288,7 @@ GIVEN_UP_SECONDS = 0.3
 
 @async_yield_fixture
 async def hasty(postgres: Databases, postgres_database: str) -> AsyncIterator[Process]:
-    """A process that gives up what the server does not do at once."""
+    """A process with a short deadline for statements."""
     process = Process(postgres.url(postgres_database), GIVEN_UP_SECONDS)
     await process.open()
     yield process
@@ -292,33 +296,33 @@ async def hasty(postgres: Databases, postgres_database: str) -> AsyncIterator[Pr
 
 
 @ensureDeferred
-async def test_a_batch_that_was_given_up_and_is_committed_after_all_is_news_to_its_own_process(
+async def test_a_timed_out_batch_that_is_committed_later_wakes_its_own_process(
     hasty: Process, postgres: Databases, postgres_database: str
 ) -> None:
-    ann, bob, cat = await people(hasty.store, "ann", "bob", "cat")
+    ann, bob, cat = await add_accounts(hasty.store, "ann", "bob", "cat")
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "BEGIN")
         rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", bob)
         with pytest.raises(StoreUnavailable, match="outcome is unknown"):
             await hasty.store.append([Draft(ann, bob, "late"), Draft(ann, ann, "late")])
         await hasty.store.append([Draft(ann, cat, "meanwhile")])
-        assert not hasty.told.woken
+        assert not hasty.recorder.woken
         rows(db, "COMMIT")
-    await hasty.told.heard(ann, bob)
-    assert hasty.told.woken == {ann: 1, bob: 1}
-    assert [each.text for each in await inbox(hasty.store, bob)] == ["late"]
-    # What succeeds is told by who asked for it.
+    await hasty.recorder.until_woken(ann, bob)
+    assert hasty.recorder.woken == {ann: 1, bob: 1}
+    assert [each.text for each in await read_inbox(hasty.store, bob)] == ["late"]
+    # Notices of successful calls are ignored by their own process.
     await hasty.store.append([Draft(ann, bob, "x")])
     await hasty.store.append([Draft(ann, cat, "x")])
-    await hasty.heard_itself()
-    assert hasty.told.woken == {ann: 1, bob: 1}
+    await hasty.wait_for_notices()
+    assert hasty.recorder.woken == {ann: 1, bob: 1}
 
 
 @ensureDeferred
-async def test_revocations_and_deletions_that_were_given_up_are_news_once_they_are_done(
+async def test_timed_out_revocations_that_are_committed_later_reach_their_own_process(
     hasty: Process, postgres: Databases, postgres_database: str
 ) -> None:
-    ann, bob = await people(hasty.store, "ann", "bob")
+    ann, bob = await add_accounts(hasty.store, "ann", "bob")
     await hasty.store.add_token(ann, digest("1"))
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "BEGIN")
@@ -328,33 +332,33 @@ async def test_revocations_and_deletions_that_were_given_up_are_news_once_they_a
             await hasty.store.delete_token(ann, digest("1"))
         with pytest.raises(StoreUnavailable, match="outcome is unknown"):
             await hasty.store.delete_account(bob)
-        assert hasty.told.ended == []
+        assert hasty.recorder.revocations == []
         rows(db, "COMMIT")
-    await hasty.told.until(lambda told: len(told.ended) > 1)
-    assert set(hasty.told.ended) == {(ann, digest("1")), (bob, None)}
-    await hasty.heard_itself()
-    assert len(hasty.told.ended) == 2
+    await hasty.recorder.until(lambda recorder: len(recorder.revocations) > 1)
+    assert set(hasty.recorder.revocations) == {(ann, digest("1")), (bob, None)}
+    await hasty.wait_for_notices()
+    assert len(hasty.recorder.revocations) == 2
 
 
 @ensureDeferred
-async def test_a_bus_hears_itself_whatever_name_it_takes(
+async def test_pings_arrive_even_if_the_node_id_changes(
     hasty: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.05)
     await hasty.bus.stop()
-    bus = bus_at(hasty.url, hasty.origin)
+    bus = bus_at(hasty.url, hasty.node_id)
     lags: list[float] = []
     bus._observe_lag = lags.append
-    await bus.start(hasty.told)
+    await bus.start(hasty.recorder)
     while len(lags) < 20:
-        hasty.origin.renew()
+        hasty.node_id.renew()
         await sleep(0.003)
     assert bus.reconnects == 0
     await bus.stop()
 
 
 def listeners(postgres: Databases, database: str) -> list[int]:
-    """The server's processes that listen."""
+    """The ids of the server processes of listening connections."""
     return [
         pid
         for [pid] in postgres.admin(
@@ -366,41 +370,41 @@ def listeners(postgres: Databases, database: str) -> list[int]:
 
 
 @ensureDeferred
-async def test_what_is_committed_while_nobody_listens_is_looked_for_afterwards(
+async def test_everybody_is_woken_after_a_reconnection(
     processes: Pair, postgres: Databases, postgres_database: str
 ) -> None:
     one, two = processes
-    ann, bob = await people(one.store, "ann", "bob")
+    ann, bob = await add_accounts(one.store, "ann", "bob")
     assert postgres.terminate(postgres_database, "chatd bus") == 2
     while not two.bus.problem():
         await sleep(0.001)
     await one.store.append([Draft(ann, bob, "x")])
-    await two.told.until(lambda told: told.all or told.woken)
+    await two.recorder.until(lambda recorder: recorder.wake_all_calls or recorder.woken)
     while two.bus.problem():
         await sleep(0.01)
-    assert two.told.all == 1
+    assert two.recorder.wake_all_calls == 1
     assert two.bus.reconnects == 1
     await one.store.append([Draft(ann, ann, "x")])
-    await two.told.heard(ann)
+    await two.recorder.until_woken(ann)
 
 
 @ensureDeferred
-async def test_silence_is_noticed(
+async def test_a_connection_without_pings_is_replaced(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.1)
-    bus, told = bus_at(postgres.url(postgres_database)), Recorder()
+    bus, recorder = bus_at(postgres.url(postgres_database)), Recorder()
     lags: list[float] = []
     bus._observe_lag = lags.append
-    await bus.start(told)
+    await bus.start(recorder)
     while len(lags) < 3:
         await sleep(0.01)
-    assert told.all == 0
+    assert recorder.wake_all_calls == 0
     [pid] = listeners(postgres, postgres_database)
-    # A backend that does nothing is as good as a cable that was cut.
+    # To the client a stopped server process is like a lost network connection.
     os.kill(pid, signal.SIGSTOP)
     try:
-        await told.until(lambda told: told.all == 1)
+        await recorder.until(lambda recorder: recorder.wake_all_calls == 1)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert bus.problem() is None
@@ -409,10 +413,10 @@ async def test_silence_is_noticed(
 
 
 @ensureDeferred
-async def test_a_connection_that_hears_nothing_stops_the_start(
+async def test_starting_fails_if_no_notices_arrive(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a transaction pooler does: LISTEN succeeds, on a connection that others get next.
+    # With a transaction pooler LISTEN succeeds, but on a connection that is then shared.
     monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.1)
     monkeypatch.setattr(chatd.bus.postgres, "_LISTEN", "SELECT 'LISTEN chatd'")
     bus = bus_at(postgres.url(postgres_database))
@@ -423,7 +427,7 @@ async def test_a_connection_that_hears_nothing_stops_the_start(
 
 
 @ensureDeferred
-async def test_a_pooler_is_noticed_by_the_process_id_that_it_makes_up(
+async def test_starting_fails_if_the_process_id_is_a_poolers(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
@@ -434,24 +438,24 @@ async def test_a_pooler_is_noticed_by_the_process_id_that_it_makes_up(
 
 
 @ensureDeferred
-async def test_one_that_comes_back_behind_a_pooler_is_not_believed(
+async def test_reconnecting_through_a_pooler_is_not_accepted(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bus, told = bus_at(postgres.url(postgres_database)), Recorder()
-    await bus.start(told)
+    bus, recorder = bus_at(postgres.url(postgres_database)), Recorder()
+    await bus.start(recorder)
     with monkeypatch.context() as patch:
         patch.setattr(Connection, "get_backend_pid", lambda _: 4711, raising=False)
         postgres.terminate(postgres_database)
         while "pooler" not in (bus.problem() or ""):
             await sleep(0.01)
-        assert told.all == 0
-    await told.until(lambda told: told.all)
+        assert recorder.wake_all_calls == 0
+    await recorder.until(lambda recorder: recorder.wake_all_calls)
     assert bus.problem() is None
     await bus.stop()
 
 
 @ensureDeferred
-async def test_a_server_that_is_not_there_stops_the_start() -> None:
+async def test_starting_fails_if_the_server_is_unreachable() -> None:
     bus = bus_at("postgresql://ann:s3cret@127.0.0.1:1/chat")
     with pytest.raises(StartError, match="/chat") as caught:
         await bus.start(Recorder())
@@ -459,22 +463,22 @@ async def test_a_server_that_is_not_there_stops_the_start() -> None:
 
 
 @ensureDeferred
-async def test_notices_of_others_are_ignored(
+async def test_malformed_notices_are_ignored(
     processes: Pair, postgres: Databases, postgres_database: str
 ) -> None:
     one, two = processes
     with connected(postgres.url(postgres_database)) as db:
         for payload in ("", "hello", "x:z:1", "x:m:1,b"):
             rows(db, "SELECT pg_notify('chatd', %s)", payload)
-    ann, bob = await people(one.store, "ann", "bob")
+    ann, bob = await add_accounts(one.store, "ann", "bob")
     await one.store.append([Draft(ann, bob, "x")])
-    await two.told.heard(bob)
-    assert two.told.woken == {bob: 1}
+    await two.recorder.until_woken(bob)
+    assert two.recorder.woken == {bob: 1}
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.5])
 @ensureDeferred
-async def test_it_may_be_stopped_while_the_server_is_away(seconds: float) -> None:
+async def test_the_bus_can_be_stopped_while_the_server_is_down(seconds: float) -> None:
     server = Server()
     server.start()
     bus = bus_at(server.url())
@@ -486,22 +490,9 @@ async def test_it_may_be_stopped_while_the_server_is_away(seconds: float) -> Non
 
 
 @ensureDeferred
-async def test_a_server_that_does_not_let_listen_stops_the_start(
+async def test_starting_fails_if_listen_fails(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chatd.bus.postgres, "_LISTEN", "SELECT 1 / 0")
     with pytest.raises(StartError, match="division by zero"):
         await bus_at(postgres.url(postgres_database)).start(Recorder())
-
-
-@ensureDeferred
-async def test_a_connection_that_was_given_up_runs_nothing(
-    postgres: Databases, postgres_database: str
-) -> None:
-    from twisted.internet import reactor
-
-    connection = await Connector(parse(postgres.url(postgres_database)), reactor).connect()
-    connection.abandon()
-    with pytest.raises(ConnectionDone):
-        await connection.query("SELECT 1")
-    await connection.ended()

@@ -1,4 +1,4 @@
-"""The line at the bottom of a conversation, as keys change it."""
+"""`LineEditor`: keys and what the terminal shows."""
 
 import pytest
 
@@ -6,17 +6,17 @@ from chatd.cli.line_editor import LineEditor
 
 
 class Screen:
-    """An editor, what it wrote, and what was entered."""
+    """An editor on a terminal that records output and lines."""
 
     def __init__(self, width: int = 80) -> None:
         self.written = ""
-        self.entered: list[str] = []
-        self.ended = 0
+        self.lines: list[str] = []
+        self.exits = 0
         self.editor = LineEditor(
             "me> ",
             write=self.write,
-            entered=self.entered.append,
-            ended=self.end,
+            on_line=self.lines.append,
+            on_exit=self.end,
             width=lambda: width,
         )
 
@@ -24,12 +24,12 @@ class Screen:
         self.written += text
 
     def end(self) -> None:
-        self.ended += 1
+        self.exits += 1
 
     def type(self, *keys: str) -> str:
-        """Press keys; the line as it was drawn last."""
+        """Press keys; returns the line as last drawn."""
         for key in keys:
-            self.editor.keys(key.encode())
+            self.editor.feed(key.encode())
         return self.written.rpartition("\r\x1b[K")[2]
 
 
@@ -59,49 +59,55 @@ LEFT, RIGHT, HOME, END, DELETE = "\x1b[D", "\x1b[C", "\x1b[H", "\x1b[F", "\x1b[3
 def test_keys_edit_the_line(keys: list[str], entered: str) -> None:
     screen = Screen()
     screen.type(*keys, "\r")
-    assert screen.entered == [entered]
+    assert screen.lines == [entered]
 
 
-def test_a_character_may_come_in_pieces() -> None:
+def test_bytes_of_a_character_may_arrive_separately() -> None:
     screen = Screen()
     for byte in "é\x1b[D!".encode():
-        screen.editor.keys(bytes([byte]))
+        screen.editor.feed(bytes([byte]))
     screen.type("\r")
-    assert screen.entered == ["!é"]
+    assert screen.lines == ["!é"]
 
 
-def test_many_lines_may_be_pasted() -> None:
+def test_several_lines_can_be_pasted() -> None:
     screen = Screen()
     screen.type("one\rtwo\nthree")
-    assert screen.entered == ["one", "two"]
+    assert screen.lines == ["one", "two"]
     assert screen.type() == "me> three"
 
 
-def test_ctrl_c_ends_and_ctrl_d_in_an_empty_line() -> None:
+def test_ctrl_c_exits_and_ctrl_d_on_an_empty_line() -> None:
     screen = Screen()
     screen.type("\x04")
-    assert screen.ended == 1
+    assert screen.exits == 1
     screen.type("text", "\x03")
-    assert screen.ended == 2
-    assert screen.entered == []
+    assert screen.exits == 2
+    assert screen.lines == []
 
 
-def test_lines_appear_above_what_is_typed() -> None:
+def test_lines_are_printed_above_the_line_being_edited() -> None:
     screen = Screen()
     screen.type("half a sen")
     screen.written = ""
-    screen.editor.above("12:00 bob: one\n           two")
+    screen.editor.print_above("12:00 bob: one\n           two")
     assert screen.written == ("\r\x1b[K12:00 bob: one\r\n           two\r\n\r\x1b[Kme> half a sen")
 
 
-def test_a_long_line_scrolls_under_its_end() -> None:
+def test_a_long_line_scrolls() -> None:
     screen = Screen(width=20)
     assert screen.type("abcdefghijklmnopqrstuvwxyz") == "me> lmnopqrstuvwxyz"
     assert screen.type(HOME) == "me> abcdefghijklmno\x1b[15D"
     assert screen.type("你") == "me> 你abcdefghijklm\x1b[13D"
 
 
-def test_hiding_leaves_an_empty_line() -> None:
+def test_a_narrow_terminal_gets_a_short_prompt() -> None:
+    screen = Screen(width=6)
+    assert screen.type("abcdef") == "> def"
+    assert screen.type(HOME) == "> abc\x1b[3D"
+
+
+def test_hide_clears_the_line() -> None:
     screen = Screen()
     screen.type("x")
     screen.editor.hide()

@@ -1,10 +1,10 @@
-"""What a terminal is given to print."""
+"""Formatting of messages for a terminal."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from chatd.cli.printing import columns, line, plain
+from chatd.cli.printing import display_width, escape_controls, format_message
 from chatd.client import Message
 
 
@@ -27,23 +27,23 @@ def message(text: str) -> Message:
         ("\x7f", "\\x7f"),
     ],
 )
-def test_nothing_that_was_written_moves_the_cursor(text: str, shown: str) -> None:
-    assert plain(text) == shown
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
+    assert escape_controls(text) == shown
 
 
 @pytest.mark.parametrize(
     ("text", "width"), [("", 0), ("abc", 3), ("你好", 4), ("e\u0301", 1), ("a\u200db", 2)]
 )
-def test_columns_are_those_of_the_terminal(text: str, width: int) -> None:
-    assert columns(text) == width
+def test_wide_and_combining_characters_are_measured(text: str, width: int) -> None:
+    assert display_width(text) == width
 
 
-def test_further_lines_stand_below_the_first() -> None:
-    shown = line(message("one\ntwo"), "bob")
+def test_further_lines_are_indented() -> None:
+    shown = format_message(message("one\ntwo"), "bob")
     first, second = shown.split("\n")
     assert first.endswith("bob: one")
     assert second == " " * (len(first) - 3) + "two"
 
 
-def test_a_hostile_name_is_plain_too() -> None:
-    assert "\x1b" not in line(message("x"), "\x1b[31mbob")
+def test_names_are_escaped() -> None:
+    assert "\x1b" not in format_message(message("x"), "\x1b[31mbob")

@@ -1,60 +1,60 @@
-"""Where a log-in is kept."""
+"""The file with the saved login."""
 
 import stat
 from pathlib import Path
 
 import pytest
 
-from chatd.cli.errors import Trouble
-from chatd.cli.session import LogIn, Session, SessionFile
+from chatd.cli.errors import CommandError
+from chatd.cli.session import SavedLogin, Session, SessionFile
 
-ANN = LogIn("http://127.0.0.1:8080", "ann", 1, "chatd_secret")
+ANN = SavedLogin("http://127.0.0.1:8080", "ann", 1, "chatd_secret")
 
 
-def test_a_log_in_is_kept_where_only_its_owner_can_read(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_the_saved_login(tmp_path: Path) -> None:
     file = SessionFile(tmp_path / "deep" / "session.json")
-    file.write(ANN)
-    assert file.read() == ANN
+    file.save(ANN)
+    assert file.load() == ANN
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
     assert [each.name for each in file.path.parent.iterdir()] == ["session.json"]
 
 
-def test_nobody_is_logged_in_at_first(tmp_path: Path) -> None:
+def test_without_a_file_nobody_is_logged_in(tmp_path: Path) -> None:
     file = SessionFile(tmp_path / "session.json")
-    assert file.read() is None
-    file.remove()
-    with pytest.raises(Trouble, match="nobody is logged in"):
+    assert file.load() is None
+    file.delete()
+    with pytest.raises(CommandError, match="not logged in"):
         Session(None, file).logged_in()
 
 
-def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_others_can_read_is_rejected(tmp_path: Path) -> None:
     file = SessionFile(tmp_path / "session.json")
-    file.write(ANN)
+    file.save(ANN)
     file.path.chmod(0o640)
-    with pytest.raises(Trouble, match="others can read"):
-        file.read()
+    with pytest.raises(CommandError, match="other users can read"):
+        file.load()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"server": 1}', "<html>"])
-def test_a_file_that_holds_something_else_says_so(tmp_path: Path, content: str) -> None:
+def test_a_file_with_other_content_is_rejected(tmp_path: Path, content: str) -> None:
     file = SessionFile(tmp_path / "session.json")
-    file.write(ANN)
+    file.save(ANN)
     file.path.write_text(content)
-    with pytest.raises(Trouble, match="holds no log-in"):
-        file.read()
+    with pytest.raises(CommandError, match="is not a saved login"):
+        file.load()
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_file_errors_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     file = SessionFile(tmp_path / "file" / "session.json")
-    with pytest.raises(Trouble, match="cannot write"):
-        file.write(ANN)
-    with pytest.raises(Trouble, match="cannot read"):
-        file.read()
+    with pytest.raises(CommandError, match="cannot write"):
+        file.save(ANN)
+    with pytest.raises(CommandError, match="cannot read"):
+        file.load()
 
 
-def test_the_default_follows_the_xdg_folders(
+def test_the_default_path_follows_xdg_config_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -64,6 +64,9 @@ def test_the_default_follows_the_xdg_folders(
     assert SessionFile().path == tmp_path / ".config" / "chatd" / "session.json"
 
 
-def test_a_server_is_a_url(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="is no URL"):
-        Session(None, SessionFile(tmp_path / "x")).connect("localhost:8080")
+@pytest.mark.parametrize(
+    "server", ["localhost:8080", "ftp://host", "http://", "http://host:port", "http://host:99999"]
+)
+def test_a_malformed_server_url_is_rejected(tmp_path: Path, server: str) -> None:
+    with pytest.raises(CommandError, match="is not a URL"):
+        Session(None, SessionFile(tmp_path / "x")).connect(server)

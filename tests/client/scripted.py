@@ -1,4 +1,4 @@
-"""A service that answers what a test tells it to, and a client of it, in memory."""
+"""A service in memory that answers as scripted by the test, and a client of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOON = 1_800_000_000.0
 
 @dataclass
 class Canned:
-    """One answer: JSON `body`, or the bytes `raw`."""
+    """A response: JSON `body`, or the bytes `raw`."""
 
     status: int = 200
     body: object = None
@@ -32,42 +32,42 @@ class Canned:
     raw: bytes | None = None
 
 
-class Cut:
-    """The connection ends without an answer."""
+class Disconnect:
+    """The connection closes without a response."""
 
 
 class Hold:
-    """No answer comes, until the test gives one to the request in `Service.held`."""
+    """No response comes until the test answers the request in `Service.held`."""
 
 
 class Service(Resource):
-    """Answers from `script`, in order, and keeps what was asked in `asked`."""
+    """Answers from `script`, in order, and records `requests`."""
 
     isLeaf = True
 
     def __init__(self) -> None:
         Resource.__init__(self)
-        self.script: list[Canned | Cut | Hold] = []
-        self.asked: list[Request] = []
+        self.script: list[Canned | Disconnect | Hold] = []
+        self.requests: list[Request] = []
         self.bodies: list[bytes] = []
         self.held: list[Request] = []
 
     def render(self, request: Request) -> int:
-        self.asked.append(request)
+        self.requests.append(request)
         self.bodies.append(request.content.read() if request.content else b"")
         answer(request, self.script.pop(0), self.held)
         return NOT_DONE_YET
 
     def query(self, name: str, at: int = -1) -> str | None:
-        """A query parameter of a request that was asked."""
-        values = self.asked[at].args.get(name.encode())
+        """A query parameter of a recorded request, by default the last."""
+        values = self.requests[at].args.get(name.encode())
         return None if values is None else values[0].decode()
 
 
-def answer(request: Request, canned: Canned | Cut | Hold, held: list[Request]) -> None:
+def answer(request: Request, canned: Canned | Disconnect | Hold, held: list[Request]) -> None:
     if isinstance(canned, Hold):
         held.append(request)
-    elif isinstance(canned, Cut):
+    elif isinstance(canned, Disconnect):
         request.loseConnection()
     else:
         request.setResponseCode(canned.status)
@@ -80,49 +80,49 @@ def answer(request: Request, canned: Canned | Cut | Hold, held: list[Request]) -
 
 
 def stub(resource: Resource) -> Any:
-    """A treq that asks `resource`; it has no types."""
+    """A treq client whose requests go to `resource`; treq.testing has no types."""
     make: Any = StubTreq
     return make(resource)
 
 
-class World:
-    """A service, a client of it and the time they live in; random numbers are all `dice`."""
+class Harness:
+    """A service, a client of it, and their clock; all random numbers are `random_value`."""
 
-    def __init__(self, patience: float = 60.0) -> None:
+    def __init__(self, retry_seconds: float = 60.0) -> None:
         self.service = Service()
         self.clock = Clock()
         self.http = stub(self.service)
-        self.dice = 0.5
+        self.random_value = 0.5
         self.client = ChatClient(
             "http://chat.example/",
             "chatd_token",
-            patience=patience,
+            retry_seconds=retry_seconds,
             http=self.http,
             polls=self.http,
             clock=self.clock,
             now=lambda: NOON + self.clock.seconds(),
-            random=lambda: self.dice,
+            random=lambda: self.random_value,
         )
 
     def start(self, call: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        """Begin a call."""
+        """Start a call."""
         return Deferred.fromCoroutine(call)
 
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, in small steps, and deliver what was written."""
+    def advance(self, seconds: float) -> None:
+        """Advance the clock in small steps and deliver what was written."""
         steps = max(1, min(200, int(seconds / 0.05)))
         for _ in range(steps):
             self.clock.advance(seconds / steps)
             self.http.flush()
 
-    def answer(self, canned: Canned | Cut) -> None:
-        """Answer the request that is held."""
+    def answer(self, canned: Canned | Disconnect) -> None:
+        """Answer the oldest held request."""
         answer(self.service.held.pop(0), canned, [])
         self.http.flush()
 
 
 def message(seq: int, text: str = "hi") -> dict[str, object]:
-    """A message as the service shows it."""
+    """The JSON of a message."""
     return {
         "seq": seq,
         "sent_by": 2,
@@ -139,7 +139,7 @@ def polled(
     headers: dict[str, str] | None = None,
     **meta: object,
 ) -> Canned:
-    """The answer of a poll; by default it ends where the inbox ends."""
+    """The response to a poll; by default its last message is the last of the inbox."""
     last = seqs[-1] if seqs else 0
     count = last if count is None else count
     full = {
@@ -156,14 +156,14 @@ def polled(
 
 
 def problem(status: int, code: str, **headers: str) -> Canned:
-    """An error of the service; header names have underscores here."""
+    """An error response; header names are given with underscores."""
     body = {"title": code, "status": status, "detail": f"it is {code}", "code": code}
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return Canned(status, body, {"Content-Type": "application/problem+json", **fields})
 
 
 def success(deferred: Deferred[T]) -> T:
-    """What a Deferred that has fired gives."""
+    """The result of a Deferred that has fired."""
     results: list[T] = []
     _ = deferred.addCallback(results.append)
     [result] = results
@@ -171,7 +171,7 @@ def success(deferred: Deferred[T]) -> T:
 
 
 def failure(deferred: Deferred[Any], kind: type[E]) -> E:
-    """The error that a Deferred has failed with."""
+    """The exception that a Deferred has failed with."""
     failures: list[Failure] = []
     _ = deferred.addErrback(failures.append)
     [failed] = failures

@@ -1,8 +1,8 @@
-"""Delays between tries."""
+"""Retry delays."""
 
 import pytest
 
-from chatd.client.backoff import PATIENCE_SECONDS, Backoff, retry_after
+from chatd.client.backoff import MAX_RETRY_AFTER_SECONDS, Backoff, parse_retry_after
 
 NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
@@ -16,12 +16,12 @@ def test_the_whole_delay_is_random() -> None:
     assert Backoff(lambda: 0.0).delay() == 0.0
 
 
-def test_a_thousand_failures_overflow_nothing() -> None:
+def test_many_failures_do_not_overflow() -> None:
     backoff = Backoff(lambda: 1.0)
     assert [backoff.delay() for _ in range(2000)][-1] == 30.0
 
 
-def test_success_begins_anew() -> None:
+def test_reset_starts_over() -> None:
     backoff = Backoff(lambda: 1.0)
     backoff.delay()
     backoff.delay()
@@ -29,7 +29,7 @@ def test_success_begins_anew() -> None:
     assert backoff.delay() == 0.25
 
 
-def test_the_service_is_never_asked_before_it_said() -> None:
+def test_a_delay_is_never_shorter_than_retry_after() -> None:
     assert Backoff(lambda: 0.0).delay(7.0) == 7.0
     assert Backoff(lambda: 1.0).delay(7.0) == 7.25
 
@@ -41,7 +41,7 @@ def test_the_service_is_never_asked_before_it_said() -> None:
         ("0", 0.0),
         ("120", 120.0),
         (" 7 ", 7.0),
-        ("999999999999999999999", PATIENCE_SECONDS),
+        ("999999999999999999999", MAX_RETRY_AFTER_SECONDS),
         ("Fri, 15 Jan 2027 08:00:09 GMT", 9.0),
         ("Fri, 15 Jan 2027 08:00:09", 9.0),
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
@@ -50,5 +50,5 @@ def test_the_service_is_never_asked_before_it_said() -> None:
         ("", None),
     ],
 )
-def test_both_forms_of_retry_after_are_read(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value, lambda: NOON) == seconds
+def test_both_forms_of_retry_after_are_understood(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, lambda: NOON) == seconds

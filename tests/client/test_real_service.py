@@ -15,21 +15,19 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from chatd.api.api import API
-from chatd.api.client_address import Peers
-from chatd.api.dispatch import Dispatch
+from chatd.api.client_address import TrustedProxies
 from chatd.client import (
+    APIError,
     ChatClient,
     Follow,
     Gap,
     HistoryChanged,
     Message,
-    Refused,
     Sent,
     Unreachable,
 )
-from chatd.model import Wake
-from chatd.process.readiness import Readiness
+from chatd.compose import compose_api
+from chatd.model import WakeReason
 from tests.client.scripted import failure, stub
 from tests.doubles import System, cancel, composed, result_of, scratch
 from tests.examples import examples
@@ -62,16 +60,13 @@ class Service:
 
     def __init__(self, system: System) -> None:
         self.system = system
-        readiness = Readiness(system.store, system.bus, system.clock)
-        api = API(
-            system.accounts,
-            system.chats,
-            ready=readiness.reasons,
-            seconds=system.clock.seconds,
-            spread=lambda: 3,
-            peers=Peers([]),
+        resource = compose_api(
+            system.components,
+            clock=system.clock,
+            proxies=TrustedProxies([]),
+            retry_jitter=lambda: 3,
         )
-        self.http = stub(Dispatch(api, clock=system.clock, metrics=system.metrics))
+        self.http = stub(resource)
         self.networks: dict[str, LossyNetwork] = {}
         self.started: list[Deferred[Any]] = []
 
@@ -186,7 +181,7 @@ def test_a_key_is_used_once_across_clients(service: Service) -> None:
     first = service.run(ann.send(2, "x", key="k"))
     again = service.run(ann.send(2, "x", key="k"))
     assert (again.message, again.replayed) == (first.message, True)
-    reused = failure(service.start(ann.send(2, "y", key="k")), Refused)
+    reused = failure(service.start(ann.send(2, "y", key="k")), APIError)
     assert reused.code == "idempotency_key_reused"
     assert service.run(bob.page()).count == 1
 
@@ -222,7 +217,7 @@ def test_logging_out_ends_the_follower(service: Service) -> None:
     service.run(bob.log_out())
     service.settle()
     bob.token = token
-    assert failure(following, Refused).status == 401
+    assert failure(following, APIError).status == 401
 
 
 def test_a_follower_waits_before_polling_a_draining_server_again(service: Service) -> None:
@@ -243,7 +238,7 @@ def test_followers_beyond_the_limit_do_not_keep_superseding_each_other(service: 
     followers = [service.collect(bob.follow("0")) for _ in range(10)]
     service.advance(60)
     polls = service.system.metrics._registry.get_sample_value(
-        "chatd_polls_total", {"outcome": Wake.SUPERSEDED.value}
+        "chatd_polls_total", {"outcome": WakeReason.SUPERSEDED.value}
     )
     assert polls is not None
     assert 0 < polls < 2 * 60, "they chase each other"
@@ -307,6 +302,6 @@ def test_a_server_that_loses_messages_raises_gap(service: Service) -> None:
     service.run(ann.send(2, "two"))
     db = service.system.store._write_db
     db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 1")
-    service.system.store._tails.drop(2)
+    service.system.store._inbox_cache.drop(2)
     service.collect(bob.follow("0"))
     assert failure(service.started[-1], Gap).expected == 1

@@ -1,4 +1,4 @@
-"""Register, log in, find out who is calling, revoke, delete."""
+"""Registration, log-in, authentication, revocation and deletion of accounts."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-from chatd.domain.accounts import BASIC_SECONDS, TOKEN_PREFIX, TOKEN_SECONDS
+from chatd.domain.accounts import BASIC_CACHE_SECONDS, TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.rate_limits import Rate, Rates
-from chatd.domain.sessions import SEEN_FLUSH_SECONDS
-from chatd.model import (
-    Account,
+from chatd.domain.sessions import LAST_SEEN_FLUSH_SECONDS
+from chatd.errors import (
     InvalidBody,
-    IssuedToken,
     NotAToken,
     Overloaded,
     RateLimited,
     RegistrationClosed,
-    Session,
     StoreUnavailable,
     Unauthorized,
     UsernameTaken,
     UserNotFound,
 )
-from tests.doubles import SteppedWorker, System, cancel, cancelled_everywhere, composed, result_of
+from chatd.model import Account, IssuedToken, Session
+from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """Everything at once."""
+    """A system whose threads run inline."""
     with composed(tmp_path) as system:
         yield system
 
 
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
-    """Threads move when the test says so."""
-    with composed(tmp_path, worker=SteppedWorker) as system:
+    """A system whose threads run when the test says so."""
+    with composed(tmp_path, worker=SteppedExecutor) as system:
         yield system
 
 
@@ -64,14 +62,14 @@ def basic(system: System, name: str, password: str = "password") -> Session:
 # Registration
 
 
-def test_a_registered_account_may_log_in(system: System) -> None:
+def test_a_registered_account_can_log_in(system: System) -> None:
     account = register(system, "Ann", "ann@example.org", "secret")
     assert account == Account(1, "Ann", "ann@example.org", system.now(), None)
     assert log_in(system, "ann", "secret").user_id == 1
     assert basic(system, "ANN", "secret") == Session(1)
 
 
-def test_where_registration_is_closed_nobody_registers(tmp_path: Path) -> None:
+def test_registration_can_be_closed(tmp_path: Path) -> None:
     with composed(tmp_path, registration_open=False) as system:
         with pytest.raises(RegistrationClosed):
             register(system, "ann")
@@ -79,7 +77,7 @@ def test_where_registration_is_closed_nobody_registers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 32, "A.b_C-9", "007", "-", "...", "_"])
-def test_names_are_of_a_few_ascii_characters(system: System, name: str) -> None:
+def test_usernames_consist_of_certain_ascii_characters(system: System, name: str) -> None:
     assert register(system, name).username == name
 
 
@@ -87,32 +85,32 @@ def test_names_are_of_a_few_ascii_characters(system: System, name: str) -> None:
     "name",
     ["", "x" * 33, "a b", "a\n", "é", "a@b", "a/b", "a%", "\uff41", "a\0", "\ud800", "ann\u200b"],
 )
-def test_other_names_are_refused(system: System, name: str) -> None:
+def test_other_usernames_are_refused(system: System, name: str) -> None:
     with pytest.raises(InvalidBody, match="username"):
         register(system, name)
 
 
-def test_a_name_is_given_once(system: System) -> None:
+def test_usernames_are_unique_regardless_of_case(system: System) -> None:
     register(system, "ann")
     with pytest.raises(UsernameTaken):
         register(system, "ANN")
 
 
 @pytest.mark.parametrize("email", ["a@b", "x" * 252 + "@b", "a b@ü", "'\"@x.example"])
-def test_addresses_have_one_at_inside(system: System, email: str) -> None:
+def test_email_addresses_contain_one_at_sign(system: System, email: str) -> None:
     assert register(system, "ann", email).email == email
 
 
 @pytest.mark.parametrize(
     "email", ["", "@", "a@", "@b", "ab", "a@b@c", "a@@b", "x" * 253 + "@b", "a\0@b", "a@\0"]
 )
-def test_other_addresses_are_refused(system: System, email: str) -> None:
+def test_other_email_addresses_are_refused(system: System, email: str) -> None:
     with pytest.raises(InvalidBody, match="email"):
         register(system, "ann", email)
 
 
 @pytest.mark.parametrize("password", ["12345", "x" * 1024, "     ", "\U0001f600" * 5, "a\0b\0c"])
-def test_passwords_are_of_some_length(system: System, password: str) -> None:
+def test_passwords_have_a_minimum_and_maximum_length(system: System, password: str) -> None:
     register(system, "ann", password=password)
     assert log_in(system, "ann", password).user_id == 1
 
@@ -123,14 +121,14 @@ def test_other_passwords_are_refused(system: System, password: str) -> None:
         register(system, "ann", password=password)
 
 
-def test_the_least_length_of_a_password_may_be_raised(tmp_path: Path) -> None:
+def test_the_minimum_password_length_is_configurable(tmp_path: Path) -> None:
     with composed(tmp_path, min_password_length=8) as system:
         with pytest.raises(InvalidBody, match="password: 8 to 1024"):
             register(system, "ann", password="1234567")
         register(system, "ann", password="12345678")
 
 
-def test_registrations_are_limited_and_mistakes_cost_nothing(tmp_path: Path) -> None:
+def test_registrations_are_rate_limited_unless_they_are_invalid(tmp_path: Path) -> None:
     with composed(tmp_path, rates=Rates(registration=Rate(2, 0.1))) as system:
         for wrong in ({"name": "é"}, {"name": "a", "email": ""}, {"name": "a", "password": ""}):
             for _ in range(3):
@@ -151,7 +149,7 @@ def test_passwords_are_stored_hashed(system: System) -> None:
     assert "secret" not in known.password_hash
 
 
-def test_a_registration_whose_client_goes_is_done_all_the_same(tmp_path: Path) -> None:
+def test_a_registration_completes_even_if_its_client_disconnects(tmp_path: Path) -> None:
     def begin(system: System) -> Deferred[Account]:
         return Deferred.fromCoroutine(system.accounts.register("ann", "a@b", "password", HERE))
 
@@ -162,21 +160,21 @@ def test_a_registration_whose_client_goes_is_done_all_the_same(tmp_path: Path) -
     assert moments >= 4
 
 
-def test_when_too_many_passwords_wait_the_next_is_refused(stepped: System) -> None:
-    asked = [
+def test_a_registration_is_refused_while_too_many_passwords_are_pending(stepped: System) -> None:
+    pending = [
         Deferred.fromCoroutine(stepped.accounts.register(f"u{number}", "a@b", "secret", HERE))
         for number in range(64)
     ]
     with pytest.raises(Overloaded):
         result_of(Deferred.fromCoroutine(stepped.accounts.register("v", "a@b", "secret", HERE)))
     stepped.settle()
-    assert len({result_of(each).id for each in asked}) == 64
+    assert len({result_of(each).id for each in pending}) == 64
 
 
 # Tokens
 
 
-def test_a_token_leads_to_its_owner(system: System) -> None:
+def test_a_token_authenticates_its_owner(system: System) -> None:
     ann, bob = system.account("ann"), system.account("bob")
     first, second, third = (log_in(system, name) for name in ("ann", "ann", "bob"))
     assert first.created_at == system.now()
@@ -210,7 +208,7 @@ def test_an_unknown_token_is_refused(system: System, token: bytes) -> None:
         ("\ud800", "password"),
     ],
 )
-def test_wrong_credentials_are_refused_alike(system: System, name: str, password: str) -> None:
+def test_all_wrong_credentials_get_the_same_error(system: System, name: str, password: str) -> None:
     system.account("ann")
     texts = set()
     for verb in (system.accounts.log_in, system.accounts.basic):
@@ -220,25 +218,25 @@ def test_wrong_credentials_are_refused_alike(system: System, name: str, password
     assert texts == {"there is no such username and password"}
 
 
-def test_a_name_that_nobody_has_costs_a_hash_too(stepped: System) -> None:
-    asked = stepped.start(stepped.accounts.log_in("nobody", "password", HERE))
+def test_an_unknown_username_takes_a_password_hash_too(stepped: System) -> None:
+    pending = stepped.start(stepped.accounts.log_in("nobody", "password", HERE))
     stepped.reader.step()
-    assert stepped.hashing.asked == 1
+    assert stepped.hashing.pending == 1
     malformed = stepped.start(stepped.accounts.log_in("no body", "password", HERE))
-    assert stepped.hashing.asked == 2
+    assert stepped.hashing.pending == 2
     stepped.settle()
-    for each in (asked, malformed):
+    for each in (pending, malformed):
         with pytest.raises(Unauthorized):
             result_of(each)
 
 
-def test_wrong_passwords_are_limited_by_name_and_address(tmp_path: Path) -> None:
+def test_wrong_passwords_are_rate_limited_by_username_and_address(tmp_path: Path) -> None:
     with composed(tmp_path, rates=Rates(failed_log_in=Rate(3, 0.1))) as system:
         system.account("ann")
         for number in range(3):
             with pytest.raises(Unauthorized):
                 system.run(system.accounts.log_in("ann", f"{number}", HERE))
-        # Not even the right one is tried now from there, by log-in or Basic.
+        # Now even the right password is refused from there, for log-in and Basic.
         for verb in (system.accounts.log_in, system.accounts.basic):
             with pytest.raises(RateLimited):
                 system.run(verb("Ann", "password", HERE))
@@ -247,17 +245,17 @@ def test_wrong_passwords_are_limited_by_name_and_address(tmp_path: Path) -> None
         log_in(system, "ann")
 
 
-def test_an_account_that_is_deleted_during_its_log_in_gets_no_token(stepped: System) -> None:
+def test_an_account_deleted_during_its_log_in_gets_no_token(stepped: System) -> None:
     ann = stepped.session("ann")
-    asked = stepped.start(stepped.accounts.log_in("ann", "password", HERE))
+    pending = stepped.start(stepped.accounts.log_in("ann", "password", HERE))
     stepped.reader.step()
     stepped.hashing.work()
     stepped.run(stepped.accounts.delete(ann))
     with pytest.raises(Unauthorized):
-        stepped.wait_for(asked)
+        stepped.wait_for(pending)
 
 
-def test_a_log_in_whose_client_goes_is_done_all_the_same(tmp_path: Path) -> None:
+def test_a_log_in_completes_even_if_its_client_disconnects(tmp_path: Path) -> None:
     def begin(system: System) -> Deferred[IssuedToken]:
         system.account("ann")
         return Deferred.fromCoroutine(system.accounts.log_in("ann", "password", HERE))
@@ -270,76 +268,76 @@ def test_a_log_in_whose_client_goes_is_done_all_the_same(tmp_path: Path) -> None
     assert moments >= 6
 
 
-def test_a_remembered_token_costs_no_look_into_the_store(stepped: System) -> None:
+def test_a_cached_token_needs_no_query(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
     session = bearer(stepped, issued)
-    asked = Deferred.fromCoroutine(stepped.accounts.bearer(issued.token.encode("ascii")))
-    assert result_of(asked) is session
+    pending = Deferred.fromCoroutine(stepped.accounts.bearer(issued.token.encode("ascii")))
+    assert result_of(pending) is session
 
 
-def test_a_token_is_remembered_for_a_while(stepped: System) -> None:
+def test_cached_tokens_expire(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
     bearer(stepped, issued)
-    stepped.clock.advance(TOKEN_SECONDS - 1)
+    stepped.clock.advance(TOKEN_CACHE_SECONDS - 1)
     stepped.settle()
-    asked = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
-    assert asked.called
+    pending = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
+    assert pending.called
     stepped.clock.advance(1)
     stepped.settle()
-    asked = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
-    assert not asked.called
+    pending = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
+    assert not pending.called
     stepped.settle()
-    assert result_of(asked).user_id == 1
+    assert result_of(pending).user_id == 1
 
 
-def test_tokens_of_one_turn_are_looked_up_at_once(stepped: System) -> None:
+def test_tokens_of_one_turn_are_looked_up_together(stepped: System) -> None:
     for name in ("ann", "bob"):
         stepped.account(name)
     issued = [log_in(stepped, name) for name in ("ann", "bob", "ann")]
-    asked = [
+    pending = [
         Deferred.fromCoroutine(stepped.accounts.bearer(each.token.encode("ascii")))
         for each in issued
     ]
     unknown = Deferred.fromCoroutine(stepped.accounts.bearer(b"unknown"))
     stepped.turn()
-    assert stepped.reader.asked == 1
+    assert stepped.reader.pending == 1
     stepped.settle()
-    assert [result_of(each).user_id for each in asked] == [1, 2, 1]
+    assert [result_of(each).user_id for each in pending] == [1, 2, 1]
     with pytest.raises(Unauthorized):
         result_of(unknown)
 
 
-def test_a_look_up_that_a_revocation_overtook_is_done_again(stepped: System) -> None:
+def test_a_look_up_is_repeated_if_a_revocation_arrives_meanwhile(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
     digest = hashlib.sha256(issued.token.encode("ascii")).digest()
-    asked = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
+    pending = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
     stepped.reader.work()
-    # It has read the owner; the reactor does not know yet.
+    # The owner was read, but the result has not been delivered yet.
     revoked = stepped.start(stepped.accounts.log_out(Session(1, digest)))
     stepped.writer.step()
     assert revoked.called
     stepped.settle()
     with pytest.raises(Unauthorized):
-        result_of(asked)
+        result_of(pending)
     with pytest.raises(Unauthorized):
         bearer(stepped, issued)
 
 
-def test_a_look_up_overtaken_by_another_ones_revocation_succeeds(stepped: System) -> None:
+def test_a_look_up_is_not_affected_by_the_revocation_of_another_user(stepped: System) -> None:
     for name in ("ann", "bob"):
         stepped.account(name)
     issued = log_in(stepped, "ann")
-    asked = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
+    pending = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
     stepped.reader.work()
     stepped.accounts.revoked(2, None)
     stepped.settle()
-    assert result_of(asked).user_id == 1
+    assert result_of(pending).user_id == 1
 
 
-def test_a_cancelled_look_up_leaves_nothing(tmp_path: Path) -> None:
+def test_a_cancelled_look_up_leaves_nothing_behind(tmp_path: Path) -> None:
     def begin(system: System) -> Deferred[Session]:
         system.account("ann")
         issued = log_in(system, "ann")
@@ -347,57 +345,57 @@ def test_a_cancelled_look_up_leaves_nothing(tmp_path: Path) -> None:
 
     moments = 0
     for system in cancelled_everywhere(tmp_path, begin):
-        system.clock.advance(SEEN_FLUSH_SECONDS)
+        system.clock.advance(LAST_SEEN_FLUSH_SECONDS)
         system.settle()
         assert system.timers() == []
         moments += 1
     assert moments >= 3
 
 
-def test_while_the_bus_is_down_nothing_remembered_is_believed(stepped: System) -> None:
+def test_the_caches_are_bypassed_while_the_bus_is_down(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
     session = bearer(stepped, issued)
     basic(stepped, "ann")
     stepped.bus.broken = "no connection"
-    # Another process revokes, and this one is not told.
+    # Another process revokes the token without a notice.
     stepped.wait_for(stepped.store.delete_token(1, session.token or b""))
     with pytest.raises(Unauthorized):
         bearer(stepped, issued)
-    asked = stepped.start(stepped.accounts.basic("ann", "password", HERE))
-    assert not asked.called
+    pending = stepped.start(stepped.accounts.basic("ann", "password", HERE))
+    assert not pending.called
     stepped.settle()
-    assert result_of(asked) == Session(1)
+    assert result_of(pending) == Session(1)
     stepped.bus.broken = None
-    # What is told after a reconnection.
+    # What the bus calls after it has reconnected.
     stepped.subscriber.wake_all()
     with pytest.raises(Unauthorized):
         bearer(stepped, issued)
 
 
-def test_after_a_gap_every_session_is_looked_up_again(stepped: System) -> None:
+def test_all_sessions_are_looked_up_again_after_the_cache_was_cleared(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
     bearer(stepped, issued)
     basic(stepped, "ann")
-    stepped.accounts.forget_all()
+    stepped.accounts.clear_cache()
     for work in (
         stepped.accounts.bearer(issued.token.encode("ascii")),
         stepped.accounts.basic("ann", "password", HERE),
     ):
-        asked = stepped.start(work)
-        assert not asked.called
+        pending = stepped.start(work)
+        assert not pending.called
         stepped.settle()
-        assert result_of(asked).user_id == 1
+        assert result_of(pending).user_id == 1
 
 
 # Basic
 
 
-def test_basic_credentials_are_remembered_for_a_while(stepped: System) -> None:
+def test_cached_basic_credentials_expire(stepped: System) -> None:
     stepped.account("ann")
     assert basic(stepped, "ann") == Session(1)
-    stepped.clock.advance(BASIC_SECONDS - 1)
+    stepped.clock.advance(BASIC_CACHE_SECONDS - 1)
     stepped.settle()
     assert stepped.start(stepped.accounts.basic("ANN", "password", HERE)).called
     wrong = stepped.start(stepped.accounts.basic("ann", "Password", HERE))
@@ -407,13 +405,13 @@ def test_basic_credentials_are_remembered_for_a_while(stepped: System) -> None:
         result_of(wrong)
     stepped.clock.advance(1)
     stepped.settle()
-    asked = stepped.start(stepped.accounts.basic("ann", "password", HERE))
-    assert not asked.called
+    pending = stepped.start(stepped.accounts.basic("ann", "password", HERE))
+    assert not pending.called
     stepped.settle()
-    assert result_of(asked) == Session(1)
+    assert result_of(pending) == Session(1)
 
 
-def test_what_is_remembered_of_credentials_is_no_password(system: System) -> None:
+def test_the_cache_does_not_contain_passwords(system: System) -> None:
     system.account("ann")
     basic(system, "ann")
     [key] = system.accounts._basic._sessions
@@ -423,81 +421,81 @@ def test_what_is_remembered_of_credentials_is_no_password(system: System) -> Non
 
 def test_requests_with_the_same_credentials_share_one_hash(stepped: System) -> None:
     stepped.account("ann")
-    asked = [
+    pending = [
         stepped.start(stepped.accounts.basic(name, "password", HERE))
         for name in ("ann", "Ann", "ann", "ANN")
     ]
-    assert stepped.reader.asked == 1
+    assert stepped.reader.pending == 1
     stepped.reader.step()
-    assert stepped.hashing.asked == 1
+    assert stepped.hashing.pending == 1
     stepped.settle()
-    assert [result_of(each) for each in asked] == [Session(1)] * 4
+    assert [result_of(each) for each in pending] == [Session(1)] * 4
     assert stepped.accounts._verifying == {}
 
 
-def test_wrong_credentials_that_come_together_count_as_one(tmp_path: Path) -> None:
+def test_concurrent_attempts_with_the_same_wrong_credentials_count_once(tmp_path: Path) -> None:
     rates = Rates(failed_log_in=Rate(2, 0.1))
-    with composed(tmp_path, worker=SteppedWorker, rates=rates) as system:
+    with composed(tmp_path, worker=SteppedExecutor, rates=rates) as system:
         system.account("ann")
-        asked = [system.start(system.accounts.basic("ann", "wrong", HERE)) for _ in range(5)]
+        pending = [system.start(system.accounts.basic("ann", "wrong", HERE)) for _ in range(5)]
         system.settle()
-        for each in asked:
+        for each in pending:
             with pytest.raises(Unauthorized):
                 result_of(each)
-        # One of two is left.
+        # One of two attempts is left.
         assert basic(system, "ann") == Session(1)
 
 
-def test_one_of_several_may_go_while_the_credentials_are_checked(stepped: System) -> None:
+def test_some_clients_may_disconnect_while_their_credentials_are_checked(stepped: System) -> None:
     stepped.account("ann")
-    asked = [stepped.start(stepped.accounts.basic("ann", "password", HERE)) for _ in range(3)]
-    cancel(asked[0])
+    pending = [stepped.start(stepped.accounts.basic("ann", "password", HERE)) for _ in range(3)]
+    cancel(pending[0])
     stepped.reader.step()
-    cancel(asked[2])
+    cancel(pending[2])
     stepped.settle()
-    assert result_of(asked[1]) == Session(1)
+    assert result_of(pending[1]) == Session(1)
     assert stepped.accounts._verifying == {}
 
 
-def test_all_may_go_while_wrong_credentials_are_checked(stepped: System) -> None:
-    asked = [stepped.start(stepped.accounts.basic("ann", "wrong", HERE)) for _ in range(3)]
-    for each in asked:
+def test_all_clients_may_disconnect_while_wrong_credentials_are_checked(stepped: System) -> None:
+    pending = [stepped.start(stepped.accounts.basic("ann", "wrong", HERE)) for _ in range(3)]
+    for each in pending:
         cancel(each)
     stepped.settle()
     assert stepped.accounts._verifying == {}
 
 
-def test_refused_credentials_are_checked_again_when_they_come_again(system: System) -> None:
+def test_refused_credentials_are_not_cached(system: System) -> None:
     with pytest.raises(Unauthorized):
         basic(system, "ann")
     system.account("ann")
     assert basic(system, "ann") == Session(1)
 
 
-def test_a_rate_limit_refuses_before_any_work(tmp_path: Path) -> None:
-    with composed(tmp_path, worker=SteppedWorker, rates=Rates(log_in=Rate(1, 0.1))) as system:
+def test_a_rate_limit_refuses_before_a_password_is_checked(tmp_path: Path) -> None:
+    with composed(tmp_path, worker=SteppedExecutor, rates=Rates(log_in=Rate(1, 0.1))) as system:
         system.account("ann")
         assert basic(system, "ann") == Session(1)
         for verb in (system.accounts.basic, system.accounts.log_in):
             with pytest.raises(RateLimited):
                 result_of(system.start(verb("bob", "password", HERE)))
-        assert system.hashing.asked == system.reader.asked == 0
-        # Who is remembered is not checked, and so not limited.
+        assert system.hashing.pending == system.reader.pending == 0
+        # Cached credentials need no check and are not limited.
         assert basic(system, "ann") == Session(1)
         system.clock.advance(11)
         with pytest.raises(Unauthorized):
             basic(system, "bob")
 
 
-def test_a_check_that_a_deletion_overtook_is_done_again(stepped: System) -> None:
+def test_a_check_is_repeated_if_the_account_is_deleted_meanwhile(stepped: System) -> None:
     ann = stepped.session("ann")
-    asked = stepped.start(stepped.accounts.basic("ann", "password", HERE))
+    pending = stepped.start(stepped.accounts.basic("ann", "password", HERE))
     stepped.reader.step()
     deleted = stepped.start(stepped.accounts.delete(ann))
     stepped.writer.step()
     assert deleted.called
     with pytest.raises(Unauthorized):
-        stepped.wait_for(asked)
+        stepped.wait_for(pending)
     with pytest.raises(Unauthorized):
         basic(stepped, "ann")
 
@@ -510,7 +508,7 @@ def test_a_revoked_token_does_not_end_basic_sessions(stepped: System) -> None:
     assert stepped.start(stepped.accounts.basic("ann", "password", HERE)).called
 
 
-def test_a_fault_while_checking_is_told_to_all_who_wait(
+def test_an_error_of_the_store_fails_all_waiting_requests(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1)))
@@ -519,10 +517,10 @@ def test_a_fault_while_checking_is_told_to_all_who_wait(
     assert system.accounts._verifying == {}
 
 
-def test_many_sessions_at_once_all_come_to_an_end(stepped: System) -> None:
+def test_many_concurrent_authentications_all_complete(stepped: System) -> None:
     stepped.account("ann")
     issued = log_in(stepped, "ann")
-    asked = gatherResults(
+    pending = gatherResults(
         [
             *(
                 Deferred.fromCoroutine(stepped.accounts.bearer(issued.token.encode("ascii")))
@@ -534,13 +532,13 @@ def test_many_sessions_at_once_all_come_to_an_end(stepped: System) -> None:
             ),
         ]
     )
-    assert {session.user_id for session in stepped.wait_for(asked)} == {1}
+    assert {session.user_id for session in stepped.wait_for(pending)} == {1}
 
 
 # Revocation and deletion
 
 
-def test_a_token_that_logs_out_is_revoked_and_the_others_stay(system: System) -> None:
+def test_logging_out_revokes_only_the_token_used(system: System) -> None:
     system.account("ann")
     one, other = log_in(system, "ann"), log_in(system, "ann")
     session = bearer(system, one)
@@ -551,13 +549,13 @@ def test_a_token_that_logs_out_is_revoked_and_the_others_stay(system: System) ->
     assert bearer(system, other).user_id == 1
 
 
-def test_basic_cannot_log_out(system: System) -> None:
+def test_a_request_with_basic_cannot_log_out(system: System) -> None:
     system.account("ann")
     with pytest.raises(NotAToken):
         system.run(system.accounts.log_out(Session(1)))
 
 
-def test_a_log_out_or_deletion_whose_client_goes_is_done_all_the_same(tmp_path: Path) -> None:
+def test_a_log_out_or_deletion_completes_even_if_its_client_disconnects(tmp_path: Path) -> None:
     issued: list[IssuedToken] = []
 
     def begin(which: str) -> Callable[[System], Deferred[None]]:
@@ -579,7 +577,7 @@ def test_a_log_out_or_deletion_whose_client_goes_is_done_all_the_same(tmp_path: 
         assert moments >= 2
 
 
-def test_a_deleted_account_is_gone_with_all_its_sessions(system: System) -> None:
+def test_deleting_an_account_ends_all_its_sessions(system: System) -> None:
     system.account("ann")
     system.account("bob")
     issued = log_in(system, "ann")
@@ -603,7 +601,7 @@ def test_a_deleted_account_is_gone_with_all_its_sessions(system: System) -> None
     assert system.run(system.accounts.caller(bob)).username == "bob"
 
 
-def test_deleting_twice_is_no_fault(system: System) -> None:
+def test_deleting_an_account_twice_is_not_an_error(system: System) -> None:
     ann = system.session("ann")
     for _ in range(2):
         system.run(system.accounts.delete(ann))
@@ -612,7 +610,7 @@ def test_deleting_twice_is_no_fault(system: System) -> None:
 # Looking up
 
 
-def test_accounts_are_found_by_id_and_by_name(system: System) -> None:
+def test_accounts_are_found_by_id_and_username(system: System) -> None:
     ann, bob = system.account("ann"), system.account("bob")
     assert system.run(system.accounts.by_id(2)) == bob
     assert system.run(system.accounts.by_name("ANN")) == ann
@@ -620,12 +618,12 @@ def test_accounts_are_found_by_id_and_by_name(system: System) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "a b", "\0", "\ud800", "é", "x" * 10_000])
-def test_a_name_that_nobody_has_is_not_found(system: System, name: str) -> None:
+def test_an_unknown_username_is_not_found(system: System, name: str) -> None:
     with pytest.raises(UserNotFound):
         system.run(system.accounts.by_name(name))
 
 
-def test_an_id_that_nobody_has_is_not_found(system: System) -> None:
+def test_an_unknown_id_is_not_found(system: System) -> None:
     with pytest.raises(UserNotFound, match="4711"):
         system.run(system.accounts.by_id(4711))
 
@@ -634,18 +632,18 @@ def test_an_id_that_nobody_has_is_not_found(system: System) -> None:
 
 
 def seen(system: System, user_id: int = 1) -> int | None:
-    """What others see."""
+    """`last_seen_at` as others see it."""
     return system.run(system.accounts.by_id(user_id)).last_seen_at
 
 
 def written(system: System, user_id: int = 1) -> int | None:
-    """What the store has."""
+    """`last_seen_at` in the store."""
     account = system.wait_for(system.store.account(user_id))
     assert account is not None
     return account.last_seen_at
 
 
-def test_a_caller_is_seen_at_once_and_it_is_written_soon(system: System) -> None:
+def test_last_seen_at_is_visible_at_once_and_written_soon(system: System) -> None:
     system.account("ann")
     assert seen(system) is None
     session = basic(system, "ann")
@@ -653,19 +651,19 @@ def test_a_caller_is_seen_at_once_and_it_is_written_soon(system: System) -> None
     assert seen(system) == at
     assert system.run(system.accounts.caller(session)).last_seen_at == at
     assert written(system) is None
-    system.clock.advance(SEEN_FLUSH_SECONDS)
+    system.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     assert written(system) == at
     assert seen(system) == at
     assert system.timers() == []
 
 
-def test_a_log_in_is_a_request_too(system: System) -> None:
+def test_a_log_in_sets_last_seen_at(system: System) -> None:
     system.account("ann")
     log_in(system, "ann")
     assert seen(system) == system.now()
 
 
-def test_a_refused_request_is_not_seen(system: System) -> None:
+def test_a_refused_request_does_not_set_last_seen_at(system: System) -> None:
     system.account("ann")
     with pytest.raises(Unauthorized):
         basic(system, "ann", "wrong")
@@ -673,7 +671,7 @@ def test_a_refused_request_is_not_seen(system: System) -> None:
     assert system.timers() == []
 
 
-def test_what_is_not_written_yet_is_written_at_the_end(system: System) -> None:
+def test_stopping_writes_pending_last_seen_at(system: System) -> None:
     system.account("ann")
     basic(system, "ann")
     system.run(system.accounts.stop())

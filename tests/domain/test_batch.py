@@ -1,4 +1,4 @@
-"""One call of the store at a time, for all that was asked meanwhile."""
+"""Grouping items into calls."""
 
 from __future__ import annotations
 
@@ -9,213 +9,216 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from chatd.domain.batch import Batcher
-from chatd.model import DomainError, Overloaded, UserNotFound
+from chatd.errors import DomainError, Overloaded, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, fired, result_of
 
 
 class Calls:
-    """A store's method whose calls the test answers."""
+    """A batcher whose calls the test completes."""
 
     def __init__(self, **options: int) -> None:
         self.clock = Clock()
         self.made: list[tuple[list[str], Deferred[list[object]]]] = []
-        self.served: list[tuple[list[str], list[object]]] = []
+        self.batches: list[tuple[list[str], list[object]]] = []
         self.sizes: list[float] = []
         self.batcher: Batcher[str, object] = Batcher(
             self.run,
             self.clock,
-            bound=options.get("bound", 100),
-            largest=options.get("largest", 10),
-            served=lambda items, outcomes: self.served.append((list(items), list(outcomes))),
-            observe=self.sizes.append,
+            max_queued=options.get("max_queued", 100),
+            max_batch_size=options.get("max_batch_size", 10),
+            on_batch_done=lambda items, results: self.batches.append((list(items), list(results))),
+            observe_size=self.sizes.append,
         )
 
     def run(self, items: Sequence[str]) -> Deferred[list[object]]:
-        answer: Deferred[list[object]] = Deferred()
-        self.made.append((list(items), answer))
-        return answer
+        result: Deferred[list[object]] = Deferred()
+        self.made.append((list(items), result))
+        return result
 
-    def ask(self, *items: str) -> list[Deferred[object]]:
-        return [self.batcher.ask(item) for item in items]
+    def submit(self, *items: str) -> list[Deferred[object]]:
+        return [self.batcher.submit(item) for item in items]
 
     @property
     def items(self) -> list[list[str]]:
         return [items for items, _ in self.made]
 
-    def answer(self, number: int = -1) -> None:
-        items, answer = self.made[number]
-        answer.callback([item.upper() for item in items])
+    def complete(self, number: int = -1) -> None:
+        items, result = self.made[number]
+        result.callback([item.upper() for item in items])
 
 
-def test_what_is_asked_in_one_turn_is_one_call() -> None:
+def test_items_of_one_turn_share_a_call() -> None:
     calls = Calls()
-    asked = calls.ask("a", "b", "c")
+    pending = calls.submit("a", "b", "c")
     assert calls.items == []
     calls.clock.advance(0)
     assert calls.items == [["a", "b", "c"]]
-    assert not any(each.called for each in asked)
-    calls.answer()
-    assert [result_of(each) for each in asked] == ["A", "B", "C"]
+    assert not any(each.called for each in pending)
+    calls.complete()
+    assert [result_of(each) for each in pending] == ["A", "B", "C"]
     assert calls.sizes == [3]
     assert not calls.clock.getDelayedCalls()
 
 
-def test_what_is_asked_during_a_call_is_in_the_next_one() -> None:
+def test_items_submitted_during_a_call_share_the_next_one() -> None:
     calls = Calls()
-    calls.ask("a")
+    calls.submit("a")
     calls.clock.advance(0)
-    later = calls.ask("b", "c")
+    later = calls.submit("b", "c")
     calls.clock.advance(1)
     assert calls.items == [["a"]]
-    calls.answer()
-    # At once: no turn of the reactor is lost between two calls.
+    calls.complete()
+    # At once, without waiting for another turn of the reactor.
     assert calls.items == [["a"], ["b", "c"]]
-    calls.answer()
+    calls.complete()
     assert [result_of(each) for each in later] == ["B", "C"]
 
 
-def test_a_call_takes_no_more_than_the_largest_number_in_order() -> None:
-    calls = Calls(largest=2)
-    asked = calls.ask("a", "b", "c", "d", "e")
+def test_a_call_takes_at_most_max_batch_size_items_in_order() -> None:
+    calls = Calls(max_batch_size=2)
+    pending = calls.submit("a", "b", "c", "d", "e")
     calls.clock.advance(0)
     for _ in range(3):
-        calls.answer()
+        calls.complete()
     assert calls.items == [["a", "b"], ["c", "d"], ["e"]]
-    assert [result_of(each) for each in asked] == ["A", "B", "C", "D", "E"]
+    assert [result_of(each) for each in pending] == ["A", "B", "C", "D", "E"]
 
 
-def test_an_idle_batcher_starts_again() -> None:
+def test_an_idle_batcher_resumes() -> None:
     calls = Calls()
     for item in ("a", "b"):
-        [asked] = calls.ask(item)
+        [pending] = calls.submit(item)
         calls.clock.advance(0)
-        calls.answer()
-        assert result_of(asked) == item.upper()
+        calls.complete()
+        assert result_of(pending) == item.upper()
     assert calls.items == [["a"], ["b"]]
 
 
-def test_what_is_asked_while_answers_are_given_is_in_another_call() -> None:
+def test_items_submitted_by_callbacks_of_results_go_into_the_next_call() -> None:
     calls = Calls()
-    [first] = calls.ask("a")
+    [first] = calls.submit("a")
     later: list[Deferred[object]] = []
-    first.addCallback(lambda _: later.extend(calls.ask("b", "c")))
+    first.addCallback(lambda _: later.extend(calls.submit("b", "c")))
     calls.clock.advance(0)
-    calls.answer()
+    calls.complete()
     assert calls.items == [["a"]]
     calls.clock.advance(0)
     assert calls.items == [["a"], ["b", "c"]]
-    calls.answer()
+    calls.complete()
     assert [result_of(each) for each in later] == ["B", "C"]
 
 
-def test_beyond_the_bound_asking_is_refused() -> None:
-    calls = Calls(bound=3, largest=2)
-    asked = calls.ask("a", "b", "c")
-    with pytest.raises(Overloaded) as refusal:
-        calls.ask("d")
-    assert refusal.value.retry_after > 0
+def test_submit_raises_when_the_queue_is_full() -> None:
+    calls = Calls(max_queued=3, max_batch_size=2)
+    pending = calls.submit("a", "b", "c")
+    with pytest.raises(Overloaded) as error:
+        calls.submit("d")
+    assert error.value.retry_after > 0
     calls.clock.advance(0)
-    # Two are under way and do not count any more.
-    asked += calls.ask("d", "e")
+    # Two are running and do not count any more.
+    pending += calls.submit("d", "e")
     with pytest.raises(Overloaded):
-        calls.ask("f")
+        calls.submit("f")
     for _ in range(3):
-        calls.answer()
-    assert [result_of(each) for each in asked] == ["A", "B", "C", "D", "E"]
+        calls.complete()
+    assert [result_of(each) for each in pending] == ["A", "B", "C", "D", "E"]
 
 
 def test_a_domain_error_fails_its_own_item_only() -> None:
     calls = Calls()
-    asked = calls.ask("a", "b", "c")
+    pending = calls.submit("a", "b", "c")
     calls.clock.advance(0)
-    refusal = UserNotFound("no b")
-    calls.made[0][1].callback(["A", refusal, "C"])
-    assert result_of(asked[0]) == "A"
+    error = UserNotFound("no b")
+    calls.made[0][1].callback(["A", error, "C"])
+    assert result_of(pending[0]) == "A"
     with pytest.raises(UserNotFound) as raised:
-        result_of(asked[1])
-    assert raised.value is refusal
-    assert result_of(asked[2]) == "C"
+        result_of(pending[1])
+    assert raised.value is error
+    assert result_of(pending[2]) == "C"
 
 
 def test_a_failed_call_fails_all_its_items_and_no_others() -> None:
     calls = Calls()
-    asked = calls.ask("a", "b")
+    pending = calls.submit("a", "b")
     calls.clock.advance(0)
-    later = calls.ask("c")
+    later = calls.submit("c")
     calls.made[0][1].errback(ZeroDivisionError())
-    for each in asked:
+    for each in pending:
         with pytest.raises(ZeroDivisionError):
             result_of(each)
-    calls.answer()
+    calls.complete()
     assert result_of(later[0]) == "C"
-    assert calls.served == [(["c"], ["C"])]
+    assert calls.batches == [(["c"], ["C"])]
 
 
-def test_a_call_that_raises_is_a_failed_call() -> None:
+def test_a_call_that_raises_fails_its_items() -> None:
     clock = Clock()
 
     def run(items: Sequence[str]) -> Deferred[list[object]]:
         raise ZeroDivisionError
 
-    batcher: Batcher[str, object] = Batcher(run, clock, bound=9, largest=9)
+    batcher: Batcher[str, object] = Batcher(run, clock, max_queued=9, max_batch_size=9)
     for _ in range(2):
-        asked = batcher.ask("a")
+        pending = batcher.submit("a")
         clock.advance(0)
         with pytest.raises(ZeroDivisionError):
-            result_of(asked)
+            result_of(pending)
 
 
-def test_a_call_may_answer_at_once() -> None:
+def test_a_call_may_return_a_fired_deferred() -> None:
     clock = Clock()
     batcher: Batcher[str, object] = Batcher(
-        lambda items: succeed([item.upper() for item in items]), clock, bound=9, largest=2
+        lambda items: succeed([item.upper() for item in items]),
+        clock,
+        max_queued=9,
+        max_batch_size=2,
     )
-    asked = [batcher.ask(item) for item in "abcde"]
-    finished = batcher.finished()
+    pending = [batcher.submit(item) for item in "abcde"]
+    idle = batcher.wait_idle()
     clock.advance(0)
-    assert [result_of(each) for each in asked] == list("ABCDE")
-    assert finished.called
+    assert [result_of(each) for each in pending] == list("ABCDE")
+    assert idle.called
 
 
-def test_a_cancelled_item_stays_in_its_call() -> None:
+def test_a_cancelled_item_is_still_processed() -> None:
     calls = Calls()
-    first, second, third = calls.ask("a", "b", "c")
+    first, second, third = calls.submit("a", "b", "c")
     cancel(first)
     calls.clock.advance(0)
     assert calls.items == [["a", "b", "c"]]
     cancel(second)
-    calls.answer()
+    calls.complete()
     assert result_of(third) == "C"
-    assert calls.served == [(["a", "b", "c"], ["A", "B", "C"])]
+    assert calls.batches == [(["a", "b", "c"], ["A", "B", "C"])]
 
 
-def test_what_served_is_told_comes_before_the_answers() -> None:
+def test_on_batch_done_is_called_before_the_results_are_delivered() -> None:
     calls = Calls()
-    [asked] = calls.ask("a")
+    [pending] = calls.submit("a")
     seen: list[object] = []
-    asked.addCallback(lambda _: seen.extend(calls.served))
+    pending.addCallback(lambda _: seen.extend(calls.batches))
     calls.clock.advance(0)
-    calls.answer()
+    calls.complete()
     assert seen == [(["a"], ["A"])]
 
 
-def test_a_failure_that_nobody_waits_for_any_more_is_logged(
+def test_a_failure_is_logged_if_all_items_were_cancelled(
     logged_failures: LoggedFailures,
 ) -> None:
     calls = Calls()
-    for each in calls.ask("a", "b"):
+    for each in calls.submit("a", "b"):
         cancel(each)
     calls.clock.advance(0)
     calls.made[0][1].errback(ZeroDivisionError())
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
 
 
-def test_a_failure_that_somebody_is_told_of_is_not_logged(
+def test_a_failure_is_not_logged_if_it_reaches_somebody(
     logged_failures: LoggedFailures,
 ) -> None:
     calls = Calls()
-    first, second = calls.ask("a", "b")
+    first, second = calls.submit("a", "b")
     cancel(first)
     calls.clock.advance(0)
     calls.made[0][1].errback(ZeroDivisionError())
@@ -224,55 +227,55 @@ def test_a_failure_that_somebody_is_told_of_is_not_logged(
     assert logged_failures.flush() == []
 
 
-def test_an_idle_batcher_is_finished() -> None:
+def test_wait_idle_fires_at_once_when_idle() -> None:
     calls = Calls()
-    assert calls.batcher.finished().called
+    assert calls.batcher.wait_idle().called
 
 
-def test_finished_waits_for_what_is_queued_and_under_way() -> None:
-    calls = Calls(largest=1)
-    asked = calls.ask("a", "b")
-    finished = calls.batcher.finished()
+def test_wait_idle_waits_for_queued_and_running_items() -> None:
+    calls = Calls(max_batch_size=1)
+    pending = calls.submit("a", "b")
+    idle = calls.batcher.wait_idle()
     calls.clock.advance(0)
-    also = calls.batcher.finished()
-    calls.answer()
-    assert not fired(finished)
-    calls.answer()
-    assert fired(finished)
+    also = calls.batcher.wait_idle()
+    calls.complete()
+    assert not fired(idle)
+    calls.complete()
+    assert fired(idle)
     assert fired(also)
-    assert all(each.called for each in asked)
-    assert calls.batcher.finished().called
+    assert all(each.called for each in pending)
+    assert calls.batcher.wait_idle().called
 
 
-def test_finished_waits_for_what_the_answers_ask_for() -> None:
+def test_wait_idle_waits_for_items_submitted_by_callbacks() -> None:
     calls = Calls()
-    [first] = calls.ask("a")
-    first.addCallback(lambda _: calls.ask("b"))
-    finished = calls.batcher.finished()
+    [first] = calls.submit("a")
+    first.addCallback(lambda _: calls.submit("b"))
+    idle = calls.batcher.wait_idle()
     calls.clock.advance(0)
-    calls.answer()
-    assert not finished.called
+    calls.complete()
+    assert not idle.called
     calls.clock.advance(0)
-    calls.answer()
-    assert finished.called
+    calls.complete()
+    assert idle.called
 
 
-def test_a_failed_call_is_finished_too() -> None:
+def test_wait_idle_fires_after_a_failed_call() -> None:
     calls = Calls()
-    [asked] = calls.ask("a")
-    finished = calls.batcher.finished()
+    [pending] = calls.submit("a")
+    idle = calls.batcher.wait_idle()
     calls.clock.advance(0)
     calls.made[0][1].errback(ZeroDivisionError())
-    assert finished.called
+    assert idle.called
     with pytest.raises(ZeroDivisionError):
-        result_of(asked)
+        result_of(pending)
 
 
-def test_outcomes_are_told_apart_by_kind_not_by_truth() -> None:
+def test_results_are_failures_by_their_type_not_by_their_truth_value() -> None:
     calls = Calls()
-    asked = calls.ask("a", "b", "c")
+    pending = calls.submit("a", "b", "c")
     calls.clock.advance(0)
     calls.made[0][1].callback([None, 0, ValueError("a value")])
-    assert result_of(asked[0]) is None
-    assert result_of(asked[1]) == 0
-    assert not isinstance(result_of(asked[2]), DomainError)
+    assert result_of(pending[0]) is None
+    assert result_of(pending[1]) == 0
+    assert not isinstance(result_of(pending[2]), DomainError)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.domain.rate_limits import Buckets, Limits, Rate, Rates
-from chatd.model import RateLimited
+from chatd.domain.rate_limits import Rate, RateLimits, Rates, TokenBuckets
+from chatd.errors import RateLimited
 
 
-def taken(buckets: Buckets, key: object) -> int:
-    """How many tokens can be taken at once."""
+def take_all(buckets: TokenBuckets, key: object) -> int:
+    """Empty a bucket; returns how many tokens it had."""
     for number in range(1000):
         try:
             buckets.take(key)
@@ -19,42 +19,42 @@ def taken(buckets: Buckets, key: object) -> int:
     raise AssertionError("no limit")
 
 
-def test_a_bucket_starts_full_and_is_emptied() -> None:
-    buckets = Buckets("letters", Rate(5, 1.0), Clock())
-    assert taken(buckets, "ann") == 5
-    assert taken(buckets, "ann") == 0
-    assert taken(buckets, "bob") == 5
+def test_a_bucket_starts_full() -> None:
+    buckets = TokenBuckets("letters", Rate(5, 1.0), Clock())
+    assert take_all(buckets, "ann") == 5
+    assert take_all(buckets, "ann") == 0
+    assert take_all(buckets, "bob") == 5
 
 
-def test_a_bucket_gains_by_time_and_no_more_than_it_holds() -> None:
+def test_a_bucket_is_refilled_up_to_its_burst() -> None:
     clock = Clock()
-    buckets = Buckets("letters", Rate(5, 2.0), clock)
-    assert taken(buckets, "ann") == 5
+    buckets = TokenBuckets("letters", Rate(5, 2.0), clock)
+    assert take_all(buckets, "ann") == 5
     clock.advance(0.49)
-    assert taken(buckets, "ann") == 0
+    assert take_all(buckets, "ann") == 0
     clock.advance(0.02)
-    assert taken(buckets, "ann") == 1
+    assert take_all(buckets, "ann") == 1
     clock.advance(1.0)
-    assert taken(buckets, "ann") == 2
+    assert take_all(buckets, "ann") == 2
     clock.advance(1000)
-    assert taken(buckets, "ann") == 5
+    assert take_all(buckets, "ann") == 5
 
 
-def test_a_refusal_says_when_to_come_again() -> None:
+def test_an_error_tells_when_to_retry() -> None:
     clock = Clock()
-    buckets = Buckets("letters", Rate(1, 0.1), clock)
+    buckets = TokenBuckets("letters", Rate(1, 0.1), clock)
     buckets.take("ann")
     clock.advance(4)
-    with pytest.raises(RateLimited, match="too many letters") as refusal:
+    with pytest.raises(RateLimited, match="too many letters") as error:
         buckets.take("ann")
-    assert refusal.value.retry_after == pytest.approx(6)
-    clock.advance(refusal.value.retry_after + 0.001)
+    assert error.value.retry_after == pytest.approx(6)
+    clock.advance(error.value.retry_after + 0.001)
     buckets.take("ann")
 
 
-def test_a_refusal_costs_nothing() -> None:
+def test_a_refused_attempt_takes_no_token() -> None:
     clock = Clock()
-    buckets = Buckets("letters", Rate(1, 1.0), clock)
+    buckets = TokenBuckets("letters", Rate(1, 1.0), clock)
     buckets.take("ann")
     for _ in range(9):
         clock.advance(0.1)
@@ -64,35 +64,35 @@ def test_a_refusal_costs_nothing() -> None:
     buckets.take("ann")
 
 
-def test_checking_takes_nothing() -> None:
-    buckets = Buckets("letters", Rate(2, 1.0), Clock())
+def test_a_check_takes_no_token() -> None:
+    buckets = TokenBuckets("letters", Rate(2, 1.0), Clock())
     for _ in range(9):
         buckets.check("ann")
-    assert taken(buckets, "ann") == 2
-    with pytest.raises(RateLimited) as refusal:
+    assert take_all(buckets, "ann") == 2
+    with pytest.raises(RateLimited) as error:
         buckets.check("ann")
-    assert refusal.value.retry_after == pytest.approx(1)
+    assert error.value.retry_after == pytest.approx(1)
 
 
-def test_the_longest_unused_bucket_is_forgotten_first() -> None:
-    buckets = Buckets("letters", Rate(2, 0.001), Clock(), largest=3)
+def test_the_least_recently_used_bucket_is_discarded_first() -> None:
+    buckets = TokenBuckets("letters", Rate(2, 0.001), Clock(), max_keys=3)
     for key in ("ann", "bob", "cat"):
-        assert taken(buckets, key) == 2
-    # A new one drives ann's out, which then counts as full.
+        assert take_all(buckets, key) == 2
+    # A new bucket replaces that of ann, which then counts as full.
     buckets.take("dan")
     assert len(buckets._buckets) == 3
-    assert taken(buckets, "bob") == taken(buckets, "cat") == 0
-    assert taken(buckets, "ann") == 2
+    assert take_all(buckets, "bob") == take_all(buckets, "cat") == 0
+    assert take_all(buckets, "ann") == 2
     assert len(buckets._buckets) == 3
 
 
-def test_using_a_bucket_keeps_it() -> None:
-    buckets = Buckets("letters", Rate(3, 0.001), Clock(), largest=2)
+def test_a_used_bucket_is_kept() -> None:
+    buckets = TokenBuckets("letters", Rate(3, 0.001), Clock(), max_keys=2)
     buckets.take("ann")
     buckets.take("bob")
     buckets.take("ann")
     buckets.take("cat")
-    assert taken(buckets, "ann") == 1
+    assert take_all(buckets, "ann") == 1
 
 
 RATES = Rates(
@@ -101,86 +101,86 @@ RATES = Rates(
 
 
 def test_registrations_are_limited_by_address() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for _ in range(2):
-        limits.registration("192.0.2.1")
+        limits.count_registration("192.0.2.1")
     with pytest.raises(RateLimited, match="registrations"):
-        limits.registration("192.0.2.1")
-    limits.registration("192.0.2.2")
+        limits.count_registration("192.0.2.1")
+    limits.count_registration("192.0.2.2")
 
 
 def test_log_ins_are_limited_by_address() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for name in ("ann", "bob", "cat"):
-        limits.log_in("192.0.2.1", name)
+        limits.count_log_in("192.0.2.1", name)
     with pytest.raises(RateLimited, match="log-ins"):
-        limits.log_in("192.0.2.1", "dan")
-    limits.log_in("192.0.2.2", "dan")
+        limits.count_log_in("192.0.2.1", "dan")
+    limits.count_log_in("192.0.2.2", "dan")
 
 
-def test_wrong_passwords_are_limited_by_name_whatever_its_case_and_by_address() -> None:
+def test_wrong_passwords_are_limited_by_case_insensitive_username_and_address() -> None:
     clock = Clock()
-    limits = Limits(RATES, clock)
-    limits.failed_log_in("192.0.2.1", "Ann")
-    limits.log_in("192.0.2.1", "ann")
-    limits.failed_log_in("192.0.2.1", "ANN")
+    limits = RateLimits(RATES, clock)
+    limits.count_failed_log_in("192.0.2.1", "Ann")
+    limits.count_log_in("192.0.2.1", "ann")
+    limits.count_failed_log_in("192.0.2.1", "ANN")
     with pytest.raises(RateLimited, match="wrong passwords"):
-        limits.log_in("192.0.2.1", "aNn")
-    # Its owner is elsewhere, and is not kept out.
-    limits.log_in("192.0.2.2", "ann")
-    # Refused for the name, which costs the address nothing.
+        limits.count_log_in("192.0.2.1", "aNn")
+    # The owner of the account, at another address, is not locked out.
+    limits.count_log_in("192.0.2.2", "ann")
+    # What was refused because of the username does not count for the address.
     for _ in range(2):
-        limits.log_in("192.0.2.1", "bob")
+        limits.count_log_in("192.0.2.1", "bob")
     clock.advance(10.1)
-    limits.log_in("192.0.2.1", "ann")
+    limits.count_log_in("192.0.2.1", "ann")
 
 
-def test_wrong_passwords_from_many_addresses_are_limited_by_name() -> None:
+def test_wrong_passwords_from_many_addresses_are_limited_by_username() -> None:
     clock = Clock()
-    limits = Limits(Rates(guessed_log_in=Rate(3, 0.1)), clock)
+    limits = RateLimits(Rates(guessed_log_in=Rate(3, 0.1)), clock)
     for number in range(1, 4):
-        limits.failed_log_in(f"192.0.2.{number}", "ann")
+        limits.count_failed_log_in(f"192.0.2.{number}", "ann")
     with pytest.raises(RateLimited, match="wrong passwords"):
-        limits.log_in("192.0.2.9", "Ann")
-    limits.log_in("192.0.2.9", "bob")
+        limits.count_log_in("192.0.2.9", "Ann")
+    limits.count_log_in("192.0.2.9", "bob")
     clock.advance(10.1)
-    limits.log_in("192.0.2.9", "ann")
+    limits.count_log_in("192.0.2.9", "ann")
 
 
-def test_a_wrong_password_is_counted_without_a_refusal() -> None:
-    limits = Limits(RATES, Clock())
+def test_counting_wrong_passwords_never_raises() -> None:
+    limits = RateLimits(RATES, Clock())
     for _ in range(9):
-        limits.failed_log_in("192.0.2.1", "ann")
+        limits.count_failed_log_in("192.0.2.1", "ann")
 
 
 def test_sends_are_limited_by_account() -> None:
-    limits = Limits(RATES, Clock())
+    limits = RateLimits(RATES, Clock())
     for _ in range(4):
-        limits.send(1)
+        limits.count_send(1)
     with pytest.raises(RateLimited, match="messages"):
-        limits.send(1)
-    limits.send(2)
+        limits.count_send(1)
+    limits.count_send(2)
 
 
-def test_without_rates_nothing_is_refused() -> None:
-    limits = Limits(None, Clock())
+def test_without_rates_nothing_is_limited() -> None:
+    limits = RateLimits(None, Clock())
     for _ in range(1000):
-        limits.registration("192.0.2.1")
-        limits.log_in("192.0.2.1", "ann")
-        limits.failed_log_in("192.0.2.1", "ann")
-        limits.send(1)
+        limits.count_registration("192.0.2.1")
+        limits.count_log_in("192.0.2.1", "ann")
+        limits.count_failed_log_in("192.0.2.1", "ann")
+        limits.count_send(1)
 
 
-def test_the_limits_of_the_daemon_are_far_above_what_a_person_does() -> None:
+def test_the_default_rates_are_far_above_what_a_person_needs() -> None:
     clock = Clock()
-    limits = Limits(Rates(), clock)
+    limits = RateLimits(Rates(), clock)
     for _ in range(600):
         clock.advance(10)
-        limits.registration("192.0.2.1")
-        limits.log_in("192.0.2.1", "ann")
-        limits.failed_log_in("192.0.2.1", "ann")
+        limits.count_registration("192.0.2.1")
+        limits.count_log_in("192.0.2.1", "ann")
+        limits.count_failed_log_in("192.0.2.1", "ann")
         for _ in range(20):
-            limits.send(1)
+            limits.count_send(1)
 
 
 @pytest.mark.parametrize(
@@ -198,13 +198,11 @@ def test_the_limits_of_the_daemon_are_far_above_what_a_person_does() -> None:
         ("", "", True),
     ],
 )
-def test_an_address_counts_as_the_network_that_a_subscriber_has(
-    one: str, other: str, same: bool
-) -> None:
-    limits = Limits(Rates(registration=Rate(1, 0.1)), Clock())
-    limits.registration(one)
+def test_ipv6_addresses_are_limited_by_network(one: str, other: str, same: bool) -> None:
+    limits = RateLimits(Rates(registration=Rate(1, 0.1)), Clock())
+    limits.count_registration(one)
     if same:
         with pytest.raises(RateLimited):
-            limits.registration(other)
+            limits.count_registration(other)
     else:
-        limits.registration(other)
+        limits.count_registration(other)

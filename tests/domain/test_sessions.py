@@ -1,4 +1,4 @@
-"""What is remembered of callers, what overtakes a look-up, and when somebody was last seen."""
+"""Cached sessions, revocations during look-ups, and writes of `last_seen_at`."""
 
 from __future__ import annotations
 
@@ -10,101 +10,102 @@ from twisted.internet.task import Clock
 
 import chatd.domain.sessions
 from chatd.domain.sessions import (
-    SEEN_AT_ONCE,
-    SEEN_EVERY,
-    SEEN_FLUSH_SECONDS,
-    SEEN_PAUSE_SECONDS,
-    Overtaken,
-    Remembered,
-    Seen,
+    LAST_SEEN_BATCH,
+    LAST_SEEN_BATCH_PAUSE_SECONDS,
+    LAST_SEEN_FLUSH_SECONDS,
+    LAST_SEEN_RESOLUTION,
+    LastSeenWriter,
+    RevocationTracker,
+    SessionCache,
 )
-from chatd.model import Account, Session, StoreUnavailable
+from chatd.errors import StoreUnavailable
+from chatd.model import Account, Session
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
 
-# Overtaken
+# RevocationTracker
 
 
-def test_a_look_up_is_overtaken_by_what_is_revoked_of_its_user_meanwhile() -> None:
-    overtaken = Overtaken()
-    overtaken.note(1)
-    with overtaken.watched() as since:
-        assert not overtaken.any(1, since)
-        overtaken.note(1)
-        assert overtaken.any(1, since)
-        assert not overtaken.any(2, since)
-        with overtaken.watched() as later:
-            assert not overtaken.any(1, later)
+def test_a_look_up_notices_revocations_of_its_user_only() -> None:
+    revocations = RevocationTracker()
+    revocations.record(1)
+    with revocations.look_up() as since:
+        assert not revocations.was_revoked(1, since)
+        revocations.record(1)
+        assert revocations.was_revoked(1, since)
+        assert not revocations.was_revoked(2, since)
+        with revocations.look_up() as later:
+            assert not revocations.was_revoked(1, later)
 
 
-def test_every_look_up_is_overtaken_when_anything_may_have_been_revoked() -> None:
-    overtaken = Overtaken()
-    with overtaken.watched() as since:
-        overtaken.note_all()
-        assert overtaken.any(1, since)
-    with overtaken.watched() as since:
-        assert not overtaken.any(1, since)
+def test_every_look_up_notices_a_revocation_of_all_sessions() -> None:
+    revocations = RevocationTracker()
+    with revocations.look_up() as since:
+        revocations.record_all()
+        assert revocations.was_revoked(1, since)
+    with revocations.look_up() as since:
+        assert not revocations.was_revoked(1, since)
 
 
-def test_revocations_are_kept_while_somebody_looks_up_and_no_longer() -> None:
-    overtaken = Overtaken()
-    overtaken.note(1)
-    assert overtaken._users == {}
-    with overtaken.watched() as since:
-        with overtaken.watched():
-            overtaken.note(2)
-        assert overtaken.any(2, since)
-    assert overtaken._users == {}
+def test_revocations_are_cache_only_during_look_ups() -> None:
+    revocations = RevocationTracker()
+    revocations.record(1)
+    assert revocations._last_by_user == {}
+    with revocations.look_up() as since:
+        with revocations.look_up():
+            revocations.record(2)
+        assert revocations.was_revoked(2, since)
+    assert revocations._last_by_user == {}
 
 
-# Remembered
+# SessionCache
 
 
-def test_a_session_is_remembered_for_some_seconds() -> None:
+def test_cached_sessions_expire() -> None:
     clock = Clock()
-    remembered = Remembered(clock, 10)
+    cache = SessionCache(clock, 10)
     session = Session(1)
-    remembered.put(b"a", session)
+    cache.put(b"a", session)
     clock.advance(9)
-    assert remembered.get(b"a") is session
-    assert remembered.get(b"b") is None
-    remembered.put(b"a", session)
+    assert cache.get(b"a") is session
+    assert cache.get(b"b") is None
+    cache.put(b"a", session)
     clock.advance(9)
-    assert remembered.get(b"a") is session
+    assert cache.get(b"a") is session
     clock.advance(1)
-    assert remembered.get(b"a") is None
-    assert not remembered._sessions
-    assert not remembered._keys
+    assert cache.get(b"a") is None
+    assert not cache._sessions
+    assert not cache._keys
 
 
-def test_the_longest_remembered_sessions_are_forgotten_first(
+def test_the_oldest_sessions_are_discarded_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chatd.domain.sessions, "REMEMBERED", 2)
-    remembered = Remembered(Clock(), 10)
+    monkeypatch.setattr(chatd.domain.sessions, "MAX_CACHED", 2)
+    cache = SessionCache(Clock(), 10)
     for key, user_id in ((b"a", 1), (b"b", 1), (b"c", 2)):
-        remembered.put(key, Session(user_id))
-    assert [remembered.get(key) for key in (b"a", b"b", b"c")] == [None, Session(1), Session(2)]
-    assert remembered._keys == {1: (b"b",), 2: (b"c",)}
+        cache.put(key, Session(user_id))
+    assert [cache.get(key) for key in (b"a", b"b", b"c")] == [None, Session(1), Session(2)]
+    assert cache._keys == {1: (b"b",), 2: (b"c",)}
 
 
-def test_all_sessions_of_a_user_can_be_forgotten() -> None:
-    remembered = Remembered(Clock(), 10)
+def test_all_sessions_of_a_user_can_be_discarded() -> None:
+    cache = SessionCache(Clock(), 10)
     for key, user_id in ((b"a", 1), (b"b", 2), (b"c", 1)):
-        remembered.put(key, Session(user_id))
-    remembered.forget_user(1)
-    remembered.forget_user(3)
-    assert [remembered.get(key) for key in (b"a", b"b", b"c")] == [None, Session(2), None]
-    remembered.clear()
-    assert remembered.get(b"b") is None
-    remembered.forget_user(2)
+        cache.put(key, Session(user_id))
+    cache.discard_user(1)
+    cache.discard_user(3)
+    assert [cache.get(key) for key in (b"a", b"b", b"c")] == [None, Session(2), None]
+    cache.clear()
+    assert cache.get(b"b") is None
+    cache.discard_user(2)
 
 
-# Seen
+# LastSeenWriter
 
 
-class Written:
-    """Stands for the store: what was written of users, write by write."""
+class FakeStore:
+    """Records every write of `last_seen_at`."""
 
     def __init__(self) -> None:
         self.writes: list[dict[int, int]] = []
@@ -116,21 +117,21 @@ class Written:
 
 
 class Watch:
-    """`Seen`, and all that it is told: the time of the clock starts at 1,000 s."""
+    """A `LastSeenWriter` with a clock that starts at 1,000 s."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.store = Written()
+        self.store = FakeStore()
         self.set_back = 0
         store: Any = self.store
-        self.seen = Seen(store, self.clock, self.now)
+        self.seen = LastSeenWriter(store, self.clock, self.now)
 
     def now(self) -> int:
         return 1_000_000_000 + int(self.clock.seconds() * 1_000_000) - self.set_back
 
     def shown(self, user_id: int = 1, written: int | None = None) -> int | None:
-        """What is shown of an account of which this is written."""
-        return self.seen.applied(Account(user_id, "ann", "a@b", 0, written)).last_seen_at
+        """The `last_seen_at` shown for an account that has `written` in the store."""
+        return self.seen.with_last_seen(Account(user_id, "ann", "a@b", 0, written)).last_seen_at
 
 
 @pytest.fixture
@@ -138,91 +139,91 @@ def watch() -> Watch:
     return Watch()
 
 
-def test_a_busy_client_is_written_down_once_a_minute(watch: Watch) -> None:
+def test_an_active_account_is_written_once_a_minute(watch: Watch) -> None:
     first = watch.now()
     for _ in range(60):
-        watch.seen.now(1)
+        watch.seen.touch(1)
         watch.clock.advance(1)
     assert watch.store.writes == [{1: first}]
     assert watch.shown() == first
-    watch.seen.now(1)
-    assert watch.shown() == first + SEEN_EVERY
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
-    assert watch.store.writes[1:] == [{1: first + SEEN_EVERY}]
+    watch.seen.touch(1)
+    assert watch.shown() == first + LAST_SEEN_RESOLUTION
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
+    assert watch.store.writes[1:] == [{1: first + LAST_SEEN_RESOLUTION}]
 
 
-def test_many_who_were_seen_are_one_write(watch: Watch) -> None:
+def test_many_accounts_share_a_write(watch: Watch) -> None:
     at = watch.now()
     for user_id in (1, 2, 3):
-        watch.seen.now(user_id)
+        watch.seen.touch(user_id)
     assert watch.store.writes == []
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     assert watch.store.writes == [{1: at, 2: at, 3: at}]
     assert watch.clock.getDelayedCalls() == []
 
 
-def test_a_crowd_is_written_in_parts_so_that_messages_need_not_wait_for_all(watch: Watch) -> None:
-    everybody = dict.fromkeys(range(1, 2 * SEEN_AT_ONCE + 2), watch.now())
+def test_very_many_accounts_are_written_in_batches(watch: Watch) -> None:
+    everybody = dict.fromkeys(range(1, 2 * LAST_SEEN_BATCH + 2), watch.now())
     for user_id in everybody:
-        watch.seen.now(user_id)
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
-    assert [len(part) for part in watch.store.writes] == [SEEN_AT_ONCE]
-    watch.clock.pump([SEEN_PAUSE_SECONDS] * 2)
-    assert [len(part) for part in watch.store.writes] == [SEEN_AT_ONCE, SEEN_AT_ONCE, 1]
+        watch.seen.touch(user_id)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
+    assert [len(part) for part in watch.store.writes] == [LAST_SEEN_BATCH]
+    watch.clock.pump([LAST_SEEN_BATCH_PAUSE_SECONDS] * 2)
+    assert [len(part) for part in watch.store.writes] == [LAST_SEEN_BATCH, LAST_SEEN_BATCH, 1]
     assert {user: at for part in watch.store.writes for user, at in part.items()} == everybody
     assert watch.clock.getDelayedCalls() == []
 
 
-def test_what_is_not_written_yet_is_written_when_asked(watch: Watch) -> None:
-    watch.seen.now(1)
+def test_flushing_writes_pending_accounts_once(watch: Watch) -> None:
+    watch.seen.touch(1)
     for _ in range(2):
         result_of(Deferred.fromCoroutine(watch.seen.flush()))
     assert watch.store.writes == [{1: watch.now()}]
     assert watch.clock.getDelayedCalls() == []
 
 
-def test_a_clock_that_was_set_back_changes_nothing(watch: Watch) -> None:
+def test_a_clock_that_is_set_back_changes_nothing(watch: Watch) -> None:
     first = watch.now()
-    watch.seen.now(1)
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    watch.seen.touch(1)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     watch.set_back = 3_600_000_000
-    watch.seen.now(1)
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    watch.seen.touch(1)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     assert watch.store.writes == [{1: first}]
     assert watch.shown() == first
 
 
-def test_the_later_of_what_is_written_and_what_is_known_here_is_shown(watch: Watch) -> None:
+def test_the_later_of_the_stored_and_the_pending_time_is_shown(watch: Watch) -> None:
     assert watch.shown() is None
     assert watch.shown(written=5) == 5
-    watch.seen.now(1)
+    watch.seen.touch(1)
     assert watch.shown() == watch.shown(written=5) == watch.now()
-    # Another process has seen them since.
+    # Another process has seen the user since.
     assert watch.shown(written=watch.now() + 1) == watch.now() + 1
 
 
-def test_a_write_that_fails_is_logged_and_tried_again_with_the_next_one(
+def test_a_failed_write_is_logged_and_made_up_for_by_the_next_one(
     watch: Watch, logged_failures: LoggedFailures
 ) -> None:
     watch.store.answer = Deferred()
-    watch.seen.now(1)
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    watch.seen.touch(1)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     watch.store.answer.errback(StoreUnavailable("disk", 1))
     assert len(logged_failures.flush(StoreUnavailable)) == 1
     watch.store.answer = succeed(None)
     watch.clock.advance(60)
     again = watch.now()
-    watch.seen.now(1)
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    watch.seen.touch(1)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     assert watch.store.writes[1:] == [{1: again}]
 
 
-def test_what_is_known_of_the_longest_unseen_is_forgotten(
+def test_the_least_recently_seen_account_is_discarded(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.domain.sessions, "REMEMBERED", 2)
+    monkeypatch.setattr(chatd.domain.sessions, "MAX_CACHED", 2)
     for user_id in (1, 2, 3):
-        watch.seen.now(user_id)
+        watch.seen.touch(user_id)
     assert [watch.shown(user_id) for user_id in (1, 2, 3)] == [None, watch.now(), watch.now()]
-    watch.clock.advance(SEEN_FLUSH_SECONDS)
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
     assert [sorted(write) for write in watch.store.writes] == [[1, 2, 3]]

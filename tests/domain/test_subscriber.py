@@ -1,4 +1,4 @@
-"""What this process does with what the bus tells, and the sweep that checks the bus."""
+"""The subscriber to the bus, and the sweep that checks it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from zope.interface.verify import verifyObject
 import chatd.domain.subscriber
 from chatd.domain.chats import Polled
 from chatd.domain.subscriber import GRACE_SECONDS, SWEEP_SECONDS
+from chatd.domain.waiter import DeferredWaiter
+from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
-from chatd.model import BEGINNING, Session, StoreUnavailable, Unauthorized, Wake
+from chatd.model import BEGINNING, Session, WakeReason
 from tests.conftest import LoggedFailures
-from tests.doubles import SteppedWorker, System, cancel, composed, fired, result_of
+from tests.doubles import SteppedExecutor, System, cancel, composed, fired, result_of
 from tests.test_metrics import value
 
 
@@ -29,7 +31,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
-    with composed(tmp_path, worker=SteppedWorker, at_hand=False) as system:
+    with composed(tmp_path, worker=SteppedExecutor, read_cached=False) as system:
         yield system
         assert system.nobody_waits()
 
@@ -53,17 +55,17 @@ def test_it_provides_the_interface(system: System) -> None:
     verifyObject(ISubscriber, system.subscriber)
 
 
-def test_a_wake_up_ends_the_waits_of_its_users_and_is_counted(system: System) -> None:
+def test_waking_ends_the_waits_of_the_users_and_is_counted(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
-    waits = [system.notifier.listen(each) for each in (ann, ann, bob)]
-    ended = [each.wait(5) for each in waits]
+    waiters = [DeferredWaiter(each, system.notifier) for each in (ann, ann, bob)]
+    ended = [each.wait(5, system.clock) for each in waiters]
     system.subscriber.wake([1, 4711])
     assert [each.called for each in ended] == [True, True, False]
     assert woken(system, "bus") == 2
     system.subscriber.wake_all()
-    assert result_of(ended[2]) is Wake.MESSAGE
+    assert result_of(ended[2]) is WakeReason.MESSAGE
     assert woken(system, "resync") == 1
-    for each in waits:
+    for each in waiters:
         each.close()
 
 
@@ -84,7 +86,7 @@ def test_a_revocation_ends_waits_and_sessions(system: System) -> None:
 # The sweep
 
 
-def test_a_poll_whose_wake_up_was_lost_is_found_and_counted(
+def test_the_sweep_finds_and_counts_a_poll_whose_wake_up_was_lost(
     system: System, logged_failures: LoggedFailures
 ) -> None:
     ann, bob = system.session("ann"), system.session("bob")
@@ -102,11 +104,11 @@ def test_a_poll_whose_wake_up_was_lost_is_found_and_counted(
     cancel(other)
     assert found(system) == 1
     assert woken(system, "sweep") == 1
-    # It is a fault, and the log says so; it is no traceback.
+    # It is logged as an error, without a traceback.
     assert logged_failures.flush_messages() in ([], ["1 held polls had missed a wake-up"])
 
 
-def test_a_sweep_that_finds_nothing_ends_at_once(system: System) -> None:
+def test_a_sweep_without_findings_ends_at_once(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
     assert system.run(system.sweep.sweep()) == 0
     system.send(ann, 2, "before")
@@ -118,7 +120,7 @@ def test_a_sweep_that_finds_nothing_ends_at_once(system: System) -> None:
     assert found(system) == 0
 
 
-def test_a_wake_up_that_is_merely_late_is_no_find(system: System) -> None:
+def test_a_wake_up_that_is_merely_late_is_not_counted(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
     held = poll(system, bob)
     system.bus.hold = True
@@ -134,7 +136,7 @@ def test_a_wake_up_that_is_merely_late_is_no_find(system: System) -> None:
     assert found(system) == 0
 
 
-def test_a_client_that_goes_meanwhile_is_no_find(system: System) -> None:
+def test_a_client_that_disconnects_meanwhile_is_not_counted(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
     held = poll(system, bob)
     system.bus.lose = True
@@ -146,12 +148,12 @@ def test_a_client_that_goes_meanwhile_is_no_find(system: System) -> None:
     assert found(system) == 0
 
 
-def test_a_poll_that_is_being_answered_is_no_suspect(stepped: System) -> None:
+def test_a_poll_that_is_being_answered_is_not_counted(stepped: System) -> None:
     ann, bob = stepped.session("ann"), stepped.session("bob")
     held = poll(stepped, bob)
     sent = stepped.start(stepped.chats.send(ann, 2, "hello"))
     stepped.writer.work()
-    # Committed, and the reactor has not been told.
+    # Committed, but not delivered to the reactor yet.
     swept = stepped.start(stepped.sweep.sweep())
     stepped.reader.step()
     stepped.settle()
@@ -161,19 +163,17 @@ def test_a_poll_that_is_being_answered_is_no_suspect(stepped: System) -> None:
     assert result_of(swept) == 0
 
 
-def test_those_who_are_deleted_meanwhile_are_no_find(system: System) -> None:
+def test_a_deleted_account_is_not_counted(system: System) -> None:
     bob = system.session("bob")
     held = poll(system, bob)
-    # As if another process had deleted the account and the bus were slow.
+    # As if another process had deleted the account and its notice were late.
     system.wait_for(system.store.delete_account(1))
     assert system.run(system.sweep.sweep()) == 0
     cancel(held)
 
 
-def test_a_sweep_goes_through_all_users_in_steps(
-    stepped: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chatd.domain.subscriber, "STEP", 2)
+def test_a_sweep_queries_users_in_parts(stepped: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chatd.domain.subscriber, "QUERY_SIZE", 2)
     sessions = [stepped.session(f"user{number}") for number in range(5)]
     held = [poll(stepped, each) for each in sessions]
     swept = stepped.start(stepped.sweep.sweep())
@@ -186,7 +186,7 @@ def test_a_sweep_goes_through_all_users_in_steps(
         cancel(each)
 
 
-def test_sweeps_come_regularly_until_they_are_stopped(
+def test_sweeps_run_regularly_until_they_are_stopped(
     system: System, logged_failures: LoggedFailures
 ) -> None:
     ann, bob = system.session("ann"), system.session("bob")
@@ -214,7 +214,7 @@ def poll_after(system: System, session: Session, seq: int) -> Deferred[Polled]:
     return system.start(system.chats.poll(session, since, 100, 55))
 
 
-def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
+def test_a_failed_sweep_is_logged_and_followed_by_the_next_one(
     system: System, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = system.session("ann"), system.session("bob")
@@ -229,9 +229,9 @@ def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
     system.clock.advance(SWEEP_SECONDS - 6)
     assert held.called is False
     system.clock.advance(6)
-    # The poll's own time is over by now: only the next sweep's coming is to be seen.
+    # The poll has timed out by now; this only checks that the next sweep runs.
     system.settle()
-    assert system.sweep._looping.running
+    assert system.sweep._loop.running
     system.clock.advance(GRACE_SECONDS)
     system.run(system.sweep.stop())
     logged_failures.flush_messages()
@@ -239,11 +239,11 @@ def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
     assert held.called
 
 
-def test_a_sweep_that_never_began_is_stopped_without_fault(system: System) -> None:
+def test_a_sweep_that_was_never_started_can_be_stopped(system: System) -> None:
     system.run(system.sweep.stop())
 
 
-def test_stopping_during_a_sweep_waits_for_its_end_and_logs_nothing(
+def test_stopping_ends_the_grace_time_of_a_sweep(
     system: System, logged_failures: LoggedFailures
 ) -> None:
     ann, bob = system.session("ann"), system.session("bob")
@@ -252,14 +252,14 @@ def test_stopping_during_a_sweep_waits_for_its_end_and_logs_nothing(
     system.bus.lose = True
     system.send(ann, 2, "hello")
     system.clock.advance(SWEEP_SECONDS)
-    # It gives the wake-up its time now.
+    # It waits for a late wake-up now.
     system.run(system.sweep.stop())
     assert logged_failures.flush() == []
     assert logged_failures.flush_messages() == []
     cancel(held)
 
 
-def test_stopping_while_a_sweep_reads_does_not_wait_long(stepped: System) -> None:
+def test_stopping_waits_only_for_the_query_of_a_sweep(stepped: System) -> None:
     ann, bob = stepped.session("ann"), stepped.session("bob")
     held = poll(stepped, bob)
     stepped.sweep.start()
@@ -273,12 +273,12 @@ def test_stopping_while_a_sweep_reads_does_not_wait_long(stepped: System) -> Non
     cancel(held)
 
 
-def test_a_find_counts_only_those_who_missed_something(system: System) -> None:
+def test_only_polls_that_missed_a_message_are_counted(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
     missed = poll(system, bob)
     system.bus.lose = True
     system.send(ann, 2, "hello")
-    # One that began after the message has missed nothing.
+    # A poll that began after the message has missed nothing.
     knows = poll_after(system, bob, 1)
     swept = system.start(system.sweep.sweep())
     system.clock.advance(GRACE_SECONDS)
@@ -297,13 +297,13 @@ def session_with_token(system: System, name: str) -> Session:
     return Session(user_id, token)
 
 
-def test_revocations_that_were_missed_end_their_polls_after_a_resynchronisation(
+def test_revocations_missed_while_the_bus_was_down_end_their_polls(
     system: System,
 ) -> None:
     sessions = [session_with_token(system, name) for name in ("ann", "bob", "cat", "dan")]
     ann, bob, cat, dan = sessions
     polls = [poll(system, each) for each in sessions]
-    # Another process did this, and nobody was told.
+    # Another process did this, without a notice.
     assert bob.token is not None
     system.wait_for(system.store.delete_token(bob.user_id, bob.token))
     system.wait_for(system.store.delete_account(cat.user_id))
@@ -315,11 +315,11 @@ def test_revocations_that_were_missed_end_their_polls_after_a_resynchronisation(
             result_of(held)
     for each in (ann, dan):
         system.send(each, each.user_id, "still here")
-    assert [result_of(held).why for held in (polls[0], polls[3])] == [Wake.MESSAGE] * 2
+    assert [result_of(held).why for held in (polls[0], polls[3])] == [WakeReason.MESSAGE] * 2
 
 
-def test_sessions_are_looked_up_in_steps(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chatd.domain.subscriber, "STEP", 2)
+def test_sessions_are_verified_in_parts(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chatd.domain.subscriber, "QUERY_SIZE", 2)
     sessions = [session_with_token(system, f"user{number}") for number in range(5)]
     polls = [poll(system, each) for each in sessions]
     for each in sessions:
@@ -332,7 +332,7 @@ def test_sessions_are_looked_up_in_steps(system: System, monkeypatch: pytest.Mon
             result_of(held)
 
 
-def test_a_look_up_that_fails_is_made_up_for_by_the_next_sweep(
+def test_a_failed_verification_is_repeated_by_the_next_sweep(
     system: System, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
 ) -> None:
     ann = session_with_token(system, "ann")
@@ -347,12 +347,10 @@ def test_a_look_up_that_fails_is_made_up_for_by_the_next_sweep(
         system.settle()
     assert len(logged_failures.flush(StoreUnavailable)) == 1
     assert not held.called
-    sweep = chatd.domain.subscriber.Sweep(
-        system.store, system.notifier, system.clock, system.metrics, system.subscriber
-    )
+    sweep = system.sweep
     assert system.run(sweep.sweep()) == 0
     with pytest.raises(Unauthorized):
         result_of(held)
-    # Once is enough.
+    # Once it succeeded, it is not repeated.
     monkeypatch.delattr(type(system.store), "token_owners")
     assert system.run(sweep.sweep()) == 0

@@ -1,7 +1,7 @@
-"""The wake-up under every interleaving: nothing lost, nothing twice, order kept.
+"""Delivery under arbitrary interleavings: no message is lost, repeated or out of order.
 
-Sends, polls, both threads of the store, the bus, time, and clients that go away move in any order
-that hypothesis thinks of. Each follower passes its cursors on, as the contract tells clients to.
+Hypothesis chooses the order in which sends, polls, both threads of the store, the bus, time and
+disconnecting clients proceed. Each follower passes its cursors on, as the contract requires.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.domain.chats import Polled
 from chatd.model import BEGINNING, Appended, Cursor, Session
-from tests.doubles import SteppedWorker, System, cancel, composed, result_of, scratch
+from tests.doubles import SteppedExecutor, System, cancel, composed, result_of, scratch
 from tests.examples import examples
 
 USERS = (1, 2)
@@ -33,8 +33,8 @@ class Follower:
     first: int = 1
 
 
-class Play:
-    """A system, its clients, and every move that they can make."""
+class Simulation:
+    """A system, its clients, and the steps that they can take."""
 
     def __init__(self, system: System, followers: list[tuple[int, bool]]) -> None:
         self.system = system
@@ -56,7 +56,7 @@ class Play:
         self.sends.append(sent)
 
     def commit(self, number: int) -> None:
-        """Sends in one transaction that nothing comes between."""
+        """Send one or two messages and run their transaction without interruption."""
         self.send(number % 10)
         if number % 3:
             self.send(9 - number % 10)
@@ -65,7 +65,7 @@ class Play:
             pass
         assert self.sends[-1].called
 
-    def sender_goes(self, number: int) -> None:
+    def sender_disconnects(self, number: int) -> None:
         if self.sends:
             cancel(self.sends[-1 - number % len(self.sends)])
 
@@ -79,7 +79,7 @@ class Play:
             )
 
     def hold(self, number: int) -> None:
-        """A poll that nothing comes between until it is held, or until its inbox was read."""
+        """Poll without interruption until it is held, or until its inbox was read."""
         self.poll(number)
         self.system.turn()
         if number % 2:
@@ -88,8 +88,8 @@ class Play:
         while self.system.reader.step():
             self.system.turn()
 
-    def client_goes(self, number: int) -> None:
-        """With its request, or with the answer on its way: it does not have the new cursor."""
+    def client_disconnects(self, number: int) -> None:
+        """Disconnect a client before it has received the answer with the new cursor."""
         follower = self.followers[number % len(self.followers)]
         if follower.polling is not None:
             cancel(follower.polling)
@@ -100,7 +100,7 @@ class Play:
 
     def work(self, number: int) -> None:
         worker = self.system.writer if number % 2 else self.system.reader
-        if worker.asked:
+        if worker.pending:
             worker.work()
 
     def deliver(self, number: int) -> None:
@@ -109,24 +109,24 @@ class Play:
             worker.deliver()
 
     def delay(self, number: int) -> None:
-        """From now on wake-ups take their time, or none."""
+        """Toggle whether wake-ups are delayed."""
         self.system.bus.hold = not self.system.bus.hold
 
     def wake(self, number: int) -> None:
-        """A wake-up arrives; a later one may overtake an earlier one."""
+        """Deliver a delayed wake-up, not necessarily the first one."""
         held = self.system.bus.held
         if held:
             held.rotate(-(number % len(held)))
             self.system.bus.release()
 
-    def needless_wake(self, number: int) -> None:
+    def spurious_wake(self, number: int) -> None:
         self.system.subscriber.wake([USERS[number % 2]])
 
     def pass_time(self, number: int) -> None:
         self.system.clock.advance((0.001, 1.0, 5.0, 31.0)[number // 3])
 
     def collect(self) -> None:
-        """Clients take their answers: always what follows, in order, up to the limit."""
+        """Check the results of polls: the next messages in order, up to the limit."""
         for follower in self.followers:
             polling = follower.polling
             if polling is None or not polling.called:
@@ -154,7 +154,7 @@ class Play:
 
     def finish(self, wake_first: bool) -> None:
         system = self.system
-        # Let everything arrive: no poll may now wait beside a message that it was not given.
+        # Deliver everything: no poll may now wait although there is a message for it.
         if not wake_first:
             system.settle()
         while system.bus.held:
@@ -165,12 +165,12 @@ class Play:
             system.settle()
         self.collect()
         ends = self.ends()
-        for user, waiters in system.notifier.waiting().items():
+        for user, waiters in system.notifier.held_by_user().items():
             assert [waiter.seq for waiter in waiters] == [ends[user]] * len(waiters)
         assert len(system.timers()) == system.notifier.held
-        # Every send came to its end.
+        # Every send has completed.
         assert all(sent.called for sent in self.sends)
-        # Then all waits come to their end by themselves.
+        # Then all waits time out.
         system.clock.advance(60)
         system.settle()
         assert all(each.polling is None or each.polling.called for each in self.followers)
@@ -178,7 +178,7 @@ class Play:
         assert system.nobody_waits()
         for follower in self.followers:
             while True:
-                # Two at a time, without waiting.
+                # Read the rest, two messages at a time, without waiting.
                 follower.limit = 2
                 follower.polling = Deferred.fromCoroutine(
                     system.chats.poll(follower.session, follower.cursor, 2, 0)
@@ -193,9 +193,9 @@ class Play:
         assert system.nobody_waits()
 
 
-# A move and what it is done to; the numbers are brought into range by the move itself. What
-# matters most comes most often: clutter hides the few orders in which something could go wrong.
-moves = st.tuples(
+# A step and a number, which the step maps to its own range. Important steps are more frequent,
+# because others hide the few orders in which something could go wrong.
+steps = st.tuples(
     st.sampled_from(
         [
             *["send"] * 4,
@@ -205,7 +205,7 @@ moves = st.tuples(
             *["deliver"] * 4,
             *["commit", "hold"] * 2,
             *["wake"] * 2,
-            *["delay", "client_goes", "sender_goes", "needless_wake", "pass_time"],
+            *["delay", "client_disconnects", "sender_disconnects", "spurious_wake", "pass_time"],
         ]
     ),
     st.integers(0, 11),
@@ -215,23 +215,23 @@ moves = st.tuples(
 @settings(max_examples=examples(120, deep=800))
 @given(
     followers=st.lists(st.tuples(st.sampled_from(USERS), st.booleans()), min_size=1, max_size=3),
-    played=st.lists(moves, min_size=5, max_size=60),
+    steps=st.lists(steps, min_size=5, max_size=60),
     max_held=st.sampled_from([100, 100, 100, 2]),
-    at_hand=st.sampled_from([False, False, True]),
+    read_cached=st.sampled_from([False, False, True]),
     wake_first=st.booleans(),
 )
-def test_nothing_is_lost_nothing_comes_twice_and_order_is_kept(
+def test_every_message_is_delivered_once_and_in_order(
     followers: list[tuple[int, bool]],
-    played: list[tuple[str, int]],
+    steps: list[tuple[str, int]],
     max_held: int,
-    at_hand: bool,
+    read_cached: bool,
     wake_first: bool,
 ) -> None:
     with scratch() as folder:
-        options: dict[str, Any] = {"max_held": max_held, "at_hand": at_hand}
-        with composed(folder, worker=SteppedWorker, **options) as system:
-            play = Play(system, followers)
-            for name, number in played:
-                getattr(play, name)(number)
-                play.collect()
-            play.finish(wake_first)
+        options: dict[str, Any] = {"max_held": max_held, "read_cached": read_cached}
+        with composed(folder, worker=SteppedExecutor, **options) as system:
+            simulation = Simulation(system, followers)
+            for name, number in steps:
+                getattr(simulation, name)(number)
+                simulation.collect()
+            simulation.finish(wake_first)

@@ -17,7 +17,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
 
@@ -166,7 +166,7 @@ class Conversation:
             server = Server(
                 resource=Leaf(respond) if resource is None else resource,
                 clock=self.clock,
-                limits=Limits(**limits),
+                limits=HTTPLimits(**limits),
                 problem=problem,
                 log=self.logged.append,
                 now=lambda: NOW + self.clock.seconds(),

@@ -111,3 +111,34 @@ def test_all_connections_can_be_aborted() -> None:
     other.leave()
     assert len(ends) == 1
     assert conversation.clock.getDelayedCalls() == []
+
+
+def test_waiting_for_the_last_connection_to_close() -> None:
+    held = Held()
+    conversation = Conversation(held)
+    conversation.say(get())
+    server = conversation.server
+    other = Conversation(server=server)
+    ends: list[object] = []
+    held.requests[0].notifyFinish().addErrback(ends.append)
+    closed = [server.wait_closed() for _ in range(2)]
+    for each in closed:
+        each.addCallback(lambda _: ends.append("closed"))
+    other.leave()
+    conversation.clock.advance(0)
+    assert ends == []
+    conversation.leave()
+    conversation.clock.advance(0)
+    # The request knows before whoever waits does.
+    assert len(ends) == 3
+    assert ends[1:] == ["closed"] * 2
+    assert server.wait_closed().called
+    assert conversation.clock.getDelayedCalls() == []
+
+
+def test_nobody_needs_to_wait_any_longer_for_connections_to_close() -> None:
+    conversation = Conversation(brief)
+    conversation.server.wait_closed().addErrback(lambda _: None).cancel()
+    conversation.leave()
+    conversation.clock.advance(0)
+    assert conversation.clock.getDelayedCalls() == []

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from tests.examples import examples
 from tests.http.conversation import Answer, Conversation, echo, get, parse, post, post_chunks
@@ -133,7 +133,7 @@ def listen(stream: bytes, places: list[int]) -> None:
     conversation = Conversation(respond, **SMALL)
     for piece in cut(stream, places):
         conversation.say(piece)
-    for _ in range(int(Limits().idle_seconds) + 3):
+    for _ in range(int(HTTPLimits().idle_seconds) + 3):
         conversation.clock.advance(1.0)
     assert conversation.ended()
     methods = [request.method.decode() for request in requests]

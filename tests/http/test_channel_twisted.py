@@ -28,8 +28,8 @@ from twisted.web.http_headers import Headers
 
 from chatd.http.channel import Channel
 from chatd.http.connection import ANSWERING
-from chatd.http.head import Fields, Head
-from chatd.http.limits import Limits
+from chatd.http.head import Head, HeaderBlock
+from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
 from tests.http.conversation import Leaf, brief, problem
@@ -121,7 +121,7 @@ class TwistedRequest(Request):
     ) -> None:
         if not isinstance(head, Head):
             parts = (b"(no method yet)", b"(no uri yet)", b"(no clientproto yet)")
-            head = Head(*parts, Fields(b"\r\n\r\n"), 0, True, False)
+            head = Head(*parts, HeaderBlock(b"\r\n\r\n"), 0, True, False)
         if not isinstance(channel, Channel):
             channel = StandIn(channel)
         channel._request = self
@@ -146,7 +146,7 @@ class TwistedChannel(Channel):
     def __init__(self) -> None:
         self.clock = Clock()
         # Twisted bounds what waits by its size only.
-        limits = Limits(pipelined=1_000_000)
+        limits = HTTPLimits(pipelined=1_000_000)
         super().__init__(
             Server(resource=Leaf(brief), clock=self.clock, limits=limits, problem=problem)
         )

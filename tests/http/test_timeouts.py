@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from chatd.http.timeouts import Deadlines
+from chatd.http.timeouts import Timeouts
 
 
 class TestDeadlines:
-    def make(self) -> tuple[Clock, Deadlines, list[str]]:
+    def make(self) -> tuple[Clock, Timeouts, list[str]]:
         clock = Clock()
-        return clock, Deadlines(clock), []
+        return clock, Timeouts(clock), []
 
     def test_tick_only_while_something_is_due(self) -> None:
         clock, deadlines, passed = self.make()

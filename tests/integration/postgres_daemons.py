@@ -181,7 +181,7 @@ class Crowd:
     def __init__(self, ports: list[int], people: list[tuple[int, Client]], senders: int) -> None:
         self._ports = ports
         self._people = people
-        self._chance = random.Random(3)
+        self._random = random.Random(3)
         self._sending = True
         self._following = True
         self.acknowledged: dict[tuple[int, int], str] = {}
@@ -215,14 +215,14 @@ class Crowd:
         eventually(lambda: len(self.acknowledged) >= wanted, HTTP_SECONDS, "acknowledged sends")
 
     def _somewhere(self, client: Client) -> Client:
-        return client.at(self._chance.choice(self._ports))
+        return client.at(self._random.choice(self._ports))
 
     def _send(self, sender: int) -> None:
         number = 0
         while self._sending:
             number += 1
             text = f"{sender}.{number}"
-            to, _ = self._chance.choice(self._people)
+            to, _ = self._random.choice(self._people)
             _, client = self._people[sender % len(self._people)]
             while self._sending:
                 # Repeated with the same key, at any daemon, until one of them acknowledges it.

@@ -31,7 +31,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from chatd.http.limits import Limits
+from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
 from tests.http.conversation import Held, Leaf, Respond, brief, get, parse, problem
@@ -99,7 +99,7 @@ class House:
         self.server = Server(
             resource=Leaf(self._respond),
             clock=self.reactor,
-            limits=Limits(**limits),
+            limits=HTTPLimits(**limits),
             problem=problem,
         )
         self._port = await serverFromString(self.reactor, endpoint).listen(self.server)

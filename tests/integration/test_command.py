@@ -1,4 +1,4 @@
-"""The `chatd` command: as a shell runs it, and in a pseudo-terminal as a person does."""
+"""The `chatd` command, run by a script and interactively in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 30.0
 
 
 class Command(subprocess.Popen[str]):
-    """A command under way; it does not outlive its context."""
+    """A running command; leaving its context kills it."""
 
     def __exit__(self, *raised: Any) -> None:
         self.kill()
@@ -33,7 +33,7 @@ class Command(subprocess.Popen[str]):
 
 
 class Person:
-    """Somebody with a shell and a home folder of their own."""
+    """A user with their own home directory."""
 
     def __init__(self, home: Path, daemon: Daemon) -> None:
         home.mkdir()
@@ -44,7 +44,7 @@ class Person:
         )
 
     def start(self, *arguments: str) -> Command:
-        """Begin a command whose output is read."""
+        """Start a command with its output in pipes."""
         return Command(
             [sys.executable, "-m", "chatd.cli", *arguments],
             env=self.environment,
@@ -56,14 +56,14 @@ class Person:
         )
 
     def run(self, *arguments: str, typed: str = "") -> str:
-        """A command that must succeed; its output."""
+        """Run a command that must succeed; returns its output."""
         with self.start(*arguments) as process:
             out, error = process.communicate(typed, timeout=SECONDS)
         assert process.returncode == 0, out + error
         return out
 
     def fail(self, *arguments: str, typed: str = "") -> str:
-        """A command that must fail; the one line that it says."""
+        """Run a command that must fail with one line, which is returned."""
         with self.start(*arguments) as process:
             out, error = process.communicate(typed, timeout=SECONDS)
         assert process.returncode != 0, out
@@ -73,15 +73,15 @@ class Person:
 
     def register(self, name: str) -> None:
         email, url = f"{name}@example.org", self.daemon.url
-        said = self.run(
+        output = self.run(
             *("register", name, "--email", email, "--server", url, "--password-stdin"),
             typed="secret\n",
         )
-        assert f"Logged in as {name}" in said
+        assert f"Logged in as {name}" in output
 
 
 class Terminal:
-    """A pseudo-terminal with a command in it."""
+    """A command running in a pseudo-terminal."""
 
     def __init__(self, person: Person, *arguments: str) -> None:
         self.pid, self._descriptor = pty.fork()
@@ -92,21 +92,21 @@ class Terminal:
                 [sys.executable, "-m", "chatd.cli", *arguments],
                 person.environment,
             )
-        self.seen = ""
+        self.output = ""
         self.status: int | None = None
 
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
 
     def expect(self, pattern: str) -> None:
-        """Wait until the pattern is in what was written since the last one; take it out."""
-        ends = time.monotonic() + SECONDS
-        while (found := re.search(pattern, self.seen)) is None:
-            assert self._read(ends - time.monotonic()), f"no {pattern!r} in {self.seen!r}"
-        self.seen = self.seen[found.end() :]
+        """Wait until the output since the last match matches the pattern."""
+        deadline = time.monotonic() + SECONDS
+        while (found := re.search(pattern, self.output)) is None:
+            assert self._read(deadline - time.monotonic()), f"no {pattern!r} in {self.output!r}"
+        self.output = self.output[found.end() :]
 
-    def ends(self) -> int:
-        """Wait for the command's end; its exit status."""
+    def wait(self) -> int:
+        """Wait until the command exits; returns its status."""
         deadline = time.monotonic() + SECONDS
         while self._read(deadline - time.monotonic()):
             pass
@@ -128,7 +128,7 @@ class Terminal:
             data = os.read(self._descriptor, 65536)
         except OSError:
             return False
-        self.seen += data.decode("utf-8", "replace")
+        self.output += data.decode("utf-8", "replace")
         return bool(data)
 
 
@@ -160,7 +160,7 @@ def terminals() -> Iterator[list[Terminal]]:
         terminal.close()
 
 
-def test_what_is_sent_is_printed_elsewhere(ann: Person, bob: Person) -> None:
+def test_tail_prints_what_another_user_sends(ann: Person, bob: Person) -> None:
     ann.run("send", "BOB", "hello", "bob")
     ann.run("send", "bob", typed="from a pipe\nwith two lines\n")
     lines = bob.run("tail", "--since", "0", "--count", "2", "--json").splitlines()
@@ -168,19 +168,19 @@ def test_what_is_sent_is_printed_elsewhere(ann: Person, bob: Person) -> None:
         "hello bob",
         "from a pipe\nwith two lines",
     ]
-    said = bob.run("tail", "--since", "0", "--count", "2")
+    output = bob.run("tail", "--since", "0", "--count", "2")
     assert re.fullmatch(
-        r"\d\d:\d\d ann: hello bob\n\d\d:\d\d ann: from a pipe\n {11}with two lines\n", said
+        r"\d\d:\d\d ann: hello bob\n\d\d:\d\d ann: from a pipe\n {11}with two lines\n", output
     )
     sent = json.loads(ann.run("send", "--json", "bob", "x"))
     assert (sent["seq"], sent["message"]) == (3, "x")
 
 
-def test_tail_waits_and_survives_a_restart(
+def test_tail_survives_a_restart_and_resumes(
     daemon: Daemon, ann: Person, bob: Person, tmp_path: Path
 ) -> None:
-    place = tmp_path / "place"
-    with bob.start("tail", "--since", "0", "--resume", str(place), "--count", "2") as tail:
+    position = tmp_path / "position"
+    with bob.start("tail", "--since", "0", "--resume", str(position), "--count", "2") as tail:
         assert tail.stdout is not None
         ann.run("send", "bob", "before")
         assert tail.stdout.readline().endswith("ann: before\n")
@@ -190,12 +190,12 @@ def test_tail_waits_and_survives_a_restart(
         assert tail.stdout.readline().endswith("ann: after\n")
         assert tail.wait(SECONDS) == 0
     ann.run("send", "bob", "third")
-    # Not from the beginning, although --since says so: from where it was.
-    said = bob.run("tail", "--since", "0", "--resume", str(place), "--count", "1")
-    assert said.endswith("ann: third\n")
+    # The saved position has priority over --since.
+    output = bob.run("tail", "--since", "0", "--resume", str(position), "--count", "1")
+    assert output.endswith("ann: third\n")
 
 
-def test_the_token_is_kept_private_and_revoked_at_the_log_out(daemon: Daemon, ann: Person) -> None:
+def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, ann: Person) -> None:
     file = ann.home / "config" / "chatd" / "session.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     token = json.loads(file.read_text())["token"]
@@ -203,43 +203,47 @@ def test_the_token_is_kept_private_and_revoked_at_the_log_out(daemon: Daemon, an
     ann.run("logout")
     assert not file.exists()
     assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
-    assert "nobody is logged in" in ann.fail("whoami")
+    assert "not logged in; run chatd login" in ann.fail("whoami")
     ann.run("login", "ann", "--server", daemon.url, "--password-stdin", typed="secret\n")
     assert "ann" in ann.run("whoami")
 
 
-def test_mistakes_are_told_in_one_line(daemon: Daemon, ann: Person, tmp_path: Path) -> None:
-    assert "there is no user nobody" in ann.fail("send", "nobody", "x")
+def test_errors_are_reported_on_one_line(daemon: Daemon, ann: Person, tmp_path: Path) -> None:
+    assert "no such user: nobody" in ann.fail("send", "nobody", "x")
     assert "nothing but white space" in ann.fail("send", "ann", typed=" \n")
     login = ("login", "ann", "--server", daemon.url, "--password-stdin")
     assert "no such username and password" in ann.fail(*login, typed="wrong\n")
     assert "--password-stdin" in ann.fail("login", "ann", "--server", daemon.url)
     assert "chat needs a terminal" in ann.fail("chat", "ann")
-    assert "is no URL" in ann.fail("login", "x", "--server", "nowhere")
-    (tmp_path / "place").write_text("a:b")
-    assert "holds no place" in ann.fail("tail", "--resume", str(tmp_path / "place"))
+    assert "is not a URL" in ann.fail("login", "x", "--server", "nowhere")
+    (tmp_path / "position").write_text("a:b")
+    assert "does not contain a position" in ann.fail("tail", "--resume", str(tmp_path / "position"))
+    assert "Is a directory" in ann.fail("tail", "--resume", str(tmp_path))
+    ann.run("send", "ann", "to myself")
+    missing = str(tmp_path / "missing" / "position")
+    assert "cannot write" in ann.fail("tail", "--since", "0", "--resume", missing)
     token = json.loads((ann.home / "config/chatd/session.json").read_text())["token"]
     assert daemon.ask("DELETE", TOKENS, None, bearer(token)).status == 204
     assert "chatd login" in ann.fail("tail")
     daemon.stop()
-    assert "cannot reach" in ann.fail("whoami")
+    assert ann.fail("whoami") == f"chatd: cannot reach {daemon.url}: Connection refused\n"
 
 
-def test_two_people_talk_in_terminals(
+def test_two_people_chat_in_terminals(
     daemon: Daemon, ann: Person, bob: Person, terminals: list[Terminal]
 ) -> None:
-    ann.run("send", "bob", "said before")
+    ann.run("send", "bob", "an earlier message")
     here, there = Terminal(ann, "chat", "bob"), Terminal(bob, "chat", "ann")
     terminals += [here, there]
-    here.expect("Talking with bob")
-    here.expect("ann: said before")
+    here.expect("Chatting with bob")
+    here.expect("ann: an earlier message")
     here.expect("ann> $")
     there.expect("bob> $")
 
     here.type("are you th")
     here.expect("are you th$")
     there.type("hello \x1b[31mann\r")
-    # The line being typed stays below what comes in.
+    # Incoming messages appear above the line being typed.
     here.expect(r"bob: hello ann\r\n")
     here.expect("ann> are you th$")
     here.type("ere?\r")
@@ -251,14 +255,14 @@ def test_two_people_talk_in_terminals(
     daemon.start()
     there.expect("ann: written while it was away\r\n")
     there.type("\x04")
-    assert there.ends() == 0
+    assert there.wait() == 0
     here.type("goodbye\r\x04")
-    assert here.ends() == 0
+    assert here.wait() == 0
     last = json.loads(bob.run("tail", "--since", "0", "--json", "--count", "4").splitlines()[-1])
     assert last["message"] == "goodbye"
 
 
-def test_a_terminal_is_asked_for_the_password(
+def test_the_password_is_asked_for_in_a_terminal(
     daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
 ) -> None:
     person = Person(tmp_path / "cat", daemon)
@@ -268,14 +272,48 @@ def test_a_terminal_is_asked_for_the_password(
     terminal.type("cat@example.org\n")
     terminal.expect("Password: ")
     terminal.type("miaow\n")
-    terminal.expect("Again: ")
+    terminal.expect("Repeat password: ")
     terminal.type("miaow\n")
     terminal.expect("Logged in as cat")
-    assert terminal.ends() == 0
-    assert "miaow" not in terminal.seen
+    assert terminal.wait() == 0
+    assert "miaow" not in terminal.output
 
 
-def test_interrupting_is_no_fault(ann: Person, terminals: list[Terminal]) -> None:
+def test_an_interrupt_at_a_prompt_exits_quietly(
+    daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    person = Person(tmp_path / "cat", daemon)
+    terminal = Terminal(person, "login", "cat", "--server", daemon.url)
+    terminals.append(terminal)
+    terminal.expect("Password: ")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert "Traceback" not in terminal.output
+
+
+def test_the_end_of_input_at_a_prompt_is_reported(
+    daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    person = Person(tmp_path / "cat", daemon)
+    terminal = Terminal(person, "login", "cat", "--server", daemon.url)
+    terminals.append(terminal)
+    terminal.expect("Password: ")
+    terminal.type("\x04")
+    assert terminal.wait() == 1
+    assert "chatd: no input" in terminal.output
+    assert "Traceback" not in terminal.output
+
+
+def test_send_in_a_terminal_says_what_it_waits_for(ann: Person, terminals: list[Terminal]) -> None:
+    terminal = Terminal(ann, "send", "ann")
+    terminals.append(terminal)
+    terminal.expect("Type the message; Ctrl-D on a new line sends it.\r\n")
+    terminal.type("typed\n\x04")
+    assert terminal.wait() == 0
+    assert "ann: typed" in ann.run("tail", "--since", "0", "--count", "1")
+
+
+def test_an_interrupt_exits_with_status_130(ann: Person) -> None:
     with ann.start("tail", "--since", "0") as tail:
         ann.run("send", "ann", "to myself")
         assert tail.stdout is not None
@@ -286,7 +324,7 @@ def test_interrupting_is_no_fault(ann: Person, terminals: list[Terminal]) -> Non
         assert "Traceback" not in tail.stderr.read()
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(ann: Person) -> None:
+def test_a_closed_pipe_ends_tail_quietly(ann: Person) -> None:
     tail = ann.start("tail", "--since", "0")
     assert tail.stdout is not None
     assert tail.stderr is not None
@@ -301,32 +339,32 @@ def test_a_reader_that_goes_away_ends_it_quietly(ann: Person) -> None:
     tail.stdin.close()
 
 
-def test_the_demo_needs_nothing(tmp_path: Path, daemon: Daemon) -> None:
+def test_the_demo_runs_without_preparation(tmp_path: Path, daemon: Daemon) -> None:
     person = Person(tmp_path / "new", daemon)
-    said = person.run("demo", "--once")
-    folder = re.search(r"its data in (\S+)\.\n", said)
+    output = person.run("demo", "--once")
+    folder = re.search(r"its data in (\S+)\.\n", output)
     assert folder is not None
-    assert re.findall(r"\d\d:\d\d (ann|bob): ", said) == ["ann", "bob", "ann", "bob"]
+    assert re.findall(r"\d\d:\d\d (ann|bob): ", output) == ["ann", "bob", "ann", "bob"]
     assert not Path(folder[1]).exists()
 
 
-def test_the_demo_answers_until_it_is_interrupted(tmp_path: Path, daemon: Daemon) -> None:
+def test_the_demo_replies_until_interrupted(tmp_path: Path, daemon: Daemon) -> None:
     person = Person(tmp_path / "new", daemon)
     with person.start("demo") as demo:
         assert demo.stdout is not None
         invitation = next(line for line in demo.stdout if line.startswith("Open "))
-        url, password = re.findall(r"Open (\S+) .* password (\S+):", invitation)[0]
+        url, password = re.findall(r"Open (\S+), .* password (\S+),", invitation)[0]
         person.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
         person.run("send", "bob", "three words more")
-        # Two of the conversation came before it.
-        said = person.run("tail", "--since", "0", "--count", "3")
-        assert "I read your 3 words" in said
+        # Two messages of the conversation came before it.
+        output = person.run("tail", "--since", "0", "--count", "3")
+        assert "I read your 3 words" in output
         demo.send_signal(signal.SIGINT)
         assert demo.wait(SECONDS) == 130
     assert person.fail("whoami")
 
 
-def test_serve_is_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
+def test_serve_runs_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
     person = Person(tmp_path / "new", daemon)
     with person.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
         assert serving.stdout is not None
@@ -336,10 +374,15 @@ def test_serve_is_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(SECONDS) in (0, -signal.SIGTERM)
     assert (person.home / "chatd.db").exists()
-    assert "nonsense" in person.fail("serve", "--nonsense")
+    assert person.run("serve", "--help").startswith("Usage: chatd serve [options]\n")
+    assert person.run("serve", "--version") == person.run("--version")
+    usage = "usage: chatd serve [options]\n"
+    wrong = person.fail("serve", "--nonsense")
+    assert wrong == f"chatd: option --nonsense not recognized; {usage}"
+    assert person.fail("serve", "stray") == f"chatd: unexpected argument 'stray'; {usage}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_shells_complete_it(tmp_path: Path, daemon: Daemon, shell: str) -> None:
+def test_completion_prints_a_script(tmp_path: Path, daemon: Daemon, shell: str) -> None:
     person = Person(tmp_path / "new", daemon)
     assert "register" in person.run("completion", shell)

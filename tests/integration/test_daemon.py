@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chatd.config import OPTIONS
-from chatd.process.signals import AGAIN_SECONDS
+from chatd.process.signals import REPEAT_SECONDS
 from tests.daemon import (
     CHATS,
     ROOT,
@@ -101,7 +101,7 @@ def test_a_later_sigterm_aborts_the_drain(tmp_path: Path) -> None:
             wait_until(lambda: "Received SIGTERM" in daemon.told(), 10)
             # As when a whole group of processes is told: the same wish.
             daemon.signal(signal.SIGTERM)
-            time.sleep(AGAIN_SECONDS + 0.5)
+            time.sleep(REPEAT_SECONDS + 0.5)
             assert "told to stop again" not in daemon.told()
             daemon.signal(signal.SIGTERM)
             assert daemon.wait(5) == -signal.SIGTERM
@@ -207,7 +207,7 @@ def test_a_file_configures_the_daemon_and_unknown_variables_cause_warnings(tmp_p
         answer = daemon.client().ask("POST", "/api/v1/users/?hidden=1", body)
         assert (answer.status, answer.json["code"]) == (403, "registration_closed")
         told = daemon.told()
-        assert "CHATD_NONSENSE means nothing" in told
+        assert "CHATD_NONSENSE is unknown" in told
         # The line is written once the answer is on its way.
         wait_until(lambda: "POST /api/v1/users/ 403" in daemon.told(), 10)
         told = daemon.told()

@@ -35,7 +35,7 @@ WAKE_SECONDS: Final = 10.0
 """A response within this time of the commit is due to neither the sweep nor another poll."""
 
 GIVEN_UP_SECONDS: Final = 10.0
-"""How long a daemon waits for the database, see `chatd.store.postgres.pool.DEADLINE_SECONDS`."""
+"""How long a daemon waits for the database, see `chatd.store.postgres.retry.DEADLINE_SECONDS`."""
 
 _serial = itertools.count(1)
 

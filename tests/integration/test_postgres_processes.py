@@ -273,4 +273,6 @@ def test_metrics_cover_connections_and_the_bus(workers: Callable[..., Daemon]) -
     text = metrics(admin)
     assert "\nchatd_postgres_connections 4.0\n" in text
     assert "\nchatd_postgres_reconnects_total 0.0\n" in text
+    assert "\nchatd_postgres_pool_waiting 0.0\n" in text
+    assert "\nchatd_postgres_pool_wait_seconds_count 0.0\n" in text
     assert "\nchatd_bus_lag_seconds_count 1.0\n" in text

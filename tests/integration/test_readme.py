@@ -1,30 +1,82 @@
-"""The curl session of the README."""
+"""The examples in README.md and docs/, pasted in order against a fresh daemon."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
+
+from chatd.config import load
 from tests.daemon import ROOT, Daemon, environment
 
 ADDRESS = "http://127.0.0.1:8080"
+"""The daemon's address in the documents."""
+
+SECONDS = 60.0
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def session() -> str:
-    """The commands in the section "A session with curl"."""
-    readme = (ROOT / "README.md").read_text()
-    [_, section] = re.split(r"^## A session with curl$", readme, flags=re.MULTILINE)
-    match = re.search(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert match is not None
-    assert ADDRESS in match[1]
-    return match[1]
+class Example(NamedTuple):
+    """A fenced block of a document."""
+
+    section: str
+    language: str
+    text: str
+
+
+def examples(name: str) -> list[Example]:
+    """The fenced blocks of a document, with the headings they stand under."""
+    found = []
+    document = (ROOT / name).read_text()
+    for section in re.split(r"^(?=##+ )", document, flags=re.MULTILINE):
+        heading = section.partition("\n")[0].lstrip("# ")
+        found += [Example(heading, *block) for block in _FENCE.findall(section)]
+    return found
+
+
+def example(name: str, section: str, language: str) -> str:
+    """The first block in that language under a heading."""
+    return next(
+        each.text for each in examples(name) if (each.section, each.language) == (section, language)
+    )
+
+
+class Shell:
+    """Pastes examples into a shell in a directory of its own."""
+
+    def __init__(self, folder: Path, daemon: Daemon) -> None:
+        self.folder = folder
+        self._url = daemon.url
+        self._environment = environment(HOME=str(folder), XDG_CONFIG_HOME=str(folder / "config"))
+
+    def paste(self, *command: str, text: str = "", timeout: float = SECONDS) -> str:
+        """Run a command that must succeed quietly; returns its output."""
+        done = subprocess.run(
+            [part.replace(ADDRESS, self._url) for part in command],
+            cwd=self.folder,
+            env=self._environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+        return done.stdout
+
+    def python(self, program: str) -> str:
+        return self.paste(sys.executable, "-c", program)
 
 
 def documents(text: str) -> list[Any]:
-    """Parse concatenated JSON documents."""
+    """Parse consecutive JSON documents."""
     found, at, decoder = [], 0, json.JSONDecoder()
     while at < len(text):
         document, at = decoder.raw_decode(text, at)
@@ -34,27 +86,87 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def test_the_session_works_when_pasted(tmp_path: Path) -> None:
+@pytest.fixture
+def shell(tmp_path: Path) -> Any:
     with Daemon(tmp_path) as daemon:
-        done = subprocess.run(
-            ["bash", "-c", session().replace(ADDRESS, daemon.url)],
-            cwd=tmp_path,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=40,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        ann, bob, *rest, page = documents(done.stdout.strip())
-        assert (ann["id"], ann["username"]) == (1, "ann")
-        assert (bob["id"], bob["username"]) == (2, "bob")
-        # Which of the two comes first is up to curl.
-        [sent] = [document for document in rest if "seq" in document]
-        [poll] = [document for document in rest if "meta" in document]
-        assert (sent["sent_by"], sent["received_by"], sent["message"]) == (2, 1, "hai")
-        assert poll["messages"] == page["messages"] == [sent]
-        assert 0 < poll["meta"]["waited"] < 25_000
-        assert poll["meta"]["timed_out"] is False
-        assert page["meta"]["current_page"] == "1"
+        yield Shell(tmp_path, daemon)
+
+
+def run_curl_session(shell: Shell) -> list[Any]:
+    session = example("README.md", "A session with curl", "bash")
+    assert ADDRESS in session
+    return documents(shell.paste("bash", "-c", session).strip())
+
+
+def run_client_programs(shell: Shell) -> list[str]:
+    programs = [each.text for each in examples("docs/client.md") if each.language == "python"]
+    assert all(ADDRESS in program for program in programs)
+    return [shell.python(program) for program in programs]
+
+
+def test_the_readme_works_in_order(shell: Shell) -> None:
+    ann, bob, *rest, page = run_curl_session(shell)
+    assert (ann["id"], ann["username"]) == (1, "ann")
+    assert (bob["id"], bob["username"]) == (2, "bob")
+    # curl processes run in parallel, so either of these may be printed first.
+    [sent] = [document for document in rest if "seq" in document]
+    [poll] = [document for document in rest if "meta" in document]
+    assert (sent["sent_by"], sent["received_by"], sent["message"]) == (2, 1, "hai")
+    assert poll["messages"] == page["messages"] == [sent]
+    assert 0 < poll["meta"]["waited"] < 25_000
+    assert poll["meta"]["timed_out"] is False
+    assert page["meta"]["current_page"] == "1"
+
+    # It never ends by itself: leave the loop after the first message.
+    listen = example("README.md", "A session with curl", "python") + " " * 12 + "break\n"
+    program = f"""
+from twisted.internet import defer, task
+from chatd.client import ChatClient
+{listen}
+task.react(lambda reactor: defer.ensureDeferred(listen()))
+"""
+    assert shell.python(program) == "2 hai\n"
+
+    # docs/client.md uses the same accounts: it works after the README, and twice.
+    for _ in range(2):
+        first, second = run_client_programs(shell)
+        assert re.fullmatch(r"\d+ 1 hai\n", first)
+        assert re.fullmatch(r"\d+ hai\n", second)
+
+
+def test_the_client_programs_work_without_the_readme(shell: Shell) -> None:
+    assert run_client_programs(shell) == ["1 1 hai\n", "1 hai\n"]
+
+
+def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None:
+    run_curl_session(shell)
+    text = example("README.md", "In the terminal", "bash")
+    commands = [shlex.split(line, comments=True) for line in text.splitlines()]
+    [login, send, tail, chat] = [command[1:] for command in commands]
+    assert {command[0] for command in commands} == {"chatd"}
+    chatd = (sys.executable, "-m", "chatd.cli")
+    # Without a terminal, the password comes from standard input.
+    options = ("--server", ADDRESS, "--password-stdin")
+    shell.paste(*chatd, *login, *options, text="zzzzz\n")
+    shell.paste(*chatd, *send)
+    [message] = documents(shell.paste(*chatd, *tail, "--count", "1"))
+    assert message["message"] == "hai"
+    assert (shell.folder / tail[-1]).exists()
+    assert chat == ["chat", "bob"]  # needs a terminal: test_command.py
+
+
+def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:
+    path = tmp_path / "chatd.toml"
+    found = [each.text for each in examples("docs/operations.md") if each.language == "toml"]
+    assert found
+    for text in found:
+        path.write_text(text)
+        _, warnings = load({"config": str(path)}, {})
+        assert not warnings
+
+
+def test_the_readme_warns_of_plain_http() -> None:
+    # `tcp:PORT` without an interface listens on all of them.
+    for name in ("README.md", "docs/operations.md"):
+        for each in examples(name):
+            assert not re.search(r"tcp:\d+(?!\S*interface=)", each.text), each

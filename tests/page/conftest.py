@@ -1,4 +1,4 @@
-"""The page is tested through the service that serves it: the fixtures of the API's tests."""
+"""The page is tested through the API service that serves it, with the fixtures of its tests."""
 
 from tests.api.conftest import _no_waiting_for_the_disk, service, stock
 

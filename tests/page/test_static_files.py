@@ -1,4 +1,4 @@
-"""The files of the web page and the API description: headers, validators, and nothing else."""
+"""Static files of the web page and of the API description: headers, caching, references."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATHS = ["/", "/api/v1/docs/", "/api/v1/openapi.json", "/web/app.js", "/web/styl
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_file_is_kept_and_asked_about(service: Service, path: str) -> None:
+def test_a_file_is_cached_and_revalidated(service: Service, path: str) -> None:
     first = service.get(path)
     assert first.status == 200
     etag = first.header("ETag")
@@ -32,7 +32,7 @@ def test_a_file_is_kept_and_asked_about(service: Service, path: str) -> None:
     assert head.header("Content-Length") == str(len(first.body))
 
 
-def test_the_policy_allows_only_what_is_the_services_own(stock: Service) -> None:
+def test_the_policy_allows_only_the_own_origin(stock: Service) -> None:
     for path in PATHS:
         policy = stock.get(path).header("Content-Security-Policy")
         assert policy is not None
@@ -44,7 +44,7 @@ def test_the_policy_allows_only_what_is_the_services_own(stock: Service) -> None
 @pytest.mark.parametrize(
     "path", ["/web/", "/web/nothing.js", "/web/index.html/x", "/web/..%2Fapi.py"]
 )
-def test_nothing_else_is_there(stock: Service, path: str) -> None:
+def test_other_names_are_not_found(stock: Service, path: str) -> None:
     stock.get(path).problem(404, "not_found")
 
 
@@ -55,7 +55,7 @@ def test_the_page_takes_no_other_method(stock: Service) -> None:
 
 
 def test_media_types(stock: Service) -> None:
-    for path, kind in [
+    for path, media_type in [
         ("/", "text/html; charset=utf-8"),
         ("/web/app.js", "text/javascript; charset=utf-8"),
         ("/web/style.css", "text/css; charset=utf-8"),
@@ -63,25 +63,25 @@ def test_media_types(stock: Service) -> None:
         ("/api/v1/openapi.json", "application/json"),
         ("/api/v1/docs/", "text/html; charset=utf-8"),
     ]:
-        assert stock.get(path).header("Content-Type") == kind
+        assert stock.get(path).header("Content-Type") == media_type
 
 
-def test_every_part_that_the_page_names_is_there(stock: Service) -> None:
-    named = set()
+def test_every_file_that_the_page_refers_to_exists(stock: Service) -> None:
+    referenced = set()
     for entry in WEB.iterdir():
         text = entry.read_text("utf-8")
-        named |= set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
-        named |= {f"/web/{name}" for name in re.findall(r'from "\./([\w.]+)"', text)}
-    assert {"/web/app.js", "/web/style.css", "/web/follow.js"} <= named
-    for path in named:
+        referenced |= set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
+        referenced |= {f"/web/{name}" for name in re.findall(r'from "\./([\w.]+)"', text)}
+    assert {"/web/app.js", "/web/style.css", "/web/inbox_poll.js"} <= referenced
+    for path in referenced:
         assert stock.get(path).status == 200, path
 
 
-def test_the_page_holds_nothing_that_could_run_what_people_wrote() -> None:
+def test_the_page_cannot_run_user_text() -> None:
     for entry in WEB.iterdir():
         text = entry.read_text("utf-8")
-        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
-            assert word not in text, f"{entry.name}: {word}"
+        for call in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert call not in text, f"{entry.name}: {call}"
         if entry.name.endswith(".html"):
             assert not re.search(r"<(?:style|script)(?![^>]*\bsrc=)[^>]*>", text), entry.name
             assert not re.search(r"\s(?:on\w+|style)=", text), entry.name

@@ -8,7 +8,7 @@ from psycopg2.extensions import parse_dsn
 from chatd.postgres.address import CONNECT_SECONDS, parse
 
 
-def test_a_url_names_its_place_without_the_password() -> None:
+def test_the_location_does_not_contain_the_password() -> None:
     address = parse("postgresql://ann:s3cret@db.example:5433/chat?sslmode=require")
     assert address.location == "postgresql://ann@db.example:5433/chat"
     [attempt] = address.attempts
@@ -31,11 +31,11 @@ def test_a_url_names_its_place_without_the_password() -> None:
         ("hostaddr=127.0.0.1 dbname=d", "postgresql://127.0.0.1/d"),
     ],
 )
-def test_locations(text: str, location: str) -> None:
+def test_locations_are_urls(text: str, location: str) -> None:
     assert parse(text).location == location
 
 
-def test_connections_are_named_and_notice_a_silent_peer() -> None:
+def test_application_name_and_keepalives_have_defaults() -> None:
     parts = parse_dsn(parse("host=h", "chatd bus").attempts[0])
     assert parts["application_name"] == "chatd bus"
     assert parts["client_encoding"] == "UTF8"
@@ -43,7 +43,7 @@ def test_connections_are_named_and_notice_a_silent_peer() -> None:
     assert "target_session_attrs" not in parts
 
 
-def test_what_the_address_says_wins() -> None:
+def test_parameters_in_the_address_take_precedence() -> None:
     text = "host=h application_name=mine keepalives_idle=77 connect_timeout=2.5"
     address = parse(text)
     parts = parse_dsn(address.attempts[0])
@@ -57,7 +57,7 @@ def test_there_is_always_a_timeout(seconds: str) -> None:
     assert parse(f"host=h connect_timeout={seconds}").connect_seconds == CONNECT_SECONDS
 
 
-def test_several_hosts_are_tried_one_by_one_for_the_one_that_takes_writes() -> None:
+def test_there_is_one_attempt_per_host_and_the_primary_is_wanted() -> None:
     first, second = (
         parse_dsn(text) for text in parse("host=a,b hostaddr=::1,::2 port=1,2").attempts
     )
@@ -79,7 +79,7 @@ def test_several_hosts_are_tried_one_by_one_for_the_one_that_takes_writes() -> N
         "nosuchkeyword=1 password=s3cret",
     ],
 )
-def test_what_cannot_be_read_is_not_repeated(text: str) -> None:
+def test_invalid_addresses_are_not_quoted_in_errors(text: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse(text)
     assert "s3cret" not in str(caught.value)

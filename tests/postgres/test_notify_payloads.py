@@ -1,4 +1,4 @@
-"""The wire of NOTIFY."""
+"""Encoding of NOTIFY payloads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 
 from chatd.model import MAX_INTEGER
 from chatd.postgres.notify_payloads import (
-    LINES_BYTES,
-    QUOTED_BYTES,
-    Line,
+    MAX_TEXT_BYTES,
+    SPLIT_BYTES,
+    MessageNotice,
+    MessagesNotice,
+    NodeId,
     Notice,
-    Origin,
     Ping,
-    Revoked,
-    Woken,
+    RevokedNotice,
     decode,
     encode,
     sender,
@@ -25,26 +25,31 @@ PAYLOAD_LIMIT = 8000
 @pytest.mark.parametrize(
     "notice",
     [
-        Woken((Line(1, 2),)),
-        Woken(
-            (Line(1, 2, 3, 4, 'a "quoted" \\ text, [1,2]:m:\n\x01\u2028ä😀'), Line(MAX_INTEGER, 1))
+        MessagesNotice((MessageNotice(1, 2),)),
+        MessagesNotice(
+            (
+                MessageNotice(1, 2, 3, 4, 'a "quoted" \\ text, [1,2]:m:\n\x01\u2028ä😀'),
+                MessageNotice(MAX_INTEGER, 1),
+            )
         ),
-        Revoked(7, None),
-        Revoked(MAX_INTEGER, bytes(range(32))),
+        RevokedNotice(7, None),
+        RevokedNotice(MAX_INTEGER, bytes(range(32))),
         Ping(3),
     ],
 )
-def test_what_is_told_is_understood(notice: Notice) -> None:
-    origin = Origin().name
-    payload = encode(origin, notice)
-    assert (sender(payload), decode(payload)) == (origin, notice)
+def test_decoding_reverses_encoding(notice: Notice) -> None:
+    node_id = NodeId().name
+    payload = encode(node_id, notice)
+    assert (sender(payload), decode(payload)) == (node_id, notice)
 
 
 def test_the_largest_payload_is_below_the_limit() -> None:
-    # A line that ends where the payload before is full, and as long as a line may be.
-    longest = Line(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (QUOTED_BYTES - 2))
-    payload = encode(Origin().name, Woken((longest,)))
-    assert LINES_BYTES + len(payload) < PAYLOAD_LIMIT
+    # The largest message, at the end of a payload that is just below `SPLIT_BYTES`.
+    longest = MessageNotice(
+        MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, "x" * (MAX_TEXT_BYTES - 2)
+    )
+    payload = encode(NodeId().name, MessagesNotice((longest,)))
+    assert SPLIT_BYTES + len(payload) < PAYLOAD_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -63,19 +68,19 @@ def test_the_largest_payload_is_below_the_limit() -> None:
         "a:p:",
     ],
 )
-def test_what_nobody_tells_is_an_error(payload: str) -> None:
+def test_malformed_payloads_are_rejected(payload: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(payload)
 
 
-def test_processes_have_names_of_their_own() -> None:
-    assert len({Origin().name for _ in range(100)}) == 100
+def test_node_ids_are_unique() -> None:
+    assert len({NodeId().name for _ in range(100)}) == 100
 
 
-def test_a_process_may_take_another_name() -> None:
-    origin = Origin()
-    names = {origin.name}
+def test_renewing_changes_the_node_id() -> None:
+    node_id = NodeId()
+    names = {node_id.name}
     for _ in range(10):
-        origin.renew()
-        names.add(origin.name)
+        node_id.renew()
+        names.add(node_id.name)
     assert len(names) == 11

@@ -1,4 +1,4 @@
-"""What is prepared, and how it is executed."""
+"""Conversion to prepared statements."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def test_parameters_are_numbered(sql: str, text: str, arguments: str) -> None:
     assert statement.execute == f"EXECUTE {name}{arguments}"
 
 
-def test_each_statement_has_a_name_of_its_own() -> None:
+def test_each_statement_has_its_own_name() -> None:
     assert prepared("SELECT 1").execute != prepared("SELECT 2").execute
     assert prepared("SELECT 1") is prepared("SELECT 1")

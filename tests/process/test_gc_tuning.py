@@ -1,4 +1,4 @@
-"""Cyclic garbage is collected when memory has grown, or after long."""
+"""Reference cycles are collected when memory has grown, or after a long time."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ import pytest
 from twisted.internet.task import Clock
 
 from chatd.process.gc_tuning import (
-    ASIDE_SECONDS,
-    FEW,
-    FIRST_SECONDS,
+    FREEZE_SECONDS,
     GROWTH_BYTES,
-    LONGEST_SECONDS,
-    MANY,
-    GarbageCollector,
+    MAX_FULL_SECONDS,
+    MIN_FULL_SECONDS,
+    WORTHWHILE_OBJECTS,
+    YOUNG_OBJECTS,
+    GCTuner,
     resident_bytes,
 )
 
 
-class Circle:
-    """What only a collector frees."""
+class Cycle:
+    """An object that only the garbage collector frees."""
 
     def __init__(self) -> None:
         self.self = self
 
 
 class Process:
-    """A process with a garbage collector, whose memory is as large as the test says."""
+    """A process with a tuned garbage collector, whose memory is as large as the test says."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.resident = 100 << 20
-        self.collector = GarbageCollector(self.clock, lambda: self.resident)
-        self.collector.start()
+        self.gc_tuner = GCTuner(self.clock, lambda: self.resident)
+        self.gc_tuner.start()
 
-    def circle(self) -> weakref.ref[Circle]:
-        return weakref.ref(Circle())
+    def cycle(self) -> weakref.ref[Cycle]:
+        return weakref.ref(Cycle())
 
-    def seconds_until_gone(self, circle: weakref.ref[Circle], most: float) -> float:
+    def seconds_until_gone(self, cycle: weakref.ref[Cycle], most: float) -> float:
         began = self.clock.seconds()
-        while circle() is not None and self.clock.seconds() - began <= most:
-            self.clock.advance(ASIDE_SECONDS)
+        while cycle() is not None and self.clock.seconds() - began <= most:
+            self.clock.advance(FREEZE_SECONDS)
         return self.clock.seconds() - began
 
 
@@ -51,78 +51,78 @@ class Process:
 def process() -> Iterator[Process]:
     process = Process()
     yield process
-    process.collector.stop()
+    process.gc_tuner.stop()
     assert process.clock.getDelayedCalls() == []
-    # As the tests have it.
+    # As conftest does.
     gc.collect()
     gc.freeze()
 
 
-def test_what_has_no_circles_is_freed_at_once(process: Process) -> None:
-    held = [Circle() for _ in range(3)]
+def test_objects_without_cycles_are_freed_at_once(process: Process) -> None:
+    held = [Cycle() for _ in range(3)]
     refs = [weakref.ref(each) for each in held]
-    process.clock.advance(ASIDE_SECONDS)
+    process.clock.advance(FREEZE_SECONDS)
     while held:
         held.pop().self = None  # type: ignore[assignment]
     assert [ref() for ref in refs] == [None] * 3
 
 
-def test_what_grows_slowly_is_put_aside_unseen(process: Process) -> None:
-    circle = process.circle()
-    grown = [[] for _ in range(MANY // 2)]  # type: ignore[var-annotated]
-    process.clock.advance(ASIDE_SECONDS)
-    assert circle() is not None
-    assert len(grown) == MANY // 2
+def test_few_new_objects_are_frozen_without_a_collection(process: Process) -> None:
+    cycle = process.cycle()
+    grown = [[] for _ in range(YOUNG_OBJECTS // 2)]  # type: ignore[var-annotated]
+    process.clock.advance(FREEZE_SECONDS)
+    assert cycle() is not None
+    assert len(grown) == YOUNG_OBJECTS // 2
 
 
-def test_circles_that_come_in_numbers_are_collected_while_they_are_young(process: Process) -> None:
-    first = process.circle()
-    for _ in range(MANY):
-        Circle()
-    last = process.circle()
-    process.clock.advance(ASIDE_SECONDS)
+def test_many_new_objects_are_collected_before_they_are_frozen(process: Process) -> None:
+    first = process.cycle()
+    for _ in range(YOUNG_OBJECTS):
+        Cycle()
+    last = process.cycle()
+    process.clock.advance(FREEZE_SECONDS)
     assert first() is None
     assert last() is None
 
 
-def test_everything_is_collected_seldom_and_then_more_seldom(process: Process) -> None:
+def test_the_interval_of_full_collections_doubles_while_they_free_little(process: Process) -> None:
     waits: list[float] = []
     while len(waits) < 8:
-        circle = process.circle()
-        waits.append(process.seconds_until_gone(circle, 2 * LONGEST_SECONDS))
-    assert waits[:4] == [FIRST_SECONDS * 2**power for power in range(4)]
-    assert waits[-1] == LONGEST_SECONDS
+        cycle = process.cycle()
+        waits.append(process.seconds_until_gone(cycle, 2 * MAX_FULL_SECONDS))
+    assert waits[:4] == [MIN_FULL_SECONDS * 2**power for power in range(4)]
+    assert waits[-1] == MAX_FULL_SECONDS
 
 
-def test_it_is_collected_sooner_again_when_it_was_worth_it(process: Process) -> None:
-    process.clock.advance(ASIDE_SECONDS)
-    process.seconds_until_gone(process.circle(), LONGEST_SECONDS)
-    circle = process.circle()
-    for _ in range(FEW):
-        Circle()
-    assert process.seconds_until_gone(circle, LONGEST_SECONDS) == 2 * FIRST_SECONDS
-    assert process.seconds_until_gone(process.circle(), LONGEST_SECONDS) == FIRST_SECONDS
+def test_the_interval_is_reset_by_a_worthwhile_collection(process: Process) -> None:
+    process.clock.advance(FREEZE_SECONDS)
+    process.seconds_until_gone(process.cycle(), MAX_FULL_SECONDS)
+    cycle = process.cycle()
+    for _ in range(WORTHWHILE_OBJECTS):
+        Cycle()
+    assert process.seconds_until_gone(cycle, MAX_FULL_SECONDS) == 2 * MIN_FULL_SECONDS
+    assert process.seconds_until_gone(process.cycle(), MAX_FULL_SECONDS) == MIN_FULL_SECONDS
 
 
-def test_garbage_that_fills_the_memory_is_collected_at_once(process: Process) -> None:
-    circle = process.circle()
+def test_a_full_collection_takes_place_when_memory_has_grown(process: Process) -> None:
+    cycle = process.cycle()
     process.resident += GROWTH_BYTES
-    process.clock.advance(ASIDE_SECONDS)
-    assert circle() is not None
+    process.clock.advance(FREEZE_SECONDS)
+    assert cycle() is not None
     process.resident += 1
-    process.clock.advance(ASIDE_SECONDS)
-    assert circle() is None
-    # What has grown for good is the measure from now on.
+    process.clock.advance(FREEZE_SECONDS)
+    assert cycle() is None
+    # Growth that the collection could not undo raises the limit.
     process.resident = 10 * GROWTH_BYTES
-    process.clock.advance(ASIDE_SECONDS)
-    circle = process.circle()
+    process.clock.advance(FREEZE_SECONDS)
+    cycle = process.cycle()
     process.resident = 15 * GROWTH_BYTES
-    process.clock.advance(ASIDE_SECONDS)
-    assert circle() is not None
+    process.clock.advance(FREEZE_SECONDS)
+    assert cycle() is not None
     process.resident += 1
-    process.clock.advance(ASIDE_SECONDS)
-    assert circle() is None
+    process.clock.advance(FREEZE_SECONDS)
+    assert cycle() is None
 
 
-def test_the_memory_of_this_process_is_told() -> None:
+def test_the_resident_memory_of_this_process_is_read() -> None:
     assert 1 << 20 < resident_bytes() < 1 << 40

@@ -1,4 +1,4 @@
-"""Why a process is not ready."""
+"""The reasons why a process is not ready."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chatd.process.readiness import CHECK_SECONDS, Readiness
 from tests.doubles import result_of
 
 
-class Seams:
+class Dependencies:
     """A store and a bus that answer as the test says."""
 
     def __init__(self) -> None:
@@ -28,48 +28,48 @@ class Seams:
         return Deferred.fromCoroutine(self.readiness.reasons())
 
 
-def test_without_a_reason_it_is_ready() -> None:
-    assert result_of(Seams().start()) == []
+def test_ready_without_reasons() -> None:
+    assert result_of(Dependencies().start()) == []
 
 
-def test_all_reasons_are_told() -> None:
-    seams = Seams()
-    seams.readiness.draining = True
-    seams.problem = "no wake-ups"
-    seams.checked = fail(OSError("gone"))
-    assert result_of(seams.start()) == ["draining", "no wake-ups", "the store: gone"]
+def test_all_reasons_are_returned() -> None:
+    dependencies = Dependencies()
+    dependencies.readiness.draining = True
+    dependencies.problem = "no wake-ups"
+    dependencies.checked = fail(OSError("gone"))
+    assert result_of(dependencies.start()) == ["draining", "no wake-ups", "the store: gone"]
 
 
-def test_a_store_has_a_second_to_answer() -> None:
-    seams = Seams()
-    seams.checked = Deferred()
-    asked = seams.start()
-    seams.clock.advance(CHECK_SECONDS - 0.01)
-    assert not asked.called
-    seams.clock.advance(0.01)
-    assert result_of(asked) == ["the store did not answer within 1 s"]
-    assert seams.clock.getDelayedCalls() == []
-    seams.checked.callback(None)
+def test_the_store_must_answer_within_a_second() -> None:
+    dependencies = Dependencies()
+    dependencies.checked = Deferred()
+    reasons = dependencies.start()
+    dependencies.clock.advance(CHECK_SECONDS - 0.01)
+    assert not reasons.called
+    dependencies.clock.advance(0.01)
+    assert result_of(reasons) == ["the store did not answer within 1 s"]
+    assert dependencies.clock.getDelayedCalls() == []
+    dependencies.checked.callback(None)
 
 
-def test_an_answer_in_time_leaves_no_timer() -> None:
-    seams = Seams()
-    seams.checked = Deferred()
-    asked = seams.start()
-    seams.clock.advance(0.5)
-    seams.checked.callback(None)
-    assert result_of(asked) == []
-    assert seams.clock.getDelayedCalls() == []
+def test_an_answer_in_time_cancels_the_timer() -> None:
+    dependencies = Dependencies()
+    dependencies.checked = Deferred()
+    reasons = dependencies.start()
+    dependencies.clock.advance(0.5)
+    dependencies.checked.callback(None)
+    assert result_of(reasons) == []
+    assert dependencies.clock.getDelayedCalls() == []
 
 
-def test_whoever_asks_may_go_away() -> None:
-    seams = Seams()
+def test_a_check_can_be_cancelled_without_cancelling_the_store() -> None:
+    dependencies = Dependencies()
     cancelled: list[object] = []
-    seams.checked = Deferred(cancelled.append)
-    asked = seams.start()
-    asked.cancel()
+    dependencies.checked = Deferred(cancelled.append)
+    reasons = dependencies.start()
+    reasons.cancel()
     with pytest.raises(CancelledError):
-        result_of(asked)
-    assert cancelled == []  # the store is not disturbed
-    assert seams.clock.getDelayedCalls() == []
-    seams.checked.callback(None)
+        result_of(reasons)
+    assert cancelled == []
+    assert dependencies.clock.getDelayedCalls() == []
+    dependencies.checked.callback(None)

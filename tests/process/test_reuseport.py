@@ -1,4 +1,4 @@
-"""Several processes on one port."""
+"""Sharing a port among processes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ServerFactory
 
-from chatd.process.reuseport import SharingReactor
+from chatd.process.reuseport import ReusePortReactor
 
 
 @ensureDeferred
-async def test_a_shared_port_is_taken_twice_and_no_other_is() -> None:
+async def test_a_port_can_be_opened_twice_only_if_both_share_it() -> None:
     from twisted.internet import reactor
 
-    sharing = SharingReactor(reactor)
+    sharing = ReusePortReactor(reactor)
     ports: list[IListeningPort] = []
     first = serverFromString(sharing, "tcp:0:interface=127.0.0.1")
     ports.append(await first.listen(ServerFactory()))
@@ -38,7 +38,7 @@ async def test_tls_ports_are_shared_too() -> None:
     from twisted.internet import reactor
     from twisted.internet.ssl import CertificateOptions
 
-    sharing = SharingReactor(reactor)
+    sharing = ReusePortReactor(reactor)
     ports = [sharing.listenSSL(0, ServerFactory(), CertificateOptions(), interface="127.0.0.1")]
     number = ports[0].getHost().port
     ports.append(

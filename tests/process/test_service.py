@@ -1,7 +1,8 @@
-"""The order of starting and stopping, and what comes of a start that fails."""
+"""The order in which the daemon starts and stops, and starts that fail."""
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 from collections.abc import Callable
@@ -9,25 +10,24 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-from chatd.model import StartError
-from chatd.process.service import BACKLOG, LAG_SECONDS, LOOK_SECONDS, ChatService, Listener
+from chatd.errors import StartError
+from chatd.process.listeners import Listener
+from chatd.process.service import LAG_SECONDS, ChatService
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
 
 
 class Port:
-    """A listening port of the test's."""
+    """A fake listening port."""
 
     def __init__(self, note: Callable[[str], None], name: str, address: Any) -> None:
         self._note, self._name, self._address = note, name, address
-        self.backlogs: list[int] = []
-        self.socket = SimpleNamespace(listen=self.backlogs.append)
 
     def getHost(self) -> Any:
         return self._address
@@ -38,7 +38,7 @@ class Port:
 
 
 class Daemon:
-    """A `ChatService` of fakes that write down what is done to them, in order."""
+    """A `ChatService` of fakes that record the calls made to them, in order."""
 
     def __init__(self, drain_seconds: float = 10) -> None:
         self.done: list[str] = []
@@ -46,13 +46,13 @@ class Daemon:
         self.opened: Deferred[None] = succeed(None)
         self.started: Deferred[None] = succeed(None)
         self.sent: Deferred[None] = succeed(None)
-        self.listening: dict[str, Any] = {}
-        self.ports: dict[str, Port] = {}
+        self.listening: dict[str, Deferred[Any]] = {}
+        self.clients_gone: Deferred[None] = succeed(None)
         self.lags: list[float] = []
         self.public = self.listener("tcp:80", IPv4Address("TCP", "127.0.0.1", 80))
         self.admin = self.listener("tcp:90", IPv4Address("TCP", "127.0.0.1", 90))
         self.readiness = SimpleNamespace(draining=False)
-        self.parts = SimpleNamespace(
+        self.components = SimpleNamespace(
             store=SimpleNamespace(
                 open=lambda: self.note("open store", self.opened),
                 close=lambda: self.note("close store", succeed(None)),
@@ -70,17 +70,26 @@ class Daemon:
             notifier=SimpleNamespace(drain=self.drain),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
             accounts=SimpleNamespace(stop=lambda: self.note("stop accounts", succeed(None))),
-            chats=SimpleNamespace(finished=lambda: self.note("sends", self.sent)),
+            chats=SimpleNamespace(wait_idle=lambda: self.note("sends", self.sent)),
             readiness=self.readiness,
-            metrics=SimpleNamespace(lag=self.lags.append),
+            metrics=SimpleNamespace(observe_lag=self.lags.append),
+        )
+        self.service = self.make(drain_seconds)
+
+    def make(self, drain_seconds: float, gc_tuner: Any = None) -> ChatService:
+        components: Any = self.components
+        return ChatService(
+            components,
+            self.reactor,
             public=[self.public],
             admin=[self.admin],
+            drain_seconds=drain_seconds,
+            gc_tuner=gc_tuner,
         )
-        self.service = ChatService(self.parts, self.reactor, drain_seconds)  # type: ignore[arg-type]
 
-    def note(self, what: str, answer: Any = None) -> Any:
+    def note(self, what: str, result: Any = None) -> Any:
         self.done.append(what)
-        return answer
+        return result
 
     def drain(self) -> None:
         self.note("drain polls, not ready" if self.readiness.draining else "drain polls")
@@ -88,13 +97,10 @@ class Daemon:
     def listener(self, name: str, address: Any) -> Listener:
         def listen(_: object) -> Any:
             self.note(f"listen {name}")
-            if name in self.listening:
-                return self.listening[name]
-            port = self.ports[name] = Port(self.note, name, address)
-            return succeed(port)
+            return self.listening.get(name) or succeed(Port(self.note, name, address))
 
         server: Any = SimpleNamespace(
-            connections=0,
+            wait_closed=lambda: self.clients_gone,
             drain=lambda: self.note(f"drain {name}"),
             abort_all=lambda: self.note(f"abort {name}"),
         )
@@ -102,17 +108,17 @@ class Daemon:
         return Listener(name, endpoint, server)
 
     def start(self) -> list[str]:
-        """Start; returns what was logged."""
+        """Start; returns the lines that were logged."""
         return logged(self.service.startService)
 
     def stop(self) -> Deferred[None]:
-        """Begin to stop."""
+        """Begin to stop; `done` then holds the steps of the stop only."""
         self.done.clear()
         return self.service.stopService()
 
 
 def logged(call: Callable[[], object]) -> list[str]:
-    """The texts logged during a call."""
+    """The lines logged during a call."""
     texts: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -134,7 +140,7 @@ STOPPED = [
 ]
 
 
-def test_the_start_is_in_order_and_ends_with_one_line() -> None:
+def test_starts_in_order_and_logs_one_line() -> None:
     daemon = Daemon()
     [line] = daemon.start()
     assert daemon.done == STARTED
@@ -145,15 +151,7 @@ def test_the_start_is_in_order_and_ends_with_one_line() -> None:
     result_of(daemon.stop())
 
 
-def test_a_listener_gets_a_backlog_that_suits_a_server() -> None:
-    daemon = Daemon()
-    daemon.start()
-    assert daemon.ports["tcp:80"].backlogs == [BACKLOG]
-    assert BACKLOG >= 1024
-    result_of(daemon.stop())
-
-
-def test_the_stop_is_in_order() -> None:
+def test_stops_in_order() -> None:
     daemon = Daemon()
     daemon.start()
     result_of(daemon.stop())
@@ -164,47 +162,63 @@ def test_the_stop_is_in_order() -> None:
 def test_the_stop_waits_for_connections_until_its_deadline() -> None:
     daemon = Daemon(drain_seconds=3)
     daemon.start()
-    server: Any = daemon.public.server
-    server.connections = 2
+    daemon.clients_gone = Deferred()
     stopped = daemon.stop()
-    daemon.reactor.pump([0.02] * 140)
+    daemon.reactor.advance(2.99)
     assert not stopped.called
     assert daemon.done == STOPPED[:3]
-    daemon.reactor.pump([0.02] * 12)
+    daemon.reactor.advance(0.01)
     result_of(stopped)
     assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
 
 
-def test_a_stop_that_is_hurried_waits_for_no_connection_but_for_sends() -> None:
+def test_the_stop_continues_as_soon_as_the_last_connection_is_closed() -> None:
+    daemon = Daemon(drain_seconds=3)
+    daemon.start()
+    daemon.clients_gone = Deferred()
+    stopped = daemon.stop()
+    daemon.reactor.advance(1)
+    daemon.clients_gone.callback(None)
+    result_of(stopped)
+    assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
+
+
+def test_a_forced_stop_waits_for_sends_but_not_for_connections() -> None:
     daemon = Daemon(drain_seconds=60)
     daemon.start()
-    server: Any = daemon.public.server
-    server.connections = 2
+    daemon.clients_gone = Deferred()
     daemon.sent = Deferred()
     stopped = daemon.stop()
     daemon.reactor.advance(1)
-    assert [len(logged(daemon.service.hurry)) for _ in range(2)] == [1, 0]
-    daemon.reactor.advance(LOOK_SECONDS)
+    assert daemon.done == STOPPED[:3]
+    assert [len(logged(daemon.service.force_stop)) for _ in range(2)] == [1, 0]
     assert daemon.done == STOPPED[:5]
     assert not stopped.called
     daemon.sent.callback(None)
     result_of(stopped)
     assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
 
 
-def test_the_stop_goes_on_when_the_last_connection_has_gone() -> None:
-    daemon = Daemon(drain_seconds=3)
+def test_a_stop_may_be_forced_while_ports_are_being_closed() -> None:
+    daemon = Daemon(drain_seconds=60)
+    closing: Deferred[None] = Deferred()
+    port = Port(daemon.note, "tcp:80", IPv4Address("TCP", "127.0.0.1", 80))
+    port.stopListening = lambda: closing  # type: ignore[method-assign]
+    daemon.listening["tcp:80"] = succeed(port)
     daemon.start()
-    server: Any = daemon.public.server
-    server.connections = 1
+    daemon.clients_gone = Deferred()
     stopped = daemon.stop()
-    daemon.reactor.advance(1)
-    server.connections = 0
-    daemon.reactor.advance(0.02)
+    daemon.service.force_stop()
+    assert daemon.done == []
+    closing.callback(None)
     result_of(stopped)
+    assert daemon.done == STOPPED[1:]
 
 
-def test_the_stop_waits_for_sends_under_way() -> None:
+def test_the_stop_waits_for_running_sends() -> None:
     daemon = Daemon()
     daemon.start()
     daemon.sent = Deferred()
@@ -216,49 +230,36 @@ def test_the_stop_waits_for_sends_under_way() -> None:
 
 
 @pytest.mark.parametrize("step", ["sweep", "bus"])
-def test_a_step_of_stopping_that_fails_does_not_keep_the_others(
+def test_a_failing_step_does_not_prevent_the_remaining_ones(
     step: str, logged_failures: LoggedFailures
 ) -> None:
     daemon = Daemon()
     daemon.start()
-    getattr(daemon.parts, step).stop = lambda: fail(OSError("no"))
+    getattr(daemon.components, step).stop = lambda: fail(OSError("no"))
     result_of(daemon.stop())
     assert daemon.done[-1] == "close store"
     assert [str(failure.value) for failure in logged_failures.flush(OSError)] == ["no"]
 
 
-def test_a_daemon_that_never_listened_can_be_stopped() -> None:
+def test_a_daemon_that_was_never_started_can_be_stopped() -> None:
     daemon = Daemon()
     result_of(daemon.stop())
     assert "close tcp:80" not in daemon.done
     assert daemon.done[-1] == "close store"
 
 
-def refuse(code: int) -> CannotListenError:
-    return CannotListenError("127.0.0.1", 80, OSError(code, "Address already in use"))
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (refuse(errno.EADDRINUSE), "Address already in use"),
-        (CannotListenError("", 80, "odd"), "odd"),
-        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
-    ],
-)
-def test_a_bind_that_fails_ends_the_process_with_one_line(
-    error: Exception, reason: str, logged_failures: LoggedFailures
-) -> None:
+def test_a_failing_bind_ends_the_process_with_one_line(logged_failures: LoggedFailures) -> None:
     daemon = Daemon()
-    daemon.listening["tcp:80"] = fail(error)
+    error = OSError(errno.EADDRINUSE, "Address already in use")
+    daemon.listening["tcp:80"] = fail(CannotListenError("127.0.0.1", 80, error))
     with pytest.raises(SystemExit) as ended:
         daemon.start()
     assert ended.value.code == 1
     [line] = logged_failures.flush_messages()
-    assert line == f"chatd cannot start: cannot listen on tcp:80: {reason}"
+    assert line == "chatd cannot start: cannot listen on tcp:80: Address already in use"
 
 
-def test_a_store_that_fails_ends_the_process_with_one_line(
+def test_a_failing_store_ends_the_process_with_one_line(
     logged_failures: LoggedFailures,
 ) -> None:
     daemon = Daemon()
@@ -269,7 +270,7 @@ def test_a_store_that_fails_ends_the_process_with_one_line(
     assert logged_failures.flush_messages() == ["chatd cannot start: the database is in use"]
 
 
-def test_a_fault_of_the_program_is_told_with_its_traceback(
+def test_an_unexpected_error_is_logged_with_its_traceback(
     logged_failures: LoggedFailures,
 ) -> None:
     daemon = Daemon()
@@ -280,7 +281,7 @@ def test_a_fault_of_the_program_is_told_with_its_traceback(
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
 
 
-def test_a_start_may_take_its_time() -> None:
+def test_the_start_continues_when_the_store_has_opened() -> None:
     daemon = Daemon()
     daemon.opened = Deferred()
     daemon.start()
@@ -290,71 +291,66 @@ def test_a_start_may_take_its_time() -> None:
     result_of(daemon.stop())
 
 
-def test_a_failure_under_the_running_reactor_ends_the_process(
+def test_a_failure_while_the_reactor_runs_ends_the_process(
     monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
 ) -> None:
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     daemon = Daemon()
-    triggers: list[Any] = []
+    at_exit: list[Any] = []
     stops: list[int] = []
-    monkeypatch.setattr(
-        daemon.reactor, "addSystemEventTrigger", lambda *args: triggers.append(args)
-    )
+    monkeypatch.setattr(atexit, "register", lambda *args: at_exit.append(args))
     monkeypatch.setattr(daemon.reactor, "stop", lambda: stops.append(1))
     daemon.opened = Deferred()
     daemon.start()
     daemon.opened.errback(StartError("the database went away"))
     assert logged_failures.flush_messages() == ["chatd cannot start: the database went away"]
     assert stops == [1]
-    [(phase, event, end, *args)] = triggers
-    assert (phase, event) == ("after", "shutdown")
+    [(end, *args)] = at_exit
     end(*args)
     assert exits == [1]
 
 
-@pytest.mark.parametrize(
-    ("description", "address", "url"),
-    [
-        ("tcp:80", IPv4Address("TCP", "0.0.0.0", 80), "http://0.0.0.0:80"),
-        ("tcp:80", IPv6Address("TCP", "::1", 80), "http://[::1]:80"),
-        ("ssl:443:x", IPv4Address("TCP", "127.0.0.1", 443), "https://127.0.0.1:443"),
-        ("tls:443:x", IPv6Address("TCP", "::", 443), "https://[::]:443"),
-        ("unix:/run/chatd.sock", UNIXAddress("/run/chatd.sock"), "unix:/run/chatd.sock"),
-    ],
-)
-def test_the_first_line_tells_where(description: str, address: Any, url: str) -> None:
+ANYWHERE = IPv4Address("TCP", "0.0.0.0", 80)
+WARNING = "passwords and messages can be read on the network: "
+
+
+def test_plain_http_that_other_machines_can_reach_is_warned_about_in_one_line() -> None:
     daemon = Daemon()
-    daemon.parts.public[:] = [daemon.listener(description, address)]
-    daemon.parts.admin[:] = []
-    [line] = daemon.start()
-    assert f"is listening on {url}, its data" in line
+    daemon.service.public = [
+        daemon.listener("tcp:80", ANYWHERE),
+        daemon.listener("tcp:81:interface=127.0.0.1", IPv4Address("TCP", "127.0.0.1", 81)),
+        daemon.listener("tcp:82:interface=192.0.2.1", IPv4Address("TCP", "192.0.2.1", 82)),
+    ]
+    _, warning = daemon.start()
+    assert warning.startswith(f"{WARNING}http://0.0.0.0:80, http://192.0.2.1:82 accepts")
+    assert "interface=127.0.0.1" in warning
+    assert "ssl:" in warning
     result_of(daemon.stop())
 
 
-def test_a_port_without_a_socket_is_left_alone() -> None:
+def test_an_exposed_admin_listener_is_not_warned_about() -> None:
+    # It serves neither passwords nor messages.
     daemon = Daemon()
-    port = Port(daemon.note, "tcp:80", IPv4Address("TCP", "127.0.0.1", 80))
-    del port.socket
-    daemon.listening["tcp:80"] = succeed(port)
-    daemon.start()
+    daemon.service.admin = [daemon.listener("tcp:90", ANYWHERE)]
+    assert len(daemon.start()) == 1
     result_of(daemon.stop())
 
 
-def test_the_garbage_collector_is_governed_while_the_daemon_serves() -> None:
+def test_the_garbage_collector_is_tuned_while_the_daemon_runs() -> None:
     daemon = Daemon()
-    governed: list[bool] = []
+    running: list[bool] = []
     collector: Any = SimpleNamespace(
-        start=lambda: governed.append(True), stop=lambda: governed.append(False)
+        start=lambda: running.append(True), stop=lambda: running.append(False)
     )
-    service = ChatService(daemon.parts, daemon.reactor, 10, collector)  # type: ignore[arg-type]
+    service = daemon.make(10, collector)
     service.startService()
-    assert governed == [True]
+    assert running == [True]
     result_of(service.stopService())
-    assert governed == [True, False]
+    assert running == [True, False]
 
 
-def test_a_late_timer_is_measured() -> None:
+def test_the_lag_of_the_reactor_is_measured() -> None:
     daemon = Daemon()
     daemon.start()
     daemon.reactor.advance(LAG_SECONDS)
@@ -363,7 +359,7 @@ def test_a_late_timer_is_measured() -> None:
     result_of(daemon.stop())
 
 
-def test_only_what_is_critical_is_an_error(logged_failures: LoggedFailures) -> None:
+def test_a_normal_run_logs_at_level_info_only(logged_failures: LoggedFailures) -> None:
     levels: list[Any] = []
 
     def observe(event: LogEvent) -> None:

@@ -1,4 +1,4 @@
-"""Being told to stop once, and again."""
+"""The first signal stops the process, a later one forces the stop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from types import FrameType
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.process.signals import AGAIN_SECONDS, Signals
+from chatd.process.signals import REPEAT_SECONDS, Signals
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
 
 class Process(Clock):
-    """The reactor of a running process, and what has come of the signals to it."""
+    """The reactor of a running process; records what its signals caused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class Process(Clock):
         self.callLater(0, call)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """What Twisted has installed."""
+        """The handler that Twisted has installed."""
         self.done.append(signal.Signals(number).name)
 
-    def hurry(self) -> None:
-        self.done.append("hurry")
+    def force_stop(self) -> None:
+        self.done.append("force")
 
     def after(self, seconds: float, number: signal.Signals) -> list[str]:
-        """What was done in all once the signal has come."""
+        """Send the signal after some seconds; returns all that was done so far."""
         self.advance(seconds)
         signal.raise_signal(number)
         self.advance(0)
@@ -47,12 +47,12 @@ class Process(Clock):
 
 @contextmanager
 def running() -> Iterator[Process]:
-    """A process that handles signals. No fixture: the tests' own reactor may start after those."""
+    """A process that handles signals. Not a fixture: the real reactor may start after fixtures."""
     before = {number: signal.getsignal(number) for number in BOTH}
     process = Process()
     for number in BOTH:
         signal.signal(number, process.stop)
-    Signals(process, process.hurry).handle()
+    Signals(process, process.force_stop).install()
     try:
         yield process
     finally:
@@ -62,33 +62,33 @@ def running() -> Iterator[Process]:
 
 @pytest.mark.parametrize("second", BOTH)
 @pytest.mark.parametrize("first", BOTH)
-def test_the_first_stops_it_and_later_ones_hurry_it(
+def test_the_first_signal_stops_and_later_ones_force_the_stop(
     first: signal.Signals, second: signal.Signals
 ) -> None:
     with running() as process:
         assert process.after(5, first) == [first.name]
         process.shut_down()
-        assert process.after(AGAIN_SECONDS, second) == [first.name, "hurry"]
-        assert process.after(0, first) == [first.name, "hurry", "hurry"]
+        assert process.after(REPEAT_SECONDS, second) == [first.name, "force"]
+        assert process.after(0, first) == [first.name, "force", "force"]
 
 
-def test_one_that_comes_together_with_the_first_is_the_same() -> None:
+def test_a_signal_shortly_after_the_first_is_ignored() -> None:
     with running() as process:
         process.after(0, signal.SIGINT)
         assert process.after(0, signal.SIGTERM) == ["SIGINT"]
         process.shut_down()
-        assert process.after(AGAIN_SECONDS / 2, signal.SIGTERM) == ["SIGINT"]
+        assert process.after(REPEAT_SECONDS / 2, signal.SIGTERM) == ["SIGINT"]
 
 
-def test_whatever_stopped_it_no_signal_stops_it_again() -> None:
+def test_a_signal_during_a_shutdown_without_signal_forces_the_stop() -> None:
     with running() as process:
         process.shut_down()
         assert process.after(0, signal.SIGTERM) == []
-        assert process.after(AGAIN_SECONDS, signal.SIGTERM) == ["hurry"]
+        assert process.after(REPEAT_SECONDS, signal.SIGTERM) == ["force"]
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     with running() as process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        Signals(process, process.hurry).handle()
+        Signals(process, process.force_stop).install()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

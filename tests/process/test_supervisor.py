@@ -1,4 +1,4 @@
-"""The supervisor of several processes, on a reactor that only pretends to have any."""
+"""The supervisor of several workers, on a reactor with fake processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatd.config import ConfigError, Settings, load, variables
-from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Workers, worker_settings
+from chatd.config import ConfigError, Settings, load, to_environment
+from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Supervisor, worker_settings
 from tests.conftest import LoggedFailures
 
 
@@ -24,26 +24,26 @@ def settings(**given: Any) -> Settings:
 
 
 class Process:
-    """A process that does what it is told."""
+    """A process that exits when the test says so."""
 
     def __init__(self, protocol: Any, env: dict[str, str]) -> None:
         self.protocol = protocol
         self.env = env
         self.signals: list[int] = []
-        self.is_gone = False
+        self.has_exited = False
 
     def signalProcess(self, number: int) -> None:
-        if self.is_gone:
+        if self.has_exited:
             raise ProcessExitedAlready
         self.signals.append(number)
 
     def end(self, status: int = 0, by: int | None = None) -> None:
-        self.is_gone = True
+        self.has_exited = True
         ended = ProcessTerminated(status, by) if status or by else ProcessDone(0)
         self.protocol.processEnded(Failure(ended))
 
 
-class PretendedReactor(Clock):
+class FakeReactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.processes: list[Process] = []
@@ -54,19 +54,19 @@ class PretendedReactor(Clock):
         return self.processes[-1]
 
     def addSystemEventTrigger(self, *_: object) -> None:
-        """Nothing here shuts down."""
+        """Ignore it: nothing here shuts down."""
 
     def stop(self) -> None:
         self.stopped += 1
 
 
-def started(reactor: PretendedReactor, **given: Any) -> Workers:
-    workers = Workers(settings(**given), reactor, lambda: 0.999999)
-    workers.startService()
-    return workers
+def started(reactor: FakeReactor, **given: Any) -> Supervisor:
+    supervisor = Supervisor(settings(**given), reactor, lambda: 0.999999)
+    supervisor.startService()
+    return supervisor
 
 
-def test_settings_survive_the_way_through_the_environment() -> None:
+def test_settings_survive_a_round_trip_through_the_environment() -> None:
     given = settings(
         listen=["tcp:1", "ssl:2"],
         registration="closed",
@@ -76,10 +76,10 @@ def test_settings_survive_the_way_through_the_environment() -> None:
         access_log="on",
         listen_db="host=x password=y",
     )
-    assert load({}, variables(given)) == (given, [])
+    assert load({}, to_environment(given)) == (given, [])
 
 
-def test_each_worker_has_an_admin_port_of_its_own() -> None:
+def test_each_worker_has_its_own_admin_port() -> None:
     shared = settings(admin="tcp:9100:interface=::1", listen=["tcp:80"], workers=3)
     found = [worker_settings(shared, number) for number in (1, 2, 3)]
     assert [each.admin for each in found] == [
@@ -101,36 +101,36 @@ def test_each_worker_has_an_admin_port_of_its_own() -> None:
         ({"admin": "unix:x"}, "admin"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(given: dict[str, Any], culprit: str) -> None:
+def test_endpoints_that_cannot_be_shared_are_refused(given: dict[str, Any], culprit: str) -> None:
     with pytest.raises(ConfigError, match=f"^{culprit}: "):
-        Workers(settings(**given), PretendedReactor(), lambda: 0.5)
+        Supervisor(settings(**given), FakeReactor(), lambda: 0.5)
 
 
-def test_workers_get_the_settings_and_not_the_supervisors_variables(
+def test_workers_get_the_settings_instead_of_the_variables_of_the_supervisor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CHATD_WORKERS", "2")
     monkeypatch.setenv("CHATD_CONFIG", "/somewhere.toml")
     monkeypatch.setenv("OTHER", "kept")
-    reactor = PretendedReactor()
-    workers = started(reactor, admin="tcp:9100")
+    reactor = FakeReactor()
+    supervisor = started(reactor, admin="tcp:9100")
     one, two = (process.env for process in reactor.processes)
     assert one["OTHER"] == "kept"
     assert (one["CHATD_WORKERS"], one["CHATD_DB"]) == ("1", "postgresql:///d")
     assert (one["CHATD_ADMIN"], two["CHATD_ADMIN"]) == ("tcp:9100", "tcp:9101")
     assert "CHATD_CONFIG" not in one
-    workers.stopService()
+    supervisor.stopService()
 
 
-def test_a_worker_that_ends_is_started_again_after_a_while() -> None:
-    reactor = PretendedReactor()
+def test_a_worker_that_exits_is_restarted_after_a_delay() -> None:
+    reactor = FakeReactor()
     started(reactor)
     reactor.advance(STABLE_SECONDS)
     reactor.processes[0].end(1)
     assert len(reactor.processes) == 2
     reactor.advance(0.2)
     assert len(reactor.processes) == 3
-    # One that ends at once is given more time each time.
+    # The delay grows for a worker that exits at once.
     delays = []
     for _ in range(9):
         reactor.processes[-1].end(1)
@@ -147,8 +147,8 @@ def test_a_worker_that_ends_is_started_again_after_a_while() -> None:
     assert not reactor.stopped
 
 
-def test_workers_that_cannot_start_end_it_all(logged_failures: LoggedFailures) -> None:
-    reactor = PretendedReactor()
+def test_the_supervisor_fails_if_no_worker_can_start(logged_failures: LoggedFailures) -> None:
+    reactor = FakeReactor()
     started(reactor)
     reactor.processes[0].end(1)
     reactor.processes[1].end(1)
@@ -157,8 +157,8 @@ def test_workers_that_cannot_start_end_it_all(logged_failures: LoggedFailures) -
     assert logged_failures.flush_messages() == ["chatd cannot start: worker 1 ended with status 1"]
 
 
-def test_a_signal_at_the_start_is_no_sign_that_it_cannot_start() -> None:
-    reactor = PretendedReactor()
+def test_a_worker_killed_during_its_start_is_restarted() -> None:
+    reactor = FakeReactor()
     started(reactor)
     reactor.processes[0].end(by=signal.SIGKILL)
     reactor.advance(0.2)
@@ -166,11 +166,11 @@ def test_a_signal_at_the_start_is_no_sign_that_it_cannot_start() -> None:
     assert not reactor.stopped
 
 
-def test_stopping_is_first_kind_and_waits_for_all() -> None:
-    reactor = PretendedReactor()
-    workers = started(reactor, drain_seconds=3)
+def test_stopping_terminates_all_workers_and_kills_slow_ones() -> None:
+    reactor = FakeReactor()
+    supervisor = started(reactor, drain_seconds=3)
     one, two = reactor.processes
-    stopping = workers.stopService()
+    stopping = supervisor.stopService()
     assert one.signals == two.signals == [signal.SIGTERM]
     one.end()
     assert not fired(stopping)
@@ -181,34 +181,34 @@ def test_stopping_is_first_kind_and_waits_for_all() -> None:
     assert not reactor.getDelayedCalls()
 
 
-def test_hurried_workers_are_told_again_and_given_less_time() -> None:
-    reactor = PretendedReactor()
-    workers = started(reactor, drain_seconds=60)
+def test_a_forced_stop_terminates_workers_again_and_kills_them_sooner() -> None:
+    reactor = FakeReactor()
+    supervisor = started(reactor, drain_seconds=60)
     one, two = reactor.processes
-    stopping = workers.stopService()
+    stopping = supervisor.stopService()
     one.end()
     reactor.advance(2)
-    workers.hurry()
+    supervisor.force_stop()
     assert one.signals == [signal.SIGTERM]
     assert two.signals == [signal.SIGTERM, signal.SIGTERM]
     reactor.advance(KILL_SECONDS - 1)
-    workers.hurry()
+    supervisor.force_stop()
     reactor.advance(1)
     assert two.signals == [signal.SIGTERM] * 3 + [signal.SIGKILL]
-    workers.hurry()
+    supervisor.force_stop()
     two.end(by=signal.SIGKILL)
     assert fired(stopping)
     assert not reactor.getDelayedCalls()
 
 
-def test_one_that_waits_to_be_started_again_is_not() -> None:
-    reactor = PretendedReactor()
-    workers = started(reactor)
+def test_stopping_cancels_pending_restarts() -> None:
+    reactor = FakeReactor()
+    supervisor = started(reactor)
     reactor.advance(STABLE_SECONDS)
     one, two = reactor.processes
     one.end(1)
-    two.is_gone = True
-    stopping = workers.stopService()
+    two.has_exited = True
+    stopping = supervisor.stopService()
     two.end()
     assert fired(stopping)
     assert not reactor.getDelayedCalls()
@@ -218,16 +218,16 @@ def fired(deferred: Deferred[Any]) -> bool:
     return bool(deferred.called)
 
 
-def test_what_workers_say_is_passed_on_line_by_line() -> None:
-    reactor = PretendedReactor()
+def test_the_output_of_workers_is_logged_by_lines() -> None:
+    reactor = FakeReactor()
     started(reactor)
-    said: list[str] = []
+    lines: list[str] = []
 
     @implementer(ILogObserver)
-    def hear(event: LogEvent) -> None:
-        said.append(formatEvent(event))
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(hear)
+    globalLogPublisher.addObserver(observe)
     try:
         protocol = reactor.processes[1].protocol
         protocol.childDataReceived(1, b" first\nsec")
@@ -235,8 +235,8 @@ def test_what_workers_say_is_passed_on_line_by_line() -> None:
         protocol.childDataReceived(1, b"ond\nrest {x}")
         protocol.processEnded(Failure(ProcessTerminated(0, signal.SIGTERM)))
     finally:
-        globalLogPublisher.removeObserver(hear)
-    assert said[:4] == [
+        globalLogPublisher.removeObserver(observe)
+    assert lines[:4] == [
         "worker 2: first",
         "worker 2: trouble \ufffd",
         "worker 2: second",

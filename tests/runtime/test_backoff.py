@@ -1,4 +1,4 @@
-"""Delays between attempts."""
+"""Delays between retries."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from chatd.runtime.backoff import Backoff
 
 
-@pytest.mark.parametrize(("chance", "part"), [(0.0, 0.5), (0.5, 0.75), (0.999999, 1.0)])
-def test_delays_double_up_to_the_longest_and_are_spread(chance: float, part: float) -> None:
-    backoff = Backoff(lambda: chance, first=1, longest=5)
+@pytest.mark.parametrize(("random", "factor"), [(0.0, 0.5), (0.5, 0.75), (0.999999, 1.0)])
+def test_delays_double_up_to_the_longest_and_have_jitter(random: float, factor: float) -> None:
+    backoff = Backoff(lambda: random, first=1, longest=5)
     delays = [backoff.next() for _ in range(5)]
-    assert delays == pytest.approx([part * each for each in (1, 2, 4, 5, 5)], rel=1e-5)
+    assert delays == pytest.approx([factor * each for each in (1, 2, 4, 5, 5)], rel=1e-5)
     backoff.reset()
-    assert backoff.next() == pytest.approx(part, rel=1e-5)
+    assert backoff.next() == pytest.approx(factor, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Threads that do what would block the reactor."""
+"""Running blocking calls in threads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from chatd.runtime.thread_pool import ThreadWorker, Worker
-from tests.doubles import InlineWorker, SteppedWorker, result_of
+from chatd.runtime.thread_pool import Executor, ThreadPool
+from tests.doubles import InlineExecutor, SteppedExecutor, result_of
 
 SECONDS = 10
-"""How long a thread may take before a test gives it up."""
+"""Timeout for what a thread does."""
 
 
 class Turns:
-    """A reactor's `callFromThread`, whose calls the test makes itself."""
+    """Replaces the reactor's `callFromThread`: the test makes the calls itself."""
 
     def __init__(self) -> None:
         self._calls: Queue[tuple[Callable[..., Any], tuple[Any, ...]]] = Queue()
@@ -41,107 +41,107 @@ def turns() -> Turns:
 
 
 @pytest.fixture
-def worker(turns: Turns) -> Iterator[ThreadWorker]:
-    worker = ThreadWorker("test", 1, turns.call_from_thread)
-    yield worker
-    worker.stop()
+def pool(turns: Turns) -> Iterator[ThreadPool]:
+    pool = ThreadPool("test", 1, turns.call_from_thread)
+    yield pool
+    pool.stop()
 
 
-def test_a_result_comes_back_through_the_reactor(worker: ThreadWorker, turns: Turns) -> None:
-    asked = worker.run(lambda a, b: (a + b, threading.current_thread().name), 1, 2)
-    assert not asked.called
+def test_a_result_is_delivered_in_the_reactor_thread(pool: ThreadPool, turns: Turns) -> None:
+    result = pool.run(lambda a, b: (a + b, threading.current_thread().name), 1, 2)
+    assert not result.called
     turns.turn()
-    assert result_of(asked) == (3, "chatd-test-0")
+    assert result_of(result) == (3, "chatd-test-0")
 
 
-def test_what_a_call_raises_fails_its_deferred_and_not_the_thread(
-    worker: ThreadWorker, turns: Turns
+def test_an_exception_fails_the_deferred_and_does_not_end_the_thread(
+    pool: ThreadPool, turns: Turns
 ) -> None:
     def exit() -> None:
         raise SystemExit(3)
 
     for call, kind in ((lambda: 1 / 0, ZeroDivisionError), (exit, SystemExit)):
-        asked = worker.run(call)
+        result = pool.run(call)
         turns.turn()
         with pytest.raises(kind):
-            result_of(asked)
-    asked = worker.run(lambda: 7)
+            result_of(result)
+    result = pool.run(lambda: 7)
     turns.turn()
-    assert result_of(asked) == 7
+    assert result_of(result) == 7
 
 
-def test_one_thread_keeps_the_order_of_calls(worker: ThreadWorker, turns: Turns) -> None:
+def test_one_thread_runs_calls_in_order(pool: ThreadPool, turns: Turns) -> None:
     done: list[int] = []
-    asked = [worker.run(done.append, number) for number in range(100)]
+    results = [pool.run(done.append, number) for number in range(100)]
     for number in range(100):
         turns.turn()
-        assert asked[number].called
+        assert results[number].called
     assert done == list(range(100))
 
 
-def test_several_threads_work_at_once(turns: Turns) -> None:
-    worker = ThreadWorker("test", 2, turns.call_from_thread)
+def test_several_threads_run_concurrently(turns: Turns) -> None:
+    pool = ThreadPool("test", 2, turns.call_from_thread)
     meeting = threading.Barrier(2, timeout=SECONDS)
-    asked = [worker.run(meeting.wait) for _ in range(2)]
+    results = [pool.run(meeting.wait) for _ in range(2)]
     for _ in range(2):
         turns.turn()
-    assert sorted(result_of(each) for each in asked) == [0, 1]
-    worker.stop()
+    assert sorted(result_of(each) for each in results) == [0, 1]
+    pool.stop()
     assert set(turns.from_threads) == {"chatd-test-0", "chatd-test-1"}
 
 
-def test_stopping_finishes_what_was_asked_and_ends_the_threads(turns: Turns) -> None:
-    worker = ThreadWorker("test", 2, turns.call_from_thread)
+def test_stopping_finishes_pending_calls_and_ends_the_threads(turns: Turns) -> None:
+    pool = ThreadPool("test", 2, turns.call_from_thread)
     done: list[int] = []
-    asked = [worker.run(done.append, number) for number in range(50)]
-    worker.stop()
+    results = [pool.run(done.append, number) for number in range(50)]
+    pool.stop()
     assert sorted(done) == list(range(50))
     names = {thread.name for thread in threading.enumerate()}
     assert not names & {"chatd-test-0", "chatd-test-1"}
-    for _ in asked:
+    for _ in results:
         turns.turn()
-    assert all(each.called for each in asked)
+    assert all(each.called for each in results)
 
 
-def test_a_waiting_thread_holds_no_result(worker: ThreadWorker, turns: Turns) -> None:
+def test_an_idle_thread_does_not_keep_the_last_result_alive(pool: ThreadPool, turns: Turns) -> None:
     class Large:
         pass
 
-    asked = worker.run(Large)
+    result = pool.run(Large)
     turns.turn()
-    large = weakref.ref(result_of(asked))
-    del asked
+    large = weakref.ref(result_of(result))
+    del result
     # A second call, so that the thread is certainly past the first one.
-    worker.run(int)
+    pool.run(int)
     turns.turn()
     gc.collect()
     assert large() is None
 
 
-def test_no_thread_is_there_before_the_first_call(turns: Turns) -> None:
-    # twistd forks after the service was made, and a thread would stay behind in the parent.
-    worker = ThreadWorker("lazy", 2, turns.call_from_thread)
+def test_threads_are_started_by_the_first_call(turns: Turns) -> None:
+    # twistd forks after it has made the service, and threads would stay behind in the parent.
+    pool = ThreadPool("lazy", 2, turns.call_from_thread)
     assert not [each for each in threading.enumerate() if each.name.startswith("chatd-lazy")]
-    worker.stop()
+    pool.stop()
 
 
-def test_the_threads_end_with_the_process_even_if_nobody_stops_them(turns: Turns) -> None:
-    worker = ThreadWorker("test", 1, turns.call_from_thread)
-    worker.run(int)
+def test_threads_are_daemons_so_that_they_do_not_keep_the_process_alive(turns: Turns) -> None:
+    pool = ThreadPool("test", 1, turns.call_from_thread)
+    pool.run(int)
     [thread] = [each for each in threading.enumerate() if each.name == "chatd-test-0"]
     assert thread.daemon
-    worker.stop()
+    pool.stop()
 
 
-def test_the_doubles_do_what_a_worker_does() -> None:
-    for double in (InlineWorker(), SteppedWorker()):
-        worker: Worker = double
-        good, bad = worker.run(divmod, 7, 2), worker.run(divmod, 7, 0)
-        if isinstance(double, SteppedWorker):
+def test_the_doubles_behave_like_a_thread_pool() -> None:
+    for double in (InlineExecutor(), SteppedExecutor()):
+        pool: Executor = double
+        good, bad = pool.run(divmod, 7, 2), pool.run(divmod, 7, 0)
+        if isinstance(double, SteppedExecutor):
             assert not good.called
-            assert double.asked == 2
+            assert double.pending == 2
             double.work()
-            assert (double.asked, double.done) == (1, 1)
+            assert (double.pending, double.done) == (1, 1)
             assert not good.called
             assert double.step()
             assert double.step()
@@ -149,9 +149,9 @@ def test_the_doubles_do_what_a_worker_does() -> None:
         assert result_of(good) == (3, 1)
         with pytest.raises(ZeroDivisionError):
             result_of(bad)
-        last = worker.run(int)
-        worker.stop()
+        last = pool.run(int)
+        pool.stop()
         assert double.stopped
-        if isinstance(double, SteppedWorker):
+        if isinstance(double, SteppedExecutor):
             double.deliver()
         assert result_of(last) == 0

@@ -1,4 +1,4 @@
-"""What is written once for both databases, as each of them takes it."""
+"""Shared statements: conversion for each database, and query plans in SQLite."""
 
 import sqlite3
 from typing import Any
@@ -23,7 +23,7 @@ from chatd.store.statements import Statement, postgres, sqlite
         ("LIKE 'a%'", "LIKE 'a%%'"),
     ],
 )
-def test_psycopg2_takes_parameters_by_name(sql: str, rendered: str) -> None:
+def test_parameters_are_converted_for_psycopg2(sql: str, rendered: str) -> None:
     assert postgres(sql) == rendered
 
 
@@ -35,11 +35,11 @@ def test_psycopg2_takes_parameters_by_name(sql: str, rendered: str) -> None:
         ("LIMIT :step\n    FOR UPDATE SKIP LOCKED\n)", "LIMIT :step\n)"),
     ],
 )
-def test_sqlite_locks_no_rows(sql: str, rendered: str) -> None:
+def test_row_locks_are_removed_for_sqlite(sql: str, rendered: str) -> None:
     assert sqlite(sql) == rendered
 
 
-def test_a_conversation_is_ranges_of_keys_read_in_their_order() -> None:
+def test_conversations_are_read_from_indexes_in_order() -> None:
     conversation = statements.conversation(ReadConversation(1, 2, 50), sqlite_chats.direction)
     plan = sqlite_plan(conversation)
     reads = [line for line in plan if " message" in line or " conversation" in line]
@@ -53,8 +53,8 @@ def test_a_conversation_is_ranges_of_keys_read_in_their_order() -> None:
     assert not [line for line in plan if "B-TREE" in line], plan
 
 
-def test_forgetting_a_key_does_not_read_the_others_of_its_sender() -> None:
-    plan = sqlite_plan(statements.forget_keys(0, 1))
+def test_deleting_old_keys_does_not_scan() -> None:
+    plan = sqlite_plan(statements.delete_old_keys(0, 1))
     assert "SEARCH idempotency USING PRIMARY KEY (sent_by=? AND key=?)" in plan
     assert not [line for line in plan if line.startswith("SCAN")], plan
 

@@ -1,74 +1,85 @@
-// Calls of the public API: one request, one answer or one named error.
+// A client of chatd's HTTP API.
 
-const BASE = "/api/v1";
+const BASE_PATH = "/api/v1";
 
-/** The service refused: `code` is stable and for programs, `message` is for people. */
-export class Refused extends Error {
+/** The service refused a request: programs match on `code`, people read `message`. */
+export class APIError extends Error {
   constructor(status, code, detail, retryAfter) {
     super(detail);
     this.status = status;
     this.code = code;
     this.retryAfter = retryAfter;
   }
-
-  /** Whether the same request may succeed later. */
-  get passing() {
-    return [429, 502, 503, 504].includes(this.status);
-  }
 }
 
-/** No answer of the service came: whether it acted on the request is not known. */
-export class Unreachable extends Error {}
+/** There was no response, so the service may or may not have processed the request. */
+export class NetworkError extends Error {}
 
-export class Api {
+export class APIClient {
   constructor(token = null) {
     this.token = token;
   }
 
-  /** The body of the answer and its `Retry-After`; aborted by `signal`, or after `seconds`. */
-  async ask(method, path, { query = {}, body, key, signal, seconds = 20 } = {}) {
+  /**
+   * Send a request; returns `{ body, retryAfter }`.
+   *
+   * Throws `APIError`, `NetworkError` (also after `timeout` seconds), or the reason of `signal`
+   * when that aborts.
+   */
+  async request(method, path, { query = {}, body, idempotencyKey, signal, timeout = 20 } = {}) {
+    signal?.throwIfAborted();
     const headers = { Accept: "application/json" };
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["Content-Type"] = "application/json";
-    if (key) headers["Idempotency-Key"] = key;
-    const words = new URLSearchParams(query).toString();
-    const limit = new AbortController();
-    const stop = () => limit.abort();
-    const timer = setTimeout(stop, seconds * 1000);
-    signal?.addEventListener("abort", stop, { once: true });
+    if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
+    const search = new URLSearchParams(query).toString();
+    const controller = new AbortController();
+    const abort = () => controller.abort();
+    const timer = setTimeout(abort, timeout * 1000);
+    signal?.addEventListener("abort", abort, { once: true });
     try {
-      const response = await fetch(BASE + path + (words && `?${words}`), {
+      const response = await fetch(BASE_PATH + path + (search && `?${search}`), {
         method,
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
-        signal: limit.signal,
+        signal: controller.signal,
         cache: "no-store",
         credentials: "omit",
         redirect: "error",
       });
-      return await read(response);
-    } catch (problem) {
+      return await parseResponse(response);
+    } catch (error) {
       signal?.throwIfAborted();
-      if (problem instanceof Refused) throw problem;
-      throw new Unreachable(problem.message);
+      if (error instanceof APIError) throw error;
+      throw new NetworkError(error.message);
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", stop);
+      signal?.removeEventListener("abort", abort);
     }
   }
 }
 
-async function read(response) {
+async function parseResponse(response) {
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
   if (response.status === 204) return { body: null, retryAfter };
   let body;
   try {
     body = await response.json();
-  } catch (problem) {
-    if (response.ok) throw problem; // cut short, or somebody else's page
+  } catch (error) {
+    if (response.ok) throw error; // truncated, or not from chatd
     body = {};
   }
   if (response.ok) return { body, retryAfter };
-  const detail = body.detail || body.title || `The service answered ${response.status}.`;
-  throw new Refused(response.status, body.code || "", detail, retryAfter);
+  const detail = body.detail || body.title || `The server responded with status ${response.status}.`;
+  throw new APIError(response.status, body.code || "", detail, retryAfter);
+}
+
+/** Whether the same request may succeed later. */
+export const isTemporary = (error) =>
+  error instanceof NetworkError ||
+  (error instanceof APIError && [429, 502, 503, 504].includes(error.status));
+
+/** An error in words for the person at the page. */
+export function describeError(error) {
+  return error instanceof NetworkError ? "The server cannot be reached right now." : error.message;
 }

@@ -1,104 +1,139 @@
-// Who one talks with: names, the last message of each, and what has not been read yet.
+// The people an account has conversations with: names, last messages and unread counts.
 
-import { Refused } from "./api.js";
-import { keep, kept } from "./storage.js";
+import { messageKey } from "./message_history.js";
+import { load, remove, rename, save } from "./storage.js";
 
-export class People {
+const MAX_STORED = 500;
+const MAX_PREVIEW = 120;
+
+export class Contacts {
   #api;
   #me;
+  #signal;
   #names = new Map();
-  #people = new Map();
+  #contacts = new Map();
+  #positions = 0;
+  #stored;
+  #readStored;
 
-  constructor(api, me) {
+  constructor({ api, me, signal }) {
     this.#api = api;
     this.#me = me;
+    this.#signal = signal;
+    this.#stored = `contacts.${me.id}`;
+    this.#readStored = `read.${me.id}`;
     this.#names.set(me.id, me.username);
-    // People one has only written to are in nobody's inbox but theirs: this browser knows them.
-    for (const person of kept(`people.${me.id}`, [])) {
-      this.#people.set(person.id, { ...person, unread: new Set() });
+    rename(`people.${me.id}`, this.#stored); // up to version 1
+    // The inbox does not contain people who have only been written to.
+    for (const contact of load(this.#stored, [])) {
+      this.#contacts.set(contact.id, { ...contact, unread: new Set() });
+      this.#positions = Math.max(this.#positions, contact.order ?? 0);
     }
   }
 
-  get #read() {
-    return kept(`read.${this.#me.id}`, {});
-  }
-
-  /** Everybody, the latest conversation first. */
+  /** The one with the latest message first. */
   list() {
-    return [...this.#people.values()].sort(
+    return [...this.#contacts.values()].sort(
       (one, other) => (other.at ?? "").localeCompare(one.at ?? "") || other.order - one.order,
     );
   }
 
   get unread() {
-    return this.list().reduce((sum, person) => sum + person.unread.size, 0);
+    return this.list().reduce((sum, contact) => sum + contact.unread.size, 0);
   }
 
-  get(id) {
-    if (!this.#people.has(id)) {
-      this.#people.set(id, { id, name: null, last: "", at: null, order: 0, unread: new Set() });
-    }
-    return this.#people.get(id);
-  }
-
-  /** Note a message, own or received. */
-  note(message) {
-    const mine = message.sent_by === this.#me.id;
-    const person = this.get(mine ? message.received_by : message.sent_by);
-    if (!mine && message.seq > (this.#read[person.id] ?? 0)) person.unread.add(message.seq);
-    // The same second is common: the later one that is told counts as the later one.
-    if (person.at === null || message.sent_at >= person.at) {
-      person.at = message.sent_at;
-      person.last = (mine ? "You: " : "") + message.message;
-      person.order = (this.order = (this.order ?? 0) + 1);
-    }
+  /** Record messages, sent or received, oldest first. */
+  record(messages) {
+    for (const message of messages) this.#record(message);
     this.#save();
-    return person;
   }
 
-  /** Everything of this person has been seen. */
+  /** The id of the other person of a message. */
+  peerOf(message) {
+    return message.sent_by === this.#me.id ? message.received_by : message.sent_by;
+  }
+
   markRead(id) {
-    const person = this.get(id);
-    if (person.unread.size === 0) return;
-    keep(`read.${this.#me.id}`, { ...this.#read, [id]: Math.max(...person.unread) });
-    person.unread.clear();
+    const contact = this.#get(id);
+    if (contact.unread.size === 0) return;
+    save(this.#readStored, { ...this.#readUpTo, [id]: Math.max(...contact.unread) });
+    contact.unread.clear();
   }
 
-  /** Forget what was read: after a restored backup the numbers begin elsewhere. */
-  startOver() {
-    keep(`read.${this.#me.id}`, {});
-    for (const person of this.#people.values()) {
-      Object.assign(person, { at: null, last: "" });
-      person.unread.clear();
+  /** Forget messages and read positions: the service's data was replaced. */
+  reset() {
+    remove(this.#readStored);
+    for (const contact of this.#contacts.values()) {
+      Object.assign(contact, { at: null, last: "", lastKey: null });
+      contact.unread.clear();
     }
   }
 
-  /** The name of a user, asked for once. */
-  async name(id) {
+  /** Remove what is stored, except for read positions: these keep the next log-in's counts right. */
+  clear() {
+    remove(this.#stored);
+    this.#contacts.clear();
+  }
+
+  /** The name of a user as far as it is known. */
+  name(id) {
+    return this.#names.get(id) ?? this.#contacts.get(id)?.name ?? `user ${id}`;
+  }
+
+  /** The name of a user, requested once. */
+  async loadName(id) {
     if (this.#names.has(id)) return this.#names.get(id);
     let name;
     try {
-      name = (await this.#api.ask("GET", "/users/", { query: { user_id: id } })).body.username;
-    } catch (problem) {
-      const gone = problem instanceof Refused && problem.code === "user_not_found";
-      // Not remembered when it may be there the next time.
-      if (!gone) return this.#people.get(id)?.name ?? `user ${id}`;
+      const request = { query: { user_id: id }, signal: this.#signal };
+      name = (await this.#api.request("GET", "/users/", request)).body.username;
+    } catch (error) {
+      // Not remembered after other errors: the next request may succeed.
+      if (error.code !== "user_not_found") return this.name(id);
       name = `deleted user ${id}`;
     }
-    this.named(id, name);
+    this.setName(id, name);
     return name;
   }
 
-  named(id, name) {
+  setName(id, name) {
     this.#names.set(id, name);
-    if (id !== this.#me.id || this.#people.has(id)) this.get(id).name = name;
+    if (id !== this.#me.id || this.#contacts.has(id)) this.#get(id).name = name;
     this.#save();
   }
 
+  get #readUpTo() {
+    return load(this.#readStored, {});
+  }
+
+  #get(id) {
+    if (!this.#contacts.has(id)) {
+      const contact = { id, name: null, last: "", at: null, order: 0, unread: new Set() };
+      this.#contacts.set(id, contact);
+    }
+    return this.#contacts.get(id);
+  }
+
+  #record(message) {
+    const own = message.sent_by === this.#me.id;
+    const contact = this.#get(this.peerOf(message));
+    if (!own && message.seq > (this.#readUpTo[contact.id] ?? 0)) contact.unread.add(message.seq);
+    // Times are in seconds: of several messages in one, the last recorded counts as the latest.
+    const key = messageKey(message);
+    if (contact.lastKey === key || (contact.at !== null && message.sent_at < contact.at)) return;
+    contact.lastKey = key;
+    contact.at = message.sent_at;
+    contact.last = (own ? "You: " : "") + message.message;
+    contact.order = this.#positions += 1;
+  }
+
   #save() {
-    const rows = this.list().map(({ id, name, last, at, order }) => ({
-      id, name, last: last.slice(0, 120), at, order,
-    }));
-    keep(`people.${this.#me.id}`, rows.slice(0, 500));
+    const contacts = this.list().slice(0, MAX_STORED);
+    save(
+      this.#stored,
+      contacts.map(({ id, name, last, at, order }) => ({
+        id, name, last: last.slice(0, MAX_PREVIEW), at, order,
+      })),
+    );
   }
 }

@@ -1,216 +1,157 @@
-// The open conversation: its messages, those on their way, older ones on demand.
+// The open conversation: loads its messages and keeps the list on the screen up to date.
 
-import { byId, clockTime, dayName, element } from "./view.js";
+import { isTemporary } from "./api.js";
+import { byId } from "./dom.js";
+import { MessageHistory, messageKey } from "./message_history.js";
+import { MessageList } from "./message_list.js";
 
-const PAGE = 50;
-const GROUP_MS = 5 * 60_000;
-const NEAR_END_PIXELS = 80;
+const PAGE_SIZE = 50;
 
-const keyOf = (message) => `${message.received_by}.${message.seq}`;
-
-export class Talk {
+export class Conversation {
   #api;
+  #connection;
   #me;
   #outbox;
-  #shown = [];
-  #keys = new Set();
-  #older = null;
-  #opening = 0;
-  #list = byId("messages");
-  #scroller = byId("scroller");
+  #onLoad;
+  #list;
+  #peer = null;
+  #peerName = "";
+  #history = new MessageHistory();
+  #refreshes = 0;
+  #loadingOlder = false;
 
-  constructor({ api, me, outbox }) {
+  /** `onLoad(message)` is called with the newest message of each page that was loaded. */
+  constructor({ api, connection, me, outbox, signal, onLoad }) {
     this.#api = api;
+    this.#connection = connection;
     this.#me = me;
     this.#outbox = outbox;
-    this.peer = null;
+    this.#onLoad = onLoad;
+    this.#list = new MessageList({ signal });
+    byId("messages").addEventListener("click", (event) => this.#handleAction(event), { signal });
+    byId("load-older").addEventListener("click", () => this.loadOlder(), { signal });
   }
 
-  /** Show what was said with `peer`; false if another conversation was opened meanwhile. */
+  /** The user id of the other person; null while no conversation is open. */
+  get peer() {
+    return this.#peer;
+  }
+
+  /** Show the conversation with `peer`, and load its newest messages. */
   async open(peer) {
-    const opening = ++this.#opening;
-    if (this.peer !== peer) this.#reset();
-    this.peer = peer;
-    this.#draw();
-    let answer;
-    try {
-      answer = await this.#ask({});
-    } catch (problem) {
-      if (problem.code !== "user_not_found") throw problem;
-      answer = { messages: [], meta: { older: null } };
-    }
-    if (opening !== this.#opening) return false;
-    // What arrived while the answer was under way is newer than what it holds.
-    const arrived = this.#shown;
-    this.#reset();
-    this.#older = answer.meta.older;
-    for (const message of answer.messages.reverse()) this.#insert(message);
-    for (const message of arrived) this.#insert(message);
-    this.#draw();
-    this.toEnd();
-    return true;
+    if (this.#peer !== peer) this.#clear(peer);
+    this.render();
+    await this.refresh({ scrollToEnd: true });
   }
 
   close() {
-    this.#opening += 1;
-    this.peer = null;
-    this.#reset();
+    this.#clear(null);
+    this.render();
   }
 
-  /** A message that belongs here has come or was sent. */
+  /** Forget the messages: the service's data was replaced. */
+  reset() {
+    const name = this.#peerName;
+    this.#clear(this.#peer);
+    this.#peerName = name;
+  }
+
+  setPeerName(name) {
+    this.#peerName = name;
+    this.render();
+  }
+
+  /** Add a message that was received or sent. */
   add(message) {
-    if (!this.#insert(message)) return;
-    const end = this.atEnd;
-    this.#draw(keyOf(message));
-    if (end || message.sent_by === this.#me.id) this.toEnd();
-    else byId("newest").hidden = false;
+    const isNew = this.#history.add(message);
+    this.render({ added: isNew ? messageKey(message) : undefined });
+    if (isNew) this.#handleNewest(message);
   }
 
-  /** What is on its way has changed. */
-  refresh() {
-    const end = this.atEnd;
-    this.#draw();
-    if (end) this.toEnd();
+  /** Load the newest messages, including those that were sent from other devices. */
+  async refresh({ scrollToEnd = false } = {}) {
+    const refresh = ++this.#refreshes;
+    const page = await this.#fetch({}, () => refresh === this.#refreshes);
+    // The response to an earlier request may be older than what is on the screen.
+    if (!page || refresh !== this.#refreshes) return;
+    const newest = page.messages.at(-1);
+    const isNew = newest && !this.#history.has(newest);
+    this.#history.mergeNewest(page.messages, page.older);
+    this.render();
+    if (scrollToEnd) this.#list.scrollToEnd();
+    else if (isNew) this.#handleNewest(newest);
+    if (newest) this.#onLoad(newest);
   }
 
-  async showOlder() {
-    if (!this.#older) return;
-    const opening = this.#opening;
-    const before = this.#older;
-    const answer = await this.#ask({ before });
-    if (opening !== this.#opening || before !== this.#older) return;
-    this.#older = answer.meta.older;
-    const older = answer.messages.reverse().filter((message) => !this.#keys.has(keyOf(message)));
-    for (const message of older) this.#keys.add(keyOf(message));
-    this.#shown = [...older, ...this.#shown];
-    const fromEnd = this.#scroller.scrollHeight - this.#scroller.scrollTop;
-    this.#draw();
-    this.#scroller.scrollTop = this.#scroller.scrollHeight - fromEnd;
-  }
-
-  get atEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    return scrollHeight - scrollTop - clientHeight < NEAR_END_PIXELS;
-  }
-
-  toEnd() {
-    this.#scroller.scrollTop = this.#scroller.scrollHeight;
-    byId("newest").hidden = true;
-  }
-
-  async #ask(more) {
-    const query = { with: this.peer, limit: PAGE, ...more };
-    return (await this.#api.ask("GET", "/chats/", { query })).body;
-  }
-
-  #reset() {
-    this.#shown = [];
-    this.#keys.clear();
-    this.#older = null;
-    byId("newest").hidden = true;
-  }
-
-  #insert(message) {
-    const key = keyOf(message);
-    if (this.#keys.has(key)) return false;
-    this.#keys.add(key);
-    this.#shown.push(message);
-    return true;
-  }
-
-  #draw(fresh) {
-    byId("older").hidden = !this.#older;
-    const rows = [];
-    let before = null;
-    const waiting = this.#outbox.to(this.peer).map((entry) => ({
-      sent_by: this.#me.id, message: entry.text, sent_at: entry.at, entry,
-    }));
-    for (const message of [...this.#shown, ...waiting]) {
-      const when = new Date(message.sent_at);
-      if (!before || dayName(before.when) !== dayName(when)) {
-        const day = element("li", "day", dayName(when));
-        day.dataset.key = `day ${when.toDateString()}`;
-        rows.push(day);
-        before?.row.classList.add("last");
-        before = null;
-      }
-      const row = this.#row(message, when);
-      const joins = before && before.by === message.sent_by && when - before.when < GROUP_MS;
-      if (!joins) {
-        before?.row.classList.add("last");
-        row.classList.add("first");
-      }
-      rows.push(row);
-      before = { row, when, by: message.sent_by };
-    }
-    before?.row.classList.add("last");
-    reconcile(this.#list, rows);
-    if (fresh) appear(rows.find((row) => row.dataset.key === fresh));
-  }
-
-  #row(message, when) {
-    const mine = message.sent_by === this.#me.id;
-    const row = element("li", mine ? "said mine" : "said");
-    row.append(element("span", "unseen", mine ? "You:" : `${byId("peer-name").textContent}:`));
-    const bubble = element("div", "bubble", message.message);
-    bubble.dir = "auto";
-    row.append(bubble);
-    const note = element("span", "when");
-    if (message.entry) this.#onItsWay(row, note, message.entry);
-    else {
-      const time = element("time", "", clockTime(when));
-      time.dateTime = message.sent_at;
-      note.append(time);
-    }
-    row.append(note);
-    row.dataset.key = message.entry ? message.entry.key : keyOf(message);
-    return row;
-  }
-
-  #onItsWay(row, note, entry) {
-    note.classList.add("loud");
-    if (!entry.failed) {
-      row.classList.add("waiting");
-      note.textContent = "Sending …";
-      return;
-    }
-    row.classList.add("failed");
-    note.append(`Not sent: ${entry.failed} `);
-    for (const [action, label] of [["retry", "Try again"], ["drop", "Discard"]]) {
-      const button = element("button", "", label);
-      button.type = "button";
-      button.dataset.action = action;
-      button.dataset.key = entry.key;
-      note.append(button);
+  async loadOlder() {
+    const history = this.#history;
+    const before = history.older;
+    if (before === null || this.#loadingOlder) return;
+    this.#loadingOlder = true;
+    const isCurrent = () => history === this.#history && before === history.older;
+    try {
+      const page = await this.#fetch({ before }, isCurrent);
+      if (!page || !isCurrent()) return;
+      history.mergeOlder(page.messages, page.older);
+      this.render();
+    } finally {
+      this.#loadingOlder = false;
     }
   }
-}
 
-// Rows stay in place when they are the same message: a screen reader hears what is new, only that.
-function reconcile(list, rows) {
-  const present = new Map([...list.children].map((row) => [row.dataset.key, row]));
-  const wanted = new Set(rows.map((row) => row.dataset.key));
-  for (const [key, row] of present) if (!wanted.has(key)) row.remove();
-  let at = list.firstChild;
-  for (const row of rows) {
-    const there = present.get(row.dataset.key);
-    if (there && there === at) {
-      at = at.nextSibling;
-      update(there, row);
-    } else if (there) {
-      list.insertBefore(there, at);
-      update(there, row);
-    } else list.insertBefore(row, at);
+  render({ added } = {}) {
+    this.#list.render({
+      messages: this.#history.messages,
+      unsent: this.#peer === null ? [] : this.#outbox.entriesFor(this.#peer),
+      me: this.#me,
+      peerName: this.#peerName,
+      hasOlder: this.#history.older !== null,
+      added,
+    });
   }
-}
 
-function update(there, row) {
-  there.className = row.className;
-  if (there.textContent !== row.textContent) there.replaceChildren(...row.childNodes);
-}
+  scrollToEnd() {
+    this.#list.scrollToEnd();
+  }
 
-function appear(row) {
-  if (!row || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  const hidden = { opacity: 0, transform: "translateY(6px)" };
-  row.animate([hidden, { opacity: 1, transform: "none" }], { duration: 180, easing: "ease-out" });
+  #handleNewest(message) {
+    if (message.sent_by === this.#me.id) this.#list.scrollToEnd();
+    else if (!this.#list.isAtEnd) this.#list.offerNewest();
+  }
+
+  /** A page, oldest message first; null once it is not wanted any more. */
+  async #fetch(parameters, isWanted) {
+    const query = { with: this.#peer, limit: PAGE_SIZE, ...parameters };
+    const call = (signal) =>
+      isWanted() ? this.#api.request("GET", "/chats/", { query, signal }) : null;
+    const retryable = (error) => isTemporary(error) || error.status >= 500;
+    try {
+      const answer = await this.#connection.untilSuccess(call, retryable);
+      return answer && { messages: answer.body.messages.reverse(), older: answer.body.meta.older };
+    } catch (error) {
+      if (error.code === "user_not_found") return { messages: [], older: null };
+      // The session has ended, or does so at its next poll.
+      if (error.status === 401 || error.name === "AbortError") return null;
+      throw error;
+    }
+  }
+
+  #clear(peer) {
+    this.#refreshes += 1;
+    this.#peer = peer;
+    this.#peerName = "";
+    this.#history = new MessageHistory();
+    this.#loadingOlder = false;
+    this.#list.hideNewest();
+  }
+
+  /** Retry or discard a message that was refused. */
+  #handleAction(event) {
+    const { action, key } = event.target.dataset;
+    if (action === "retry") this.#outbox.retry(key);
+    else if (action === "discard") this.#outbox.discard(key);
+    else return;
+    this.render();
+    byId("text").focus();
+  }
 }

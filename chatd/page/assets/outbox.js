@@ -1,102 +1,116 @@
-// Messages on their way: each is repeated under one Idempotency-Key until the service has it or
-// refuses it, also after the page was closed and opened again.
+// Messages waiting to be sent: each is repeated under one Idempotency-Key until the service
+// accepts or refuses it, also after the page was closed and opened again.
 
-import { Refused } from "./api.js";
-import { Backoff, pause } from "./backoff.js";
-import { keep, kept } from "./storage.js";
+import { APIError } from "./api.js";
+import { list, load, remove, save } from "./storage.js";
 
 export class Outbox {
   #api;
-  #signal;
-  #name;
+  #connection;
+  #prefix;
   #entries;
   #running = false;
+  #callbacks;
 
-  /** `onSent(entry, message)` and `onFailed(entry)` tell what became of an entry. */
-  constructor({ api, signal, userId, onSent, onFailed }) {
+  /** Results are passed to `onSent(message)` and `onFailed(entry)`. */
+  constructor({ api, connection, userId, onSent, onFailed }) {
     this.#api = api;
-    this.#signal = signal;
-    this.#name = `outbox.${userId}`;
-    this.#entries = kept(this.#name, []);
-    this.onSent = onSent;
-    this.onFailed = onFailed;
+    this.#connection = connection;
+    this.#callbacks = { onSent, onFailed };
+    this.#prefix = `outbox.${userId}.`;
+    splitLegacyOutbox(userId, this.#prefix);
+    // A stored value per entry, so that windows do not overwrite each other's entries.
+    this.#entries = list(this.#prefix)
+      .map((name) => load(name, null))
+      .filter((entry) => entry !== null)
+      .sort((one, other) => one.at.localeCompare(other.at));
   }
 
-  /** What is on its way to a user, in order. */
-  to(userId) {
+  get size() {
+    return this.#entries.length;
+  }
+
+  /** Unsent messages to a user, in order. */
+  entriesFor(userId) {
     return this.#entries.filter((entry) => entry.to === userId);
   }
 
   add(userId, text) {
-    const entry = { key: newKey(), to: userId, text, at: new Date().toISOString(), failed: null };
+    const last = this.#entries.at(-1);
+    // Strictly increasing, because the entries are sorted by it when they are loaded.
+    const time = Math.max(Date.now(), last ? Date.parse(last.at) + 1 : 0);
+    const at = new Date(time).toISOString();
+    const entry = { key: randomKey(), to: userId, text, at, failed: null };
     this.#entries.push(entry);
-    this.#save();
+    this.#save(entry);
     this.run();
-    return entry;
   }
 
   retry(key) {
     const entry = this.#entries.find((each) => each.key === key);
-    if (entry) {
-      entry.failed = null;
-      this.#save();
-      this.run();
-    }
-    return entry;
+    if (!entry) return;
+    entry.failed = null;
+    this.#save(entry);
+    this.run();
   }
 
-  drop(key) {
+  discard(key) {
     this.#entries = this.#entries.filter((entry) => entry.key !== key);
-    this.#save();
+    remove(this.#prefix + key);
   }
 
-  /** Send what waits, one after the other: that keeps their order. */
+  clear() {
+    for (const entry of this.#entries) remove(this.#prefix + entry.key);
+    this.#entries = [];
+  }
+
+  /** Send the entries one after the other, which keeps their order. */
   async run() {
     if (this.#running) return;
     this.#running = true;
     try {
       let entry;
       while ((entry = this.#entries.find((each) => !each.failed))) await this.#send(entry);
-    } catch (problem) {
-      if (!this.#signal.aborted) throw problem;
+    } catch (error) {
+      // The session is over: its entries stay stored for the next one.
+      if (error.status !== 401 && error.name !== "AbortError") throw error;
     } finally {
       this.#running = false;
     }
   }
 
   async #send(entry) {
-    const backoff = new Backoff();
-    for (;;) {
-      try {
-        const { body } = await this.#api.ask("POST", "/chats/", {
+    try {
+      const { body } = await this.#connection.untilSuccess((signal) =>
+        this.#api.request("POST", "/chats/", {
           body: { user_id: entry.to, message: entry.text },
-          key: entry.key,
-          signal: this.#signal,
-        });
-        this.drop(entry.key);
-        this.onSent(entry, body);
-        return;
-      } catch (problem) {
-        this.#signal.throwIfAborted();
-        const refused = problem instanceof Refused;
-        if (refused && !problem.passing) {
-          entry.failed = problem.message;
-          this.#save();
-          this.onFailed(entry);
-          return;
-        }
-        await pause(backoff.delay(refused ? problem.retryAfter : 0), this.#signal);
-      }
+          idempotencyKey: entry.key,
+          signal,
+        }),
+      );
+      this.discard(entry.key);
+      this.#callbacks.onSent(body);
+    } catch (error) {
+      if (!(error instanceof APIError) || error.status === 401) throw error;
+      entry.failed = error.message;
+      this.#save(entry);
+      this.#callbacks.onFailed(entry);
     }
   }
 
-  #save() {
-    keep(this.#name, this.#entries);
+  #save(entry) {
+    save(this.#prefix + entry.key, entry);
   }
 }
 
-// crypto.randomUUID exists on secure origins only; a chat in a home network may be plain http.
-function newKey() {
+/** Up to version 1 all entries were one stored list. */
+function splitLegacyOutbox(userId, prefix) {
+  for (const entry of load(`outbox.${userId}`, [])) save(prefix + entry.key, entry);
+  remove(`outbox.${userId}`);
+}
+
+// crypto.randomUUID is missing on plain HTTP, which home networks may use.
+function randomKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,1 +1,1 @@
-"""The store on PostgreSQL."""
+"""PostgreSQL store, shared by any number of processes."""

@@ -1,4 +1,4 @@
-"""Reading inboxes on PostgreSQL: one statement answers many users from one snapshot."""
+"""Reading inboxes on PostgreSQL: one statement for the queries of many users."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.postgres.array_literals import array
-from chatd.store.postgres.pool import Pool
-from chatd.store.results import inbox_slice, wanted
+from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.results import inbox_slice, wanted_seqs
 from chatd.store.statements import MESSAGE
 
-# `chatd.store.results.wanted` in SQL, where the end of the inbox is known. `low` is where a range
-# begins, or NULL, when it begins `back` + `size` before the end.
-_READ: Final = f"""
+# The same as `chatd.store.results.wanted_seqs`, but in SQL, where the last seq is known. A range of
+# `size` messages begins after `low`, or if that is NULL, `back` + `size` before the end.
+READ: Final = f"""
 SELECT place, last_seq, found.*
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
     WITH ORDINALITY AS asked (user_id, low, back, size, place)
@@ -34,19 +34,22 @@ SELECT user_id, last_seq FROM inbox WHERE user_id = ANY(%s::bigint[]) AND NOT cl
 _BEYOND: Final = 2**62
 
 
-async def read(pool: Pool, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+async def read(
+    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage]
+) -> list[InboxSlice | None]:
     """See `IStore.read`."""
     if not queries:
         return []
-    return _slices(queries, await pool.run(_READ, _parameters(queries), prepare=True))
+    return _slices(queries, await executor.run(READ, parameters_of(queries), prepare=True))
 
 
-async def last_seqs(pool: Pool, user_ids: Collection[int]) -> dict[int, int]:
+async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, int]:
     """See `IStore.last_seqs`."""
-    return dict(await pool.run(_LAST_SEQS, (array(user_ids),)))
+    return dict(await executor.run(_LAST_SEQS, (array(user_ids),)))
 
 
-def _parameters(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:
+def parameters_of(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:
+    """The parameters of `READ`."""
     lows: list[int | None] = []
     backs: list[int] = []
     sizes: list[int] = []
@@ -72,14 +75,16 @@ def _parameters(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str,
 def _slices(
     queries: Sequence[ReadAfter | ReadPage], rows: Iterable[tuple[Any, ...]]
 ) -> list[InboxSlice | None]:
-    ends: list[int | None] = [None] * len(queries)
-    found: list[list[Message]] = [[] for _ in queries]
+    last_seqs: list[int | None] = [None] * len(queries)
+    messages: list[list[Message]] = [[] for _ in queries]
     for row in rows:
         place = row[0] - 1
-        ends[place] = row[1]
+        last_seqs[place] = row[1]
         if row[2] is not None:
-            found[place].append(Message(*row[2:]))
+            messages[place].append(Message(*row[2:]))
     return [
-        None if end is None else inbox_slice(query, end, messages if wanted(query, end) else ())
-        for query, end, messages in zip(queries, ends, found, strict=True)
+        None
+        if last is None
+        else inbox_slice(query, last, found if wanted_seqs(query, last) else ())
+        for query, last, found in zip(queries, last_seqs, messages, strict=True)
     ]

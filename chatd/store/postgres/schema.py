@@ -1,4 +1,4 @@
-"""Opening a PostgreSQL database: checked, migrated by one process at a time, its history named."""
+"""Creating, checking and migrating the schema of a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, Final
 import psycopg2
 from twisted.internet.defer import Deferred
 
-from chatd.model import StartError
+from chatd.errors import StartError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
 
-# The key of the advisory lock, "chatd" in hexadecimal: processes that start together take turns.
+# Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 _LOCK: Final = 0x6368617464
 
 _VERSION: Final = "SELECT version FROM schema_version"
 _EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
-_OTHERS: Final = (
+_OTHER_TABLES: Final = (
     "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
 )
-# A database that was restored from a dump, or copied as a template, has another identifier.
+# Differs for a database that was restored from a dump or copied from a template.
 _MADE_IN: Final = (
     "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid"
     " FROM pg_database WHERE datname = current_database()"
@@ -38,28 +38,28 @@ async def prepare(address: Address, reactor: Any, known: list[Migration]) -> str
         raise StartError(f"cannot reach {where}: {problem}") from None
     try:
         epoch: str = await connection.runInteraction(
-            lambda cursor: Deferred.fromCoroutine(_locked(cursor, known, where))
+            lambda cursor: Deferred.fromCoroutine(_prepare_locked(cursor, known, where))
         )
     except psycopg2.Error as problem:
         raise StartError(f"cannot use {where}: {reason(problem)}") from None
     finally:
-        connection.abandon()
+        connection.abort()
     return epoch
 
 
 async def version(run: Any) -> int:
-    """The schema's version, by a function that runs a statement."""
+    """The version of the schema; `run` runs a statement and returns its rows."""
     found: Rows = await run(_VERSION)
     number: int = found[0][0]
     return number
 
 
-async def _locked(cursor: Any, known: list[Migration], where: str) -> str:
+async def _prepare_locked(cursor: Any, known: list[Migration], where: str) -> str:
     async def run(sql: str, parameters: Any = None) -> Rows:
         await cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description is not None else []
 
-    # Held to the end of the transaction; works behind a transaction pooler too.
+    # Released at the end of the transaction; works with transaction poolers, too.
     await run("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     [[encoding]] = await run("SHOW server_encoding")
     if encoding != "UTF8":
@@ -68,8 +68,8 @@ async def _locked(cursor: Any, known: list[Migration], where: str) -> str:
     if exists:
         found = await version(run)
     else:
-        [[others]] = await run(_OTHERS)
-        if others:
+        [[other_tables]] = await run(_OTHER_TABLES)
+        if other_tables:
             raise StartError(f"{where} holds tables that were not made by chatd")
         found = 0
     for migration in pending(known, found, where):

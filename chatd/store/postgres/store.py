@@ -1,67 +1,64 @@
-"""The store on PostgreSQL: any number of processes, on any number of machines, share a database.
+"""PostgreSQL store: any number of processes on any number of machines share a database.
 
-A message is durable when `append` succeeds, as durable as the server's `synchronous_commit` makes
-a commit: it is left at what the operator set, which is `on` unless somebody changed it.
+A message is durable once `append` has succeeded, provided that the server's `synchronous_commit`
+has not been changed from its default, `on`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
     ConversationSlice,
     Credentials,
-    DomainError,
     Draft,
     InboxSlice,
     Message,
     ReadAfter,
     ReadConversation,
     ReadPage,
-    StoreUnavailable,
 )
 from chatd.postgres.address import Address
-from chatd.postgres.notify_payloads import Origin, Revoked, Woken
+from chatd.postgres.notify_payloads import MessagesNotice, NodeId, RevokedNotice
+from chatd.postgres.pool import Pool
 from chatd.store import statements
-from chatd.store.inbox_cache import Tails
+from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats
 from chatd.store.postgres.append import Appender
-from chatd.store.postgres.pool import Pool
+from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
+from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
-from chatd.store.results import stored
+from chatd.store.results import new_messages
 
 T = TypeVar("T")
 
 CHECK_SECONDS: Final = 1.0
-HOUSEKEEPING_SECONDS: Final = 60.0
-
-_log = Logger()
 
 
 @implementer(IStore)
 class PostgresStore:
     """An `IStore` in the database at `address`.
 
-    `now` tells microseconds since the Unix epoch; messages carry the server's time. `origin` names
-    this process to the bus, which hears of every commit in the commit's own transaction.
+    `now` returns microseconds since the Unix epoch; messages have the server's time. `node_id`
+    identifies this process in the NOTIFYs that it sends in the transactions of its writes.
 
-    It answers polls from memory while it is told, as a
-    `chatd.postgres.notify_payloads.Listener`, what other processes commit.
+    As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
-    `lane` tells, by a recipient's id, with whose messages it may share a transaction: where the
-    tables are spread over several servers, one lane a server. None: with everybody's.
+    `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
+    equal. If tables are distributed over several servers, there should be one lane per server.
+
+    A statement fails with `StoreUnavailable` after `deadline` seconds. `observe_pool_wait` is
+    called with the seconds for which each statement had to wait for a free connection.
     """
 
     epoch: str
@@ -73,51 +70,57 @@ class PostgresStore:
         *,
         reactor: Any,
         now: Callable[[], int],
-        origin: Origin,
-        pool: Pool | None = None,
+        node_id: NodeId,
         known: list[Migration] | None = None,
         lane: Callable[[int], int] | None = None,
-        keep_house_seconds: float = HOUSEKEEPING_SECONDS,
+        deadline: float = DEADLINE_SECONDS,
+        housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
+        observe_pool_wait: Callable[[float], None] | None = None,
     ) -> None:
         self._address = address
         self._reactor = reactor
         self._now = now
-        self._origin = origin
+        self._node_id = node_id
         self._known = migrations("postgres") if known is None else known
-        self._keep_house_seconds = keep_house_seconds
-        self._latest = 0
-        self._tails = Tails()
-        self._is_hearing = False
-        self.pool = pool or Pool(address, reactor, chance=random.random)
-        self._appender = Appender(self.pool, now=now, lane=lane)
+        self._latest_now = 0
+        self._inbox_cache = InboxCache()
+        self._is_notified = False
+        self.pool = Pool(
+            address,
+            reactor,
+            random=random.random,
+            fail_fast_seconds=deadline,
+            observe_wait=observe_pool_wait,
+        )
+        self._executor = RetryingExecutor(
+            self.pool, reactor, random=random.random, deadline=deadline
+        )
+        self._appender = Appender(self._executor, now=now, lane=lane)
         self.location = address.location
-        self._housekeeping = LoopingCall(lambda: self._do(self._keep_house()))
-        self._housekeeping.clock = reactor
-        self._kept: Deferred[LoopingCall] | None = None
+        self._housekeeping = Housekeeping(
+            self._executor, self._appender, reactor, housekeeping_seconds
+        )
 
     def open(self) -> Deferred[None]:
-        return self._do(self._open())
+        return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known)
-        await self.pool.open()
-        self._kept = self._housekeeping.start(self._keep_house_seconds, now=False)
+        await self._executor.open()
+        self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
-        return self._do(self._close())
+        return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._housekeeping.stop()
-            await kept
-        await self.pool.close()
+        await self._housekeeping.stop()
+        await self._executor.close()
 
     def check(self) -> Deferred[None]:
-        return self._do(self._check())
+        return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
-        found = await version(lambda sql: self.pool.run(sql, deadline=CHECK_SECONDS))
+        found = await version(lambda sql: self._executor.run(sql, deadline=CHECK_SECONDS))
         newest = self._known[-1].version
         if found != newest:
             raise StoreUnavailable(
@@ -125,147 +128,127 @@ class PostgresStore:
             )
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
-        added = username, email, password_hash, self._moment()
-        return self.pool.ask(statements.add_account(*added, accounts.ADD_ACCOUNT))
+        at = self._unique_now()
+        addition = statements.add_account(username, email, password_hash, at, accounts.ADD_ACCOUNT)
+        return self._executor.execute(addition)
 
     def account(self, user_id: int) -> Deferred[Account | None]:
-        return self.pool.ask(statements.account(user_id, accounts.ACCOUNTS))
+        return self._executor.execute(statements.account(user_id, accounts.ACCOUNTS))
 
     def account_named(self, username: str) -> Deferred[Account | None]:
-        return self.pool.ask(statements.account_named(username, accounts.ACCOUNTS))
+        return self._executor.execute(statements.account_named(username, accounts.ACCOUNTS))
 
     def credentials(self, username: str) -> Deferred[Credentials | None]:
-        return self.pool.ask(statements.credentials(username))
+        return self._executor.execute(statements.credentials(username))
 
     def delete_account(self, user_id: int) -> Deferred[bool]:
-        return self._do(self._delete_account(user_id))
+        return Deferred.fromCoroutine(self._delete_account(user_id))
 
     async def _delete_account(self, user_id: int) -> bool:
-        deletion = accounts.delete_account(user_id, self._moment(), self._origin.name)
-        was_there = await self._announced(self.pool.ask(deletion))
-        self._tails.drop(user_id)
-        if was_there:
-            self._do(self._purge()).addErrback(_log_failure)
-        return was_there
+        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name)
+        existed = await self._notifying(self._executor.execute(deletion))
+        self._inbox_cache.drop(user_id)
+        if existed:
+            self._housekeeping.purge()
+        return existed
 
     def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
-        return self.pool.ask(statements.add_token(user_id, digest, self._now()))
+        return self._executor.execute(statements.add_token(user_id, digest, self._now()))
 
     def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
-        return self._do(accounts.token_owners(self.pool, digests))
+        return Deferred.fromCoroutine(accounts.token_owners(self._executor, digests))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        deletion = accounts.delete_token(user_id, digest, self._origin.name)
-        return self._do(self._announced(self.pool.ask(deletion)))
+        deletion = accounts.delete_token(user_id, digest, self._node_id.name)
+        return Deferred.fromCoroutine(self._notifying(self._executor.execute(deletion)))
 
     def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
-        return self._do(accounts.record_seen(self.pool, seen))
+        return Deferred.fromCoroutine(accounts.record_seen(self._executor, seen))
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return self._do(self._append(drafts))
+        return Deferred.fromCoroutine(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
-        ticket = self._tails.asked()
+        ticket = self._inbox_cache.begin_query()
         try:
-            outcomes = await self._announced(self._appender.append(drafts, self._origin.name))
-            self._tails.committed(ticket, stored(outcomes))
+            results = await self._notifying(self._appender.append(drafts, self._node_id.name))
+            self._inbox_cache.apply_commit(ticket, new_messages(results))
         except BaseException:
-            # It may have been committed all the same, and its notice taken for an echo.
-            for draft in drafts:
-                self._tails.drop(draft.received_by)
+            # It may have been committed nevertheless, and its notice may have been ignored.
+            self._inbox_cache.drop_recipients(drafts)
             raise
         finally:
-            self._tails.answered(ticket)
-        return outcomes
+            self._inbox_cache.end_query(ticket)
+        return results
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return self._do(self._read(queries))
+        return Deferred.fromCoroutine(self._read(queries))
 
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
-        ticket = self._tails.asked()
+        ticket = self._inbox_cache.begin_query()
         try:
-            found = await chats.read(self.pool, queries)
-            for query, inbox in zip(queries, found, strict=True):
-                if inbox is None:
-                    self._tails.drop(query.user_id)
-                else:
-                    self._tails.found(ticket, query, inbox)
+            inboxes = await chats.read(self._executor, queries)
+            for query, inbox in zip(queries, inboxes, strict=True):
+                self._inbox_cache.apply_read(ticket, query, inbox)
         finally:
-            self._tails.answered(ticket)
-        return found
+            self._inbox_cache.end_query(ticket)
+        return inboxes
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self.pool.ask(statements.conversation(query))
+        return self._executor.execute(statements.conversation(query))
 
-    def at_hand(self, query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
+    def read_cached(
+        self, query: ReadAfter | ReadPage, *, listening: bool = False
+    ) -> InboxSlice | None:
         if isinstance(query, ReadPage):
-            return None  # It is to be that of now.
-        known = self._tails.answer(query)
-        if known is None or known.messages:
-            # Messages never change, so those that this process knows of may be told.
-            return known
-        # That there are no others may be told to those who will hear of them.
-        at_the_end = query.seq == known.last_seq
-        return known if listening and self._is_hearing and at_the_end else None
+            return None  # It has to be up to date.
+        cached = self._inbox_cache.get(query)
+        if cached is None or cached.messages:
+            # Messages never change, so cached ones may be returned even if there are newer ones.
+            return cached
+        # Only a listener may be answered "nothing new": it is woken when there is something.
+        is_current = query.seq == cached.last_seq
+        return cached if listening and self._is_notified and is_current else None
 
-    def hearing(self) -> None:
-        """`Listener`: every append elsewhere is heard of from now on."""
-        # What was noted before may lack something that nobody has told.
-        self._tails.clear()
-        self._is_hearing = True
+    def on_connected(self) -> None:
+        """`Listener`: from now on this process receives the notices of all others."""
+        # It may have missed some before.
+        self._inbox_cache.clear()
+        self._is_notified = True
 
-    def deaf(self) -> None:
-        """`Listener`: appends elsewhere may not be heard of."""
-        self._is_hearing = False
+    def on_disconnected(self) -> None:
+        """`Listener`: notices may be missed."""
+        self._is_notified = False
 
-    def heard(self, notice: Woken | Revoked) -> None:
-        """`Listener`: others have appended, or ended sessions."""
-        if isinstance(notice, Revoked):
+    def on_notice(self, notice: MessagesNotice | RevokedNotice) -> None:
+        """`Listener`: another process committed messages or revoked sessions."""
+        if isinstance(notice, RevokedNotice):
             if notice.token is None:
-                self._tails.drop(notice.user_id)
+                self._inbox_cache.drop(notice.user_id)
             return
-        for line in notice.lines:
-            if line.text is None:
-                self._tails.moved(line.received_by, line.seq)
+        for each in notice.messages:
+            if each.text is None:
+                self._inbox_cache.advance(each.received_by, each.seq)
             else:
-                message = Message(line.received_by, line.seq, line.sent_by, line.sent_at, line.text)
-                self._tails.told(message)
+                message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
+                self._inbox_cache.apply_remote(message)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
-        return self._do(chats.last_seqs(self.pool, user_ids))
+        return Deferred.fromCoroutine(chats.last_seqs(self._executor, user_ids))
 
-    async def _announced(self, work: Awaitable[T]) -> T:
-        """Work that notifies in this process's name, which tells itself what was done.
+    async def _notifying(self, work: Awaitable[T]) -> T:
+        """Await work whose notices this process ignores, because it wakes its own waiters itself.
 
-        What has failed here may still be committed there, when its waiters have looked in vain:
-        its notice must not pass for an echo.
+        Work that failed here may be committed later, when nobody wakes the waiters. Changing the
+        node id makes sure that its notice is not ignored then.
         """
         try:
             return await work
         except BaseException:
-            self._origin.renew()
+            self._node_id.renew()
             raise
 
-    async def _keep_house(self) -> None:
-        try:
-            await self._appender.forget()
-            await self._purge()
-        except Exception:
-            _log.failure("housekeeping of the database failed")
-
-    async def _purge(self) -> None:
-        while self._kept is not None and await self.pool.ask(accounts.purge()):
-            pass
-
-    def _moment(self) -> int:
-        """The time, and later than any that was told before: it names what is done now."""
-        self._latest = max(self._latest + 1, self._now())
-        return self._latest
-
-    @staticmethod
-    def _do(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        return Deferred.fromCoroutine(work)
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("emptying the inbox of a deleted account failed", failure)
+    def _unique_now(self) -> int:
+        """The time, but later than in any earlier call: it identifies what a statement did."""
+        self._latest_now = max(self._latest_now + 1, self._now())
+        return self._latest_now

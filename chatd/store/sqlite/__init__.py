@@ -1,1 +1,1 @@
-"""The store on SQLite, the default."""
+"""SQLite store, the default."""

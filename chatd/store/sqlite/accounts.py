@@ -1,4 +1,4 @@
-"""Accounts and tokens in SQLite: plain functions on a connection, run in the store's threads."""
+"""Accounts and tokens in SQLite: functions of a connection that the store runs in its threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from chatd.model import Account
 from chatd.store import statements
-from chatd.store.sqlite.file import ask, transaction
+from chatd.store.sqlite.transactions import execute, transaction
 from chatd.store.statements import PURGE_STEP, purge_step
 
 _PURGE: Final = (
@@ -19,27 +19,28 @@ _PURGE: Final = (
     purge_step("idempotency", "sent_by", "key"),
 )
 
-# Of a deleted account there is no inbox, but there may still be tokens.
+# A deleted account has no inbox, but its tokens may not have been purged yet.
 _OWNER: Final = "SELECT user_id FROM token JOIN inbox USING (user_id) WHERE digest = ?"
 
 
 def add_account(
     db: sqlite3.Connection, username: str, email: str, password_hash: str, now: int
 ) -> Account:
+    """See `IStore.add_account`."""
     with transaction(db):
-        account = ask(db, statements.add_account(username, email, password_hash, now))
+        account = execute(db, statements.add_account(username, email, password_hash, now))
         db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
     return account
 
 
 def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
-    """Make the account, its inbox and tokens unreachable at once; `purge` deletes them later."""
+    """Make an account with its inbox and tokens inaccessible; `purge` deletes the data later."""
     deletion = {"user_id": user_id, "at": now}
     with transaction(db):
         deleted = db.execute(statements.DELETE_ACCOUNT, deletion).rowcount
         if deleted:
             db.execute("DELETE FROM inbox WHERE user_id = ?", (user_id,))
-            db.execute(statements.LEAVE_TO_PURGE, deletion)
+            db.execute(statements.SCHEDULE_PURGE, deletion)
     return bool(deleted)
 
 
@@ -58,16 +59,19 @@ def purge(db: sqlite3.Connection) -> bool:
 
 
 def token_owners(db: sqlite3.Connection, digests: Sequence[bytes]) -> list[int | None]:
+    """See `IStore.token_owners`."""
     rows = [db.execute(_OWNER, (digest,)).fetchone() for digest in digests]
     return [None if row is None else row[0] for row in rows]
 
 
 def delete_token(db: sqlite3.Connection, user_id: int, digest: bytes) -> bool:
+    """See `IStore.delete_token`."""
     parameters = {"user_id": user_id, "digest": digest}
     return bool(db.execute(statements.DELETE_TOKEN, parameters).fetchall())
 
 
 def record_seen(db: sqlite3.Connection, seen: Mapping[int, int]) -> None:
+    """See `IStore.record_seen`."""
     with transaction(db):
         db.executemany(
             "UPDATE account SET last_seen_at = ?1"

@@ -1,4 +1,4 @@
-"""Inboxes in SQLite: plain functions on a connection, run in the store's threads."""
+"""Messages in SQLite: functions of a connection that the store runs in its threads."""
 
 from __future__ import annotations
 
@@ -6,24 +6,17 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from chatd.model import (
-    Appended,
-    DomainError,
-    Draft,
-    InboxSlice,
-    Message,
-    ReadAfter,
-    ReadPage,
-)
-from chatd.store.results import first_use, inbox_slice, replayed, user_not_found, wanted
-from chatd.store.sqlite.file import transaction
+from chatd.errors import DomainError
+from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.store.results import first_use, inbox_slice, replayed, user_not_found, wanted_seqs
+from chatd.store.sqlite.transactions import transaction
 from chatd.store.statements import KEY, MESSAGE
 
 _RANGE: Final = (
     f"SELECT {MESSAGE} FROM message WHERE received_by = ? AND seq >= ? AND seq < ? ORDER BY seq"
 )
 INDEX_STEP: Final = 128
-"""So many messages of an inbox are added to the index of conversations at once."""
+"""How many messages of an inbox are added to the index of conversations at a time."""
 
 _INDEX: Final = """
 INSERT INTO conversation (received_by, sent_by, sent_at, seq)
@@ -37,18 +30,18 @@ _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 def append(
     db: sqlite3.Connection, drafts: Sequence[Draft], now: int
 ) -> list[Appended | DomainError]:
-    """See `IStore.append`. `now` must not be before that of any earlier call."""
+    """See `IStore.append`; `now` must not be less than in any earlier call."""
     with transaction(db):
-        appending = _Appending(db, now)
-        outcomes = [appending.add(draft) for draft in drafts]
-        appending.write()
-    return outcomes
+        batch = _Batch(db, now)
+        results = [batch.add(draft) for draft in drafts]
+        batch.write()
+    return results
 
 
-class _Appending:
-    """One batch: sequences are given out in memory and written once an inbox.
+class _Batch:
+    """A batch of drafts, numbered in memory and written at the end, each inbox once.
 
-    The transaction holds SQLite's one write lock, so nothing else can move an inbox meanwhile.
+    The transaction holds SQLite's only write lock, so no inbox can change meanwhile.
     """
 
     def __init__(self, db: sqlite3.Connection, now: int) -> None:
@@ -61,31 +54,33 @@ class _Appending:
         self._new_keys: list[tuple[int, str, bytes, int, int]] = []
 
     def add(self, draft: Draft) -> Appended | DomainError:
-        wanted = draft.idempotency
-        if wanted is not None:
-            first = self._first_use(draft.sent_by, wanted.key)
+        """Number a draft and return its result."""
+        key = draft.idempotency
+        if key is not None:
+            first = self._get_first_use(draft.sent_by, key.key)
             if first is not None:
                 return replayed(draft, *first)
-        last = self._end_of(draft.received_by)
+        last = self._get_last_seq(draft.received_by)
         if last is None:
             return user_not_found(draft)
         seq = self._last_seq[draft.received_by] = last + 1
         self._messages.append((draft.received_by, seq, draft.sent_by, self._now, draft.text))
-        if wanted is not None:
-            self._keys[draft.sent_by, wanted.key] = (wanted.fingerprint, seq, self._now)
-            self._new_keys.append((draft.sent_by, wanted.key, wanted.fingerprint, seq, self._now))
+        if key is not None:
+            self._keys[draft.sent_by, key.key] = (key.fingerprint, seq, self._now)
+            self._new_keys.append((draft.sent_by, key.key, key.fingerprint, seq, self._now))
         return first_use(draft, seq, self._now)
 
     def write(self) -> None:
+        """Write everything to the database."""
         self._db.executemany(_ADD_MESSAGE, self._messages)
         self._db.executemany(
             "UPDATE inbox SET last_seq = ?, last_sent_at = ?, indexed_seq = ? WHERE user_id = ?",
-            [self._moved(user_id) for user_id in {row[0] for row in self._messages}],
+            [self._inbox_row(user_id) for user_id in {row[0] for row in self._messages}],
         )
         if self._new_keys:
             self._db.executemany(_ADD_KEY, self._new_keys)
 
-    def _moved(self, user_id: int) -> tuple[int, int, int, int]:
+    def _inbox_row(self, user_id: int) -> tuple[int, int, int, int]:
         last, indexed = self._last_seq[user_id], self._indexed_seq[user_id]
         assert last is not None
         if last - indexed >= INDEX_STEP:
@@ -93,7 +88,7 @@ class _Appending:
             indexed = last
         return last, self._now, indexed, user_id
 
-    def _end_of(self, user_id: int) -> int | None:
+    def _get_last_seq(self, user_id: int) -> int | None:
         if user_id not in self._last_seq:
             row = self._db.execute(
                 "SELECT last_seq, indexed_seq FROM inbox WHERE user_id = ?", (user_id,)
@@ -101,7 +96,7 @@ class _Appending:
             self._last_seq[user_id], self._indexed_seq[user_id] = row or (None, 0)
         return self._last_seq[user_id]
 
-    def _first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
+    def _get_first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
         if (sender, key) in self._keys:
             return self._keys[sender, key]
         row: tuple[bytes, int, int] | None = self._db.execute(
@@ -112,9 +107,9 @@ class _Appending:
 
 
 def direction(received_by: str, sent_by: str) -> str:
-    """What one sent the other, for `chatd.store.statements.conversation`.
+    """SQL for the messages that one user sent to another, see `statements.direction`.
 
-    The newest are not in the index yet: they are looked for in the whole end of the inbox.
+    The newest messages are not in the index yet, so that part of the inbox is searched.
     """
     before = f"< (:{received_by}_time, :{received_by}_seq)"
     return f"""
@@ -136,6 +131,7 @@ def direction(received_by: str, sent_by: str) -> str:
 
 
 def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:
+    """The seq of the last message of an inbox; None if there is no inbox."""
     row = db.execute("SELECT last_seq FROM inbox WHERE user_id = ?", (user_id,)).fetchone()
     return None if row is None else row[0]
 
@@ -143,19 +139,19 @@ def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:
 def read(
     db: sqlite3.Connection, queries: Sequence[ReadAfter | ReadPage]
 ) -> list[InboxSlice | None]:
-    """See `IStore.read`: one read transaction, so that every slice fits its `last_seq`."""
+    """See `IStore.read`; in one transaction, so that all slices belong to one snapshot."""
     db.execute("BEGIN")
     try:
-        return [_slice(db, query) for query in queries]
+        return [_read_one(db, query) for query in queries]
     finally:
         db.execute("COMMIT")
 
 
-def _slice(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | None:
+def _read_one(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | None:
     last = last_seq(db, query.user_id)
     if last is None:
         return None
-    seqs = wanted(query, last)
+    seqs = wanted_seqs(query, last)
     if not seqs:
         return InboxSlice(last, ())
     rows = db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))
@@ -163,11 +159,12 @@ def _slice(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | 
 
 
 def last_seqs(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[int, int]:
-    ends = {user_id: last_seq(db, user_id) for user_id in user_ids}
-    return {user_id: end for user_id, end in ends.items() if end is not None}
+    """See `IStore.last_seqs`."""
+    seqs = {user_id: last_seq(db, user_id) for user_id in user_ids}
+    return {user_id: seq for user_id, seq in seqs.items() if seq is not None}
 
 
-def newest_time(db: sqlite3.Connection) -> int:
-    """The latest `sent_at` in the database, 0 for an empty one."""
-    newest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
-    return newest
+def latest_sent_at(db: sqlite3.Connection) -> int:
+    """The latest `sent_at` in the database, 0 if there is none."""
+    latest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
+    return latest

@@ -69,7 +69,7 @@ def test_every_error_code_of_the_sources_is_listed(document: dict[str, Any]) -> 
     found = {kind.code: status for kind, status in STATUSES.items()}
     text = "\n".join(path.read_text("utf-8") for path in SOURCES)
     for status, code in re.findall(
-        r'(?:Refused|_response|problem)\(\s*(\d{3}),\s*"([a-z_]+)"', text
+        r'(?:HTTPError|_response|problem)\(\s*(\d{3}),\s*"([a-z_]+)"', text
     ):
         found[code] = int(status)
     found["not_ready"] = 503

@@ -1,4 +1,4 @@
-"""Messages under load while connections and the server are ended: none lost, none twice."""
+"""Sending and reading while connections are terminated and the server is restarted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
+from chatd.errors import StoreUnavailable
 from chatd.interfaces import IStore
-from chatd.model import Appended, Draft, Message, ReadAfter, StoreUnavailable
+from chatd.model import Appended, Draft, Message, ReadAfter
 from chatd.store.postgres.store import PostgresStore
-from tests.contracts import draft, inbox, people
+from tests.contracts.helpers import add_accounts, draft, read_inbox
 from tests.postgres_server import Server, connected, rows, sleep
-from tests.store.postgres.test_store import store_at
+from tests.store.postgres.stores import store_at
 
 SENDERS = 8
 RECOVERY_SECONDS = 5.0
@@ -27,7 +28,7 @@ Chaos: TypeAlias = Callable[[Server, str], Coroutine[Deferred[Any], Any, None]]
 
 @async_yield_fixture
 async def stores(own_server: Server, own_database: str) -> AsyncIterator[list[PostgresStore]]:
-    """The stores of two processes on a server that may be stopped."""
+    """The stores of two processes on a server that the test may stop."""
     stores = [store_at(own_server.url(own_database)) for _ in range(2)]
     for store in stores:
         await store.open()
@@ -37,12 +38,12 @@ async def stores(own_server: Server, own_database: str) -> AsyncIterator[list[Po
 
 
 class Traffic:
-    """Senders and followers of some inboxes, and what they were promised."""
+    """Concurrent senders and readers, with a record of what they were acknowledged."""
 
     def __init__(self, stores: list[PostgresStore], ids: list[int]) -> None:
         self.stores = stores
         self.ids = ids
-        self.chance = random.Random(7)
+        self.random = random.Random(7)
         self.acknowledged: list[Message] = []
         self.unknown: list[str] = []
         self.followed: dict[int, list[Message]] = {user_id: [] for user_id in ids}
@@ -58,22 +59,22 @@ class Traffic:
         while self.running:
             number += 1
             text = f"{sender}.{number}"
-            to = self.chance.choice(self.ids)
+            to = self.random.choice(self.ids)
             keyed = number % 2 == 0
             one = draft(self.ids[0], to, text, text if keyed else None)
-            outcome = await self.attempt([one, Draft(self.ids[0], 4711, "nobody")])
-            while outcome is None and keyed:
-                # A client that is told 503 repeats its send, perhaps to another process.
-                outcome = await self.attempt([one])
-            if outcome is None:
+            result = await self.attempt([one, Draft(self.ids[0], 4711, "nobody")])
+            while result is None and keyed:
+                # After a 503 a client repeats its send, possibly to another process.
+                result = await self.attempt([one])
+            if result is None:
                 self.unknown.append(text)
             else:
-                assert isinstance(outcome, Appended)
-                self.acknowledged.append(outcome.message)
+                assert isinstance(result, Appended)
+                self.acknowledged.append(result.message)
 
     async def attempt(self, drafts: list[Draft]) -> Any:
         try:
-            return (await self.chance.choice(self.stores).append(drafts))[0]
+            return (await self.random.choice(self.stores).append(drafts))[0]
         except StoreUnavailable:
             await sleep(0.05)
             return None
@@ -82,7 +83,7 @@ class Traffic:
         seen = self.followed[user_id]
         while self.running:
             try:
-                store = self.chance.choice(self.stores)
+                store = self.random.choice(self.stores)
                 [found] = await store.read([ReadAfter(user_id, len(seen), 100)])
             except StoreUnavailable:
                 await sleep(0.05)
@@ -92,11 +93,11 @@ class Traffic:
             await sleep(0.01)
 
     async def prove(self, store: IStore) -> None:
-        """No acknowledged message lost, none twice, inboxes dense, followers exact."""
+        """Check that no message is lost or duplicated, and that all inboxes are dense."""
         texts: Counter[str] = Counter()
         stored: set[Message] = set()
         for user_id, seen in self.followed.items():
-            whole = await inbox(store, user_id)
+            whole = await read_inbox(store, user_id)
             assert whole[: len(seen)] == seen
             times = [message.sent_at for message in whole]
             assert times == sorted(times)
@@ -120,7 +121,7 @@ async def terminate_backends(server: Server, database: str) -> None:
 
 
 async def terminate_writers(server: Server, database: str) -> None:
-    """End backends in the middle of their statements, as often as one is met there."""
+    """Terminate server processes while they are inserting messages."""
     with connected(server.url()) as db:
         for _ in range(400):
             await sleep(0.002)
@@ -149,7 +150,7 @@ async def crash(server: Server, database: str) -> None:
 
 
 async def inject_conflicts(server: Server, database: str) -> None:
-    """Serialization failures and deadlocks, as the server reports them."""
+    """Let commits fail with serialization failures and deadlocks."""
     with connected(server.url(database)) as db:
         rows(db, CONFLICTS)
         await sleep(1)
@@ -175,10 +176,10 @@ FOR EACH ROW EXECUTE FUNCTION conflict();
     [terminate_backends, terminate_writers, restart_fast, crash, inject_conflicts],
 )
 @ensureDeferred
-async def test_nothing_is_lost_and_nothing_doubled(
+async def test_no_message_is_lost_or_duplicated(
     own_server: Server, own_database: str, stores: list[PostgresStore], chaos: Chaos
 ) -> None:
-    ids = await people(stores[0], "ann", "bob", "cat", "dan")
+    ids = await add_accounts(stores[0], "ann", "bob", "cat", "dan")
     traffic = Traffic(stores, ids)
     running = traffic.begin()
     await sleep(0.2)
@@ -188,7 +189,7 @@ async def test_nothing_is_lost_and_nothing_doubled(
     traffic.running = False
     await gatherResults(running)
     assert len(traffic.acknowledged) > before > SENDERS
-    # Statements were repeated within their deadline: nobody was told that the outcome is unknown.
+    # All statements were retried within their deadline, so no outcome is unknown.
     assert traffic.unknown == []
     await traffic.prove(stores[0])
 
@@ -202,13 +203,13 @@ async def is_ready(store: IStore) -> bool:
 
 
 @ensureDeferred
-async def test_an_outage_beyond_the_deadline_is_told_and_its_sends_stay_repeatable(
+async def test_sends_stay_repeatable_in_an_outage_longer_than_the_deadline(
     own_server: Server, own_database: str
 ) -> None:
     stores = [store_at(own_server.url(own_database), deadline=0.3) for _ in range(2)]
     for store in stores:
         await store.open()
-    traffic = Traffic(stores, await people(stores[0], "ann", "bob"))
+    traffic = Traffic(stores, await add_accounts(stores[0], "ann", "bob"))
     running = traffic.begin()
     await sleep(0.3)
     own_server.stop(signal.SIGKILL)
@@ -236,22 +237,22 @@ async def test_an_outage_beyond_the_deadline_is_told_and_its_sends_stay_repeatab
 
 
 @ensureDeferred
-async def test_a_send_that_was_given_up_while_the_server_works_on_it_is_exact_with_its_key(
+async def test_a_send_with_a_key_that_timed_out_on_the_server_is_stored_once(
     own_server: Server, own_database: str
 ) -> None:
     url = own_server.url(own_database)
     store = store_at(url, deadline=0.3)
     await store.open()
-    ann, bob = await people(store, "ann", "bob")
+    ann, bob = await add_accounts(store, "ann", "bob")
     with connected(url) as db:
         rows(db, "BEGIN")
         rows(db, "UPDATE inbox SET last_seq = last_seq WHERE user_id = %s", bob)
         with pytest.raises(StoreUnavailable, match="outcome is unknown"):
             await store.append([draft(ann, bob, "x", "key")])
-        # The backend still waits for the lock and does not know that nobody waits for it.
+        # The server process is still waiting for the lock; its client is gone.
         rows(db, "COMMIT")
-    outcomes = [(await store.append([draft(ann, bob, "x", "key")]))[0] for _ in range(2)]
-    assert all(isinstance(outcome, Appended) for outcome in outcomes)
-    [message] = await inbox(store, bob)
-    assert {outcome.message for outcome in outcomes if isinstance(outcome, Appended)} == {message}
+    results = [(await store.append([draft(ann, bob, "x", "key")]))[0] for _ in range(2)]
+    assert all(isinstance(result, Appended) for result in results)
+    [message] = await read_inbox(store, bob)
+    assert {result.message for result in results if isinstance(result, Appended)} == {message}
     await store.close()

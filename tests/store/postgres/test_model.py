@@ -1,4 +1,4 @@
-"""The store on PostgreSQL beside the model of a store."""
+"""Model-based test of the PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from hypothesis import settings
 from twisted.internet.defer import Deferred
 
 from chatd.interfaces import IStore
+from chatd.store.postgres import store
 from tests.examples import examples
 from tests.model_machine import StoreMachine
 from tests.postgres_server import Databases
-from tests.store.postgres.test_store import store_at
+from tests.store.postgres.stores import store_at
 
 T = TypeVar("T")
 
 
 class PostgresMachine(StoreMachine):
-    """Everything at once, in a database of its own. Time is the server's and stays as it is."""
+    """A new database for each example; the server's clock cannot be changed."""
 
     databases: ClassVar[Databases]
     template: ClassVar[str]
@@ -29,9 +30,9 @@ class PostgresMachine(StoreMachine):
         self.database = self.databases.create(self.template)
 
     def open_store(self) -> IStore:
-        store = store_at(self.databases.url(self.database))
-        self.run(store.open())
-        return store
+        opened = store_at(self.databases.url(self.database))
+        self.run(opened.open())
+        return opened
 
     def run(self, deferred: Deferred[T]) -> T:
         result: Any = pytest_twisted.blockon(deferred)
@@ -42,11 +43,15 @@ class PostgresMachine(StoreMachine):
 
 
 class TestPostgresModel(PostgresMachine.TestCase):  # type: ignore[valid-type,misc]
-    """The walk of the machine."""
+    """The machine as a test case."""
 
     settings = settings(max_examples=examples(12, deep=50), stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
-    def _server(self, postgres: Databases, postgres_template: str) -> None:
+    def _server(
+        self, postgres: Databases, postgres_template: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The test is not about how soon a busy machine is ready.
+        monkeypatch.setattr(store, "CHECK_SECONDS", 30.0)
         PostgresMachine.databases = postgres
         PostgresMachine.template = postgres_template

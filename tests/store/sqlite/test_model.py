@@ -1,4 +1,4 @@
-"""The embedded store beside the model of a store."""
+"""Model-based test of the SQLite store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from chatd.interfaces import IStore
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
-from tests.doubles import InlineWorker, Now, result_of, scratch
+from tests.doubles import InlineExecutor, Now, result_of, scratch
 from tests.examples import examples
 from tests.model_machine import StoreMachine
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class SqliteMachine(StoreMachine):
-    """Everything at once, on a file of its own."""
+    """A new file for each example; calls finish synchronously."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class SqliteMachine(StoreMachine):
         self.folder = self.cleanup.enter_context(scratch())
         self.clock = Clock()
         self.now = Now(self.clock)
-        # Conversations of a few messages are partly in the index and partly not.
+        # A low step, so that short conversations are partly in the index.
         patch = self.cleanup.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(sqlite_chats, "INDEX_STEP", 3)
 
@@ -38,10 +38,10 @@ class SqliteMachine(StoreMachine):
             str(self.folder / "chatd.db"),
             clock=self.clock,
             now=self.now,
-            worker=lambda _: InlineWorker(),
+            worker=lambda _: InlineExecutor(),
         )
         self.run(store.open())
-        # The loss of power is not part of the model; a failure is shrunk much faster like this.
+        # Durability is not part of the model, and this is much faster.
         store._write_db.execute("PRAGMA synchronous = OFF")
         return store
 

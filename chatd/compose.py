@@ -1,0 +1,325 @@
+"""Puts the parts of the daemon together: the only module that names the stores and the buses.
+
+`compose_service` makes the whole daemon out of its settings. Tests call the same functions with
+a clock, threads and a bus that they control.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import resource
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from argon2 import PasswordHasher
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IReactorTime
+
+from chatd.api.access_log import AccessLog
+from chatd.api.admin import Admin
+from chatd.api.api import API
+from chatd.api.client_address import TrustedProxies
+from chatd.api.dispatch import Dispatch
+from chatd.api.problems import problem
+from chatd.bus.local import LocalBus
+from chatd.config import ConfigError, Settings
+from chatd.domain.accounts import Accounts
+from chatd.domain.chats import Chats
+from chatd.domain.notifier import Notifier
+from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
+from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.subscriber import Subscriber, Sweep
+from chatd.http.limits import HTTPLimits
+from chatd.http.request_ids import RequestIds
+from chatd.http.server import Server
+from chatd.interfaces import IBus, IStore
+from chatd.metrics import Metrics
+from chatd.process.gc_tuning import GCTuner
+from chatd.process.listeners import Listener
+from chatd.process.readiness import Readiness
+from chatd.process.reuseport import ReusePortReactor
+from chatd.process.service import ChatService, Components
+from chatd.process.supervisor import Supervisor
+from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    from chatd.postgres.address import Address
+
+RETRY_SECONDS: Final = 5
+"""Clients of a draining server are told to come back after 1 to this many seconds, at random."""
+
+RESERVED_DESCRIPTORS: Final = 64
+"""Descriptors kept for listeners, files, database connections and the admin listener."""
+
+
+def compose_service(
+    settings: Settings, reactor: Any, gc_tuner: GCTuner | None = None
+) -> ChatService | Supervisor:
+    """The daemon: one process, or the supervisor of `settings.workers`.
+
+    Raises `ConfigError` for settings that cannot work.
+    """
+    if settings.workers > 1:
+        if not is_postgres(settings.db):
+            raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
+        _postgres_addresses(settings)
+        return Supervisor(settings, reactor, random.random)
+    metrics = Metrics()
+    store, bus = compose_store_and_bus(settings, reactor, metrics)
+    components = compose_domain(
+        settings,
+        store,
+        bus,
+        metrics,
+        clock=reactor,
+        now=microseconds,
+        hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
+        hasher=owasp_hasher(),
+        rates=Rates() if settings.rate_limits else None,
+    )
+    proxies = TrustedProxies(settings.trusted_proxies)
+    request_ids = RequestIds()
+    # The contract promises room for a message written wholly in \uXXXX escapes.
+    http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    public = Server(
+        resource=compose_api(
+            components,
+            clock=reactor,
+            proxies=proxies,
+            retry_jitter=lambda: random.randint(1, RETRY_SECONDS),
+            access_log=AccessLog(proxies) if settings.access_log else None,
+            request_ids=request_ids,
+        ),
+        clock=reactor,
+        limits=http_limits,
+        problem=problem,
+        max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
+        request_ids=request_ids,
+    )
+    private = Server(
+        resource=compose_admin(components, clock=reactor),
+        clock=reactor,
+        limits=http_limits,
+        problem=problem,
+    )
+    metrics.add_gauge(
+        "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
+    sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
+    return ChatService(
+        components,
+        reactor,
+        public=[_listener("listen", text, public, sharing) for text in settings.listen],
+        admin=[
+            _listener("admin", text, private, reactor)
+            for text in ([settings.admin] if settings.admin else [])
+        ],
+        drain_seconds=settings.drain_seconds,
+        gc_tuner=gc_tuner,
+    )
+
+
+def compose_domain(
+    settings: Settings,
+    store: IStore,
+    bus: IBus,
+    metrics: Metrics,
+    *,
+    clock: IReactorTime,
+    now: Callable[[], int],
+    hashing: Executor,
+    hasher: PasswordHasher,
+    rates: Rates | None,
+) -> Components:
+    """Everything between the API and the seams.
+
+    `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
+    `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
+    """
+    limits = RateLimits(rates, clock)
+    notifier = Notifier(max_held=settings.max_polls)
+    passwords = Passwords(hashing, hasher)
+    accounts = Accounts(
+        store,
+        bus,
+        passwords,
+        limits,
+        clock=clock,
+        now=now,
+        registration_open=settings.registration,
+        min_password_length=settings.min_password_length,
+    )
+    chats = Chats(
+        store,
+        bus,
+        notifier,
+        limits,
+        clock=clock,
+        max_message_bytes=settings.max_message_bytes,
+        observe_poll=metrics.observe_poll,
+        observe_batch=metrics.batch_observer,
+    )
+    metrics.add_gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
+    subscriber = Subscriber(notifier, accounts, metrics)
+    return Components(
+        store=store,
+        bus=bus,
+        subscriber=subscriber,
+        sweep=Sweep(store, notifier, clock, metrics, subscriber),
+        notifier=notifier,
+        passwords=passwords,
+        accounts=accounts,
+        chats=chats,
+        readiness=Readiness(store, bus, clock),
+        metrics=metrics,
+    )
+
+
+def compose_api(
+    components: Components,
+    *,
+    clock: IReactorTime,
+    proxies: TrustedProxies,
+    retry_jitter: Callable[[], int],
+    access_log: AccessLog | None = None,
+    request_ids: RequestIds | None = None,
+) -> Dispatch:
+    """The resource of the public listener."""
+    api = API(
+        components.accounts,
+        components.chats,
+        ready=components.readiness.reasons,
+        seconds=clock.seconds,
+        retry_jitter=retry_jitter,
+        proxies=proxies,
+    )
+    return Dispatch(
+        api,
+        clock=clock,
+        metrics=components.metrics,
+        access=access_log,
+        request_ids=request_ids,
+    )
+
+
+def compose_admin(components: Components, *, clock: IReactorTime) -> Dispatch:
+    """The resource of the operators' listener."""
+    admin = Admin(components.metrics, components.readiness.reasons)
+    return Dispatch(admin, clock=clock, metrics=components.metrics)
+
+
+def compose_store_and_bus(
+    settings: Settings, reactor: Any, metrics: Metrics
+) -> tuple[IStore, IBus]:
+    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`."""
+    scheme, _, rest = settings.db.partition(":")
+    if scheme == "sqlite" and rest:
+        if settings.listen_db is not None:
+            raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
+        store = SqliteStore(
+            rest,
+            clock=reactor,
+            now=microseconds,
+            worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
+        )
+        return store, LocalBus()
+    if is_postgres(settings.db):
+        return _postgres_store_and_bus(settings, reactor, metrics)
+    # The value may hold a password, so it is not repeated.
+    raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+
+
+def is_postgres(db: str) -> bool:
+    """Whether `--db` names a PostgreSQL: by libpq's URL, or by its `keyword=value` pairs."""
+    return re.match(r"postgres(ql)?://|\w+\s*=", db) is not None
+
+
+def _postgres_addresses(settings: Settings) -> list[Address]:
+    """Of `--db` and `--listen-db`; raises `ConfigError`, also where txpostgres is missing."""
+    try:
+        from chatd.postgres.address import parse
+        from chatd.postgres.connection import Connection as _  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            f"db: PostgreSQL needs {missing.name}: in a clone of chatd, "
+            ".venv/bin/pip install -e '.[postgres]'"
+        ) from None
+    addresses = []
+    for option, text, application in (
+        ("db", settings.db, "chatd"),
+        ("listen-db", settings.listen_db or settings.db, "chatd bus"),
+    ):
+        try:
+            addresses.append(parse(text, application))
+        except ValueError as wrong:
+            # The value may hold a password, so it is not repeated.
+            raise ConfigError(f"{option}: {wrong}") from None
+    return addresses
+
+
+def _postgres_store_and_bus(
+    settings: Settings, reactor: Any, metrics: Metrics
+) -> tuple[IStore, IBus]:
+    db, listen_db = _postgres_addresses(settings)
+    from chatd.bus.postgres import PostgresBus
+    from chatd.postgres.notify_payloads import NodeId
+    from chatd.store.postgres.store import PostgresStore
+
+    node_id = NodeId()
+    store = PostgresStore(
+        db,
+        reactor=reactor,
+        now=microseconds,
+        node_id=node_id,
+        observe_pool_wait=metrics.add_duration(
+            "chatd_postgres_pool_wait_seconds",
+            "How long statements waited for a free connection to the database",
+        ),
+    )
+    bus = PostgresBus(
+        listen_db,
+        reactor=reactor,
+        node_id=node_id,
+        random=random.random,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
+        ),
+    )
+    metrics.add_gauge(
+        "chatd_postgres_connections",
+        "Open connections to the database, without the one that listens",
+        lambda: store.pool.connections,
+    )
+    metrics.add_gauge(
+        "chatd_postgres_pool_waiting",
+        "Statements that wait for a free connection to the database",
+        lambda: store.pool.waiting,
+    )
+    metrics.add_counter(
+        "chatd_postgres_reconnects",
+        "Connections to the database that were lost and made again",
+        lambda: store.pool.reconnects,
+    )
+    metrics.add_counter(
+        "chatd_bus_reconnects",
+        "How often the connection that listens was lost and made again",
+        lambda: bus.reconnects,
+    )
+    return store, bus
+
+
+def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
+    try:
+        return Listener(text, serverFromString(reactor, text), server)
+    except Exception as wrong:
+        raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
+
+
+def microseconds() -> int:
+    """The wall clock, in microseconds since the Unix epoch."""
+    return time.time_ns() // 1000

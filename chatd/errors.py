@@ -1,0 +1,120 @@
+"""Domain errors, each with a stable code (contract, General), and the error of a failed start."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """An error reported to clients: `code` is for programs, `title` and `detail` for people."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidBody(DomainError):
+    code = "invalid_body"
+    title = "The request body is invalid"
+
+
+class InvalidQuery(DomainError):
+    code = "invalid_query"
+    title = "A query parameter is invalid"
+
+
+class InvalidHeader(DomainError):
+    code = "invalid_header"
+    title = "A header is invalid"
+
+
+class UnsupportedMediaType(DomainError):
+    code = "unsupported_media_type"
+    title = "The request body is not JSON"
+
+
+class InvalidCursor(DomainError):
+    code = "invalid_cursor"
+    title = "The cursor is invalid"
+
+
+class CursorEpoch(DomainError):
+    """The cursor is from another database history, or past the end of the inbox."""
+
+    code = "cursor_epoch"
+    title = "The cursor belongs to another history of this inbox"
+
+
+class Unauthorized(DomainError):
+    code = "unauthorized"
+    title = "Authentication is required"
+
+
+class NotAToken(DomainError):
+    code = "not_a_token"
+    title = "The request was not made with a token"
+
+
+class RegistrationClosed(DomainError):
+    code = "registration_closed"
+    title = "Registration is closed"
+
+
+class UsernameTaken(DomainError):
+    code = "username_taken"
+    title = "The username is taken"
+
+
+class UserNotFound(DomainError):
+    code = "user_not_found"
+    title = "There is no such user"
+
+
+class PageNotFound(DomainError):
+    code = "page_not_found"
+    title = "There is no such page"
+
+
+class MessageTooLarge(DomainError):
+    code = "message_too_large"
+    title = "The message is too large"
+
+
+class IdempotencyKeyReused(DomainError):
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key was used for another request"
+
+
+class Busy(DomainError):
+    """A temporary error: the request may be repeated after `retry_after` seconds."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RateLimited(Busy):
+    code = "rate_limited"
+    title = "Too many requests"
+
+
+class Overloaded(Busy):
+    code = "overloaded"
+    title = "The service is overloaded"
+
+
+class StoreUnavailable(Busy):
+    """The store is not available, or it is unknown whether a write was committed.
+
+    A write may be repeated safely with the same idempotency key.
+    """
+
+    code = "store_unavailable"
+    title = "The message store is not available"
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text is one line for the operator."""

@@ -1,0 +1,22 @@
+// Elements of the page. User text is only ever set as textContent, never parsed as markup.
+
+export const byId = (id) => document.getElementById(id);
+
+export function createElement(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+/** Show a name whose direction of writing does not affect the text around it. */
+export function setName(target, name) {
+  let isolated = target.querySelector("bdi");
+  if (!isolated) target.append((isolated = createElement("bdi")));
+  isolated.textContent = name;
+}
+
+export function setAvatar(target, id, name) {
+  target.className = `avatar hue${id % 8}`;
+  target.textContent = name.slice(0, 1);
+}

@@ -1,0 +1,123 @@
+"""SQL that appends a batch of messages to inboxes in one statement.
+
+The parameters are arrays with one element per draft. Each statement returns rows of place (from 1),
+seq, sent_at and fingerprint. The fingerprint is that of the first request with the draft's key, and
+NULL if the draft was stored now. A row without seq is for a draft that repeats the key of another
+draft of the batch, and there is no row for a draft without recipient.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
+from chatd.store.statements import KEY, MESSAGE
+
+# The time is taken after the locks, so that in an inbox the order of `sent_at` is that of commit.
+_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+# Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
+_NUMBERED: Final = """
+        row_number() OVER (PARTITION BY received_by ORDER BY place)
+        - count(*) OVER (PARTITION BY received_by) AS back
+"""
+_WITHOUT_KEYS: Final = f"""
+WITH fresh AS (
+    SELECT draft.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
+    FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
+        WITH ORDINALITY AS draft (sent_by, received_by, text, place)
+    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed)
+), """
+
+# `used` has the drafts whose key was used by an earlier transaction. Of the other drafts with the
+# same key, the first that has a recipient is stored and the rest are replays of it.
+_WITH_KEYS: Final = f"""
+WITH draft AS (
+    SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[],
+                         %(keys)s::text[], %(fingerprints)s::bytea[])
+        WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
+), used AS (
+    SELECT draft.place, kept.seq, kept.sent_at, kept.fingerprint
+    FROM draft JOIN idempotency AS kept ON kept.sent_by = draft.sent_by AND kept.key = draft.key
+), deliverable AS (
+    SELECT draft.*, row_number() OVER (PARTITION BY sent_by, key ORDER BY place) AS use
+    FROM draft
+    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed)
+        AND NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)
+), fresh AS (
+    SELECT deliverable.*, {_NUMBERED}
+    FROM deliverable WHERE key IS NULL OR use = 1
+), """
+
+# See `chatd.postgres.notify_payloads.MessageNotice`. Other processes answer polls with the texts in
+# notices, and read only those that are too long from the database.
+_NOTICE: Final = f"""
+    '[' || received_by || ',' || seq || CASE
+        WHEN octet_length(text) <= {MAX_TEXT_BYTES}
+            AND octet_length(to_json(text)::text) <= {MAX_TEXT_BYTES}
+        THEN ',' || sent_by || ',' || sent_at || ',' || to_json(text)::text ELSE ''
+    END || ']'
+"""
+
+# INSERT ... ON CONFLICT updates rows in a defined order, here that of user ids, which prevents
+# deadlocks; the order of UPDATE depends on the plan. It sees each row as of the moment when the row
+# was locked, and returns nothing for a closed inbox.
+_STORED: Final = f"""
+advanced AS (
+    INSERT INTO inbox (user_id, last_seq, last_sent_at)
+    SELECT received_by, count(*), 0 FROM fresh GROUP BY received_by ORDER BY received_by
+    ON CONFLICT (user_id) DO UPDATE SET
+        last_seq = inbox.last_seq + excluded.last_seq,
+        last_sent_at = greatest(inbox.last_sent_at, {_NOW})
+    WHERE NOT inbox.closed
+    RETURNING user_id, last_seq, last_sent_at
+), numbered AS (
+    SELECT fresh.*, last_seq + back AS seq, last_sent_at AS sent_at
+    FROM fresh JOIN advanced ON user_id = received_by
+), stored AS (
+    INSERT INTO message ({MESSAGE}) SELECT {MESSAGE} FROM numbered
+), answered AS (
+    INSERT INTO batch (id, places, seqs, times)
+    SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
+    FROM numbered HAVING count(*) > 0
+), told AS (
+    SELECT count(pg_notify(%(channel)s, %(origin)s || lines)) FROM (
+        SELECT string_agg(line, ',' ORDER BY place) AS lines FROM (
+            SELECT *, sum(octet_length(line) + 1) OVER (ORDER BY place) / {SPLIT_BYTES} AS part
+            FROM (SELECT place, {_NOTICE} AS line FROM numbered) AS each
+        ) AS parted GROUP BY part ORDER BY part
+    ) AS payloads
+)"""
+
+# If a concurrent transaction uses the same key, this one waits for it and then fails on the unique
+# index. The rows are ordered to prevent deadlocks between transactions that share several keys.
+_KEPT: Final = f""", kept AS (
+    INSERT INTO idempotency ({KEY}) SELECT {KEY} FROM numbered
+    WHERE key IS NOT NULL ORDER BY sent_by, key
+)"""
+
+# `told` has one row; it would not be evaluated if it were not selected from.
+_RESULT: Final = """
+SELECT place, seq, sent_at, NULL::bytea FROM numbered, told
+"""
+
+APPEND: Final = _WITHOUT_KEYS + _STORED + _RESULT
+APPEND_WITH_KEYS: Final = f"""{_WITH_KEYS}{_STORED}{_KEPT}{_RESULT}
+UNION ALL
+SELECT place, seq, sent_at, fingerprint FROM used
+UNION ALL
+SELECT place, NULL, NULL, NULL FROM deliverable WHERE key IS NOT NULL AND use > 1
+"""
+
+# The result of the transaction with this id, for keys from before it as well as its own.
+REPLAY: Final = """
+SELECT place, seq, sent_at, NULL::bytea
+FROM batch, unnest(places, seqs, times) AS answer (place, seq, sent_at)
+WHERE id = %(id)s::uuid
+UNION ALL
+SELECT place, kept.seq, kept.sent_at, kept.fingerprint
+FROM unnest(%(senders)s::bigint[], %(keys)s::text[]) WITH ORDINALITY AS draft (sent_by, key, place)
+JOIN idempotency AS kept ON kept.sent_by = draft.sent_by AND kept.key = draft.key
+WHERE place NOT IN (
+    SELECT unnest(places) FROM batch WHERE id = %(id)s::uuid)
+"""

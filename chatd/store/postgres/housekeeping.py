@@ -1,0 +1,62 @@
+"""Background deletion of old keys, batch results and deleted accounts' data on PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chatd.store.postgres import accounts
+from chatd.store.postgres.append import Appender
+from chatd.store.postgres.retry import RetryingExecutor
+
+HOUSEKEEPING_SECONDS: Final = 60.0
+
+_log = Logger()
+
+
+class Housekeeping:
+    """Deletes in small transactions, every `seconds`; several processes may do so concurrently."""
+
+    def __init__(
+        self, executor: RetryingExecutor, appender: Appender, reactor: Any, seconds: float
+    ) -> None:
+        self._executor = executor
+        self._appender = appender
+        self._seconds = seconds
+        self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
+        self._timer.clock = reactor
+        self._stopped: Deferred[LoopingCall] | None = None
+
+    def start(self) -> None:
+        """Work periodically."""
+        self._stopped = self._timer.start(self._seconds, now=False)
+
+    async def stop(self) -> None:
+        """Begin no more transactions, and wait for the periodic work to end."""
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            self._timer.stop()
+            await stopped
+
+    def purge(self) -> None:
+        """Start deleting the data of deleted accounts."""
+        Deferred.fromCoroutine(self._purge()).addErrback(_log_purge_failure)
+
+    async def _run(self) -> None:
+        try:
+            await self._appender.delete_old()
+            await self._purge()
+        except Exception:
+            _log.failure("housekeeping of the database failed")
+
+    async def _purge(self) -> None:
+        while self._stopped is not None and await self._executor.execute(accounts.purge()):
+            pass
+
+
+def _log_purge_failure(failure: Failure) -> None:
+    _log.failure("purging the inbox of a deleted account failed", failure)

@@ -1,0 +1,53 @@
+"""Accounts of the browser tests, which also send messages past the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tests.daemon import CHATS, Client, Daemon, bearer
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account with a token, which the page and `send` share."""
+
+    daemon: Daemon
+    name: str
+    id: int
+    token: str
+
+    @classmethod
+    def create(cls, daemon: Daemon, name: str) -> Account:
+        """Register and log in."""
+        return cls(daemon, name, daemon.register(name), daemon.token(name))
+
+    def send(self, to: Account, *texts: str) -> None:
+        """Send messages, as another device of this account would."""
+        client = Client(self.daemon.port, bearer(self.token))
+        try:
+            for text in texts:
+                answer = client.ask("POST", CHATS, {"user_id": to.id, "message": text})
+                assert answer.status == 201, answer
+        finally:
+            client.close()
+
+    def conversation(self, peer: Account) -> list[str]:
+        """The texts that the service holds of a conversation, oldest first."""
+        client = Client(self.daemon.port, bearer(self.token))
+        texts: list[str] = []
+        before = ""
+        try:
+            while True:
+                page = client.get(f"{CHATS}?with={peer.id}&limit=100{before}").json
+                texts += [message["message"] for message in page["messages"]]
+                if page["meta"]["older"] is None:
+                    return texts[::-1]
+                before = f"&before={page['meta']['older']}"
+        finally:
+            client.close()
+
+
+def numbered(numbers: Iterable[int]) -> list[str]:
+    """Texts of messages that contain their position in a conversation."""
+    return [f"message {number}" for number in numbers]

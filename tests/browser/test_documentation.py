@@ -1,0 +1,70 @@
+"""The API documentation in a browser, and the README's screenshots of the page."""
+
+from tests.browser.accounts import Account
+from tests.browser.conftest import OpenPage, TakeScreenshot
+from tests.browser.contrast import low_contrast
+from tests.daemon import CHATS, Daemon
+
+
+def test_the_javascript_example_runs(daemon: Daemon, open_page: OpenPage) -> None:
+    page = open_page()
+    page.driver.get(f"{daemon.url}/api/v1/docs/")
+    source = page.texts('[data-example="session.js"]')[0]
+    assert source.count("http://127.0.0.1:8080") == 1
+    source = source.replace("http://127.0.0.1:8080", daemon.url)
+    page.driver.set_script_timeout(20)
+    received = page.driver.execute_async_script(
+        "const done = arguments[0];"
+        "(async () => {" + source + "; return received })().then(done, (e) => done(String(e)))"
+    )
+    assert received == ["hai", "how are you?"]
+    entries = page.driver.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [each["message"] for each in entries if each["level"] == "SEVERE"] == []
+
+
+def test_an_error_links_to_its_documentation(daemon: Daemon, open_page: OpenPage) -> None:
+    problem = daemon.ask("GET", CHATS).json
+    page = open_page()
+    page.driver.get(daemon.url + problem["type"])
+    assert page.find("dt:target").text.startswith("unauthorized")
+    for dark in (False, True):
+        page.emulate(900, 800, dark=dark)
+        assert low_contrast(page) == []
+
+
+def test_screenshots(
+    own_daemon: Daemon, open_page: OpenPage, take_screenshot: TakeScreenshot
+) -> None:
+    """Those of the README; all that they show has enough contrast."""
+    bob, cat, ann = (Account.create(own_daemon, name) for name in ("bob", "Catherine", "ann"))
+    desktop = open_page(ann, daemon=own_daemon, size=(1080, 700))
+    phone = open_page(ann, daemon=own_daemon, size=(390, 760), dark=True)
+
+    cat.send(ann, "Are you coming tonight?")
+    desktop.until(lambda: desktop.contacts == ["Catherine"], "no message")
+    desktop.start_conversation("bob")
+    texts = ["Did the train get out of the tunnel?"]
+    desktop.send(texts[-1])
+    desktop.wait_for_messages(texts)
+    texts += ["Just now!", "And everything you wrote meanwhile was here at once."]
+    bob.send(ann, *texts[1:])
+    desktop.wait_for_messages(texts)
+    texts.append("Each message once, and in order. Grüße, привет, שלום, مرحبا")
+    desktop.send(texts[-1])
+    desktop.wait_for_messages(texts)
+    texts.append("if a < b and b < c:\n    print('as it was typed')")
+    bob.send(ann, texts[-1])
+    desktop.wait_for_messages(texts)
+    take_screenshot(desktop, "page-light.png")
+    assert low_contrast(desktop) == []
+
+    phone.until(lambda: len(phone.contacts) == 2, "the phone is behind")
+    assert low_contrast(phone) == []
+    phone.open_conversation(bob)
+    phone.wait_for_messages(texts)
+    take_screenshot(phone, "page-phone-dark.png")
+    assert low_contrast(phone) == []
+    assert phone.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert not phone.find(".sidebar").is_displayed()
+    phone.find("#back").click()
+    phone.until(lambda: phone.find("#contacts").is_displayed(), "no way back")

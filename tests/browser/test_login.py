@@ -1,0 +1,73 @@
+"""Accounts, log-in and log-out, and what the browser stores of them."""
+
+from itertools import count
+
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.conftest import CreateAccount, OpenPage
+from tests.daemon import PASSWORD, TOKENS, USERS, Daemon, bearer
+
+_numbers = count(1)
+
+
+def test_registration_reload_and_log_out(daemon: Daemon, open_page: OpenPage) -> None:
+    name = f"Ann.{next(_numbers)}"
+    page = open_page()
+    page.register(name)
+    token = page.run("return JSON.parse(localStorage.getItem('chatd.session')).token")
+    assert daemon.ask("GET", USERS, None, bearer(token)).status == 200
+    page.driver.refresh()
+    page.wait_online()
+    assert page.texts("#my-name") == [name]
+
+    page.find("#logout").click()
+    page.until(lambda: page.find("#login").is_displayed(), "still logged in")
+    assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
+    stored = page.run("return Object.keys(localStorage)")
+    assert [key for key in stored if not key.startswith("chatd.read.")] == []
+    page.driver.refresh()
+    page.until(lambda: page.find("#username").is_displayed(), "no login form")
+    page.log_in(name.upper())
+    assert page.texts("#my-name") == [name]
+
+
+def test_a_token_revoked_elsewhere_ends_the_session(
+    daemon: Daemon, create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann = create_account("ann")
+    page = open_page(ann)
+    assert daemon.ask("DELETE", TOKENS, None, bearer(ann.token)).status == 204
+    page.until(lambda: page.find("#login").is_displayed(), "still logged in")
+    assert page.find("#login-error").text == "You were logged out."
+
+
+def test_refused_credentials_are_explained(
+    create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann = create_account("ann")
+    page = open_page()
+    page.type("#username", ann.name)
+    page.type("#password", "wrong!" + Keys.ENTER)
+    page.until(lambda: "no such username" in page.find("#login-error").text, "no error")
+    page.find("#choose-register").click()
+    page.type("#password", PASSWORD)
+    page.type("#email", "ann@example.org" + Keys.ENTER)
+    page.until(lambda: ann.name in page.find("#login-error").text, "no error")
+
+
+def test_log_out_asks_before_it_discards_messages(
+    create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann, bob = create_account("ann"), create_account("bob")
+    page = open_page(ann)
+    page.start_conversation(bob.name)
+    page.set_offline(True)
+    page.send("unsent")
+    page.until(lambda: page.pending == ["unsent"], "not queued")
+    page.find("#logout").click()
+    dialog = page.driver.switch_to.alert
+    assert dialog.text == "Log out and discard 1 unsent message?"
+    dialog.dismiss()
+    assert page.pending == ["unsent"]
+    page.set_offline(False)
+    page.wait_for_messages(["unsent"])

@@ -1,0 +1,82 @@
+"""Hostile text stays text, and the policy stops scripts, styles and requests from elsewhere."""
+
+import json
+
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.conftest import CreateAccount, OpenPage
+
+HOSTILE = [
+    "<script>document.title = 'taken'</script>",
+    "<img src=x onerror=\"document.title = 'taken'\">",
+    "</li></ol><h1>taken</h1>",
+    "&lt;b&gt; &amp; {{7*7}} ${7*7} javascript:alert(1)",
+    "\u202etxt.exe\u202c and \u200b zero width",
+    "a" * 500,
+    "line one\n  line two\n\nline four",
+    "'\"`\\",
+]
+
+
+def test_hostile_messages_stay_text(create_account: CreateAccount, open_page: OpenPage) -> None:
+    ann, mallory = create_account("ann"), create_account("mallory")
+    page = open_page(ann)
+    mallory.send(ann, *HOSTILE)
+    page.open_conversation(mallory)
+    page.wait_for_messages(HOSTILE)
+    assert page.driver.title == "chatd"
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#messages :is(script, img, h1, b)") == []
+    assert page.texts("#contacts .last") == [HOSTILE[-1]]
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    page.assert_no_errors()
+
+
+def test_hostile_names_stay_text(create_account: CreateAccount, open_page: OpenPage) -> None:
+    ann = create_account("ann")
+    page = open_page(ann)
+    # The service has no such names, but the page must not depend on that.
+    name = "<img src=x onerror=alert(1)>\u202e"
+    contact = {"id": 7, "name": name, "last": "<b>", "at": None, "order": 1}
+    # As version 1 stored contacts.
+    page.run(
+        "localStorage.removeItem(`chatd.contacts.${arguments[0]}`);"
+        "localStorage.setItem(`chatd.people.${arguments[0]}`, arguments[1])",
+        ann.id,
+        json.dumps([contact]),
+    )
+    page.driver.refresh()
+    page.until(lambda: page.contacts == [name], "the name is not shown")
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#contacts :is(img, b)") == []
+    page.type("#new-name", "<i>nobody</i>" + Keys.ENTER)
+    page.until(
+        lambda: page.find("#new-error").text == "There is no user named “<i>nobody</i>”.",
+        "no error for an unknown name",
+    )
+
+
+def test_the_content_security_policy_is_enforced(open_page: OpenPage) -> None:
+    page = open_page()
+    for attempt in [
+        "document.body.innerHTML = '<p>taken</p>'",
+        "document.head.insertAdjacentHTML('beforeend', '<p>taken</p>')",
+        "document.head.append(Object.assign(document.createElement('script'), {src: '/x.js'}))",
+    ]:
+        refused = page.run(f"try {{ {attempt}; return false }} catch {{ return true }}")
+        assert refused, attempt
+    page.run(
+        "const s = document.createElement('script'); s.append('window.taken = 1');"
+        "document.head.append(s)"
+    )
+    assert page.run("return window.taken") is None
+    page.run(
+        "const s = document.createElement('style'); s.textContent = 'body { color: red }';"
+        "document.head.append(s)"
+    )
+    assert page.run("return getComputedStyle(document.body).color") != "rgb(255, 0, 0)"
+    assert page.run("return fetch('http://127.0.0.1:9/').then(() => true, () => false)") is False
+    third_party = page.run(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        ".filter((name) => !name.startsWith(location.origin))"
+    )
+    assert set(third_party) <= {"http://127.0.0.1:9/"}

@@ -1,0 +1,37 @@
+"""Contract of `IStore`, for the test module of each implementation.
+
+A test module subclasses `StoreContract` and defines the fixture `open_store`: `await open_store()`
+returns an open store, and after that was closed, another one on the same database. The fixture
+closes open stores after the test.
+
+The suite assumes neither that calls finish synchronously nor which clock the times are from.
+"""
+
+from __future__ import annotations
+
+from tests.contracts.store_accounts import (
+    AccountsContract,
+    DeletionContract,
+    LastSeenContract,
+    TokensContract,
+)
+from tests.contracts.store_append import AppendContract, IdempotencyContract
+from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_lifecycle import LifecycleContract
+from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+
+
+class StoreContract(
+    LifecycleContract,
+    AccountsContract,
+    DeletionContract,
+    TokensContract,
+    LastSeenContract,
+    AppendContract,
+    IdempotencyContract,
+    ReadContract,
+    CachedReadContract,
+    LastSeqsContract,
+    ConversationContract,
+):
+    """All tests of the contract."""

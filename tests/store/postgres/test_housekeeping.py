@@ -1,0 +1,76 @@
+"""Background deletion of old keys, batch results and deleted accounts' data."""
+
+from __future__ import annotations
+
+import psycopg2.errors
+from pytest_twisted import ensureDeferred
+
+from chatd.model import Appended
+from chatd.store.statements import PURGE_STEP
+from tests.conftest import LoggedFailures
+from tests.contracts.helpers import (
+    OpenStore,
+    add_accounts,
+    appended,
+    draft,
+    send,
+    send_many,
+)
+from tests.postgres_server import Databases, connected, rows, sleep
+from tests.store.postgres.stores import store_at
+
+HOUR = 3600 * 1_000_000
+
+
+@ensureDeferred
+async def test_a_large_inbox_is_purged_in_steps(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await send_many(store, bob, ann, PURGE_STEP + 500)
+    await store.delete_account(ann)
+    with connected(postgres.url(postgres_database)) as db:
+        while rows(db, "SELECT 1 FROM message UNION ALL SELECT 1 FROM purge"):
+            await sleep(0.01)
+
+
+@ensureDeferred
+async def test_old_keys_and_batch_results_are_deleted(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
+    await store.open()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    old = await send(store, ann, bob, "old", "old")
+    new = await send(store, ann, bob, "new", "new")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "UPDATE idempotency SET sent_at = sent_at - %s WHERE key = 'old'", 49 * HOUR)
+        batches = [id for [id] in rows(db, "SELECT id::text FROM batch ORDER BY id")]
+        long_ago = int(batches[0].replace("-", ""), 16) - (HOUR << 64)
+        rows(db, "UPDATE batch SET id = %s WHERE id = %s", f"{long_ago:032x}", batches[0])
+        while len(rows(db, "SELECT 1 FROM idempotency")) > 1:
+            await sleep(0.01)
+        while len(rows(db, "SELECT 1 FROM batch")) > 1:
+            await sleep(0.01)
+    assert await store.append([draft(ann, bob, "new", "new")]) == [Appended(new, True)]
+    [again] = await store.append([draft(ann, bob, "old", "old")])
+    assert appended(again).seq == old.seq + 2
+    await store.close()
+
+
+@ensureDeferred
+async def test_failed_housekeeping_is_logged_and_retried(
+    postgres: Databases, postgres_database: str, logged_failures: LoggedFailures
+) -> None:
+    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.02)
+    await store.open()
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "ALTER TABLE batch RENAME TO hidden")
+        await sleep(0.3)
+        assert logged_failures.flush(psycopg2.errors.UndefinedTable)
+        rows(db, "ALTER TABLE hidden RENAME TO batch")
+    await sleep(0.1)
+    logged_failures.flush(psycopg2.errors.UndefinedTable)
+    await sleep(0.1)
+    await store.close()

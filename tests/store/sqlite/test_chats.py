@@ -1,0 +1,96 @@
+"""Appending and reading in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+
+from chatd.model import Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.store.sqlite import chats as sqlite_chats
+from tests.contracts.helpers import (
+    add_accounts,
+    appended,
+    conversation_of,
+    read_conversation,
+    send,
+    send_many,
+)
+from tests.doubles import result_of
+from tests.store.sqlite.database import (
+    Database,
+    FailingConnection,
+    count,
+    run_now,
+)
+
+
+def test_the_index_of_conversations_is_updated_in_steps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_chats, "INDEX_STEP", 10)
+    store = database.open()
+    ann, bob, cat = run_now(add_accounts(store, "ann", "bob", "cat"))
+    said: list[Message] = []
+    for number in range(35):
+        said.append(run_now(send(store, ann, bob, "a")))
+        said.append(run_now(send(store, bob, ann, "b")))
+        run_now(send(store, cat, bob, "c"))
+        end = count(database, f"SELECT last_seq FROM inbox WHERE user_id = {bob}")
+        indexed = count(database, f"SELECT indexed_seq FROM inbox WHERE user_id = {bob}")
+        assert end - 10 < indexed <= end
+        assert indexed == count(
+            database, f"SELECT count(*) FROM conversation WHERE received_by = {bob}"
+        )
+        if number % 4 == 0:
+            for limit in (1, 3, 100):
+                assert run_now(read_conversation(store, ann, bob, limit)) == conversation_of(said)
+    # A batch with more messages than `INDEX_STEP`.
+    results = result_of(store.append([Draft(ann, bob, "d")] * 25))
+    said += [appended(result) for result in results]
+    assert run_now(read_conversation(store, bob, ann, 100)) == conversation_of(said)
+    assert result_of(store.delete_account(bob)) is True
+    assert count(database, f"SELECT count(*) FROM conversation WHERE received_by = {bob}") == 0
+
+
+def test_setting_the_clock_back_does_not_reorder_messages(database: Database) -> None:
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    first = run_now(send(store, ann, bob, "first"))
+    database.now.offset = -3_600_000_000
+    second = run_now(send(store, ann, bob, "second"))
+    third = run_now(send(store, bob, ann, "to another inbox"))
+    assert first.sent_at <= second.sent_at <= third.sent_at
+    result_of(store.close())
+    store = database.open()
+    fourth = run_now(send(store, ann, bob, "after a restart"))
+    assert fourth.sent_at >= third.sent_at
+    database.now.offset = 60_000_000
+    fifth = run_now(send(store, ann, bob, "the time has come"))
+    assert fifth.sent_at == database.now()
+
+
+def test_a_read_does_not_see_commits_made_during_it(database: Database) -> None:
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 3))
+    queries: list[ReadAfter | ReadPage]
+    queries = [ReadAfter(bob, 0, 10), ReadPage(bob, 1, 10), ReadAfter(ann, 0, 10)]
+
+    class WithCommits(FailingConnection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            rows = super().execute(statement, *arguments)
+            if statement.startswith("SELECT"):
+                result_of(store.append([Draft(ann, each, "between") for each in (ann, bob)]))
+            return rows
+
+    db = store._read_db
+    store._read_db = WithCommits(db)  # type: ignore[assignment]
+    found = result_of(store.read(queries))
+    store._read_db = db
+    assert found == [
+        InboxSlice(3, tuple(sent)),
+        InboxSlice(3, tuple(reversed(sent))),
+        InboxSlice(0, ()),
+    ]

@@ -1,0 +1,156 @@
+"""Background deletion of old keys and of deleted accounts' data."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from chatd.errors import StoreUnavailable
+from chatd.model import Appended, Draft, ReadAfter
+from chatd.store.results import KEY_SECONDS
+from chatd.store.sqlite import accounts as sqlite_accounts
+from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
+from tests.conftest import LoggedFailures
+from tests.contracts.helpers import (
+    add_accounts,
+    appended,
+    draft,
+    send,
+)
+from tests.doubles import result_of
+from tests.store.sqlite.database import (
+    Database,
+    count,
+    message_count,
+    run_now,
+    step_until,
+)
+
+
+def test_a_large_deleted_inbox_is_purged_in_steps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_accounts, "PURGE_STEP", 200)
+    store = database.open_stepped()
+    writer, reader = database.workers["writer"], database.workers["reader"]
+    while writer.step():
+        pass
+    step_until(writer, store.add_account("ann", "a@x", "h"))
+    step_until(writer, store.add_account("bob", "b@x", "h"))
+    step_until(writer, store.append([Draft(1, 2, "x")] * 700))
+    deletion = store.delete_account(2)
+    writer.step()
+    assert result_of(deletion) is True
+    found = store.read([ReadAfter(2, 0, 100)])
+    reader.step()
+    assert result_of(found) == [None]
+    left = [message_count(database)]
+    # Other writes are executed between the steps.
+    while writer.pending:
+        sent = store.append([Draft(2, 1, "x")])
+        writer.step()
+        left.append(message_count(database))
+        writer.step()
+        assert isinstance(result_of(sent)[0], Appended)
+    assert left[0] == 700
+    assert all(before - after <= 200 for before, after in pairwise(left))
+    assert count(database, "SELECT count(*) FROM message WHERE received_by = 2") == 0
+    assert count(database, "SELECT count(*) FROM purge") == 0
+    closing_store = store.close()
+    while writer.step() or reader.step():
+        pass
+    result_of(closing_store)
+
+
+def test_purging_is_resumed_after_a_restart(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_accounts, "PURGE_STEP", 200)
+    store = database.open_stepped()
+    writer, reader = database.workers["writer"], database.workers["reader"]
+    while writer.step():
+        pass
+    step_until(writer, store.add_account("ann", "a@x", "h"))
+    step_until(writer, store.append([Draft(1, 1, "x")] * 1000))
+    store.delete_account(1)
+    writer.step()
+    writer.step()
+    assert message_count(database) == 800
+    closed = store.close()
+    while writer.step() or reader.step():
+        pass
+    result_of(closed)
+    assert 0 < message_count(database) <= 800
+    database.open()
+    assert message_count(database) == 0
+    assert count(database, "SELECT count(*) FROM purge") == 0
+
+
+def test_a_deletion_that_ends_while_closing_starts_no_purge(
+    database: Database,
+) -> None:
+    store = database.open_stepped()
+    writer, reader = database.workers["writer"], database.workers["reader"]
+    while writer.step():
+        pass
+    step_until(writer, store.add_account("ann", "a@x", "h"))
+    deletion = store.delete_account(1)
+    closed = store.close()
+    while writer.step() or reader.step():
+        pass
+    assert result_of(deletion) is True
+    result_of(closed)
+    assert writer.stopped
+    assert reader.stopped
+    assert not writer.pending
+
+
+def test_keys_are_deleted_after_48_hours(database: Database) -> None:
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    first = run_now(send(store, ann, bob, "once", "key"))
+    # In steps, so that housekeeping runs as often as in reality.
+    for _ in range(48):
+        database.clock.pump([HOUSEKEEPING_SECONDS] * 60)
+        if database.clock.seconds() < KEY_SECONDS:
+            [result] = result_of(store.append([draft(ann, bob, "once", "key")]))
+            assert result == Appended(first, True)
+    database.clock.pump([HOUSEKEEPING_SECONDS] * 2)
+    [result] = result_of(store.append([draft(ann, bob, "once", "key")]))
+    assert appended(result).seq == 2
+    assert count(database, "SELECT count(*) FROM idempotency") == 1
+
+
+def test_any_number_of_old_keys_is_deleted_at_once(database: Database) -> None:
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    for start in range(0, 5000, 500):
+        result_of(
+            store.append([draft(ann, bob, "x", f"{start + number}") for number in range(500)])
+        )
+    database.clock.advance(KEY_SECONDS + 2 * HOUSEKEEPING_SECONDS)
+    assert count(database, "SELECT count(*) FROM idempotency") == 0
+    assert message_count(database) == 5000
+
+
+def test_a_failure_of_housekeeping_is_logged(
+    database: Database, logged_failures: LoggedFailures
+) -> None:
+    store = database.open()
+    store._write_db.execute("PRAGMA query_only = ON")
+    database.clock.advance(HOUSEKEEPING_SECONDS)
+    # Without old keys nothing is written, so there is no failure.
+    now = database.now
+    store._write_db.execute("PRAGMA query_only = OFF")
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send(store, ann, bob, "x", "key"))
+    logged_failures.flush(StoreUnavailable)
+    now.offset = (KEY_SECONDS + 1) * 1_000_000
+    store._write_db.execute("PRAGMA query_only = ON")
+    database.clock.advance(HOUSEKEEPING_SECONDS)
+    [failure] = logged_failures.flush(StoreUnavailable)
+    assert "the database cannot do this now" in failure.getErrorMessage()
+    store._write_db.execute("PRAGMA query_only = OFF")
+    database.clock.advance(HOUSEKEEPING_SECONDS)
+    assert count(database, "SELECT count(*) FROM idempotency") == 0

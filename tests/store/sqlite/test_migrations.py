@@ -1,0 +1,147 @@
+"""Migrations of an existing database file."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from chatd.store.migrations import Migration, migrations
+from chatd.store.sqlite.file import APPLICATION_ID
+from tests.contracts.helpers import (
+    add_accounts,
+    read_conversation,
+    read_inbox,
+    send_many,
+)
+from tests.doubles import result_of
+from tests.store.sqlite.database import (
+    Database,
+    run_now,
+)
+
+PRESENT = len(migrations("sqlite"))
+
+NEXT = Migration(
+    PRESENT + 1,
+    "next_mood.sql",
+    "ALTER TABLE account ADD COLUMN mood TEXT;\nCREATE INDEX m ON account (mood);",
+)
+WRONG = Migration(
+    PRESENT + 2, "wrong.sql", "CREATE TABLE third (x);\nALTER TABLE nowhere ADD COLUMN y;"
+)
+
+
+def known(*more: Migration) -> list[Migration]:
+    """The present migrations and further ones."""
+    return [*migrations("sqlite"), *more]
+
+
+def backups(database: Database) -> list[Path]:
+    """The backups in the folder of the database."""
+    return sorted(database.path.parent.glob("*.backup*"))
+
+
+def test_a_database_of_a_newer_chatd_is_refused_and_not_changed(database: Database) -> None:
+    result_of(database.open().close())
+    database.opened.clear()
+    newer = len(migrations("sqlite")) + 1
+    database.sql(f"PRAGMA user_version = {newer}")
+    content = database.path.read_bytes()
+    assert f"has schema version {newer}" in database.refused()
+    assert database.path.read_bytes() == content
+
+
+def test_a_new_database_has_the_newest_schema_and_the_application_id(database: Database) -> None:
+    database.open()
+    assert database.sql("PRAGMA user_version") == [(PRESENT,)]
+    assert database.sql("PRAGMA application_id") == [(APPLICATION_ID,)]
+    assert backups(database) == []
+
+
+def test_a_migration_keeps_the_data_and_makes_a_backup_first(database: Database) -> None:
+    store = database.open(known())
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send_many(store, ann, bob, 20))
+    epoch = store.epoch
+    result_of(store.close())
+    store = database.open(known(NEXT))
+    assert run_now(read_inbox(store, bob)) == sent
+    assert store.epoch == epoch
+    assert database.sql("SELECT mood FROM account") == [(None,), (None,)]
+    assert database.sql("PRAGMA user_version") == [(PRESENT + 1,)]
+    [copy] = backups(database)
+    assert copy.name.startswith(f"chatd.db.v{PRESENT}.")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    result_of(store.close())
+    # The backup can be opened by the version that made it.
+    database.path = copy
+    store = database.open(known())
+    assert run_now(read_inbox(store, bob)) == sent
+    assert store.epoch != epoch
+
+
+def test_an_up_to_date_database_is_not_backed_up(database: Database) -> None:
+    for _ in range(3):
+        result_of(database.open(known(NEXT)).close())
+    assert backups(database) == []
+
+
+def test_a_failing_migration_leaves_the_old_version_intact(database: Database) -> None:
+    store = database.open(known())
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send_many(store, ann, bob, 20))
+    result_of(store.close())
+    wrong = Migration(PRESENT + 1, "wrong.sql", WRONG.sql)
+    assert "no such table: nowhere" in database.refused(known(wrong))
+    assert database.sql("PRAGMA user_version") == [(PRESENT,)]
+    assert database.sql("SELECT count(*) FROM sqlite_schema WHERE name = 'third'") == [(0,)]
+    assert len(backups(database)) == 1
+    store = database.open(known())
+    assert len(run_now(read_inbox(store, bob))) == 20
+
+
+def test_migrations_before_a_failing_one_are_kept(database: Database) -> None:
+    result_of(database.open(known()).close())
+    database.refused(known(NEXT, WRONG))
+    assert database.sql("PRAGMA user_version") == [(PRESENT + 1,)]
+    database.open(known(NEXT))
+
+
+def test_a_new_database_whose_migration_fails_can_be_opened_later(database: Database) -> None:
+    wrong = Migration(1, "001_wrong.sql", WRONG.sql)
+    database.refused([wrong])
+    database.open()
+
+
+def test_the_last_statement_of_a_migration_needs_no_semicolon(database: Database) -> None:
+    database.open(
+        known(Migration(PRESENT + 1, "next.sql", "CREATE TABLE a (x);\nCREATE TABLE b (x)\n"))
+    )
+    assert database.sql("SELECT name FROM sqlite_schema WHERE name IN ('a', 'b')") == [
+        ("a",),
+        ("b",),
+    ]
+
+
+def test_conversations_are_kept_when_their_index_is_migrated(database: Database) -> None:
+    texts = [str(number) for number in range(300)]
+    known_then = migrations("sqlite")[:2]
+    old = sqlite3.connect(database.path)
+    for migration in known_then:
+        old.executescript(migration.sql)
+    old.executescript(f"PRAGMA user_version = 2; PRAGMA application_id = {APPLICATION_ID}")
+    for user_id, name in enumerate(("ann", "bob", "cat"), 1):
+        old.execute(
+            "INSERT INTO account (id, username, username_folded, date_joined) VALUES (?, ?, ?, 0)",
+            (user_id, name, name),
+        )
+    old.execute("INSERT INTO inbox VALUES (1, 0, 0), (2, ?, ?), (3, 0, 0)", (len(texts),) * 2)
+    old.executemany(
+        "INSERT INTO message VALUES (2, ?, ?, ?, ?)",
+        [(seq, 1 + seq % 2 * 2, seq, text) for seq, text in enumerate(texts, 1)],
+    )
+    old.commit()
+    old.close()
+    store = database.open()
+    found = run_now(read_conversation(store, 2, 3, 100))
+    assert [message.text for message in found] == texts[::2][::-1]

@@ -1,0 +1,162 @@
+"""How the daemon is put together from its settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from chatd import compose
+from chatd.bus.postgres import PostgresBus
+from chatd.compose import compose_service, is_postgres
+from chatd.config import ConfigError, load
+from chatd.process.service import ChatService
+from chatd.store.postgres.store import PostgresStore
+from tests.doubles import InlineExecutor
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor in memory that threads may call."""
+
+    def callFromThread(self, call: Callable[..., object], *args: object) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "ThreadPool", lambda *_: InlineExecutor())
+
+
+def build(**changes: Any) -> ChatService:
+    """The daemon with the default settings but for some."""
+    service = compose_service(attrs.evolve(load({}, {})[0], **changes), Reactor())  # type: ignore[no-untyped-call]
+    assert isinstance(service, ChatService)
+    return service
+
+
+@pytest.mark.parametrize(
+    ("db", "expected"),
+    [
+        ("postgresql://h/d", True),
+        ("postgres:///d", True),
+        ("host=h dbname=d", True),
+        ("dbname = d", True),
+        ("sqlite:chatd.db", False),
+        ("sqlite:a=b.db", False),
+        ("postgresql", False),
+        ("mysql://h/d", False),
+    ],
+)
+def test_what_names_a_postgresql(db: str, expected: bool) -> None:
+    assert is_postgres(db) is expected
+
+
+def test_both_seams_are_on_postgresql() -> None:
+    from twisted.internet import reactor
+
+    given = {"db": "postgresql://u:s3cret@h/d", "listen-db": "host=direct dbname=d"}
+    service = compose_service(load(given, {})[0], reactor)
+    assert isinstance(service, ChatService)
+    assert isinstance(service.components.store, PostgresStore)
+    assert isinstance(service.components.bus, PostgresBus)
+    assert service.components.store.location == "postgresql://u@h/d"
+    service.components.passwords.stop()
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"db": "postgresql://u:s3cret@h/d?nonsense=1"}, "^db: neither"),
+        ({"db": "postgresql:///d", "listen-db": "s3cret"}, "^listen-db: neither"),
+        ({"db": "postgresql:///d", "listen-db": "s3cret", "workers": 2}, "^listen-db: neither"),
+        ({"db": "mysql://u:s3cret@h/d"}, "^db: neither sqlite:PATH nor postgresql://"),
+    ],
+)
+def test_what_cannot_be_read_is_named_and_not_repeated(
+    given: dict[str, str], complaint: str
+) -> None:
+    from twisted.internet import reactor
+
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        compose_service(load(given, {})[0], reactor)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["txpostgres", "psycopg2"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, missing: str, workers: int
+) -> None:
+    from twisted.internet import reactor
+
+    for name in tuple(sys.modules):
+        if name.startswith(("chatd.postgres", "chatd.bus.postgres", "chatd.store.postgres.store")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigError, match=r"clone .*pip install -e '\.\[postgres\]'"):
+        compose_service(load({"db": "postgresql:///d", "workers": workers}, {})[0], reactor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprit"),
+    [
+        ({"workers": 2}, "workers: "),
+        ({"db": "postgresql://u:hidden@h/d?no=1"}, "db: neither a PostgreSQL URL nor"),
+        ({"db": "postgres://u:hidden@h:1,2/d?no=1"}, "db: "),
+        ({"db": "mysql://u:hidden@h/d"}, "db: "),
+        ({"db": "host=h,i port=1,2,3 password=hidden"}, "db: "),
+        ({"db": "sqlite:"}, "db: "),
+        ({"db": "hidden"}, "db: "),
+        ({"listen_db": "postgresql://u:hidden@h/d"}, "listen-db: "),
+        ({"listen": ("nonsense",)}, "listen: 'nonsense' is not an endpoint"),
+        ({"listen": ("tcp:1", "tcp:port")}, "listen: 'tcp:port'"),
+        ({"listen": ("tcp:",)}, "listen: "),
+        ({"listen": ("",)}, "listen: "),
+        ({"listen": ("ssl:1:privateKey=/nonexistent",)}, "listen: "),
+        ({"admin": "nonsense:1"}, "admin: 'nonsense:1' is not an endpoint"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_in_one_line(
+    changes: dict[str, Any], culprit: str
+) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        build(**changes)
+    [line] = str(wrong.value).splitlines()
+    assert line.startswith(culprit)
+    assert "hidden" not in line
+
+
+def test_the_parts_are_told_the_settings() -> None:
+    service = build(
+        listen=("tcp:0", "tcp:1"),
+        admin="tcp:2",
+        max_message_bytes=100_000,
+        max_polls=3,
+        drain_seconds=4.0,
+    )
+    parts = service.components
+    assert [listener.description for listener in service.public] == ["tcp:0", "tcp:1"]
+    assert [listener.description for listener in service.admin] == ["tcp:2"]
+    assert service.public[0].server is service.public[1].server
+    assert service.public[0].server is not service.admin[0].server
+    assert service.public[0].server.limits.body_bytes >= 6 * 100_000
+    assert parts.notifier._max_held == 3
+    assert service._drain_seconds == 4.0
+    assert b"chatd_polls_held 0.0" in parts.metrics.render()
+    assert b"chatd_connections 0.0" in parts.metrics.render()
+
+
+def test_the_access_log_is_made_when_it_is_wanted() -> None:
+    for wanted in (False, True):
+        server: Any = build(access_log=wanted).public[0].server
+        assert (server.resource._access is not None) is wanted
+
+
+def test_the_database_is_where_it_was_said(tmp_path: Path) -> None:
+    store: Any = build(db=f"sqlite:{tmp_path}/a b.db").components.store
+    assert store.location == f"sqlite:{tmp_path}/a b.db"

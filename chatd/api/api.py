@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import MethodNotAllowed
 
-from chatd.api import problems, wire
+from chatd.api import problems, rendering
 from chatd.api.access_log import note_caller
 from chatd.api.client_address import TrustedProxies
 from chatd.api.docs import docs_page
@@ -36,9 +36,9 @@ MAX_WAIT: Final = 55
 
 OVERLOAD_RETRY_AFTER: Final = 5
 
-_REGISTRATION: Final = msgspec.json.Decoder(wire.Registration)
-_LOG_IN: Final = msgspec.json.Decoder(wire.LogIn)
-_SEND: Final = msgspec.json.Decoder(wire.Send)
+_REGISTRATION: Final = msgspec.json.Decoder(rendering.Registration)
+_LOG_IN: Final = msgspec.json.Decoder(rendering.LogIn)
+_SEND: Final = msgspec.json.Decoder(rendering.Send)
 
 _SINCE: Final = {"now": None, "0": BEGINNING}
 
@@ -80,32 +80,34 @@ class API:
         self._seconds = seconds
         self._retry_jitter = retry_jitter
         self._proxies = proxies
-        self._encode = wire.EncodedMessageCache()
+        self._encode = rendering.EncodedMessageCache()
 
     @route(app, "POST", "/api/v1/users")
     async def register(self, request: Request) -> Response:
         """Make an account."""
-        asked = wire.body(request, _REGISTRATION)
+        asked = rendering.body(request, _REGISTRATION)
         account = await self._accounts.register(
             asked.username, asked.email, asked.password, self._proxies.address(request)
         )
         location = f"/api/v1/users/?user_id={account.id}"
-        return JSONResponse(201, wire.account(account), {b"Location": location.encode("ascii")})
+        return JSONResponse(
+            201, rendering.account(account), {b"Location": location.encode("ascii")}
+        )
 
     @route(app, "GET", "/api/v1/users")
     @authenticated
     async def get_user(self, request: Request, session: Session) -> Response:
         """The caller, or the account of an id or a name."""
-        asked = wire.query(request, "user_id", "username")
+        asked = rendering.query(request, "user_id", "username")
         if len(asked) > 1:
             raise InvalidQuery("user_id and username cannot be combined")
         if "user_id" in asked:
-            account = await self._accounts.by_id(wire.user_id(asked, "user_id"))
+            account = await self._accounts.by_id(rendering.user_id(asked, "user_id"))
         elif "username" in asked:
             account = await self._accounts.by_name(asked["username"])
         else:
             account = await self._accounts.caller(session)
-        return JSONResponse(200, wire.account(account))
+        return JSONResponse(200, rendering.account(account))
 
     @route(app, "DELETE", "/api/v1/users")
     @authenticated
@@ -117,11 +119,11 @@ class API:
     @route(app, "POST", "/api/v1/tokens")
     async def log_in(self, request: Request) -> Response:
         """Issue a token."""
-        asked = wire.body(request, _LOG_IN)
+        asked = rendering.body(request, _LOG_IN)
         token = await self._accounts.log_in(
             asked.username, asked.password, self._proxies.address(request)
         )
-        return JSONResponse(201, wire.token(token))
+        return JSONResponse(201, rendering.token(token))
 
     @route(app, "DELETE", "/api/v1/tokens")
     @authenticated
@@ -134,8 +136,8 @@ class API:
     @authenticated
     async def send(self, request: Request, session: Session) -> Response:
         """Send a message."""
-        key = wire.idempotency_key(request)
-        asked = wire.body(request, _SEND)
+        key = rendering.idempotency_key(request)
+        asked = rendering.body(request, _SEND)
         sent = await self._chats.send(session, asked.user_id, asked.message, key)
         if sent.replayed:
             return JSONResponse(200, self._encode(sent.message), {b"Idempotency-Replayed": b"true"})
@@ -145,30 +147,32 @@ class API:
     @authenticated
     async def get_chats(self, request: Request, session: Session) -> Response:
         """The page; the conversation if `with` is given; the long poll if `since` or a wait is."""
-        asked = wire.query(request, "since", "wait", "page", "limit", "at", "with", "before")
+        asked = rendering.query(request, "since", "wait", "page", "limit", "at", "with", "before")
         if "with" in asked:
             return await self._conversation(session, asked)
         if "before" in asked:
             raise InvalidQuery("before goes together with the parameter with")
         preferred = None
         if "page" not in asked and "at" not in asked and "wait" not in asked:
-            preferred = wire.preferred_wait(request)
+            preferred = rendering.preferred_wait(request)
         if "since" in asked or "wait" in asked or preferred is not None:
             return await self._poll(session, asked, preferred)
         return await self._page(session, asked)
 
     async def _page(self, session: Session, asked: dict[str, str]) -> Response:
         began = self._seconds()
-        limit = wire.whole(asked, "limit", 10, 100)
+        limit = rendering.whole(asked, "limit", 10, 100)
         at = Cursor.parse(asked["at"]) if "at" in asked else None
-        page = await self._chats.page(session, wire.page_number(asked), limit, at)
+        page = await self._chats.page(session, rendering.page_number(asked), limit, at)
         links = []
         if page.page < page.pages:
             links.append(_link(page.page + 1, limit, page.cursor, b"next"))
         if page.page > 1:
             links.append(_link(page.page - 1, limit, page.cursor, b"prev"))
         headers = {b"Link": b", ".join(links)} if links else None
-        return JSONResponse(200, wire.page(page, self._seconds() - began, self._encode), headers)
+        return JSONResponse(
+            200, rendering.page(page, self._seconds() - began, self._encode), headers
+        )
 
     async def _poll(
         self, session: Session, asked: dict[str, str], preferred: int | None
@@ -177,8 +181,8 @@ class API:
         for name in ("page", "at"):
             if name in asked:
                 raise InvalidQuery(f"{name} cannot be combined with since or wait")
-        limit = wire.whole(asked, "limit", 100, 100)
-        wait = wire.seconds(asked, "wait") if "wait" in asked else float(preferred or 0)
+        limit = rendering.whole(asked, "limit", 100, 100)
+        wait = rendering.seconds(asked, "wait") if "wait" in asked else float(preferred or 0)
         applied = MAX_WAIT if wait > MAX_WAIT else None
         since = asked.get("since", "now")
         cursor = _SINCE[since] if since in _SINCE else Cursor.parse(since)
@@ -193,7 +197,7 @@ class API:
             headers[b"Connection"] = b"close"
         took = self._seconds() - began - polled.waited
         return JSONResponse(
-            200, wire.polled(polled, took, applied, self._encode), headers, polled.waited
+            200, rendering.polled(polled, took, applied, self._encode), headers, polled.waited
         )
 
     async def _conversation(self, session: Session, asked: dict[str, str]) -> Response:
@@ -201,12 +205,12 @@ class API:
         for name in ("page", "at", "since", "wait"):
             if name in asked:
                 raise InvalidQuery(f"{name} cannot be combined with the parameter with")
-        limit = wire.whole(asked, "limit", 50, 100)
+        limit = rendering.whole(asked, "limit", 50, 100)
         before = ConversationCursor.parse(asked["before"]) if "before" in asked else None
-        peer = wire.user_id(asked, "with")
+        peer = rendering.user_id(asked, "with")
         conversation = await self._chats.conversation(session, peer, limit, before)
         return JSONResponse(
-            200, wire.conversation(conversation, self._seconds() - began, self._encode)
+            200, rendering.conversation(conversation, self._seconds() - began, self._encode)
         )
 
     @route(app, "GET", "/healthz")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chatd.store.sqlite import file as sqlite_file
-from tests.api.memory import FRONTS, STOCK, Serve, Service, serving
+from tests.api.service import FRONTS, STOCK, Serve, Service, serving
 
 
 @pytest.fixture(autouse=True)

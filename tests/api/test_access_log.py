@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
-from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
+from tests.api.service import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
 from tests.http.conversation import get
 
 LINE = re.compile(

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, fail
 
-from tests.api.memory import CHATS, Service
+from tests.api.service import CHATS, Service
 
 
 def test_metrics_are_for_operators_only(service: Service) -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from chatd.api.dispatch import Dispatch
 from chatd.api.routes import on_error, route, routes
 from chatd.metrics import Metrics
-from tests.api.memory import CHATS, FRONTS, USERS, Answer, Serve, Service
+from tests.api.service import CHATS, FRONTS, USERS, Answer, Serve, Service
 from tests.conftest import LoggedFailures
 from tests.http.conversation import Conversation, get
 

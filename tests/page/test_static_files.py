@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from tests.api.memory import Service
+from tests.api.service import Service
 
 WEB = files("chatd.page").joinpath("assets")
 PATHS = ["/", "/api/v1/docs/", "/api/v1/openapi.json", "/web/app.js", "/web/style.css"]

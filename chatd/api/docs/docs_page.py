@@ -14,7 +14,7 @@ from msgspec import Struct
 from twisted.web.server import Request
 
 from chatd.api.docs import openapi
-from chatd.api.docs.error_docs import ERRORS
+from chatd.api.error_codes import ERRORS
 from chatd.page.static_files import StaticFile
 
 EXAMPLES: Final = (("curl", "session.sh"), ("Python", "session.py"), ("JavaScript", "session.js"))

@@ -13,9 +13,9 @@ import msgspec
 from klein import Klein
 
 from chatd import __version__
-from chatd.api.docs import schemas
-from chatd.api.docs.error_docs import ERRORS
+from chatd.api import fields
 from chatd.api.docs.operations import OPERATIONS, PAGE, Gives, Operation, Parameter
+from chatd.api.error_codes import ERRORS
 
 _COLLECTIONS: Final = ("/users", "/tokens", "/chats", "/docs")
 _SCHEMA: Final = "#/components/schemas/{name}"
@@ -142,7 +142,7 @@ def _errors(codes: list[str]) -> dict[str, Any]:
 
 def json_schemas() -> dict[str, Any]:
     """The JSON Schema of every type that is taken or given."""
-    types: list[Any] = [schemas.Problem]
+    types: list[Any] = [fields.Problem]
     for row in OPERATIONS.values():
         types += [shape for gives in row.gives.values() for shape in gives.shapes]
         types += [row.takes] if row.takes is not None else []

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from chatd.api import wire
-from chatd.api.docs import schemas
+from chatd.api import fields, rendering
 from chatd.model import MAX_INTEGER
 
 _CURSOR: Final = "[a-z2-7]{8,32}-(0|[1-9][0-9]{0,15})"
@@ -61,8 +60,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "register": Operation(
         summary="Make an account",
         tag="Users",
-        takes=wire.Registration,
-        gives={201: Gives("The account.", (schemas.User,), {"Location": "Where the account is."})},
+        takes=rendering.Registration,
+        gives={201: Gives("The account.", (fields.User,), {"Location": "Where the account is."})},
         errors=(*_BODY, "registration_closed", "username_taken", "rate_limited", *_BUSY),
         public=True,
     ),
@@ -76,7 +75,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
                 "username", {"type": "string"}, "The account of this name, whatever its case."
             ),
         ),
-        gives={200: Gives("The account.", (schemas.User,))},
+        gives={200: Gives("The account.", (fields.User,))},
         errors=("invalid_query", "user_not_found", *_BUSY),
     ),
     "delete_user": Operation(
@@ -90,8 +89,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
         summary="Log in",
         description="Gives a token for `Authorization: Bearer`.",
         tag="Tokens",
-        takes=wire.LogIn,
-        gives={201: Gives("The token.", (schemas.Token,))},
+        takes=rendering.LogIn,
+        gives={201: Gives("The token.", (fields.Token,))},
         errors=(*_BODY, "unauthorized", "rate_limited", *_BUSY),
         public=True,
     ),
@@ -106,7 +105,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         summary="Send a message",
         description="Answered when the message is durable, not before. With an `Idempotency-Key` "
         "the request can be repeated safely: the message is stored once.",
-        takes=wire.Send,
+        takes=rendering.Send,
         parameters=(
             Parameter(
                 "Idempotency-Key",
@@ -116,10 +115,10 @@ OPERATIONS: Final[dict[str, Operation]] = {
             ),
         ),
         gives={
-            201: Gives("The message.", (schemas.Message,)),
+            201: Gives("The message.", (fields.Message,)),
             200: Gives(
                 "The message that an earlier request with this key has stored.",
-                (schemas.Message,),
+                (fields.Message,),
                 {"Idempotency-Replayed": "`true`"},
             ),
         },
@@ -179,7 +178,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         gives={
             200: Gives(
                 "A page, the answer of a poll, or a conversation.",
-                (schemas.Page, schemas.Poll, schemas.Conversation),
+                (fields.Page, fields.Poll, fields.Conversation),
                 {
                     "Link": "The next and the previous page, pinned to this moment (RFC 8288).",
                     "Retry-After": "Of an empty poll: ask again after so many seconds.",
@@ -199,13 +198,13 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "healthz": Operation(
         summary="Whether the process turns",
         tag="Operations",
-        gives={200: Gives("It does.", (schemas.Health,))},
+        gives={200: Gives("It does.", (fields.Health,))},
         public=True,
     ),
     "readyz": Operation(
         summary="Whether the process should be sent requests",
         tag="Operations",
-        gives={200: Gives("It should.", (schemas.Readiness,))},
+        gives={200: Gives("It should.", (fields.Readiness,))},
         errors=("not_ready",),
         public=True,
     ),

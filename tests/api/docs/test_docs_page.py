@@ -9,8 +9,8 @@ import pytest
 
 from chatd.api.api import API
 from chatd.api.docs import docs_page
-from chatd.api.docs.error_docs import ERRORS
 from chatd.api.docs.operations import OPERATIONS
+from chatd.api.error_codes import ERRORS
 
 
 class Ids(HTMLParser):

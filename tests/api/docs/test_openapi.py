@@ -12,8 +12,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import chatd.api
 from chatd.api.api import API
 from chatd.api.docs import openapi
-from chatd.api.docs.error_docs import ERRORS
 from chatd.api.docs.operations import OPERATIONS, PAGE
+from chatd.api.error_codes import ERRORS
 from chatd.api.problems import STATUSES
 from chatd.api.routes import route, routes
 

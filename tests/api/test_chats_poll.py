@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chatd.domain.notifier import HELD_PER_USER
-from tests.api.memory import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
+from tests.api.service import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
 from tests.http.conversation import get
 
 META = ["count", "cursor", "more", "timed_out", "waited", "took"]
@@ -466,7 +466,7 @@ def test_a_held_poll_ends_with_the_account(service: Service) -> None:
 
 
 def test_a_cursor_survives_a_restart(serve: Serve, tmp_path: Any) -> None:
-    from tests.api.memory import serving
+    from tests.api.service import serving
 
     folder = tmp_path / "lasting"
     folder.mkdir()

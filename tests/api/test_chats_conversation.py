@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from chatd.api.docs import schemas
-from tests.api.memory import CHATS, Person, Service
+from chatd.api import fields
+from tests.api.service import CHATS, Person, Service
 
 
 def talk(person: Person, peer: int, query: str = "") -> dict[str, Any]:
@@ -16,7 +16,7 @@ def talk(person: Person, peer: int, query: str = "") -> dict[str, Any]:
     answer = person.get(f"{CHATS}?with={peer}{query}")
     assert answer.status == 200, answer
     assert answer.header("Cache-Control") == "no-store"
-    msgspec.json.decode(answer.body, type=schemas.Conversation)
+    msgspec.json.decode(answer.body, type=fields.Conversation)
     found: dict[str, Any] = answer.json
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatd.model import Draft
-from tests.api.memory import CHATS, Person, Service, texts
+from tests.api.service import CHATS, Person, Service, texts
 
 LINK = re.compile(r'</api/v1/chats/(\?[^>]*)>; rel="(next|prev)"')
 

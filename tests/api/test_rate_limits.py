@@ -9,7 +9,7 @@ import pytest
 from chatd.domain import chats, passwords
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import StoreUnavailable
-from tests.api.memory import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
+from tests.api.service import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
 from tests.doubles import SteppedExecutor
 
 FEW = Rates(

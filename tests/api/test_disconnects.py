@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
+from tests.api.service import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
 from tests.doubles import SteppedExecutor
 
 KEY = {"Idempotency-Key": "key"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, OWN, TOKENS, USERS, Serve, Service
+from tests.api.service import CHATS, OWN, TOKENS, USERS, Serve, Service
 from tests.conftest import LoggedFailures
 from tests.http.conversation import get, post
 

@@ -1,4 +1,4 @@
-"""The shapes of answers, as types: what `chatd.api.wire` renders by hand, said once more.
+"""The shapes of answers, as types: what `chatd.api.rendering` renders by hand, said once more.
 
 The API description is made of them, and the tests decode real answers with them.
 """
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatd.api.wire import UserId
+from chatd.api.rendering import UserId
 from chatd.model import MAX_INTEGER
 
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, USERS, Answer, Exchange, Person, Serve, Service, texts
+from tests.api.service import CHATS, USERS, Answer, Exchange, Person, Serve, Service, texts
 from tests.doubles import SteppedExecutor
 
 KEY = "Idempotency-Key"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, TOKENS, USERS, Serve, Service, basic, texts
+from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, basic, texts
 
 ANN = {"username": "ann", "email": "ann@example.org", "password": "zzzzz"}
 

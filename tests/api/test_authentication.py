@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, TOKENS, USERS, Person, Serve, Service, basic
+from tests.api.service import CHATS, TOKENS, USERS, Person, Serve, Service, basic
 
 LOG_IN = {"username": "ann", "password": "password"}
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
+from tests.api.service import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
 from tests.http.conversation import Conversation, parse
 
 BOUNDED = settings(

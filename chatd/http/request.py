@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -22,6 +22,14 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 # Headers of every answer: one that sets any of them itself goes the longer way.
 _OWN = frozenset((b"Connection", b"Content-Length", b"Date", b"Server", b"Transfer-Encoding"))
+
+
+class DisconnectListener(Protocol):
+    """What `Request.watch_disconnect` takes."""
+
+    def client_disconnected(self, reason: Failure) -> None:
+        """The client has disconnected before the answer was finished."""
+        ...
 
 
 class Request(Incoming):
@@ -44,6 +52,7 @@ class Request(Incoming):
     _cookies_out: list[bytes] | None = None
     # Who asked by `notifyFinish`.
     _waiting: list[Deferred[None]] | None = None
+    _disconnect_listener: DisconnectListener | None = None
 
     @property
     def disconnected(self) -> bool:
@@ -106,6 +115,13 @@ class Request(Incoming):
         done: Deferred[None] = Deferred()
         self.notifications.append(done)
         return done
+
+    def watch_disconnect(self, listener: DisconnectListener) -> None:
+        """Call `listener` once if the client disconnects before the answer is finished.
+
+        There is one listener at most: another one replaces it.
+        """
+        self._disconnect_listener = listener
 
     def process(self) -> None:
         """Find the resource and have it render this request."""
@@ -297,6 +313,9 @@ class Request(Incoming):
             channel.server.tell(self)
         self._close_content()
         self.channel = None
+        listener, self._disconnect_listener = self._disconnect_listener, None
+        if listener is not None:
+            listener.client_disconnected(reason)
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():
             done.errback(reason)
@@ -319,6 +338,7 @@ class Request(Incoming):
             channel.server.tell(self)
         self._close_content()
         self.channel = None
+        self._disconnect_listener = None
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():
             done.callback(None)

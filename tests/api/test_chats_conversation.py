@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from chatd.api import fields
+from chatd.api import chats_read
 from tests.api.service import CHATS, Person, Service
 
 
@@ -16,7 +16,7 @@ def talk(person: Person, peer: int, query: str = "") -> dict[str, Any]:
     answer = person.get(f"{CHATS}?with={peer}{query}")
     assert answer.status == 200, answer
     assert answer.header("Cache-Control") == "no-store"
-    msgspec.json.decode(answer.body, type=fields.Conversation)
+    msgspec.json.decode(answer.body, type=chats_read.Conversation)
     found: dict[str, Any] = answer.json
     return found
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from chatd.model import Draft
+from chatd.api.chats_read import PageMeta
+from chatd.domain.chats import Page
+from chatd.model import Cursor, Draft
 from tests.api.service import CHATS, Person, Service, texts
 
 LINK = re.compile(r'</api/v1/chats/(\?[^>]*)>; rel="(next|prev)"')
@@ -68,6 +70,19 @@ def test_an_inbox_of_13_is_paged_as_in_the_seed(service: Service) -> None:
     }
     assert answer.header("Content-Type") == "application/json"
     assert answer.header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("page", "pages", "following", "previous"),
+    [(1, 0, None, None), (1, 1, None, None), (1, 2, 2, None), (2, 3, 3, 1), (3, 3, None, 2)],
+)
+def test_the_meta_of_a_page_names_its_neighbours(
+    page: int, pages: int, following: int | None, previous: int | None
+) -> None:
+    meta = PageMeta.of(Page(page, pages, Cursor("abcdefgh", 13), ()), 0.0109)
+    assert (meta.next, meta.previous) == (following, previous)
+    assert (meta.current_page, meta.count, meta.took) == (str(page), 13, 10)
+    assert meta.cursor == "abcdefgh-13"
 
 
 def test_the_last_page_has_the_rest(service: Service) -> None:

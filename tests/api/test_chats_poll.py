@@ -8,11 +8,26 @@ from typing import Any
 
 import pytest
 
+from chatd.api.chats_read import PollMeta
+from chatd.api.rendering import document
+from chatd.domain.chats import Polled
 from chatd.domain.notifier import HELD_PER_USER
+from chatd.model import Cursor, WakeReason
 from tests.api.service import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
 from tests.http.conversation import get
 
 META = ["count", "cursor", "more", "timed_out", "waited", "took"]
+
+
+@pytest.mark.parametrize("why", list(WakeReason))
+def test_the_meta_of_a_poll_says_why_it_ended(why: WakeReason) -> None:
+    polled = Polled((), 5, Cursor("abcdefgh", 3), why, 1.9999)
+    meta = json.loads(document(PollMeta.of(polled, -1e-17, 55)))
+    assert meta["timed_out"] is (why is WakeReason.TIMEOUT)
+    assert meta.get("superseded") is (True if why is WakeReason.SUPERSEDED else None)
+    assert (meta["more"], meta["waited"], meta["took"]) == (True, 1999, 0)
+    assert "wait_applied" not in meta
+    assert json.loads(document(PollMeta.of(polled, 0, 55.5)))["wait_applied"] == 55
 
 
 def meta(exchange: Exchange) -> dict[str, Any]:

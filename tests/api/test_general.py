@@ -426,3 +426,34 @@ def test_every_problem_has_the_same_members(service: Service) -> None:
         assert list(document) == ["type", "title", "status", "detail", "code"]
         assert document["type"] == f"/api/v1/docs/#{document['code']}"
         assert answer.header("Content-Type") == "application/problem+json"
+
+
+def test_every_json_document_is_a_line(service: Service) -> None:
+    ann = service.join("ann")
+    key = {"Idempotency-Key": "key"}
+    for answer in [
+        service.post(USERS, {**BODIES[USERS], "username": "bob"}),
+        service.post(TOKENS, BODIES[TOKENS]),
+        ann.get(USERS),
+        ann.post(CHATS, BODIES[CHATS], headers=key),
+        ann.post(CHATS, BODIES[CHATS], headers=key),
+        ann.get(CHATS),
+        ann.get(CHATS + "?since=0"),
+        ann.get(CHATS + "?with=1"),
+        service.get("/healthz"),
+        service.get("/readyz"),
+        service.get("/healthz", admin=True),
+        service.get("/api/v1/openapi.json"),
+        service.get(CHATS),
+        service.get("/nowhere"),
+        service.ask("PUT", CHATS),
+    ]:
+        assert answer.body.endswith(b"}\n"), answer
+        assert answer.body.count(b"\n") == 1
+
+
+def test_a_refusal_of_the_http_server_is_a_line(serve: Serve) -> None:
+    talk = serve(OWN).converse()
+    talk.say(b"GET / HTTP/1.1\r\n\r\n")
+    assert talk.answer().status == 400
+    assert talk.answer().body.endswith(b"}\n")

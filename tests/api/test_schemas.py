@@ -1,25 +1,43 @@
-"""The shapes that are described are those of the answers; a conversation's is looked at there."""
+"""Real responses decode as the types that their calls declare."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from chatd.api import fields
-from tests.api.service import CHATS, Service
+from chatd.api.api import API
+from chatd.api.problems import Problem
+from tests.api.service import CHATS, TOKENS, USERS, Answer, Service
 
 
-def test_every_answer_has_the_shape_that_is_described(stock: Service) -> None:
+def declared(name: str, status: int) -> Any:
+    """The type of the body of a call's response."""
+    [call] = [each for each in API.calls if each.name == name]
+    types = call.responses[status].types
+    return types[0] if len(types) == 1 else types
+
+
+def check(answer: Answer, kind: Any) -> None:
+    msgspec.json.decode(answer.body, type=kind)
+
+
+def test_every_response_is_of_the_declared_type(stock: Service) -> None:
     ann, bob = stock.join("ann"), stock.join("bob")
-    bob.send(ann)
-    for target, shape in [
-        ("/api/v1/users/", fields.User),
-        (CHATS, fields.Page),
-        (f"{CHATS}?since=0", fields.Poll),
-        (f"{CHATS}?since=0&wait=99", fields.Poll),
-        ("/healthz", fields.Health),
-        ("/readyz", fields.Readiness),
-    ]:
-        msgspec.json.decode(ann.get(target).body, type=shape)
-    body = {"username": ann.name, "password": "password"}
-    msgspec.json.decode(stock.post("/api/v1/tokens/", body).body, type=fields.Token)
-    msgspec.json.decode(ann.get("/nothing").body, type=fields.Problem)
+    account = {"username": "cat", "email": "c@c", "password": "zzzzz"}
+    log_in = {"username": ann.name, "password": "password"}
+    message = {"user_id": ann.id, "message": "x"}
+    key = {"Idempotency-Key": "key"}
+    page, poll, conversation = declared("get_chats", 200)
+    check(stock.post(USERS, account), declared("register", 201))
+    check(ann.get(USERS), declared("get_user", 200))
+    check(stock.post(TOKENS, log_in), declared("log_in", 201))
+    check(bob.post(CHATS, message, headers=key), declared("send", 201))
+    check(bob.post(CHATS, message, headers=key), declared("send", 200))
+    check(ann.get(CHATS), page)
+    check(ann.get(f"{CHATS}?since=0"), poll)
+    check(ann.get(f"{CHATS}?since=0&wait=99"), poll)
+    check(ann.get(f"{CHATS}?with={bob.id}"), conversation)
+    check(ann.get("/healthz"), declared("healthz", 200))
+    check(ann.get("/readyz"), declared("readyz", 200))
+    check(ann.get("/nothing"), Problem)

@@ -148,7 +148,9 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
             context.user_id = session.user_id
             arguments.append(session)
         if parameters is not None:
-            arguments.append(parameters.parse(context.query, context.header_values))
+            arguments.append(
+                parameters.parse(context.request.uri.partition(b"?")[2], context.header_values)
+            )
         if decoder is not None:
             content_type = context.header(b"content-type")
             arguments.append(decode_json(content_type, context.body, decoder))

@@ -189,7 +189,8 @@ def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
     if "before" in texts:
         raise InvalidQuery("before goes together with the parameter with")
     if "since" in texts or "wait" in texts:
-        reject(texts, ("page", "at"), "since or wait")
+        if "page" in texts or "at" in texts:
+            reject(texts, ("page", "at"), "since or wait")
         return PollQuery
     if "page" in texts or "at" in texts:
         return PageQuery
@@ -263,8 +264,7 @@ class ReadCalls:
 
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
-        # The parameter takes precedence over the header.
-        preferred = query.preferred_wait if query.wait is None else None
+        preferred = query.preferred_wait
         wait = float(preferred or 0) if query.wait is None else query.wait
         polled = await self._chats.poll(
             session, query.since, query.limit, min(wait, MAX_WAIT), context

@@ -29,11 +29,6 @@ class RequestContext(Struct, eq=False):
     status: int = 0
 
     @property
-    def query(self) -> bytes:
-        """The undecoded query string."""
-        return self.request.uri.partition(b"?")[2]
-
-    @property
     def body(self) -> bytes:
         """The whole request body."""
         request = self.request

@@ -106,8 +106,9 @@ class Dispatch(Resource):
         if (
             isinstance(response, JSONResponse)
             and isinstance(request, Request)
-            and not response.closes_connection
+            and (response.headers is None or b"Connection" not in response.headers)
         ):
+            # The whole response with one send; what closes its connection is rarer.
             block = b"X-Request-ID: %b\r\n%b" % (context.request_id, response.header_block)
             request.answer(response.code, block, response.body)
         else:

@@ -43,6 +43,8 @@ class Parameter(Struct, frozen=True):
     parse: Callable[[Any], Any]
     errors: tuple[type[DomainError], ...] = ()
     in_query: bool = True
+    overridden_by: str = ""
+    """A header is ignored where this query parameter is present."""
 
 
 def integer(name: str, description: str, maximum: int) -> Parameter:
@@ -129,34 +131,36 @@ PREFERRED_WAIT: Final = Parameter(
     {"type": "string"},
     _preferred_wait,
     in_query=False,
+    overridden_by="wait",
 )
 """Whole seconds (section 4.3); None if absent or malformed."""
 
 
 class _Alternative(Struct, frozen=True):
-    kind: type[Struct]
-    fields: tuple[tuple[str, Parameter, Any], ...]
-    """Name, declaration and default of each field."""
-    query: tuple[tuple[str, str, Callable[[Any], Any]], ...]
-    """Field, parameter name and parser, in the order of parsing."""
-    headers: tuple[tuple[str, bytes, Callable[[Any], Any]], ...]
+    """A struct of parameters, prepared for parsing."""
+
+    parameters: list[Parameter]
+    defaults: list[Any]
+    query: list[tuple[int, str, Callable[[Any], Any]]]
+    """Position, parameter name and parser, in the order of parsing."""
+    headers: list[tuple[int, bytes, str, Callable[[Any], Any]]]
+    """Position, header name, overriding query parameter and parser."""
 
 
 def _alternative(kind: type[Struct]) -> _Alternative:
-    fields = tuple(
-        (field.name, field.type.__metadata__[0], None if field.required else field.default)
-        for field in msgspec.structs.fields(kind)
-    )
+    fields = msgspec.structs.fields(kind)
+    parameters: list[Parameter] = [field.type.__metadata__[0] for field in fields]
+    numbered = list(enumerate(parameters))
     return _Alternative(
-        kind,
-        fields,
+        parameters,
+        [None if field.required else field.default for field in fields],
         # From the last to the first: which of several errors is reported has always been so.
-        tuple((name, each.name, each.parse) for name, each, _ in fields[::-1] if each.in_query),
-        tuple(
-            (name, each.name.lower().encode("ascii"), each.parse)
-            for name, each, _ in fields
+        [(place, each.name, each.parse) for place, each in reversed(numbered) if each.in_query],
+        [
+            (place, each.name.lower().encode("ascii"), each.overridden_by, each.parse)
+            for place, each in numbered
             if not each.in_query
-        ),
+        ],
     )
 
 
@@ -181,7 +185,9 @@ class Parameters:
         """Each parameter by its name, with its defaults."""
         found: dict[str, tuple[Parameter, list[Any]]] = {}
         for alternative in self._alternatives.values():
-            for _, parameter, default in alternative.fields:
+            for parameter, default in zip(
+                alternative.parameters, alternative.defaults, strict=True
+            ):
                 found.setdefault(parameter.name, (parameter, []))[1].append(default)
         return found
 
@@ -208,15 +214,15 @@ class Parameters:
         texts = parse_query(query, self._names) if query else {}
         kind = self.kinds[0] if self._choose is None else self._choose(texts, headers)
         alternative = self._alternatives[kind]
-        arguments = {}
+        values = alternative.defaults.copy()
         if texts:
-            for field, name, parse in alternative.query:
+            for place, name, parse in alternative.query:
                 if name in texts:
-                    arguments[field] = parse(texts[name])
-        for field, header, parse in alternative.headers:
-            if values := headers(header):
-                arguments[field] = parse(values)
-        return kind(**arguments)
+                    values[place] = parse(texts[name])
+        for place, header, overriding, parse in alternative.headers:
+            if overriding not in texts and (found := headers(header)):
+                values[place] = parse(found)
+        return kind(*values)
 
 
 def reject(texts: Mapping[str, str], names: Sequence[str], other: str) -> None:

@@ -30,11 +30,6 @@ class JSONResponse(Struct, frozen=True):
             return _STANDARD_BLOCK
         return _STANDARD_BLOCK + header_block(*self.headers.items())
 
-    @property
-    def closes_connection(self) -> bool:
-        """Whether the headers settle what becomes of the connection."""
-        return self.headers is not None and b"Connection" in self.headers
-
     def as_klein(self) -> klein.Response:
         """The same as Klein's type, for any server."""
         headers: dict[str | bytes, bytes] = {

@@ -168,7 +168,7 @@ READ = next(each.parameters for name, each in vars(ReadCalls).items() if name ==
         (b"since=0&wait=1.5", [], PollQuery(BEGINNING, 1.5)),
         (b"since=abcdefgh-5", [b"wait=5"], PollQuery(Cursor("abcdefgh", 5), preferred_wait=5)),
         (b"", [b"wait=5"], PollQuery(preferred_wait=5)),
-        (b"wait=3&limit=9", [b"wait=5"], PollQuery(None, 3.0, 9, 5)),
+        (b"wait=3&limit=9", [b"wait=5"], PollQuery(None, 3.0, 9)),
         (b"with=3", [b"wait=5"], ConversationQuery(3)),
         (b"with=3&before=1.2.3&limit=1", [], ConversationQuery(3, ConversationCursor(1, 2, 3), 1)),
     ],

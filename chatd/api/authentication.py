@@ -22,7 +22,7 @@ class Authenticator:
 
     def __call__(self, context: RequestContext) -> Awaitable[Session]:
         """The caller's session; raises `Unauthorized` or `RateLimited`."""
-        scheme, proof = credentials(context.header(b"authorization"))
+        scheme, proof = credentials(context.request.getHeader(b"authorization"))
         if scheme == b"bearer" and proof:
             return self._accounts.bearer(proof)
         if scheme == b"basic":

@@ -1,6 +1,6 @@
 """Declarations of the API's calls.
 
-A call is a method of one of the classes `UserCalls`, `ChatCalls` ..., decorated with `@call`. Its
+A call is a method of one of the classes `UserCalls`, `SendCalls` ..., decorated with `@call`. Its
 Klein route, the parsing of its parameters and body, its authentication, its row in the metrics
 and its description all follow from that declaration. The method is given, in this order, what the
 call declares: the `RequestContext`, the `Session` of the caller, the parameters, the body.
@@ -9,7 +9,7 @@ call declares: the `RequestContext`, the `Session` of the caller, the parameters
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from klein import Klein
@@ -27,7 +27,7 @@ from chatd.api.responses import Response, as_klein
 from chatd.errors import DomainError
 from chatd.model import Session
 
-BUSY: tuple[type[DomainError], ...] = (errors.Overloaded, errors.StoreUnavailable)
+BUSY: Final[tuple[type[DomainError], ...]] = (errors.Overloaded, errors.StoreUnavailable)
 """The errors of every call that needs the store."""
 
 Authenticate = Callable[[RequestContext], Awaitable[Session]]

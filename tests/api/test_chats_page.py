@@ -1,4 +1,4 @@
-"""The seed's page (contract, `GET /chats/`)."""
+"""Pages of the inbox (contract, `GET /chats/`)."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_malformed_pin_is_refused(stock: Service, at: str) -> None:
     assert answer.status == 400
 
 
-def test_a_deep_page_is_arithmetic(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_of_many_pages_is_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = service.join()
     fill(service, ann, 120)
     page = ann.page("?page=120&limit=1")
@@ -255,7 +255,7 @@ def test_a_deep_page_is_arithmetic(service: Service, monkeypatch: pytest.MonkeyP
     assert page["meta"]["next"] is None
 
 
-def test_a_page_is_ones_own(service: Service) -> None:
+def test_a_page_shows_only_the_callers_inbox(service: Service) -> None:
     ann, bob = service.join(), service.join()
     ann.send(bob, "for bob")
     assert texts(ann.page()) == []

@@ -30,7 +30,7 @@ def klein_only(service: Service) -> Service:
 
 
 def essence(answer: Answer) -> tuple[int, list[tuple[bytes, Any]], bytes]:
-    """What two answers to one request have in common; their Date is not."""
+    """Everything but the Date of an answer."""
     headers = [
         (name, values)
         for name, values in sorted(answer.headers.getAllRawHeaders())
@@ -67,7 +67,7 @@ QUERIES = ["", "?page=0", "?page=9", "?user_id=1", "?user_id=x", "?since=0", "?s
 @pytest.mark.parametrize("admin", [False, True])
 def test_both_ways_answer_alike(serve: Serve, front: str, admin: bool) -> None:
     table, klein = serve(front), klein_only(serve(front))
-    # Two databases have two epochs; here only the two ways may differ.
+    # Each database has its own epoch; here, only the route to the handler may differ.
     klein.system.store.epoch = table.system.store.epoch
     asked = 0
     cases = [*((given, "") for given in GIVEN), *(({}, query) for query in QUERIES)]
@@ -85,7 +85,7 @@ def test_both_ways_answer_alike(serve: Serve, front: str, admin: bool) -> None:
             mine["headers"] = {**mine["headers"], "X-Request-ID": "same"}
             if method == "POST" and "body" in given:
                 mine["headers"] = {"X-Request-ID": "same", **given["headers"]}
-            answers.append(service.ask(method, path + query, admin=admin, **mine))
+            answers.append(service.request(method, path + query, admin=admin, **mine))
         first, second = answers
         tokens = re.compile(rb"chatd_[A-Za-z0-9_-]{43}")
         assert first.status == second.status, (method, path, query, given)
@@ -113,7 +113,7 @@ def test_both_ways_hold_and_end_polls_alike(serve: Serve, front: str) -> None:
         late = ann.wait("?since=now&wait=9")
         gone = ann.wait("?since=now&wait=19")
         service.advance(9)
-        ann.ask("DELETE", USERS, auth=ann.basic)
+        ann.request("DELETE", USERS, auth=ann.basic)
         outcomes.append([json.loads(each.answer.body) for each in (answered, late, gone)])
         assert service.system.notifier.held == 0
         for document in outcomes[-1][:2]:
@@ -178,52 +178,52 @@ class Site:
         self.metrics = Metrics()
         self.dispatch = Dispatch(Odd(self.odd), clock=self.clock, metrics=self.metrics)
 
-    def ask(self, path: str, method: str = "GET") -> Conversation:
+    def request(self, path: str, method: str = "GET") -> Conversation:
         talk = Conversation(resource=self.dispatch)
         talk.say(get(path, method=method))
         return talk
 
 
 def test_a_header_may_have_several_values() -> None:
-    answer = Site().ask("/plain").answer()
+    answer = Site().request("/plain").answer()
     assert [value for name, value in answer.headers if name == "X-Two"] == ["a", "b"]
     assert (answer.status, answer.body) == (200, b"plain")
 
 
 def test_a_handler_may_wait() -> None:
     site = Site()
-    talk = site.ask("/waits")
+    talk = site.request("/waits")
     assert talk.answers() == []
     site.odd.waiting.callback(Response(201, {}, b"late"))
     assert (talk.answer().status, talk.answer().body) == (201, b"late")
 
 
-def test_a_handler_may_wait_for_what_is_there_and_for_what_fails() -> None:
+def test_a_handler_may_await_fired_and_failing_deferreds() -> None:
     site = Site()
-    talk = site.ask("/waits/often")
+    talk = site.request("/waits/often")
     site.odd.waiting.errback(ValueError("no"))
     assert talk.answer().body == b"0,1,2,no"
 
 
 def test_a_handler_that_fails_is_answered_with_a_problem() -> None:
-    refused, missing = Site().ask("/refuses").answer(), Site().ask("/none").answer()
+    refused, missing = Site().request("/refuses").answer(), Site().request("/none").answer()
     assert (refused.code, missing.code) == ("page_not_found", "not_found")
     site = Site()
-    talk = site.ask("/waits")
+    talk = site.request("/waits")
     site.odd.waiting.errback(PageNotFound("late"))
     assert (talk.answer().status, talk.answer().code) == (404, "page_not_found")
 
 
 def test_a_handler_may_have_path_arguments() -> None:
-    assert Site().ask("/named/%C3%A9").answer().body == "é".encode()
-    assert Site().ask("/named/nobody").answer().code == "page_not_found"
+    assert Site().request("/named/%C3%A9").answer().body == "é".encode()
+    assert Site().request("/named/nobody").answer().code == "page_not_found"
 
 
-def test_a_handler_is_cancelled_when_its_client_leaves() -> None:
+def test_a_handler_is_cancelled_when_its_client_disconnects() -> None:
     site = Site()
     cancelled: list[object] = []
     site.odd.waiting = Deferred(cancelled.append)
-    site.ask("/waits").leave()
+    site.request("/waits").leave()
     assert len(cancelled) == 1
     assert b'status="499"' in site.metrics.render()
 
@@ -238,7 +238,7 @@ def test_requests_are_counted_by_route_and_status(service: Service) -> None:
     ann.get(CHATS)
     ann.get(CHATS + "?page=0")
     service.get("/nowhere")
-    service.ask("PUT", CHATS)
+    service.request("PUT", CHATS)
     lines = counted(service)
     assert 'method="GET",route="get_chats",status="200"} 1.0' in lines
     assert 'method="GET",route="get_chats",status="400"} 1.0' in lines

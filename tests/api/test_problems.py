@@ -61,7 +61,7 @@ def test_a_domain_error_becomes_a_problem(error: type[DomainError]) -> None:
 
 
 @pytest.mark.parametrize(("after", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2")])
-def test_retry_after_is_whole_seconds_never_too_few(after: float, header: str) -> None:
+def test_retry_after_is_rounded_up(after: float, header: str) -> None:
     response = problems.response_to(Failure(RateLimited("why", after)), context())
     assert response.headers["Retry-After"] == header
 
@@ -72,7 +72,7 @@ def test_an_error_of_http_keeps_its_status() -> None:
 
 
 @pytest.mark.parametrize("error", [InternalServerError("secret"), HTTPException("secret")])
-def test_a_fault_of_the_framework_says_nothing(
+def test_an_error_of_the_framework_reveals_nothing(
     error: HTTPException, logged_failures: LoggedFailures
 ) -> None:
     response = problems.response_to(Failure(error), context())

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from twisted.web.server import Request, Site
 
+from chatd.api.calls import bind, call, calls_of, routes
+from chatd.api.context import RequestContext
 from chatd.api.dispatch import Dispatch
 from chatd.api.problems import problem
-from chatd.api.responses import JSONResponse
-from chatd.api.routes import on_error, route, routes
+from chatd.api.responses import JSONResponse, Response
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.metrics import Metrics
@@ -40,22 +40,24 @@ Serve = Callable[[bytes], bytes]
 """Takes a request and returns the response."""
 
 
-class Ours:
-    """A route in the style of `chatd.api.api`."""
+class PageCalls:
+    """A call as `chatd.api` declares them."""
 
-    app = routes()
-
-    @route(app, "GET", "/api/v1/chats")
-    async def page(self, request: Request) -> Response:
-        """Respond with the page."""
-        _check(request)
+    @call("GET", "/api/v1/chats", summary="A page", responses={})
+    async def page(self, context: RequestContext) -> Response:
+        """Answer with the page."""
+        _check(context.request)
         return JSONResponse(200, PAGE)
 
-    @on_error(app)
-    def error(self, request: Request, failure: Failure) -> Response:
-        """Nothing is expected to fail."""
-        failure.raiseException()
-        raise AssertionError
+
+class Ours:
+    """The application of that call."""
+
+    calls = calls_of(PageCalls)
+    app = routes(calls)
+
+    def __init__(self) -> None:
+        self.handlers = bind(None, PageCalls())
 
 
 class Stock:

@@ -1,45 +1,40 @@
-"""The operators' listener: metrics and health. Never to be reachable by the public."""
+"""The calls of the operators' listener: metrics and health. Never to be reachable by the public."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from klein import Response
-from twisted.python.failure import Failure
-from twisted.web.server import Request
+import klein
 
-from chatd.api.api import failed, readiness
-from chatd.api.responses import JSONResponse
-from chatd.api.routes import on_error, route, routes
+from chatd.api.calls import ResponseSpec, bind, call, calls_of, routes
+from chatd.api.context import RequestContext
+from chatd.api.health import HealthCalls
+from chatd.api.responses import Response
 from chatd.metrics import CONTENT_TYPE, Metrics
 
 
-class Admin:
-    """`GET /metrics` in the text format of Prometheus, `GET /healthz`, `GET /readyz`."""
+class MetricsCalls:
+    """`GET /metrics`, for Prometheus."""
 
-    app: Final = routes()
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    @call(
+        "GET",
+        "/metrics",
+        summary="The metrics of this process",
+        responses={200: ResponseSpec("Text exposition format.", media_type="text/plain")},
+    )
+    async def metrics(self, context: RequestContext) -> Response:
+        return klein.Response(200, {"Content-Type": CONTENT_TYPE}, self._metrics.render())
+
+
+class Admin:
+    """The `chatd.api.calls.Application` of the operators' listener."""
+
+    calls: Final = calls_of(MetricsCalls, HealthCalls)
+    app: Final = routes(calls)
 
     def __init__(self, metrics: Metrics, ready: Callable[[], Awaitable[list[str]]]) -> None:
-        self._metrics = metrics
-        self._ready = ready
-
-    @route(app, "GET", "/metrics")
-    async def metrics(self, request: Request) -> Response:
-        """Everything that is counted."""
-        return Response(200, {"Content-Type": CONTENT_TYPE}, self._metrics.render())
-
-    @route(app, "GET", "/healthz")
-    async def healthz(self, request: Request) -> Response:
-        """The process turns."""
-        return JSONResponse(200, b'{"status":"ok"}')
-
-    @route(app, "GET", "/readyz")
-    async def readyz(self, request: Request) -> Response:
-        """The process should be sent requests."""
-        return await readiness(self._ready)
-
-    @on_error(app)
-    def error(self, request: Request, failure: Failure) -> Response:
-        """Every failure that Klein meets."""
-        return failed(request, failure)
+        self.handlers = bind(None, MetricsCalls(metrics), HealthCalls(ready))

@@ -1,4 +1,4 @@
-"""Who is at the other end: the address that rate limits and the access log go by."""
+"""Client addresses behind trusted proxies, for rate limits and the access log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class TrustedProxies:
-    """Finds a request's client; believes `X-Forwarded-For` only from trusted proxies.
+    """Finds the client of a request; trusts `X-Forwarded-For` only from these proxies.
 
     The header is read from its end: the first address that is not a trusted proxy's is the
     client's, whatever the client wrote before it.
@@ -36,7 +36,7 @@ class TrustedProxies:
         return nearest
 
     def _is_trusted(self, host: str) -> bool:
-        # Only someone on this machine comes without an address.
+        # Only local clients have no address.
         if host == "local":
             return True
         try:
@@ -44,7 +44,7 @@ class TrustedProxies:
         except ValueError:
             return False
         if address.version == 6 and address.ipv4_mapped is not None:
-            # How a listener of both families names a client of the older one.
+            # How a dual-stack listener reports an IPv4 client.
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
 

@@ -1,16 +1,16 @@
-"""The root resource: gives each request its id, finds its route, answers and counts it.
+"""The root resource of a listener: finds the call of each request, runs it, answers, counts.
 
-Routes without parameters are found in a table made from Klein's map; everything else, 404 and
-405 included, goes Klein's way. Both ways answer alike (tests/api/test_dispatch.py).
+Calls without path arguments are found in a table; everything else, 404 and 405 included, goes
+through Klein. Both ways answer alike (tests/api/test_dispatch.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Coroutine
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from klein import Klein, Response
+import klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -19,43 +19,33 @@ from twisted.web.resource import Resource
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from chatd.api.access_log import AccessLog
-from chatd.api.responses import JSONResponse
+from chatd.api.calls import Application, Handler
+from chatd.api.context import RequestContext
+from chatd.api.problems import response_to
+from chatd.api.responses import JSONResponse, Response, as_klein
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
 
-CLIENT_GONE: Final = 499
+CLIENT_DISCONNECTED: Final = 499
 """Counted as the status of a request whose client did not wait for the answer."""
 
 
-class Routed(Protocol):
-    """An object with Klein routes, whose handlers are methods named as their endpoints."""
-
-    @property
-    def app(self) -> Klein:
-        """The routes."""
-        ...
-
-    def error(self, request: server.Request, failure: Failure) -> Response:
-        """The answer to a request that failed."""
-        ...
-
-
 class Route(NamedTuple):
-    """A handler and what it is called in the metrics."""
+    """A handler, and the name of its call."""
 
     name: str
-    handler: Callable[[server.Request], Coroutine[Any, Any, Response]]
+    handler: Handler
 
 
 class Dispatch(Resource):
-    """Serves the routes of `routed`."""
+    """Serves the calls of an application."""
 
     isLeaf = True
 
     def __init__(
         self,
-        routed: Routed,
+        application: Application,
         *,
         clock: IReactorTime,
         metrics: Metrics,
@@ -63,25 +53,25 @@ class Dispatch(Resource):
         request_ids: RequestIds | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # Klein keeps only a weak reference to the application that it binds to an instance.
-        self._app = routed.app
+        # Klein keeps only a weak reference to the routes that it binds to an application.
+        self._app = application.app
         self._klein = self._app.resource()
-        self.failed = routed.error
-        self.seconds = clock.seconds
+        self._seconds = clock.seconds
         self._metrics = metrics
         self._access = access
-        self._table = _table(routed)
-        self.request_ids = request_ids or RequestIds()
+        self._table = _table(application)
+        self._request_ids = request_ids or RequestIds()
 
     def render(self, request: server.Request) -> int:
-        began = self.seconds()
-        request_id = self.request_ids.of(request.getHeader(b"x-request-id"))
+        began = self._seconds()
+        request_id = self._request_ids.of(request.getHeader(b"x-request-id"))
+        context = RequestContext(request, request_id, began)
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
-            request.setHeader(HEADER, request_id)
-            self._by_klein(request, request_id, began)
+            self._render_by_klein(context)
         else:
-            Handling(self, request, request_id, route, began).advance()
+            context.route = route.name
+            CoroutineRunner(self, context, route.handler(context)).advance()
         return server.NOT_DONE_YET
 
     def _unquoted(self, request: server.Request) -> Route | None:
@@ -90,130 +80,122 @@ class Dispatch(Resource):
             return None
         return self._table.get((request.method, unquote_to_bytes(request.path)))
 
-    def _by_klein(self, request: server.Request, request_id: bytes, began: float) -> None:
+    def _render_by_klein(self, context: RequestContext) -> None:
+        request: Any = context.request
         refusal = _unreadable(request.path)
         if refusal is not None:
-            response = self.failed(request, Failure(refusal))
-            _write(request, response)
-            self.count(request, request_id, "none", response.code, began, 0.0)
+            self.respond(context, response_to(Failure(refusal), context))
             return
 
-        def count(_: object) -> None:
-            self.count(request, request_id, "none", request.code, began, 0.0)
+        def finished(_: object) -> None:
+            context.status = request.code
+            self.finished(context)
 
-        request.notifyFinish().addBoth(count)
+        request.setHeader(HEADER, context.request_id)
+        request.setComponent(RequestContext, context)
+        request.notifyFinish().addBoth(finished)
         try:
             self._klein.render(request)
         except HTTPException:
             # A Host that werkzeug cannot encode, such as `a..b`.
-            _write(request, self.failed(request, Failure()))
+            _write(request, as_klein(response_to(Failure(), context)))
 
-    def count(
-        self,
-        request: server.Request,
-        request_id: bytes,
-        route: str,
-        status: int,
-        began: float,
-        waited: float,
-    ) -> None:
-        """A request was answered `waited` seconds later than its work took."""
-        work = self.seconds() - began - waited
-        if not waited:
-            self._metrics.observe_request(request.method, route, status, work)
+    def respond(self, context: RequestContext, response: Response) -> None:
+        """Answer a request that was not rendered by Klein."""
+        request = context.request
+        if (
+            isinstance(response, JSONResponse)
+            and isinstance(request, Request)
+            and (response.headers is None or b"Connection" not in response.headers)
+        ):
+            # The whole response with one send; what closes its connection is rarer.
+            block = b"X-Request-ID: %b\r\n%b" % (context.request_id, response.header_block)
+            request.respond(response.code, block, response.body)
+        else:
+            request.setHeader(HEADER, context.request_id)
+            _write(request, as_klein(response))
+        context.status = response.code
+        self.finished(context)
+
+    def finished(self, context: RequestContext) -> None:
+        """Count and log a request that was answered or whose client has disconnected."""
+        held = context.held_seconds
+        work = self._seconds() - context.began - held
+        if not held:
+            self._metrics.observe_request(
+                context.request.method, context.route, context.status, work
+            )
         if self._access is not None:
-            self._access.write(request, request_id, status, work, waited)
+            self._access.write(context, work)
 
 
-class Handling:
-    """A handler's coroutine being run for a request, cancelled when its client goes away.
+class CoroutineRunner:
+    """Runs a handler's coroutine to its response; cancels it when the client disconnects.
 
-    What `Deferred.fromCoroutine` would do with three objects and some fifty frames a request is
-    done here with one object; a held poll keeps it all the time that it waits.
+    It does what `Deferred.fromCoroutine` would do with three objects and some fifty frames a
+    request, in one object, which a held poll keeps for as long as it waits.
     """
 
-    __slots__ = ("_awaited", "_began", "_dispatch", "_request", "_request_id", "_route", "_work")
+    __slots__ = ("_awaited", "_context", "_coroutine", "_dispatch")
 
     def __init__(
-        self,
-        dispatch: Dispatch,
-        request: server.Request,
-        request_id: bytes,
-        route: Route,
-        began: float,
+        self, dispatch: Dispatch, context: RequestContext, coroutine: Coroutine[Any, Any, Response]
     ) -> None:
         self._dispatch = dispatch
-        self._request = request
-        self._request_id = request_id
-        self._route = route
-        self._began = began
-        self._work = route.handler(request)
+        self._context = context
+        self._coroutine = coroutine
         self._awaited: Deferred[Any] | None = None
 
     def advance(self, failure: Failure | None = None) -> None:
-        """Run the handler until it waits for something or is done."""
+        """Run the handler until it waits for a Deferred or is done."""
         try:
-            # An awaited Deferred hands its result to the coroutine by itself, its failure not.
+            # An awaited Deferred returns its result to the coroutine by itself; its failure has
+            # to be raised there.
             if failure is None:
-                awaited = self._work.send(None)
+                awaited = self._coroutine.send(None)
             else:
-                awaited = failure.throwExceptionIntoGenerator(self._work)
+                awaited = failure.throwExceptionIntoGenerator(self._coroutine)
         except StopIteration as done:
-            self._answer(done.value)
-        except CancelledError as gone:
-            self._count(CLIENT_GONE, getattr(gone, "waited", 0.0))
-            _untie(gone)
+            self._dispatch.respond(self._context, done.value)
+        except CancelledError as error:
+            self._context.status = CLIENT_DISCONNECTED
+            self._dispatch.finished(self._context)
+            _break_cycles(error)
         except Exception as error:
-            self._request.setHeader(HEADER, self._request_id)
-            response = self._dispatch.failed(self._request, Failure())
-            _write(self._request, response)
-            self._count(response.code, getattr(error, "waited", 0.0))
-            _untie(error)
+            self._dispatch.respond(self._context, response_to(Failure(), self._context))
+            _break_cycles(error)
         else:
             if self._awaited is None:
-                if isinstance(self._request, Request):
-                    self._request.watch_disconnect(self)
-                else:
-                    self._request.notifyFinish().addErrback(self.client_disconnected)
+                self._watch_disconnect()
             self._awaited = awaited
             awaited.addBoth(self._resume)
+
+    def client_disconnected(self, reason: Failure) -> None:
+        """Called when the client has disconnected before the answer."""
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     def _resume(self, result: object) -> None:
         self.advance(result if isinstance(result, Failure) else None)
 
-    def client_disconnected(self, _: object) -> None:
-        """The client has gone away."""
-        if self._awaited is not None:
-            self._awaited.cancel()
-
-    def _answer(self, response: Response) -> None:
-        request = self._request
-        waited = 0.0
-        if isinstance(response, JSONResponse):
-            waited = response.waited
-        if isinstance(response, JSONResponse) and response.whole and isinstance(request, Request):
-            request_id = b"X-Request-ID: %b\r\n" % self._request_id
-            request.respond(response.code, request_id + response.block, response.body)
+    def _watch_disconnect(self) -> None:
+        request = self._context.request
+        if isinstance(request, Request):
+            request.watch_disconnect(self)
         else:
-            request.setHeader(HEADER, self._request_id)
-            _write(request, response)
-        self._count(response.code, waited)
-
-    def _count(self, status: int, waited: float) -> None:
-        name = self._route.name
-        self._dispatch.count(self._request, self._request_id, name, status, self._began, waited)
+            request.notifyFinish().addErrback(self.client_disconnected)
 
 
-def _untie(error: Exception) -> None:
-    """Break the circles that keep a request and its frames until the next full collection.
+def _break_cycles(error: Exception) -> None:
+    """Let go of a request's frames now instead of at the next full garbage collection.
 
-    A Deferred ties the exception that it raises to its Failure, and both know the frames.
+    A Deferred ties the exception that it raises to its Failure, and both refer to the frames.
     """
     error.__traceback__ = None
     error.__dict__.pop("__failure__", None)
 
 
-def _write(request: server.Request, response: Response) -> None:
+def _write(request: server.Request, response: klein.Response) -> None:
     request.setResponseCode(response.code)
     for name, value in response.headers.items():
         if isinstance(value, str | bytes):
@@ -224,21 +206,21 @@ def _write(request: server.Request, response: Response) -> None:
     request.finish()
 
 
-def _table(routed: Routed) -> dict[tuple[bytes, bytes], Route]:
-    """Handlers by method and path, for the routes that have no parameters."""
+def _table(application: Application) -> dict[tuple[bytes, bytes], Route]:
+    """Routes by method and path, for the calls without path arguments."""
     table = {}
-    for rule in routed.app.url_map.iter_rules():
-        if rule.arguments:
+    for call in application.calls:
+        if "<" in call.path:
             continue
-        route = Route(rule.endpoint, getattr(routed, rule.endpoint))
-        for method in rule.methods or ():
-            for path in {rule.rule, rule.rule.rstrip("/") + "/"}:
+        route = Route(call.name, application.handlers[call.name])
+        for method in ("GET", "HEAD") if call.method == "GET" else (call.method,):
+            for path in {call.path, call.path.rstrip("/") + "/"}:
                 table[method.encode("ascii"), path.encode("ascii")] = route
     return table
 
 
 def _unreadable(path: bytes) -> Exception | None:
-    """What Klein would trip over: it decodes paths, takes `%2F` for a separator, `//` for `/`."""
+    """The error of a path that Klein would mistake: it decodes it, and `%2F`, `//` mean `/`."""
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:

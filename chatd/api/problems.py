@@ -1,62 +1,42 @@
-"""Errors on the wire: RFC 9457 `application/problem+json`, each with a stable `code`."""
+"""Error responses: RFC 9457 `application/problem+json`, each with a stable `code`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from klein import Response
+from msgspec import Meta, Struct
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from chatd import errors
+from chatd.api.authentication import credentials
+from chatd.api.context import RequestContext
+from chatd.api.error_codes import DOMAIN_ERRORS, NotReady
 from chatd.api.responses import Headers
-from chatd.errors import Busy, DomainError
+from chatd.errors import Busy, DomainError, Unauthorized
 
 CONTENT_TYPE: Final = b"application/problem+json"
-
-STATUSES: Final[Mapping[type[DomainError], int]] = {
-    errors.InvalidBody: 400,
-    errors.InvalidQuery: 400,
-    errors.InvalidHeader: 400,
-    errors.InvalidCursor: 400,
-    errors.NotAToken: 400,
-    errors.Unauthorized: 401,
-    errors.RegistrationClosed: 403,
-    errors.UserNotFound: 404,
-    errors.PageNotFound: 404,
-    errors.UsernameTaken: 409,
-    errors.CursorEpoch: 410,
-    errors.MessageTooLarge: 413,
-    errors.UnsupportedMediaType: 415,
-    errors.IdempotencyKeyReused: 422,
-    errors.RateLimited: 429,
-    errors.Overloaded: 503,
-    errors.StoreUnavailable: 503,
-}
-"""The HTTP status of every domain error."""
 
 _log = Logger()
 
 
-class NotReady(DomainError):
-    """`GET /readyz` where the process is not ready."""
+class Problem(Struct):
+    """An error (RFC 9457). Programs match on `code`, which is stable; `detail` is for people."""
 
-    code = "not_ready"
-    title = "This process should not be sent requests now"
-
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
+    type: str
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: str
+    code: str
 
 
 def problem(status: int, code: str, detail: str, title: str = "", **more: object) -> bytes:
     """A problem document; `title` defaults to the phrase of the status."""
-    return msgspec.json.encode(
+    document = msgspec.json.encode(
         {
             "type": f"/api/v1/docs/#{code}",
             "title": title or HTTPStatus(status).phrase,
@@ -66,31 +46,25 @@ def problem(status: int, code: str, detail: str, title: str = "", **more: object
             **more,
         }
     )
+    return document + b"\n"
 
 
-def respond(failure: Failure, request_id: str, *, scheme: str = "") -> Response:
-    """The answer to a request that failed: the one place where errors become statuses.
-
-    `scheme` is how the request was authenticated, lower case, empty if it was not: a failed
-    authentication is challenged with the scheme that was tried, or with all there are.
-    """
+def response_to(failure: Failure, context: RequestContext) -> Response:
+    """The response to a request that failed; routing answers `OPTIONS` here, too."""
     error = failure.value
-    if isinstance(error, NotReady):
-        return _response(503, error.code, error.detail, error.title, reasons=error.reasons)
     if isinstance(error, DomainError):
-        headers: Headers = {}
-        if isinstance(error, Busy):
-            headers = {"Retry-After": str(max(1, ceil(error.retry_after)))}
-        elif isinstance(error, errors.Unauthorized):
-            headers = {"WWW-Authenticate": _challenges(scheme)}
-        status = STATUSES[type(error)]
-        return _response(status, error.code, error.detail, error.title, headers)
+        return _domain_error(error, context)
     if isinstance(error, NotFound):
         return _response(404, "not_found", "there is nothing at this path")
     if isinstance(error, MethodNotAllowed):
-        return _method_not_allowed(error)
+        allow = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
+        if context.request.method == b"OPTIONS":
+            return Response(204, {"Allow": allow}, b"")
+        detail = f"this path takes {allow}"
+        return _response(405, "method_not_allowed", detail, headers={"Allow": allow})
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _response(error.code, "bad_request", error.description or "")
+    request_id = context.request_id.decode("ascii")
     _log.failure("request {request_id} failed", failure, request_id=request_id)
     return _response(
         500,
@@ -100,24 +74,26 @@ def respond(failure: Failure, request_id: str, *, scheme: str = "") -> Response:
     )
 
 
-def allowed(error: MethodNotAllowed) -> str:
-    """The value of `Allow`."""
-    return ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
+def _domain_error(error: DomainError, context: RequestContext) -> Response:
+    headers: Headers = {}
+    if isinstance(error, Busy):
+        headers = {"Retry-After": str(max(1, ceil(error.retry_after)))}
+    elif isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": _challenges(context)}
+    more = {"reasons": error.reasons} if isinstance(error, NotReady) else {}
+    status = DOMAIN_ERRORS[type(error)].status
+    return _response(status, error.code, error.detail, error.title, headers, **more)
 
 
-def _method_not_allowed(error: MethodNotAllowed) -> Response:
-    allow = allowed(error)
-    detail = f"this path takes {allow}"
-    return _response(405, "method_not_allowed", detail, headers={"Allow": allow})
-
-
-def _challenges(scheme: str) -> list[str]:
+def _challenges(context: RequestContext) -> list[str]:
+    """The challenge of the scheme that was tried, or of all there are."""
     # RFC 6750 section 3. A browser opens its own log-in window at a Basic challenge, so a client
     # that came with a token is not given one.
-    if scheme == "bearer":
+    scheme, _ = credentials(context.header(b"authorization"))
+    if scheme == b"bearer":
         return ['Bearer realm="chatd", error="invalid_token"']
     basic = 'Basic realm="chatd", charset="UTF-8"'
-    return [basic] if scheme == "basic" else ['Bearer realm="chatd"', basic]
+    return [basic] if scheme == b"basic" else ['Bearer realm="chatd"', basic]
 
 
 def _response(

@@ -1,49 +1,56 @@
-"""Answers of handlers, in a form that Klein renders and that can be written with one send."""
+"""JSON responses that the daemon's own HTTP server writes with one send."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from klein import Response
+import klein
+from msgspec import Struct
 
 from chatd.http.response_head import header_block
 
 Headers = Mapping[str | bytes, str | bytes | Sequence[str | bytes]]
 
-_BLOCK = header_block((b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store"))
+_STANDARD_BLOCK = header_block(
+    (b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")
+)
 
 
-class JSONResponse(Response):
-    """A JSON answer that no cache keeps; `waited` are the seconds that its request was held.
+class JSONResponse(Struct, frozen=True):
+    """A JSON document that no cache keeps; `headers` are those besides what all of them have."""
 
-    `block` is its header lines, made once for all answers that have no header of their own. It
-    is the `whole` of them unless the answer says something about its connection.
-    """
-
-    block: bytes
-    whole: bool
-    waited: float
-
-    def __init__(
-        self,
-        code: int,
-        body: bytes,
-        extra: Mapping[bytes, bytes] | None = None,
-        waited: float = 0.0,
-    ) -> None:
-        # Not attrs' own: `headers` are rarely looked at.
-        self.__dict__.update(
-            code=code, body=body, waited=waited, block=_BLOCK, whole=True, extra=extra
-        )
-        if extra:
-            block = _BLOCK + header_block(*extra.items())
-            self.__dict__.update(block=block, whole=b"Connection" not in extra)
+    code: int
+    body: bytes
+    headers: Mapping[bytes, bytes] | None = None
 
     @property
-    def headers(self) -> Headers:
-        return {
+    def header_block(self) -> bytes:
+        """The header lines, without Content-Length."""
+        if not self.headers:
+            return _STANDARD_BLOCK
+        return _STANDARD_BLOCK + header_block(*self.headers.items())
+
+    def as_klein(self) -> klein.Response:
+        """The same as Klein's type, for any server."""
+        headers: dict[str | bytes, bytes] = {
             b"Content-Type": b"application/json",
             b"Content-Length": b"%d" % len(self.body),
             b"Cache-Control": b"no-store",
-            **(self.__dict__["extra"] or {}),
         }
+        for name, value in (self.headers or {}).items():
+            headers[name] = value
+        return klein.Response(self.code, headers, self.body)
+
+
+Response = klein.Response | JSONResponse
+"""What handlers return."""
+
+
+def as_klein(response: Response) -> klein.Response:
+    """The response as Klein's type."""
+    return response.as_klein() if isinstance(response, JSONResponse) else response
+
+
+def no_content() -> klein.Response:
+    """204, without a body."""
+    return klein.Response(204, {"Cache-Control": "no-store"}, b"")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
@@ -90,6 +90,12 @@ class Conversation(Struct, frozen=True, gc=False):
 
     messages: tuple[Message, ...]
     older: ConversationCursor | None
+
+
+class RecordsHold(Protocol):
+    """A record of a request that notes how long its poll was held."""
+
+    held_seconds: float
 
 
 class Chats:
@@ -195,11 +201,19 @@ class Chats:
             raise PageNotFound(f"page {page} of {pages}")
         return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
 
-    async def poll(self, session: Session, since: Cursor | None, limit: int, wait: float) -> Polled:
+    async def poll(
+        self,
+        session: Session,
+        since: Cursor | None,
+        limit: int,
+        wait: float,
+        record: RecordsHold | None = None,
+    ) -> Polled:
         """Messages after `since` (None: from now on), waiting up to `wait` seconds for the first.
 
-        Raises `CursorEpoch` for a cursor of another history, `Unauthorized` when the session
-        ends meanwhile.
+        However the poll ends (answer, error, cancellation), `record.held_seconds` is set to the
+        time it was held. Raises `CursorEpoch` for a cursor of another history, `Unauthorized`
+        when the session ends meanwhile.
         """
         after = None if since is None else self._seq(since)
         waited = 0.0
@@ -229,10 +243,11 @@ class Chats:
             outcome = why.value
         except (CancelledError, DomainError) as ended:
             outcome = ended.code if isinstance(ended, DomainError) else "disconnect"
-            ended.waited = waited  # type: ignore[union-attr]  # for who counts the request
             raise
         finally:
             waiter.close()
+            if record is not None:
+                record.held_seconds = waited
             if wait > 0 and self._observe_poll is not None:
                 self._observe_poll(outcome, waited)
         messages = _truncate(inbox.messages)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from chatd.store.sqlite import file as sqlite_file
-from tests.api.memory import FRONTS, STOCK, Serve, Service, serving
+from tests.api.service import FRONTS, STOCK, Serve, Service, serving
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here asks whether a message survives a power cut: tests/store and integration do."""
+    """Write without syncing: durability is tested in tests/store and tests/integration."""
     tune = sqlite_file._tune
 
     def tune_less(db: sqlite3.Connection) -> None:
@@ -26,21 +26,21 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=FRONTS)
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """The service without rate limits, by twisted.web as it is and by the daemon's own channel."""
+    """The service without rate limits, on twisted.web and on the daemon's own HTTP server."""
     with serving(tmp_path, request.param) as running:
         yield running
 
 
 @pytest.fixture
 def stock(tmp_path: Path) -> Iterator[Service]:
-    """The service by twisted.web, for what no front can change."""
+    """The service on twisted.web, for tests that do not depend on the server."""
     with serving(tmp_path, STOCK) as running:
         yield running
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Makes services with options, each on a database of its own."""
+    """Makes services with options, each with its own database."""
     with ExitStack() as stack:
         made: list[Service] = []
 

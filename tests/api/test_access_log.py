@@ -1,4 +1,4 @@
-"""What the access log tells, and what it never does."""
+"""The access log: its format, and what it must never contain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
-from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
+from tests.api.service import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
 from tests.http.raw_client import get
 
 LINE = re.compile(
@@ -20,7 +20,7 @@ LINE = re.compile(
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """The lines of the access log written meanwhile."""
+    """Collects the lines of the access log."""
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -48,7 +48,7 @@ def test_a_request_is_one_line(serve: Serve, front: str) -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-def test_work_and_hold_are_told_apart(serve: Serve, front: str) -> None:
+def test_work_and_hold_times_are_separate(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True)
     ann = service.join("ann")
     with logged() as lines:
@@ -60,7 +60,7 @@ def test_work_and_hold_are_told_apart(serve: Serve, front: str) -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-def test_a_client_that_left_is_told(serve: Serve, front: str) -> None:
+def test_a_disconnected_client_is_logged_as_499(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True)
     ann = service.join("ann")
     poll = ann.wait("?since=now&wait=7")
@@ -73,7 +73,7 @@ def test_a_client_that_left_is_told(serve: Serve, front: str) -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-def test_neither_query_nor_body_nor_credentials_are_told(serve: Serve, front: str) -> None:
+def test_neither_query_nor_body_nor_credentials_are_logged(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True, trusted=["127.0.0.1/32"])
     with logged() as lines:
         body = {"username": "ann", "email": "hidden@mail", "password": "hidden password"}
@@ -95,7 +95,7 @@ def test_neither_query_nor_body_nor_credentials_are_told(serve: Serve, front: st
 @pytest.mark.parametrize(
     "path", ["/%0d%0aforged", "/\xff\xe9", "/a\\nb", "/%1b[31m", "/{request_id}", "/%s"]
 )
-def test_a_path_cannot_begin_a_line(serve: Serve, path: str) -> None:
+def test_a_path_cannot_start_a_new_line(serve: Serve, path: str) -> None:
     service = serve(OWN, access_log=True)
     with logged() as lines:
         service.converse().say(get(path))
@@ -106,7 +106,7 @@ def test_a_path_cannot_begin_a_line(serve: Serve, path: str) -> None:
         assert line.isprintable()
 
 
-def test_the_address_is_the_clients(serve: Serve) -> None:
+def test_the_logged_address_is_that_of_the_client(serve: Serve) -> None:
     service = serve(access_log=True, trusted=["127.0.0.1/32"])
     with logged() as lines:
         service.get("/healthz", headers={"X-Forwarded-For": "203.0.113.7"})
@@ -114,7 +114,7 @@ def test_the_address_is_the_clients(serve: Serve) -> None:
     assert lines[0].endswith(" user=-")
 
 
-def test_without_it_nothing_is_logged(serve: Serve) -> None:
+def test_nothing_is_logged_unless_configured(serve: Serve) -> None:
     service = serve()
     with logged() as lines:
         service.get("/healthz")

@@ -1,4 +1,4 @@
-"""The operators' listener, and both listeners' health."""
+"""The operators' listener, and the health checks of both listeners."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, fail
 
-from tests.api.memory import CHATS, Service
+from tests.api.service import CHATS, Service
 
 
 def test_metrics_are_for_operators_only(service: Service) -> None:
@@ -21,13 +21,15 @@ def test_metrics_are_for_operators_only(service: Service) -> None:
 def test_operators_have_no_api(service: Service) -> None:
     ann = service.join()
     ann.get(CHATS, admin=True).problem(404, "not_found")
-    assert service.ask("OPTIONS", "/metrics", admin=True).header("Allow") == "GET, HEAD, OPTIONS"
-    service.ask("POST", "/metrics", admin=True).problem(405, "method_not_allowed")
-    assert service.ask("HEAD", "/metrics", admin=True).body == b""
+    assert (
+        service.request("OPTIONS", "/metrics", admin=True).header("Allow") == "GET, HEAD, OPTIONS"
+    )
+    service.request("POST", "/metrics", admin=True).problem(405, "method_not_allowed")
+    assert service.request("HEAD", "/metrics", admin=True).body == b""
 
 
 @pytest.mark.parametrize("admin", [False, True])
-def test_a_process_that_turns_is_healthy(service: Service, admin: bool) -> None:
+def test_a_running_process_is_healthy(service: Service, admin: bool) -> None:
     service.readiness.draining = True
     answer = service.get("/healthz", admin=admin)
     assert (answer.status, answer.json) == (200, {"status": "ok"})

@@ -1,4 +1,4 @@
-"""Whose address a request is said to come from."""
+"""The client address of a request behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_last_hop_that_is_no_proxy_is_the_client(forwarded: list[Any], clien
     assert found(PROXY, TRUSTED, *forwarded) == client
 
 
-def test_a_client_of_the_older_family_may_have_an_address_of_the_newer() -> None:
+def test_ipv4_mapped_addresses_are_matched_as_ipv4() -> None:
     mapped = IPv6Address("TCP", "::ffff:10.0.0.1", 4711)
     assert found(mapped, TRUSTED, "192.0.2.1") == "192.0.2.1"
     assert found(mapped, TRUSTED, "192.0.2.1, ::ffff:10.0.0.7") == "192.0.2.1"

@@ -1,4 +1,4 @@
-"""The table way and Klein's way answer alike, and what the root resource does besides."""
+"""Requests answered through the table and through Klein; what the root resource does besides."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from klein import Klein, Response
+from klein import Response
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
+from chatd.api.calls import bind, call, calls_of, routes
 from chatd.api.dispatch import Dispatch
-from chatd.api.routes import on_error, route, routes
+from chatd.errors import PageNotFound
 from chatd.metrics import Metrics
-from tests.api.memory import CHATS, FRONTS, USERS, Answer, Serve, Service
+from tests.api.service import CHATS, FRONTS, USERS, Answer, Serve, Service
 from tests.conftest import LoggedFailures
 from tests.http.raw_client import RawClient, get
 
 
 def klein_only(service: Service) -> Service:
-    """Have every request of the service go Klein's way."""
+    """Send every request of the service through Klein."""
     service.resource._table.clear()
     service.admin._table.clear()
     return service
 
 
 def essence(answer: Answer) -> tuple[int, list[tuple[bytes, Any]], bytes]:
-    """What two answers to one request have in common; their Date is not."""
+    """Everything but the Date of an answer."""
     headers = [
         (name, values)
         for name, values in sorted(answer.headers.getAllRawHeaders())
@@ -43,7 +43,7 @@ def every_route(service: Service, admin: bool) -> Iterator[tuple[str, str]]:
     app = (service.admin if admin else service.resource)._app
     for rule in app.url_map.iter_rules():
         if rule.arguments:
-            # There is only Klein's way.
+            # Only Klein finds them.
             continue
         for method in sorted({*(rule.methods or ()), "OPTIONS", "PUT", "GET", "DELETE"}):
             yield method, rule.rule
@@ -67,7 +67,7 @@ QUERIES = ["", "?page=0", "?page=9", "?user_id=1", "?user_id=x", "?since=0", "?s
 @pytest.mark.parametrize("admin", [False, True])
 def test_both_ways_answer_alike(serve: Serve, front: str, admin: bool) -> None:
     table, klein = serve(front), klein_only(serve(front))
-    # Two databases have two epochs; here only the two ways may differ.
+    # Each database has its own epoch; here, only the route to the handler may differ.
     klein.system.store.epoch = table.system.store.epoch
     asked = 0
     cases = [*((given, "") for given in GIVEN), *(({}, query) for query in QUERIES)]
@@ -85,7 +85,7 @@ def test_both_ways_answer_alike(serve: Serve, front: str, admin: bool) -> None:
             mine["headers"] = {**mine["headers"], "X-Request-ID": "same"}
             if method == "POST" and "body" in given:
                 mine["headers"] = {"X-Request-ID": "same", **given["headers"]}
-            answers.append(service.ask(method, path + query, admin=admin, **mine))
+            answers.append(service.request(method, path + query, admin=admin, **mine))
         first, second = answers
         tokens = re.compile(rb"chatd_[A-Za-z0-9_-]{43}")
         assert first.status == second.status, (method, path, query, given)
@@ -113,7 +113,7 @@ def test_both_ways_hold_and_end_polls_alike(serve: Serve, front: str) -> None:
         late = ann.wait("?since=now&wait=9")
         gone = ann.wait("?since=now&wait=19")
         service.advance(9)
-        ann.ask("DELETE", USERS, auth=ann.basic)
+        ann.request("DELETE", USERS, auth=ann.basic)
         outcomes.append([json.loads(each.answer.body) for each in (answered, late, gone)])
         assert service.system.notifier.held == 0
         for document in outcomes[-1][:2]:
@@ -121,25 +121,23 @@ def test_both_ways_hold_and_end_polls_alike(serve: Serve, front: str) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-class Odd:
-    """Handlers that the daemon does not have."""
-
-    app = routes()
+class OddCalls:
+    """Calls that the daemon does not have."""
 
     def __init__(self) -> None:
         self.waiting: Deferred[Response] = Deferred()
         self.seen: list[str] = []
 
-    @route(app, "GET", "/plain")
-    async def plain(self, request: Any) -> Response:
+    @call("GET", "/plain", summary="", responses={})
+    async def plain(self, context: Any) -> Response:
         return Response(200, {"X-Two": ["a", "b"], "Content-Type": "text/x"}, b"plain")
 
-    @route(app, "GET", "/waits")
-    async def waits(self, request: Any) -> Response:
+    @call("GET", "/waits", summary="", responses={})
+    async def waits(self, context: Any) -> Response:
         return await self.waiting
 
-    @route(app, "GET", "/waits/often")
-    async def waits_often(self, request: Any) -> Response:
+    @call("GET", "/waits/often", summary="", responses={})
+    async def waits_often(self, context: Any) -> Response:
         for number in range(3):
             ready: Deferred[int] = Deferred()
             ready.callback(number)
@@ -150,67 +148,82 @@ class Odd:
             self.seen.append(str(wrong))
         return Response(200, {}, ",".join(self.seen).encode())
 
-    @route(app, "GET", "/breaks")
-    async def breaks(self, request: Any) -> Response:
-        raise ValueError("broken")
+    @call("GET", "/refuses", summary="", responses={})
+    async def refuses(self, context: Any) -> Response:
+        raise PageNotFound("at once")
 
-    @on_error(app)
-    def error(self, request: Any, failure: Failure) -> Response:
-        return Response(599, {}, failure.getErrorMessage().encode())
+    @call("GET", "/named/<name>", summary="", responses={})
+    async def named(self, context: Any) -> Response:
+        if context.path_arguments["name"] == "nobody":
+            raise PageNotFound("nobody")
+        return Response(200, {}, context.path_arguments["name"].encode())
+
+
+class Odd:
+    """The application of these calls."""
+
+    calls = calls_of(OddCalls)
+    app = routes(calls)
+
+    def __init__(self, owner: OddCalls) -> None:
+        self.handlers = bind(None, owner)
 
 
 class Site:
-    """`Odd` behind a dispatch, asked in memory."""
+    """`Odd` behind a dispatch, in memory."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.odd = Odd()
+        self.odd = OddCalls()
         self.metrics = Metrics()
-        self.dispatch = Dispatch(self.odd, clock=self.clock, metrics=self.metrics)
+        self.dispatch = Dispatch(Odd(self.odd), clock=self.clock, metrics=self.metrics)
 
-    def ask(self, path: str, method: str = "GET") -> RawClient:
+    def request(self, path: str, method: str = "GET") -> RawClient:
         talk = RawClient(resource=self.dispatch)
         talk.say(get(path, method=method))
         return talk
 
 
 def test_a_header_may_have_several_values() -> None:
-    answer = Site().ask("/plain").answer()
+    answer = Site().request("/plain").answer()
     assert [value for name, value in answer.headers if name == "X-Two"] == ["a", "b"]
     assert (answer.status, answer.body) == (200, b"plain")
 
 
 def test_a_handler_may_wait() -> None:
     site = Site()
-    talk = site.ask("/waits")
+    talk = site.request("/waits")
     assert talk.answers() == []
     site.odd.waiting.callback(Response(201, {}, b"late"))
     assert (talk.answer().status, talk.answer().body) == (201, b"late")
 
 
-def test_a_handler_may_wait_for_what_is_there_and_for_what_fails() -> None:
+def test_a_handler_may_await_fired_and_failing_deferreds() -> None:
     site = Site()
-    talk = site.ask("/waits/often")
+    talk = site.request("/waits/often")
     site.odd.waiting.errback(ValueError("no"))
     assert talk.answer().body == b"0,1,2,no"
 
 
-def test_a_handler_that_fails_is_answered_by_the_errors() -> None:
-    assert (Site().ask("/breaks").answer().status, Site().ask("/none").answer().status) == (
-        599,
-        599,
-    )
+def test_a_handler_that_fails_is_answered_with_a_problem() -> None:
+    refused, missing = Site().request("/refuses").answer(), Site().request("/none").answer()
+    assert (refused.code, missing.code) == ("page_not_found", "not_found")
     site = Site()
-    talk = site.ask("/waits")
-    site.odd.waiting.errback(ValueError("late"))
-    assert (talk.answer().status, talk.answer().body) == (599, b"late")
+    talk = site.request("/waits")
+    site.odd.waiting.errback(PageNotFound("late"))
+    assert (talk.answer().status, talk.answer().code) == (404, "page_not_found")
 
 
-def test_a_handler_is_cancelled_when_its_client_leaves() -> None:
+def test_a_handler_may_have_path_arguments() -> None:
+    assert Site().request("/named/%C3%A9").answer().body == "é".encode()
+    assert Site().request("/named/nobody").answer().code == "page_not_found"
+
+
+def test_a_handler_is_cancelled_when_its_client_disconnects() -> None:
     site = Site()
     cancelled: list[object] = []
     site.odd.waiting = Deferred(cancelled.append)
-    site.ask("/waits").leave()
+    site.request("/waits").leave()
     assert len(cancelled) == 1
     assert b'status="499"' in site.metrics.render()
 
@@ -225,7 +238,7 @@ def test_requests_are_counted_by_route_and_status(service: Service) -> None:
     ann.get(CHATS)
     ann.get(CHATS + "?page=0")
     service.get("/nowhere")
-    service.ask("PUT", CHATS)
+    service.request("PUT", CHATS)
     lines = counted(service)
     assert 'method="GET",route="get_chats",status="200"} 1.0' in lines
     assert 'method="GET",route="get_chats",status="400"} 1.0' in lines
@@ -242,17 +255,14 @@ def test_held_polls_are_not_counted_as_slow_requests(service: Service) -> None:
     assert "get_chats" not in counted(service)
 
 
-def test_an_application_is_served_without_its_owner_being_kept_elsewhere(
+def test_an_application_is_served_although_nothing_else_refers_to_it(
     logged_failures: LoggedFailures,
 ) -> None:
     import gc
 
-    site = Site()
-    dispatch = site.dispatch
-    del site
+    dispatch = Site().dispatch
     gc.collect()
     talk = RawClient(resource=dispatch)
-    talk.say(get("/none"))
-    assert talk.answer().status == 599
-    assert isinstance(Odd.app, Klein)
+    talk.say(get("/named/x"))
+    assert talk.answer().body == b"x"
     assert logged_failures.flush() == []

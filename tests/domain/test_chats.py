@@ -505,6 +505,35 @@ def test_a_held_poll_returns_the_next_message(system: System) -> None:
     assert (polled.why, polled.waited, polled.more) == (WakeReason.MESSAGE, 12.5, False)
 
 
+class Record:
+    """A `chatd.domain.chats.RecordsHold`."""
+
+    held_seconds = 0.0
+
+
+@pytest.mark.parametrize("end", ["message", "timeout", "deletion", "cancellation"])
+def test_a_poll_records_how_long_it_was_held(system: System, end: str) -> None:
+    ann, bob = pair(system)
+    record = Record()
+    held = system.start(system.chats.poll(bob, BEGINNING, 100, 7.5, record))
+    system.settle()
+    system.clock.advance(2.5)
+    assert record.held_seconds == 0
+    if end == "message":
+        system.send(ann, 2, "hello")
+    elif end == "timeout":
+        system.clock.advance(5)
+    elif end == "deletion":
+        system.run(system.accounts.delete(bob))
+    else:
+        held.cancel()
+    if end in ("message", "timeout"):
+        assert result_of(held).waited == record.held_seconds
+    else:
+        held.addErrback(lambda failure: failure.trap(Unauthorized, CancelledError))
+    assert record.held_seconds == (7.5 if end == "timeout" else 2.5)
+
+
 def test_without_a_cursor_only_later_messages_are_returned(system: System) -> None:
     ann, bob = pair(system)
     fill(system, 3)

@@ -1,4 +1,4 @@
-"""The API description against a daemon: its examples run, and schemathesis finds no violation."""
+"""The API description against a running daemon: its examples, and schemathesis."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SCHEMATHESIS = """
 "query.wait" = "0"
 "header.Prefer" = "wait=0"
 
-# What a schema cannot say: that 1.0 is no integer here, that a key was used already.
+# A schema cannot express that 1.0 is not an integer here, or that a key was used already.
 [[operations]]
 include-operation-id = "send"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "422"]
 checks.negative_data_rejection.expected-statuses = ["400", "401", "404", "413", "415", "422"]
 
-# Nor which parameters go together, whether a cursor is of this inbox.
+# Nor which parameters can be combined, or whether a cursor belongs to this inbox.
 [[operations]]
 include-operation-id = "get_chats"
 checks.positive_data_acceptance.enabled = false
@@ -50,8 +50,8 @@ def run(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-def written(name: str, daemon: Daemon, folder: Path) -> Path:
-    """An example in a file, with the address of the daemon."""
+def write_example(name: str, daemon: Daemon, folder: Path) -> Path:
+    """Write an example to a file, with the URL of the daemon."""
     text = docs_page.example(name)
     assert text.count("http://127.0.0.1:8080") == 1
     path = folder / name
@@ -60,16 +60,20 @@ def written(name: str, daemon: Daemon, folder: Path) -> Path:
 
 
 def test_the_curl_example_runs(daemon: Daemon, tmp_path: Path) -> None:
-    said = run("bash", "-eu", str(written("session.sh", daemon, tmp_path)), folder=tmp_path)
-    assert '"message":"hai"' in said
-    assert '"timed_out":false' in said
+    output = run("bash", "-eu", str(write_example("session.sh", daemon, tmp_path)), folder=tmp_path)
+    assert '"message":"hai"' in output
+    assert '"timed_out":false' in output
 
 
 def test_the_python_example_runs(daemon: Daemon, tmp_path: Path) -> None:
-    said = run(
-        sys.executable, "-W", "error", str(written("session.py", daemon, tmp_path)), folder=tmp_path
+    output = run(
+        sys.executable,
+        "-W",
+        "error",
+        str(write_example("session.py", daemon, tmp_path)),
+        folder=tmp_path,
     )
-    assert said.splitlines() == ["1 2 hai", "2 2 how are you?"]
+    assert output.splitlines() == ["1 2 hai", "2 2 how are you?"]
 
 
 def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}/api/v1/openapi.json"),
             *("--header", f"Authorization: {daemon.log_in('tester')}"),
-            # They would end what the rest of the run needs.
+            # They would end the session that the other operations use.
             *("--exclude-operation-id", "delete_user", "--exclude-operation-id", "log_out"),
             *("--max-examples", str(examples(8, deep=40)), "--seed", "1", "--no-color"),
             *("--request-timeout", "10"),

@@ -7,14 +7,14 @@ from importlib.resources import files
 
 import pytest
 
-from tests.api.memory import Service
+from tests.api.service import Service
 
 WEB = files("chatd.page").joinpath("assets")
 PATHS = ["/", "/api/v1/docs/", "/api/v1/openapi.json", "/web/app.js", "/web/style.css"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_file_is_cached_and_revalidated(service: Service, path: str) -> None:
+def test_files_are_revalidated_by_etag(service: Service, path: str) -> None:
     first = service.get(path)
     assert first.status == 200
     etag = first.header("ETag")
@@ -27,12 +27,12 @@ def test_a_file_is_cached_and_revalidated(service: Service, path: str) -> None:
         assert again.header("ETag") == etag
     changed = service.get(path, headers={"If-None-Match": '"other"'})
     assert changed.body == first.body
-    head = service.ask("HEAD", path)
+    head = service.request("HEAD", path)
     assert (head.status, head.body) == (200, b"")
     assert head.header("Content-Length") == str(len(first.body))
 
 
-def test_the_policy_allows_only_the_own_origin(stock: Service) -> None:
+def test_the_policy_allows_only_the_same_origin(stock: Service) -> None:
     for path in PATHS:
         policy = stock.get(path).header("Content-Security-Policy")
         assert policy is not None
@@ -44,7 +44,7 @@ def test_the_policy_allows_only_the_own_origin(stock: Service) -> None:
 @pytest.mark.parametrize(
     "path", ["/web/", "/web/nothing.js", "/web/index.html/x", "/web/..%2Fapi.py"]
 )
-def test_other_names_are_not_found(stock: Service, path: str) -> None:
+def test_other_files_are_404(stock: Service, path: str) -> None:
     stock.get(path).problem(404, "not_found")
 
 

@@ -1,4 +1,4 @@
-"""The API description as JSON and as a page for people, both made of the same document."""
+"""`/api/v1/openapi.json` and `/api/v1/docs`: the API description, for programs and for people."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import re
 from functools import cache
 from html import escape
 from importlib.resources import files
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
-from klein import Klein, Response
 from msgspec import Struct
-from twisted.web.server import Request
 
+from chatd.api.calls import Call, ResponseSpec, call
+from chatd.api.context import RequestContext
 from chatd.api.docs import openapi
-from chatd.api.docs.error_docs import ERRORS
+from chatd.api.error_codes import ERROR_CODES, ErrorCode
+from chatd.api.responses import Response
 from chatd.page.static_files import StaticFile
 
 EXAMPLES: Final = (("curl", "session.sh"), ("Python", "session.py"), ("JavaScript", "session.js"))
@@ -32,35 +33,47 @@ _CODE: Final = re.compile(r"`([^`]*)`")
 
 
 class Description(Struct, frozen=True):
-    """The document and the page, as they are served."""
+    """The description as JSON and as a page, as they are served."""
 
     json: StaticFile
     page: StaticFile
 
 
-class Described(Protocol):
-    """An object whose routes are described: `chatd.api.api.API`."""
-
-    description: Description
-
-
-async def get_openapi(api: Described, request: Request) -> Response:
-    """The description for programs."""
-    return api.description.json.respond(request)
-
-
-async def get_docs(api: Described, request: Request) -> Response:
-    """The description for people."""
-    return api.description.page.respond(request)
-
-
-def description(app: Klein) -> Description:
-    """Describe all routes of `app`; raises ValueError if they are not described."""
-    document = openapi.document(app)
+@cache
+def describe(calls: tuple[Call, ...]) -> Description:
+    """The description of those calls that are documented."""
+    document = openapi.document([each for each in calls if each.documented])
     return Description(
-        StaticFile.of("openapi.json", msgspec.json.encode(document)),
+        StaticFile.of("openapi.json", msgspec.json.encode(document) + b"\n"),
         StaticFile.of("docs.html", _page(document).encode()),
     )
+
+
+class DescriptionCalls:
+    """The calls that describe the API."""
+
+    def __init__(self, calls: tuple[Call, ...]) -> None:
+        self._description = describe(calls)
+
+    @call(
+        "GET",
+        "/api/v1/openapi.json",
+        summary="This description",
+        tag="Operations",
+        responses={200: ResponseSpec("OpenAPI 3.1.", (Any,))},
+    )
+    async def get_openapi(self, context: RequestContext) -> Response:
+        return self._description.json.respond(context.request)
+
+    @call(
+        "GET",
+        "/api/v1/docs",
+        summary="This description, for people",
+        tag="Operations",
+        responses={200: ResponseSpec("A page.", (str,), media_type="text/html")},
+    )
+    async def get_docs(self, context: RequestContext) -> Response:
+        return self._description.page.respond(context.request)
 
 
 def example(name: str) -> str:
@@ -74,10 +87,13 @@ def _page(document: dict[str, Any]) -> str:
         for path, methods in document["paths"].items()
         for method, call in methods.items()
     ]
+    schemas = {
+        name: _members(name, schema) for name, schema in document["components"]["schemas"].items()
+    }
     sections = []
     for tag in document["tags"]:
         name = tag["name"]
-        mine = [_call(*each) for each in calls if each[2]["tags"] == [name]]
+        mine = [_call(*each, schemas) for each in calls if each[2]["tags"] == [name]]
         sections.append(f'<h2 id="{name.lower()}">{name}</h2>\n' + "\n".join(mine))
     links = [f'<a href="#{tag["name"].lower()}">{tag["name"]}</a>' for tag in document["tags"]]
     examples = [
@@ -115,7 +131,7 @@ def _page(document: dict[str, Any]) -> str:
 <h2 id="errors">Errors</h2>
 <p>{_text(_ERRORS)}</p>
 <dl>
-{"".join(_error(code) for code in ERRORS)}
+{"".join(_error(each) for each in ERROR_CODES.values())}
 </dl>
 </main>
 </body>
@@ -123,7 +139,7 @@ def _page(document: dict[str, Any]) -> str:
 """
 
 
-def _call(path: str, method: str, call: dict[str, Any]) -> str:
+def _call(path: str, method: str, call: dict[str, Any], schemas: dict[str, str]) -> str:
     parts = [
         f'<section class="call" id="{call["operationId"]}">',
         f'<h3><code class="{method}">{method.upper()}</code> <code>{escape(path)}</code></h3>',
@@ -133,7 +149,7 @@ def _call(path: str, method: str, call: dict[str, Any]) -> str:
         parts.append("<p>Needs a token or a password.</p>")
     if "requestBody" in call:
         schema = call["requestBody"]["content"]["application/json"]["schema"]
-        parts.append(f"<h4>Takes</h4><p><code>{escape(_named(schema))}</code></p>")
+        parts.append(f"<h4>Takes</h4><p><code>{escape(_named(schema, schemas))}</code></p>")
     if parameters := call.get("parameters"):
         rows = [
             f"<tr><th scope=row><code>{escape(each['name'])}</code></th>"
@@ -141,37 +157,33 @@ def _call(path: str, method: str, call: dict[str, Any]) -> str:
             for each in parameters
         ]
         parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
-    rows = [_response(status, answer) for status, answer in call["responses"].items()]
+    rows = [_response(status, answer, schemas) for status, answer in call["responses"].items()]
     parts.append(f'<h4>Gives</h4><div class="wide"><table>{"".join(rows)}</table></div></section>')
     return "\n".join(parts)
 
 
-def _response(status: str, answer: dict[str, Any]) -> str:
-    meaning, shape = _text(answer["description"]), ""
+def _response(status: str, response: dict[str, Any], schemas: dict[str, str]) -> str:
+    meaning, body = _text(response["description"]), ""
     if int(status) >= 400:
-        meaning = _linked(answer["description"])
+        meaning = _linked(response["description"])
     else:
-        for content in answer.get("content", {}).values():
-            shape = _named(content["schema"])
-    cells = f"<td>{meaning}</td><td><code>{escape(shape)}</code></td>"
+        for content in response.get("content", {}).values():
+            body = _named(content["schema"], schemas)
+    cells = f"<td>{meaning}</td><td><code>{escape(body)}</code></td>"
     return f"<tr><th scope=row>{status}</th>{cells}</tr>"
 
 
-def _named(schema: dict[str, Any]) -> str:
-    """What a schema is called, with its members where it is one of ours."""
+def _named(schema: dict[str, Any], schemas: dict[str, str]) -> str:
+    """The name of a schema, with its members if it is one of the document's."""
     if "anyOf" in schema:
-        return " | ".join(_named(each) for each in schema["anyOf"])
+        return " | ".join(_named(each, schemas) for each in schema["anyOf"])
     name: str = schema.get("$ref", "").rpartition("/")[2]
-    return _members().get(name, name)
+    return schemas.get(name, name)
 
 
-@cache
-def _members() -> dict[str, str]:
-    members = {}
-    for name, schema in openapi.json_schemas().items():
-        properties = ", ".join(f'"{each}"' for each in schema.get("properties", {}))
-        members[name] = f"{name} {{{properties}}}"
-    return members
+def _members(name: str, schema: dict[str, Any]) -> str:
+    properties = ", ".join(f'"{each}"' for each in schema.get("properties", {}))
+    return f"{name} {{{properties}}}"
 
 
 def _limits(schema: dict[str, Any]) -> str:
@@ -183,10 +195,9 @@ def _limits(schema: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _error(code: str) -> str:
-    error = ERRORS[code]
+def _error(error: ErrorCode) -> str:
     return (
-        f'<dt id="{code}"><code>{code}</code> {error.status}</dt>'
+        f'<dt id="{error.code}"><code>{error.code}</code> {error.status}</dt>'
         f"<dd>{_text(error.title)}. {_text(error.advice)}</dd>\n"
     )
 

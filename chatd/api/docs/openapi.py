@@ -1,24 +1,22 @@
-"""The API description, OpenAPI 3.1, made of the routes and types that serve.
-
-A route without a row in `OPERATIONS` or a row without a route stops the daemon's start: the two
-cannot drift apart.
-"""
+"""The API description, OpenAPI 3.1, made from the declarations of the calls."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
-from klein import Klein
 
 from chatd import __version__
-from chatd.api.docs import schemas
-from chatd.api.docs.error_docs import ERRORS
-from chatd.api.docs.operations import OPERATIONS, PAGE, Gives, Operation, Parameter
+from chatd.api.calls import Call, ResponseSpec
+from chatd.api.error_codes import ERROR_CODES, ErrorCode
+from chatd.api.parameters import Parameter
+from chatd.api.problems import Problem
+from chatd.errors import Overloaded, RateLimited, StoreUnavailable, Unauthorized
 
-_COLLECTIONS: Final = ("/users", "/tokens", "/chats", "/docs")
 _SCHEMA: Final = "#/components/schemas/{name}"
+_BUSY: Final = {RateLimited.code, Overloaded.code, StoreUnavailable.code}
 
 _INTRODUCTION: Final = (
     "Direct messages between accounts, with a long poll: `GET /api/v1/chats/` can wait until a "
@@ -27,21 +25,11 @@ _INTRODUCTION: Final = (
 )
 
 
-def document(app: Klein) -> dict[str, Any]:
-    """The description of all routes of `app`; raises ValueError where routes and rows differ."""
+def document(calls: Sequence[Call]) -> dict[str, Any]:
+    """The description of the calls."""
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    described = set()
-    for rule in app.url_map.iter_rules():
-        name = rule.endpoint
-        if name in PAGE:
-            continue
-        if name not in OPERATIONS:
-            raise ValueError(f"{rule.rule}: the handler {name} has no row in OPERATIONS")
-        described.add(name)
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-            paths[_path(rule.rule)][method.lower()] = _operation(name, OPERATIONS[name])
-    if missing := OPERATIONS.keys() - described:
-        raise ValueError(f"no route is served by {', '.join(sorted(missing))}")
+    for call in calls:
+        paths[_path(call.path)][call.method.lower()] = _operation(call)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -52,10 +40,10 @@ def document(app: Klein) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in ("Users", "Tokens", "Chats", "Operations")],
+        "tags": [{"name": name} for name in dict.fromkeys(call.tag for call in calls)],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": json_schemas(),
+            "schemas": json_schemas(calls),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
                 "password": {"type": "http", "scheme": "basic"},
@@ -64,31 +52,41 @@ def document(app: Klein) -> dict[str, Any]:
     }
 
 
-def _path(rule: str) -> str:
-    """The path as the contract writes it: collections with their final slash."""
-    return rule + "/" if rule.endswith(_COLLECTIONS) else rule
+def json_schemas(calls: Sequence[Call]) -> dict[str, Any]:
+    """The JSON Schema of every type that requests and responses of the calls have."""
+    types: list[Any] = [Problem]
+    for call in calls:
+        types += [each for spec in call.responses.values() for each in spec.types]
+        types += [] if call.body is None else [call.body]
+    _, found = msgspec.json.schema_components(types, ref_template=_SCHEMA)
+    found["Problem"]["properties"]["code"]["enum"] = list(ERROR_CODES)
+    return dict(sorted(found.items()))
 
 
-def _operation(name: str, row: Operation) -> dict[str, Any]:
-    answers = {str(status): _answer(gives) for status, gives in row.gives.items()}
-    codes = (
-        {"bad_request", *row.errors} if row.public else {"bad_request", "unauthorized", *row.errors}
-    )
-    for status, group in sorted(_by_status(codes).items()):
-        answers[str(status)] = _errors(group)
+def _path(path: str) -> str:
+    """The path as clients should write it: collections with their final slash."""
+    return path + "/" if path.startswith("/api/") and not path.endswith(".json") else path
+
+
+def _operation(call: Call) -> dict[str, Any]:
+    responses = {str(status): _response(spec) for status, spec in call.responses.items()}
+    for status, codes in sorted(_by_status(call.errors).items()):
+        responses[str(status)] = _errors(codes)
     described: dict[str, Any] = {
-        "operationId": name,
-        "summary": row.summary,
-        "tags": [row.tag],
-        "responses": answers,
-        "security": [] if row.public else [{"token": []}, {"password": []}],
+        "operationId": call.name,
+        "summary": call.summary,
+        "tags": [call.tag],
+        "responses": responses,
+        "security": [{"token": []}, {"password": []}] if call.authenticated else [],
     }
-    if row.description:
-        described["description"] = row.description
-    if row.parameters:
-        described["parameters"] = [_parameter(each) for each in row.parameters]
-    if row.takes is not None:
-        schema = {"$ref": _SCHEMA.format(name=row.takes.__name__)}
+    if call.description:
+        described["description"] = call.description
+    if call.parameters is not None:
+        described["parameters"] = [
+            _parameter(parameter, default) for parameter, default in call.parameters.described()
+        ]
+    if call.body is not None:
+        schema = {"$ref": _SCHEMA.format(name=call.body.__name__)}
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
@@ -96,57 +94,47 @@ def _operation(name: str, row: Operation) -> dict[str, Any]:
     return described
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def _parameter(parameter: Parameter, default: Any) -> dict[str, Any]:
     return {
         "name": parameter.name,
-        "in": parameter.where,
+        "in": "query" if parameter.in_query else "header",
         "description": parameter.description,
-        "schema": parameter.schema,
+        "schema": parameter.schema if default is None else {**parameter.schema, "default": default},
     }
 
 
-def _answer(gives: Gives) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": gives.description}
-    if gives.shapes:
-        found, _ = msgspec.json.schema_components(gives.shapes, ref_template=_SCHEMA)
+def _response(spec: ResponseSpec) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": spec.description}
+    if spec.types:
+        found, _ = msgspec.json.schema_components(spec.types, ref_template=_SCHEMA)
         schema = found[0] if len(found) == 1 else {"anyOf": list(found)}
-        answer["content"] = {gives.media_type: {"schema": schema}}
-    if gives.headers:
-        answer["headers"] = {
+        response["content"] = {spec.media_type: {"schema": schema}}
+    if spec.headers:
+        response["headers"] = {
             name: {"description": meaning, "schema": {"type": "string"}}
-            for name, meaning in gives.headers.items()
+            for name, meaning in spec.headers.items()
         }
-    return answer
+    return response
 
 
-def _by_status(codes: set[str]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
-    for code in sorted(codes):
-        found[ERRORS[code].status].append(code)
+def _by_status(errors: Iterable[ErrorCode]) -> dict[int, list[ErrorCode]]:
+    found: dict[int, list[ErrorCode]] = defaultdict(list)
+    for error in sorted(errors, key=lambda each: each.code):
+        found[error.status].append(error)
     return found
 
 
-def _errors(codes: list[str]) -> dict[str, Any]:
-    code = {"properties": {"code": {"enum": codes}}}
-    schema = {"allOf": [{"$ref": _SCHEMA.format(name="Problem")}, code]}
-    answer: dict[str, Any] = {
-        "description": "; ".join(f"`{each}`: {ERRORS[each].title}" for each in codes),
+def _errors(errors: list[ErrorCode]) -> dict[str, Any]:
+    codes = [error.code for error in errors]
+    restriction = {"properties": {"code": {"enum": codes}}}
+    schema = {"allOf": [{"$ref": _SCHEMA.format(name=Problem.__name__)}, restriction]}
+    response: dict[str, Any] = {
+        "description": "; ".join(f"`{error.code}`: {error.title}" for error in errors),
         "content": {"application/problem+json": {"schema": schema}},
     }
-    waiting = {"rate_limited", "overloaded", "store_unavailable"} & set(codes)
-    names = ["Retry-After"] if waiting else ["WWW-Authenticate"] if "unauthorized" in codes else []
+    names = ["Retry-After"] if _BUSY & set(codes) else []
+    if Unauthorized.code in codes:
+        names = ["WWW-Authenticate"]
     if names:
-        answer["headers"] = {name: {"schema": {"type": "string"}} for name in names}
-    return answer
-
-
-def json_schemas() -> dict[str, Any]:
-    """The JSON Schema of every type that is taken or given."""
-    types: list[Any] = [schemas.Problem]
-    for row in OPERATIONS.values():
-        types += [shape for gives in row.gives.values() for shape in gives.shapes]
-        types += [row.takes] if row.takes is not None else []
-    _, found = msgspec.json.schema_components(types, ref_template=_SCHEMA)
-    problem = found["Problem"]["properties"]
-    problem["code"]["enum"] = list(ERRORS)
-    return dict(sorted(found.items()))
+        response["headers"] = {name: {"schema": {"type": "string"}} for name in names}
+    return response

@@ -1,4 +1,4 @@
-"""The API description as a page for people."""
+"""The documentation page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pytest
 
 from chatd.api.api import API
 from chatd.api.docs import docs_page
-from chatd.api.docs.error_docs import ERRORS
-from chatd.api.docs.operations import OPERATIONS
+from chatd.api.error_codes import ERROR_CODES
 
 
 class Ids(HTMLParser):
-    """The anchors of a page and where its links go; fails on markup that is not closed."""
+    """The anchors and links of a page; fails on elements that are not closed."""
 
     VOID = frozenset({"meta", "link", "img"})
 
@@ -38,18 +37,19 @@ class Ids(HTMLParser):
 
 
 def test_the_page_has_an_anchor_for_every_error_and_every_call() -> None:
-    page = docs_page.description(API.app).page
+    page = docs_page.describe(API.calls).page
     reader = Ids()
     reader.feed(page.body.decode())
     assert reader.open == []
     assert len(reader.ids) == len(set(reader.ids))
-    assert ERRORS.keys() | OPERATIONS.keys() <= set(reader.ids)
+    calls = {call.name for call in API.calls if call.documented}
+    assert ERROR_CODES.keys() | calls <= set(reader.ids)
     inside = {link[1:] for link in reader.links if link.startswith("#")}
     assert inside <= set(reader.ids)
-    assert {link for link in reader.links if "//" in link} == set(), "a link to somewhere else"
+    assert {link for link in reader.links if "//" in link} == set(), "a link to another site"
 
 
 @pytest.mark.parametrize("name", [name for _, name in docs_page.EXAMPLES])
-def test_the_page_shows_the_examples_as_they_are_run(name: str) -> None:
-    page = docs_page.description(API.app).page.body.decode()
+def test_the_page_shows_the_examples_that_are_tested(name: str) -> None:
+    page = docs_page.describe(API.calls).page.body.decode()
     assert html.escape(docs_page.example(name)) in page

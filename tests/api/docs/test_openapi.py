@@ -1,4 +1,4 @@
-"""The API description: it says what is served, all of it, and nothing else."""
+"""The OpenAPI document describes every call and nothing else."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import chatd.api
+import chatd.http
 from chatd.api.api import API
 from chatd.api.docs import openapi
-from chatd.api.docs.error_docs import ERRORS
-from chatd.api.docs.operations import OPERATIONS, PAGE
-from chatd.api.problems import STATUSES
-from chatd.api.routes import route, routes
+from chatd.api.docs.docs_page import describe
+from chatd.api.error_codes import DOMAIN_ERRORS, ERROR_CODES
+from chatd.model import Cursor
+from tests.api.service import Service
 
-SOURCES = sorted(Path(chatd.api.__file__).parent.rglob("*.py"))
+SOURCES = [
+    path
+    for package in (chatd.api, chatd.http)
+    for path in Path(str(package.__file__)).parent.rglob("*.py")
+]
+
+# The web page is no part of the API.
+PAGE = {"get_page", "get_web_file"}
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return openapi.document(API.app)
+    return openapi.document([call for call in API.calls if call.documented])
 
 
 def served() -> set[tuple[str, str]]:
-    """Method and path, without its final slash, of every route."""
+    """Method and path, without its final slash, of every route of the API."""
     return {
         (method, rule.rule.rstrip("/"))
         for rule in API.app.url_map.iter_rules()
@@ -42,22 +50,12 @@ def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> 
         for method in methods
     }
     assert described == served()
+    assert {call.name for call in API.calls if not call.documented} == PAGE
 
 
-def test_a_route_without_a_description_stops_the_start() -> None:
-    app = routes()
-
-    async def brand_new(self: object, request: object) -> Any:
-        """Not described."""
-
-    route(app, "GET", "/new")(brand_new)
-    with pytest.raises(ValueError, match="brand_new has no row"):
-        openapi.document(app)
-
-
-def test_a_description_without_a_route_stops_the_start() -> None:
-    with pytest.raises(ValueError, match="no route is served by delete_user"):
-        openapi.document(routes())
+def test_the_document_is_served(document: dict[str, Any], stock: Service) -> None:
+    assert stock.get("/api/v1/openapi.json").json == document
+    assert describe(API.calls) is describe(API.calls), "made once"
 
 
 def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
@@ -65,16 +63,31 @@ def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(document).validate()
 
 
+def test_parameters_have_the_default_that_applies_to_every_alternative(
+    document: dict[str, Any],
+) -> None:
+    call = document["paths"]["/api/v1/chats/"]["get"]
+    defaults = {each["name"]: each["schema"].get("default") for each in call["parameters"]}
+    assert defaults.pop("page") == 1
+    assert set(defaults) == {"at", "limit", "since", "wait", "with", "before", "Prefer"}
+    assert set(defaults.values()) == {None}
+
+
+def test_the_pattern_of_a_cursor_is_that_of_the_model(document: dict[str, Any]) -> None:
+    call = document["paths"]["/api/v1/chats/"]["get"]
+    [pattern] = [each["schema"]["pattern"] for each in call["parameters"] if each["name"] == "at"]
+    for text in ("abcdefgh-0", "a2345672-9007199254740991"):
+        assert re.search(pattern, text)
+        assert str(Cursor.parse(text)) == text
+
+
 def test_every_error_code_of_the_sources_is_listed(document: dict[str, Any]) -> None:
-    found = {kind.code: status for kind, status in STATUSES.items()}
+    found = {error.code: error.status for error in DOMAIN_ERRORS.values()}
     text = "\n".join(path.read_text("utf-8") for path in SOURCES)
-    for status, code in re.findall(
-        r'(?:HTTPError|_response|problem)\(\s*(\d{3}),\s*"([a-z_]+)"', text
-    ):
+    for status, code in re.findall(r'\(\s*(\d{3}),\s*"([a-z_]+)"', text):
         found[code] = int(status)
-    found["not_ready"] = 503
-    listed = {code: error.status for code, error in ERRORS.items()}
-    assert found.items() <= listed.items()
-    assert document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == [*ERRORS]
-    for row in OPERATIONS.values():
-        assert set(row.errors) <= ERRORS.keys()
+    assert {"not_found", "internal_error", "body_too_large", "uri_too_long"} <= found.keys()
+    assert found == {code: error.status for code, error in ERROR_CODES.items()}
+    assert document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == [
+        *ERROR_CODES
+    ]

@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from chatd.api.docs import schemas
-from tests.api.memory import CHATS, Person, Service
+from chatd.api import chats_read
+from tests.api.service import CHATS, Person, Service
 
 
 def talk(person: Person, peer: int, query: str = "") -> dict[str, Any]:
-    """A part of a conversation; its shape is the one that is described."""
+    """A part of a conversation, which decodes as the declared type."""
     answer = person.get(f"{CHATS}?with={peer}{query}")
     assert answer.status == 200, answer
     assert answer.header("Cache-Control") == "no-store"
-    msgspec.json.decode(answer.body, type=schemas.Conversation)
+    msgspec.json.decode(answer.body, type=chats_read.Conversation)
     found: dict[str, Any] = answer.json
     return found
 
@@ -69,13 +69,13 @@ def test_a_deleted_peer_leaves_what_is_in_the_inbox(service: Service) -> None:
     bob.send(ann, "stays")
     ann.send(cat, "gone with cat's inbox")
     for person in (bob, cat):
-        assert person.ask("DELETE", "/api/v1/users/").status == 204
+        assert person.request("DELETE", "/api/v1/users/").status == 204
     assert said(talk(ann, bob.id)) == ["stays"]
     ann.get(f"{CHATS}?with={cat.id}").problem(404, "user_not_found")
     ann.get(f"{CHATS}?with=4711").problem(404, "user_not_found")
 
 
-def test_a_peer_who_said_nothing_yet_is_an_empty_conversation(stock: Service) -> None:
+def test_a_conversation_without_messages_is_empty(stock: Service) -> None:
     ann, bob = stock.join("ann"), stock.join("bob")
     assert talk(ann, bob.id)["messages"] == []
 
@@ -89,7 +89,7 @@ def test_a_peer_who_said_nothing_yet_is_an_empty_conversation(stock: Service) ->
         "before=1.1.1",
     ],
 )
-def test_what_cannot_be_asked(stock: Service, query: str) -> None:
+def test_invalid_queries_are_refused(stock: Service, query: str) -> None:
     ann = stock.join("ann")
     ann.get(f"{CHATS}?{query}").problem(400, "invalid_query")
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_asked(stock: Service, query: str) -> None:
     "before",
     ["", "x", "1.1", "1.1.1.1", "01.1.1", "1.1.0", "-1.1.1", "fffffffffffffff.1.1", "1.1.G"],
 )
-def test_before_is_what_older_was(stock: Service, before: str) -> None:
+def test_before_takes_only_what_older_returned(stock: Service, before: str) -> None:
     ann = stock.join("ann")
     ann.get(f"{CHATS}?with=1&before={before}").problem(400, "invalid_cursor")
 

@@ -1,5 +1,8 @@
-"""Clients that go away, at every point where a request waits (contract: a send completes or fails
-as a whole; architecture, invariant 6)."""
+"""Clients that disconnect at any point where a request waits.
+
+A send completes or fails as a whole (contract); nothing of a request is left behind (architecture,
+invariant 6).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
+from tests.api.service import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
 from tests.doubles import SteppedExecutor
 
 KEY = {"Idempotency-Key": "key"}
@@ -17,13 +20,13 @@ MOST = 30
 
 
 class Stepping:
-    """Moves a service with `SteppedExecutor`s, one thing at a time."""
+    """Runs a service with `SteppedExecutor`s, one step at a time."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def step(self) -> bool:
-        """Do the next thing that a thread or the reactor would; False if there is none."""
+        """Run the next step of a thread or of the reactor; False if there is none."""
         system = self._service.system
         if any(call.getTime() <= system.clock.seconds() for call in system.clock.getDelayedCalls()):
             system.turn()
@@ -46,8 +49,10 @@ Begin = Callable[[Person, Person], Exchange]
 def at_every_point(
     serve: Serve, front: str, begin: Begin
 ) -> Iterator[tuple[Service, Person, Person]]:
-    """Services whose client left after 0, 1, 2 … steps of the request that `begin` makes, until
-    it was answered, or held. Each is settled."""
+    """Yield services whose client disconnected after 0, 1, 2 ... steps of the request of `begin`.
+
+    They end where the request was answered or held. Each service is settled.
+    """
     for steps in range(MOST):
         service = serve(front, worker=SteppedExecutor)
         ann, bob = service.join("ann"), service.join("bob")
@@ -66,7 +71,7 @@ def at_every_point(
 
 
 def assert_clean(service: Service) -> None:
-    """Nothing of the request is left."""
+    """Assert that nothing of the request remains."""
     service.settle()
     assert service.system.notifier.held == 0
     assert service.system.notifier._waiters == {}
@@ -90,7 +95,7 @@ def basic_send(ann: Person, bob: Person) -> Exchange:
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 @pytest.mark.parametrize("begin", [send, basic_send])
-def test_a_send_happens_as_a_whole_or_not_at_all(serve: Serve, front: str, begin: Begin) -> None:
+def test_a_send_is_all_or_nothing(serve: Serve, front: str, begin: Begin) -> None:
     stored: list[int] = []
     for service, ann, bob in at_every_point(serve, front, begin):
         assert_clean(service)
@@ -99,7 +104,7 @@ def test_a_send_happens_as_a_whole_or_not_at_all(serve: Serve, front: str, begin
         assert texts(page) == ["x"] * count
         assert count <= 1
         stored.append(count)
-        # What came of it can be told with its key, and then it is there once.
+        # Repeating it with its key shows the outcome, and never stores it twice.
         again = begin(ann, bob)
         service.settle()
         assert again.answer.status == (200 if count else 201)
@@ -112,7 +117,7 @@ def test_a_send_happens_as_a_whole_or_not_at_all(serve: Serve, front: str, begin
 
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
-def test_a_send_whose_client_left_wakes_its_reader(serve: Serve, front: str) -> None:
+def test_a_send_wakes_its_reader_after_a_disconnect(serve: Serve, front: str) -> None:
     woken = []
     for steps in range(MOST):
         service = serve(front, worker=SteppedExecutor)
@@ -141,7 +146,7 @@ def test_a_send_whose_client_left_wakes_its_reader(serve: Serve, front: str) -> 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 @pytest.mark.parametrize("query", ["?since=now&wait=30", "?since=0&wait=30", "?since=0", ""])
 @pytest.mark.parametrize("way", ["bearer", "basic"])
-def test_a_poll_whose_client_left_leaves_nothing(
+def test_a_poll_is_cleaned_up_after_a_disconnect(
     serve: Serve, front: str, query: str, way: str
 ) -> None:
     def begin(ann: Person, bob: Person) -> Exchange:
@@ -153,12 +158,12 @@ def test_a_poll_whose_client_left_leaves_nothing(
         bob.send(ann, "after")
         assert texts(ann.poll("?since=0")) == ["after"]
         points += 1
-    # With Basic a thread looks the account up and another one hashes; with a token there is less.
+    # Basic takes more steps: one thread looks up the account, another one hashes.
     assert points > (4 if way == "basic" else 2)
 
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
-def test_a_poll_whose_client_leaves_while_it_is_woken_leaves_nothing(
+def test_a_poll_is_cleaned_up_after_a_disconnect_during_its_wake_up(
     serve: Serve, front: str
 ) -> None:
     for steps in range(MOST):
@@ -202,7 +207,7 @@ REQUESTS: dict[str, Begin] = {
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 @pytest.mark.parametrize("begin", REQUESTS.values(), ids=REQUESTS)
-def test_any_request_may_lose_its_client(serve: Serve, front: str, begin: Begin) -> None:
+def test_any_request_survives_a_disconnect(serve: Serve, front: str, begin: Begin) -> None:
     for service, ann, *_ in at_every_point(serve, front, begin):
         assert_clean(service)
         assert ann.get(CHATS).status == 200
@@ -210,7 +215,7 @@ def test_any_request_may_lose_its_client(serve: Serve, front: str, begin: Begin)
 
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
-def test_a_deletion_whose_client_left_ends_the_polls(serve: Serve, front: str) -> None:
+def test_a_deletion_ends_the_polls_after_a_disconnect(serve: Serve, front: str) -> None:
     outcomes = []
     for steps in range(MOST):
         service = serve(front, worker=SteppedExecutor)
@@ -235,7 +240,7 @@ def test_a_deletion_whose_client_left_ends_the_polls(serve: Serve, front: str) -
     assert (outcomes[0], outcomes[-1]) == (False, True)
 
 
-def test_one_of_several_clients_with_the_same_password_may_leave(serve: Serve) -> None:
+def test_one_of_several_clients_with_the_same_password_may_disconnect(serve: Serve) -> None:
     service = serve(worker=SteppedExecutor)
     ann = service.join("ann")
     asked: list[Any] = [ann.start("GET", CHATS, auth=ann.basic) for _ in range(3)]

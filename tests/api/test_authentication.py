@@ -1,4 +1,4 @@
-"""Who is calling: tokens, Basic, and what comes of wrong credentials (contract, Who is calling)."""
+"""Authentication: bearer tokens, Basic, invalid credentials (contract, Who is calling)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, TOKENS, USERS, Person, Serve, Service, basic
+from tests.api.service import CHATS, TOKENS, USERS, Person, Serve, Service, basic
 
 LOG_IN = {"username": "ann", "password": "password"}
 
 
 def challenges(service: Service, auth: str | bytes | None) -> list[str]:
-    """What a request with these credentials is told to come with."""
+    """The challenges that a request with these credentials is answered with."""
     answer = service.get(CHATS, auth=auth)
     answer.problem(401, "unauthorized")
     values = answer.headers.getRawHeaders(b"WWW-Authenticate")
@@ -23,7 +23,7 @@ def challenges(service: Service, auth: str | bytes | None) -> list[str]:
     return [value.decode() for value in values]
 
 
-def test_a_log_in_gives_a_token(service: Service) -> None:
+def test_logging_in_returns_a_token(service: Service) -> None:
     ann = service.join("ann")
     answer = service.post(TOKENS, LOG_IN)
     assert answer.status == 201
@@ -82,7 +82,7 @@ def test_wrong_credentials_are_all_alike(service: Service, username: str, passwo
         ]
 
 
-def test_an_unknown_name_costs_a_hash_as_a_known_one_does(
+def test_an_unknown_name_costs_as_many_hashes_as_a_known_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.join("ann")
@@ -171,7 +171,9 @@ def test_an_unknown_token_is_challenged(service: Service, auth: str | bytes) -> 
 
 
 @pytest.mark.parametrize("auth", [None, "", "Digest x", "Token x", "x", b"\xff \xff", ",", "Bear"])
-def test_without_credentials_all_ways_are_named(service: Service, auth: str | bytes | None) -> None:
+def test_without_credentials_all_schemes_are_challenged(
+    service: Service, auth: str | bytes | None
+) -> None:
     assert challenges(service, auth) == [
         'Bearer realm="chatd"',
         'Basic realm="chatd", charset="UTF-8"',
@@ -193,10 +195,10 @@ def other_token(service: Service, person: Person) -> str:
 def test_revoking_a_token_leaves_the_others(service: Service) -> None:
     ann = service.join("ann")
     other = other_token(service, ann)
-    answer = ann.ask("DELETE", TOKENS)
+    answer = ann.request("DELETE", TOKENS)
     assert (answer.status, answer.body) == (204, b"")
     ann.get(CHATS).problem(401, "unauthorized")
-    ann.ask("DELETE", TOKENS).problem(401, "unauthorized")
+    ann.request("DELETE", TOKENS).problem(401, "unauthorized")
     assert ann.get(CHATS, auth=other).status == 200
     assert ann.get(CHATS, auth=ann.basic).status == 200
 
@@ -206,7 +208,7 @@ def test_revoking_ends_the_polls_of_that_token_only(service: Service) -> None:
     other = other_token(service, ann)
     ended = [ann.wait(), ann.wait("?since=0&wait=55")]
     others = [ann.wait(auth=other), ann.wait(auth=ann.basic), bob.wait()]
-    ann.ask("DELETE", TOKENS)
+    ann.request("DELETE", TOKENS)
     for poll in ended:
         poll.answer.problem(401, "unauthorized")
         assert poll.answer.headers.getRawHeaders("WWW-Authenticate")
@@ -219,8 +221,8 @@ def test_revoking_ends_the_polls_of_that_token_only(service: Service) -> None:
 
 def test_without_a_token_there_is_none_to_revoke(service: Service) -> None:
     ann = service.join("ann")
-    ann.ask("DELETE", TOKENS, auth=ann.basic).problem(400, "not_a_token")
-    service.ask("DELETE", TOKENS).problem(401, "unauthorized")
+    ann.request("DELETE", TOKENS, auth=ann.basic).problem(400, "not_a_token")
+    service.request("DELETE", TOKENS).problem(401, "unauthorized")
     assert ann.get(CHATS).status == 200
 
 
@@ -234,7 +236,7 @@ def test_a_poll_that_a_revocation_overtook_is_not_held(service: Service) -> None
     assert service.system.notifier.held == 0
 
 
-def test_while_the_bus_is_down_nothing_remembered_is_believed(service: Service) -> None:
+def test_cached_sessions_are_not_used_while_the_bus_is_down(service: Service) -> None:
     ann = service.join("ann")
     assert ann.get(CHATS).status == 200
     digest = next(iter(service.system.accounts._tokens._sessions))

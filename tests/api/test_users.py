@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, TOKENS, USERS, Serve, Service, basic, texts
+from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, basic, texts
 
 ANN = {"username": "ann", "email": "ann@example.org", "password": "zzzzz"}
 
@@ -36,7 +36,7 @@ def test_the_location_of_a_new_user_is_theirs(service: Service) -> None:
 
 def test_members_may_come_in_any_order_and_written_in_escapes(stock: Service) -> None:
     body = rb'{ "password":"zz\u007azz","em\u0061il":"a@b","username":"\u0061nn" }'
-    answer = stock.ask(
+    answer = stock.request(
         "POST", USERS, body=body, headers={"Content-Type": "application/json; charset=UTF-8"}
     )
     assert answer.json["username"] == "ann"
@@ -80,13 +80,13 @@ def test_a_username_is_unique_without_regard_to_case(service: Service) -> None:
 
 def test_the_name_of_a_deleted_account_stays_taken(service: Service) -> None:
     service.post(USERS, ANN)
-    assert service.ask("DELETE", USERS, auth=basic("ann", "zzzzz")).status == 204
+    assert service.request("DELETE", USERS, auth=basic("ann", "zzzzz")).status == 204
     service.post(USERS, {**ANN, "username": "Ann"}).problem(409, "username_taken")
 
 
-def test_ids_are_not_given_out_again(service: Service) -> None:
+def test_ids_are_not_reused(service: Service) -> None:
     ann = service.join("ann")
-    ann.ask("DELETE", USERS)
+    ann.request("DELETE", USERS)
     assert service.join("bob").id == ann.id + 1
 
 
@@ -159,11 +159,11 @@ def test_an_unknown_member_is_named(stock: Service) -> None:
 @pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\udc00\ud800", r"x\ud83dx"])
 def test_a_lone_surrogate_is_no_text(stock: Service, name: str, text: str) -> None:
     body = json.dumps({**ANN, name: "@TEXT@"}).replace("@TEXT@", f"a@b{text}cde").encode()
-    answer = stock.ask("POST", USERS, body=body, headers={"Content-Type": "application/json"})
+    answer = stock.request("POST", USERS, body=body, headers={"Content-Type": "application/json"})
     answer.problem(400, "invalid_body")
 
 
-def test_a_user_finds_themselves(service: Service) -> None:
+def test_the_caller_is_the_default(service: Service) -> None:
     ann = service.join("ann")
     answer = ann.get(USERS)
     assert answer.status == 200
@@ -184,7 +184,7 @@ def test_a_user_finds_others_by_id_and_by_name_whatever_its_case(service: Servic
     "query",
     ["user_id=99", "user_id=9007199254740991", "username=nobody", "username=", "username=%00"],
 )
-def test_who_is_not_there_is_not_found(service: Service, query: str) -> None:
+def test_an_unknown_user_is_404(service: Service, query: str) -> None:
     service.join().get(f"{USERS}?{query}").problem(404, "user_not_found")
 
 
@@ -219,7 +219,7 @@ def test_looking_up_needs_a_user(service: Service) -> None:
     service.join()
     service.get(USERS + "?user_id=1").problem(401, "unauthorized")
     service.get(USERS).problem(401, "unauthorized")
-    service.ask("DELETE", USERS).problem(401, "unauthorized")
+    service.request("DELETE", USERS).problem(401, "unauthorized")
 
 
 def test_last_seen_is_null_until_the_first_request(service: Service) -> None:
@@ -246,7 +246,7 @@ def test_a_deleted_account_is_gone_and_what_it_sent_stays(service: Service) -> N
     ann, bob = service.join("ann"), service.join("bob")
     ann.send(bob, "before")
     bob.send(ann, "to be lost")
-    gone = ann.ask("DELETE", USERS)
+    gone = ann.request("DELETE", USERS)
     assert (gone.status, gone.body) == (204, b"")
     assert gone.header("Cache-Control") == "no-store"
     for auth in (ann.bearer, ann.basic):
@@ -265,7 +265,7 @@ def test_deletion_ends_the_polls_of_every_way_of_logging_in(service: Service) ->
     token = service.post(TOKENS, {"username": "ann", "password": "password"}).json["token"]
     held = [ann.wait(auth=auth) for auth in (ann.bearer, ann.basic, f"Bearer {token}")]
     other = bob.wait()
-    assert ann.ask("DELETE", USERS).status == 204
+    assert ann.request("DELETE", USERS).status == 204
     for poll in held:
         poll.answer.problem(401, "unauthorized")
     assert other.held
@@ -277,4 +277,4 @@ def test_an_account_can_be_deleted_once_only(service: Service) -> None:
     first, second = ann.start("DELETE", USERS), ann.start("DELETE", USERS)
     service.settle()
     assert [first.answer.status, second.answer.status] == [204, 401]
-    ann.ask("DELETE", USERS).problem(401, "unauthorized")
+    ann.request("DELETE", USERS).problem(401, "unauthorized")

@@ -1,7 +1,7 @@
-"""The daemon's HTTP surface in memory: its routes, domain and database, asked without a socket.
+"""The API in memory: calls, domain and database, requested without sockets.
 
-`Service` answers treq's in-memory agent through twisted.web as it is or through the daemon's own
-channel, and raw bytes through either. Time stands still unless the test moves it.
+`Service` answers treq's in-memory agent, or raw bytes, on twisted.web or on the daemon's own HTTP
+server. Time passes only when a test advances it.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, whole."""
+    """A complete answer."""
 
     status: int
     headers: Headers
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The value of a header that may be there once."""
+        """The value of a header that occurs at most once; None if it is absent."""
         values = self.headers.getRawHeaders(name.encode(), [])
         assert len(values) < 2, values
         return values[0].decode("latin-1") if values else None
 
     @property
     def json(self) -> Any:
-        """The JSON document that the body is."""
+        """The body, decoded as JSON."""
         assert self.header("Content-Type") == "application/json", self
         return json.loads(self.body)
 
     def problem(self, status: int, code: str) -> dict[str, Any]:
-        """The problem document that the body is, with this status and code."""
+        """The body as a problem document; asserts its status and code."""
         assert (self.status, self.header("Content-Type")) == (status, "application/problem+json"), (
             self
         )
@@ -95,7 +95,7 @@ class Exchange:
 
     @property
     def held(self) -> bool:
-        """No answer is there."""
+        """Whether there is no answer yet."""
         return not self._results
 
     @property
@@ -109,7 +109,7 @@ class Exchange:
         return result
 
     def leave(self) -> None:
-        """The client goes away; the server learns of it at once."""
+        """Disconnect; the server notices at once."""
         self._asked.cancel()
         self._service.flush()
         assert isinstance(self._results[0], Failure)
@@ -186,12 +186,12 @@ class Service:
         return RawClient(server=self.server(), transport=transport)
 
     def flush(self) -> None:
-        """Carry over what either side has written."""
+        """Deliver what either side has written."""
         self._agent.flush()
         self._admin_agent.flush()
 
     def settle(self) -> None:
-        """Let everything happen that takes no time."""
+        """Run everything that takes no time."""
         for _ in range(2):
             self.system.settle()
             self.flush()
@@ -212,7 +212,7 @@ class Service:
         auth: str | bytes | None = None,
         admin: bool = False,
     ) -> Exchange:
-        """Send a request; nothing else happens but what the reactor would do at once."""
+        """Send a request without running the reactor any further."""
         fields = Headers()
         if json_body is not _ABSENT:
             body = json.dumps(json_body).encode()
@@ -228,22 +228,22 @@ class Service:
         return Exchange(self, agent.request(method.encode(), uri, fields, producer))
 
     def hold(self, method: str, target: str, **given: Any) -> Exchange:
-        """Send a request and let everything happen but time."""
+        """Send a request and run everything that takes no time."""
         exchange = self.start(method, target, **given)
         self.settle()
         return exchange
 
-    def ask(self, method: str, target: str, **given: Any) -> Answer:
-        """Send a request and take its answer."""
+    def request(self, method: str, target: str, **given: Any) -> Answer:
+        """Send a request and return its answer."""
         return self.hold(method, target, **given).answer
 
     def get(self, target: str, **given: Any) -> Answer:
         """`GET`."""
-        return self.ask("GET", target, **given)
+        return self.request("GET", target, **given)
 
     def post(self, target: str, json_body: object, **given: Any) -> Answer:
         """`POST` of a JSON body."""
-        return self.ask("POST", target, json_body=json_body, **given)
+        return self.request("POST", target, json_body=json_body, **given)
 
     def join(self, name: str | None = None) -> Person:
         """A new account with a token."""
@@ -271,17 +271,17 @@ class Person:
         """`Service.hold` as this user."""
         return self._service.hold(method, target, **{"auth": self.bearer, **given})
 
-    def ask(self, method: str, target: str, **given: Any) -> Answer:
-        """`Service.ask` as this user."""
+    def request(self, method: str, target: str, **given: Any) -> Answer:
+        """`Service.request` as this user."""
         return self.hold(method, target, **given).answer
 
     def get(self, target: str, **given: Any) -> Answer:
         """`GET` as this user."""
-        return self.ask("GET", target, **given)
+        return self.request("GET", target, **given)
 
     def post(self, target: str, json_body: object, **given: Any) -> Answer:
         """`POST` of a JSON body as this user."""
-        return self.ask("POST", target, json_body=json_body, **given)
+        return self.request("POST", target, json_body=json_body, **given)
 
     def send(self, to: Person, text: str = "hai", **headers: str) -> dict[str, Any]:
         """Send a message; returns it."""
@@ -300,14 +300,14 @@ class Person:
     poll = page
 
     def wait(self, query: str = "?since=now&wait=30", **given: Any) -> Exchange:
-        """A poll that is held."""
+        """Start a poll that is held."""
         exchange = self.hold("GET", CHATS + query, **given)
         assert exchange.held
         return exchange
 
 
 def basic(username: str, password: str) -> str:
-    """The value of Authorization."""
+    """The value of `Authorization`."""
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
 
 

@@ -1,4 +1,4 @@
-"""Rate limits, overload, and whose they are (contract, General: 429 or 503 with `Retry-After`)."""
+"""Rate limits and overload (contract, General: 429 or 503 with `Retry-After`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from chatd.domain import chats, passwords
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import StoreUnavailable
-from tests.api.memory import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
+from tests.api.service import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
 from tests.doubles import SteppedExecutor
 
 FEW = Rates(
@@ -26,7 +26,7 @@ def register(service: Service, name: str, **headers: Any) -> Answer:
 
 
 def retry_after(answer: Answer, status: int = 429, code: str = "rate_limited") -> int:
-    """The whole seconds that the refusal asks to wait."""
+    """The `Retry-After` of a refusal, in seconds."""
     answer.problem(status, code)
     value = answer.header("Retry-After")
     assert value is not None
@@ -51,7 +51,7 @@ def test_sends_are_limited_for_each_account(serve: Serve, front: str) -> None:
     assert bob.page()["meta"]["count"] == 3
 
 
-def test_a_send_that_cannot_be_costs_nothing(serve: Serve) -> None:
+def test_an_invalid_send_does_not_count(serve: Serve) -> None:
     service = serve(rates=FEW)
     ann = service.join()
     for _ in range(5):
@@ -76,7 +76,7 @@ def test_registrations_are_limited_for_each_address(serve: Serve) -> None:
     assert register(service, "d", **here).status == 201
 
 
-def test_a_registration_that_cannot_be_costs_nothing(serve: Serve) -> None:
+def test_an_invalid_registration_does_not_count(serve: Serve) -> None:
     service = serve(rates=FEW)
     for _ in range(5):
         assert register(service, " ").status == 400
@@ -97,14 +97,14 @@ def test_log_ins_are_limited_for_each_address(serve: Serve) -> None:
     service = serve(rates=FEW)
     ann = service.join("ann")
     body = {"username": "ann", "password": "password"}
-    # `join` came from another address.
+    # `join` logs in from another address.
     assert [service.post(TOKENS, body).status for _ in range(3)] == [201, 201, 201]
     assert retry_after(service.post(TOKENS, body)) == 2
     retry_after(service.get(CHATS, auth=ann.basic))
     assert ann.get(CHATS).status == 200
     service.advance(2)
     assert service.get(CHATS, auth=ann.basic).status == 200
-    # That one is remembered, so that it need not log in again.
+    # Its session is cached: it does not log in again.
     assert service.get(CHATS, auth=ann.basic).status == 200
 
 
@@ -120,7 +120,7 @@ def test_wrong_passwords_are_limited_for_each_name_and_address(serve: Serve) -> 
     assert retry_after(wrong(1)) == 10
     there = {"X-Forwarded-For": "203.0.113.1"}
     retry_after(service.get(CHATS, auth=basic("Ann", "wrong"), headers=there))
-    # Whoever guesses does not keep the owner out, who is elsewhere.
+    # Guessing does not lock out the owner at another address.
     assert wrong(2).status == 401
     assert wrong(1, "nobody").status == 401
     assert ann.get(CHATS).status == 200
@@ -185,7 +185,7 @@ def test_a_full_queue_is_an_overload(
         else:
             body = {"username": ann.name, "password": "password"}
             started.append(ann.start("POST", TOKENS, json_body=body))
-    # Threads are slow: everybody has been let in before the first one gets anything.
+    # Slow threads: all requests are accepted before the first one is answered.
     for worker in (service.system.reader, service.system.writer):
         for _ in people:
             service.system.turn()
@@ -201,7 +201,7 @@ def test_a_full_queue_is_an_overload(
 
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
-def test_a_store_that_cannot_is_503_with_retry_after(
+def test_an_unavailable_store_is_503_with_retry_after(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, front: str
 ) -> None:
     service = serve(front)

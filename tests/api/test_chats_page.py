@@ -1,4 +1,4 @@
-"""The seed's page (contract, `GET /chats/`)."""
+"""Pages of the inbox (contract, `GET /chats/`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from chatd.model import Draft
-from tests.api.memory import CHATS, Person, Service, texts
+from chatd.api.chats_read import PageMeta
+from chatd.domain.chats import Page
+from chatd.model import Cursor, Draft
+from tests.api.service import CHATS, Person, Service, texts
 
 LINK = re.compile(r'</api/v1/chats/(\?[^>]*)>; rel="(next|prev)"')
 
@@ -68,6 +70,19 @@ def test_an_inbox_of_13_is_paged_as_in_the_seed(service: Service) -> None:
     }
     assert answer.header("Content-Type") == "application/json"
     assert answer.header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("page", "pages", "following", "previous"),
+    [(1, 0, None, None), (1, 1, None, None), (1, 2, 2, None), (2, 3, 3, 1), (3, 3, None, 2)],
+)
+def test_the_meta_of_a_page_names_its_neighbours(
+    page: int, pages: int, following: int | None, previous: int | None
+) -> None:
+    meta = PageMeta.of(Page(page, pages, Cursor("abcdefgh", 13), ()), 0.0109)
+    assert (meta.next, meta.previous) == (following, previous)
+    assert (meta.current_page, meta.count, meta.took) == (str(page), 13, 10)
+    assert meta.cursor == "abcdefgh-13"
 
 
 def test_the_last_page_has_the_rest(service: Service) -> None:
@@ -232,7 +247,7 @@ def test_a_malformed_pin_is_refused(stock: Service, at: str) -> None:
     assert answer.status == 400
 
 
-def test_a_deep_page_is_arithmetic(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_of_many_pages_is_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = service.join()
     fill(service, ann, 120)
     page = ann.page("?page=120&limit=1")
@@ -240,7 +255,7 @@ def test_a_deep_page_is_arithmetic(service: Service, monkeypatch: pytest.MonkeyP
     assert page["meta"]["next"] is None
 
 
-def test_a_page_is_ones_own(service: Service) -> None:
+def test_a_page_shows_only_the_callers_inbox(service: Service) -> None:
     ann, bob = service.join(), service.join()
     ann.send(bob, "for bob")
     assert texts(ann.page()) == []

@@ -8,11 +8,26 @@ from typing import Any
 
 import pytest
 
+from chatd.api.chats_read import PollMeta
+from chatd.api.rendering import document
+from chatd.domain.chats import Polled
 from chatd.domain.notifier import HELD_PER_USER
-from tests.api.memory import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
+from chatd.model import Cursor, WakeReason
+from tests.api.service import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
 from tests.http.raw_client import get
 
 META = ["count", "cursor", "more", "timed_out", "waited", "took"]
+
+
+@pytest.mark.parametrize("why", list(WakeReason))
+def test_the_meta_of_a_poll_says_why_it_ended(why: WakeReason) -> None:
+    polled = Polled((), 5, Cursor("abcdefgh", 3), why, 1.9999)
+    meta = json.loads(document(PollMeta.of(polled, -1e-17, 55)))
+    assert meta["timed_out"] is (why is WakeReason.TIMEOUT)
+    assert meta.get("superseded") is (True if why is WakeReason.SUPERSEDED else None)
+    assert (meta["more"], meta["waited"], meta["took"]) == (True, 1999, 0)
+    assert "wait_applied" not in meta
+    assert json.loads(document(PollMeta.of(polled, 0, 55.5)))["wait_applied"] == 55
 
 
 def meta(exchange: Exchange) -> dict[str, Any]:
@@ -134,7 +149,7 @@ def test_a_wait_is_lowered_to_55_seconds(
     assert meta(poll).get("wait_applied") == applied
 
 
-def test_a_wait_that_was_lowered_is_said_when_messages_are_there(service: Service) -> None:
+def test_wait_applied_is_reported_with_messages_too(service: Service) -> None:
     ann = service.join()
     ann.send(ann)
     assert ann.poll("?since=0&wait=100")["meta"]["wait_applied"] == 55
@@ -222,7 +237,7 @@ def test_the_parameter_wins_over_the_preference(service: Service) -> None:
     assert now.header("Preference-Applied") is None
 
 
-def test_a_page_that_is_asked_for_does_not_wait(service: Service) -> None:
+def test_an_explicit_page_does_not_wait(service: Service) -> None:
     answer = service.join().get(CHATS + "?page=1", headers={"Prefer": "wait=50"})
     assert answer.json["meta"]["current_page"] == "1"
 
@@ -235,7 +250,7 @@ def test_a_preference_is_applied_to_a_poll_that_finds_messages(service: Service)
     assert answer.header("Preference-Applied") == "wait=5"
 
 
-def test_more_says_that_the_limit_cut_something_off(service: Service) -> None:
+def test_more_is_true_when_the_limit_cut_something_off(service: Service) -> None:
     ann, bob = service.join(), service.join()
     for number in range(5):
         bob.send(ann, str(number))
@@ -356,7 +371,7 @@ def test_a_draining_server_answers_held_polls(service: Service) -> None:
     assert answer.status == 200
     assert answer.header("Connection") == "close"
     assert answer.header("Retry-After") == str(SPREAD)
-    # twisted.web leaves it to whoever writes the header to close.
+    # twisted.web does not close the connection because of the header.
     assert talk.ended() or service.front == STOCK
     document = json.loads(answer.body)
     assert document["messages"] == []
@@ -365,7 +380,7 @@ def test_a_draining_server_answers_held_polls(service: Service) -> None:
     assert texts(ann.poll(f"?since={document['meta']['cursor']}")) == ["a"]
 
 
-def test_a_draining_server_holds_nothing_more(service: Service) -> None:
+def test_a_draining_server_holds_no_polls(service: Service) -> None:
     ann = service.join()
     service.system.notifier.drain()
     answer = ann.get(CHATS + "?wait=30")
@@ -392,7 +407,7 @@ def test_a_cursor_past_the_end_is_refused(service: Service) -> None:
     assert service.system.notifier.held == 0
 
 
-def test_a_cursor_is_of_the_callers_inbox_whoever_got_it(service: Service) -> None:
+def test_a_cursor_applies_to_the_callers_inbox(service: Service) -> None:
     ann, bob = service.join(), service.join()
     for text in "abc":
         ann.send(bob, text)
@@ -460,13 +475,13 @@ def test_a_wake_up_without_a_message_leaves_the_poll_held(service: Service) -> N
 def test_a_held_poll_ends_with_the_account(service: Service) -> None:
     ann = service.join()
     poll = ann.wait()
-    ann.ask("DELETE", USERS, auth=ann.basic)
+    ann.request("DELETE", USERS, auth=ann.basic)
     poll.answer.problem(401, "unauthorized")
     assert service.system.notifier.held == 0
 
 
 def test_a_cursor_survives_a_restart(serve: Serve, tmp_path: Any) -> None:
-    from tests.api.memory import serving
+    from tests.api.service import serving
 
     folder = tmp_path / "lasting"
     folder.mkdir()

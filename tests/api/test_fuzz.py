@@ -1,4 +1,4 @@
-"""Whatever a client sends, the answer is no fault of the service and a document it can read."""
+"""Fuzzing: whatever a client sends, the answer is a JSON document and not a 5xx."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.api.memory import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
+from tests.api.service import CHATS, FRONTS, OWN, TOKENS, USERS, Service, serving
 from tests.examples import examples
 from tests.http.raw_client import RawClient, parse
 
@@ -47,7 +47,7 @@ QUERIES = st.lists(
     ),
     max_size=4,
 )
-# What may stand in a header at all; anything else is refused before it is a request.
+# Octets that a header may contain; the HTTP server refuses others.
 OCTETS = st.lists(st.integers(0x20, 0x7E) | st.integers(0x80, 0xFF), max_size=30).map(bytes)
 NAMES = st.sampled_from(
     [
@@ -63,7 +63,7 @@ TARGETS = st.sampled_from([CHATS, USERS, TOKENS, "/healthz", "/readyz"]).map(str
 METHODS = st.sampled_from([b"GET", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PUT", b"PATCH"])
 
 
-# Both fronts in every example: pytest-twisted cannot run a test of hypothesis with parameters.
+# Both servers in every example: pytest-twisted cannot parametrize tests of hypothesis.
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
     with ExitStack() as stack:
@@ -87,7 +87,7 @@ def quoted(pairs: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def judge(service: Service, method: bytes, talk: RawClient) -> None:
-    """The answer, after as much time as any wait takes, is a document and no fault."""
+    """Assert that there is an answer after the longest wait, that it is JSON and not a 5xx."""
     service.settle()
     if not talk.transport.value():
         service.advance(55)
@@ -115,12 +115,12 @@ def ask(
     body: bytes | None,
     known: bool = True,
 ) -> None:
-    """Ask each service, as a `known` user or as nobody."""
+    """Send the request to each service, as a `known` user or without credentials."""
     for service in services:
         talk = service.converse()
         lines = [b"%b %b HTTP/1.1" % (method, target), b"Host: a"]
         if known:
-            # A new one each time: the last one may have deleted themselves.
+            # A new one each time: the last request may have deleted the account.
             person = service.join(f"u{next(_numbers)}")
             lines.append(b"Authorization: %b" % person.bearer.encode())
         lines += [b"%b: %b" % header for header in headers]
@@ -162,7 +162,7 @@ def test_any_path(fuzzed: list[Service], path: bytes, method: bytes, raw: bool) 
     else:
         target = quote_from_bytes(path).encode()
     if target.partition(b"?")[0] == b"":
-        # The web page, which is no JSON.
+        # The web page is not JSON.
         return
     ask(fuzzed, method, b"/" + target, [], None, known=False)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, USERS, Answer, Exchange, Person, Serve, Service, texts
+from tests.api.service import CHATS, USERS, Answer, Exchange, Person, Serve, Service, texts
 from tests.doubles import SteppedExecutor
 
 KEY = "Idempotency-Key"
@@ -39,7 +39,7 @@ def test_seqs_are_dense_in_each_inbox(service: Service) -> None:
     assert seqs == [(ann.id, 1), (bob.id, 1), (ann.id, 2), (bob.id, 2)]
 
 
-def test_one_may_write_to_oneself(service: Service) -> None:
+def test_users_may_write_to_themselves(service: Service) -> None:
     ann = service.join()
     ann.send(ann, "a note")
     assert texts(ann.page()) == ["a note"]
@@ -80,14 +80,14 @@ def test_the_recipient_is_an_integer_within_range(stock: Service, to: Any) -> No
 )
 def test_an_integer_is_written_as_one(stock: Service, text: str) -> None:
     body = f'{{"user_id": {text}, "message": "x"}}'.encode()
-    answer = stock.join().ask(
+    answer = stock.join().request(
         "POST", CHATS, body=body, headers={"Content-Type": "application/json"}
     )
     answer.problem(400, "invalid_body")
 
 
 @pytest.mark.parametrize("to", [2, 2**31, 2**32, 2**53 - 1])
-def test_who_is_not_there_gets_nothing(service: Service, to: int) -> None:
+def test_an_unknown_recipient_is_404(service: Service, to: int) -> None:
     send(service.join(), to).problem(404, "user_not_found")
 
 
@@ -124,7 +124,7 @@ def test_a_message_of_white_space_is_refused(stock: Service, text: str) -> None:
         *("\u2028x", "a\r\nb", "</script>", "null", "\ud7ff", "\ue000", "'; DROP TABLE message;--"),
     ],
 )
-def test_any_other_text_arrives_as_it_was_sent(stock: Service, text: str) -> None:
+def test_any_other_text_arrives_unchanged(stock: Service, text: str) -> None:
     ann = stock.join()
     assert send(ann, ann.id, text).json["message"] == text
     assert texts(ann.page()) == [text]
@@ -142,7 +142,7 @@ def test_u_0000_is_refused(service: Service) -> None:
 )
 def test_a_lone_surrogate_is_refused(stock: Service, escapes: str) -> None:
     body = f'{{"user_id": 1, "message": "{escapes}"}}'.encode()
-    answer = stock.join().ask(
+    answer = stock.join().request(
         "POST", CHATS, body=body, headers={"Content-Type": "application/json"}
     )
     answer.problem(400, "invalid_body")
@@ -151,7 +151,7 @@ def test_a_lone_surrogate_is_refused(stock: Service, escapes: str) -> None:
 def test_a_surrogate_pair_is_a_character(stock: Service) -> None:
     ann = stock.join()
     body = rb'{"user_id": 1, "message": "\ud83d\ude42"}'
-    answer = ann.ask("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
+    answer = ann.request("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
     assert answer.json["message"] == "🙂"
 
 
@@ -200,7 +200,7 @@ def test_a_key_sends_once(service: Service) -> None:
     assert texts(ann.page()) == ["once"]
 
 
-def test_a_key_is_kept_for_a_day(service: Service) -> None:
+def test_a_key_is_remembered_for_a_day(service: Service) -> None:
     ann = service.join()
     first = send(ann, ann.id, "once", "key")
     service.advance(24 * 3600)
@@ -217,7 +217,7 @@ def test_a_key_is_bound_to_its_body(service: Service) -> None:
     assert texts(bob.page()) == []
 
 
-def test_a_key_is_its_senders(service: Service) -> None:
+def test_a_key_belongs_to_its_sender(service: Service) -> None:
     ann, bob = service.join(), service.join()
     assert send(ann, ann.id, "x", "key").status == 201
     assert send(bob, ann.id, "x", "key").status == 201
@@ -228,7 +228,7 @@ def test_one_body_written_in_two_ways_is_the_same(service: Service) -> None:
     ann = service.join()
     headers: dict[str, Any] = {KEY: "key", "Content-Type": "application/json"}
     statuses = [
-        ann.ask("POST", CHATS, body=body, headers=headers).status
+        ann.request("POST", CHATS, body=body, headers=headers).status
         for body in [
             b'{"user_id":1,"message":"hai"}',
             b' { "message" : "h\\u0061i", "user_id" : 1 } ',
@@ -263,7 +263,7 @@ def test_of_concurrent_sends_with_a_key_and_other_bodies_one_is_taken(service: S
     assert ann.page()["meta"]["count"] == 1
 
 
-def test_a_refused_send_uses_no_key_up(service: Service) -> None:
+def test_a_refused_send_does_not_use_its_key(service: Service) -> None:
     ann = service.join()
     send(ann, 99, "x", "key").problem(404, "user_not_found")
     send(ann, ann.id, " ", "key").problem(400, "invalid_body")
@@ -274,7 +274,7 @@ def test_a_refused_send_uses_no_key_up(service: Service) -> None:
 def test_a_replay_survives_its_recipient(service: Service) -> None:
     ann, bob = service.join(), service.join()
     first = send(bob, ann.id, "x", "key")
-    ann.ask("DELETE", USERS)
+    ann.request("DELETE", USERS)
     again = send(bob, ann.id, "x", "key")
     assert (again.status, again.json) == (200, first.json)
 

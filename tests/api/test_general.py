@@ -1,4 +1,4 @@
-"""What holds for every call (contract, General)."""
+"""What all calls have in common (contract, General)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.memory import CHATS, OWN, TOKENS, USERS, Serve, Service
+from tests.api.service import CHATS, OWN, TOKENS, USERS, Serve, Service
 from tests.conftest import LoggedFailures
 from tests.http.raw_client import get, post
 
@@ -39,17 +39,17 @@ def test_every_collection_answers_with_and_without_its_slash(service: Service, s
     bob = {**BODIES[USERS], "username": "bob"}
     assert service.post("/api/v1/users" + slash, bob).status == 201
     assert ann.post("/api/v1/chats" + slash, BODIES[CHATS]).status == 201
-    assert ann.ask("DELETE", "/api/v1/tokens" + slash).status == 204
-    assert ann.ask("DELETE", "/api/v1/users" + slash, auth=ann.basic).status == 204
+    assert ann.request("DELETE", "/api/v1/tokens" + slash).status == 204
+    assert ann.request("DELETE", "/api/v1/users" + slash, auth=ann.basic).status == 204
     assert service.get("/healthz" + slash).status == 200
     assert service.get("/readyz" + slash).status == 200
 
 
 @pytest.mark.parametrize("path", [*PATHS, *(f"{path}/" for path in PATHS)])
-def test_other_methods_are_told_which_there_are(service: Service, path: str) -> None:
+def test_other_methods_are_405_with_allow(service: Service, path: str) -> None:
     allow = ALLOW[path.rstrip("/")]
     for method in METHODS:
-        answer = service.ask(method, path, json_body={})
+        answer = service.request(method, path, json_body={})
         if method in allow.split(", "):
             assert answer.status not in (404, 405, 500)
             continue
@@ -60,10 +60,10 @@ def test_other_methods_are_told_which_there_are(service: Service, path: str) -> 
             answer.problem(405, "method_not_allowed")
 
 
-def test_options_says_what_is_allowed(service: Service) -> None:
+def test_options_lists_the_allowed_methods(service: Service) -> None:
     for path in PATHS:
         for slash in ("", "/"):
-            answer = service.ask("OPTIONS", path + slash)
+            answer = service.request("OPTIONS", path + slash)
             assert (answer.status, answer.body) == (204, b"")
             assert answer.header("Allow") == ALLOW[path]
 
@@ -89,10 +89,10 @@ def test_options_says_what_is_allowed(service: Service) -> None:
         *("/:", "/<int:x>", "/%", "/%zz", "/%%%", "/.well-known/x", "/api/v1/chats/%2e%2e/chats"),
     ],
 )
-def test_elsewhere_there_is_nothing(service: Service, path: str) -> None:
+def test_other_paths_are_404(service: Service, path: str) -> None:
     for method in ("GET", "POST", "OPTIONS", "DELETE"):
-        service.ask(method, path).problem(404, "not_found")
-    head = service.ask("HEAD", path)
+        service.request(method, path).problem(404, "not_found")
+    head = service.request("HEAD", path)
     assert (head.status, head.body) == (404, b"")
 
 
@@ -105,14 +105,14 @@ def test_a_path_may_be_written_in_escapes(service: Service) -> None:
     ann = service.join()
     assert ann.get("/api/v1/%63hats").status == 200
     assert ann.get("/api/v1/chats%2f").status == 404
-    assert ann.ask("PUT", "/api/v1/%63hats").header("Allow") == ALLOW["/api/v1/chats"]
+    assert ann.request("PUT", "/api/v1/%63hats").header("Allow") == ALLOW["/api/v1/chats"]
 
 
 @pytest.mark.parametrize("query", ["", "?page=1", "?since=0", "?since=now&wait=0"])
 def test_head_is_get_without_the_body(service: Service, query: str) -> None:
     ann, bob = service.join(), service.join()
     bob.send(ann)
-    whole, head = ann.get(CHATS + query), ann.ask("HEAD", CHATS + query)
+    whole, head = ann.get(CHATS + query), ann.request("HEAD", CHATS + query)
     assert (head.status, head.body) == (200, b"")
     for name in ("Content-Type", "Cache-Control", "Link"):
         assert head.header(name) == whole.header(name)
@@ -122,9 +122,9 @@ def test_head_is_get_without_the_body(service: Service, query: str) -> None:
 def test_head_works_wherever_get_does(service: Service) -> None:
     ann = service.join()
     for target in (USERS, USERS + "?user_id=1", "/healthz", "/readyz"):
-        assert (ann.ask("HEAD", target).status, ann.ask("HEAD", target).body) == (200, b"")
-    assert ann.ask("HEAD", CHATS + "?page=0").status == 400
-    assert service.ask("HEAD", CHATS).status == 401
+        assert (ann.request("HEAD", target).status, ann.request("HEAD", target).body) == (200, b"")
+    assert ann.request("HEAD", CHATS + "?page=0").status == 400
+    assert service.request("HEAD", CHATS).status == 401
 
 
 def test_a_held_head_is_answered_like_a_poll(service: Service) -> None:
@@ -145,11 +145,11 @@ def test_a_held_head_is_answered_like_a_poll(service: Service) -> None:
         *(b"application/json\xff", b"application/json; charset=\xc3\xa9", "application/json\t;x"),
     ],
 )
-def test_a_body_must_say_that_it_is_json(service: Service, kind: str | bytes | None) -> None:
+def test_a_body_needs_the_content_type_json(service: Service, kind: str | bytes | None) -> None:
     ann = service.join("ann")
     headers: Any = {} if kind is None else {"Content-Type": kind}
     for target, body in BODIES.items():
-        answer = ann.ask("POST", target, body=json.dumps(body).encode(), headers=headers)
+        answer = ann.request("POST", target, body=json.dumps(body).encode(), headers=headers)
         answer.problem(415, "unsupported_media_type")
 
 
@@ -160,10 +160,10 @@ def test_a_body_must_say_that_it_is_json(service: Service, kind: str | bytes | N
         *("application/json; charset=UTF-8", 'application/json ; charset = "utf-8"'),
     ],
 )
-def test_json_may_be_said_in_these_ways(service: Service, kind: str) -> None:
+def test_spellings_of_the_content_type_json(service: Service, kind: str) -> None:
     service.join("ann")
     body = json.dumps(BODIES[TOKENS]).encode()
-    assert service.ask("POST", TOKENS, body=body, headers={"Content-Type": kind}).status == 201
+    assert service.request("POST", TOKENS, body=body, headers={"Content-Type": kind}).status == 201
 
 
 BROKEN = [
@@ -210,10 +210,12 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
-def test_what_is_not_the_body_asked_for_is_refused(service: Service, body: bytes) -> None:
+def test_invalid_bodies_are_refused(service: Service, body: bytes) -> None:
     ann = service.join("ann")
     for target in BODIES:
-        answer = ann.ask("POST", target, body=body, headers={"Content-Type": "application/json"})
+        answer = ann.request(
+            "POST", target, body=body, headers={"Content-Type": "application/json"}
+        )
         answer.problem(400, "invalid_body")
 
 
@@ -240,14 +242,14 @@ def test_a_request_id_is_made(service: Service) -> None:
 )
 def test_a_request_id_is_echoed(service: Service, method: str, target: str, status: int) -> None:
     for wanted in ("a", "A.b_c-9", "x" * 128):
-        answer = service.ask(method, target, headers={"X-Request-ID": wanted})
+        answer = service.request(method, target, headers={"X-Request-ID": wanted})
         assert (answer.status, answer.header("X-Request-ID")) == (status, wanted)
 
 
 @pytest.mark.parametrize(
     "wanted", ["", " ", "x" * 129, "a b", "a,b", "a/b", "é", b"\xff", "a;", '"a"', "٣".encode()]
 )
-def test_a_strange_request_id_is_replaced(service: Service, wanted: str | bytes) -> None:
+def test_an_invalid_request_id_is_replaced(service: Service, wanted: str | bytes) -> None:
     for target in ("/healthz", "/nowhere"):
         made = service.get(target, headers={"X-Request-ID": wanted}).header("X-Request-ID")
         assert made is not None
@@ -258,7 +260,7 @@ def test_a_strange_request_id_is_replaced(service: Service, wanted: str | bytes)
 @pytest.mark.parametrize(
     "host", ["a..b", "x" * 64, ".", "a.", "-", "[::1]", "127.0.0.1:8080", "xn--a", "%41", "*"]
 )
-def test_no_host_is_a_fault_of_the_service(serve: Serve, host: str) -> None:
+def test_no_host_causes_a_500(serve: Serve, host: str) -> None:
     service = serve(OWN)
     for method in ("GET", "OPTIONS", "PUT"):
         for path in ("/nowhere", CHATS):
@@ -277,7 +279,7 @@ def test_no_host_is_a_fault_of_the_service(serve: Serve, host: str) -> None:
     ],
 )
 @pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"\xc3\x28", b"\t", b"a" * 8000, b',;="\\'])
-def test_no_header_is_a_fault_of_the_service(serve: Serve, header: str, value: bytes) -> None:
+def test_no_header_causes_a_500(serve: Serve, header: str, value: bytes) -> None:
     service = serve(trusted=["0.0.0.0/0"], access_log=True)
     ann = service.join("ann")
     given: dict[str, Any] = {"headers": {header: value}}
@@ -287,11 +289,11 @@ def test_no_header_is_a_fault_of_the_service(serve: Serve, header: str, value: b
         body = json.dumps(BODIES.get(target)).encode() if method == "POST" else None
         if header != "Content-Type" and method == "POST":
             given["headers"] = {header: value, "Content-Type": "application/json"}
-        answer = ann.ask(method, target, body=body, **given)
+        answer = ann.request(method, target, body=body, **given)
         assert answer.status in (200, 201, 400, 401, 415)
 
 
-def test_everything_of_a_user_is_kept_by_no_cache(service: Service) -> None:
+def test_responses_for_a_user_are_never_cached(service: Service) -> None:
     ann = service.join("ann")
     for answer in [
         ann.get(USERS),
@@ -301,8 +303,8 @@ def test_everything_of_a_user_is_kept_by_no_cache(service: Service) -> None:
         ann.post(CHATS, {"user_id": ann.id, "message": "x"}),
         service.post(TOKENS, BODIES[TOKENS]),
         service.get(CHATS),
-        ann.ask("DELETE", TOKENS),
-        ann.ask("DELETE", USERS, auth=ann.basic),
+        ann.request("DELETE", TOKENS),
+        ann.request("DELETE", USERS, auth=ann.basic),
     ]:
         assert answer.header("Cache-Control") == "no-store", answer
 
@@ -318,7 +320,7 @@ def test_a_message_of_escapes_fits_into_the_body(serve: Serve) -> None:
     ann = service.join()
     text = r"\u0001" * 16384
     body = f'{{"user_id":1,"message":"{text}"}}'.encode()
-    answer = ann.ask("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
+    answer = ann.request("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
     assert answer.json["message"] == "\x01" * 16384
 
 
@@ -344,7 +346,7 @@ def test_requests_on_one_connection_are_answered_in_order(service: Service) -> N
 
 
 class Broken(Exception):
-    """What the inside says, and nobody outside may read."""
+    """An internal error whose text must not be sent to clients."""
 
 
 SECRET = "the inside says /var/lib/secret"
@@ -361,7 +363,7 @@ SECRET = "the inside says /var/lib/secret"
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_fault_says_nothing_of_the_inside(
+def test_a_500_reveals_no_internals(
     service: Service,
     logged_failures: LoggedFailures,
     monkeypatch: pytest.MonkeyPatch,
@@ -388,7 +390,7 @@ def test_a_fault_says_nothing_of_the_inside(
         monkeypatch.setattr(service.system.store, verb, broken)
     body = BODIES.get(target)
     given: dict[str, Any] = {} if method != "POST" else {"json_body": body}
-    answer = ann.ask(method, target, headers={"X-Request-ID": "find-me"}, **given)
+    answer = ann.request(method, target, headers={"X-Request-ID": "find-me"}, **given)
     document = answer.problem(500, "internal_error")
     assert b"inside says" not in answer.body
     assert b"Broken" not in answer.body
@@ -398,7 +400,7 @@ def test_a_fault_says_nothing_of_the_inside(
     assert service.get("/healthz").status == 200
 
 
-def test_the_log_of_a_fault_carries_the_request_id(
+def test_the_log_of_a_500_has_the_request_id(
     service: Service, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = service.join("ann")
@@ -417,7 +419,7 @@ def test_every_problem_has_the_same_members(service: Service) -> None:
     for answer in [
         service.get(CHATS),
         service.get("/nowhere"),
-        service.ask("PUT", CHATS),
+        service.request("PUT", CHATS),
         ann.get(CHATS + "?page=0"),
         ann.post(CHATS, []),
         ann.post(CHATS, {"user_id": 99, "message": "x"}),
@@ -426,3 +428,34 @@ def test_every_problem_has_the_same_members(service: Service) -> None:
         assert list(document) == ["type", "title", "status", "detail", "code"]
         assert document["type"] == f"/api/v1/docs/#{document['code']}"
         assert answer.header("Content-Type") == "application/problem+json"
+
+
+def test_every_json_document_is_a_line(service: Service) -> None:
+    ann = service.join("ann")
+    key = {"Idempotency-Key": "key"}
+    for answer in [
+        service.post(USERS, {**BODIES[USERS], "username": "bob"}),
+        service.post(TOKENS, BODIES[TOKENS]),
+        ann.get(USERS),
+        ann.post(CHATS, BODIES[CHATS], headers=key),
+        ann.post(CHATS, BODIES[CHATS], headers=key),
+        ann.get(CHATS),
+        ann.get(CHATS + "?since=0"),
+        ann.get(CHATS + "?with=1"),
+        service.get("/healthz"),
+        service.get("/readyz"),
+        service.get("/healthz", admin=True),
+        service.get("/api/v1/openapi.json"),
+        service.get(CHATS),
+        service.get("/nowhere"),
+        service.request("PUT", CHATS),
+    ]:
+        assert answer.body.endswith(b"}\n"), answer
+        assert answer.body.count(b"\n") == 1
+
+
+def test_a_refusal_of_the_http_server_is_a_line(serve: Serve) -> None:
+    talk = serve(OWN).converse()
+    talk.say(b"GET / HTTP/1.1\r\n\r\n")
+    assert talk.answer().status == 400
+    assert talk.answer().body.endswith(b"}\n")

@@ -1,0 +1,215 @@
+"""Declarations of the API's calls.
+
+A call is a method of one of the classes `UserCalls`, `SendCalls` ..., decorated with `@call`. Its
+Klein route, the parsing of its parameters and body, its authentication, its row in the metrics
+and its description all follow from that declaration. The method is given, in this order, what the
+call declares: the `RequestContext`, the `Session` of the caller, the parameters, the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+from klein import Klein
+from msgspec import Struct
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from chatd import errors
+from chatd.api import problems
+from chatd.api.bodies import decode_json
+from chatd.api.context import RequestContext
+from chatd.api.error_codes import BAD_REQUEST, BODY_TOO_LARGE, DOMAIN_ERRORS, ErrorCode
+from chatd.api.parameters import Parameters
+from chatd.api.responses import Response, as_klein
+from chatd.errors import DomainError
+from chatd.model import Session
+
+BUSY: Final[tuple[type[DomainError], ...]] = (errors.Overloaded, errors.StoreUnavailable)
+"""The errors of every call that needs the store."""
+
+Authenticate = Callable[[RequestContext], Awaitable[Session]]
+Handler = Callable[[RequestContext], Coroutine[Any, Any, Response]]
+
+
+class ResponseSpec(Struct, frozen=True):
+    """A successful response: what it means, the type of its body, and its headers' meaning.
+
+    Several types are alternatives.
+    """
+
+    description: str
+    types: tuple[Any, ...] = ()
+    headers: Mapping[str, str] = {}
+    media_type: str = "application/json"
+
+
+class Call(Struct, frozen=True, eq=False):
+    """One method of one path; `name` is that of the Python method. See `call`."""
+
+    name: str
+    method: str
+    path: str
+    implementation: Callable[..., Awaitable[Response]]
+    summary: str
+    description: str
+    tag: str
+    parameters: Parameters | None
+    body: type[Struct] | None
+    responses: Mapping[int, ResponseSpec]
+    raises: tuple[type[DomainError], ...]
+    authenticated: bool
+    documented: bool
+
+    @property
+    def errors(self) -> list[ErrorCode]:
+        """All errors of the call: the declared ones and those of what it declares."""
+        raised = set(self.raises)
+        codes = [BAD_REQUEST]
+        if self.authenticated:
+            raised.add(errors.Unauthorized)
+        if self.parameters is not None:
+            raised |= self.parameters.errors
+        if self.body is not None:
+            raised |= {errors.InvalidBody, errors.UnsupportedMediaType}
+            codes.append(BODY_TOO_LARGE)
+        return [*codes, *(DOMAIN_ERRORS[each] for each in raised)]
+
+
+def call(
+    method: str,
+    path: str,
+    *,
+    summary: str,
+    responses: Mapping[int, ResponseSpec],
+    description: str = "",
+    tag: str = "",
+    parameters: Parameters | None = None,
+    body: type[Struct] | None = None,
+    raises: tuple[type[DomainError], ...] = (),
+    authenticated: bool = False,
+    documented: bool = True,
+) -> Callable[[Callable[..., Awaitable[Response]]], Call]:
+    """Declare the decorated method as a call.
+
+    `path` has no final slash; the call answers with and without one. `raises` are the errors that
+    the method raises, without those of authentication, parameters and body.
+    """
+
+    def declare(implementation: Callable[..., Awaitable[Response]]) -> Call:
+        return Call(
+            implementation.__name__,
+            method,
+            path,
+            implementation,
+            summary,
+            description,
+            tag,
+            parameters,
+            body,
+            responses,
+            raises,
+            authenticated,
+            documented,
+        )
+
+    return declare
+
+
+def calls_of(*kinds: type) -> tuple[Call, ...]:
+    """The calls declared in the classes."""
+    return tuple(each for kind in kinds for each in vars(kind).values() if isinstance(each, Call))
+
+
+def bind(authenticate: Authenticate | None, *objects: object) -> dict[str, Handler]:
+    """The handler of every call of the objects, by the call's name."""
+    return {
+        each.name: _bound(each, owner, authenticate)
+        for owner in objects
+        for each in calls_of(type(owner))
+    }
+
+
+def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> Handler:
+    implementation = declared.implementation
+    parameters = declared.parameters
+    decoder = None if declared.body is None else msgspec.json.Decoder(declared.body)
+    if declared.authenticated:
+        assert authenticate is not None, f"{declared.name} needs authentication"
+    else:
+        authenticate = None
+
+    async def handle(context: RequestContext) -> Response:
+        arguments: list[Any] = []
+        if authenticate is not None:
+            session = await authenticate(context)
+            context.user_id = session.user_id
+            arguments.append(session)
+        if parameters is not None:
+            arguments.append(
+                parameters.parse(context.request.uri.partition(b"?")[2], context.header_values)
+            )
+        if decoder is not None:
+            content_type = context.header(b"content-type")
+            arguments.append(decode_json(content_type, context.body, decoder))
+        return await implementation(owner, context, *arguments)
+
+    return handle
+
+
+class Application(Protocol):
+    """The calls of a listener."""
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The declarations."""
+        ...
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Their handlers, made by `bind`."""
+        ...
+
+    @property
+    def app(self) -> Klein:
+        """Their routes, made by `routes`."""
+        ...
+
+
+def routes(calls: tuple[Call, ...]) -> Klein:
+    """Klein routes for the calls of an `Application`; requests have a `RequestContext` component.
+
+    Paths are exact but for their final slash.
+    """
+    app = Klein()
+    # By default werkzeug redirects (308) from a path without its final slash, and from `//`.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    for each in calls:
+        # Only where the path has no final slash does werkzeug find both spellings for 405, too.
+        register: Any = app.route(each.path, methods=[each.method], endpoint=each.name)
+        register(_klein_handler(each.name))
+    on_error: Any = app.handle_errors(Exception)
+    on_error(_klein_error_handler)
+    return app
+
+
+def _klein_handler(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def handle(application: Application, request: Request, **path: str) -> Any:
+        context = _context(request)
+        context.path_arguments = path
+        return as_klein(await application.handlers[name](context))
+
+    return handle
+
+
+def _klein_error_handler(application: Application, request: Request, failure: Failure) -> Any:
+    return problems.response_to(failure, _context(request))
+
+
+def _context(request: Any) -> RequestContext:
+    context = request.getComponent(RequestContext)
+    assert isinstance(context, RequestContext)
+    return context

@@ -1,0 +1,51 @@
+"""The record of one request, from its arrival to its line in the access log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+from twisted.web import server
+
+from chatd.http.request import Request
+
+
+class RequestContext(Struct, eq=False):
+    """What is known of a request: made by dispatch, completed on the way to the answer.
+
+    Metrics and the access log read it when the request has ended. `began` is the reactor's clock
+    when the request was dispatched; `status` is 499 if the client disconnected before the answer.
+    """
+
+    request: server.Request
+    request_id: bytes
+    began: float
+    route: str = "none"
+    """The name of the call, as it appears in the metrics."""
+    path_arguments: Mapping[str, str] | None = None
+    user_id: int | None = None
+    """The authenticated caller."""
+    held_seconds: float = 0.0
+    status: int = 0
+
+    @property
+    def body(self) -> bytes:
+        """The whole request body."""
+        request = self.request
+        if isinstance(request, Request):
+            return request.body
+        assert request.content is not None
+        content: bytes = request.content.read()
+        return content
+
+    def header(self, name: bytes) -> bytes | None:
+        """The last value of a request header."""
+        value: bytes | None = self.request.getHeader(name)
+        return value
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        """All values of a request header, in order."""
+        # Building all headers of a request is much slower than looking for one of them.
+        if self.request.getHeader(name) is None:
+            return ()
+        return self.request.requestHeaders.getRawHeaders(name, ())

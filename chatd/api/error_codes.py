@@ -1,0 +1,118 @@
+"""The error codes of the API: each with its status, its title, and advice for clients.
+
+Answers are made from this table, and so is their description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from chatd import errors
+from chatd.errors import DomainError
+
+
+class ErrorCode(Struct, frozen=True):
+    """A stable code and what it means."""
+
+    code: str
+    status: int
+    title: str
+    advice: str
+
+
+class NotReady(DomainError):
+    """The answer of `GET /readyz` while the process is not ready."""
+
+    code = "not_ready"
+    title = "This process should not be sent requests now"
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+_DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
+    (errors.InvalidBody, 400, "Fix the body; `detail` names the member that is wrong."),
+    (errors.InvalidQuery, 400, "Fix the query; `detail` names the parameter that is wrong."),
+    (errors.InvalidHeader, 400, "Fix the header that `detail` names."),
+    (errors.InvalidCursor, 400, "Pass cursors on exactly as the service returned them."),
+    (
+        errors.NotAToken,
+        400,
+        "The request was authenticated with a password: there is no token to revoke.",
+    ),
+    (
+        errors.Unauthorized,
+        401,
+        "Log in. A token that worked before was revoked, or its account deleted.",
+    ),
+    (errors.RegistrationClosed, 403, "Ask the operator for an account."),
+    (errors.UserNotFound, 404, "The user does not exist, or exists no longer."),
+    (errors.PageNotFound, 404, "The inbox ends before this page."),
+    (errors.UsernameTaken, 409, "Choose another name. Names of deleted accounts stay taken."),
+    (
+        errors.CursorEpoch,
+        410,
+        "The cursor belongs to another history of the inbox (a restored backup), or to another "
+        "account. Start over with `since=0` or `since=now`.",
+    ),
+    (errors.MessageTooLarge, 413, "Shorten the message, or send it in parts."),
+    (errors.UnsupportedMediaType, 415, "Send `Content-Type: application/json`."),
+    (errors.IdempotencyKeyReused, 422, "Use a new key for each message."),
+    (errors.RateLimited, 429, "Wait as long as `Retry-After` says."),
+    (errors.Overloaded, 503, "Wait as long as `Retry-After` says, then repeat the request."),
+    (
+        errors.StoreUnavailable,
+        503,
+        "Wait as long as `Retry-After` says, then repeat the request. A send may have happened: "
+        "repeat it with its `Idempotency-Key`.",
+    ),
+    (NotReady, 503, "Send requests to another process; `reasons` tells operators why."),
+)
+
+DOMAIN_ERRORS: Final[Mapping[type[DomainError], ErrorCode]] = {
+    kind: ErrorCode(kind.code, status, kind.title, advice) for kind, status, advice in _DOMAIN
+}
+"""By the type of the error that handlers raise."""
+
+BAD_REQUEST: Final = ErrorCode(
+    "bad_request", 400, "Bad Request", "The request is not valid HTTP (RFC 9112)."
+)
+BODY_TOO_LARGE: Final = ErrorCode(
+    "body_too_large", 413, "Content Too Large", "Send a smaller body."
+)
+
+# What routing and the HTTP server answer before or after there is a handler.
+_SERVER: Final = (
+    BAD_REQUEST,
+    ErrorCode("not_found", 404, "Not Found", "There is nothing at this path."),
+    ErrorCode(
+        "method_not_allowed", 405, "Method Not Allowed", "`Allow` lists the methods of the path."
+    ),
+    ErrorCode("request_timeout", 408, "Request Timeout", "Send requests without pauses."),
+    BODY_TOO_LARGE,
+    ErrorCode("uri_too_long", 414, "URI Too Long", "Shorten the request target."),
+    ErrorCode(
+        "expectation_failed", 417, "Expectation Failed", "Only 100-continue can be expected."
+    ),
+    ErrorCode("head_too_large", 431, "Request Header Fields Too Large", "Send fewer headers."),
+    ErrorCode(
+        "internal_error",
+        500,
+        "Internal Server Error",
+        "A fault of the service. Report the `request_id` to its operator.",
+    ),
+    ErrorCode("not_implemented", 501, "Not Implemented", "The service has no such method."),
+    ErrorCode("version_not_supported", 505, "HTTP Version Not Supported", "Use HTTP/1.1."),
+)
+
+ERROR_CODES: Final = {
+    each.code: each
+    for each in sorted(
+        (*DOMAIN_ERRORS.values(), *_SERVER), key=lambda each: (each.status, each.code)
+    )
+}
+"""All codes, by code, in the order of statuses."""

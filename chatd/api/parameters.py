@@ -1,0 +1,265 @@
+"""Query parameters and request headers: declared once, parsed and described from that.
+
+A call lists its parameters as the fields of a struct, each annotated with a `Parameter`:
+
+    class PageQuery(Struct, frozen=True):
+        page: Annotated[int, page_number("page", "Page number, from 1.")] = 1
+
+Parsing needs no request, only the raw query string and a function that looks up headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from msgspec import Struct
+
+from chatd.errors import DomainError, InvalidCursor, InvalidHeader, InvalidQuery
+from chatd.model import MAX_INTEGER
+
+_DIGITS: Final = re.compile(r"[0-9]+")
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+_KEY: Final = re.compile(r"[!-~]{1,255}")
+_PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', re.IGNORECASE)
+
+HeaderValues = Callable[[bytes], Sequence[bytes]]
+"""Returns all values of the request header of a name in lower case, in order."""
+
+
+class Parameter(Struct, frozen=True):
+    """A query parameter or header of a call: its name, JSON Schema, meaning, parser and errors.
+
+    `parse` is given the text of a query parameter, or all values of a header. An absent parameter
+    has the default of its field.
+    """
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    parse: Callable[[Any], Any]
+    errors: tuple[type[DomainError], ...] = ()
+    in_query: bool = True
+    overridden_by: str = ""
+    """A header is ignored where this query parameter is present."""
+
+
+def integer(name: str, description: str, maximum: int) -> Parameter:
+    """A whole number from 1 to `maximum`, in decimal digits."""
+    detail = f"{name}: a whole number from 1 to {maximum}"
+
+    def parse(text: str) -> int:
+        # The length bounds the work of int(): no number allowed here has more digits.
+        if _DIGITS.fullmatch(text) is None or len(text) > 400 or not 1 <= int(text) <= maximum:
+            raise InvalidQuery(detail)
+        return int(text)
+
+    schema = {"type": "integer", "minimum": 1, "maximum": maximum}
+    return Parameter(name, description, schema, parse)
+
+
+def page_number(name: str, description: str) -> Parameter:
+    """A whole number from 1 up; whatever exceeds `MAX_INTEGER` is taken as that."""
+
+    def parse(text: str) -> int:
+        digits = text.lstrip("0")
+        if _DIGITS.fullmatch(text) is None or not digits:
+            raise InvalidQuery(f"{name}: a whole number from 1 up")
+        return int(digits) if len(digits) <= 16 else MAX_INTEGER
+
+    schema = {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}
+    return Parameter(name, description, schema, parse)
+
+
+def seconds(name: str, description: str) -> Parameter:
+    """A duration in decimal digits, with or without a fraction."""
+
+    def parse(text: str) -> float:
+        if _DECIMAL.fullmatch(text) is None:
+            raise InvalidQuery(f"{name}: seconds, as decimal digits with an optional fraction")
+        return float(text)
+
+    schema = {"type": "string", "pattern": "^[0-9]{1,9}([.][0-9]{1,9})?$"}
+    return Parameter(name, description, schema, parse)
+
+
+def text(name: str, description: str) -> Parameter:
+    """Any text."""
+    return Parameter(name, description, {"type": "string"}, str)
+
+
+def cursor(
+    name: str, description: str, parse: Callable[[str], Any], pattern: str | None = None
+) -> Parameter:
+    """A string of an earlier answer; `parse` raises `InvalidCursor`."""
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": pattern}
+    return Parameter(name, description, schema, parse, (InvalidCursor,))
+
+
+def _idempotency_key(values: Sequence[bytes]) -> str:
+    key = values[0].decode("latin-1")
+    if len(values) > 1 or _KEY.fullmatch(key) is None:
+        raise InvalidHeader("Idempotency-Key: one, of 1 to 255 visible ASCII characters")
+    return key
+
+
+def _preferred_wait(fields: Sequence[bytes]) -> int | None:
+    for field in fields:
+        for preference in field.decode("latin-1").split(","):
+            if preference.partition("=")[0].strip().lower() == "wait":
+                # RFC 7240 section 2: of several, the first counts.
+                match = _PREFERENCE.fullmatch(preference)
+                return None if match is None else min(int(match[2]), MAX_INTEGER)
+    return None
+
+
+IDEMPOTENCY_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "Any string that is new for each message; remembered for at least 24 hours.",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    _idempotency_key,
+    (InvalidHeader,),
+    in_query=False,
+)
+
+PREFERRED_WAIT: Final = Parameter(
+    "Prefer",
+    "`wait=N` does what the parameter `wait` does (RFC 7240).",
+    {"type": "string"},
+    _preferred_wait,
+    in_query=False,
+    overridden_by="wait",
+)
+"""Whole seconds (section 4.3); None if absent or malformed."""
+
+
+class _Alternative(Struct, frozen=True):
+    """A struct of parameters, prepared for parsing."""
+
+    parameters: list[Parameter]
+    defaults: list[Any]
+    query: list[tuple[int, str, Callable[[Any], Any]]]
+    """Position, parameter name and parser, in the order of parsing."""
+    headers: list[tuple[int, bytes, str, Callable[[Any], Any]]]
+    """Position, header name, overriding query parameter and parser."""
+
+
+def _alternative(kind: type[Struct]) -> _Alternative:
+    fields = msgspec.structs.fields(kind)
+    parameters: list[Parameter] = [field.type.__metadata__[0] for field in fields]
+    numbered = list(enumerate(parameters))
+    return _Alternative(
+        parameters,
+        [None if field.required else field.default for field in fields],
+        # From the last to the first: which of several errors is reported has always been so.
+        [(place, each.name, each.parse) for place, each in reversed(numbered) if each.in_query],
+        [
+            (place, each.name.lower().encode("ascii"), each.overridden_by, each.parse)
+            for place, each in numbered
+            if not each.in_query
+        ],
+    )
+
+
+class Parameters:
+    """The parameters of a call: the fields of a struct, or of the one that a request selects.
+
+    `choose` is given the texts of the query parameters that are present, and the headers; it
+    returns one of `kinds`, or raises `InvalidQuery` for parameters that cannot be combined.
+    """
+
+    def __init__(
+        self,
+        *kinds: type[Struct],
+        choose: Callable[[Mapping[str, str], HeaderValues], type[Struct]] | None = None,
+    ) -> None:
+        self.kinds = kinds
+        self._choose = choose
+        self._alternatives = {kind: _alternative(kind) for kind in kinds}
+        self._names = frozenset(name for name, (each, _) in self._all().items() if each.in_query)
+
+    def _all(self) -> dict[str, tuple[Parameter, list[Any]]]:
+        """Each parameter by its name, with its defaults."""
+        found: dict[str, tuple[Parameter, list[Any]]] = {}
+        for alternative in self._alternatives.values():
+            for parameter, default in zip(
+                alternative.parameters, alternative.defaults, strict=True
+            ):
+                found.setdefault(parameter.name, (parameter, []))[1].append(default)
+        return found
+
+    def described(self) -> list[tuple[Parameter, Any]]:
+        """Each parameter and its default, headers last; None where alternatives have several."""
+        described = [
+            (parameter, defaults[0] if len(set(defaults)) == 1 else None)
+            for parameter, defaults in self._all().values()
+        ]
+        return sorted(described, key=lambda each: not each[0].in_query)
+
+    @property
+    def errors(self) -> set[type[DomainError]]:
+        """What `parse` raises."""
+        raised = {error for each, _ in self.described() for error in each.errors}
+        return raised | {InvalidQuery} if self._names else raised
+
+    def parse(self, query: bytes, headers: HeaderValues) -> Any:
+        """The struct that the query string and the headers of a request select and fill.
+
+        Raises `InvalidQuery` for a parameter that is repeated or is not UTF-8, and what the
+        parsers of the parameters raise; parameters that are not declared are ignored.
+        """
+        texts = parse_query(query, self._names) if query else {}
+        kind = self.kinds[0] if self._choose is None else self._choose(texts, headers)
+        alternative = self._alternatives[kind]
+        values = alternative.defaults.copy()
+        if texts:
+            for place, name, parse in alternative.query:
+                if name in texts:
+                    values[place] = parse(texts[name])
+        for place, header, overriding, parse in alternative.headers:
+            if overriding not in texts and (found := headers(header)):
+                values[place] = parse(found)
+        return kind(*values)
+
+
+def reject(texts: Mapping[str, str], names: Sequence[str], other: str) -> None:
+    """Raise `InvalidQuery` for the first of `names` that is present beside `other`."""
+    for name in names:
+        if name in texts:
+            raise InvalidQuery(f"{name} cannot be combined with {other}")
+
+
+def parse_query(query: bytes, names: Collection[str]) -> dict[str, str]:
+    """The texts of the named query parameters that are present; others are ignored.
+
+    Raises `InvalidQuery` for one that is repeated or is not UTF-8.
+    """
+    found: dict[str, str] = {}
+    # Few queries have escapes; it is faster to find that out once than for each part.
+    plain = query.isascii() and b"%" not in query and b"+" not in query
+    decode: Callable[[bytes], str | None] = bytes.decode if plain else _form_text
+    for part in query.split(b"&"):
+        key, _, value = part.partition(b"=")
+        name = decode(key)
+        if name is None or name not in names:
+            continue
+        if name in found:
+            raise InvalidQuery(f"{name}: given more than once")
+        value_text = decode(value)
+        if value_text is None:
+            raise InvalidQuery(f"{name}: not UTF-8")
+        found[name] = value_text
+    return found
+
+
+def _form_text(octets: bytes) -> str | None:
+    """Decode application/x-www-form-urlencoded text (WHATWG URL); None if it is not UTF-8."""
+    if b"%" in octets or b"+" in octets:
+        octets = unquote_to_bytes(octets.replace(b"+", b" "))
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

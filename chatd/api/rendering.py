@@ -1,0 +1,82 @@
+"""Messages as JSON, rendered once and without building objects for a JSON encoder.
+
+Everything else is encoded by msgspec from the types that the calls declare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from time import gmtime, strftime
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from chatd.model import MAX_INTEGER, Message
+
+RenderMessage = Callable[[Message], bytes]
+
+_SEQS: Final = MAX_INTEGER + 1
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def document(value: Struct) -> bytes:
+    """A JSON document: one line, so that it ends with a line feed."""
+    return _encode(value) + b"\n"
+
+
+def timestamp(microseconds: int) -> str:
+    """A time since the Unix epoch as `YYYY-MM-DDTHH:MM:SSZ`."""
+    return _second(microseconds // 1_000_000)
+
+
+@lru_cache(4096)
+def _second(second: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(second))
+
+
+def message(value: Message) -> bytes:
+    """`{"seq","sent_by","message","sent_at","received_by"}`, without a line feed."""
+    return b'{"seq":%d,"sent_by":%d,"message":%b,"sent_at":"%b","received_by":%d}' % (
+        value.seq,
+        value.sent_by,
+        _encode(value.text),
+        timestamp(value.sent_at).encode("ascii"),
+        value.received_by,
+    )
+
+
+def messages(meta: Struct, values: tuple[Message, ...], render: RenderMessage = message) -> bytes:
+    """The document `{"meta", "messages"}`."""
+    return b'{"meta":%b,"messages":[%b]}\n' % (
+        _encode(meta),
+        b",".join([render(each) for each in values]),
+    )
+
+
+class EncodedMessageCache:
+    """Caches `message` for all who are sent it: the sender, polls and pages.
+
+    Messages never change, and recipient and seq identify one. The latest are cached, long ones
+    excepted: about 5 MB at most.
+    """
+
+    SIZE: Final = 8192
+    LARGEST: Final = 512
+
+    def __init__(self) -> None:
+        # Keys are numbers: tuples would be traversed by Python's garbage collector.
+        self._encoded: dict[int, bytes] = {}
+
+    def __call__(self, value: Message) -> bytes:
+        key = value.received_by * _SEQS + value.seq
+        encoded = self._encoded.get(key)
+        if encoded is None:
+            encoded = message(value)
+            if len(encoded) <= self.LARGEST:
+                if len(self._encoded) >= self.SIZE:
+                    self._encoded.clear()
+                self._encoded[key] = encoded
+        return encoded

@@ -10,9 +10,9 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from zope.interface.verify import verifyObject
 
-import chatd.domain.subscriber
+import chatd.domain.bus_subscriber
+from chatd.domain.bus_subscriber import GRACE_SECONDS, SWEEP_SECONDS
 from chatd.domain.chats import Polled
-from chatd.domain.subscriber import GRACE_SECONDS, SWEEP_SECONDS
 from chatd.domain.waiter import DeferredWaiter
 from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
@@ -173,7 +173,7 @@ def test_a_deleted_account_is_not_counted(system: System) -> None:
 
 
 def test_a_sweep_queries_users_in_parts(stepped: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chatd.domain.subscriber, "QUERY_SIZE", 2)
+    monkeypatch.setattr(chatd.domain.bus_subscriber, "QUERY_SIZE", 2)
     sessions = [stepped.session(f"user{number}") for number in range(5)]
     held = [poll(stepped, each) for each in sessions]
     swept = stepped.start(stepped.sweep.sweep())
@@ -319,7 +319,7 @@ def test_revocations_missed_while_the_bus_was_down_end_their_polls(
 
 
 def test_sessions_are_verified_in_parts(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chatd.domain.subscriber, "QUERY_SIZE", 2)
+    monkeypatch.setattr(chatd.domain.bus_subscriber, "QUERY_SIZE", 2)
     sessions = [session_with_token(system, f"user{number}") for number in range(5)]
     polls = [poll(system, each) for each in sessions]
     for each in sessions:

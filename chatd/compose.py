@@ -26,11 +26,12 @@ from chatd.api.problems import problem
 from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
 from chatd.domain.accounts import Accounts
-from chatd.domain.bus_subscriber import Subscriber, Sweep
+from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.sweep import Sweep
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -164,7 +165,7 @@ def compose_domain(
         observe_batch=metrics.batch_observer,
     )
     metrics.add_gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
-    subscriber = Subscriber(notifier, accounts, metrics)
+    subscriber = BusSubscriber(notifier, accounts, metrics)
     return Components(
         store=store,
         bus=bus,

@@ -22,10 +22,10 @@ from twisted.python.failure import Failure
 
 from chatd import __version__
 from chatd.domain.accounts import Accounts
-from chatd.domain.bus_subscriber import Sweep
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
+from chatd.domain.sweep import Sweep
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics

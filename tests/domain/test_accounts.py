@@ -31,7 +31,7 @@ HERE = "192.0.2.1"
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system whose threads run inline."""
+    """A system whose threads run inline; timers of what it has recorded may be left."""
     with composed(tmp_path) as system:
         yield system
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,6 @@ from chatd.model import (
 from tests.conftest import LoggedFailures
 from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 from tests.test_metrics import value
-
-
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
-    """A system whose threads run inline."""
-    with composed(tmp_path) as system:
-        yield system
-        assert system.nobody_waits()
-
-
-@pytest.fixture
-def stepped(tmp_path: Path) -> Iterator[System]:
-    """A system whose threads run when the test says so, and that has no inbox cache."""
-    with composed(tmp_path, worker=SteppedExecutor, read_cached=False) as system:
-        yield system
-        system.settle()
-        assert system.nobody_waits()
 
 
 def pair(system: System) -> tuple[Session, Session]:

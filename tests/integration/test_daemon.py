@@ -251,7 +251,7 @@ def test_it_listens_on_several_endpoints_and_on_a_unix_socket(tmp_path: Path) ->
                 while data := client.recv(4096):
                     told += data
             assert told.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert told.endswith(b'{"status":"ready"}')
+            assert told.endswith(b'{"status":"ready"}\n')
             # A socket that a killed daemon left is no obstacle for the next one.
             daemon.kill()
             daemon.start()

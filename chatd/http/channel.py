@@ -372,10 +372,10 @@ class Channel:
         old = self._deadline
         if old is not queue:
             if old is not None:
-                old.leave(self)
+                old.discard(self)
             self._deadline = queue
             if queue is not None:
-                queue.enter(self)
+                queue.add(self)
 
     def on_head_timeout(self) -> None:
         """No complete head was received."""

@@ -32,7 +32,7 @@ class Command(subprocess.Popen[str]):
         super().__exit__(*raised)
 
 
-class Person:
+class User:
     """A user with their own home directory."""
 
     def __init__(self, home: Path, daemon: Daemon) -> None:
@@ -83,14 +83,14 @@ class Person:
 class Terminal:
     """A command running in a pseudo-terminal."""
 
-    def __init__(self, person: Person, *arguments: str) -> None:
+    def __init__(self, user: User, *arguments: str) -> None:
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:  # pragma: no cover - the child becomes another program
-            os.chdir(person.home)
+            os.chdir(user.home)
             os.execve(
                 sys.executable,
                 [sys.executable, "-m", "chatd.cli", *arguments],
-                person.environment,
+                user.environment,
             )
         self.output = ""
         self.status: int | None = None
@@ -139,17 +139,17 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def ann(tmp_path: Path, daemon: Daemon) -> Person:
-    person = Person(tmp_path / "ann", daemon)
-    person.register("ann")
-    return person
+def ann(tmp_path: Path, daemon: Daemon) -> User:
+    user = User(tmp_path / "ann", daemon)
+    user.register("ann")
+    return user
 
 
 @pytest.fixture
-def bob(tmp_path: Path, daemon: Daemon) -> Person:
-    person = Person(tmp_path / "bob", daemon)
-    person.register("bob")
-    return person
+def bob(tmp_path: Path, daemon: Daemon) -> User:
+    user = User(tmp_path / "bob", daemon)
+    user.register("bob")
+    return user
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def terminals() -> Iterator[list[Terminal]]:
         terminal.close()
 
 
-def test_tail_prints_what_another_user_sends(ann: Person, bob: Person) -> None:
+def test_tail_prints_what_another_user_sends(ann: User, bob: User) -> None:
     ann.run("send", "BOB", "hello", "bob")
     ann.run("send", "bob", typed="from a pipe\nwith two lines\n")
     lines = bob.run("tail", "--since", "0", "--count", "2", "--json").splitlines()
@@ -177,7 +177,7 @@ def test_tail_prints_what_another_user_sends(ann: Person, bob: Person) -> None:
 
 
 def test_tail_survives_a_restart_and_resumes(
-    daemon: Daemon, ann: Person, bob: Person, tmp_path: Path
+    daemon: Daemon, ann: User, bob: User, tmp_path: Path
 ) -> None:
     position = tmp_path / "position"
     with bob.start("tail", "--since", "0", "--resume", str(position), "--count", "2") as tail:
@@ -195,20 +195,20 @@ def test_tail_survives_a_restart_and_resumes(
     assert output.endswith("ann: third\n")
 
 
-def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, ann: Person) -> None:
+def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, ann: User) -> None:
     file = ann.home / "config" / "chatd" / "session.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     token = json.loads(file.read_text())["token"]
     assert ann.run("whoami") == f"ann (user 1) at {daemon.url}\n"
     ann.run("logout")
     assert not file.exists()
-    assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
+    assert daemon.request("GET", USERS, None, bearer(token)).status == 401
     assert "not logged in; run chatd login" in ann.fail("whoami")
     ann.run("login", "ann", "--server", daemon.url, "--password-stdin", typed="secret\n")
     assert "ann" in ann.run("whoami")
 
 
-def test_errors_are_reported_on_one_line(daemon: Daemon, ann: Person, tmp_path: Path) -> None:
+def test_errors_are_reported_on_one_line(daemon: Daemon, ann: User, tmp_path: Path) -> None:
     assert "no such user: nobody" in ann.fail("send", "nobody", "x")
     assert "nothing but white space" in ann.fail("send", "ann", typed=" \n")
     login = ("login", "ann", "--server", daemon.url, "--password-stdin")
@@ -223,14 +223,14 @@ def test_errors_are_reported_on_one_line(daemon: Daemon, ann: Person, tmp_path: 
     missing = str(tmp_path / "missing" / "position")
     assert "cannot write" in ann.fail("tail", "--since", "0", "--resume", missing)
     token = json.loads((ann.home / "config/chatd/session.json").read_text())["token"]
-    assert daemon.ask("DELETE", TOKENS, None, bearer(token)).status == 204
+    assert daemon.request("DELETE", TOKENS, None, bearer(token)).status == 204
     assert "chatd login" in ann.fail("tail")
     daemon.stop()
     assert ann.fail("whoami") == f"chatd: cannot reach {daemon.url}: Connection refused\n"
 
 
 def test_two_people_chat_in_terminals(
-    daemon: Daemon, ann: Person, bob: Person, terminals: list[Terminal]
+    daemon: Daemon, ann: User, bob: User, terminals: list[Terminal]
 ) -> None:
     ann.run("send", "bob", "an earlier message")
     here, there = Terminal(ann, "chat", "bob"), Terminal(bob, "chat", "ann")
@@ -265,8 +265,8 @@ def test_two_people_chat_in_terminals(
 def test_the_password_is_asked_for_in_a_terminal(
     daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
 ) -> None:
-    person = Person(tmp_path / "cat", daemon)
-    terminal = Terminal(person, "register", "cat", "--server", daemon.url)
+    user = User(tmp_path / "cat", daemon)
+    terminal = Terminal(user, "register", "cat", "--server", daemon.url)
     terminals.append(terminal)
     terminal.expect("Email: ")
     terminal.type("cat@example.org\n")
@@ -282,8 +282,8 @@ def test_the_password_is_asked_for_in_a_terminal(
 def test_an_interrupt_at_a_prompt_exits_quietly(
     daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
 ) -> None:
-    person = Person(tmp_path / "cat", daemon)
-    terminal = Terminal(person, "login", "cat", "--server", daemon.url)
+    user = User(tmp_path / "cat", daemon)
+    terminal = Terminal(user, "login", "cat", "--server", daemon.url)
     terminals.append(terminal)
     terminal.expect("Password: ")
     terminal.type("\x03")
@@ -294,8 +294,8 @@ def test_an_interrupt_at_a_prompt_exits_quietly(
 def test_the_end_of_input_at_a_prompt_is_reported(
     daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
 ) -> None:
-    person = Person(tmp_path / "cat", daemon)
-    terminal = Terminal(person, "login", "cat", "--server", daemon.url)
+    user = User(tmp_path / "cat", daemon)
+    terminal = Terminal(user, "login", "cat", "--server", daemon.url)
     terminals.append(terminal)
     terminal.expect("Password: ")
     terminal.type("\x04")
@@ -304,7 +304,7 @@ def test_the_end_of_input_at_a_prompt_is_reported(
     assert "Traceback" not in terminal.output
 
 
-def test_send_in_a_terminal_says_what_it_waits_for(ann: Person, terminals: list[Terminal]) -> None:
+def test_send_in_a_terminal_says_what_it_waits_for(ann: User, terminals: list[Terminal]) -> None:
     terminal = Terminal(ann, "send", "ann")
     terminals.append(terminal)
     terminal.expect("Type the message; Ctrl-D on a new line sends it.\r\n")
@@ -313,7 +313,7 @@ def test_send_in_a_terminal_says_what_it_waits_for(ann: Person, terminals: list[
     assert "ann: typed" in ann.run("tail", "--since", "0", "--count", "1")
 
 
-def test_an_interrupt_exits_with_status_130(ann: Person) -> None:
+def test_an_interrupt_exits_with_status_130(ann: User) -> None:
     with ann.start("tail", "--since", "0") as tail:
         ann.run("send", "ann", "to myself")
         assert tail.stdout is not None
@@ -324,7 +324,7 @@ def test_an_interrupt_exits_with_status_130(ann: Person) -> None:
         assert "Traceback" not in tail.stderr.read()
 
 
-def test_a_closed_pipe_ends_tail_quietly(ann: Person) -> None:
+def test_a_closed_pipe_ends_tail_quietly(ann: User) -> None:
     tail = ann.start("tail", "--since", "0")
     assert tail.stdout is not None
     assert tail.stderr is not None
@@ -340,8 +340,8 @@ def test_a_closed_pipe_ends_tail_quietly(ann: Person) -> None:
 
 
 def test_the_demo_runs_without_preparation(tmp_path: Path, daemon: Daemon) -> None:
-    person = Person(tmp_path / "new", daemon)
-    output = person.run("demo", "--once")
+    user = User(tmp_path / "new", daemon)
+    output = user.run("demo", "--once")
     folder = re.search(r"its data in (\S+)\.\n", output)
     assert folder is not None
     assert re.findall(r"\d\d:\d\d (ann|bob): ", output) == ["ann", "bob", "ann", "bob"]
@@ -349,40 +349,40 @@ def test_the_demo_runs_without_preparation(tmp_path: Path, daemon: Daemon) -> No
 
 
 def test_the_demo_replies_until_interrupted(tmp_path: Path, daemon: Daemon) -> None:
-    person = Person(tmp_path / "new", daemon)
-    with person.start("demo") as demo:
+    user = User(tmp_path / "new", daemon)
+    with user.start("demo") as demo:
         assert demo.stdout is not None
         invitation = next(line for line in demo.stdout if line.startswith("Open "))
         url, password = re.findall(r"Open (\S+), .* password (\S+),", invitation)[0]
-        person.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
-        person.run("send", "bob", "three words more")
+        user.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
+        user.run("send", "bob", "three words more")
         # Two messages of the conversation came before it.
-        output = person.run("tail", "--since", "0", "--count", "3")
+        output = user.run("tail", "--since", "0", "--count", "3")
         assert "I read your 3 words" in output
         demo.send_signal(signal.SIGINT)
         assert demo.wait(SECONDS) == 130
-    assert person.fail("whoami")
+    assert user.fail("whoami")
 
 
 def test_serve_runs_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
-    person = Person(tmp_path / "new", daemon)
-    with person.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
+    user = User(tmp_path / "new", daemon)
+    with user.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
         assert serving.stdout is not None
         for line in serving.stdout:
             if "is listening on" in line:
                 break
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(SECONDS) in (0, -signal.SIGTERM)
-    assert (person.home / "chatd.db").exists()
-    assert person.run("serve", "--help").startswith("Usage: chatd serve [options]\n")
-    assert person.run("serve", "--version") == person.run("--version")
+    assert (user.home / "chatd.db").exists()
+    assert user.run("serve", "--help").startswith("Usage: chatd serve [options]\n")
+    assert user.run("serve", "--version") == user.run("--version")
     usage = "usage: chatd serve [options]\n"
-    wrong = person.fail("serve", "--nonsense")
+    wrong = user.fail("serve", "--nonsense")
     assert wrong == f"chatd: option --nonsense not recognized; {usage}"
-    assert person.fail("serve", "stray") == f"chatd: unexpected argument 'stray'; {usage}"
+    assert user.fail("serve", "stray") == f"chatd: unexpected argument 'stray'; {usage}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completion_prints_a_script(tmp_path: Path, daemon: Daemon, shell: str) -> None:
-    person = Person(tmp_path / "new", daemon)
-    assert "register" in person.run("completion", shell)
+    user = User(tmp_path / "new", daemon)
+    assert "register" in user.run("completion", shell)

@@ -64,8 +64,8 @@ def test_results_equal_those_of_the_database(
             commit(cache, *(message(1, last + number) for number in range(1, step + 1)))
             last += step
             continue
-        answer = cache.get(step)
-        assert answer is None or answer == truth(last, step)
+        cached = cache.get(step)
+        assert cached is None or cached == truth(last, step)
         read(cache, step, last)
         assert cache.get(ReadAfter(1, last, 10)) == InboxSlice(last, ())
 

@@ -52,11 +52,11 @@ def build(**changes: Any) -> ChatService:
         ("mysql://h/d", False),
     ],
 )
-def test_what_names_a_postgresql(db: str, expected: bool) -> None:
+def test_postgresql_urls_are_recognized(db: str, expected: bool) -> None:
     assert is_postgres(db) is expected
 
 
-def test_both_seams_are_on_postgresql() -> None:
+def test_store_and_bus_are_those_of_postgresql() -> None:
     from twisted.internet import reactor
 
     given = {"db": "postgresql://u:s3cret@h/d", "listen-db": "host=direct dbname=d"}
@@ -77,7 +77,7 @@ def test_both_seams_are_on_postgresql() -> None:
         ({"db": "mysql://u:s3cret@h/d"}, "^db: neither sqlite:PATH nor postgresql://"),
     ],
 )
-def test_what_cannot_be_read_is_named_and_not_repeated(
+def test_invalid_urls_are_reported_without_their_password(
     given: dict[str, str], complaint: str
 ) -> None:
     from twisted.internet import reactor

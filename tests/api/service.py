@@ -270,7 +270,7 @@ class User:
         return self._service.start(method, target, **{"auth": self.bearer, **options})
 
     def start_and_settle(self, method: str, target: str, **options: Any) -> Exchange:
-        """`Service.hold` as this user."""
+        """`Service.start_and_settle` as this user."""
         return self._service.start_and_settle(method, target, **{"auth": self.bearer, **options})
 
     def request(self, method: str, target: str, **options: Any) -> ServiceResponse:

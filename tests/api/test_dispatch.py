@@ -1,4 +1,4 @@
-"""Requests answered through the table and through Klein; what the root resource does besides."""
+"""Dispatch through the route table and through Klein, and the other duties of the root resource."""
 
 from __future__ import annotations
 

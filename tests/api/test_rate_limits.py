@@ -97,7 +97,7 @@ def test_log_ins_are_limited_for_each_address(serve: Serve) -> None:
     service = serve(rates=FEW)
     ann = service.new_user("ann")
     body = {"username": "ann", "password": "password"}
-    # `join` logs in from another address.
+    # `new_user` logs in from another address.
     assert [service.post(TOKENS, body).status for _ in range(3)] == [201, 201, 201]
     assert retry_after(service.post(TOKENS, body)) == 2
     retry_after(service.get(CHATS, auth=ann.basic))

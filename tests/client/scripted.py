@@ -1,4 +1,4 @@
-"""A service in memory that answers as scripted by the test, and a client of it."""
+"""A service in memory that responds as scripted by the test, and a client of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Hold:
 
 
 class Service(Resource):
-    """Answers from `script`, in order, and records `requests`."""
+    """Responds from `script`, in order, and records `requests`."""
 
     isLeaf = True
 

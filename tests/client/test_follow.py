@@ -27,7 +27,7 @@ class TestFollow:
     def follow(
         self, *script: Canned | Disconnect | Hold, since: Any = "0", **options: Any
     ) -> Follow:
-        """Follow while the service answers from the script; collect seqs in `seen`."""
+        """Follow while the service responds from the script; collect seqs in `seen`."""
         self.service.script = [*script, Hold()]
         follow = self.harness.client.follow(since, **options)
         self.read(follow)

@@ -15,7 +15,7 @@ from tests.http.raw_client import Held, RawClient, brief, get, post
 
 
 class Listener:
-    """Records the disconnects that it is told of."""
+    """A disconnect listener that records its calls."""
 
     def __init__(self) -> None:
         self.reasons: list[Failure] = []

@@ -26,7 +26,7 @@ def client(*data: bytes) -> RawClient:
 
 
 def closed_while_responding() -> None:
-    """The client goes away during a request."""
+    """The client disconnects during a request."""
     connection = RawClient(Held())
     connection.send(get())
     connection.disconnect()
@@ -55,5 +55,5 @@ def test_a_transition_happens(
     assert transition in transitions
 
 
-def test_the_table_has_no_others() -> None:
+def test_there_are_no_other_transitions() -> None:
     assert PATHS.keys() == TRANSITIONS

@@ -121,7 +121,7 @@ def test_without_the_extra_it_says_what_to_install(
         ({"admin": "nonsense:1"}, "admin: 'nonsense:1' is not an endpoint"),
     ],
 )
-def test_settings_that_cannot_work_are_told_in_one_line(
+def test_settings_that_cannot_work_are_reported_in_one_line(
     changes: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(ConfigError) as wrong:
@@ -131,7 +131,7 @@ def test_settings_that_cannot_work_are_told_in_one_line(
     assert "hidden" not in line
 
 
-def test_the_parts_are_told_the_settings() -> None:
+def test_components_get_their_settings() -> None:
     service = build(
         listen=("tcp:0", "tcp:1"),
         admin="tcp:2",

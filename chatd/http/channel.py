@@ -368,7 +368,7 @@ class Channel:
     # Deadlines.
 
     def _set_deadline(self, queue: TimeoutQueue[Connection] | None) -> None:
-        """Start the time of `queue` instead of the present one, unless they are the same."""
+        """Replace the current deadline with that of `queue`, unless it is the same."""
         old = self._deadline
         if old is not queue:
             if old is not None:

@@ -91,7 +91,7 @@ class TestParsing:
 
 
 class TestRequestAttributes:
-    def ask(self, data: bytes) -> Any:
+    def request(self, data: bytes) -> Any:
         seen: list[Request] = []
 
         def respond(request: Request) -> object:
@@ -102,10 +102,10 @@ class TestRequestAttributes:
         return seen[0]
 
     def test_provides_irequest(self) -> None:
-        assert verifyObject(IRequest, self.ask(get()))
+        assert verifyObject(IRequest, self.request(get()))
 
     def test_method_target_and_version(self) -> None:
-        request = self.ask(get("/a%20b/c?d=e&d=f&g=", method="PUT"))
+        request = self.request(get("/a%20b/c?d=e&d=f&g=", method="PUT"))
         assert request.method == b"PUT"
         assert request.uri == b"/a%20b/c?d=e&d=f&g="
         assert request.path == b"/a%20b/c"
@@ -116,18 +116,20 @@ class TestRequestAttributes:
         assert request.postpath == [b"a b", b"c"]
 
     def test_body_can_be_read_more_than_once(self) -> None:
-        request = self.ask(post(b"abc"))
+        request = self.request(post(b"abc"))
         assert request.body == b"abc"
         assert request.content.read() == b"abc"
         request.content.seek(0)
         assert request.content.read() == b"abc"
 
     def test_forms_are_not_parsed(self) -> None:
-        request = self.ask(post(b"a=b", "Content-Type: application/x-www-form-urlencoded"))
+        request = self.request(post(b"a=b", "Content-Type: application/x-www-form-urlencoded"))
         assert request.args == {}
 
     def test_header_names_are_case_insensitive(self) -> None:
-        request = self.ask(get("/", "ACCEPT:a", "accept: \t b ", "X-Empty:", "Cookie: k=v; l=w"))
+        request = self.request(
+            get("/", "ACCEPT:a", "accept: \t b ", "X-Empty:", "Cookie: k=v; l=w")
+        )
         assert request.getHeader(b"Accept") == b"b"
         assert request.getHeader("aCCept") == "b"
         assert request.getHeader(b"x-empty") == b""
@@ -139,7 +141,7 @@ class TestRequestAttributes:
         assert request.getCookie(b"l") == b"w"
 
     def test_attributes_can_be_set(self) -> None:
-        request = self.ask(get("/a?b=c"))
+        request = self.request(get("/a?b=c"))
         request.args = {}
         request.prepath, request.postpath = [b"a"], []
         request.requestHeaders.setRawHeaders(b"Host", [b"proxy.example"])

@@ -113,7 +113,7 @@ def test_abort_all() -> None:
     assert client.clock.getDelayedCalls() == []
 
 
-def test_wait_closed_fires_after_the_last_request_was_told() -> None:
+def test_wait_closed_fires_after_the_last_request_was_notified() -> None:
     held = Held()
     client = RawClient(held)
     client.send(get())

@@ -1,6 +1,6 @@
-"""Puts the parts of the daemon together: the only module that names the stores and the buses.
+"""Composition root: creates the components; the only module that imports stores and buses.
 
-`compose_service` makes the whole daemon out of its settings. Tests call the same functions with
+`compose_service` creates the whole daemon from its settings. Tests call the same functions with
 a clock, threads and a bus that they control.
 """
 
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from chatd.postgres.address import Address
 
 RETRY_SECONDS: Final = 5
-"""Clients of a draining server are told to come back after 1 to this many seconds, at random."""
+"""The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
 
 RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors kept for listeners, files, database connections and the admin listener."""
+"""Descriptors reserved for listeners, files, database connections and the admin listener."""
 
 
 def compose_service(
@@ -83,7 +83,7 @@ def compose_service(
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
-    # The contract promises room for a message written wholly in \uXXXX escapes.
+    # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
     http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
     public = Server(
         resource=compose_api(
@@ -136,7 +136,7 @@ def compose_domain(
     hasher: PasswordHasher,
     rates: Rates | None,
 ) -> Components:
-    """Everything between the API and the seams.
+    """Create the domain, on a store and a bus.
 
     `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
@@ -240,7 +240,7 @@ def is_postgres(db: str) -> bool:
 
 
 def _postgres_addresses(settings: Settings) -> list[Address]:
-    """Of `--db` and `--listen-db`; raises `ConfigError`, also where txpostgres is missing."""
+    """The addresses of `--db` and `--listen-db`; raises `ConfigError`, also without txpostgres."""
     try:
         from chatd.postgres.address import parse
         from chatd.postgres.connection import Connection as _  # noqa: F401

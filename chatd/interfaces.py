@@ -1,4 +1,4 @@
-"""Interfaces of the store, which keeps messages, and the bus, which announces them.
+"""Interfaces of the store, which holds messages, and the bus, which announces them.
 
 Every implementation passes the contract suite in `tests/contracts`.
 """
@@ -94,7 +94,7 @@ class IStore(Interface):
     def conversation(query: ReadConversation) -> Deferred[ConversationSlice | None]:
         """The messages between two accounts, from one snapshot; None if `user_id` has no inbox.
 
-        Ordered by `ConversationCursor`. Messages to a deleted account are gone with its inbox,
+        Ordered by `ConversationCursor`. Messages to a deleted account are deleted with its inbox,
         those from it remain. The cost does not depend on how old the messages are.
         """
 

@@ -95,7 +95,7 @@ class Metrics(Collector):
         return histogram.observe
 
     def observe_request(self, method: bytes, route: str, status: int, seconds: float) -> None:
-        """Count a request that was answered without waiting for a message."""
+        """Count a request that was completed without waiting for a message."""
         self._requests[method, route, status] += 1
         self._request_seconds.observe(seconds)
 
@@ -151,7 +151,7 @@ class Metrics(Collector):
         )
         yield _histogram(
             "chatd_request_seconds",
-            "Seconds from the end of a request to its answer, held polls excepted",
+            "Seconds from the end of a request to its response, without held polls",
             self._request_seconds,
         )
         yield _histogram(

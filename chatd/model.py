@@ -164,9 +164,9 @@ class ReadConversation(Struct, frozen=True, gc=False):
 
 
 class ConversationSlice(Struct, frozen=True, gc=False):
-    """Messages of a conversation, newest first; `older` tells whether there are older ones.
+    """Messages of a conversation, newest first; `older` is whether there are older ones.
 
-    `peer_exists` tells whether the peer has an account.
+    `peer_exists` is whether the peer has an account.
     """
 
     messages: tuple[Message, ...]

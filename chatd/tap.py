@@ -80,7 +80,7 @@ class Options(usage.Options):
         self.configure(given)
 
     def configure(self, given: dict[str, Any]) -> None:
-        """Settle all settings; a bad one ends the process with one line."""
+        """Load all settings; an invalid one ends the process with one line."""
         try:
             self.settings, self.warnings = load(given, os.environ)
         except ConfigError as wrong:
@@ -88,7 +88,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The daemon, as twistd's plugin asks for it."""
+    """Create the daemon for twistd's plugin."""
     from twisted.internet import reactor
 
     for warning in options.warnings:
@@ -103,13 +103,13 @@ def makeService(options: Options) -> IService:
 
 
 def service_from_environment() -> IService:
-    """The daemon as `chatd.tac` starts it, configured by the environment alone."""
+    """Create the daemon for `chatd.tac`, configured only by the environment."""
     options = Options()
     options.configure({})
     return makeService(options)
 
 
 def _raise_descriptor_limit() -> None:
-    # Every held poll is a descriptor; many systems start processes with a soft limit of 1024.
+    # Every held poll uses a descriptor; many systems start processes with a soft limit of 1024.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

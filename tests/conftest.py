@@ -121,7 +121,7 @@ class LoggedFailures:
 
 
 @dataclass(frozen=True)
-class Held:
+class Resources:
     """Snapshot of the resources in use, which a test must return to where it was."""
 
     calls: frozenset[IDelayedCall]
@@ -130,7 +130,7 @@ class Held:
     threads: frozenset[threading.Thread]
 
     @classmethod
-    def now(cls) -> "Held":
+    def now(cls) -> "Resources":
         """Take the snapshot of the interpreter and of the reactor, if one is installed."""
         reactor = _reactor()
         threads = {thread for thread in threading.enumerate() if not thread.daemon}
@@ -146,9 +146,9 @@ class Held:
             frozenset(threads),
         )
 
-    def since(self, before: "Held") -> "Held":
+    def since(self, before: "Resources") -> "Resources":
         """The resources that are new."""
-        return Held(
+        return Resources(
             self.calls - before.calls,
             self.selectables - before.selectables,
             self.children - before.children,
@@ -195,18 +195,18 @@ def _turn() -> None:
         pytest_twisted.blockon(waited)
 
 
-def _leftovers(before: Held) -> Held:
+def _leftovers(before: Resources) -> Resources:
     """What was left since `before`, after waiting for what is just ending."""
-    left = Held.now().since(before)
+    left = Resources.now().since(before)
     for _ in range(SETTLING_TURNS):
         if not (left.calls or left.selectables or left.children):
             break
         _turn()
-        left = Held.now().since(before)
+        left = Resources.now().since(before)
     if left.threads:
         for thread in left.threads:
             thread.join(THREAD_SECONDS)
-        left = Held.now().since(before)
+        left = Resources.now().since(before)
     return left
 
 
@@ -301,9 +301,9 @@ def logged_failures(_errors: LoggedFailures) -> LoggedFailures:
 
 
 @pytest.fixture(autouse=True)
-def _leaves_nothing(request: pytest.FixtureRequest, _errors: LoggedFailures) -> Iterator[None]:
+def _check_leaks(request: pytest.FixtureRequest, _errors: LoggedFailures) -> Iterator[None]:
     """Fail the test if it leaves something behind; see the docstring of the module."""
-    before = Held.now()
+    before = Resources.now()
     yield
     left = _leftovers(before)
     if isinstance(request.instance, SynchronousTestCase):

@@ -68,9 +68,9 @@ class Daemon:
 
     `port` is the public port according to the first line of the log, 0 if there is none. A daemon
     that is restarted on the same port needs one from `bench.processes.free_port`, because another
-    process may meanwhile use the one that the kernel chose. `line`, if given, replaces the whole
-    command line. The log of all daemons in a folder is `log` in it. Leaving the context kills the
-    process and prints the log, which pytest shows if the test failed.
+    process may meanwhile use the one that the kernel chose. `command_line`, if given, replaces all
+    of it. The log of all daemons in a folder is `log` in it. Leaving the context kills the process
+    and prints the log, which pytest shows if the test failed.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class Daemon:
         folder: Path,
         *arguments: str,
         port: int = 0,
-        line: Sequence[str] = (),
+        command_line: Sequence[str] = (),
         **variables: str,
     ) -> None:
         self.folder = folder
         self._wanted = port
-        self._line = list(line)
+        self._command_line = list(command_line)
         self._arguments = arguments
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
-        self._told = 0
+        self._log_start = 0
         self.log = folder / "log"
         self.port = port
         self.admin_port = 0
@@ -98,7 +98,7 @@ class Daemon:
         try:
             self.start()
         except BaseException:
-            self._leave()
+            self._clean_up()
             raise
         return self
 
@@ -108,9 +108,9 @@ class Daemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave()
+        self._clean_up()
 
-    def _leave(self) -> None:
+    def _clean_up(self) -> None:
         for client in self._clients:
             client.close()
         if self._process is not None:
@@ -141,14 +141,14 @@ class Daemon:
     def begin(self) -> None:
         """Start the daemon without waiting."""
         arguments = list(self._arguments)
-        if not self._line and "--listen" not in arguments:
+        if not self._command_line and "--listen" not in arguments:
             arguments += ["--listen", f"tcp:{self._wanted}:interface=127.0.0.1"]
-        if not self._line and "--rate-limits" not in arguments:
+        if not self._command_line and "--rate-limits" not in arguments:
             arguments += ["--rate-limits", "off"]
-        self._told = self.log.stat().st_size if self.log.exists() else 0
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._line or command(*arguments),
+                self._command_line or command(*arguments),
                 cwd=self.folder,
                 env=environment(**self._variables),
                 stdin=subprocess.DEVNULL,
@@ -158,14 +158,14 @@ class Daemon:
 
     def _listening(self) -> re.Match[str] | None:
         assert self._process is not None
-        match = _LISTENING.search(self.told())
+        match = _LISTENING.search(self.logged())
         if match is None and self._process.poll() is not None:
-            raise AssertionError(f"the daemon has ended:\n{self.told()}")
+            raise AssertionError(f"the daemon has ended:\n{self.logged()}")
         return match
 
-    def told(self) -> str:
-        """What was logged since the last start."""
-        return self.log.read_bytes()[self._told :].decode()
+    def logged(self) -> str:
+        """The log since the last start."""
+        return self.log.read_bytes()[self._log_start :].decode()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -205,27 +205,29 @@ class Daemon:
         assert match is not None
         return int(match[1])
 
-    def ask(self, method: str, target: str, body: object = None, auth: str | None = None) -> Answer:
+    def request(
+        self, method: str, target: str, body: object = None, auth: str | None = None
+    ) -> Response:
         """Send one request on a new connection."""
         client = Client(self.port, auth)
         try:
-            return client.ask(method, target, body)
+            return client.request(method, target, body)
         finally:
             client.close()
 
     def register(self, name: str) -> int:
         """Create an account with the password `PASSWORD`; returns its id."""
         body = {"username": name, "email": f"{name}@example.org", "password": PASSWORD}
-        answer = self.ask("POST", USERS, body)
-        assert answer.status == 201, answer
-        user_id: int = answer.json["id"]
+        response = self.request("POST", USERS, body)
+        assert response.status == 201, response
+        user_id: int = response.json["id"]
         return user_id
 
     def token(self, name: str) -> str:
         """Log in to an account; returns the token."""
-        answer = self.ask("POST", TOKENS, {"username": name, "password": PASSWORD})
-        assert answer.status == 201, answer
-        token: str = answer.json["token"]
+        response = self.request("POST", TOKENS, {"username": name, "password": PASSWORD})
+        assert response.status == 201, response
+        token: str = response.json["token"]
         return token
 
     def log_in(self, name: str) -> str:
@@ -233,7 +235,7 @@ class Daemon:
         return bearer(self.token(name))
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """An HTTP response."""
 
     status: int
@@ -270,28 +272,28 @@ class Client:
             self.close()
             raise
 
-    def receive(self) -> Answer:
+    def receive(self) -> Response:
         """The response to the last request."""
         try:
             response = self._connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            return Response(response.status, response.headers, response.read())
         except BaseException:
             self.close()
             raise
 
-    def ask(
+    def request(
         self, method: str, target: str, body: object = None, headers: dict[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send a request and return the response."""
         self.send(method, target, body, headers)
-        answer = self.receive()
-        if answer.headers.get("Connection") == "close":
+        response = self.receive()
+        if response.headers.get("Connection") == "close":
             self.close()
-        return answer
+        return response
 
-    def get(self, target: str) -> Answer:
+    def get(self, target: str) -> Response:
         """`GET`."""
-        return self.ask("GET", target)
+        return self.request("GET", target)
 
     def close(self) -> None:
         """Close the connection."""
@@ -312,13 +314,13 @@ def bearer(token: str) -> str:
     return f"Bearer {token}"
 
 
-def wait_until(look: Callable[[], Any], seconds: float) -> Any:
-    """Call `look` until it returns something true, which is returned; fails after `seconds`."""
+def wait_until(condition: Callable[[], Any], seconds: float) -> Any:
+    """Call `condition` until it returns a true value, and return that; fail after `seconds`."""
     ends = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < ends, "it did not happen in time"
+    while not (result := condition()):
+        assert time.monotonic() < ends, "the condition did not hold in time"
         time.sleep(0.01)
-    return seen
+    return result
 
 
 def _port(addresses: str) -> int:

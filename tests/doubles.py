@@ -62,7 +62,7 @@ class SteppedExecutor:
     """A `chatd.runtime.thread_pool.Executor` whose thread runs only when the test says so.
 
     `work` does what the thread would do, `deliver` what the reactor would do with the result.
-    Between the two, a transaction is committed, but nothing in the reactor knows it.
+    Between the two, a transaction is committed, but the reactor has not been notified yet.
     """
 
     def __init__(self) -> None:
@@ -339,7 +339,7 @@ class System:
             if not isinstance(call.func, LoopingCall)  # type: ignore[attr-defined]
         ]
 
-    def nobody_waits(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no poll, waiter or timer is left."""
         return not self.notifier._waiters and self.notifier.held == 0 and not self.timers()
 

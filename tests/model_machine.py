@@ -43,17 +43,17 @@ NAMES = ("ann", "Ann", "ANN", "bob", "BoB", "cat", "dan", "eve", "x_1", "x-1", "
 
 # Accounts are drawn by number, in order of creation and including deleted ones; numbers beyond the
 # last account stand for unknown ids.
-people = st.integers(0, 5)
+users = st.integers(0, 5)
 places = st.one_of(st.integers(0, 12), st.integers(0, 10**6))
 limits = st.sampled_from([1, 2, 3, 10, 100])
 texts = st.one_of(st.sampled_from(["x", "y"]), st.text(st.characters(exclude_categories=["Cs"])))
 drafts = st.tuples(
-    people, people, texts.filter(lambda text: "\0" not in text), st.sampled_from([None, "k", "K"])
+    users, users, texts.filter(lambda text: "\0" not in text), st.sampled_from([None, "k", "K"])
 )
 
 
 @dataclass
-class Person:
+class User:
     """An account, possibly a deleted one, and its inbox."""
 
     account: Account
@@ -66,7 +66,7 @@ class Person:
 class Follower:
     """A polling client; `seq` is its cursor, None before the first poll."""
 
-    person: int
+    user: int
     seq: int | None
 
 
@@ -93,7 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.people: dict[int, Person] = {}
+        self.users: dict[int, User] = {}
         self.names: set[str] = set()
         self.tokens: dict[bytes, int | None] = {}
         self.keys: dict[tuple[int, str], tuple[bytes, Message]] = {}
@@ -106,12 +106,12 @@ class StoreMachine(RuleBasedStateMachine):
         return self.store
 
     def id_of(self, number: int) -> int:
-        ids = list(self.people)
+        ids = list(self.users)
         return ids[number] if number < len(ids) else 4711 + number
 
-    def existing(self, number: int) -> Person | None:
-        person = self.people.get(self.id_of(number))
-        return None if person is None or person.deleted else person
+    def existing(self, number: int) -> User | None:
+        user = self.users.get(self.id_of(number))
+        return None if user is None or user.deleted else user
 
     @initialize()
     def open(self) -> None:
@@ -139,33 +139,33 @@ class StoreMachine(RuleBasedStateMachine):
                 self.run(self.opened.add_account(name, "e@example.org", "hash"))
             return
         account = self.run(self.opened.add_account(name, f"{name}@example.org", f"hash of {name}"))
-        assert account.id > max(self.people, default=0)
+        assert account.id > max(self.users, default=0)
         assert account == Account(
             account.id, name, f"{name}@example.org", account.date_joined, None
         )
         self.names.add(name.lower())
-        self.people[account.id] = Person(account, f"hash of {name}")
+        self.users[account.id] = User(account, f"hash of {name}")
 
-    @rule(number=people)
+    @rule(number=users)
     def delete(self, number: int) -> None:
-        person = self.existing(number)
-        assert self.run(self.opened.delete_account(self.id_of(number))) is (person is not None)
-        if person is not None:
-            person.deleted = True
+        user = self.existing(number)
+        assert self.run(self.opened.delete_account(self.id_of(number))) is (user is not None)
+        if user is not None:
+            user.deleted = True
             for token, owner in self.tokens.items():
-                if owner == person.account.id:
+                if owner == user.account.id:
                     self.tokens[token] = None
 
-    @rule(number=people, token=st.binary(min_size=32, max_size=32))
+    @rule(number=users, token=st.binary(min_size=32, max_size=32))
     def issue_token(self, number: int, token: bytes) -> None:
         if token in self.tokens:
             return
         created_at = self.run(self.opened.add_token(self.id_of(number), token))
-        person = self.existing(number)
-        assert (created_at is None) is (person is None)
-        self.tokens[token] = None if person is None else person.account.id
+        user = self.existing(number)
+        assert (created_at is None) is (user is None)
+        self.tokens[token] = None if user is None else user.account.id
 
-    @rule(number=people, which=st.integers(0, 20))
+    @rule(number=users, which=st.integers(0, 20))
     def revoke_token(self, number: int, which: int) -> None:
         token = [*self.tokens, bytes(32)][which % (len(self.tokens) + 1)]
         user_id = self.id_of(number)
@@ -174,14 +174,14 @@ class StoreMachine(RuleBasedStateMachine):
         if owned:
             self.tokens[token] = None
 
-    @rule(seen=st.dictionaries(people, st.integers(1, 50), max_size=4))
+    @rule(seen=st.dictionaries(users, st.integers(1, 50), max_size=4))
     def record_seen(self, seen: dict[int, int]) -> None:
         self.run(self.opened.record_seen({self.id_of(number): at for number, at in seen.items()}))
         for number, at in seen.items():
-            person = self.existing(number)
-            if person is not None and (person.account.last_seen_at or 0) < at:
-                old = person.account
-                person.account = Account(old.id, old.username, old.email, old.date_joined, at)
+            user = self.existing(number)
+            if user is not None and (user.account.last_seen_at or 0) < at:
+                old = user.account
+                user.account = Account(old.id, old.username, old.email, old.date_joined, at)
 
     @rule(drawn=st.lists(drafts, max_size=8))
     def append(self, drawn: list[tuple[int, int, str, str | None]]) -> None:
@@ -228,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 assert isinstance(result, IdempotencyKeyReused)
             return
-        recipient = self.people.get(draft.received_by)
+        recipient = self.users.get(draft.received_by)
         if recipient is None or recipient.deleted:
             assert isinstance(result, UserNotFound)
             return
@@ -243,7 +243,7 @@ class StoreMachine(RuleBasedStateMachine):
         if key is not None:
             self.keys[draft.sent_by, key.key] = (key.fingerprint, message)
 
-    @rule(drawn=st.lists(st.tuples(people, places, limits), max_size=5))
+    @rule(drawn=st.lists(st.tuples(users, places, limits), max_size=5))
     def read_after(self, drawn: list[tuple[int, int, int]]) -> None:
         queries = [ReadAfter(self.id_of(number), seq, limit) for number, seq, limit in drawn]
         expected = [self.after(*each) for each in drawn]
@@ -252,14 +252,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.run(self.opened.read(queries)) == expected
 
     def after(self, number: int, seq: int | None, limit: int) -> InboxSlice | None:
-        person = self.existing(number)
-        if person is None:
+        user = self.existing(number)
+        if user is None:
             return None
-        found = () if seq is None else tuple(person.inbox[seq : seq + limit])
-        return InboxSlice(len(person.inbox), found)
+        found = () if seq is None else tuple(user.inbox[seq : seq + limit])
+        return InboxSlice(len(user.inbox), found)
 
     @rule(
-        number=people,
+        number=users,
         page=st.one_of(st.integers(1, 4), st.integers(1, 2**53 - 1)),
         limit=limits,
         at=st.one_of(st.none(), places),
@@ -268,18 +268,18 @@ class StoreMachine(RuleBasedStateMachine):
         query = ReadPage(self.id_of(number), page, limit, at)
         cached = self.opened.read_cached(query)
         [found] = self.run(self.opened.read([query]))
-        person = self.existing(number)
-        if person is None:
+        user = self.existing(number)
+        if user is None:
             assert found is cached is None
             return
         assert cached in (None, found)
-        inbox = person.inbox if at is None else person.inbox[:at]
-        if at is not None and at > len(person.inbox):
+        inbox = user.inbox if at is None else user.inbox[:at]
+        if at is not None and at > len(user.inbox):
             inbox = []
         newest_first = inbox[::-1][(page - 1) * limit : page * limit]
-        assert found == InboxSlice(len(person.inbox), tuple(newest_first))
+        assert found == InboxSlice(len(user.inbox), tuple(newest_first))
 
-    @rule(number=people, other=people, limit=limits, at=st.one_of(st.none(), places))
+    @rule(number=users, other=users, limit=limits, at=st.one_of(st.none(), places))
     def read_conversation(self, number: int, other: int, limit: int, at: int | None) -> None:
         user_id, peer = self.id_of(number), self.id_of(other)
         one, two = self.existing(number), self.existing(other)
@@ -302,35 +302,33 @@ class StoreMachine(RuleBasedStateMachine):
         assert found.older is (len(messages) > limit)
         assert found.peer_exists is (two is not None)
 
-    @rule(number=people, beginning=st.booleans())
+    @rule(number=users, beginning=st.booleans())
     def follow(self, number: int, beginning: bool) -> None:
         if self.existing(number) is not None and len(self.followers) < 5:
             self.followers.append(Follower(self.id_of(number), 0 if beginning else None))
 
     @rule(limit=limits)
     def poll(self, limit: int) -> None:
-        queries = [ReadAfter(each.person, each.seq, limit) for each in self.followers]
+        queries = [ReadAfter(each.user, each.seq, limit) for each in self.followers]
         for follower, found in zip(
             self.followers, self.run(self.opened.read(queries)), strict=True
         ):
-            person = self.people[follower.person]
-            if person.deleted:
+            user = self.users[follower.user]
+            if user.deleted:
                 assert found is None
             elif follower.seq is None:
-                assert found == InboxSlice(len(person.inbox), ())
-                follower.seq = len(person.inbox)
+                assert found == InboxSlice(len(user.inbox), ())
+                follower.seq = len(user.inbox)
             else:
-                expected = tuple(person.inbox[follower.seq : follower.seq + limit])
-                assert found == InboxSlice(len(person.inbox), expected)
+                expected = tuple(user.inbox[follower.seq : follower.seq + limit])
+                assert found == InboxSlice(len(user.inbox), expected)
                 follower.seq += len(expected)
 
     @rule()
     def read_last_seqs(self) -> None:
-        user_ids = [*self.people, 4711]
+        user_ids = [*self.users, 4711]
         assert self.run(self.opened.last_seqs(user_ids)) == {
-            user_id: len(person.inbox)
-            for user_id, person in self.people.items()
-            if not person.deleted
+            user_id: len(user.inbox) for user_id, user in self.users.items() if not user.deleted
         }
 
     @rule()
@@ -341,36 +339,36 @@ class StoreMachine(RuleBasedStateMachine):
             expected[-1] = self.tokens[bytes(32)]
         assert self.run(self.opened.token_owners(tokens)) == expected
 
-    @rule(name=st.sampled_from(NAMES), number=people)
+    @rule(name=st.sampled_from(NAMES), number=users)
     def look_up(self, name: str, number: int) -> None:
         named = [
-            person
-            for person in self.people.values()
-            if not person.deleted and person.account.username.lower() == name.lower()
+            user
+            for user in self.users.values()
+            if not user.deleted and user.account.username.lower() == name.lower()
         ]
         assert self.run(self.opened.account_named(name)) == (named[0].account if named else None)
         assert self.run(self.opened.credentials(name)) == (
             Credentials(named[0].account.id, named[0].password_hash) if named else None
         )
-        person = self.existing(number)
-        assert self.run(self.opened.account(self.id_of(number))) == (person and person.account)
+        user = self.existing(number)
+        assert self.run(self.opened.account(self.id_of(number))) == (user and user.account)
 
     @invariant()
     def there_are_accounts(self) -> None:
         # Most rules need an account.
-        if self.store is not None and not self.people:
+        if self.store is not None and not self.users:
             for name in ("zoe", "yan", "xia")[: self.initial_accounts]:
                 self.register(name)
 
     def teardown(self) -> None:
         try:
             if self.store is not None:
-                note(f"{len(self.people)} people, {len(self.keys)} keys")
+                note(f"{len(self.users)} users, {len(self.keys)} keys")
                 self.run(self.opened.check())
-                for user_id, person in self.people.items():
+                for user_id, user in self.users.items():
                     [found] = self.run(self.opened.read([ReadAfter(user_id, 0, 10_000)]))
-                    expected = InboxSlice(len(person.inbox), tuple(person.inbox))
-                    assert found == (None if person.deleted else expected)
+                    expected = InboxSlice(len(user.inbox), tuple(user.inbox))
+                    assert found == (None if user.deleted else expected)
                 self.read_last_seqs()
                 self.look_up_tokens()
         finally:

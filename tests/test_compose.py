@@ -52,11 +52,11 @@ def build(**changes: Any) -> ChatService:
         ("mysql://h/d", False),
     ],
 )
-def test_what_names_a_postgresql(db: str, expected: bool) -> None:
+def test_postgresql_urls_are_recognized(db: str, expected: bool) -> None:
     assert is_postgres(db) is expected
 
 
-def test_both_seams_are_on_postgresql() -> None:
+def test_store_and_bus_are_those_of_postgresql() -> None:
     from twisted.internet import reactor
 
     given = {"db": "postgresql://u:s3cret@h/d", "listen-db": "host=direct dbname=d"}
@@ -77,7 +77,7 @@ def test_both_seams_are_on_postgresql() -> None:
         ({"db": "mysql://u:s3cret@h/d"}, "^db: neither sqlite:PATH nor postgresql://"),
     ],
 )
-def test_what_cannot_be_read_is_named_and_not_repeated(
+def test_invalid_urls_are_reported_without_their_password(
     given: dict[str, str], complaint: str
 ) -> None:
     from twisted.internet import reactor
@@ -121,7 +121,7 @@ def test_without_the_extra_it_says_what_to_install(
         ({"admin": "nonsense:1"}, "admin: 'nonsense:1' is not an endpoint"),
     ],
 )
-def test_settings_that_cannot_work_are_told_in_one_line(
+def test_settings_that_cannot_work_are_reported_in_one_line(
     changes: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(ConfigError) as wrong:
@@ -131,7 +131,7 @@ def test_settings_that_cannot_work_are_told_in_one_line(
     assert "hidden" not in line
 
 
-def test_the_parts_are_told_the_settings() -> None:
+def test_components_get_their_settings() -> None:
     service = build(
         listen=("tcp:0", "tcp:1"),
         admin="tcp:2",

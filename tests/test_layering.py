@@ -1,10 +1,10 @@
-"""Who may import whom: the one-way flow of the design, held by a table.
+"""The layers of chatd: which package may import which.
 
-    plugin → tap → service → http → accounts, chats → IStore, notifier ← bus
+    plugin → tap → compose → process → api → domain → interfaces ← store, bus
 
-`model` and `interfaces` know nothing of the rest, `http` and the domain nothing of how messages are
-stored or wake-ups carried, and only `tap` names implementations. A module without a row fails, so
-does a row without a module: whoever adds a module says here where in the flow it stands.
+`model` and `interfaces` depend on nothing above them, `http` knows nothing of chat, `api` and the
+domain nothing of how messages are stored or wake-ups delivered, and only `compose` imports
+implementations. The test fails for a package without a row, and for a row without a package.
 """
 
 import ast
@@ -16,33 +16,33 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# One row a module of chatd/, or a package there with all that it holds: what of chatd it may
-# import besides itself. Types count like everything else. Lower rows may use higher ones only.
+# For each module or package in chatd/, the others that it may import, also for types only. Each row
+# uses only rows above it.
 TABLE: dict[str, set[str]] = {
-    # What every room speaks: values, errors, the two seams; settings and figures.
+    # Shared by all: values, errors, the interfaces, settings and metrics.
     "__init__": set(),
     "errors": set(),
     "model": {"errors"},
     "interfaces": {"errors", "model"},
     "config": set(),
     "metrics": {"__init__"},
-    # Mechanisms on Twisted and libpq that know nothing of chat.
+    # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
     "runtime": {"errors"},
     "http": set(),
     "postgres": {"errors", "runtime"},
-    # What chatd does: knows the seams, never who is behind them or before it.
+    # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "runtime"},
-    # The implementations of the seams.
+    # Implementations of the interfaces.
     "store": {"errors", "interfaces", "model", "postgres", "runtime"},
     "bus": {"errors", "interfaces", "model", "postgres", "runtime"},
     # Translates between HTTP and the domain.
     "page": set(),
     "api": {"__init__", "errors", "domain", "http", "metrics", "model", "page"},
-    # A program on the other side of HTTP shares no code with the daemon.
+    # The client side, which shares no code with the daemon.
     "client": set(),
     "cli": {"__init__", "client"},
     "conformance": {"client"},
-    # Starts, drains and stops the parts that the composition root puts together.
+    # The process: starts, drains and stops the components that `compose` creates.
     "process": {
         "__init__",
         "config",
@@ -54,7 +54,7 @@ TABLE: dict[str, set[str]] = {
         "model",
         "runtime",
     },
-    # The composition root, and twistd's way to it.
+    # The composition root, and the entry point of twistd.
     "compose": {
         "api",
         "bus",
@@ -71,15 +71,15 @@ TABLE: dict[str, set[str]] = {
     "tap": {"__init__", "compose", "config", "process"},
 }
 
-# Files outside chatd/ and what of it they may import. The plugin is data: it names tap in a string.
+# Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.
 OUTSIDE: dict[str, set[str]] = {
     "twisted/plugins/chatd_plugin.py": set(),
     "chatd.tac": {"tap"},
 }
 
-# The composition root, who may import it, and what nobody else may.
+# The composition root, what may import it, and what only it may import.
 ROOT_ROW = "compose"
-STARTS = {"tap"}
+ENTRY_POINTS = {"tap"}
 IMPLEMENTATIONS = {"store", "bus"}
 
 REACTOR = "twisted.internet.reactor"
@@ -96,7 +96,7 @@ def at_import(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def imported(nodes: Iterable[ast.AST], package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of each thing imported by a module in `package`.
+    """Line and dotted name of each import of a module in `package`.
 
     ``from a import b`` gives ``a.b``, whether `b` is a module or not.
     """
@@ -111,17 +111,17 @@ def imported(nodes: Iterable[ast.AST], package: tuple[str, ...]) -> Iterator[tup
 
 
 def row_of(name: str, rows: Iterable[str]) -> str | None:
-    """The row that the imported name falls under; None for what is not chatd's."""
+    """The row of an imported name; None outside chatd."""
     top, _, rest = name.partition(".")
     if top != "chatd":
         return None
     first = rest.partition(".")[0]
-    # `from chatd import __version__` imports the package alone.
+    # `from chatd import __version__` imports only the package itself.
     return "__init__" if first not in rows and first.startswith("__") else first or "__init__"
 
 
 def file_findings(path: Path, root: Path, row: str, table: Mapping[str, set[str]]) -> Iterator[str]:
-    """What the file imports and may not."""
+    """The forbidden imports of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     where = path.relative_to(root)
     package = where.parts[:-1]
@@ -137,7 +137,7 @@ def file_findings(path: Path, root: Path, row: str, table: Mapping[str, set[str]
 def findings(
     root: Path, table: Mapping[str, set[str]], outside: Mapping[str, set[str]]
 ) -> list[str]:
-    """What the tree at `root` does and the tables do not allow, and rows with nothing behind."""
+    """Forbidden imports in the tree at `root`, packages without a row, and rows without a file."""
     package = root / "chatd"
     files: dict[str, list[Path]] = {}
     for path in sorted(package.rglob("*.py")):
@@ -147,8 +147,8 @@ def findings(
         if (root / name).exists():
             files[name] = [root / name]
     rows = {**table, **outside}
-    found = [f"{row}: no row says what it may import" for row in files if row not in rows]
-    found += [f"{row}: nothing is behind this row" for row in rows if row not in files]
+    found = [f"{row}: no row in the table" for row in files if row not in rows]
+    found += [f"{row}: no such file" for row in rows if row not in files]
     for row in files.keys() & rows.keys():
         for path in files[row]:
             found += file_findings(path, root, row, rows)
@@ -173,11 +173,11 @@ def modules(root: Path) -> dict[str, set[str]]:
     return graph
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     TopologicalSorter(modules(ROOT)).prepare()
 
 
-def test_circles_for_types_are_seen(tmp_path: Path) -> None:
+def test_cycles_of_type_checking_imports_are_found(tmp_path: Path) -> None:
     (tmp_path / "chatd").mkdir()
     (tmp_path / "chatd/__init__.py").touch()
     (tmp_path / "chatd/a.py").write_text("if TYPE_CHECKING:\n    from chatd.b import B")
@@ -186,36 +186,36 @@ def test_circles_for_types_are_seen(tmp_path: Path) -> None:
         TopologicalSorter(modules(tmp_path)).prepare()
 
 
-def test_the_tree_keeps_to_the_table() -> None:
+def test_the_tree_follows_the_table() -> None:
     assert findings(ROOT, TABLE, OUTSIDE) == []
 
 
-def test_the_table_has_no_circle() -> None:
+def test_the_table_has_no_cycle() -> None:
     TopologicalSorter(TABLE).prepare()
 
 
-def test_the_table_names_only_its_own_rows() -> None:
+def test_the_table_names_only_existing_rows() -> None:
     for allowed in [*TABLE.values(), *OUTSIDE.values()]:
         assert allowed <= TABLE.keys()
 
 
-def test_model_and_interfaces_know_nothing_else() -> None:
+def test_model_and_interfaces_import_nothing_above_them() -> None:
     assert TABLE["errors"] == set()
     assert TABLE["model"] <= {"errors"}
     assert TABLE["interfaces"] <= {"errors", "model"}
 
 
-def test_only_the_composition_root_names_implementations() -> None:
-    naming = {row for row, allowed in {**TABLE, **OUTSIDE}.items() if allowed & IMPLEMENTATIONS}
-    assert naming <= {ROOT_ROW}
+def test_only_the_composition_root_imports_implementations() -> None:
+    importers = {row for row, allowed in {**TABLE, **OUTSIDE}.items() if allowed & IMPLEMENTATIONS}
+    assert importers <= {ROOT_ROW}
 
 
-def test_only_tap_names_the_composition_root() -> None:
-    naming = {row for row, allowed in {**TABLE, **OUTSIDE}.items() if ROOT_ROW in allowed}
-    assert naming <= STARTS
+def test_only_tap_imports_the_composition_root() -> None:
+    importers = {row for row, allowed in {**TABLE, **OUTSIDE}.items() if ROOT_ROW in allowed}
+    assert importers <= ENTRY_POINTS
 
 
-MADE_UP: dict[str, set[str]] = {
+EXAMPLE: dict[str, set[str]] = {
     "__init__": set(),
     "model": set(),
     "store": {"model"},
@@ -237,7 +237,7 @@ MADE_UP: dict[str, set[str]] = {
             "def later():\n    from chatd.store import sqlite",
             [":2: model may not import store"],
         ),
-        ("chatd/new.py", "", [": no row says what it may import"]),
+        ("chatd/new.py", "", [": no row in the table"]),
         ("chatd/model.py", "def f():\n    from twisted.internet import reactor", []),
         ("chatd/model.py", "from twisted.internet import defer, reactor", [":1: the reactor"]),
         ("chatd/model.py", "try:\n    import twisted.internet.reactor\nfinally: 0", [":2: the"]),
@@ -245,21 +245,23 @@ MADE_UP: dict[str, set[str]] = {
         ("chatd/model.py", "from twisted.internet.reactor import callLater", [":1: the"]),
     ],
 )
-def test_the_check_sees(tmp_path: Path, file: str, source: str, expected: list[str]) -> None:
+def test_forbidden_imports_are_found(
+    tmp_path: Path, file: str, source: str, expected: list[str]
+) -> None:
     for name in ["__init__", "model", "store/__init__", "http/__init__", "http/wire"]:
         path = tmp_path / f"chatd/{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / file).write_text(source)
-    found = findings(tmp_path, MADE_UP, {})
+    found = findings(tmp_path, EXAMPLE, {})
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True))
 
 
-def test_the_check_sees_rows_that_nothing_is_behind(tmp_path: Path) -> None:
+def test_rows_without_a_file_are_found(tmp_path: Path) -> None:
     (tmp_path / "chatd").mkdir()
     (tmp_path / "chatd/__init__.py").touch()
-    assert findings(tmp_path, {"__init__": set(), "gone": set()}, {"chatd.tac": set()}) == [
-        "chatd.tac: nothing is behind this row",
-        "gone: nothing is behind this row",
+    assert findings(tmp_path, {"__init__": set(), "removed": set()}, {"chatd.tac": set()}) == [
+        "chatd.tac: no such file",
+        "removed: no such file",
     ]

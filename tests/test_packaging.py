@@ -1,7 +1,7 @@
-"""What is installed: the wheel's contents, and that twistd finds chatd from any folder.
+"""Packaging: the wheel's contents, and that twistd finds an installed chatd from any folder.
 
-Nothing is downloaded: builds are not isolated, and the environments made here see the libraries of
-the one that runs the tests, but not its own chatd.
+Nothing is downloaded: builds are not isolated, and the environments created here use the libraries
+of the one that runs the tests, but not its chatd.
 """
 
 import shutil
@@ -19,7 +19,7 @@ import chatd
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a checkout holds that a build needs; a copy keeps what builds write out of the checkout.
+# The files that a build needs. They are copied, so that builds write nothing into the checkout.
 SOURCES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "chatd", "twisted"]
 
 # The line of ``twistd --help``.
@@ -28,19 +28,19 @@ LISTED = ["chatd", "A", "long-polling", "chat", "daemon."]
 
 def pip(*arguments: str, python: str = sys.executable) -> None:
     """Run this environment's pip on the environment of the interpreter `python`."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pip", "--python", python, "--quiet", *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is built."""
+    """A copy of the sources."""
     folder = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__", "dropin.cache")
     for name in SOURCES:
@@ -53,7 +53,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel built of the copy."""
+    """The wheel built from the copy."""
     folder = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
     (built,) = folder.glob("chatd-*.whl")
@@ -62,13 +62,13 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> str:
-    """The interpreter of a new environment that has the libraries and no chatd."""
+    """The interpreter of a new environment with the libraries but without chatd."""
     home = tmp_path / "env"
     venv.create(home, symlinks=True)
     folders = {"base": str(home), "platbase": str(home)}
     packages = Path(sysconfig.get_path("purelib", "venv", folders))
-    # A line of a .pth file adds a folder, but not what that folder's own .pth files name: the chatd
-    # that is installed editable beside the libraries stays unseen.
+    # A .pth file adds a folder but does not process the .pth files in it, so the editable install
+    # of chatd next to the libraries is not visible.
     libraries = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     (packages / "libraries.pth").write_text("".join(f"{path}\n" for path in libraries))
     return str(home / "bin" / "python")
@@ -77,7 +77,7 @@ def python(tmp_path: Path) -> str:
 def twistd_lists_chatd(python: str, folder: Path) -> bool:
     """Whether ``twistd --help`` of the environment, called in the folder, lists the command."""
     folder.mkdir()
-    done = subprocess.run(
+    process = subprocess.run(
         [python, "-c", "from twisted.scripts.twistd import run; run()", "--help"],
         cwd=folder,
         capture_output=True,
@@ -85,28 +85,28 @@ def twistd_lists_chatd(python: str, folder: Path) -> bool:
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    return any(line.split() == LISTED for line in done.stdout.splitlines())
+    assert process.returncode == 0, process.stderr
+    return any(line.split() == LISTED for line in process.stdout.splitlines())
 
 
 def sources(*patterns: str) -> set[str]:
-    """The files of the checkout that match, named from its root; nothing that Python wrote."""
+    """The matching files, relative to the root of the checkout, without __pycache__."""
     found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
     return {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
 
 
-def test_the_wheel_holds_the_package_and_the_plugin(wheel: Path) -> None:
+def test_the_wheel_contains_the_package_and_the_plugin(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
     plugin = "twisted/plugins/chatd_plugin.py"
     data = sources(
         "chatd/store/schema/**/*.sql", "chatd/page/assets/**/*", "chatd/api/docs/examples/*"
     )
-    assert held == {plugin, "chatd/py.typed"} | sources("chatd/**/*.py") | data
-    assert any(name.endswith(".sql") for name in held)
+    assert names == {plugin, "chatd/py.typed"} | sources("chatd/**/*.py") | data
+    assert any(name.endswith(".sql") for name in names)
 
 
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+def test_the_metadata_of_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
         metadata = message_from_bytes(archive.read(f"{folder}/METADATA"))

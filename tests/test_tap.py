@@ -1,4 +1,4 @@
-"""The command line, and the composition of the daemon."""
+"""The command line of `twistd chatd`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def parsed(*arguments: str) -> Settings:
 
 
 def refused(*arguments: str) -> str:
-    """The one line that the command line is refused with."""
+    """The error message for an invalid command line, which is one line."""
     with pytest.raises(SystemExit) as ended:
         tap.Options().parseOptions(list(arguments))
-    assert isinstance(ended.value.code, str), "a text: status 1, and it is printed"
+    assert isinstance(ended.value.code, str), "a str is printed, and the status is 1"
     [line] = ended.value.code.splitlines()
     return line
 
 
-def test_without_arguments_the_defaults_hold() -> None:
+def test_the_defaults() -> None:
     assert parsed() == load({}, {})[0]
 
 
@@ -50,7 +50,7 @@ def test_listen_is_repeatable() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
-def test_every_option_is_one_of_the_command_line(option: Any) -> None:
+def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
     value = {"listen": "tcp:1", "registration": "closed", "rate-limits": "off"}.get(option.name)
     if value is None:
         value = {"access-log": "on", "trusted-proxies": "::/0"}.get(option.name, "7")
@@ -59,7 +59,7 @@ def test_every_option_is_one_of_the_command_line(option: Any) -> None:
     assert f"--{option.name}" in str(tap.Options())
 
 
-def test_the_help_tells_the_defaults() -> None:
+def test_the_help_shows_the_defaults() -> None:
     text = " ".join(tap.Options().getUsage().split())
     assert "[default: tcp:8080:interface=127.0.0.1]" in text
     assert "[default: 16384]" in text
@@ -79,7 +79,9 @@ def test_the_help_tells_the_defaults() -> None:
         (["--registration", "maybe"], "--registration: 'maybe'"),
     ],
 )
-def test_a_bad_command_line_is_told_in_one_line(arguments: list[str], culprit: str) -> None:
+def test_an_invalid_command_line_is_reported_in_one_line(
+    arguments: list[str], culprit: str
+) -> None:
     line = refused(*arguments)
     assert line.startswith("chatd: ")
     assert culprit.removeprefix("--") in line
@@ -99,7 +101,7 @@ def _descriptor_limit() -> Iterator[None]:
 
 
 def made(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """What a way of starting makes, and the warnings that were logged."""
+    """The service that `make` returns, and the log texts meanwhile."""
     from twisted.internet import reactor
 
     scheduled: list[Any] = []
@@ -134,7 +136,7 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("_descriptor_limit")
-def test_a_service_that_cannot_be_made_is_told_in_one_line(
+def test_a_service_that_cannot_be_made_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = tap.Options()
@@ -147,7 +149,7 @@ def test_a_service_that_cannot_be_made_is_told_in_one_line(
 
 
 def test_twistd_finds_the_plugin() -> None:
-    # Plugins of others, as they are installed, are looked through as well.
+    # Other plugins may be installed.
     found: list[Any] = [each for each in getPlugins(IServiceMaker) if each.tapname == "chatd"]
     assert [maker.module for maker in found] == ["chatd.tap"]
     assert issubclass(found[0].options, usage.Options)

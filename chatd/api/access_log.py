@@ -1,4 +1,4 @@
-"""The access log: one line a request, which separates the time of work from the time it was held.
+"""The access log: one line per request, with the time it took and the time it was held.
 
 It never contains a body, a query, a password or a token.
 """
@@ -24,7 +24,7 @@ class AccessLog:
         self._log = Logger("chatd.access")
 
     def write(self, context: RequestContext, work: float) -> None:
-        """Log a request that has ended after `work` seconds, besides those that it was held."""
+        """Log a finished request that took `work` seconds, not counting the time it was held."""
         request = context.request
         self._log.info(
             _FORMAT,

@@ -1,4 +1,4 @@
-"""The calls of the operators' listener: metrics and health. Never to be reachable by the public."""
+"""The calls of the operators' listener, which must not be public: metrics and health."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from chatd.model import Session
 
 
 class Authenticator:
-    """Finds the session of a request; `proxies` tell its address, which limits guessing."""
+    """Finds the session of a request; wrong passwords are counted by the address from `proxies`."""
 
     def __init__(self, accounts: Accounts, proxies: TrustedProxies) -> None:
         self._accounts = accounts

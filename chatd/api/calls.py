@@ -94,8 +94,8 @@ def call(
 ) -> Callable[[Callable[..., Awaitable[Response]]], Call]:
     """Declare the decorated method as a call.
 
-    `path` has no final slash; the call answers with and without one. `raises` are the errors that
-    the method raises, without those of authentication, parameters and body.
+    `path` has no trailing slash; the call is served with and without one. `raises` are the errors
+    that the method raises, without those of authentication, parameters and body.
     """
 
     def declare(implementation: Callable[..., Awaitable[Response]]) -> Call:
@@ -181,7 +181,7 @@ class Application(Protocol):
 def routes(calls: tuple[Call, ...]) -> Klein:
     """Klein routes for the calls of an `Application`; requests have a `RequestContext` component.
 
-    Paths are exact but for their final slash.
+    Paths match exactly, except for a trailing slash.
     """
     app = Klein()
     # By default werkzeug redirects (308) from a path without its final slash, and from `//`.

@@ -70,7 +70,7 @@ class PageMeta(Struct, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, page: chats.Page, took: float) -> PageMeta:
-        """Of a page that took so many seconds of work."""
+        """The meta of a page; `took` is the seconds of work."""
         return cls(
             page.cursor.seq,
             page.page + 1 if page.page < page.pages else None,
@@ -99,7 +99,7 @@ class PollQuery(Struct, frozen=True):
         Cursor | None,
         cursor(
             "since",
-            "A cursor of any earlier answer, `0` (the beginning) or `now`.",
+            "The cursor of any earlier response, `0` (the beginning) or `now`.",
             _since,
             f"^(0|now|{_CURSOR})$",
         ),
@@ -115,7 +115,7 @@ class PollQuery(Struct, frozen=True):
 class PollMeta(Struct, forbid_unknown_fields=True):
     """How the wait ended; `waited` and `took` are milliseconds.
 
-    `more` says that there are messages after the last one: ask again now.
+    `more` says that there are messages after the last one: poll again at once.
     """
 
     count: Count
@@ -129,7 +129,7 @@ class PollMeta(Struct, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, polled: Polled, took: float, wait: float) -> PollMeta:
-        """Of an answer that took so many seconds of work, to a request to wait for `wait`."""
+        """The meta of a response to a poll with this `wait`; `took` is the seconds of work."""
         return cls(
             polled.count,
             str(polled.cursor),
@@ -150,7 +150,7 @@ class Poll(Struct, forbid_unknown_fields=True):
 
 
 class ConversationQuery(Struct, frozen=True):
-    """What the caller and a peer sent each other."""
+    """A query for the messages between the caller and a peer."""
 
     peer: Annotated[
         int,
@@ -160,7 +160,7 @@ class ConversationQuery(Struct, frozen=True):
         ConversationCursor | None,
         cursor(
             "before",
-            "The `older` of an earlier answer: the conversation before that.",
+            "The `older` of an earlier response: the messages before it.",
             ConversationCursor.parse,
         ),
     ] = None
@@ -182,7 +182,7 @@ class Conversation(Struct, forbid_unknown_fields=True):
 
 
 def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
-    """What a `GET` asks for, by the parameters that are present."""
+    """The kind of query, by the parameters that are present."""
     if "with" in texts:
         reject(texts, ("page", "at", "since", "wait"), "the parameter with")
         return ConversationQuery
@@ -218,7 +218,7 @@ class ReadCalls:
         "GET",
         "/api/v1/chats",
         summary="Read messages, or wait for them",
-        description="Three questions in one path. A page of the inbox, newest first (`page`, "
+        description="One path for three queries. A page of the inbox, newest first (`page`, "
         "`limit`, `at`). The long poll, oldest first (`since`, `wait`, `limit`): answered as soon "
         "as there is a message after `since`. A conversation, newest first (`with`, `before`, "
         "`limit`). They cannot be combined.",
@@ -226,12 +226,12 @@ class ReadCalls:
         parameters=Parameters(PageQuery, PollQuery, ConversationQuery, choose=_choose),
         responses={
             200: ResponseSpec(
-                "A page, the answer of a poll, or a conversation.",
+                "A page, the result of a poll, or a conversation.",
                 (Page, Poll, Conversation),
                 {
                     "Link": "The next and the previous page, pinned to this moment (RFC 8288).",
-                    "Retry-After": "Of an empty poll: ask again after so many seconds.",
-                    "Preference-Applied": "The wait that `Prefer` asked for (RFC 7240).",
+                    "Retry-After": "After an empty poll: the seconds to wait before the next one.",
+                    "Preference-Applied": "The wait requested by `Prefer` (RFC 7240).",
                 },
             )
         },
@@ -289,6 +289,6 @@ class ReadCalls:
 
 
 def _link(page: int, limit: int, at: Cursor, relation: bytes) -> bytes:
-    # RFC 8288; pinned, so that the pages do not drift while messages arrive.
+    # RFC 8288; pinned, so that the pages do not shift while messages arrive.
     where = (page, limit, str(at).encode("ascii"), relation)
     return b'</api/v1/chats/?page=%d&limit=%d&at=%b>; rel="%b"' % where

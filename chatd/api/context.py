@@ -11,10 +11,10 @@ from chatd.http.request import Request
 
 
 class RequestContext(Struct, eq=False):
-    """What is known of a request: made by dispatch, completed on the way to the answer.
+    """The context of a request: created by dispatch, completed while it is handled.
 
     Metrics and the access log read it when the request has ended. `began` is the reactor's clock
-    when the request was dispatched; `status` is 499 if the client disconnected before the answer.
+    when the request was dispatched; `status` is 499 if the client disconnected before the response.
     """
 
     request: server.Request

@@ -1,7 +1,7 @@
-"""The root resource of a listener: finds the call of each request, runs it, answers, counts.
+"""The root resource of a listener: finds the call of each request, runs it and counts it.
 
 Calls without path arguments are found in a table; everything else, 404 and 405 included, goes
-through Klein. Both ways answer alike (tests/api/test_dispatch.py).
+through Klein. Both respond alike (tests/api/test_dispatch.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
 
 CLIENT_DISCONNECTED: Final = 499
-"""Counted as the status of a request whose client did not wait for the answer."""
+"""Counted as the status of a request whose client disconnected before the response."""
 
 
 class Route(NamedTuple):
@@ -75,7 +75,7 @@ class Dispatch(Resource):
         return server.NOT_DONE_YET
 
     def _unquoted(self, request: server.Request) -> Route | None:
-        # Klein takes %2F for a separator; here it is none.
+        # Klein treats %2F as a separator; here it is not one.
         if b"%" not in request.path or b"%2f" in request.path.lower():
             return None
         return self._table.get((request.method, unquote_to_bytes(request.path)))
@@ -101,14 +101,14 @@ class Dispatch(Resource):
             _write(request, as_klein(response_to(Failure(), context)))
 
     def respond(self, context: RequestContext, response: Response) -> None:
-        """Answer a request that was not rendered by Klein."""
+        """Respond to a request that was not rendered by Klein."""
         request = context.request
         if (
             isinstance(response, JSONResponse)
             and isinstance(request, Request)
             and (response.headers is None or b"Connection" not in response.headers)
         ):
-            # The whole response with one send; what closes its connection is rarer.
+            # Written with one send. Responses that close the connection are rare.
             block = b"X-Request-ID: %b\r\n%b" % (context.request_id, response.header_block)
             request.respond(response.code, block, response.body)
         else:
@@ -118,7 +118,7 @@ class Dispatch(Resource):
         self.finished(context)
 
     def finished(self, context: RequestContext) -> None:
-        """Count and log a request that was answered or whose client has disconnected."""
+        """Count and log a request that is finished or whose client has disconnected."""
         held = context.held_seconds
         work = self._seconds() - context.began - held
         if not held:
@@ -171,7 +171,7 @@ class CoroutineRunner:
             awaited.addBoth(self._resume)
 
     def client_disconnected(self, reason: Failure) -> None:
-        """Called when the client has disconnected before the answer."""
+        """Called when the client has disconnected before the response."""
         if self._awaited is not None:
             self._awaited.cancel()
 
@@ -187,7 +187,7 @@ class CoroutineRunner:
 
 
 def _break_cycles(error: Exception) -> None:
-    """Let go of a request's frames now instead of at the next full garbage collection.
+    """Release a request's frames now instead of at the next full garbage collection.
 
     A Deferred ties the exception that it raises to its Failure, and both refer to the frames.
     """
@@ -220,7 +220,7 @@ def _table(application: Application) -> dict[tuple[bytes, bytes], Route]:
 
 
 def _unreadable(path: bytes) -> Exception | None:
-    """The error of a path that Klein would mistake: it decodes it, and `%2F`, `//` mean `/`."""
+    """The error for a path that Klein would misread: it decodes `%2F` and `//` to `/`."""
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:

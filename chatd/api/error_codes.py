@@ -1,6 +1,6 @@
 """The error codes of the API: each with its status, its title, and advice for clients.
 
-Answers are made from this table, and so is their description.
+Error responses and their description are made from this table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ErrorCode(Struct, frozen=True):
 
 
 class NotReady(DomainError):
-    """The answer of `GET /readyz` while the process is not ready."""
+    """The response to `GET /readyz` while the process is not ready."""
 
     code = "not_ready"
     title = "This process should not be sent requests now"
@@ -85,7 +85,7 @@ BODY_TOO_LARGE: Final = ErrorCode(
     "body_too_large", 413, "Content Too Large", "Send a smaller body."
 )
 
-# What routing and the HTTP server answer before or after there is a handler.
+# Errors of routing and of the HTTP server, outside handlers.
 _SERVER: Final = (
     BAD_REQUEST,
     ErrorCode("not_found", 404, "Not Found", "There is nothing at this path."),

@@ -52,7 +52,7 @@ def integer(name: str, description: str, maximum: int) -> Parameter:
     detail = f"{name}: a whole number from 1 to {maximum}"
 
     def parse(text: str) -> int:
-        # The length bounds the work of int(): no number allowed here has more digits.
+        # Limits the work of int(): no valid number has more digits.
         if _DIGITS.fullmatch(text) is None or len(text) > 400 or not 1 <= int(text) <= maximum:
             raise InvalidQuery(detail)
         return int(text)
@@ -62,7 +62,7 @@ def integer(name: str, description: str, maximum: int) -> Parameter:
 
 
 def page_number(name: str, description: str) -> Parameter:
-    """A whole number from 1 up; whatever exceeds `MAX_INTEGER` is taken as that."""
+    """A whole number from 1 up; larger ones are lowered to `MAX_INTEGER`."""
 
     def parse(text: str) -> int:
         digits = text.lstrip("0")
@@ -94,7 +94,7 @@ def text(name: str, description: str) -> Parameter:
 def cursor(
     name: str, description: str, parse: Callable[[str], Any], pattern: str | None = None
 ) -> Parameter:
-    """A string of an earlier answer; `parse` raises `InvalidCursor`."""
+    """A string from an earlier response; `parse` raises `InvalidCursor`."""
     schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": pattern}
     return Parameter(name, description, schema, parse, (InvalidCursor,))
 
@@ -154,7 +154,7 @@ def _alternative(kind: type[Struct]) -> _Alternative:
     return _Alternative(
         parameters,
         [None if field.required else field.default for field in fields],
-        # From the last to the first: which of several errors is reported has always been so.
+        # In reverse order, which decides the error that is reported if there are several.
         [(place, each.name, each.parse) for place, each in reversed(numbered) if each.in_query],
         [
             (place, each.name.lower().encode("ascii"), each.overridden_by, each.parse)
@@ -226,7 +226,7 @@ class Parameters:
 
 
 def reject(texts: Mapping[str, str], names: Sequence[str], other: str) -> None:
-    """Raise `InvalidQuery` for the first of `names` that is present beside `other`."""
+    """Raise `InvalidQuery` for the first of `names` that is combined with `other`."""
     for name in names:
         if name in texts:
             raise InvalidQuery(f"{name} cannot be combined with {other}")

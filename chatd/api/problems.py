@@ -87,8 +87,8 @@ def _domain_error(error: DomainError, context: RequestContext) -> Response:
 
 def _challenges(context: RequestContext) -> list[str]:
     """The challenge of the scheme that was tried, or of all there are."""
-    # RFC 6750 section 3. A browser opens its own log-in window at a Basic challenge, so a client
-    # that came with a token is not given one.
+    # RFC 6750 section 3. A Basic challenge makes browsers open their own log-in window, so a client
+    # that sent a token does not get one.
     scheme, _ = credentials(context.header(b"authorization"))
     if scheme == b"bearer":
         return ['Bearer realm="chatd", error="invalid_token"']

@@ -57,7 +57,7 @@ def messages(meta: Struct, values: tuple[Message, ...], render: RenderMessage = 
 
 
 class EncodedMessageCache:
-    """Caches `message` for all who are sent it: the sender, polls and pages.
+    """Caches encoded messages for all responses that contain them: sends, polls and pages.
 
     Messages never change, and recipient and seq identify one. The latest are cached, long ones
     excepted: about 5 MB at most.

@@ -17,7 +17,7 @@ _STANDARD_BLOCK = header_block(
 
 
 class JSONResponse(Struct, frozen=True):
-    """A JSON document that no cache keeps; `headers` are those besides what all of them have."""
+    """A JSON response with `Cache-Control: no-store`; `headers` are additional ones."""
 
     code: int
     body: bytes
@@ -31,7 +31,7 @@ class JSONResponse(Struct, frozen=True):
         return _STANDARD_BLOCK + header_block(*self.headers.items())
 
     def as_klein(self) -> klein.Response:
-        """The same as Klein's type, for any server."""
+        """The same as a `klein.Response`, which works on any server."""
         headers: dict[str | bytes, bytes] = {
             b"Content-Type": b"application/json",
             b"Content-Length": b"%d" % len(self.body),
@@ -47,7 +47,7 @@ Response = klein.Response | JSONResponse
 
 
 def as_klein(response: Response) -> klein.Response:
-    """The response as Klein's type."""
+    """The response as a `klein.Response`."""
     return response.as_klein() if isinstance(response, JSONResponse) else response
 
 

@@ -158,7 +158,7 @@ class PostgresBus:
         self._connection = connection
         try:
             await connection.query(_LISTEN)
-            # A ping is not enough to detect a pooler: its notice comes with the answer to the
+            # A ping is not enough to detect a pooler: its notice comes with the response to the
             # NOTIFY, while those of other processes never arrive.
             if not connection.is_direct:
                 connection.abort()

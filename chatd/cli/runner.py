@@ -96,7 +96,7 @@ async def _run(args: argparse.Namespace, session: Session) -> None:
     except ChatError as error:
         raise SystemExit(f"chatd: {error}") from None
     except BrokenPipeError:
-        # The reader is gone (`chatd tail | head`); flushing at exit must not fail again.
+        # The reader has exited (`chatd tail | head`); flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit from None
     finally:

@@ -48,8 +48,8 @@ class ChatClient:
 
     Calls raise `APIError` for an error response and `Unreachable` if there is no response. What
     is safe to repeat is retried after connection failures, 429, 502, 503 and 504, with backoff
-    and as `Retry-After` asks, for up to `retry_seconds`. With `wait_for_service=False`, calls
-    raise `Unreachable` at once if no connection can be made, until the service has answered one.
+    and as `Retry-After` requests, for up to `retry_seconds`. With `wait_for_service=False`, calls
+    raise `Unreachable` at once if no connection can be made, until the service has responded once.
 
     Polls use separate connections, so a send never queues behind a held poll. `reactor` defaults
     to the global one. Tests may replace treq's clients (`http` and `polls`), `clock`, `now` (Unix

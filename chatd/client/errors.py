@@ -15,7 +15,7 @@ class Unreachable(ChatError):
     """No response arrived, or one that did not come from chatd.
 
     Whether the service acted on the request is unknown, unless `sent` is False: then no
-    connection was made and the request never left.
+    connection was made and the request was never sent.
     """
 
     def __init__(self, detail: str, *, sent: bool = True) -> None:
@@ -24,7 +24,7 @@ class Unreachable(ChatError):
 
 
 class APIError(ChatError):
-    """The service answered with an error.
+    """The service responded with an error.
 
     `code` is stable and meant for programs (`user_not_found`, `rate_limited`, ...; empty if the
     response came from a proxy), `detail` is meant for people. `retry_after` is in seconds.

@@ -92,7 +92,7 @@ async def exchange(
     except (CancelledError, *_NOT_SENT, *_LOST) as cause:
         never_sent = isinstance(cause, _NOT_SENT)
         if expired:
-            raise Unreachable(f"no answer in {seconds:g} s", sent=not never_sent) from cause
+            raise Unreachable(f"no response in {seconds:g} s", sent=not never_sent) from cause
         if _was_cancelled(cause):
             raise CancelledError from None
         raise Unreachable(_describe(cause), sent=not never_sent) from cause

@@ -31,7 +31,7 @@ class Follow:
 
     It survives failing connections, restarts, proxies that cut held polls (by polling for shorter
     times), networks that lose long responses (by requesting fewer messages), 429 and 5xx: it waits,
-    with full jitter and as `Retry-After` asks, and continues. It raises `Gap` if a message is
+    with full jitter and as `Retry-After` requests, and continues. It raises `Gap` if a message is
     missing, and any other `APIError` (401: the token was revoked). Iteration can be resumed after
     an exception.
 
@@ -39,7 +39,7 @@ class Follow:
     a saved `Position`. `on_resync` is called when the service rejects the cursor
     (`HistoryChanged`) and returns, directly or as an awaitable, where to continue; without it the
     error is raised. `on_connection_change` is called with the error when polls
-    begin to fail, and with None once one is answered again.
+    begin to fail, and with None once one succeeds again.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Follow:
         if self._pause:
             pause, self._pause = self._pause, 0.0
             await deferLater(self._clock, pause)
-        # A held poll from `now` that is lost has no cursor yet, and the next `now` would skip what
+        # A lost poll from `now` has no cursor yet, and the next `now` would skip what
         # arrived in between: so get a cursor first, without waiting.
         wait = 0.0 if self._cursor == "now" else self._wait
         started = self._clock.seconds()

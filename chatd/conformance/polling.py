@@ -23,7 +23,7 @@ async def wakes(server: Server) -> None:
     await ann.send(bob)
     response = await held
     expect_equal(response.texts, ["hai"], "messages")
-    expect(response.seconds < 1 + SOON, f"the answer took {response.seconds:.1f} s")
+    expect(response.seconds < 1 + SOON, f"the response took {response.seconds:.1f} s")
     meta = response.json["meta"]
     expect_equal((meta["timed_out"], meta["more"], meta["count"]), (False, False, 1), "meta")
 
@@ -34,7 +34,7 @@ async def at_once(server: Server) -> None:
     await ann.send(bob)
     response = await bob.get("?since=0&wait=20")
     expect_equal(response.texts, ["hai"], "messages")
-    expect(response.seconds < SOON, f"the answer took {response.seconds:.1f} s")
+    expect(response.seconds < SOON, f"the response took {response.seconds:.1f} s")
 
 
 @check(POLL, "a poll that times out is answered 200 without messages")
@@ -43,9 +43,9 @@ async def times_out(server: Server) -> None:
     response = await ann.get("?since=now&wait=1.5")
     meta = response.json["meta"]
     expect_equal(
-        (response.status, response.texts, meta["timed_out"]), (200, [], True), "the answer"
+        (response.status, response.texts, meta["timed_out"]), (200, [], True), "the response"
     )
-    expect(1.4 <= response.seconds < 1.5 + SOON, f"the answer took {response.seconds:.1f} s")
+    expect(1.4 <= response.seconds < 1.5 + SOON, f"the response took {response.seconds:.1f} s")
     expect(1400 <= meta["waited"] < 1500 + 1000 * SOON, f"waited is {meta['waited']}")
 
 

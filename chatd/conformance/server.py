@@ -139,7 +139,7 @@ class Server:
         return {"Authorization": f"Basic {pair}"}
 
     def start(self, work: Any) -> Deferred[Any]:
-        """Start a coroutine beside the check; cancelled by `cleanup`."""
+        """Start a coroutine in parallel with the check; cancelled by `cleanup`."""
         task = Deferred.fromCoroutine(work)
         self._tasks.append(task)
         return task

@@ -27,7 +27,7 @@ from chatd.model import Account, IssuedToken, Session
 from chatd.runtime.shield import ShieldedTasks, shield
 
 TOKEN_PREFIX: Final = "chatd_"
-"""Makes tokens recognizable, to people and to secret scanners."""
+"""Makes tokens recognizable, for people and secret scanners."""
 
 BASIC_CACHE_SECONDS: Final = 60.0
 TOKEN_CACHE_SECONDS: Final = 300.0
@@ -195,7 +195,7 @@ class Accounts:
         try:
             await self._store.delete_token(user_id, token)
         finally:
-            # A commit that failed may have been applied; the token's owner wants it gone.
+            # The failed commit may have been applied: end the polls as requested.
             self._bus.publish_revoked(user_id, token)
 
     async def delete(self, session: Session) -> None:
@@ -248,7 +248,7 @@ class Accounts:
         self._basic.clear()
 
     async def find_revoked(self, tokens: Sequence[bytes]) -> set[bytes]:
-        """Those of the tokens, given as SHA-256 digests, that are no longer valid."""
+        """The given tokens (SHA-256 digests) that are no longer valid."""
         owners = await self._store.token_owners(tokens)
         return {token for token, owner in zip(tokens, owners, strict=True) if owner is None}
 

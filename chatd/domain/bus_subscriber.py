@@ -22,7 +22,7 @@ _log = Logger()
 
 @implementer(ISubscriber)
 class BusSubscriber:
-    """Wakes held polls and ends revoked sessions when the bus says so."""
+    """Wakes held polls and ends revoked sessions on events of the bus."""
 
     def __init__(self, notifier: Notifier, accounts: Accounts, metrics: Metrics) -> None:
         self._notifier = notifier

@@ -51,7 +51,7 @@ MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
 
 MAX_POLL_CHARACTERS: Final = 512 * 1024
-"""Characters of text in the answer to a poll, so that memory is limited and slow clients still
+"""Characters of text in the response to a poll, so that memory is limited and slow clients still
 make progress."""
 
 # White_Space of the Unicode Character Database; `str.isspace` includes U+001C..U+001F as well.
@@ -171,7 +171,7 @@ class Chats:
 
     def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
-            # The transaction may have been committed nevertheless, so let the recipients look.
+            # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
             return failure
 
@@ -211,7 +211,7 @@ class Chats:
     ) -> Polled:
         """Messages after `since` (None: from now on), waiting up to `wait` seconds for the first.
 
-        However the poll ends (answer, error, cancellation), `record.held_seconds` is set to the
+        However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
         time it was held. Raises `CursorEpoch` for a cursor of another history, `Unauthorized`
         when the session ends meanwhile.
         """
@@ -220,11 +220,11 @@ class Chats:
         ends = self._clock.seconds() + wait
         why = WakeReason.MESSAGE
         outcome = "error"
-        # Listening comes first, in the turn that authenticated the caller: nothing that happens
+        # Register first, in the reactor turn that authenticated the caller: nothing that happens
         # from here on can be missed, neither a message nor a revocation.
         waiter = DeferredWaiter(session, self._notifier)
         try:
-            # What is not known here yet of what others have committed, wakes those who wait.
+            # A commit of another process that is not known here yet will wake the waiter.
             first = ReadAfter(session.user_id, after, limit)
             inbox = await self._read(first, listening=wait > 0)
             self._reject_future(after, inbox)
@@ -294,7 +294,7 @@ class Chats:
 
 
 def _truncate(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The first messages that together fit into one answer, but at least one."""
+    """The first messages that together fit into one response, but at least one."""
     size = 0
     for number, message in enumerate(messages):
         size += len(message.text)

@@ -43,7 +43,7 @@ class Waiter(Protocol):
 class Notifier:
     """The waiters of one process.
 
-    At most `max_held` polls are held at once: any more are woken at once with
+    At most `max_held` polls are held at once: further ones are woken at once with
     `WakeReason.OVERLOAD`. At most `HELD_PER_USER` of them belong to one user: beyond that, the
     oldest is woken with `WakeReason.SUPERSEDED`.
     """
@@ -60,7 +60,7 @@ class Notifier:
         return self._held
 
     def add(self, waiter: Waiter) -> None:
-        """Register a waiter: from now on it is told of everything that concerns its session."""
+        """Register a waiter: from now on events of its session wake or end it."""
         self._waiters.setdefault(waiter.session.user_id, []).append(waiter)
 
     def remove(self, waiter: Waiter) -> None:

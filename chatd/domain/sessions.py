@@ -19,7 +19,7 @@ LAST_SEEN_RESOLUTION: Final = 60_000_000
 """Microseconds after which `last_seen_at` of an active account is written again."""
 LAST_SEEN_FLUSH_SECONDS: Final = 2.0
 LAST_SEEN_BATCH: Final = 250
-"""Accounts per write, since sends wait for it: thousands of clients may reconnect at once."""
+"""Accounts per write: thousands of clients may reconnect at once, and sends wait for a write."""
 LAST_SEEN_BATCH_PAUSE_SECONDS: Final = 0.1
 
 _log = Logger()

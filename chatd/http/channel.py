@@ -368,14 +368,14 @@ class Channel:
     # Deadlines.
 
     def _set_deadline(self, queue: TimeoutQueue[Connection] | None) -> None:
-        """Start the time of `queue` instead of the present one, unless they are the same."""
+        """Replace the current deadline with that of `queue`, unless it is the same."""
         old = self._deadline
         if old is not queue:
             if old is not None:
-                old.leave(self)
+                old.discard(self)
             self._deadline = queue
             if queue is not None:
-                queue.enter(self)
+                queue.add(self)
 
     def on_head_timeout(self) -> None:
         """No complete head was received."""

@@ -18,7 +18,7 @@ def can_write_eagerly(transport: object) -> bool:
 
 
 def write_eagerly(transport: Any, data: bytes) -> None:
-    """Send `data` at once as far as the socket takes it, and the rest by `transport.write`.
+    """Send `data` at once as far as the socket accepts it, and the rest by `transport.write`.
 
     Order is kept: if anything is still buffered, all of `data` is queued after it.
     """
@@ -40,7 +40,7 @@ def write_eagerly(transport: Any, data: bytes) -> None:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """How much `transport` still has to send; 0 for a transport that does not tell, such as TLS."""
+    """How much `transport` still has to send; 0 if unknown, as with TLS."""
     try:
         unsent: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     except AttributeError:

@@ -14,7 +14,7 @@ from chatd.http.pull_producer import PullProducerAdapter
 
 
 class FlowControl:
-    """Whether the transport may be written to and read from, and who is paused when it may not.
+    """Whether the transport may be written to and read from; pauses the producer if not.
 
     `write_paused`: the transport has more to send than it wants to buffer.
     `read_paused`: the transport does not read, because the connection has enough to do.

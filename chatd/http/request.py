@@ -25,7 +25,7 @@ from chatd.http.site import Site
 
 
 class Request(server.Request):
-    """One request and its response: a `twisted.web.server.Request` that is cheap to hold.
+    """One request and its response: a `twisted.web.server.Request` that needs little memory.
 
     What twisted.web builds for every request (headers, arguments, the body as a file, the split
     path) is built here when it is first read. `respond` is the short way to write a response that
@@ -46,7 +46,7 @@ class Request(server.Request):
     )
 
     channel: RequestChannel | None  # type: ignore[assignment]
-    """The connection; None once the response is finished or the client has gone away."""
+    """The connection; None once the response is finished or the client has disconnected."""
     method: bytes
     uri: bytes
     path: bytes
@@ -91,7 +91,7 @@ class Request(server.Request):
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client went away before its response was finished."""
+        """Whether the client disconnected before its response was finished."""
         return self._disconnected
 
     @lazy
@@ -153,7 +153,7 @@ class Request(server.Request):
 
     @lazy
     def _adapterCache(self) -> dict[str, Any]:
-        """What `Componentized` adapts to, such as Klein's mapper."""
+        """Adapters of `Componentized`, such as Klein's mapper."""
         return {}
 
     def getHeader(self, key: Any) -> Any:
@@ -177,11 +177,11 @@ class Request(server.Request):
         """Whether the request came over TLS."""
         return bool(self._forceSSL) or (self.channel is not None and self.channel.isSecure())
 
-    # Its end.
+    # The end of the request.
 
     def notifyFinish(self) -> Deferred[None]:
         """A Deferred for the end: fires when the response is finished, or fails with the reason
-        when the client goes away before.
+        when the client disconnects before.
 
         A client that closes only its sending side while it waits counts as gone, since a socket
         cannot tell the difference.
@@ -193,7 +193,7 @@ class Request(server.Request):
         return done
 
     def watch_disconnect(self, listener: DisconnectListener) -> None:
-        """Have `listener.client_disconnected(reason)` called if the client goes away before the
+        """Have `listener.client_disconnected(reason)` called if the client disconnects before the
         response is finished. Raises RuntimeError if there is a listener.
 
         This does the same as an errback on `notifyFinish`, without the Deferred and the list.
@@ -203,7 +203,7 @@ class Request(server.Request):
         self._disconnect_listener = listener
 
     def connectionLost(self, reason: Failure) -> None:
-        """The client has gone away. Called by the channel."""
+        """The client has disconnected. Called by the channel."""
         self._disconnected = True
         self.channel = None
         self._close_content()
@@ -324,7 +324,7 @@ class Request(server.Request):
         `headers` is a block made by `chatd.http.response_head.header_block`, without
         Content-Length, Connection, Server and Date, which are added; headers set by `setHeader`
         are sent before it. `body` is omitted for HEAD, 204 and 304. Does nothing if the client has
-        gone away. Raises RuntimeError if a response has been started.
+        disconnected. Raises RuntimeError if a response has been started.
         """
         if self._disconnected:
             return
@@ -389,10 +389,10 @@ class Request(server.Request):
             channel.write(data)
 
     def finish(self) -> None:
-        """End the response. Raises RuntimeError if the client has gone away."""
+        """End the response. Raises RuntimeError if the client has disconnected."""
         channel = self.channel
         if self.finished or channel is None:
-            # For its warning or its error.
+            # The base class warns or raises.
             super().finish()  # type: ignore[no-untyped-call]
             return
         if self._encoder is not None:
@@ -415,7 +415,7 @@ class Request(server.Request):
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """`IConsumer`: a push producer if `streaming`, else a pull producer, for a large body.
 
-        It is stopped if the client has gone away. Raises ValueError if there is one already.
+        It is stopped if the client has disconnected. Raises ValueError if there is one already.
         """
         if self.channel is None:
             producer.stopProducing()

@@ -75,7 +75,7 @@ class ChunkedBody:
                 self._parser.feed_data(view[start:end])
             except HttpParserError as error:
                 raise bad_request(f"Malformed body: {error}.") from None
-            # The second bound is for chunks of a byte (six on the wire), extensions and trailers.
+            # The second limit is for chunks of a byte (six on the wire), extensions and trailers.
             limits = self._limits
             if self._size > limits.body_bytes or (
                 self._received > 6 * limits.body_bytes + limits.head_bytes

@@ -54,4 +54,4 @@ class DisconnectListener(Protocol):
     """An object that `Request.watch_disconnect` registers."""
 
     def client_disconnected(self, reason: Failure) -> None:
-        """The client went away before the response was finished."""
+        """The client disconnected before the response was finished."""

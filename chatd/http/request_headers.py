@@ -73,7 +73,7 @@ class HeaderBlock:
             return self._values[name]
         except KeyError:
             value = self._find(name)
-            # Names come from code; the bound is for code that generates them.
+            # Names come from code; the limit is for code that generates them.
             if len(self._values) < 100:
                 self._values[name] = value
             return value

@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 
 SERVER: Final = b"chatd"
 
-# Where Python 3.11 has phrases of before RFC 9110, or its own.
+# Where Python 3.11 has phrases older than RFC 9110, or different ones.
 _REASON_PHRASES: Final = {
     413: b"Content Too Large",
     414: b"URI Too Long",
@@ -69,7 +69,7 @@ def canonical(name: bytes | str) -> bytes:
     headers = Headers()
     headers.setRawHeaders(name, ())
     [(result, _)] = headers.getAllRawHeaders()
-    # Names come from code; the bound is for code that generates them.
+    # Names come from code; the limit is for code that generates them.
     if len(_canonical) < 1000:
         _canonical[name] = result
     return result

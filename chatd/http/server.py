@@ -31,8 +31,8 @@ class Server(Factory):
     overloaded (503, for connections beyond `max_connections`) and version_not_supported (505).
 
     `log(request)` is called once for every request when its response is finished or its client has
-    gone away (then `request.disconnected`). `clock` times connections, `now` is Unix time for the
-    Date header. `eager_write` may be switched off to have all writes go through the transport.
+    disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
+    the Date header. `eager_write` may be switched off to have all writes go through the transport.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.

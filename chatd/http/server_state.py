@@ -1,4 +1,4 @@
-"""What the connections of one server share."""
+"""State shared by the connections of one server."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class ServerState:
         return closed
 
     def log_request(self, request: Request) -> None:
-        """Call `log`. An error in it is logged and does no harm."""
+        """Call `log`. Errors that it raises are logged."""
         if self.log is not None:
             try:
                 self.log(request)

@@ -24,7 +24,7 @@ class Timeouts:
         self._call: IDelayedCall | None = None
 
     def queue(self, seconds: float, on_timeout: Callable[[T], None]) -> TimeoutQueue[T]:
-        """Create a queue. An entry that has not left after `seconds` is removed, and
+        """Create a queue. An entry not discarded within `seconds` is removed, and
         `on_timeout(entry)` is called."""
         queue = TimeoutQueue(self, self._clock, seconds, on_timeout)
         self._queues.append(queue)  # type: ignore[arg-type]
@@ -51,9 +51,9 @@ class Timeouts:
 
 
 class TimeoutQueue(Generic[T]):
-    """Entries with the same timeout, so that the first to enter is the first to expire.
+    """Entries with the same timeout, so that the first one added is the first to expire.
 
-    Entering and leaving are one operation on a dict each, without a delayed call for each entry,
+    Adding and discarding an entry is one dict operation, without a delayed call for each entry,
     because a connection changes its deadline several times a request.
     """
 
@@ -78,14 +78,14 @@ class TimeoutQueue(Generic[T]):
     def __contains__(self, entry: T) -> bool:
         return entry in self._due
 
-    def enter(self, entry: T) -> None:
+    def add(self, entry: T) -> None:
         """Start the time of `entry`, which must not be in the queue."""
         due = self._due
         if not due:
             self._timeouts.start()
         due[entry] = self._clock.seconds() + self._seconds
 
-    def leave(self, entry: T) -> None:
+    def discard(self, entry: T) -> None:
         """Remove `entry`, if it is in the queue."""
         self._due.pop(entry, None)
 
@@ -97,7 +97,7 @@ class TimeoutQueue(Generic[T]):
                 break
             late.append(entry)
         for entry in late:
-            # The callback of one entry may have removed others, or entered them again.
+            # The callback of one entry may have removed others, or added them again.
             due = self._due.get(entry, now + 1.0)
             if due <= now:
                 del self._due[entry]

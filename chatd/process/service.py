@@ -208,14 +208,14 @@ class ChatService(Service):
 def fail_start(reactor: Any, failure: Failure) -> None:
     """Log in one line why the daemon cannot start, and end the process with status 1."""
     _report(failure)
-    # twistd takes no exit status from its services. At the exit of the interpreter twistd has
+    # twistd takes no exit status from its services. When the interpreter exits, twistd has
     # removed its pid file, which it has not yet when the reactor's shutdown ends.
     atexit.register(_exit, 1)
     reactor.stop()
 
 
 async def _log_errors(step: Awaitable[object] | None) -> None:
-    """Await a step of stopping; if it fails, log that and go on."""
+    """Await a step of stopping; if it fails, log that and continue."""
     try:
         if step is not None:
             await step

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 REPEAT_SECONDS: Final = 1.0
 """A signal that arrives sooner after the first counts as the same one: systemd and terminals signal
-a whole process group, so that a worker gets it from them and from its supervisor."""
+a whole process group, so that a worker gets one from them and another one from its supervisor."""
 
 _Handler = Callable[[int, FrameType | None], Any]
 

@@ -102,7 +102,7 @@ class Supervisor(Service):
             _log.error("{worker} {how} and is started again", worker=worker, how=how)
             worker.restart()
         elif not self._failed:
-            # No worker has ever served: what prevents one from starting prevents all of them.
+            # No worker has ever served: the cause is the same for all of them.
             self._failed = True
             fail_start(self._reactor, Failure(StartError(f"{worker} {how}")))
 

@@ -24,7 +24,7 @@ def shield(work: Coroutine[Deferred[Any], Any, T] | Deferred[T]) -> Deferred[T]:
     """Run `work` to its end, even if the returned Deferred is cancelled.
 
     After a cancellation the result is dropped. A failure is then logged, unless it is a
-    `DomainError`, which is a regular answer.
+    `DomainError`, which is a regular result.
     """
     outer: Deferred[T] = Deferred()
 

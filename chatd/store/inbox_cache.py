@@ -1,7 +1,7 @@
 """In-memory cache of the newest messages of each inbox.
 
-Nearly every read asks for the newest messages: a poll for those since the last answer, a page for
-the latest ten. The cache answers such reads without a thread or a query.
+Nearly every read asks for the newest messages: a poll for those since the last response, a page for
+the latest ten. The cache serves such reads without a thread or a query.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Tail:
 
 
 class InboxCache:
-    """The tails of the most recently updated inboxes, bounded by `MAX_BYTES`.
+    """The tails of the most recently updated inboxes, limited to `MAX_BYTES`.
 
     The cache is never behind what the store has returned to any caller: the store applies each
     commit and each read to it before returning the result.
@@ -128,19 +128,19 @@ class InboxCache:
             self._put(user_id, Tail(last_seq, ()))
 
     def drop(self, user_id: int) -> None:
-        """Forget an inbox that was deleted or whose state is uncertain."""
+        """Drop an inbox that was deleted or whose state is uncertain."""
         if self._open_tickets:
             self._dropped[user_id] = self._last_ticket
             self._dropped.move_to_end(user_id)
         self._remove(user_id)
 
     def drop_recipients(self, drafts: Iterable[Draft]) -> None:
-        """Forget the inboxes of drafts whose append failed: they may have been committed."""
+        """Drop the inboxes of drafts whose append failed: they may have been committed."""
         for draft in drafts:
             self.drop(draft.received_by)
 
     def clear(self) -> None:
-        """Forget everything, the results of running queries included."""
+        """Clear the cache, and ignore the results of running queries."""
         self._tails.clear()
         self._size = 0
         self._cleared = self._last_ticket

@@ -1,6 +1,6 @@
 """The API in memory: calls, domain and database, requested without sockets.
 
-`Service` answers treq's in-memory agent, or raw bytes, on twisted.web or on the daemon's own HTTP
+`Service` serves treq's in-memory agent, or raw bytes, on twisted.web or on the daemon's own HTTP
 server. Time passes only when a test advances it.
 """
 
@@ -40,7 +40,7 @@ STOCK: Final = "twisted.web"
 OWN: Final = "chatd"
 FRONTS: Final = (STOCK, OWN)
 
-SPREAD: Final = 3
+RETRY_JITTER: Final = 3
 """The Retry-After of a draining server in these tests."""
 
 CHATS: Final = "/api/v1/chats/"
@@ -53,8 +53,8 @@ _ABSENT: Final = object()
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A complete answer."""
+class ServiceResponse:
+    """A complete response."""
 
     status: int
     headers: Headers
@@ -85,39 +85,41 @@ class Answer:
 
 
 class Exchange:
-    """A request, and its answer once there is one."""
+    """A request, and its response once there is one."""
 
-    def __init__(self, service: Service, asked: Deferred[Any]) -> None:
+    def __init__(self, service: Service, response: Deferred[Any]) -> None:
         self._service = service
-        self._asked = asked.addCallback(_read)
-        self._results: list[Answer | Failure] = []
-        self._asked.addBoth(self._results.append)
+        self._deferred = response.addCallback(_read)
+        self._results: list[ServiceResponse | Failure] = []
+        self._deferred.addBoth(self._results.append)
 
     @property
     def held(self) -> bool:
-        """Whether there is no answer yet."""
+        """Whether the request is still waiting for its response."""
         return not self._results
 
     @property
-    def answer(self) -> Answer:
-        """The answer; fails if there is none."""
-        assert self._results, "not answered"
+    def response(self) -> ServiceResponse:
+        """The response; fails if there is none."""
+        assert self._results, "no response yet"
         [result] = self._results
         if isinstance(result, Failure):
             result.raiseException()
-        assert isinstance(result, Answer)
+        assert isinstance(result, ServiceResponse)
         return result
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Disconnect; the server notices at once."""
-        self._asked.cancel()
+        self._deferred.cancel()
         self._service.flush()
         assert isinstance(self._results[0], Failure)
 
 
-def _read(response: Any) -> Deferred[Answer]:
+def _read(response: Any) -> Deferred[ServiceResponse]:
     body: Deferred[bytes] = treq.content(response)
-    return body.addCallback(lambda content: Answer(response.code, response.headers, content))
+    return body.addCallback(
+        lambda content: ServiceResponse(response.code, response.headers, content)
+    )
 
 
 @implementer(IBodyProducer)
@@ -157,7 +159,7 @@ class Service:
             system.components,
             clock=system.clock,
             proxies=self.proxies,
-            retry_jitter=lambda: SPREAD,
+            retry_jitter=lambda: RETRY_JITTER,
             access_log=AccessLog(self.proxies) if access_log else None,
         )
         self.admin = compose_admin(system.components, clock=system.clock)
@@ -179,8 +181,8 @@ class Service:
             return Server(resource=resource, clock=self.clock, limits=self._limits, problem=problem)
         return Site(resource, reactor=self.clock, timeout=None, parsePOSTFormSubmission=False)
 
-    def converse(self, transport: StringTransport | None = None) -> RawClient:
-        """A connection for raw bytes."""
+    def connect(self, transport: StringTransport | None = None) -> RawClient:
+        """Open a connection for raw bytes."""
         if transport is None:
             transport = HalfClosing()  # type: ignore[no-untyped-call]
         return RawClient(server=self.server(), transport=transport)
@@ -191,13 +193,13 @@ class Service:
         self._admin_agent.flush()
 
     def settle(self) -> None:
-        """Run everything that takes no time."""
+        """Run everything that needs no time to pass."""
         for _ in range(2):
             self.system.settle()
             self.flush()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock and settle."""
         self.clock.advance(seconds)
         self.settle()
 
@@ -227,33 +229,33 @@ class Service:
         uri = b"http://chat.example" + target.encode("ascii")
         return Exchange(self, agent.request(method.encode(), uri, fields, producer))
 
-    def hold(self, method: str, target: str, **given: Any) -> Exchange:
-        """Send a request and run everything that takes no time."""
-        exchange = self.start(method, target, **given)
+    def start_and_settle(self, method: str, target: str, **options: Any) -> Exchange:
+        """Send a request and run everything that needs no time to pass."""
+        exchange = self.start(method, target, **options)
         self.settle()
         return exchange
 
-    def request(self, method: str, target: str, **given: Any) -> Answer:
-        """Send a request and return its answer."""
-        return self.hold(method, target, **given).answer
+    def request(self, method: str, target: str, **options: Any) -> ServiceResponse:
+        """Send a request and return its response."""
+        return self.start_and_settle(method, target, **options).response
 
-    def get(self, target: str, **given: Any) -> Answer:
+    def get(self, target: str, **options: Any) -> ServiceResponse:
         """`GET`."""
-        return self.request("GET", target, **given)
+        return self.request("GET", target, **options)
 
-    def post(self, target: str, json_body: object, **given: Any) -> Answer:
+    def post(self, target: str, json_body: object, **options: Any) -> ServiceResponse:
         """`POST` of a JSON body."""
-        return self.request("POST", target, json_body=json_body, **given)
+        return self.request("POST", target, json_body=json_body, **options)
 
-    def join(self, name: str | None = None) -> Person:
-        """A new account with a token."""
+    def new_user(self, name: str | None = None) -> User:
+        """Create an account and log in to it."""
         name = name or f"user{next(self._names)}"
         account = self.system.account(name)
         issued = self.system.run(self.system.accounts.log_in(name, "password", "198.51.100.1"))
-        return Person(self, account.id, name, issued.token)
+        return User(self, account.id, name, issued.token)
 
 
-class Person:
+class User:
     """A user of the service; their password is `password`."""
 
     def __init__(self, service: Service, user_id: int, name: str, token: str) -> None:
@@ -263,45 +265,45 @@ class Person:
         self.bearer = f"Bearer {token}"
         self.basic = basic(name, "password")
 
-    def start(self, method: str, target: str, **given: Any) -> Exchange:
+    def start(self, method: str, target: str, **options: Any) -> Exchange:
         """`Service.start` as this user."""
-        return self._service.start(method, target, **{"auth": self.bearer, **given})
+        return self._service.start(method, target, **{"auth": self.bearer, **options})
 
-    def hold(self, method: str, target: str, **given: Any) -> Exchange:
-        """`Service.hold` as this user."""
-        return self._service.hold(method, target, **{"auth": self.bearer, **given})
+    def start_and_settle(self, method: str, target: str, **options: Any) -> Exchange:
+        """`Service.start_and_settle` as this user."""
+        return self._service.start_and_settle(method, target, **{"auth": self.bearer, **options})
 
-    def request(self, method: str, target: str, **given: Any) -> Answer:
+    def request(self, method: str, target: str, **options: Any) -> ServiceResponse:
         """`Service.request` as this user."""
-        return self.hold(method, target, **given).answer
+        return self.start_and_settle(method, target, **options).response
 
-    def get(self, target: str, **given: Any) -> Answer:
+    def get(self, target: str, **options: Any) -> ServiceResponse:
         """`GET` as this user."""
-        return self.request("GET", target, **given)
+        return self.request("GET", target, **options)
 
-    def post(self, target: str, json_body: object, **given: Any) -> Answer:
+    def post(self, target: str, json_body: object, **options: Any) -> ServiceResponse:
         """`POST` of a JSON body as this user."""
-        return self.request("POST", target, json_body=json_body, **given)
+        return self.request("POST", target, json_body=json_body, **options)
 
-    def send(self, to: Person, text: str = "hai", **headers: str) -> dict[str, Any]:
+    def send(self, to: User, text: str = "hai", **headers: str) -> dict[str, Any]:
         """Send a message; returns it."""
-        answer = self.post(CHATS, {"user_id": to.id, "message": text})
-        assert answer.status == 201, answer
-        message: dict[str, Any] = answer.json
+        response = self.post(CHATS, {"user_id": to.id, "message": text})
+        assert response.status == 201, response
+        message: dict[str, Any] = response.json
         return message
 
     def page(self, query: str = "") -> dict[str, Any]:
         """A page of the inbox."""
-        answer = self.get(CHATS + query)
-        assert answer.status == 200, answer
-        page: dict[str, Any] = answer.json
+        response = self.get(CHATS + query)
+        assert response.status == 200, response
+        page: dict[str, Any] = response.json
         return page
 
     poll = page
 
-    def wait(self, query: str = "?since=now&wait=30", **given: Any) -> Exchange:
+    def wait(self, query: str = "?since=now&wait=30", **options: Any) -> Exchange:
         """Start a poll that is held."""
-        exchange = self.hold("GET", CHATS + query, **given)
+        exchange = self.start_and_settle("GET", CHATS + query, **options)
         assert exchange.held
         return exchange
 

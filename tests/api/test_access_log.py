@@ -37,20 +37,20 @@ def logged() -> Iterator[list[str]]:
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_request_is_one_line(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True)
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     with logged() as lines:
-        answer = ann.get(CHATS, headers={"X-Request-ID": "id-1"})
+        response = ann.get(CHATS, headers={"X-Request-ID": "id-1"})
     [line] = lines
     match = LINE.fullmatch(line)
     assert match is not None, line
-    length = str(len(answer.body))
+    length = str(len(response.body))
     assert match.groups() == ("127.0.0.1", "GET", CHATS, "200", length, "0", "0", "id-1", "1")
 
 
 @pytest.mark.parametrize("front", FRONTS)
 def test_work_and_hold_times_are_separate(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True)
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     with logged() as lines:
         ann.wait("?since=now&wait=7")
         service.advance(7)
@@ -62,10 +62,10 @@ def test_work_and_hold_times_are_separate(serve: Serve, front: str) -> None:
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_disconnected_client_is_logged_as_499(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True)
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     poll = ann.wait("?since=now&wait=7")
     with logged() as lines:
-        poll.leave()
+        poll.disconnect()
     [line] = lines
     match = LINE.fullmatch(line)
     assert match is not None, line
@@ -98,8 +98,8 @@ def test_neither_query_nor_body_nor_credentials_are_logged(serve: Serve, front: 
 def test_a_path_cannot_start_a_new_line(serve: Serve, path: str) -> None:
     service = serve(OWN, access_log=True)
     with logged() as lines:
-        service.converse().say(get(path))
-        service.converse().say(get("/x", f"X-Request-ID: {path}"))
+        service.connect().send(get(path))
+        service.connect().send(get("/x", f"X-Request-ID: {path}"))
     for line in lines:
         assert "\n" not in line
         assert line.isascii()

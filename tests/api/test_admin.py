@@ -10,16 +10,16 @@ from tests.api.service import CHATS, Service
 
 
 def test_metrics_are_for_operators_only(service: Service) -> None:
-    answer = service.get("/metrics", admin=True)
-    assert answer.status == 200
-    assert answer.header("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
-    families = {family.name for family in text_string_to_metric_families(answer.body.decode())}
+    response = service.get("/metrics", admin=True)
+    assert response.status == 200
+    assert response.header("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
+    families = {family.name for family in text_string_to_metric_families(response.body.decode())}
     assert {"chatd_requests", "chatd_polls", "chatd_build_info", "chatd_sweep_found"} <= families
     service.get("/metrics").problem(404, "not_found")
 
 
 def test_operators_have_no_api(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     ann.get(CHATS, admin=True).problem(404, "not_found")
     assert (
         service.request("OPTIONS", "/metrics", admin=True).header("Allow") == "GET, HEAD, OPTIONS"
@@ -31,27 +31,27 @@ def test_operators_have_no_api(service: Service) -> None:
 @pytest.mark.parametrize("admin", [False, True])
 def test_a_running_process_is_healthy(service: Service, admin: bool) -> None:
     service.readiness.draining = True
-    answer = service.get("/healthz", admin=admin)
-    assert (answer.status, answer.json) == (200, {"status": "ok"})
+    response = service.get("/healthz", admin=admin)
+    assert (response.status, response.json) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize("admin", [False, True])
 def test_a_process_is_ready_or_says_why_not(
     service: Service, monkeypatch: pytest.MonkeyPatch, admin: bool
 ) -> None:
-    answer = service.get("/readyz", admin=admin)
-    assert (answer.status, answer.json) == (200, {"status": "ready"})
+    response = service.get("/readyz", admin=admin)
+    assert (response.status, response.json) == (200, {"status": "ready"})
     service.readiness.draining = True
     service.system.bus.broken = "no wake-ups arrive"
-    monkeypatch.setattr(service.system.store, "check", lambda: fail(OSError("the disk is gone")))
-    answer = service.get("/readyz", admin=admin)
-    document = answer.problem(503, "not_ready")
+    monkeypatch.setattr(service.system.store, "check", lambda: fail(OSError("the disk has failed")))
+    response = service.get("/readyz", admin=admin)
+    document = response.problem(503, "not_ready")
     assert document["reasons"] == [
         "draining",
         "no wake-ups arrive",
-        "the store: the disk is gone",
+        "the store: the disk has failed",
     ]
-    assert answer.header("Cache-Control") == "no-store"
+    assert response.header("Cache-Control") == "no-store"
 
 
 def test_a_store_that_does_not_answer_within_a_second_is_not_ready(
@@ -59,9 +59,9 @@ def test_a_store_that_does_not_answer_within_a_second_is_not_ready(
 ) -> None:
     checked: Deferred[None] = Deferred()
     monkeypatch.setattr(service.system.store, "check", lambda: checked)
-    asked = service.hold("GET", "/readyz", admin=True)
-    assert asked.held
+    exchange = service.start_and_settle("GET", "/readyz", admin=True)
+    assert exchange.held
     service.advance(1)
-    [reason] = asked.answer.problem(503, "not_ready")["reasons"]
+    [reason] = exchange.response.problem(503, "not_ready")["reasons"]
     assert "did not answer within 1 s" in reason
     checked.callback(None)

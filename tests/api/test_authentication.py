@@ -9,34 +9,34 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import CHATS, TOKENS, USERS, Person, Serve, Service, basic
+from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, User, basic
 
 LOG_IN = {"username": "ann", "password": "password"}
 
 
 def challenges(service: Service, auth: str | bytes | None) -> list[str]:
     """The challenges that a request with these credentials is answered with."""
-    answer = service.get(CHATS, auth=auth)
-    answer.problem(401, "unauthorized")
-    values = answer.headers.getRawHeaders(b"WWW-Authenticate")
+    response = service.get(CHATS, auth=auth)
+    response.problem(401, "unauthorized")
+    values = response.headers.getRawHeaders(b"WWW-Authenticate")
     assert values
     return [value.decode() for value in values]
 
 
 def test_logging_in_returns_a_token(service: Service) -> None:
-    ann = service.join("ann")
-    answer = service.post(TOKENS, LOG_IN)
-    assert answer.status == 201
-    assert answer.header("Cache-Control") == "no-store"
-    assert list(answer.json) == ["token", "user_id", "created_at"]
-    assert answer.json["user_id"] == ann.id
-    assert answer.json["created_at"] == "2026-01-01T00:00:00Z"
-    found = service.get(USERS, auth=f"Bearer {answer.json['token']}")
+    ann = service.new_user("ann")
+    response = service.post(TOKENS, LOG_IN)
+    assert response.status == 201
+    assert response.header("Cache-Control") == "no-store"
+    assert list(response.json) == ["token", "user_id", "created_at"]
+    assert response.json["user_id"] == ann.id
+    assert response.json["created_at"] == "2026-01-01T00:00:00Z"
+    found = service.get(USERS, auth=f"Bearer {response.json['token']}")
     assert found.json["id"] == ann.id
 
 
 def test_a_token_is_256_bits_and_never_the_same(service: Service) -> None:
-    service.join("ann")
+    service.new_user("ann")
     tokens = {service.post(TOKENS, LOG_IN).json["token"] for _ in range(5)}
     assert len(tokens) == 5
     assert all(re.fullmatch(r"chatd_[A-Za-z0-9_-]{43}", token) for token in tokens)
@@ -55,7 +55,7 @@ def test_neither_a_token_nor_a_password_is_stored(serve: Serve, tmp_path: Any) -
 
 
 def test_a_name_logs_in_whatever_its_case(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     assert service.post(TOKENS, {**LOG_IN, "username": "ANN"}).json["user_id"] == ann.id
     assert service.get(USERS, auth=basic("AnN", "password")).json["id"] == ann.id
 
@@ -69,13 +69,13 @@ def test_a_name_logs_in_whatever_its_case(service: Service) -> None:
     ],
 )
 def test_wrong_credentials_are_all_alike(service: Service, username: str, password: str) -> None:
-    service.join("ann")
-    service.join("kate")
+    service.new_user("ann")
+    service.new_user("kate")
     wrong = service.post(TOKENS, {"username": "ann", "password": "wrong"})
-    answer = service.post(TOKENS, {"username": username, "password": password})
-    answer.problem(401, "unauthorized")
-    assert answer.body == wrong.body
-    assert answer.headers.getRawHeaders("WWW-Authenticate")
+    response = service.post(TOKENS, {"username": username, "password": password})
+    response.problem(401, "unauthorized")
+    assert response.body == wrong.body
+    assert response.headers.getRawHeaders("WWW-Authenticate")
     if len(username) < 100:
         assert challenges(service, basic(username, password)) == [
             'Basic realm="chatd", charset="UTF-8"'
@@ -85,47 +85,47 @@ def test_wrong_credentials_are_all_alike(service: Service, username: str, passwo
 def test_an_unknown_name_costs_as_many_hashes_as_a_known_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.join("ann")
-    asked: list[tuple[Any, ...]] = []
+    service.new_user("ann")
+    hashed: list[tuple[Any, ...]] = []
     run = service.system.hashing.run
 
     def watched(*args: Any) -> Any:
-        asked.append(args)
+        hashed.append(args)
         return run(*args)
 
     monkeypatch.setattr(service.system.hashing, "run", watched)
     for username in ("ann", "nobody", "no body", ""):
-        asked.clear()
+        hashed.clear()
         service.post(TOKENS, {"username": username, "password": "wrong"})
-        assert len(asked) == 1, username
-        asked.clear()
+        assert len(hashed) == 1, username
+        hashed.clear()
         service.get(USERS, auth=basic(username, "wrong"))
-        assert len(asked) == 1, username
+        assert len(hashed) == 1, username
 
 
 def test_a_basic_client_that_repeats_itself_is_hashed_once_a_minute(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann = service.join("ann")
-    asked: list[Any] = []
+    ann = service.new_user("ann")
+    hashed: list[Any] = []
     run = service.system.hashing.run
 
     def watched(*args: Any) -> Any:
-        asked.append(args)
+        hashed.append(args)
         return run(*args)
 
     monkeypatch.setattr(service.system.hashing, "run", watched)
     for _ in range(10):
         assert ann.get(CHATS, auth=ann.basic).status == 200
-    assert len(asked) == 1
+    assert len(hashed) == 1
     service.advance(60)
     assert ann.get(CHATS, auth=ann.basic).status == 200
-    assert len(asked) == 2
+    assert len(hashed) == 2
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEARER"])
 def test_the_scheme_is_written_in_any_case(service: Service, scheme: str) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     token = ann.bearer.partition(" ")[2]
     assert service.get(CHATS, auth=f"{scheme} {token}").status == 200
     assert service.get(CHATS, auth=f"{scheme}  {token}").status == 200
@@ -153,7 +153,7 @@ MALFORMED: list[str | bytes] = [
 
 @pytest.mark.parametrize("auth", MALFORMED, ids=range(len(MALFORMED)))
 def test_malformed_basic_credentials_are_challenged(service: Service, auth: str | bytes) -> None:
-    service.join("ann")
+    service.new_user("ann")
     assert challenges(service, auth) == ['Basic realm="chatd", charset="UTF-8"']
 
 
@@ -165,7 +165,7 @@ def test_malformed_basic_credentials_are_challenged(service: Service, auth: str 
     ],
 )
 def test_an_unknown_token_is_challenged(service: Service, auth: str | bytes) -> None:
-    service.join("ann")
+    service.new_user("ann")
     [challenge, *_] = challenges(service, auth)
     assert challenge.startswith('Bearer realm="chatd"')
 
@@ -181,22 +181,22 @@ def test_without_credentials_all_schemes_are_challenged(
 
 
 def test_a_token_that_is_extended_or_cut_is_unknown(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     assert challenges(service, ann.bearer + "x")
     assert challenges(service, ann.bearer[:-1])
     assert challenges(service, ann.bearer.swapcase())
 
 
-def other_token(service: Service, person: Person) -> str:
-    answer = service.post(TOKENS, {"username": person.name, "password": "password"})
-    return f"Bearer {answer.json['token']}"
+def other_token(service: Service, user: User) -> str:
+    response = service.post(TOKENS, {"username": user.name, "password": "password"})
+    return f"Bearer {response.json['token']}"
 
 
 def test_revoking_a_token_leaves_the_others(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     other = other_token(service, ann)
-    answer = ann.request("DELETE", TOKENS)
-    assert (answer.status, answer.body) == (204, b"")
+    response = ann.request("DELETE", TOKENS)
+    assert (response.status, response.body) == (204, b"")
     ann.get(CHATS).problem(401, "unauthorized")
     ann.request("DELETE", TOKENS).problem(401, "unauthorized")
     assert ann.get(CHATS, auth=other).status == 200
@@ -204,44 +204,44 @@ def test_revoking_a_token_leaves_the_others(service: Service) -> None:
 
 
 def test_revoking_ends_the_polls_of_that_token_only(service: Service) -> None:
-    ann, bob = service.join("ann"), service.join("bob")
+    ann, bob = service.new_user("ann"), service.new_user("bob")
     other = other_token(service, ann)
     ended = [ann.wait(), ann.wait("?since=0&wait=55")]
     others = [ann.wait(auth=other), ann.wait(auth=ann.basic), bob.wait()]
     ann.request("DELETE", TOKENS)
     for poll in ended:
-        poll.answer.problem(401, "unauthorized")
-        assert poll.answer.headers.getRawHeaders("WWW-Authenticate")
+        poll.response.problem(401, "unauthorized")
+        assert poll.response.headers.getRawHeaders("WWW-Authenticate")
     bob.send(ann)
-    ann_again = [poll.answer.json["messages"][0]["message"] for poll in others[:2]]
+    ann_again = [poll.response.json["messages"][0]["message"] for poll in others[:2]]
     assert ann_again == ["hai", "hai"]
     assert others[2].held
-    others[2].leave()
+    others[2].disconnect()
 
 
 def test_without_a_token_there_is_none_to_revoke(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     ann.request("DELETE", TOKENS, auth=ann.basic).problem(400, "not_a_token")
     service.request("DELETE", TOKENS).problem(401, "unauthorized")
     assert ann.get(CHATS).status == 200
 
 
 def test_a_poll_that_a_revocation_overtook_is_not_held(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     poll = ann.start("GET", CHATS + "?wait=30")
-    gone = ann.start("DELETE", TOKENS)
+    logout = ann.start("DELETE", TOKENS)
     service.settle()
-    assert gone.answer.status == 204
-    poll.answer.problem(401, "unauthorized")
+    assert logout.response.status == 204
+    poll.response.problem(401, "unauthorized")
     assert service.system.notifier.held == 0
 
 
 def test_cached_sessions_are_not_used_while_the_bus_is_down(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     assert ann.get(CHATS).status == 200
     digest = next(iter(service.system.accounts._tokens._sessions))
     service.system.wait_for(service.system.store.delete_token(ann.id, digest))
-    assert ann.get(CHATS).status == 200  # remembered: no other process has told
+    assert ann.get(CHATS).status == 200  # cached: the bus reported no revocation
     service.system.bus.broken = "no wake-ups arrive"
     ann.get(CHATS).problem(401, "unauthorized")
 

@@ -25,7 +25,7 @@ from chatd.api.responses import JSONResponse, Response
 from chatd.errors import Unauthorized, UserNotFound
 from chatd.metrics import Metrics
 from chatd.model import Session
-from tests.http.raw_client import Answer, RawClient, get, post
+from tests.http.raw_client import RawClient, RawResponse, get, post
 
 APPLICATIONS: list[Any] = [API, Admin]
 
@@ -149,19 +149,19 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-Ask = Callable[[bytes], Answer]
+Send = Callable[[bytes], RawResponse]
 
 
 @pytest.fixture
-def ask(metrics: Metrics) -> Ask:
+def send(metrics: Metrics) -> Send:
     dispatch = Dispatch(Notes(), clock=Clock(), metrics=metrics)
 
-    def ask(request: bytes) -> Answer:
-        talk = RawClient(resource=dispatch)
-        talk.say(request)
-        return talk.answer()
+    def send(request: bytes) -> RawResponse:
+        client = RawClient(resource=dispatch)
+        client.send(request)
+        return client.response()
 
-    return ask
+    return send
 
 
 HEADERS = ("Authorization: Bearer token", "Content-Type: application/json")
@@ -177,15 +177,15 @@ def write(
 
 
 @pytest.mark.parametrize("path", ["/api/v1/notes", "/api/v1/notes/", "/api/v1/%6eotes"])
-def test_a_declared_call_is_served(ask: Ask, metrics: Metrics, path: str) -> None:
-    answer = ask(write("?copies=3", headers=(*HEADERS, "Idempotency-Key: k"), path=path))
-    assert answer.status == 201
-    assert json.loads(answer.body) == {"user_id": 7, "copies": 3, "text": "x", "key": "k"}
+def test_a_declared_call_is_served(send: Send, metrics: Metrics, path: str) -> None:
+    response = send(write("?copies=3", headers=(*HEADERS, "Idempotency-Key: k"), path=path))
+    assert response.status == 201
+    assert json.loads(response.body) == {"user_id": 7, "copies": 3, "text": "x", "key": "k"}
     assert b'method="POST",route="write_note",status="201"} 1.0' in metrics.render()
 
 
-def test_absent_parameters_have_their_defaults(ask: Ask) -> None:
-    assert json.loads(ask(write()).body) == {"user_id": 7, "copies": 1, "text": "x", "key": None}
+def test_absent_parameters_have_their_defaults(send: Send) -> None:
+    assert json.loads(send(write()).body) == {"user_id": 7, "copies": 1, "text": "x", "key": None}
 
 
 @pytest.mark.parametrize(
@@ -205,10 +205,10 @@ def test_absent_parameters_have_their_defaults(ask: Ask) -> None:
     ],
 )
 def test_a_declared_call_refuses_what_it_does_not_take(
-    ask: Ask, request_bytes: bytes, status: int, code: str
+    send: Send, request_bytes: bytes, status: int, code: str
 ) -> None:
-    answer = ask(request_bytes)
-    assert (answer.status, answer.code) == (status, code)
+    response = send(request_bytes)
+    assert (response.status, response.code) == (status, code)
 
 
 def test_a_declared_call_is_described() -> None:

@@ -10,12 +10,12 @@ import pytest
 from chatd.api.chats_read import PageMeta
 from chatd.domain.chats import Page
 from chatd.model import Cursor, Draft
-from tests.api.service import CHATS, Person, Service, texts
+from tests.api.service import CHATS, Service, User, texts
 
 LINK = re.compile(r'</api/v1/chats/(\?[^>]*)>; rel="(next|prev)"')
 
 
-def fill(service: Service, to: Person, count: int, sent_by: int | None = None) -> None:
+def fill(service: Service, to: User, count: int, sent_by: int | None = None) -> None:
     """Messages `hai 1` … in the inbox, a second apart."""
     for number in range(1, count + 1):
         draft = Draft(sent_by or to.id, to.id, f"hai {number}")
@@ -23,9 +23,9 @@ def fill(service: Service, to: Person, count: int, sent_by: int | None = None) -
         service.clock.advance(1)
 
 
-def links(person: Person, query: str) -> dict[str, str]:
+def links(user: User, query: str) -> dict[str, str]:
     """The targets of the Link header by relation."""
-    header = person.get(CHATS + query).header("Link")
+    header = user.get(CHATS + query).header("Link")
     if header is None:
         return {}
     found = {relation: target for target, relation in LINK.findall(header)}
@@ -33,20 +33,20 @@ def links(person: Person, query: str) -> dict[str, str]:
     return found
 
 
-def walk(person: Person, query: str) -> list[str]:
+def follow_pages(user: User, query: str) -> list[str]:
     """All messages from a page on, along the `next` links."""
-    seen = texts(person.page(query))
-    while "next" in (found := links(person, query)):
+    seen = texts(user.page(query))
+    while "next" in (found := links(user, query)):
         query = found["next"]
-        seen += texts(person.page(query))
+        seen += texts(user.page(query))
     return seen
 
 
 def test_an_inbox_of_13_is_paged_as_in_the_seed(service: Service) -> None:
-    ann, bob = service.join("ann"), service.join("bob")
+    ann, bob = service.new_user("ann"), service.new_user("bob")
     fill(service, ann, 13, bob.id)
-    answer = ann.get("/api/v1/chats")
-    page = answer.json
+    response = ann.get("/api/v1/chats")
+    page = response.json
     assert list(page) == ["meta", "messages"]
     names = ["count", "next", "current_page", "took", "previous", "cursor"]
     assert list(page["meta"]) == names
@@ -68,8 +68,8 @@ def test_an_inbox_of_13_is_paged_as_in_the_seed(service: Service) -> None:
         "sent_at": "2026-01-01T00:00:12Z",
         "received_by": 1,
     }
-    assert answer.header("Content-Type") == "application/json"
-    assert answer.header("Cache-Control") == "no-store"
+    assert response.header("Content-Type") == "application/json"
+    assert response.header("Cache-Control") == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_meta_of_a_page_names_its_neighbours(
 
 
 def test_the_last_page_has_the_rest(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     fill(service, ann, 13)
     page = ann.page("?page=2")
     assert texts(page) == ["hai 3", "hai 2", "hai 1"]
@@ -95,7 +95,7 @@ def test_the_last_page_has_the_rest(service: Service) -> None:
 
 
 def test_an_empty_inbox_has_a_first_page(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     for query in ("", "?page=1", "?page=01", "?limit=1"):
         page = ann.page(query)
         assert page["messages"] == []
@@ -109,7 +109,7 @@ def test_an_empty_inbox_has_a_first_page(service: Service) -> None:
     "page", ["2", "3", "100", "9007199254740991", "9007199254740992", "9" * 500]
 )
 def test_past_the_end_there_is_no_page(service: Service, page: str) -> None:
-    ann = service.join()
+    ann = service.new_user()
     ann.get(f"{CHATS}?page={page}").problem(404, "page_not_found")
     fill(service, ann, 10)
     ann.get(f"{CHATS}?page={page}").problem(404, "page_not_found")
@@ -123,40 +123,40 @@ NOT_WHOLE = [
 
 @pytest.mark.parametrize("value", NOT_WHOLE)
 def test_a_page_and_a_limit_are_plain_digits(stock: Service, value: str) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     for query in (f"?page={value}", f"?limit={value}", f"?since=0&limit={value}"):
         ann.get(CHATS + query).problem(400, "invalid_query")
 
 
 @pytest.mark.parametrize("value", ["101", "1000", "9" * 400, "9" * 5000])
 def test_a_limit_is_at_most_100(stock: Service, value: str) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     ann.get(f"{CHATS}?limit={value}").problem(400, "invalid_query")
     ann.get(f"{CHATS}?since=0&limit={value}").problem(400, "invalid_query")
 
 
 def test_a_page_may_have_leading_zeros(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     fill(stock, ann, 11)
     page = ann.page("?page=" + "0" * 30 + "2")
     assert (texts(page), page["meta"]["current_page"]) == (["hai 1"], "2")
 
 
 def test_a_parameter_is_given_once(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     for query in ("?page=1&page=1", "?limit=1&limit=2", "?at=x&at=x"):
         ann.get(CHATS + query).problem(400, "invalid_query")
 
 
 def test_unknown_parameters_are_ignored(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     for query in ("?x=1", "?%FF=%FF", "?&&&", "?=", "?pages=0", "?Page=0", "?a[]=1;b=2", "?\\"):
         assert ann.get(CHATS + query).status == 200
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
 def test_a_limit_sets_the_size_of_a_page(stock: Service, limit: int) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     fill(stock, ann, 9)
     expected = [f"hai {number}" for number in range(9, 0, -1)]
     pages = -(-9 // limit)
@@ -172,7 +172,7 @@ def test_a_limit_sets_the_size_of_a_page(stock: Service, limit: int) -> None:
 
 
 def test_links_are_pinned_to_the_snapshot(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     fill(service, ann, 25)
     cursor = ann.page()["meta"]["cursor"]
     assert links(ann, "") == {"next": f"?page=2&limit=10&at={cursor}"}
@@ -184,7 +184,7 @@ def test_links_are_pinned_to_the_snapshot(service: Service) -> None:
 
 
 def test_pages_do_not_drift_while_messages_arrive(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     fill(service, ann, 25)
     query = "?limit=4"
     seen = texts(ann.page(query))
@@ -205,7 +205,7 @@ def test_pages_do_not_drift_while_messages_arrive(service: Service) -> None:
 
 
 def test_the_cursor_of_a_page_gives_exactly_what_came_after(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     fill(service, ann, 3)
     first = ann.page()
     bob.send(ann, "after 1")
@@ -216,13 +216,13 @@ def test_the_cursor_of_a_page_gives_exactly_what_came_after(service: Service) ->
 
 
 def test_every_pinned_page_of_one_answer_is_of_one_inbox(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     fill(service, ann, 12)
-    assert walk(ann, "?limit=5") == [f"hai {number}" for number in range(12, 0, -1)]
+    assert follow_pages(ann, "?limit=5") == [f"hai {number}" for number in range(12, 0, -1)]
 
 
 def test_an_inbox_may_be_pinned_at_its_beginning(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     cursor = ann.page()["meta"]["cursor"]
     bob.send(ann)
     page = ann.page(f"?at={cursor}")
@@ -231,7 +231,7 @@ def test_an_inbox_may_be_pinned_at_its_beginning(service: Service) -> None:
 
 
 def test_a_pin_beyond_the_inbox_is_of_another_history(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     bob.send(ann)
     cursor = ann.page()["meta"]["cursor"]
     bob.get(f"{CHATS}?at={cursor}").problem(410, "cursor_epoch")
@@ -243,12 +243,12 @@ def test_a_pin_beyond_the_inbox_is_of_another_history(service: Service) -> None:
     "at", ["", "0", "now", "1", "x-1", "%00", "%FF", "aaaaaaaa-01", "A" * 9 + "-1"]
 )
 def test_a_malformed_pin_is_refused(stock: Service, at: str) -> None:
-    answer = stock.join().get(f"{CHATS}?at={at}")
-    assert answer.status == 400
+    response = stock.new_user().get(f"{CHATS}?at={at}")
+    assert response.status == 400
 
 
 def test_the_last_of_many_pages_is_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    ann = service.join()
+    ann = service.new_user()
     fill(service, ann, 120)
     page = ann.page("?page=120&limit=1")
     assert texts(page) == ["hai 1"]
@@ -256,23 +256,23 @@ def test_the_last_of_many_pages_is_found(service: Service, monkeypatch: pytest.M
 
 
 def test_a_page_shows_only_the_callers_inbox(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     ann.send(bob, "for bob")
     assert texts(ann.page()) == []
     assert texts(bob.page()) == ["for bob"]
 
 
 def test_a_page_is_not_combined_with_waiting(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     for query in ("?page=1&since=0", "?page=1&wait=1", "?at=x&since=0", "?at=x&wait=1"):
         ann.get(CHATS + query).problem(400, "invalid_query")
 
 
 def test_took_is_whole_milliseconds_of_work(service: Service, monkeypatch: Any) -> None:
-    ann = service.join()
+    ann = service.new_user()
     poll = ann.wait("?wait=10")
     service.advance(4.5)
     ann.send(ann)
-    meta = poll.answer.json["meta"]
+    meta = poll.response.json["meta"]
     assert (meta["waited"], meta["took"]) == (4500, 0)
     assert type(ann.page()["meta"]["took"]) is int

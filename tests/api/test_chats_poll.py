@@ -13,7 +13,17 @@ from chatd.api.rendering import document
 from chatd.domain.chats import Polled
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.model import Cursor, WakeReason
-from tests.api.service import CHATS, SPREAD, STOCK, USERS, Exchange, Person, Serve, Service, texts
+from tests.api.service import (
+    CHATS,
+    RETRY_JITTER,
+    STOCK,
+    USERS,
+    Exchange,
+    Serve,
+    Service,
+    User,
+    texts,
+)
 from tests.http.raw_client import get
 
 META = ["count", "cursor", "more", "timed_out", "waited", "took"]
@@ -32,8 +42,8 @@ def test_the_meta_of_a_poll_says_why_it_ended(why: WakeReason) -> None:
 
 def meta(exchange: Exchange) -> dict[str, Any]:
     """The meta of an answered poll."""
-    assert exchange.answer.status == 200
-    found: dict[str, Any] = exchange.answer.json["meta"]
+    assert exchange.response.status == 200
+    found: dict[str, Any] = exchange.response.json["meta"]
     return found
 
 
@@ -44,11 +54,11 @@ def end(service: Service, *polls: Exchange) -> None:
 
 
 def test_a_poll_gives_what_came_since_oldest_first(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     for text in "abc":
         bob.send(ann, text)
-    answer = ann.get(CHATS + "?since=0")
-    document = answer.json
+    response = ann.get(CHATS + "?since=0")
+    document = response.json
     assert list(document) == ["meta", "messages"]
     assert list(document["meta"]) == META
     cursor = document["meta"].pop("cursor")
@@ -62,11 +72,11 @@ def test_a_poll_gives_what_came_since_oldest_first(service: Service) -> None:
     assert texts(document) == ["a", "b", "c"]
     assert list(document["messages"][0]) == ["seq", "sent_by", "message", "sent_at", "received_by"]
     assert texts(ann.poll(f"?since={cursor}")) == []
-    assert answer.header("Cache-Control") == "no-store"
+    assert response.header("Cache-Control") == "no-store"
 
 
 def test_reading_never_consumes(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     cursor = ann.poll("?since=now")["meta"]["cursor"]
     bob.send(ann, "a")
     for _ in range(3):
@@ -76,43 +86,43 @@ def test_reading_never_consumes(service: Service) -> None:
 
 
 def test_a_poll_with_messages_is_answered_at_once(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     bob.send(ann, "a")
-    poll = ann.hold("GET", CHATS + "?since=0&wait=55")
-    assert texts(poll.answer.json) == ["a"]
+    poll = ann.start_and_settle("GET", CHATS + "?since=0&wait=55")
+    assert texts(poll.response.json) == ["a"]
     assert service.system.notifier.held == 0
 
 
 def test_a_poll_without_messages_is_answered_by_the_next(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     poll = ann.wait("?since=0&wait=30")
     service.advance(2.5)
     assert poll.held
     bob.send(bob, "for another")
     assert poll.held
     bob.send(ann, "a")
-    assert texts(poll.answer.json) == ["a"]
+    assert texts(poll.response.json) == ["a"]
     assert meta(poll)["waited"] == 2500
     assert meta(poll)["timed_out"] is False
     assert service.system.notifier.held == 0
 
 
 def test_a_poll_ends_with_its_wait(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     poll = ann.wait("?since=now&wait=1.5")
     service.advance(1.25)
     assert poll.held
     service.advance(0.25)
-    assert poll.answer.json["messages"] == []
+    assert poll.response.json["messages"] == []
     found = meta(poll)
     assert list(found) == META
     assert (found["timed_out"], found["more"], found["waited"]) == (True, False, 1500)
-    assert poll.answer.header("Retry-After") is None
+    assert poll.response.header("Retry-After") is None
 
 
 @pytest.mark.parametrize("query", ["?wait=0", "?since=now", "?since=now&wait=0", "?wait=0.0"])
 def test_without_a_wait_nothing_is_held(service: Service, query: str) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     bob.send(ann)
     document = ann.poll(query)
     assert document["messages"] == []
@@ -122,11 +132,11 @@ def test_without_a_wait_nothing_is_held(service: Service, query: str) -> None:
 
 
 def test_a_wait_alone_is_from_now(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     bob.send(ann, "before")
     poll = ann.wait("?wait=30")
     bob.send(ann, "after")
-    assert texts(poll.answer.json) == ["after"]
+    assert texts(poll.response.json) == ["after"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_a_wait_alone_is_from_now(service: Service) -> None:
 def test_a_wait_is_lowered_to_55_seconds(
     stock: Service, wait: str, held: float, applied: int | None
 ) -> None:
-    poll = stock.join().wait(f"?wait={wait}")
+    poll = stock.new_user().wait(f"?wait={wait}")
     stock.clock.advance(held - 0.0005)
     stock.settle()
     assert poll.held
@@ -150,7 +160,7 @@ def test_a_wait_is_lowered_to_55_seconds(
 
 
 def test_wait_applied_is_reported_with_messages_too(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     ann.send(ann)
     assert ann.poll("?since=0&wait=100")["meta"]["wait_applied"] == 55
 
@@ -164,13 +174,13 @@ def test_wait_applied_is_reported_with_messages_too(service: Service) -> None:
     ],
 )
 def test_a_wait_is_decimal_digits_with_a_fraction(stock: Service, wait: str) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     ann.get(f"{CHATS}?wait={wait}").problem(400, "invalid_query")
     ann.get(f"{CHATS}?since=0&wait={wait}").problem(400, "invalid_query")
 
 
 def test_a_parameter_is_given_once(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     for query in ("?wait=1&wait=1", "?since=0&since=0", "?since=0&limit=1&limit=1"):
         ann.get(CHATS + query).problem(400, "invalid_query")
 
@@ -191,22 +201,22 @@ def test_a_parameter_is_given_once(stock: Service) -> None:
     ],
 )
 def test_a_preference_is_a_wait(service: Service, prefer: Any) -> None:
-    ann = service.join()
+    ann = service.new_user()
     for query in ("", "?since=now"):
         poll = ann.wait(query, headers={"Prefer": prefer})
         service.advance(4.5)
         assert poll.held
         service.advance(0.5)
         assert meta(poll)["timed_out"] is True
-        assert poll.answer.header("Preference-Applied") == "wait=5"
+        assert poll.response.header("Preference-Applied") == "wait=5"
 
 
 @pytest.mark.parametrize("wanted", ["56", "100", "999999999", "9999999999", "9" * 400])
 def test_a_preference_is_lowered_to_55_seconds(service: Service, wanted: str) -> None:
-    poll = service.join().wait("", headers={"Prefer": f"wait={wanted}"})
+    poll = service.new_user().wait("", headers={"Prefer": f"wait={wanted}"})
     service.advance(55)
     assert meta(poll)["wait_applied"] == 55
-    assert poll.answer.header("Preference-Applied") == "wait=55"
+    assert poll.response.header("Preference-Applied") == "wait=55"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +228,7 @@ def test_a_preference_is_lowered_to_55_seconds(service: Service, wanted: str) ->
     ],
 )
 def test_a_malformed_preference_is_ignored(service: Service, prefer: str | bytes) -> None:
-    ann = service.join()
+    ann = service.new_user()
     page = ann.get(CHATS, headers={"Prefer": prefer})
     assert page.json["meta"]["current_page"] == "1"
     assert page.header("Preference-Applied") is None
@@ -228,30 +238,30 @@ def test_a_malformed_preference_is_ignored(service: Service, prefer: str | bytes
 
 
 def test_the_parameter_wins_over_the_preference(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     poll = ann.wait("?wait=2", headers={"Prefer": "wait=50"})
     service.advance(2)
     assert meta(poll)["timed_out"] is True
-    assert poll.answer.header("Preference-Applied") is None
+    assert poll.response.header("Preference-Applied") is None
     now = ann.get(CHATS + "?since=0&wait=0", headers={"Prefer": "wait=50"})
     assert now.header("Preference-Applied") is None
 
 
 def test_an_explicit_page_does_not_wait(service: Service) -> None:
-    answer = service.join().get(CHATS + "?page=1", headers={"Prefer": "wait=50"})
-    assert answer.json["meta"]["current_page"] == "1"
+    response = service.new_user().get(CHATS + "?page=1", headers={"Prefer": "wait=50"})
+    assert response.json["meta"]["current_page"] == "1"
 
 
 def test_a_preference_is_applied_to_a_poll_that_finds_messages(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     ann.send(ann)
-    answer = ann.get(CHATS + "?since=0", headers={"Prefer": "wait=5"})
-    assert len(answer.json["messages"]) == 1
-    assert answer.header("Preference-Applied") == "wait=5"
+    response = ann.get(CHATS + "?since=0", headers={"Prefer": "wait=5"})
+    assert len(response.json["messages"]) == 1
+    assert response.header("Preference-Applied") == "wait=5"
 
 
 def test_more_is_true_when_the_limit_cut_something_off(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     for number in range(5):
         bob.send(ann, str(number))
     seen: list[str] = []
@@ -268,7 +278,7 @@ def test_more_is_true_when_the_limit_cut_something_off(service: Service) -> None
 
 
 def test_a_poll_gives_up_to_100_messages(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     for number in range(101):
         ann.send(ann, str(number))
     document = ann.poll("?since=0")
@@ -278,7 +288,7 @@ def test_a_poll_gives_up_to_100_messages(service: Service) -> None:
 
 
 def test_following_the_cursor_sees_every_message_once(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     cursor = ann.page()["meta"]["cursor"]
     seen: list[int] = []
     for number in range(20):
@@ -288,8 +298,8 @@ def test_following_the_cursor_sees_every_message_once(service: Service) -> None:
         service.settle()
         if poll.held:
             service.advance(5)
-        seen += [message["seq"] for message in poll.answer.json["messages"]]
-        cursor = poll.answer.json["meta"]["cursor"]
+        seen += [message["seq"] for message in poll.response.json["messages"]]
+        cursor = poll.response.json["meta"]["cursor"]
     while (rest := ann.poll(f"?since={cursor}&limit=3"))["messages"]:
         seen += [message["seq"] for message in rest["messages"]]
         cursor = rest["meta"]["cursor"]
@@ -297,14 +307,14 @@ def test_following_the_cursor_sees_every_message_once(service: Service) -> None:
 
 
 def test_several_polls_of_one_user_are_all_answered(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     polls = [ann.wait() for _ in range(HELD_PER_USER)]
     bob.send(ann, "a")
-    assert [texts(poll.answer.json) for poll in polls] == [["a"]] * HELD_PER_USER
+    assert [texts(poll.response.json) for poll in polls] == [["a"]] * HELD_PER_USER
 
 
 def test_the_ninth_poll_ends_the_oldest(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     assert HELD_PER_USER == 8
     other = bob.wait()
     polls = []
@@ -314,7 +324,7 @@ def test_the_ninth_poll_ends_the_oldest(service: Service) -> None:
     assert all(poll.held for poll in polls)
     polls.append(ann.wait())
     first, *rest = polls
-    document = first.answer.json
+    document = first.response.json
     assert document["messages"] == []
     assert document["meta"]["superseded"] is True
     assert document["meta"]["timed_out"] is False
@@ -324,14 +334,14 @@ def test_the_ninth_poll_ends_the_oldest(service: Service) -> None:
     assert [poll.held for poll in polls] == [False, False] + [True] * 8
     bob.send(ann, "a")
     for poll in rest[1:]:
-        assert texts(poll.answer.json) == ["a"]
+        assert texts(poll.response.json) == ["a"]
         assert "superseded" not in meta(poll)
     assert other.held
     end(service, other)
 
 
 def test_a_superseded_poll_can_go_on_where_it_was(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     first = ann.wait()
     others = [ann.wait() for _ in range(8)]
     cursor = meta(first)["cursor"]
@@ -343,37 +353,37 @@ def test_a_superseded_poll_can_go_on_where_it_was(service: Service) -> None:
 @pytest.mark.parametrize("most", [0, 2])
 def test_beyond_the_polls_of_a_process_one_is_answered_at_once(serve: Serve, most: int) -> None:
     service = serve(max_held=most)
-    people = [service.join() for _ in range(most + 1)]
-    held = [person.wait() for person in people[:most]]
-    refused = people[most].get(CHATS + "?since=now&wait=30")
+    users = [service.new_user() for _ in range(most + 1)]
+    held = [user.wait() for user in users[:most]]
+    refused = users[most].get(CHATS + "?since=now&wait=30")
     assert refused.status == 200
     assert refused.json["messages"] == []
     assert refused.json["meta"]["timed_out"] is False
     assert int(refused.header("Retry-After") or "0") > 0
     assert all(poll.held for poll in held)
-    people[0].send(people[most], "a")
+    users[0].send(users[most], "a")
     cursor = refused.json["meta"]["cursor"]
-    assert texts(people[most].poll(f"?since={cursor}&wait=30")) == ["a"]
+    assert texts(users[most].poll(f"?since={cursor}&wait=30")) == ["a"]
     if held:
         end(service, *held)
 
 
 def test_a_draining_server_answers_held_polls(service: Service) -> None:
-    ann, bob = service.join(), service.join()
-    talk = service.converse()
-    talk.say(get(CHATS + "?since=now&wait=30", f"Authorization: {ann.bearer}"))
+    ann, bob = service.new_user(), service.new_user()
+    client = service.connect()
+    client.send(get(CHATS + "?since=now&wait=30", f"Authorization: {ann.bearer}"))
     service.settle()
-    assert talk.answers() == []
+    assert client.responses() == []
     service.advance(3)
     service.system.notifier.drain()
     service.settle()
-    answer = talk.answer()
-    assert answer.status == 200
-    assert answer.header("Connection") == "close"
-    assert answer.header("Retry-After") == str(SPREAD)
+    response = client.response()
+    assert response.status == 200
+    assert response.header("Connection") == "close"
+    assert response.header("Retry-After") == str(RETRY_JITTER)
     # twisted.web does not close the connection because of the header.
-    assert talk.ended() or service.front == STOCK
-    document = json.loads(answer.body)
+    assert client.closed() or service.front == STOCK
+    document = json.loads(response.body)
     assert document["messages"] == []
     assert (document["meta"]["timed_out"], document["meta"]["waited"]) == (False, 3000)
     bob.send(ann, "a")
@@ -381,17 +391,17 @@ def test_a_draining_server_answers_held_polls(service: Service) -> None:
 
 
 def test_a_draining_server_holds_no_polls(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     service.system.notifier.drain()
-    answer = ann.get(CHATS + "?wait=30")
-    assert answer.json["messages"] == []
-    assert answer.header("Retry-After") == str(SPREAD)
+    response = ann.get(CHATS + "?wait=30")
+    assert response.json["messages"] == []
+    assert response.header("Retry-After") == str(RETRY_JITTER)
     ann.send(ann, "a")
     assert texts(ann.poll("?since=0&wait=30")) == ["a"]
 
 
 def test_a_cursor_of_another_history_is_refused(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     cursor = ann.poll("?since=0")["meta"]["cursor"]
     other = re.sub("^[a-z2-7]+", "b" * 16, cursor)
     ann.get(f"{CHATS}?since={other}").problem(410, "cursor_epoch")
@@ -400,7 +410,7 @@ def test_a_cursor_of_another_history_is_refused(service: Service) -> None:
 
 
 def test_a_cursor_past_the_end_is_refused(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     epoch = ann.poll("?since=0")["meta"]["cursor"].rpartition("-")[0]
     for seq in (1, 2**31, 2**53 - 1):
         ann.get(f"{CHATS}?since={epoch}-{seq}&wait=30").problem(410, "cursor_epoch")
@@ -408,7 +418,7 @@ def test_a_cursor_past_the_end_is_refused(service: Service) -> None:
 
 
 def test_a_cursor_applies_to_the_callers_inbox(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     for text in "abc":
         ann.send(bob, text)
     ann.send(ann, "own")
@@ -429,13 +439,13 @@ def test_a_cursor_applies_to_the_callers_inbox(service: Service) -> None:
     ],
 )
 def test_a_malformed_cursor_is_refused(stock: Service, since: str) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     ann.get(f"{CHATS}?since={since}").problem(400, "invalid_cursor")
     ann.get(f"{CHATS}?since={since}&wait=30").problem(400, "invalid_cursor")
 
 
 def test_a_cursor_that_is_not_utf_8_is_refused(stock: Service) -> None:
-    assert stock.join().get(f"{CHATS}?since=%FF").status == 400
+    assert stock.new_user().get(f"{CHATS}?since=%FF").status == 400
 
 
 def test_polling_needs_a_user(service: Service) -> None:
@@ -443,14 +453,14 @@ def test_polling_needs_a_user(service: Service) -> None:
 
 
 def test_a_wrong_query_is_refused_before_anything_is_held(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     for query in ("?since=now&wait=30&limit=0", "?since=x&wait=30", "?wait=30&page=1"):
         assert ann.get(CHATS + query).status == 400
     assert service.system.notifier.held == 0
 
 
 def test_a_lost_wake_up_costs_time_and_no_message(service: Service) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     poll = ann.wait("?since=now&wait=5")
     service.system.bus.lose = True
     bob.send(ann, "a")
@@ -461,7 +471,7 @@ def test_a_lost_wake_up_costs_time_and_no_message(service: Service) -> None:
 
 
 def test_a_wake_up_without_a_message_leaves_the_poll_held(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     poll = ann.wait("?since=now&wait=5")
     service.advance(2)
     for _ in range(3):
@@ -473,10 +483,10 @@ def test_a_wake_up_without_a_message_leaves_the_poll_held(service: Service) -> N
 
 
 def test_a_held_poll_ends_with_the_account(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     poll = ann.wait()
     ann.request("DELETE", USERS, auth=ann.basic)
-    poll.answer.problem(401, "unauthorized")
+    poll.response.problem(401, "unauthorized")
     assert service.system.notifier.held == 0
 
 
@@ -486,10 +496,10 @@ def test_a_cursor_survives_a_restart(serve: Serve, tmp_path: Any) -> None:
     folder = tmp_path / "lasting"
     folder.mkdir()
     with serving(folder) as before:
-        ann: Person = before.join("ann")
+        ann: User = before.new_user("ann")
         ann.send(ann, "a")
         cursor = ann.page()["meta"]["cursor"]
         ann.send(ann, "b")
     with serving(folder) as after:
-        answer = after.get(f"{CHATS}?since={cursor}", auth=ann.bearer)
-        assert texts(answer.json) == ["b"]
+        response = after.get(f"{CHATS}?since={cursor}", auth=ann.bearer)
+        assert texts(response.json) == ["b"]

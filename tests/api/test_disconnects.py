@@ -1,4 +1,4 @@
-"""Clients that disconnect at any point where a request waits.
+"""Clients that disconnect at any step of a request.
 
 A send completes or fails as a whole (contract); nothing of a request is left behind (architecture,
 invariant 6).
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import CHATS, TOKENS, USERS, Exchange, Person, Serve, Service, texts
+from tests.api.service import CHATS, TOKENS, USERS, Exchange, Serve, Service, User, texts
 from tests.doubles import SteppedExecutor
 
 KEY = {"Idempotency-Key": "key"}
-MOST = 30
-"""More steps than any request takes."""
+MAX_STEPS = 30
+"""More steps than any request needs."""
 
 
 class Stepping:
@@ -43,31 +43,31 @@ class Stepping:
         return False
 
 
-Begin = Callable[[Person, Person], Exchange]
+Begin = Callable[[User, User], Exchange]
 
 
-def at_every_point(
+def disconnect_at_each_step(
     serve: Serve, front: str, begin: Begin
-) -> Iterator[tuple[Service, Person, Person]]:
+) -> Iterator[tuple[Service, User, User]]:
     """Yield services whose client disconnected after 0, 1, 2 ... steps of the request of `begin`.
 
-    They end where the request was answered or held. Each service is settled.
+    The last one is that whose request was answered or held. Each service is settled.
     """
-    for steps in range(MOST):
+    for steps in range(MAX_STEPS):
         service = serve(front, worker=SteppedExecutor)
-        ann, bob = service.join("ann"), service.join("bob")
+        ann, bob = service.new_user("ann"), service.new_user("bob")
         service.settle()
         exchange = begin(ann, bob)
         stepping = Stepping(service)
-        moved = all(stepping.step() for _ in range(steps))
-        ended = not exchange.held or not moved
+        progressed = all(stepping.step() for _ in range(steps))
+        ended = not exchange.held or not progressed
         if exchange.held:
-            exchange.leave()
+            exchange.disconnect()
         service.settle()
         yield service, ann, bob
         if ended:
             return
-    pytest.fail("the request never ended")
+    pytest.fail("the request did not end")
 
 
 def assert_clean(service: Service) -> None:
@@ -75,15 +75,15 @@ def assert_clean(service: Service) -> None:
     service.settle()
     assert service.system.notifier.held == 0
     assert service.system.notifier._waiters == {}
-    service.advance(2.5)  # what was seen is written down
+    service.advance(2.5)  # pending `last_seen_at` values are written
     assert not service.system.timers()
 
 
-def send(ann: Person, bob: Person) -> Exchange:
+def send(ann: User, bob: User) -> Exchange:
     return bob.start("POST", CHATS, json_body={"user_id": ann.id, "message": "x"}, headers=KEY)
 
 
-def basic_send(ann: Person, bob: Person) -> Exchange:
+def basic_send(ann: User, bob: User) -> Exchange:
     return bob.start(
         "POST",
         CHATS,
@@ -97,7 +97,7 @@ def basic_send(ann: Person, bob: Person) -> Exchange:
 @pytest.mark.parametrize("begin", [send, basic_send])
 def test_a_send_is_all_or_nothing(serve: Serve, front: str, begin: Begin) -> None:
     stored: list[int] = []
-    for service, ann, bob in at_every_point(serve, front, begin):
+    for service, ann, bob in disconnect_at_each_step(serve, front, begin):
         assert_clean(service)
         page = ann.page()
         count = page["meta"]["count"]
@@ -107,7 +107,7 @@ def test_a_send_is_all_or_nothing(serve: Serve, front: str, begin: Begin) -> Non
         # Repeating it with its key shows the outcome, and never stores it twice.
         again = begin(ann, bob)
         service.settle()
-        assert again.answer.status == (200 if count else 201)
+        assert again.response.status == (200 if count else 201)
         assert ann.page()["meta"]["count"] == 1
         assert_clean(service)
     assert stored[0] == 0
@@ -119,25 +119,25 @@ def test_a_send_is_all_or_nothing(serve: Serve, front: str, begin: Begin) -> Non
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_send_wakes_its_reader_after_a_disconnect(serve: Serve, front: str) -> None:
     woken = []
-    for steps in range(MOST):
+    for steps in range(MAX_STEPS):
         service = serve(front, worker=SteppedExecutor)
-        ann, bob = service.join("ann"), service.join("bob")
+        ann, bob = service.new_user("ann"), service.new_user("bob")
         poll = ann.wait()
         sent = send(ann, bob)
         stepping = Stepping(service)
-        moved = all(stepping.step() for _ in range(steps))
+        progressed = all(stepping.step() for _ in range(steps))
         if sent.held:
-            sent.leave()
+            sent.disconnect()
         service.settle()
         count = ann.page()["meta"]["count"]
         assert poll.held is (count == 0)
         if poll.held:
-            poll.leave()
+            poll.disconnect()
         else:
-            assert texts(poll.answer.json) == ["x"]
+            assert texts(poll.response.json) == ["x"]
         assert_clean(service)
         woken.append(count)
-        if not moved:
+        if not progressed:
             break
     assert woken[0] == 0
     assert woken[-1] == 1
@@ -145,41 +145,41 @@ def test_a_send_wakes_its_reader_after_a_disconnect(serve: Serve, front: str) ->
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 @pytest.mark.parametrize("query", ["?since=now&wait=30", "?since=0&wait=30", "?since=0", ""])
-@pytest.mark.parametrize("way", ["bearer", "basic"])
+@pytest.mark.parametrize("credentials", ["bearer", "basic"])
 def test_a_poll_is_cleaned_up_after_a_disconnect(
-    serve: Serve, front: str, query: str, way: str
+    serve: Serve, front: str, query: str, credentials: str
 ) -> None:
-    def begin(ann: Person, bob: Person) -> Exchange:
-        return ann.start("GET", CHATS + query, auth=getattr(ann, way))
+    def begin(ann: User, bob: User) -> Exchange:
+        return ann.start("GET", CHATS + query, auth=getattr(ann, credentials))
 
     points = 0
-    for service, ann, bob in at_every_point(serve, front, begin):
+    for service, ann, bob in disconnect_at_each_step(serve, front, begin):
         assert_clean(service)
         bob.send(ann, "after")
         assert texts(ann.poll("?since=0")) == ["after"]
         points += 1
     # Basic takes more steps: one thread looks up the account, another one hashes.
-    assert points > (4 if way == "basic" else 2)
+    assert points > (4 if credentials == "basic" else 2)
 
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_poll_is_cleaned_up_after_a_disconnect_during_its_wake_up(
     serve: Serve, front: str
 ) -> None:
-    for steps in range(MOST):
+    for steps in range(MAX_STEPS):
         service = serve(front, worker=SteppedExecutor)
-        ann, bob = service.join("ann"), service.join("bob")
+        ann, bob = service.new_user("ann"), service.new_user("bob")
         poll = ann.wait("?since=now&wait=30")
         sent = send(ann, bob)
         stepping = Stepping(service)
-        moved = all(stepping.step() for _ in range(steps))
+        progressed = all(stepping.step() for _ in range(steps))
         if poll.held:
-            poll.leave()
+            poll.disconnect()
         service.settle()
-        assert sent.answer.status == 201
+        assert sent.response.status == 201
         assert_clean(service)
         assert texts(ann.poll("?since=0")) == ["x"]
-        if not moved:
+        if not progressed:
             break
 
 
@@ -208,7 +208,7 @@ REQUESTS: dict[str, Begin] = {
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 @pytest.mark.parametrize("begin", REQUESTS.values(), ids=REQUESTS)
 def test_any_request_survives_a_disconnect(serve: Serve, front: str, begin: Begin) -> None:
-    for service, ann, *_ in at_every_point(serve, front, begin):
+    for service, ann, *_ in disconnect_at_each_step(serve, front, begin):
         assert_clean(service)
         assert ann.get(CHATS).status == 200
         assert service.get("/readyz").status == 200
@@ -217,37 +217,37 @@ def test_any_request_survives_a_disconnect(serve: Serve, front: str, begin: Begi
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_deletion_ends_the_polls_after_a_disconnect(serve: Serve, front: str) -> None:
     outcomes = []
-    for steps in range(MOST):
+    for steps in range(MAX_STEPS):
         service = serve(front, worker=SteppedExecutor)
-        ann = service.join("ann")
+        ann = service.new_user("ann")
         poll = ann.wait()
-        gone = ann.start("DELETE", USERS, auth=ann.basic)
+        deletion = ann.start("DELETE", USERS, auth=ann.basic)
         stepping = Stepping(service)
-        moved = all(stepping.step() for _ in range(steps))
-        if gone.held:
-            gone.leave()
+        progressed = all(stepping.step() for _ in range(steps))
+        if deletion.held:
+            deletion.disconnect()
         service.settle()
         deleted = service.get(USERS, auth=ann.basic).status == 401
         assert poll.held is not deleted
         if poll.held:
-            poll.leave()
+            poll.disconnect()
         else:
-            poll.answer.problem(401, "unauthorized")
+            poll.response.problem(401, "unauthorized")
         assert_clean(service)
         outcomes.append(deleted)
-        if not moved:
+        if not progressed:
             break
     assert (outcomes[0], outcomes[-1]) == (False, True)
 
 
 def test_one_of_several_clients_with_the_same_password_may_disconnect(serve: Serve) -> None:
     service = serve(worker=SteppedExecutor)
-    ann = service.join("ann")
-    asked: list[Any] = [ann.start("GET", CHATS, auth=ann.basic) for _ in range(3)]
+    ann = service.new_user("ann")
+    requests: list[Any] = [ann.start("GET", CHATS, auth=ann.basic) for _ in range(3)]
     stepping = Stepping(service)
     for _ in range(3):
         stepping.step()
-    asked[0].leave()
+    requests[0].disconnect()
     service.settle()
-    assert [each.answer.status for each in asked[1:]] == [200, 200]
+    assert [each.response.status for each in requests[1:]] == [200, 200]
     assert_clean(service)

@@ -1,4 +1,4 @@
-"""Requests answered through the table and through Klein; what the root resource does besides."""
+"""Dispatch through the route table and through Klein, and the other duties of the root resource."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chatd.api.calls import bind, call, calls_of, routes
 from chatd.api.dispatch import Dispatch
 from chatd.errors import PageNotFound
 from chatd.metrics import Metrics
-from tests.api.service import CHATS, FRONTS, USERS, Answer, Serve, Service
+from tests.api.service import CHATS, FRONTS, USERS, Serve, Service, ServiceResponse
 from tests.conftest import LoggedFailures
 from tests.http.raw_client import RawClient, get
 
@@ -29,14 +29,14 @@ def klein_only(service: Service) -> Service:
     return service
 
 
-def essence(answer: Answer) -> tuple[int, list[tuple[bytes, Any]], bytes]:
-    """Everything but the Date of an answer."""
+def essence(response: ServiceResponse) -> tuple[int, list[tuple[bytes, Any]], bytes]:
+    """The response without its Date."""
     headers = [
         (name, values)
-        for name, values in sorted(answer.headers.getAllRawHeaders())
+        for name, values in sorted(response.headers.getAllRawHeaders())
         if name.lower() != b"date"
     ]
-    return answer.status, headers, answer.body
+    return response.status, headers, response.body
 
 
 def every_route(service: Service, admin: bool) -> Iterator[tuple[str, str]]:
@@ -65,56 +65,56 @@ QUERIES = ["", "?page=0", "?page=9", "?user_id=1", "?user_id=x", "?since=0", "?s
 
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("admin", [False, True])
-def test_both_ways_answer_alike(serve: Serve, front: str, admin: bool) -> None:
+def test_the_route_table_and_klein_respond_alike(serve: Serve, front: str, admin: bool) -> None:
     table, klein = serve(front), klein_only(serve(front))
     # Each database has its own epoch; here, only the route to the handler may differ.
     klein.system.store.epoch = table.system.store.epoch
-    asked = 0
-    cases = [*((given, "") for given in GIVEN), *(({}, query) for query in QUERIES)]
-    for (method, path), (given, query) in itertools.product(
+    count = 0
+    cases = [*((options, "") for options in GIVEN), *(({}, query) for query in QUERIES)]
+    for (method, path), (options, query) in itertools.product(
         sorted(set(every_route(table, admin))), cases
     ):
         if "metrics" in path:
             continue
-        asked += 1
-        name = f"u{asked}"
-        answers = []
+        count += 1
+        name = f"u{count}"
+        responses = []
         for service in (table, klein):
-            person = service.join(name)
-            mine = {"headers": {}, "auth": person.bearer, **given}
-            mine["headers"] = {**mine["headers"], "X-Request-ID": "same"}
-            if method == "POST" and "body" in given:
-                mine["headers"] = {"X-Request-ID": "same", **given["headers"]}
-            answers.append(service.request(method, path + query, admin=admin, **mine))
-        first, second = answers
+            user = service.new_user(name)
+            arguments = {"headers": {}, "auth": user.bearer, **options}
+            arguments["headers"] = {**arguments["headers"], "X-Request-ID": "same"}
+            if method == "POST" and "body" in options:
+                arguments["headers"] = {"X-Request-ID": "same", **options["headers"]}
+            responses.append(service.request(method, path + query, admin=admin, **arguments))
+        first, second = responses
         tokens = re.compile(rb"chatd_[A-Za-z0-9_-]{43}")
-        assert first.status == second.status, (method, path, query, given)
+        assert first.status == second.status, (method, path, query, options)
         assert tokens.sub(b"", first.body) == tokens.sub(b"", second.body)
-        assert essence(first)[1] == essence(second)[1], (method, path, query, given)
-        if asked % 8:
+        assert essence(first)[1] == essence(second)[1], (method, path, query, options)
+        if count % 8:
             continue
         for service in (table, klein):
             service.clock.advance(1)
             service.settle()
-    assert asked > 100
+    assert count > 100
 
 
 @pytest.mark.parametrize("front", FRONTS)
-def test_both_ways_hold_and_end_polls_alike(serve: Serve, front: str) -> None:
+def test_the_route_table_and_klein_hold_and_end_polls_alike(serve: Serve, front: str) -> None:
     outcomes = []
     for service in (serve(front), klein_only(serve(front))):
-        ann, bob = service.join("ann"), service.join("bob")
-        answered, timed, left, ended = (ann.wait("?since=now&wait=9") for _ in range(4))
-        left.leave()
+        ann, bob = service.new_user("ann"), service.new_user("bob")
+        answered, timed, disconnected, ended = (ann.wait("?since=now&wait=9") for _ in range(4))
+        disconnected.disconnect()
         assert service.system.notifier.held == 3
         service.advance(1)
         bob.send(ann)
-        assert [answered.answer.status, timed.answer.status, ended.answer.status] == [200] * 3
+        assert [answered.response.status, timed.response.status, ended.response.status] == [200] * 3
         late = ann.wait("?since=now&wait=9")
-        gone = ann.wait("?since=now&wait=19")
+        revoked = ann.wait("?since=now&wait=19")
         service.advance(9)
         ann.request("DELETE", USERS, auth=ann.basic)
-        outcomes.append([json.loads(each.answer.body) for each in (answered, late, gone)])
+        outcomes.append([json.loads(each.response.body) for each in (answered, late, revoked)])
         assert service.system.notifier.held == 0
         for document in outcomes[-1][:2]:
             document["meta"].pop("cursor")
@@ -179,51 +179,51 @@ class Site:
         self.dispatch = Dispatch(Odd(self.odd), clock=self.clock, metrics=self.metrics)
 
     def request(self, path: str, method: str = "GET") -> RawClient:
-        talk = RawClient(resource=self.dispatch)
-        talk.say(get(path, method=method))
-        return talk
+        client = RawClient(resource=self.dispatch)
+        client.send(get(path, method=method))
+        return client
 
 
 def test_a_header_may_have_several_values() -> None:
-    answer = Site().request("/plain").answer()
-    assert [value for name, value in answer.headers if name == "X-Two"] == ["a", "b"]
-    assert (answer.status, answer.body) == (200, b"plain")
+    response = Site().request("/plain").response()
+    assert [value for name, value in response.headers if name == "X-Two"] == ["a", "b"]
+    assert (response.status, response.body) == (200, b"plain")
 
 
 def test_a_handler_may_wait() -> None:
     site = Site()
-    talk = site.request("/waits")
-    assert talk.answers() == []
+    client = site.request("/waits")
+    assert client.responses() == []
     site.odd.waiting.callback(Response(201, {}, b"late"))
-    assert (talk.answer().status, talk.answer().body) == (201, b"late")
+    assert (client.response().status, client.response().body) == (201, b"late")
 
 
 def test_a_handler_may_await_fired_and_failing_deferreds() -> None:
     site = Site()
-    talk = site.request("/waits/often")
+    client = site.request("/waits/often")
     site.odd.waiting.errback(ValueError("no"))
-    assert talk.answer().body == b"0,1,2,no"
+    assert client.response().body == b"0,1,2,no"
 
 
 def test_a_handler_that_fails_is_answered_with_a_problem() -> None:
-    refused, missing = Site().request("/refuses").answer(), Site().request("/none").answer()
+    refused, missing = Site().request("/refuses").response(), Site().request("/none").response()
     assert (refused.code, missing.code) == ("page_not_found", "not_found")
     site = Site()
-    talk = site.request("/waits")
+    client = site.request("/waits")
     site.odd.waiting.errback(PageNotFound("late"))
-    assert (talk.answer().status, talk.answer().code) == (404, "page_not_found")
+    assert (client.response().status, client.response().code) == (404, "page_not_found")
 
 
 def test_a_handler_may_have_path_arguments() -> None:
-    assert Site().request("/named/%C3%A9").answer().body == "é".encode()
-    assert Site().request("/named/nobody").answer().code == "page_not_found"
+    assert Site().request("/named/%C3%A9").response().body == "é".encode()
+    assert Site().request("/named/nobody").response().code == "page_not_found"
 
 
 def test_a_handler_is_cancelled_when_its_client_disconnects() -> None:
     site = Site()
     cancelled: list[object] = []
     site.odd.waiting = Deferred(cancelled.append)
-    site.request("/waits").leave()
+    site.request("/waits").disconnect()
     assert len(cancelled) == 1
     assert b'status="499"' in site.metrics.render()
 
@@ -234,7 +234,7 @@ def counted(service: Service) -> str:
 
 
 def test_requests_are_counted_by_route_and_status(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     ann.get(CHATS)
     ann.get(CHATS + "?page=0")
     service.get("/nowhere")
@@ -248,7 +248,7 @@ def test_requests_are_counted_by_route_and_status(service: Service) -> None:
 
 
 def test_held_polls_are_not_counted_as_slow_requests(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     poll = ann.wait("?since=now&wait=30")
     service.advance(30)
     assert not poll.held
@@ -262,7 +262,7 @@ def test_an_application_is_served_although_nothing_else_refers_to_it(
 
     dispatch = Site().dispatch
     gc.collect()
-    talk = RawClient(resource=dispatch)
-    talk.say(get("/named/x"))
-    assert talk.answer().body == b"x"
+    client = RawClient(resource=dispatch)
+    client.send(get("/named/x"))
+    assert client.response().body == b"x"
     assert logged_failures.flush() == []

@@ -1,4 +1,4 @@
-"""Fuzzing: whatever a client sends, the answer is a JSON document and not a 5xx."""
+"""Fuzzing: whatever a client sends, the response is a JSON document and not a 5xx."""
 
 from __future__ import annotations
 
@@ -86,28 +86,28 @@ def quoted(pairs: list[tuple[bytes, bytes]]) -> bytes:
     )
 
 
-def judge(service: Service, method: bytes, talk: RawClient) -> None:
-    """Assert that there is an answer after the longest wait, that it is JSON and not a 5xx."""
+def check_response(service: Service, method: bytes, client: RawClient) -> None:
+    """Assert that there is a response after the longest wait, that it is JSON and not a 5xx."""
     service.settle()
-    if not talk.transport.value():
+    if not client.transport.value():
         service.advance(55)
-    [answer] = parse(talk.transport.value(), method.decode())
-    assert answer.status < 500, answer
-    kind = answer.header("Content-Type")
-    if method == b"HEAD" or answer.status == 204:
-        assert answer.body == b""
-    elif method == b"OPTIONS" and answer.status == 200:
+    [response] = parse(client.transport.value(), method.decode())
+    assert response.status < 500, response
+    kind = response.header("Content-Type")
+    if method == b"HEAD" or response.status == 204:
+        assert response.body == b""
+    elif method == b"OPTIONS" and response.status == 200:
         assert kind is None
     else:
-        document = json.loads(answer.body)
-        assert kind == ("application/json" if answer.status < 400 else "application/problem+json")
-        assert answer.status < 400 or document["status"] == answer.status
+        document = json.loads(response.body)
+        assert kind == ("application/json" if response.status < 400 else "application/problem+json")
+        assert response.status < 400 or document["status"] == response.status
     if service.front == OWN:
-        talk.leave()
+        client.disconnect()
     assert service.system.notifier.held == 0
 
 
-def ask(
+def request(
     services: list[Service],
     method: bytes,
     target: bytes,
@@ -117,17 +117,17 @@ def ask(
 ) -> None:
     """Send the request to each service, as a `known` user or without credentials."""
     for service in services:
-        talk = service.converse()
+        client = service.connect()
         lines = [b"%b %b HTTP/1.1" % (method, target), b"Host: a"]
         if known:
             # A new one each time: the last request may have deleted the account.
-            person = service.join(f"u{next(_numbers)}")
-            lines.append(b"Authorization: %b" % person.bearer.encode())
+            user = service.new_user(f"u{next(_numbers)}")
+            lines.append(b"Authorization: %b" % user.bearer.encode())
         lines += [b"%b: %b" % header for header in headers]
         if body is not None:
             lines.append(b"Content-Length: %d" % len(body))
-        talk.say(b"\r\n".join([*lines, b"", body or b""]))
-        judge(service, method, talk)
+        client.send(b"\r\n".join([*lines, b"", body or b""]))
+        check_response(service, method, client)
 
 
 _numbers = iter(range(10**9))
@@ -137,13 +137,13 @@ _numbers = iter(range(10**9))
 @given(target=TARGETS, kind=KINDS, body=BODIES)
 def test_any_body(fuzzed: list[Service], target: bytes, kind: bytes, body: bytes) -> None:
     kind = bytes(octet for octet in kind if octet >= 0x20 and octet != 0x7F)
-    ask(fuzzed, b"POST", target, [(b"Content-Type", kind)], body)
+    request(fuzzed, b"POST", target, [(b"Content-Type", kind)], body)
 
 
 @BOUNDED
 @given(target=TARGETS, method=METHODS, pairs=QUERIES)
 def test_any_query(fuzzed: list[Service], target: bytes, method: bytes, pairs: Any) -> None:
-    ask(fuzzed, method, target + b"?" + quoted(pairs), [], None)
+    request(fuzzed, method, target + b"?" + quoted(pairs), [], None)
 
 
 @BOUNDED
@@ -151,7 +151,7 @@ def test_any_query(fuzzed: list[Service], target: bytes, method: bytes, pairs: A
 def test_any_header(
     fuzzed: list[Service], target: bytes, method: bytes, headers: Any, known: bool
 ) -> None:
-    ask(fuzzed, method, target, headers, b"{}" if method == b"POST" else None, known)
+    request(fuzzed, method, target, headers, b"{}" if method == b"POST" else None, known)
 
 
 @BOUNDED
@@ -164,7 +164,7 @@ def test_any_path(fuzzed: list[Service], path: bytes, method: bytes, raw: bool) 
     if target.partition(b"?")[0] == b"":
         # The web page is not JSON.
         return
-    ask(fuzzed, method, b"/" + target, [], None, known=False)
+    request(fuzzed, method, b"/" + target, [], None, known=False)
 
 
 @BOUNDED
@@ -172,11 +172,11 @@ def test_any_path(fuzzed: list[Service], path: bytes, method: bytes, raw: bool) 
 @example(octets=b"HEAD ")
 def test_any_octets(fuzzed: list[Service], octets: bytes) -> None:
     [service] = [each for each in fuzzed if each.front == OWN]
-    talk = service.converse()
-    talk.say(octets + b"\r\n\r\n")
+    client = service.connect()
+    client.send(octets + b"\r\n\r\n")
     service.settle()
-    # The answer to a HEAD has no body, not even to one that is refused.
+    # The response to a HEAD has no body, not even if the request is refused.
     methods = ["HEAD"] if re.match(rb"(\r\n)*HEAD ", octets) else []
-    for answer in parse(talk.transport.value(), *methods):
-        assert answer.status in range(200, 500) or answer.status in (501, 505)
-    talk.leave()
+    for response in parse(client.transport.value(), *methods):
+        assert response.status in range(200, 500) or response.status in (501, 505)
+    client.disconnect()

@@ -31,7 +31,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"]
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_every_collection_answers_with_and_without_its_slash(service: Service, slash: str) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     assert ann.get("/api/v1/chats" + slash).status == 200
     assert ann.get("/api/v1/chats" + slash + "?page=1").status == 200
     assert ann.get("/api/v1/users" + slash).status == 200
@@ -49,23 +49,23 @@ def test_every_collection_answers_with_and_without_its_slash(service: Service, s
 def test_other_methods_are_405_with_allow(service: Service, path: str) -> None:
     allow = ALLOW[path.rstrip("/")]
     for method in METHODS:
-        answer = service.request(method, path, json_body={})
+        response = service.request(method, path, json_body={})
         if method in allow.split(", "):
-            assert answer.status not in (404, 405, 500)
+            assert response.status not in (404, 405, 500)
             continue
-        assert answer.status == 405
-        assert answer.header("Allow") == allow
-        assert answer.header("Cache-Control") == "no-store"
+        assert response.status == 405
+        assert response.header("Allow") == allow
+        assert response.header("Cache-Control") == "no-store"
         if method != "HEAD":
-            answer.problem(405, "method_not_allowed")
+            response.problem(405, "method_not_allowed")
 
 
 def test_options_lists_the_allowed_methods(service: Service) -> None:
     for path in PATHS:
         for slash in ("", "/"):
-            answer = service.request("OPTIONS", path + slash)
-            assert (answer.status, answer.body) == (204, b"")
-            assert answer.header("Allow") == ALLOW[path]
+            response = service.request("OPTIONS", path + slash)
+            assert (response.status, response.body) == (204, b"")
+            assert response.header("Allow") == ALLOW[path]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_path_is_utf_8(service: Service, path: str) -> None:
 
 
 def test_a_path_may_be_written_in_escapes(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     assert ann.get("/api/v1/%63hats").status == 200
     assert ann.get("/api/v1/chats%2f").status == 404
     assert ann.request("PUT", "/api/v1/%63hats").header("Allow") == ALLOW["/api/v1/chats"]
@@ -110,7 +110,7 @@ def test_a_path_may_be_written_in_escapes(service: Service) -> None:
 
 @pytest.mark.parametrize("query", ["", "?page=1", "?since=0", "?since=now&wait=0"])
 def test_head_is_get_without_the_body(service: Service, query: str) -> None:
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     bob.send(ann)
     whole, head = ann.get(CHATS + query), ann.request("HEAD", CHATS + query)
     assert (head.status, head.body) == (200, b"")
@@ -120,7 +120,7 @@ def test_head_is_get_without_the_body(service: Service, query: str) -> None:
 
 
 def test_head_works_wherever_get_does(service: Service) -> None:
-    ann = service.join()
+    ann = service.new_user()
     for target in (USERS, USERS + "?user_id=1", "/healthz", "/readyz"):
         assert (ann.request("HEAD", target).status, ann.request("HEAD", target).body) == (200, b"")
     assert ann.request("HEAD", CHATS + "?page=0").status == 400
@@ -128,11 +128,11 @@ def test_head_works_wherever_get_does(service: Service) -> None:
 
 
 def test_a_held_head_is_answered_like_a_poll(service: Service) -> None:
-    ann, bob = service.join(), service.join()
-    held = ann.hold("HEAD", CHATS + "?wait=5")
+    ann, bob = service.new_user(), service.new_user()
+    held = ann.start_and_settle("HEAD", CHATS + "?wait=5")
     assert held.held
     bob.send(ann)
-    assert (held.answer.status, held.answer.body) == (200, b"")
+    assert (held.response.status, held.response.body) == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_a_held_head_is_answered_like_a_poll(service: Service) -> None:
     ],
 )
 def test_a_body_needs_the_content_type_json(service: Service, kind: str | bytes | None) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     headers: Any = {} if kind is None else {"Content-Type": kind}
     for target, body in BODIES.items():
-        answer = ann.request("POST", target, body=json.dumps(body).encode(), headers=headers)
-        answer.problem(415, "unsupported_media_type")
+        response = ann.request("POST", target, body=json.dumps(body).encode(), headers=headers)
+        response.problem(415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_body_needs_the_content_type_json(service: Service, kind: str | bytes 
     ],
 )
 def test_spellings_of_the_content_type_json(service: Service, kind: str) -> None:
-    service.join("ann")
+    service.new_user("ann")
     body = json.dumps(BODIES[TOKENS]).encode()
     assert service.request("POST", TOKENS, body=body, headers={"Content-Type": kind}).status == 201
 
@@ -211,19 +211,19 @@ BROKEN = [
 
 @pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
 def test_invalid_bodies_are_refused(service: Service, body: bytes) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     for target in BODIES:
-        answer = ann.request(
+        response = ann.request(
             "POST", target, body=body, headers={"Content-Type": "application/json"}
         )
-        answer.problem(400, "invalid_body")
+        response.problem(400, "invalid_body")
 
 
 @pytest.mark.parametrize("target", [USERS, TOKENS, CHATS])
 def test_an_unknown_member_is_refused_by_name(service: Service, target: str) -> None:
-    ann = service.join("ann")
-    answer = ann.post(target, {**BODIES[target], "mistake": None})
-    assert "mistake" in answer.problem(400, "invalid_body")["detail"]
+    ann = service.new_user("ann")
+    response = ann.post(target, {**BODIES[target], "mistake": None})
+    assert "mistake" in response.problem(400, "invalid_body")["detail"]
 
 
 def test_a_request_id_is_made(service: Service) -> None:
@@ -242,8 +242,8 @@ def test_a_request_id_is_made(service: Service) -> None:
 )
 def test_a_request_id_is_echoed(service: Service, method: str, target: str, status: int) -> None:
     for wanted in ("a", "A.b_c-9", "x" * 128):
-        answer = service.request(method, target, headers={"X-Request-ID": wanted})
-        assert (answer.status, answer.header("X-Request-ID")) == (status, wanted)
+        response = service.request(method, target, headers={"X-Request-ID": wanted})
+        assert (response.status, response.header("X-Request-ID")) == (status, wanted)
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,11 @@ def test_no_host_causes_a_500(serve: Serve, host: str) -> None:
     service = serve(OWN)
     for method in ("GET", "OPTIONS", "PUT"):
         for path in ("/nowhere", CHATS):
-            talk = service.converse()
-            talk.say(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            answer = talk.answer(method)
-            assert answer.status in (204, 400, 401, 404, 405)
-            assert answer.status == 204 or answer.code
+            client = service.connect()
+            client.send(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            response = client.response(method)
+            assert response.status in (204, 400, 401, 404, 405)
+            assert response.status == 204 or response.code
 
 
 @pytest.mark.parametrize(
@@ -281,21 +281,21 @@ def test_no_host_causes_a_500(serve: Serve, host: str) -> None:
 @pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"\xc3\x28", b"\t", b"a" * 8000, b',;="\\'])
 def test_no_header_causes_a_500(serve: Serve, header: str, value: bytes) -> None:
     service = serve(trusted=["0.0.0.0/0"], access_log=True)
-    ann = service.join("ann")
-    given: dict[str, Any] = {"headers": {header: value}}
+    ann = service.new_user("ann")
+    options: dict[str, Any] = {"headers": {header: value}}
     if header == "Authorization":
-        given["auth"] = None
+        options["auth"] = None
     for method, target in [("GET", CHATS), ("POST", CHATS), ("POST", TOKENS), ("GET", USERS)]:
         body = json.dumps(BODIES.get(target)).encode() if method == "POST" else None
         if header != "Content-Type" and method == "POST":
-            given["headers"] = {header: value, "Content-Type": "application/json"}
-        answer = ann.request(method, target, body=body, **given)
-        assert answer.status in (200, 201, 400, 401, 415)
+            options["headers"] = {header: value, "Content-Type": "application/json"}
+        response = ann.request(method, target, body=body, **options)
+        assert response.status in (200, 201, 400, 401, 415)
 
 
 def test_responses_for_a_user_are_never_cached(service: Service) -> None:
-    ann = service.join("ann")
-    for answer in [
+    ann = service.new_user("ann")
+    for response in [
         ann.get(USERS),
         ann.get(CHATS),
         ann.get(CHATS + "?since=0"),
@@ -306,43 +306,43 @@ def test_responses_for_a_user_are_never_cached(service: Service) -> None:
         ann.request("DELETE", TOKENS),
         ann.request("DELETE", USERS, auth=ann.basic),
     ]:
-        assert answer.header("Cache-Control") == "no-store", answer
+        assert response.header("Cache-Control") == "no-store", response
 
 
 def test_a_body_over_the_limit_is_refused(serve: Serve) -> None:
-    talk = serve(OWN, body_bytes=1000).converse()
-    talk.say(post(b"x" * 1001, JSON, target=USERS))
-    assert (talk.answer().status, talk.answer().code) == (413, "body_too_large")
+    client = serve(OWN, body_bytes=1000).connect()
+    client.send(post(b"x" * 1001, JSON, target=USERS))
+    assert (client.response().status, client.response().code) == (413, "body_too_large")
 
 
 def test_a_message_of_escapes_fits_into_the_body(serve: Serve) -> None:
     service = serve(OWN)
-    ann = service.join()
+    ann = service.new_user()
     text = r"\u0001" * 16384
     body = f'{{"user_id":1,"message":"{text}"}}'.encode()
-    answer = ann.request("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
-    assert answer.json["message"] == "\x01" * 16384
+    response = ann.request("POST", CHATS, body=body, headers={"Content-Type": "application/json"})
+    assert response.json["message"] == "\x01" * 16384
 
 
 @pytest.mark.parametrize("hosts", [[], ["a", "b"]])
 def test_a_request_has_one_host(serve: Serve, hosts: list[str]) -> None:
-    talk = serve(OWN).converse()
+    client = serve(OWN).connect()
     lines = "".join(f"Host: {host}\r\n" for host in hosts)
-    talk.say(f"GET /healthz HTTP/1.1\r\n{lines}\r\n".encode())
-    assert (talk.answer().status, talk.answer().code) == (400, "bad_request")
+    client.send(f"GET /healthz HTTP/1.1\r\n{lines}\r\n".encode())
+    assert (client.response().status, client.response().code) == (400, "bad_request")
 
 
 def test_options_of_everything_is_answered(serve: Serve) -> None:
-    talk = serve(OWN).converse()
-    talk.say(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert talk.answer("OPTIONS").status == 200
+    client = serve(OWN).connect()
+    client.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.response("OPTIONS").status == 200
 
 
 def test_requests_on_one_connection_are_answered_in_order(service: Service) -> None:
-    talk = service.converse()
-    talk.say(get("/healthz") + get("/nowhere") + get("/readyz") + get("/api/v1/chats"))
+    client = service.connect()
+    client.send(get("/healthz") + get("/nowhere") + get("/readyz") + get("/api/v1/chats"))
     service.settle()
-    assert [answer.status for answer in talk.answers()] == [200, 404, 200, 401]
+    assert [response.status for response in client.responses()] == [200, 404, 200, 401]
 
 
 class Broken(Exception):
@@ -372,7 +372,7 @@ def test_a_500_reveals_no_internals(
     verb: str,
     at_once: bool,
 ) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
 
     def broken(*_: object) -> Any:
         from twisted.internet.defer import fail
@@ -389,12 +389,12 @@ def test_a_500_reveals_no_internals(
     else:
         monkeypatch.setattr(service.system.store, verb, broken)
     body = BODIES.get(target)
-    given: dict[str, Any] = {} if method != "POST" else {"json_body": body}
-    answer = ann.request(method, target, headers={"X-Request-ID": "find-me"}, **given)
-    document = answer.problem(500, "internal_error")
-    assert b"inside says" not in answer.body
-    assert b"Broken" not in answer.body
-    assert document["request_id"] == answer.header("X-Request-ID") == "find-me"
+    options: dict[str, Any] = {} if method != "POST" else {"json_body": body}
+    response = ann.request(method, target, headers={"X-Request-ID": "find-me"}, **options)
+    document = response.problem(500, "internal_error")
+    assert b"inside says" not in response.body
+    assert b"Broken" not in response.body
+    assert document["request_id"] == response.header("X-Request-ID") == "find-me"
     [failure] = logged_failures.flush(Broken)
     assert str(failure.value) == SECRET
     assert service.get("/healthz").status == 200
@@ -403,7 +403,7 @@ def test_a_500_reveals_no_internals(
 def test_the_log_of_a_500_has_the_request_id(
     service: Service, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
 
     def broken(*_: object) -> Any:
         raise Broken(SECRET)
@@ -415,8 +415,8 @@ def test_the_log_of_a_500_has_the_request_id(
 
 
 def test_every_problem_has_the_same_members(service: Service) -> None:
-    ann = service.join("ann")
-    for answer in [
+    ann = service.new_user("ann")
+    for response in [
         service.get(CHATS),
         service.get("/nowhere"),
         service.request("PUT", CHATS),
@@ -424,16 +424,16 @@ def test_every_problem_has_the_same_members(service: Service) -> None:
         ann.post(CHATS, []),
         ann.post(CHATS, {"user_id": 99, "message": "x"}),
     ]:
-        document = json.loads(answer.body)
+        document = json.loads(response.body)
         assert list(document) == ["type", "title", "status", "detail", "code"]
         assert document["type"] == f"/api/v1/docs/#{document['code']}"
-        assert answer.header("Content-Type") == "application/problem+json"
+        assert response.header("Content-Type") == "application/problem+json"
 
 
 def test_every_json_document_is_a_line(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     key = {"Idempotency-Key": "key"}
-    for answer in [
+    for response in [
         service.post(USERS, {**BODIES[USERS], "username": "bob"}),
         service.post(TOKENS, BODIES[TOKENS]),
         ann.get(USERS),
@@ -450,12 +450,12 @@ def test_every_json_document_is_a_line(service: Service) -> None:
         service.get("/nowhere"),
         service.request("PUT", CHATS),
     ]:
-        assert answer.body.endswith(b"}\n"), answer
-        assert answer.body.count(b"\n") == 1
+        assert response.body.endswith(b"}\n"), response
+        assert response.body.count(b"\n") == 1
 
 
 def test_a_refusal_of_the_http_server_is_a_line(serve: Serve) -> None:
-    talk = serve(OWN).converse()
-    talk.say(b"GET / HTTP/1.1\r\n\r\n")
-    assert talk.answer().status == 400
-    assert talk.answer().body.endswith(b"}\n")
+    client = serve(OWN).connect()
+    client.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert client.response().status == 400
+    assert client.response().body.endswith(b"}\n")

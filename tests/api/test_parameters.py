@@ -118,36 +118,38 @@ def test_a_parameter_is_given_once_and_in_utf_8(query: bytes, detail: str) -> No
         parse_query(query, {"a"})
 
 
-class Left(Struct, frozen=True):
+class FirstParameters(Struct, frozen=True):
     both: Annotated[int, integer("both", "For both.", 9)] = 1
     left: Annotated[int, integer("left", "For one.", 9)] = 5
 
 
-class Right(Struct, frozen=True):
+class SecondParameters(Struct, frozen=True):
     right: Annotated[str, text("right", "For the other.")]
     both: Annotated[int, integer("both", "For both.", 9)] = 2
 
 
-def choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Left | Right]:
-    return Right if "right" in texts else Left
+def choose(
+    texts: Mapping[str, str], headers: HeaderValues
+) -> type[FirstParameters | SecondParameters]:
+    return SecondParameters if "right" in texts else FirstParameters
 
 
 def test_a_request_selects_one_of_several_structs() -> None:
-    parameters = Parameters(Left, Right, choose=choose)
-    assert parameters.parse(b"", no_headers) == Left(1, 5)
-    assert parameters.parse(b"both=3&left=4", no_headers) == Left(3, 4)
-    assert parameters.parse(b"right=x", no_headers) == Right("x", 2)
+    parameters = Parameters(FirstParameters, SecondParameters, choose=choose)
+    assert parameters.parse(b"", no_headers) == FirstParameters(1, 5)
+    assert parameters.parse(b"both=3&left=4", no_headers) == FirstParameters(3, 4)
+    assert parameters.parse(b"right=x", no_headers) == SecondParameters("x", 2)
     # A parameter of the alternative that was not selected is ignored like an unknown one.
-    assert parameters.parse(b"right=x&left=none", no_headers) == Right("x", 2)
+    assert parameters.parse(b"right=x&left=none", no_headers) == SecondParameters("x", 2)
 
 
 def test_of_several_errors_the_last_declared_parameter_is_named() -> None:
     with pytest.raises(InvalidQuery, match=r"^left: "):
-        Parameters(Left).parse(b"both=x&left=x", no_headers)
+        Parameters(FirstParameters).parse(b"both=x&left=x", no_headers)
 
 
 def test_parameters_are_described_once() -> None:
-    described = Parameters(Left, Right, choose=choose).described()
+    described = Parameters(FirstParameters, SecondParameters, choose=choose).described()
     assert [(each.name, default) for each, default in described] == [
         ("both", None),
         ("left", 5),

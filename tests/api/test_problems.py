@@ -18,11 +18,11 @@ from chatd.errors import Busy, DomainError, RateLimited, Unauthorized
 from tests.conftest import LoggedFailures
 
 
-def every_error(kind: type[DomainError] = DomainError) -> list[type[DomainError]]:
+def all_subclasses(kind: type[DomainError] = DomainError) -> list[type[DomainError]]:
     """All domain errors that can be raised."""
     found = []
     for each in kind.__subclasses__():
-        found += every_error(each)
+        found += all_subclasses(each)
         if hasattr(each, "code"):
             found.append(each)
     return [each for each in found if each.__module__ == errors.__name__]
@@ -37,14 +37,14 @@ def context(*authorization: bytes) -> RequestContext:
 
 
 def test_every_domain_error_has_a_status_and_a_code_of_its_own() -> None:
-    errors = every_error()
+    errors = all_subclasses()
     assert set(DOMAIN_ERRORS) == {*errors, NotReady}
     assert len(ERROR_CODES) > len(DOMAIN_ERRORS)
     assert len({error.code for error in errors}) == len(errors)
     assert all(error.code.islower() and error.code.replace("_", "a").isalpha() for error in errors)
 
 
-@pytest.mark.parametrize("error", every_error())
+@pytest.mark.parametrize("error", all_subclasses())
 def test_a_domain_error_becomes_a_problem(error: type[DomainError]) -> None:
     raised = error("why", 2.5) if issubclass(error, Busy) else error("why")
     response = problems.response_to(Failure(raised), context())

@@ -9,7 +9,7 @@ import pytest
 from chatd.domain import chats, passwords
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import StoreUnavailable
-from tests.api.service import CHATS, TOKENS, USERS, Answer, Serve, Service, basic
+from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, ServiceResponse, basic
 from tests.doubles import SteppedExecutor
 
 FEW = Rates(
@@ -20,15 +20,15 @@ FEW = Rates(
 )
 
 
-def register(service: Service, name: str, **headers: Any) -> Answer:
+def register(service: Service, name: str, **headers: Any) -> ServiceResponse:
     body = {"username": name, "email": "a@b", "password": "zzzzz"}
     return service.post(USERS, body, headers=headers)
 
 
-def retry_after(answer: Answer, status: int = 429, code: str = "rate_limited") -> int:
+def retry_after(response: ServiceResponse, status: int = 429, code: str = "rate_limited") -> int:
     """The `Retry-After` of a refusal, in seconds."""
-    answer.problem(status, code)
-    value = answer.header("Retry-After")
+    response.problem(status, code)
+    value = response.header("Retry-After")
     assert value is not None
     assert value.isdigit()
     assert int(value) >= 1
@@ -38,7 +38,7 @@ def retry_after(answer: Answer, status: int = 429, code: str = "rate_limited") -
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_sends_are_limited_for_each_account(serve: Serve, front: str) -> None:
     service = serve(front, rates=FEW)
-    ann, bob = service.join(), service.join()
+    ann, bob = service.new_user(), service.new_user()
     for _ in range(2):
         ann.send(bob)
     body = {"user_id": bob.id, "message": "x"}
@@ -53,7 +53,7 @@ def test_sends_are_limited_for_each_account(serve: Serve, front: str) -> None:
 
 def test_an_invalid_send_does_not_count(serve: Serve) -> None:
     service = serve(rates=FEW)
-    ann = service.join()
+    ann = service.new_user()
     for _ in range(5):
         assert ann.post(CHATS, {"user_id": ann.id, "message": " "}).status == 400
     assert ann.post(CHATS, {"user_id": ann.id, "message": "x"}).status == 201
@@ -61,7 +61,7 @@ def test_an_invalid_send_does_not_count(serve: Serve) -> None:
 
 def test_reading_is_not_limited(serve: Serve) -> None:
     service = serve(rates=FEW)
-    ann = service.join()
+    ann = service.new_user()
     for _ in range(50):
         assert ann.get(CHATS).status == 200
 
@@ -95,9 +95,9 @@ def test_an_ipv6_network_counts_as_one_address(serve: Serve) -> None:
 
 def test_log_ins_are_limited_for_each_address(serve: Serve) -> None:
     service = serve(rates=FEW)
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     body = {"username": "ann", "password": "password"}
-    # `join` logs in from another address.
+    # `new_user` logs in from another address.
     assert [service.post(TOKENS, body).status for _ in range(3)] == [201, 201, 201]
     assert retry_after(service.post(TOKENS, body)) == 2
     retry_after(service.get(CHATS, auth=ann.basic))
@@ -110,9 +110,9 @@ def test_log_ins_are_limited_for_each_address(serve: Serve) -> None:
 
 def test_wrong_passwords_are_limited_for_each_name_and_address(serve: Serve) -> None:
     service = serve(rates=FEW, trusted=["127.0.0.0/8"])
-    ann = service.join("ann")
+    ann = service.new_user("ann")
 
-    def wrong(address: int, name: str = "ann") -> Answer:
+    def wrong(address: int, name: str = "ann") -> ServiceResponse:
         headers = {"X-Forwarded-For": f"203.0.113.{address}"}
         return service.post(TOKENS, {"username": name, "password": "wrong"}, headers=headers)
 
@@ -131,9 +131,9 @@ def test_wrong_passwords_are_limited_for_each_name_and_address(serve: Serve) -> 
 def test_wrong_passwords_from_everywhere_are_limited_for_each_name(serve: Serve) -> None:
     rates = Rates(guessed_log_in=Rate(3, 0.1))
     service = serve(rates=rates, trusted=["127.0.0.0/8"])
-    service.join("ann")
+    service.new_user("ann")
 
-    def wrong(address: int) -> Answer:
+    def wrong(address: int) -> ServiceResponse:
         headers = {"X-Forwarded-For": f"203.0.113.{address}"}
         return service.post(TOKENS, {"username": "ann", "password": "wrong"}, headers=headers)
 
@@ -143,7 +143,7 @@ def test_wrong_passwords_from_everywhere_are_limited_for_each_name(serve: Serve)
 
 def test_the_defaults_are_above_what_a_person_does(serve: Serve) -> None:
     service = serve(rates=Rates())
-    ann = service.join()
+    ann = service.new_user()
     assert [ann.post(CHATS, {"user_id": 1, "message": "x"}).status for _ in range(200)] == [
         201
     ] * 200
@@ -154,7 +154,7 @@ def test_the_defaults_are_above_what_a_person_does(serve: Serve) -> None:
 
 def test_without_limits_nothing_is_refused(serve: Serve) -> None:
     service = serve(rates=None)
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     for _ in range(60):
         service.post(TOKENS, {"username": "ann", "password": "wrong"}).problem(401, "unauthorized")
     for _ in range(250):
@@ -176,9 +176,9 @@ def test_a_full_queue_is_an_overload(
 ) -> None:
     monkeypatch.setattr(module, name, 2)
     service = serve(front, worker=SteppedExecutor)
-    people = [service.join() for _ in range(6)]
+    users = [service.new_user() for _ in range(6)]
     started = []
-    for ann in people:
+    for ann in users:
         if target == "send":
             body = {"user_id": ann.id, "message": "x"}
             started.append(ann.start("POST", CHATS, json_body=body))
@@ -187,17 +187,17 @@ def test_a_full_queue_is_an_overload(
             started.append(ann.start("POST", TOKENS, json_body=body))
     # Slow threads: all requests are accepted before the first one is answered.
     for worker in (service.system.reader, service.system.writer):
-        for _ in people:
+        for _ in users:
             service.system.turn()
             worker.step()
     service.settle()
-    answers = [exchange.answer for exchange in started]
-    refused = [answer for answer in answers if answer.status == 503]
+    responses = [exchange.response for exchange in started]
+    refused = [response for response in responses if response.status == 503]
     assert refused
-    for answer in refused:
-        retry_after(answer, 503, "overloaded")
-    assert all(answer.status in (200, 201) for answer in answers if answer not in refused)
-    assert people[0].get(CHATS).status == 200
+    for response in refused:
+        retry_after(response, 503, "overloaded")
+    assert all(response.status in (200, 201) for response in responses if response not in refused)
+    assert users[0].get(CHATS).status == 200
 
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
@@ -205,7 +205,7 @@ def test_an_unavailable_store_is_503_with_retry_after(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, front: str
 ) -> None:
     service = serve(front)
-    ann = service.join()
+    ann = service.new_user()
 
     def cannot(*_: object) -> Any:
         from twisted.internet.defer import fail
@@ -214,8 +214,8 @@ def test_an_unavailable_store_is_503_with_retry_after(
 
     monkeypatch.setattr(service.system.chats._sends, "_run", cannot)
     body = {"user_id": ann.id, "message": "x"}
-    answer = ann.post(CHATS, body, headers={"Idempotency-Key": "key"})
-    assert retry_after(answer, 503, "store_unavailable") == 7
+    response = ann.post(CHATS, body, headers={"Idempotency-Key": "key"})
+    assert retry_after(response, 503, "store_unavailable") == 7
     monkeypatch.undo()
     assert ann.post(CHATS, body, headers={"Idempotency-Key": "key"}).status == 201
     assert ann.page()["meta"]["count"] == 1

@@ -13,18 +13,18 @@ ANN = {"username": "ann", "email": "ann@example.org", "password": "zzzzz"}
 
 
 def test_registration_answers_with_the_user_of_the_seed(service: Service) -> None:
-    answer = service.post(USERS, ANN)
-    assert answer.status == 201
-    assert answer.header("Location") == "/api/v1/users/?user_id=1"
-    assert answer.header("Cache-Control") == "no-store"
-    assert answer.json == {
+    response = service.post(USERS, ANN)
+    assert response.status == 201
+    assert response.header("Location") == "/api/v1/users/?user_id=1"
+    assert response.header("Cache-Control") == "no-store"
+    assert response.json == {
         "id": 1,
         "username": "ann",
         "email": "ann@example.org",
         "date_joined": "2026-01-01T00:00:00Z",
         "last_seen_at": None,
     }
-    assert list(answer.json) == ["id", "username", "email", "date_joined", "last_seen_at"]
+    assert list(response.json) == ["id", "username", "email", "date_joined", "last_seen_at"]
 
 
 def test_the_location_of_a_new_user_is_theirs(service: Service) -> None:
@@ -36,10 +36,10 @@ def test_the_location_of_a_new_user_is_theirs(service: Service) -> None:
 
 def test_members_may_come_in_any_order_and_written_in_escapes(stock: Service) -> None:
     body = rb'{ "password":"zz\u007azz","em\u0061il":"a@b","username":"\u0061nn" }'
-    answer = stock.request(
+    response = stock.request(
         "POST", USERS, body=body, headers={"Content-Type": "application/json; charset=UTF-8"}
     )
-    assert answer.json["username"] == "ann"
+    assert response.json["username"] == "ann"
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_members_may_come_in_any_order_and_written_in_escapes(stock: Service) ->
     ],
 )
 def test_a_username_is_1_to_32_of_a_few_ascii_characters(stock: Service, username: str) -> None:
-    answer = stock.post(USERS, {**ANN, "username": username})
-    assert "username" in answer.problem(400, "invalid_body")["detail"]
+    response = stock.post(USERS, {**ANN, "username": username})
+    assert "username" in response.problem(400, "invalid_body")["detail"]
 
 
 @pytest.mark.parametrize("username", ["a", "A.b_c-9", "a" * 32, ".", "-", "..", "0", "None"])
@@ -74,8 +74,8 @@ def test_a_username_may_be_any_of_those(stock: Service, username: str) -> None:
 
 def test_a_username_is_unique_without_regard_to_case(service: Service) -> None:
     service.post(USERS, ANN)
-    answer = service.post(USERS, {**ANN, "username": "ANN"})
-    answer.problem(409, "username_taken")
+    response = service.post(USERS, {**ANN, "username": "ANN"})
+    response.problem(409, "username_taken")
 
 
 def test_the_name_of_a_deleted_account_stays_taken(service: Service) -> None:
@@ -85,9 +85,9 @@ def test_the_name_of_a_deleted_account_stays_taken(service: Service) -> None:
 
 
 def test_ids_are_not_reused(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     ann.request("DELETE", USERS)
-    assert service.join("bob").id == ann.id + 1
+    assert service.new_user("bob").id == ann.id + 1
 
 
 def test_one_email_may_have_many_accounts(service: Service) -> None:
@@ -100,8 +100,8 @@ def test_one_email_may_have_many_accounts(service: Service) -> None:
     ["", "ann", "@", "ann@", "@b", "a@b@c", "a@@b", "a" * 253 + "@b", "a@b\0", "é" * 254 + "@b"],
 )
 def test_an_email_has_one_at_sign_inside(stock: Service, email: str) -> None:
-    answer = stock.post(USERS, {**ANN, "email": email})
-    assert "email" in answer.problem(400, "invalid_body")["detail"]
+    response = stock.post(USERS, {**ANN, "email": email})
+    assert "email" in response.problem(400, "invalid_body")["detail"]
 
 
 @pytest.mark.parametrize("email", ["a@b", "a" * 252 + "@b", "é" * 252 + "@b", "ann+x@exämple.org"])
@@ -111,8 +111,8 @@ def test_an_email_may_be_long_and_in_any_script(stock: Service, email: str) -> N
 
 @pytest.mark.parametrize("password", ["", "zzzz", "z" * 1025])
 def test_a_password_has_5_to_1024_characters(stock: Service, password: str) -> None:
-    answer = stock.post(USERS, {**ANN, "password": password})
-    detail = answer.problem(400, "invalid_body")["detail"]
+    response = stock.post(USERS, {**ANN, "password": password})
+    detail = response.problem(400, "invalid_body")["detail"]
     assert "password" in detail
     assert password == "" or password not in detail
 
@@ -151,28 +151,28 @@ def test_every_member_is_a_text(stock: Service, name: str, value: Any) -> None:
 
 
 def test_an_unknown_member_is_named(stock: Service) -> None:
-    answer = stock.post(USERS, {**ANN, "is_admin": True})
-    assert "is_admin" in answer.problem(400, "invalid_body")["detail"]
+    response = stock.post(USERS, {**ANN, "is_admin": True})
+    assert "is_admin" in response.problem(400, "invalid_body")["detail"]
 
 
 @pytest.mark.parametrize("name", list(ANN))
 @pytest.mark.parametrize("text", [r"\ud800", r"\udfff", r"\udc00\ud800", r"x\ud83dx"])
 def test_a_lone_surrogate_is_no_text(stock: Service, name: str, text: str) -> None:
     body = json.dumps({**ANN, name: "@TEXT@"}).replace("@TEXT@", f"a@b{text}cde").encode()
-    answer = stock.request("POST", USERS, body=body, headers={"Content-Type": "application/json"})
-    answer.problem(400, "invalid_body")
+    response = stock.request("POST", USERS, body=body, headers={"Content-Type": "application/json"})
+    response.problem(400, "invalid_body")
 
 
 def test_the_caller_is_the_default(service: Service) -> None:
-    ann = service.join("ann")
-    answer = ann.get(USERS)
-    assert answer.status == 200
-    assert answer.header("Cache-Control") == "no-store"
-    assert (answer.json["id"], answer.json["username"]) == (ann.id, "ann")
+    ann = service.new_user("ann")
+    response = ann.get(USERS)
+    assert response.status == 200
+    assert response.header("Cache-Control") == "no-store"
+    assert (response.json["id"], response.json["username"]) == (ann.id, "ann")
 
 
 def test_a_user_finds_others_by_id_and_by_name_whatever_its_case(service: Service) -> None:
-    ann, bob = service.join("ann"), service.join("Bob")
+    ann, bob = service.new_user("ann"), service.new_user("Bob")
     by_id = ann.get(USERS + f"?user_id={bob.id}").json
     by_name = ann.get(USERS + "?username=bOB").json
     assert by_id == by_name
@@ -185,7 +185,7 @@ def test_a_user_finds_others_by_id_and_by_name_whatever_its_case(service: Servic
     ["user_id=99", "user_id=9007199254740991", "username=nobody", "username=", "username=%00"],
 )
 def test_an_unknown_user_is_404(service: Service, query: str) -> None:
-    service.join().get(f"{USERS}?{query}").problem(404, "user_not_found")
+    service.new_user().get(f"{USERS}?{query}").problem(404, "user_not_found")
 
 
 @pytest.mark.parametrize(
@@ -197,26 +197,26 @@ def test_an_unknown_user_is_404(service: Service, query: str) -> None:
     ],
 )
 def test_an_id_in_a_query_is_plain_digits_within_range(stock: Service, value: str) -> None:
-    stock.join().get(f"{USERS}?user_id={value}").problem(400, "invalid_query")
+    stock.new_user().get(f"{USERS}?user_id={value}").problem(400, "invalid_query")
 
 
 def test_an_id_may_have_leading_zeros(stock: Service) -> None:
-    assert stock.join().get(USERS + "?user_id=0001").json["id"] == 1
+    assert stock.new_user().get(USERS + "?user_id=0001").json["id"] == 1
 
 
 def test_a_parameter_is_given_once(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     ann.get(USERS + "?user_id=1&user_id=1").problem(400, "invalid_query")
     ann.get(USERS + "?username=a&user_id=1").problem(400, "invalid_query")
 
 
 def test_unknown_parameters_are_ignored(stock: Service) -> None:
-    ann = stock.join()
+    ann = stock.new_user()
     assert ann.get(USERS + "?x=1&x=%FF&user_id=1&=&&;").json["id"] == ann.id
 
 
 def test_looking_up_needs_a_user(service: Service) -> None:
-    service.join()
+    service.new_user()
     service.get(USERS + "?user_id=1").problem(401, "unauthorized")
     service.get(USERS).problem(401, "unauthorized")
     service.request("DELETE", USERS).problem(401, "unauthorized")
@@ -224,7 +224,7 @@ def test_looking_up_needs_a_user(service: Service) -> None:
 
 def test_last_seen_is_null_until_the_first_request(service: Service) -> None:
     service.post(USERS, ANN)
-    bob = service.join("bob")
+    bob = service.new_user("bob")
     assert bob.get(USERS + "?username=ann").json["last_seen_at"] is None
     service.advance(7)
     service.get(USERS, auth=basic("ann", "zzzzz"))
@@ -232,7 +232,7 @@ def test_last_seen_is_null_until_the_first_request(service: Service) -> None:
 
 
 def test_last_seen_moves_at_most_once_a_minute(service: Service) -> None:
-    ann, bob = service.join("ann"), service.join("bob")
+    ann, bob = service.new_user("ann"), service.new_user("bob")
     seen = ann.get(USERS).json["last_seen_at"]
     service.advance(59)
     ann.get(USERS)
@@ -243,7 +243,7 @@ def test_last_seen_moves_at_most_once_a_minute(service: Service) -> None:
 
 
 def test_a_deleted_account_is_gone_and_what_it_sent_stays(service: Service) -> None:
-    ann, bob = service.join("ann"), service.join("bob")
+    ann, bob = service.new_user("ann"), service.new_user("bob")
     ann.send(bob, "before")
     bob.send(ann, "to be lost")
     gone = ann.request("DELETE", USERS)
@@ -261,20 +261,20 @@ def test_a_deleted_account_is_gone_and_what_it_sent_stays(service: Service) -> N
 
 
 def test_deletion_ends_the_polls_of_every_way_of_logging_in(service: Service) -> None:
-    ann, bob = service.join("ann"), service.join("bob")
+    ann, bob = service.new_user("ann"), service.new_user("bob")
     token = service.post(TOKENS, {"username": "ann", "password": "password"}).json["token"]
     held = [ann.wait(auth=auth) for auth in (ann.bearer, ann.basic, f"Bearer {token}")]
     other = bob.wait()
     assert ann.request("DELETE", USERS).status == 204
     for poll in held:
-        poll.answer.problem(401, "unauthorized")
+        poll.response.problem(401, "unauthorized")
     assert other.held
-    other.leave()
+    other.disconnect()
 
 
 def test_an_account_can_be_deleted_once_only(service: Service) -> None:
-    ann = service.join("ann")
+    ann = service.new_user("ann")
     first, second = ann.start("DELETE", USERS), ann.start("DELETE", USERS)
     service.settle()
-    assert [first.answer.status, second.answer.status] == [204, 401]
+    assert [first.response.status, second.response.status] == [204, 401]
     ann.request("DELETE", USERS).problem(401, "unauthorized")

@@ -1,4 +1,4 @@
-"""A request through chatd's channel and dispatch costs a fraction of what stock ones take."""
+"""CPU time of a request, compared with stock twisted.web and Klein."""
 
 import os
 import subprocess
@@ -7,12 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# It is 6 where this was written: what fails here has lost more than half of the gain.
+# The ratio was 6 when this was written: a failure means that most of the gain is lost.
 LEAST = 2.5
 
 
 def test_a_request_takes_much_less_cpu_than_through_stock_twisted_web_and_klein() -> None:
-    # In a process of its own, without coverage: tracing would count for chatd's code only.
+    # In a separate process without coverage, which would slow down only chatd's code.
     plain = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     found = subprocess.run(
         [sys.executable, "-m", "bench.overhead"],

@@ -27,8 +27,8 @@ class Account:
         client = Client(self.daemon.port, bearer(self.token))
         try:
             for text in texts:
-                answer = client.ask("POST", CHATS, {"user_id": to.id, "message": text})
-                assert answer.status == 201, answer
+                response = client.request("POST", CHATS, {"user_id": to.id, "message": text})
+                assert response.status == 201, response
         finally:
             client.close()
 

@@ -23,7 +23,7 @@ def test_the_javascript_example_runs(daemon: Daemon, open_page: OpenPage) -> Non
 
 
 def test_an_error_links_to_its_documentation(daemon: Daemon, open_page: OpenPage) -> None:
-    problem = daemon.ask("GET", CHATS).json
+    problem = daemon.request("GET", CHATS).json
     page = open_page()
     page.driver.get(daemon.url + problem["type"])
     assert page.find("dt:target").text.startswith("unauthorized")

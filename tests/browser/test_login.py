@@ -15,14 +15,14 @@ def test_registration_reload_and_log_out(daemon: Daemon, open_page: OpenPage) ->
     page = open_page()
     page.register(name)
     token = page.run("return JSON.parse(localStorage.getItem('chatd.session')).token")
-    assert daemon.ask("GET", USERS, None, bearer(token)).status == 200
+    assert daemon.request("GET", USERS, None, bearer(token)).status == 200
     page.driver.refresh()
     page.wait_online()
     assert page.texts("#my-name") == [name]
 
     page.find("#logout").click()
     page.until(lambda: page.find("#login").is_displayed(), "still logged in")
-    assert daemon.ask("GET", USERS, None, bearer(token)).status == 401
+    assert daemon.request("GET", USERS, None, bearer(token)).status == 401
     stored = page.run("return Object.keys(localStorage)")
     assert [key for key in stored if not key.startswith("chatd.read.")] == []
     page.driver.refresh()
@@ -36,7 +36,7 @@ def test_a_token_revoked_elsewhere_ends_the_session(
 ) -> None:
     ann = create_account("ann")
     page = open_page(ann)
-    assert daemon.ask("DELETE", TOKENS, None, bearer(ann.token)).status == 204
+    assert daemon.request("DELETE", TOKENS, None, bearer(ann.token)).status == 204
     page.until(lambda: page.find("#login").is_displayed(), "still logged in")
     assert page.find("#login-error").text == "You were logged out."
 

@@ -1,4 +1,4 @@
-"""A conversation shows each message once and in order, whatever its messages came by."""
+"""A conversation shows each message once and in order, however its messages arrived."""
 
 from tests.browser.accounts import numbered
 from tests.browser.conftest import CreateAccount, OpenPage

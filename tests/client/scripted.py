@@ -1,4 +1,4 @@
-"""A service in memory that answers as scripted by the test, and a client of it."""
+"""A service in memory that responds as scripted by the test, and a client of it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Disconnect:
 
 
 class Hold:
-    """No response comes until the test answers the request in `Service.held`."""
+    """No response comes until the test responds to the request in `Service.held`."""
 
 
 class Service(Resource):
-    """Answers from `script`, in order, and records `requests`."""
+    """Responds from `script`, in order, and records `requests`."""
 
     isLeaf = True
 
@@ -55,7 +55,7 @@ class Service(Resource):
     def render(self, request: Request) -> int:
         self.requests.append(request)
         self.bodies.append(request.content.read() if request.content else b"")
-        answer(request, self.script.pop(0), self.held)
+        respond(request, self.script.pop(0), self.held)
         return NOT_DONE_YET
 
     def query(self, name: str, at: int = -1) -> str | None:
@@ -64,7 +64,7 @@ class Service(Resource):
         return None if values is None else values[0].decode()
 
 
-def answer(request: Request, canned: Canned | Disconnect | Hold, held: list[Request]) -> None:
+def respond(request: Request, canned: Canned | Disconnect | Hold, held: list[Request]) -> None:
     if isinstance(canned, Hold):
         held.append(request)
     elif isinstance(canned, Disconnect):
@@ -115,9 +115,9 @@ class Harness:
             self.clock.advance(seconds / steps)
             self.http.flush()
 
-    def answer(self, canned: Canned | Disconnect) -> None:
-        """Answer the oldest held request."""
-        answer(self.service.held.pop(0), canned, [])
+    def respond(self, canned: Canned | Disconnect) -> None:
+        """Respond to the oldest held request."""
+        respond(self.service.held.pop(0), canned, [])
         self.http.flush()
 
 

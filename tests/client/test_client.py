@@ -259,7 +259,7 @@ class TestCalls:
         self.service.script = [Hold()]
         polling = self.harness.start(self.client.poll("0", 55))
         self.harness.advance(60)
-        self.harness.answer(polled(1, waited=54_000))
+        self.harness.respond(polled(1, waited=54_000))
         assert success(polling).waited == 54.0
 
     def test_a_cursor_of_another_history_raises_history_changed(self) -> None:

@@ -27,7 +27,7 @@ class TestFollow:
     def follow(
         self, *script: Canned | Disconnect | Hold, since: Any = "0", **options: Any
     ) -> Follow:
-        """Follow while the service answers from the script; collect seqs in `seen`."""
+        """Follow while the service responds from the script; collect seqs in `seen`."""
         self.service.script = [*script, Hold()]
         follow = self.harness.client.follow(since, **options)
         self.read(follow)
@@ -178,11 +178,11 @@ class TestFollow:
     def test_polls_get_shorter_when_a_proxy_cuts_them(self) -> None:
         self.follow(Hold(), Hold())
         self.harness.advance(20)
-        self.harness.answer(Disconnect())
+        self.harness.respond(Disconnect())
         self.harness.advance(1)
         assert self.service.query("wait") == "16"
         self.harness.advance(10)
-        self.harness.answer(Canned(504, raw=b""))
+        self.harness.respond(Canned(504, raw=b""))
         self.harness.advance(1)
         assert float(self.service.query("wait") or 99) < 9
 
@@ -197,7 +197,7 @@ class TestFollow:
         idle = polled(count=0, timed_out=True)
         self.follow(Hold(), *[idle] * 40)
         self.harness.advance(6)
-        self.harness.answer(Disconnect())
+        self.harness.respond(Disconnect())
         self.harness.advance(1)
         assert self.service.query("wait", 1) == "5"
         assert self.service.query("wait") == "30"

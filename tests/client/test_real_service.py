@@ -32,24 +32,24 @@ from tests.client.scripted import failure, stub
 from tests.doubles import System, cancel, composed, result_of, scratch
 from tests.examples import examples
 
-LOSSES_WITHIN_PATIENCE: Final = 9
-"""Losses in a row after which a call still succeeds: the delays between the tries of a client of
-`Service.client` then add up to less than its patience."""
+MAX_LOSSES_IN_A_ROW: Final = 9
+"""Losses in a row after which a call still succeeds: the delays between its attempts
+then add up to less than `retry_seconds`."""
 
 
 class LossyNetwork:
-    """A network that loses the requests (`before`) and responses (`after`) listed in `fates`."""
+    """A network that loses the requests and responses as listed in `outcomes`."""
 
     def __init__(self, http: Any) -> None:
         self._http = http
-        self.fates: list[str] = []
+        self.outcomes: list[str] = []
 
     def request(self, *arguments: Any, **options: Any) -> Deferred[Any]:
-        fate = self.fates.pop(0) if self.fates else "ok"
-        if fate == "before":
+        outcome = self.outcomes.pop(0) if self.outcomes else "ok"
+        if outcome == "request lost":
             return fail(error.ConnectionRefusedError())
         response: Deferred[Any] = self._http.request(*arguments, **options)
-        if fate == "after":
+        if outcome == "response lost":
             lost = ResponseNeverReceived([Failure(error.ConnectionLost())])
             response.addCallback(lambda _: Failure(lost))
         return response
@@ -90,7 +90,7 @@ class Service:
             self.http.flush()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, stopping at every delayed call."""
+        """Advance the clock, stopping at every delayed call."""
         clock = self.system.clock
         ends = clock.seconds() + seconds
         while clock.seconds() < ends:
@@ -105,7 +105,7 @@ class Service:
         return started
 
     def wait_for(self, started: Deferred[Any]) -> None:
-        """Let as much time pass as the call needs."""
+        """Advance the clock until the call has ended."""
         for _ in range(1000):
             if started.called:
                 break
@@ -167,9 +167,9 @@ def test_a_session(service: Service) -> None:
     assert ([message.seq for message in polled.messages], polled.more) == ([*range(1, 8)], True)
     service.advance(1)
     service.run(bob.send(1, "back"))
-    talk = service.run(ann.conversation(2, limit=3))
-    assert [message.text for message in talk.messages] == ["back", "11", "10"]
-    older = service.run(ann.conversation(2, before=talk.older))
+    conversation = service.run(ann.conversation(2, limit=3))
+    assert [message.text for message in conversation.messages] == ["back", "11", "10"]
+    older = service.run(ann.conversation(2, before=conversation.older))
     assert [message.text for message in older.messages] == [f"{n}" for n in range(9, -1, -1)]
     assert older.older is None
     service.run(ann.log_out())
@@ -255,17 +255,19 @@ def test_a_cursor_of_another_history_raises(service: Service) -> None:
 
 
 async def persistent(client: ChatClient, text: str) -> Sent:
-    """A send to user 2 that is repeated, with its key, whenever the client's patience ends."""
+    """A send to user 2 that is repeated, with its key, whenever the client gives up."""
     while True:
         with suppress(Unreachable):
             return await client.send(2, text, key=f"key-{text}")
 
 
-fates = st.lists(st.sampled_from(["ok", "ok", "before", "after"]), max_size=30)
+outcomes = st.lists(st.sampled_from(["ok", "ok", "request lost", "response lost"]), max_size=30)
 
 
 @given(
-    steps=st.lists(st.tuples(fates, fates, st.booleans(), st.booleans()), min_size=1, max_size=8)
+    steps=st.lists(
+        st.tuples(outcomes, outcomes, st.booleans(), st.booleans()), min_size=1, max_size=8
+    )
 )
 @settings(max_examples=examples(30, deep=150))
 def test_every_message_is_stored_once_and_seen_once_and_in_order(
@@ -273,23 +275,23 @@ def test_every_message_is_stored_once_and_seen_once_and_in_order(
 ) -> None:
     """Whatever requests and responses are lost.
 
-    A client whose patience ends does not know whether its message is stored. Only a caller that
+    A client that gives up does not know whether its message is stored. Only a caller that
     chose the key can repeat that send safely, so losses go on longer for sends with a key.
     """
     with scratch() as folder, serving(folder / "data") as service:
         ann, bob = service.client("ann"), service.client("bob")
         seen = service.collect(bob.follow("0"))
         for number, (lost_by_ann, lost_by_bob, keyed, pause) in enumerate(steps, 1):
-            lost = lost_by_ann if keyed else lost_by_ann[:LOSSES_WITHIN_PATIENCE]
-            service.networks["ann"].fates = lost
-            service.networks["bob"].fates += lost_by_bob
+            lost = lost_by_ann if keyed else lost_by_ann[:MAX_LOSSES_IN_A_ROW]
+            service.networks["ann"].outcomes = lost
+            service.networks["bob"].outcomes += lost_by_bob
             text = f"{number}"
             sending = service.start(persistent(ann, text) if keyed else ann.send(2, text))
             if pause:
                 service.advance(31)
             service.wait_for(sending)
             assert result_of(sending).message.seq == number
-        service.networks["bob"].fates.clear()
+        service.networks["bob"].outcomes.clear()
         service.advance(40)
         assert [(message.seq, message.text) for message in seen] == [
             (number, f"{number}") for number in range(1, len(steps) + 1)

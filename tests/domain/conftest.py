@@ -15,13 +15,13 @@ def system(tmp_path: Path) -> Iterator[System]:
     """A system whose threads run inline."""
     with composed(tmp_path) as system:
         yield system
-        assert system.nobody_waits()
+        assert system.is_idle()
 
 
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
-    """A system whose threads run when the test says so, and that has no inbox cache."""
+    """A system whose threads the test steps, and that has no inbox cache."""
     with composed(tmp_path, worker=SteppedExecutor, read_cached=False) as system:
         yield system
         system.settle()
-        assert system.nobody_waits()
+        assert system.is_idle()

@@ -38,7 +38,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def stepped(tmp_path: Path) -> Iterator[System]:
-    """A system whose threads run when the test says so."""
+    """A system whose threads the test steps."""
     with composed(tmp_path, worker=SteppedExecutor) as system:
         yield system
 

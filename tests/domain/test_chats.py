@@ -229,7 +229,7 @@ def test_sends_and_reads_are_refused_when_their_queue_is_full(
         system.settle()
         assert [result_of(each).message.seq for each in sends] == [1, 2, 3]
         assert all(result_of(each).messages == () for each in polls)
-        assert system.nobody_waits()
+        assert system.is_idle()
 
 
 def test_a_send_completes_even_if_its_client_disconnects(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_send_completes_even_if_its_client_disconnects(tmp_path: Path) -> None
         assert polled.why is WakeReason.MESSAGE
         again = system.run(system.chats.send(Session(1), 2, "hello", "key"))
         assert again == Appended(polled.messages[0], replayed=True)
-        assert system.nobody_waits()
+        assert system.is_idle()
         moments += 1
     # Before its turn, queued, in the thread of the writer, committed but not delivered.
     assert moments >= 3
@@ -686,7 +686,7 @@ def test_beyond_the_limit_of_the_process_a_poll_returns_at_once(tmp_path: Path) 
         assert texts(result_of(poll(system, ann)).messages) == ["hello"]
         system.send(ann, 2, "hello")
         assert texts(result_of(held).messages) == ["hello"]
-        assert system.nobody_waits()
+        assert system.is_idle()
 
 
 def test_polls_of_a_draining_process_return_early(system: System) -> None:
@@ -778,7 +778,7 @@ def test_a_poll_whose_client_disconnects_leaves_nothing_behind(tmp_path: Path) -
 
     moments = 0
     for system in cancelled_everywhere(tmp_path, begin, arrive, read_cached=False):
-        assert system.nobody_waits()
+        assert system.is_idle()
         # Nothing was consumed: the next poll returns the message.
         system.send(Session(1), 2, "hello")
         assert "hello" in texts(system.run(system.chats.poll(Session(2), BEGINNING, 1, 0)).messages)
@@ -807,7 +807,7 @@ def test_an_error_of_the_store_ends_a_poll_and_leaves_nothing_behind(stepped: Sy
     stepped.reader.fail(StoreUnavailable("disk", 1))
     with pytest.raises(StoreUnavailable):
         result_of(held)
-    assert stepped.nobody_waits()
+    assert stepped.is_idle()
 
 
 # Metrics
@@ -908,7 +908,7 @@ def test_a_burst_to_one_inbox_does_not_delay_others(stepped: System) -> None:
     system = stepped
     ann, bob = pair(system)
     cat = system.session("cat")
-    crowd = [poll(system, bob, cursor(system, 0)) for _ in range(HELD_PER_USER)]
+    polls = [poll(system, bob, cursor(system, 0)) for _ in range(HELD_PER_USER)]
     other = poll(system, cat, cursor(system, 0))
     size = 3 * chatd.domain.chats.MAX_BATCH_SIZE
     burst = [system.start(system.chats.send(ann, 2, f"{number}")) for number in range(size)]
@@ -920,10 +920,10 @@ def test_a_burst_to_one_inbox_does_not_delay_others(stepped: System) -> None:
         while system.reader.step():
             system.turn()
         batches += 1
-    # The first message was a batch of its own, the others filled three.
+    # The first message was one batch, the others filled three.
     assert batches == 4
     assert texts(result_of(other).messages) == ["hello"]
     assert result_of(single).message.text == "hello"
     # Each poll returned the first message, regardless of the others.
-    assert [len(result_of(held).messages) for held in crowd] == [1] * HELD_PER_USER
+    assert [len(result_of(held).messages) for held in polls] == [1] * HELD_PER_USER
     assert [result_of(sent).message.seq for sent in burst] == list(range(1, size + 1))

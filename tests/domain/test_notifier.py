@@ -7,7 +7,7 @@ import pytest
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.errors import Unauthorized
 from chatd.model import Session, WakeReason
-from tests.domain.waits import ANN, ANN_BASIC, BOB, Waits
+from tests.domain.waiters import ANN, ANN_BASIC, BOB, Waits
 from tests.doubles import cancel, result_of
 
 

@@ -109,11 +109,11 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.writes: list[dict[int, int]] = []
-        self.answer: Deferred[None] = succeed(None)
+        self.result: Deferred[None] = succeed(None)
 
     def record_seen(self, seen: dict[int, int]) -> Deferred[None]:
         self.writes.append(dict(seen))
-        return self.answer
+        return self.result
 
 
 class Watch:
@@ -205,12 +205,12 @@ def test_the_later_of_the_stored_and_the_pending_time_is_shown(watch: Watch) -> 
 def test_a_failed_write_is_logged_and_made_up_for_by_the_next_one(
     watch: Watch, logged_failures: LoggedFailures
 ) -> None:
-    watch.store.answer = Deferred()
+    watch.store.result = Deferred()
     watch.seen.touch(1)
     watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
-    watch.store.answer.errback(StoreUnavailable("disk", 1))
+    watch.store.result.errback(StoreUnavailable("disk", 1))
     assert len(logged_failures.flush(StoreUnavailable)) == 1
-    watch.store.answer = succeed(None)
+    watch.store.result = succeed(None)
     watch.clock.advance(60)
     again = watch.now()
     watch.seen.touch(1)

@@ -223,12 +223,12 @@ def test_only_polls_that_missed_a_message_are_counted(system: System) -> None:
     system.bus.lose = True
     system.send(ann, 2, "hello")
     # A poll that began after the message has missed nothing.
-    knows = poll_after(system, bob, 1)
+    up_to_date = poll_after(system, bob, 1)
     swept = system.start(system.sweep.sweep())
     system.clock.advance(GRACE_SECONDS)
     assert result_of(swept) == 1
     assert found(system) == 1
     system.settle()
     assert missed.called
-    assert not knows.called
-    cancel(knows)
+    assert not up_to_date.called
+    cancel(up_to_date)

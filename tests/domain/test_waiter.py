@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from chatd.domain.notifier import Waiter
 from chatd.errors import Unauthorized
 from chatd.model import WakeReason
-from tests.domain.waits import ANN, BOB, Waits
+from tests.domain.waiters import ANN, BOB, Waits
 from tests.doubles import cancel, result_of
 
 

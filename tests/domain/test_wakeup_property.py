@@ -23,7 +23,7 @@ USERS = (1, 2)
 
 @dataclass
 class Follower:
-    """A client with its cursor, `None` until its first answer."""
+    """A client with its cursor, `None` until its first response."""
 
     session: Session
     cursor: Cursor | None
@@ -89,7 +89,7 @@ class Simulation:
             self.system.turn()
 
     def client_disconnects(self, number: int) -> None:
-        """Disconnect a client before it has received the answer with the new cursor."""
+        """Disconnect a client before it has received the response with the new cursor."""
         follower = self.followers[number % len(self.followers)]
         if follower.polling is not None:
             cancel(follower.polling)
@@ -175,7 +175,7 @@ class Simulation:
         system.settle()
         assert all(each.polling is None or each.polling.called for each in self.followers)
         self.collect()
-        assert system.nobody_waits()
+        assert system.is_idle()
         for follower in self.followers:
             while True:
                 # Read the rest, two messages at a time, without waiting.
@@ -190,7 +190,7 @@ class Simulation:
                     break
             assert follower.seen == list(range(follower.first, follower.cursor.seq + 1))
         assert self.ends() == ends
-        assert system.nobody_waits()
+        assert system.is_idle()
 
 
 # A step and a number, which the step maps to its own range. Important steps are more frequent,

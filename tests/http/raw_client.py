@@ -90,7 +90,7 @@ class HalfClosing(StringTransport):
 
 
 @dataclass(frozen=True)
-class Answer:
+class RawResponse:
     """One response, as parsed by `http.client`."""
 
     version: int
@@ -124,11 +124,11 @@ class _Stream(io.BytesIO):
         """`http.client` closes its file after each response; the next one follows in it."""
 
 
-def parse(stream: bytes, *methods: str) -> list[Answer]:
+def parse(stream: bytes, *methods: str) -> list[RawResponse]:
     """The responses in `stream` to requests with `methods`, then GET. 100 is left out."""
     waiting = list(methods)
     source = _Stream(stream)
-    answers = []
+    responses = []
     while source.tell() < len(stream):
         assert stream.startswith(b"HTTP/1.", source.tell()), stream[source.tell() :]
         response = http.client.HTTPResponse(
@@ -136,8 +136,8 @@ def parse(stream: bytes, *methods: str) -> list[Answer]:
             method=waiting.pop(0) if waiting else "GET",
         )
         response.begin()
-        answers.append(
-            Answer(
+        responses.append(
+            RawResponse(
                 response.version,
                 response.status,
                 response.reason,
@@ -145,7 +145,7 @@ def parse(stream: bytes, *methods: str) -> list[Answer]:
                 response.read(),
             )
         )
-    return answers
+    return responses
 
 
 class RawClient:
@@ -178,27 +178,27 @@ class RawClient:
         self.channel = server.buildProtocol(None)
         self.channel.makeConnection(self.transport)
 
-    def say(self, data: bytes, step: int = 0) -> None:
+    def send(self, data: bytes, step: int = 0) -> None:
         """Send `data`, in pieces of `step` bytes if given."""
         for start in range(0, len(data), step or len(data) or 1):
             self.channel.dataReceived(data[start : start + (step or len(data))])
 
-    def answers(self, *methods: str) -> list[Answer]:
+    def responses(self, *methods: str) -> list[RawResponse]:
         """All responses received, to requests with `methods`."""
         return parse(self.transport.value(), *methods)
 
-    def answer(self, *methods: str) -> Answer:
+    def response(self, *methods: str) -> RawResponse:
         """The only response received."""
-        [answer] = self.answers(*methods)
-        return answer
+        [response] = self.responses(*methods)
+        return response
 
-    def leave(self) -> Failure:
+    def disconnect(self) -> Failure:
         """Disconnect; returns the reason that the channel is given."""
         reason = Failure(ConnectionDone())
         self.channel.connectionLost(reason)
         return reason
 
-    def ended(self) -> bool:
+    def closed(self) -> bool:
         """Whether the server has closed the connection, or its own side of it."""
         return self.transport.disconnecting or getattr(self.transport, "sending_closed", False)
 

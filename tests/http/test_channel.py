@@ -20,44 +20,44 @@ from tests.http.raw_client import RawClient, brief, get, parse, post, post_chunk
 class TestParsing:
     def test_request_reaches_the_resource(self) -> None:
         client = RawClient()
-        client.say(get("/chats/?page=1"))
-        answer = client.answer()
-        assert answer.status == 200
-        assert b'"uri": "/chats/?page=1"' in answer.body
-        assert not client.ended()
+        client.send(get("/chats/?page=1"))
+        response = client.response()
+        assert response.status == 200
+        assert b'"uri": "/chats/?page=1"' in response.body
+        assert not client.closed()
 
     @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
     def test_request_in_pieces(self, step: int) -> None:
         client = RawClient()
-        client.say(post(b'{"message":"hello"}'), step)
-        assert rb"{\"message\":\"hello\"}" in client.answer().body
+        client.send(post(b'{"message":"hello"}'), step)
+        assert rb"{\"message\":\"hello\"}" in client.response().body
 
     @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
     def test_chunked_body(self, step: int) -> None:
         client = RawClient()
-        client.say(post_chunks(b"hello", b"\r\n\r\n", b" world") + get("/next"), step)
-        first, second = client.answers()
+        client.send(post_chunks(b"hello", b"\r\n\r\n", b" world") + get("/next"), step)
+        first, second = client.responses()
         assert b'"body": "hello\\r\\n\\r\\n world"' in first.body
         assert b'"uri": "/next"' in second.body
 
     def test_trailers_and_chunk_extensions_are_dropped(self) -> None:
         client = RawClient(lambda request: repr(request.requestHeaders).encode())
-        client.say(
+        client.send(
             get("/", "Transfer-Encoding: chunked", method="POST")
             + b"1;name=value\r\nx\r\n0\r\nX-Trailer: y\r\n\r\n"
         )
-        assert b"Trailer" not in client.answer().body
+        assert b"Trailer" not in client.response().body
 
     def test_empty_lines_before_a_request_are_skipped(self) -> None:
         client = RawClient()
-        client.say(b"\r\n\r\n" + get("/a") + b"\r\n" + get("/b"), 1)
-        assert [answer.status for answer in client.answers()] == [200, 200]
+        client.send(b"\r\n\r\n" + get("/a") + b"\r\n" + get("/b"), 1)
+        assert [response.status for response in client.responses()] == [200, 200]
 
     def test_registered_methods(self) -> None:
         client = RawClient()
         for method in ("DELETE", "PATCH", "PUT", "OPTIONS", "TRACE", "PROPFIND", "QUERY"):
-            client.say(get(method=method))
-        assert [answer.status for answer in client.answers()] == [200] * 7
+            client.send(get(method=method))
+        assert [response.status for response in client.responses()] == [200] * 7
 
     def test_absolute_target_gives_path_and_host(self) -> None:
         def respond(request: Any) -> bytes:
@@ -65,47 +65,47 @@ class TestParsing:
             return b"%b %b %r" % (request.uri, request.getRequestHostname(), hosts)
 
         client = RawClient(respond)
-        client.say(get("http://other.example:81/a?b", "X: y"))
-        assert client.answer().body == b"/a?b other.example [b'other.example:81']"
+        client.send(get("http://other.example:81/a?b", "X: y"))
+        assert client.response().body == b"/a?b other.example [b'other.example:81']"
 
     def test_absolute_target_without_a_path_is_the_root(self) -> None:
         client = RawClient(lambda request: request.uri)
-        client.say(get("http://other.example") + get("HTTPS://other.example?q"))
-        assert [answer.body for answer in client.answers()] == [b"/", b"/?q"]
+        client.send(get("http://other.example") + get("HTTPS://other.example?q"))
+        assert [response.body for response in client.responses()] == [b"/", b"/?q"]
 
     def test_options_asterisk(self) -> None:
         client = RawClient()
-        client.say(get("*", method="OPTIONS"))
-        answer = client.answer()
-        assert answer.status == 200
-        assert answer.header("Content-Length") == "0"
+        client.send(get("*", method="OPTIONS"))
+        response = client.response()
+        assert response.status == 200
+        assert response.header("Content-Length") == "0"
 
     def test_upgrade_is_ignored_and_closes_the_connection(self) -> None:
         client = RawClient()
         upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c")
-        client.say(post(b"body", *upgrade) + get("/not-a-request"))
-        answer = client.answer()
-        assert b'"body": "body"' in answer.body
-        assert answer.header("Connection") == "close"
-        assert client.ended()
+        client.send(post(b"body", *upgrade) + get("/not-a-request"))
+        response = client.response()
+        assert b'"body": "body"' in response.body
+        assert response.header("Connection") == "close"
+        assert client.closed()
 
 
 class TestRequestAttributes:
-    def ask(self, data: bytes) -> Any:
+    def request(self, data: bytes) -> Any:
         seen: list[Request] = []
 
         def respond(request: Request) -> object:
             seen.append(request)
             return brief(request)
 
-        RawClient(respond).say(data)
+        RawClient(respond).send(data)
         return seen[0]
 
     def test_provides_irequest(self) -> None:
-        assert verifyObject(IRequest, self.ask(get()))
+        assert verifyObject(IRequest, self.request(get()))
 
     def test_method_target_and_version(self) -> None:
-        request = self.ask(get("/a%20b/c?d=e&d=f&g=", method="PUT"))
+        request = self.request(get("/a%20b/c?d=e&d=f&g=", method="PUT"))
         assert request.method == b"PUT"
         assert request.uri == b"/a%20b/c?d=e&d=f&g="
         assert request.path == b"/a%20b/c"
@@ -116,18 +116,20 @@ class TestRequestAttributes:
         assert request.postpath == [b"a b", b"c"]
 
     def test_body_can_be_read_more_than_once(self) -> None:
-        request = self.ask(post(b"abc"))
+        request = self.request(post(b"abc"))
         assert request.body == b"abc"
         assert request.content.read() == b"abc"
         request.content.seek(0)
         assert request.content.read() == b"abc"
 
     def test_forms_are_not_parsed(self) -> None:
-        request = self.ask(post(b"a=b", "Content-Type: application/x-www-form-urlencoded"))
+        request = self.request(post(b"a=b", "Content-Type: application/x-www-form-urlencoded"))
         assert request.args == {}
 
     def test_header_names_are_case_insensitive(self) -> None:
-        request = self.ask(get("/", "ACCEPT:a", "accept: \t b ", "X-Empty:", "Cookie: k=v; l=w"))
+        request = self.request(
+            get("/", "ACCEPT:a", "accept: \t b ", "X-Empty:", "Cookie: k=v; l=w")
+        )
         assert request.getHeader(b"Accept") == b"b"
         assert request.getHeader("aCCept") == "b"
         assert request.getHeader(b"x-empty") == b""
@@ -139,7 +141,7 @@ class TestRequestAttributes:
         assert request.getCookie(b"l") == b"w"
 
     def test_attributes_can_be_set(self) -> None:
-        request = self.ask(get("/a?b=c"))
+        request = self.request(get("/a?b=c"))
         request.args = {}
         request.prepath, request.postpath = [b"a"], []
         request.requestHeaders.setRawHeaders(b"Host", [b"proxy.example"])
@@ -160,7 +162,7 @@ class TestRequestAttributes:
 
         transport = StringTransport(host, peer)
         client = RawClient(respond, transport=transport)
-        client.say(get())
+        client.send(get())
         assert ends == [peer, host, False]
 
 
@@ -170,10 +172,10 @@ class TestKeepAlive:
 
     def test_connection_stays_open(self) -> None:
         client = RawClient()
-        client.say(get("/a"))
-        client.say(get("/b"))
-        assert len(client.answers()) == 2
-        assert not client.ended()
+        client.send(get("/a"))
+        client.send(get("/b"))
+        assert len(client.responses()) == 2
+        assert not client.closed()
 
     @pytest.mark.parametrize(
         "headers",
@@ -187,85 +189,85 @@ class TestKeepAlive:
     )
     def test_connection_close(self, headers: tuple[str, ...]) -> None:
         client = RawClient()
-        client.say(get("/a", *headers) + get("/b"))
-        answer = client.answer()
-        assert b'"/a"' in answer.body
-        assert answer.header("Connection") == "close"
-        assert client.ended()
+        client.send(get("/a", *headers) + get("/b"))
+        response = client.response()
+        assert b'"/a"' in response.body
+        assert response.header("Connection") == "close"
+        assert client.closed()
 
     def test_http_1_0_closes_by_default(self) -> None:
         client = RawClient()
-        client.say(get("/a", version="1.0") + get("/b", version="1.0"))
-        answer = client.answer()
-        assert answer.version == 10
-        assert answer.header("Connection") == "close"
-        assert client.ended()
+        client.send(get("/a", version="1.0") + get("/b", version="1.0"))
+        response = client.response()
+        assert response.version == 10
+        assert response.header("Connection") == "close"
+        assert client.closed()
 
     def test_http_1_0_keep_alive(self) -> None:
         client = RawClient()
-        client.say(get("/a", "Connection: Keep-Alive", version="1.0") * 2)
-        assert [answer.header("Connection") for answer in client.answers()] == [
+        client.send(get("/a", "Connection: Keep-Alive", version="1.0") * 2)
+        assert [response.header("Connection") for response in client.responses()] == [
             "keep-alive",
             "keep-alive",
         ]
-        assert not client.ended()
+        assert not client.closed()
 
     def test_http_1_0_needs_no_host(self) -> None:
         client = RawClient()
-        client.say(b"GET / HTTP/1.0\r\n\r\n")
-        assert client.answer().status == 200
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.response().status == 200
 
     def test_connection_lingers_if_there_is_unread_input(self) -> None:
         client = RawClient()
-        client.say(get("/", "Connection: close") + b"more")
+        client.send(get("/", "Connection: close") + b"more")
         assert not client.transport.disconnecting
-        assert client.ended()
+        assert client.closed()
 
 
 class TestExpect:
     def test_continue_is_sent_before_the_body_arrives(self) -> None:
         client = RawClient()
         data = post(b"hello", "Expect: 100-Continue")
-        client.say(data[:-5])
+        client.send(data[:-5])
         assert client.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.say(data[-5:])
-        assert b"hello" in client.answer().body
+        client.send(data[-5:])
+        assert b"hello" in client.response().body
 
     def test_continue_is_sent_for_a_chunked_body(self) -> None:
         client = RawClient()
-        client.say(get("/", "Transfer-Encoding: chunked", "Expect: 100-continue", method="POST"))
+        client.send(get("/", "Transfer-Encoding: chunked", "Expect: 100-continue", method="POST"))
         assert client.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
 
     def test_no_continue_without_a_body(self) -> None:
         client = RawClient()
-        client.say(get("/", "Expect: 100-continue"))
+        client.send(get("/", "Expect: 100-continue"))
         assert client.transport.value().startswith(b"HTTP/1.1 200")
 
     def test_expect_is_ignored_in_http_1_0(self) -> None:
         client = RawClient()
         head = get("/", "Expect: 100-continue", "Content-Length: 1", version="1.0", method="POST")
-        client.say(head)
+        client.send(head)
         assert client.transport.value() == b""
-        client.say(b"x")
-        assert client.answer().status == 200
+        client.send(b"x")
+        assert client.response().status == 200
 
     def test_no_continue_for_a_body_that_is_too_large(self) -> None:
         client = RawClient(body_bytes=10)
         head = get("/", "Content-Length: 11", "Expect: 100-continue", method="POST")
-        client.say(head)
-        assert client.answer().code == "body_too_large"
-        assert client.ended()
+        client.send(head)
+        assert client.response().code == "body_too_large"
+        assert client.closed()
 
     def test_other_expectations_get_417(self) -> None:
         client = RawClient()
-        client.say(get("/", "Expect: magic", method="POST"))
-        assert client.answer().status == 417
-        assert client.answer().code == "expectation_failed"
+        client.send(get("/", "Expect: magic", method="POST"))
+        assert client.response().status == 417
+        assert client.response().code == "expectation_failed"
 
     def test_continue_is_sent_after_the_previous_response(self) -> None:
         client = RawClient()
-        client.say(get("/a"))
-        client.say(get("/b", "Content-Length: 1", "Expect: 100-continue", method="POST"))
+        client.send(get("/a"))
+        client.send(get("/b", "Content-Length: 1", "Expect: 100-continue", method="POST"))
         assert client.transport.value().endswith(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
@@ -281,8 +283,8 @@ class TestResources:
         root.putChild(b"a", branch)
         branch.putChild(b"b", page)
         client = RawClient(resource=root)
-        client.say(get("/a/b") + get("/a/b", method="HEAD"))
-        found, head = client.answers("GET", "HEAD")
+        client.send(get("/a/b") + get("/a/b", method="HEAD"))
+        found, head = client.responses("GET", "HEAD")
         assert (found.status, found.body) == (200, b"page a/b")
         assert head.header("Content-Length") == "8"
 
@@ -294,10 +296,10 @@ class TestResources:
                 raise NotImplementedError
 
         client = RawClient(resource=Page())  # type: ignore[no-untyped-call]
-        client.say(get(method="POST"))
-        answer = client.answer()
-        assert answer.status == 405
-        assert answer.header("Allow") == "GET, HEAD"
+        client.send(get(method="POST"))
+        response = client.response()
+        assert response.status == 405
+        assert response.header("Allow") == "GET, HEAD"
 
     def test_klein_application(self) -> None:
         app = Klein()
@@ -312,9 +314,9 @@ class TestResources:
             return request.content.read()
 
         client = RawClient(resource=app.resource())
-        client.say(get("/greet/ann?n=1") + post(b"abc", target="/take") + get("/none"))
-        client.say(get("/greet/bob?n=2", method="HEAD"))
-        greeted, taken, none, head = client.answers("GET", "POST", "GET", "HEAD")
+        client.send(get("/greet/ann?n=1") + post(b"abc", target="/take") + get("/none"))
+        client.send(get("/greet/bob?n=2", method="HEAD"))
+        greeted, taken, none, head = client.responses("GET", "POST", "GET", "HEAD")
         assert greeted.body == b"hello ann 1"
         assert taken.body == b"abc"
         assert none.status == 404
@@ -324,31 +326,31 @@ class TestResources:
         from twisted.internet.defer import CancelledError, Deferred
 
         app = Klein()
-        ended: list[BaseException] = []
+        closed: list[BaseException] = []
 
         @app.route("/poll")
         async def poll(request: Request) -> bytes:
             try:
                 await Deferred()
             except CancelledError as error:
-                ended.append(error)
+                closed.append(error)
                 raise
             raise NotImplementedError
 
         client = RawClient(resource=app.resource())
-        client.say(get("/poll"))
-        client.leave()
-        assert len(ended) == 1
+        client.send(get("/poll"))
+        client.disconnect()
+        assert len(closed) == 1
 
 
 def test_date_is_rendered_once_a_second() -> None:
     client = RawClient(brief)
-    client.say(get())
+    client.send(get())
     client.clock.advance(0.9)
-    client.say(get())
+    client.send(get())
     client.clock.advance(0.1)
-    client.say(get())
-    dates = [answer.header("Date") for answer in parse(client.transport.value())]
+    client.send(get())
+    dates = [response.header("Date") for response in parse(client.transport.value())]
     assert dates == [
         "Tue, 15 Nov 1994 08:12:31 GMT",
         "Tue, 15 Nov 1994 08:12:31 GMT",

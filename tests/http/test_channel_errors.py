@@ -76,154 +76,154 @@ VERSIONS = ["0.9", "1.2", "2.0", "3.0"]
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_request_gets_400_and_closes_the_connection(data: bytes, step: int) -> None:
     client = RawClient(brief)
-    client.say(get("/before") + data + get("/after"), step)
-    before, refused = client.answers()
+    client.send(get("/before") + data + get("/after"), step)
+    before, refused = client.responses()
     assert before.body == b"/before"
     assert (refused.status, refused.code) == (400, "bad_request")
     assert refused.header("Connection") == "close"
-    assert client.ended()
+    assert client.closed()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_other_versions_get_505(version: str) -> None:
     client = RawClient(brief)
-    client.say(get(version=version))
-    assert client.answer().status == 505
-    assert client.answer().code == "version_not_supported"
+    client.send(get(version=version))
+    assert client.response().status == 505
+    assert client.response().code == "version_not_supported"
 
 
 def test_http_2_preface_gets_505() -> None:
     client = RawClient(brief)
-    client.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
-    assert client.answer().status == 505
-    assert client.ended()
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+    assert client.response().status == 505
+    assert client.closed()
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, chunked", "identity", "xchunked", "chunked;a=b"])
 def test_other_transfer_codings_get_501(coding: str) -> None:
     client = RawClient(brief)
-    client.say(get("/", f"Transfer-Encoding: {coding}", method="POST") + b"0\r\n\r\n")
-    refused = client.answer()
+    client.send(get("/", f"Transfer-Encoding: {coding}", method="POST") + b"0\r\n\r\n")
+    refused = client.response()
     assert (refused.status, refused.code) in [(501, "not_implemented"), (400, "bad_request")]
-    assert client.ended()
+    assert client.closed()
 
 
 def test_repeated_transfer_encoding_is_refused() -> None:
     client = RawClient(brief)
-    client.say(get("/", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"))
-    assert client.answer().status in (400, 501)
+    client.send(get("/", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"))
+    assert client.response().status in (400, 501)
 
 
 def test_connect_gets_501_and_opens_no_tunnel() -> None:
     client = RawClient(brief)
-    client.say(get("chat.example:80", method="CONNECT") + get("/tunnelled"))
-    assert (client.answer().status, client.answer().code) == (501, "not_implemented")
-    assert client.ended()
+    client.send(get("chat.example:80", method="CONNECT") + get("/tunnelled"))
+    assert (client.response().status, client.response().code) == (501, "not_implemented")
+    assert client.closed()
 
 
 class TestHeadLimits:
     def test_head_at_the_limit(self) -> None:
         head = get("/", "X: " + "x" * 100)
         client = RawClient(brief, head_bytes=len(head))
-        client.say(head)
-        assert client.answer().status == 200
+        client.send(head)
+        assert client.response().status == 200
 
     @pytest.mark.parametrize("step", [0, 1])
     def test_head_over_the_limit_gets_431(self, step: int) -> None:
         head = get("/", "X: " + "x" * 100)
         client = RawClient(brief, head_bytes=len(head) - 1)
-        client.say(head, step)
-        assert (client.answer().status, client.answer().code) == (431, "head_too_large")
-        assert client.ended()
+        client.send(head, step)
+        assert (client.response().status, client.response().code) == (431, "head_too_large")
+        assert client.closed()
 
     @pytest.mark.parametrize("step", [0, 1, 64])
     def test_endless_head_gets_431_at_the_limit(self, step: int) -> None:
         client = RawClient(brief, head_bytes=200)
-        client.say(get("/", "X: " + "x" * 1000)[:201], step)
-        assert client.answer().code == "head_too_large"
+        client.send(get("/", "X: " + "x" * 1000)[:201], step)
+        assert client.response().code == "head_too_large"
 
     def test_number_of_headers_at_the_limit(self) -> None:
         client = RawClient(brief, headers=100)
-        client.say(get("/", *["X:"] * 99))
-        assert client.answer().status == 200
+        client.send(get("/", *["X:"] * 99))
+        assert client.response().status == 200
 
     def test_too_many_headers_get_431(self) -> None:
         client = RawClient(brief, headers=100)
-        client.say(get("/", *["X:"] * 100))
-        assert client.answer().code == "head_too_large"
+        client.send(get("/", *["X:"] * 100))
+        assert client.response().code == "head_too_large"
 
     def test_target_at_the_limit(self) -> None:
         client = RawClient(brief, uri_bytes=500)
-        client.say(get("/" + "x" * 499))
-        assert client.answer().status == 200
+        client.send(get("/" + "x" * 499))
+        assert client.response().status == 200
 
     @pytest.mark.parametrize("size", [501, 5000])
     @pytest.mark.parametrize("step", [0, 1])
     def test_target_over_the_limit_gets_414(self, size: int, step: int) -> None:
         client = RawClient(brief, uri_bytes=500, head_bytes=2000)
-        client.say(get("/" + "x" * (size - 1)), step)
-        assert (client.answer().status, client.answer().code) == (414, "uri_too_long")
+        client.send(get("/" + "x" * (size - 1)), step)
+        assert (client.response().status, client.response().code) == (414, "uri_too_long")
 
     def test_each_head_is_counted_separately(self) -> None:
         head = get("/", "X: " + "x" * 100)
         client = RawClient(brief, head_bytes=len(head), headers=2)
-        client.say(head * 10, 50)
-        assert len(client.answers()) == 10
+        client.send(head * 10, 50)
+        assert len(client.responses()) == 10
 
 
 class TestBodyLimits:
     def test_body_at_the_limit(self) -> None:
         client = RawClient(body_bytes=10)
-        client.say(post(b"x" * 10) + post_chunks(b"x" * 5, b"y" * 5))
-        assert [answer.status for answer in client.answers()] == [200, 200]
+        client.send(post(b"x" * 10) + post_chunks(b"x" * 5, b"y" * 5))
+        assert [response.status for response in client.responses()] == [200, 200]
 
     def test_content_length_over_the_limit_gets_413_at_once(self) -> None:
         client = RawClient(body_bytes=10)
-        client.say(get("/", "Content-Length: 11", method="POST"))
-        assert (client.answer().status, client.answer().code) == (413, "body_too_large")
-        assert client.ended()
+        client.send(get("/", "Content-Length: 11", method="POST"))
+        assert (client.response().status, client.response().code) == (413, "body_too_large")
+        assert client.closed()
 
     @pytest.mark.parametrize("step", [0, 1])
     def test_chunked_body_over_the_limit_gets_413(self, step: int) -> None:
         client = RawClient(body_bytes=10)
-        client.say(post_chunks(b"x" * 5, b"y" * 6) + get("/after"), step)
-        assert client.answer().code == "body_too_large"
-        assert client.ended()
+        client.send(post_chunks(b"x" * 5, b"y" * 6) + get("/after"), step)
+        assert client.response().code == "body_too_large"
+        assert client.closed()
 
     def test_one_chunk_over_the_limit_gets_413(self) -> None:
         client = RawClient(body_bytes=10)
-        client.say(get("/", "Transfer-Encoding: chunked", method="POST") + b"ffffff\r\n")
-        client.say(b"x" * 11)
-        assert client.answer().code == "body_too_large"
+        client.send(get("/", "Transfer-Encoding: chunked", method="POST") + b"ffffff\r\n")
+        client.send(b"x" * 11)
+        assert client.response().code == "body_too_large"
 
     def test_chunks_of_one_byte(self) -> None:
         client = RawClient(body_bytes=10)
-        client.say(post_chunks(*[b"x"] * 10))
-        assert client.answer().status == 200
+        client.send(post_chunks(*[b"x"] * 10))
+        assert client.response().status == 200
 
     def test_trailers_are_limited(self) -> None:
         client = RawClient(body_bytes=10, head_bytes=100)
-        client.say(
+        client.send(
             get("/", "Transfer-Encoding: chunked", method="POST") + b"0\r\n" + b"X: y\r\n" * 40
         )
-        assert client.answer().code == "body_too_large"
+        assert client.response().code == "body_too_large"
 
 
 class TestErrorResponse:
     def test_body_is_a_problem_document(self) -> None:
         client = RawClient()
-        client.say(b"GET / HTTP/1.1\r\n\r\n")
-        answer = client.answer()
-        assert answer.body == problem(400, "bad_request", "The Host header is missing.")
-        assert answer.header("Content-Length") == str(len(answer.body))
-        assert answer.header("Server") == "chatd"
+        client.send(b"GET / HTTP/1.1\r\n\r\n")
+        response = client.response()
+        assert response.body == problem(400, "bad_request", "The Host header is missing.")
+        assert response.header("Content-Length") == str(len(response.body))
+        assert response.header("Server") == "chatd"
 
     def test_response_to_head_has_no_body(self) -> None:
         client = RawClient()
-        client.say(b"HEAD / HTTP/1.1\r\n\r\n")
-        answer = client.answer("HEAD")
-        assert answer.status == 400
-        assert int(answer.header("Content-Length") or 0) > 0
+        client.send(b"HEAD / HTTP/1.1\r\n\r\n")
+        response = client.response("HEAD")
+        assert response.status == 400
+        assert int(response.header("Content-Length") or 0) > 0
 
     def test_no_body_if_the_document_cannot_be_rendered(self, logged_failures: Any) -> None:
         client = RawClient()
@@ -232,43 +232,43 @@ class TestErrorResponse:
             raise ValueError(code)
 
         client.server.state.site.problem = broken
-        client.say(b"GET / HTTP/1.1\r\n\r\n")
-        assert (client.answer().status, client.answer().body) == (400, b"")
+        client.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (client.response().status, client.response().body) == (400, b"")
         assert len(logged_failures.flush(ValueError)) == 1
 
     def test_earlier_responses_come_first(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get("/a") + get("/b") + b"garbage")
-        assert client.answers() == []
+        client.send(get("/a") + get("/b") + b"garbage")
+        assert client.responses() == []
         held.requests[0].respond(200, b"", b"a")
-        assert [answer.body for answer in client.answers()] == [b"a"]
+        assert [response.body for response in client.responses()] == [b"a"]
         held.requests[1].respond(200, b"", b"b")
-        assert [answer.status for answer in client.answers()] == [200, 200, 400]
+        assert [response.status for response in client.responses()] == [200, 200, 400]
 
     def test_only_the_sending_side_is_closed_at_first(self) -> None:
         client = RawClient(linger_seconds=2.0)
-        client.say(b"garbage")
-        assert client.ended()
+        client.send(b"garbage")
+        assert client.closed()
         assert not client.transport.disconnecting
-        client.say(b"more garbage" * 100)
-        assert len(client.answers()) == 1
+        client.send(b"more garbage" * 100)
+        assert len(client.responses()) == 1
         assert not client.transport.disconnecting
         client.clock.pump([1.0] * 3)
         assert client.transport.disconnecting
 
     def test_discarded_input_is_limited(self) -> None:
         client = RawClient(linger_bytes=1000)
-        client.say(b"garbage")
-        client.say(b"x" * 1000)
+        client.send(b"garbage")
+        client.send(b"x" * 1000)
         assert not client.transport.disconnecting
-        client.say(b"x")
+        client.send(b"x")
         assert client.transport.disconnecting
 
     def test_nothing_is_left_when_the_client_closes(self) -> None:
         client = RawClient()
-        client.say(b"garbage")
-        client.leave()
+        client.send(b"garbage")
+        client.disconnect()
         assert client.server.connections == 0
         assert client.clock.getDelayedCalls() == []
 
@@ -278,10 +278,10 @@ class TestFullServer:
         first = RawClient(brief)
         first.server.max_connections = 1
         second = RawClient(server=first.server)
-        second.say(get("/a", "X-Request-ID: mine"))
-        answer = second.answer()
-        assert (answer.status, answer.code) == (503, "overloaded")
-        assert answer.header("Retry-After") == "1"
-        assert answer.header("X-Request-ID") == "mine"
-        first.say(get("/b"))
-        assert first.answer().body == b"/b"
+        second.send(get("/a", "X-Request-ID: mine"))
+        response = second.response()
+        assert (response.status, response.code) == (503, "overloaded")
+        assert response.header("Retry-After") == "1"
+        assert response.header("X-Request-ID") == "mine"
+        first.send(get("/b"))
+        assert first.response().body == b"/b"

@@ -15,7 +15,7 @@ from tests.http.raw_client import Held, RawClient, brief, get, post
 
 
 class Listener:
-    """Records the disconnects that it is told of."""
+    """A disconnect listener that records its calls."""
 
     def __init__(self) -> None:
         self.reasons: list[Failure] = []
@@ -27,39 +27,39 @@ class Listener:
 class TestPipelining:
     def test_responses_are_in_order(self) -> None:
         client = RawClient(brief)
-        client.say(b"".join(get(f"/{number}") for number in range(100)))
+        client.send(b"".join(get(f"/{number}") for number in range(100)))
         client.clock.advance(0)
-        bodies = [answer.body for answer in client.answers()]
+        bodies = [response.body for response in client.responses()]
         assert bodies == [b"/%d" % number for number in range(100)]
 
     def test_other_connections_get_their_turn(self) -> None:
         client = RawClient(brief, pipelined=16)
-        client.say(b"".join(get(f"/{number}") for number in range(30)))
-        assert len(client.answers()) == 17
+        client.send(b"".join(get(f"/{number}") for number in range(30)))
+        assert len(client.responses()) == 17
         assert not client.reading()
-        client.say(get("/30"))
-        assert len(client.answers()) == 17
+        client.send(get("/30"))
+        assert len(client.responses()) == 17
         client.clock.advance(0)
-        bodies = [answer.body for answer in client.answers()]
+        bodies = [response.body for response in client.responses()]
         assert bodies == [b"/%d" % number for number in range(31)]
         assert client.reading()
 
     def test_buffered_requests_are_dropped_on_disconnect(self) -> None:
         client = RawClient(brief, pipelined=16)
-        client.say(get() * 30)
-        client.leave()
-        assert len(client.answers()) == 17
+        client.send(get() * 30)
+        client.disconnect()
+        assert len(client.responses()) == 17
         assert client.clock.getDelayedCalls() == []
 
     def test_requests_reach_the_resource_one_at_a_time(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get("/a") + post(b"x", target="/b") + get("/c"))
+        client.send(get("/a") + post(b"x", target="/b") + get("/c"))
         for number, uri in enumerate([b"/a", b"/b", b"/c"]):
             assert len(held.requests) == number + 1
             assert held.requests[number].uri == uri
             held.requests[number].respond(200, b"", uri)
-        assert [answer.body for answer in client.answers()] == [b"/a", b"/b", b"/c"]
+        assert [response.body for response in client.responses()] == [b"/a", b"/b", b"/c"]
 
     @pytest.mark.parametrize("count", [17, 200])
     @pytest.mark.parametrize("step", [0, 1, 1000])
@@ -71,23 +71,23 @@ class TestPipelining:
         while sent < len(data):
             if not client.reading():
                 break
-            client.say(data[sent : sent + (step or len(data))])
+            client.send(data[sent : sent + (step or len(data))])
             sent += step or len(data)
         assert not client.reading()
         while held.requests:
             request = held.requests.pop(0)
             request.respond(200, b"", request.uri)
             while client.reading() and sent < len(data):
-                client.say(data[sent : sent + (step or len(data))])
+                client.send(data[sent : sent + (step or len(data))])
                 sent += step or len(data)
-        bodies = [answer.body for answer in client.answers()]
+        bodies = [response.body for response in client.responses()]
         assert bodies == [b"/%d" % number for number in range(count + 1)]
         assert client.reading()
 
     def test_reading_pauses_at_a_size(self) -> None:
         held = Held()
         client = RawClient(held, pipelined_bytes=1000)
-        client.say(get("/a") + post(b"x" * 2000, target="/b"))
+        client.send(get("/a") + post(b"x" * 2000, target="/b"))
         assert not client.reading()
         held.requests[0].respond(200)
         assert client.reading()
@@ -100,19 +100,19 @@ class TestPipelining:
             return brief(request)
 
         client = RawClient(respond)
-        client.say(get("/a") + get("/bad") + get("/b"))
-        assert [answer.status for answer in client.answers()] == [200, 500, 200]
+        client.send(get("/a") + get("/bad") + get("/b"))
+        assert [response.status for response in client.responses()] == [200, 500, 200]
         assert len(logged_failures.flush(ValueError)) == 1
 
     def test_response_from_a_callback_of_the_previous_one(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get("/a") + get("/b"))
+        client.send(get("/a") + get("/b"))
         first = held.requests[0].notifyFinish()
         first.addCallback(lambda _: held.requests[0].uri)
         held.requests[0].respond(200, b"", b"a")
         held.requests[1].respond(200, b"", b"b")
-        assert [answer.body for answer in client.answers()] == [b"a", b"b"]
+        assert [response.body for response in client.responses()] == [b"a", b"b"]
 
 
 class TestClientThatDoesNotRead:
@@ -120,11 +120,11 @@ class TestClientThatDoesNotRead:
         client = RawClient(brief)
         client.channel.pauseProducing()
         assert not client.reading()
-        client.say(get("/a"))
-        assert client.answers() == []
+        client.send(get("/a"))
+        assert client.responses() == []
         client.channel.resumeProducing()
         assert client.reading()
-        assert client.answer().body == b"/a"
+        assert client.response().body == b"/a"
 
     def test_its_pipelined_requests_wait(self) -> None:
         def respond(request: Request) -> object:
@@ -134,9 +134,9 @@ class TestClientThatDoesNotRead:
             return NOT_DONE_YET
 
         client = RawClient(respond)
-        client.say(get("/a") + get("/b") + get("/c"))
+        client.send(get("/a") + get("/b") + get("/c"))
         for count in (1, 2, 3):
-            assert len(client.answers()) == count
+            assert len(client.responses()) == count
             assert not client.reading()
             client.channel.resumeProducing()
         assert client.reading()
@@ -144,15 +144,15 @@ class TestClientThatDoesNotRead:
     def test_its_disconnect_is_noticed_during_a_held_request(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
+        client.send(get())
         client.channel.pauseProducing()
         assert client.reading()
 
     def test_its_connection_times_out(self) -> None:
         client = RawClient(brief, idle_seconds=75)
-        client.say(get())
+        client.send(get())
         client.channel.pauseProducing()
-        client.say(get())
+        client.send(get())
         client.clock.pump([1.0] * 77)
         assert client.transport.disconnecting
 
@@ -161,12 +161,12 @@ class TestDisconnect:
     def test_notify_finish_fails(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
+        client.send(get())
         [request] = held.requests
         ends: list[Failure] = []
         for _ in range(2):
             request.notifyFinish().addErrback(ends.append)
-        reason = client.leave()
+        reason = client.disconnect()
         assert ends == [reason, reason]
         assert request.disconnected
         assert request.channel is None
@@ -175,10 +175,10 @@ class TestDisconnect:
     def test_listener_is_called_once(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
+        client.send(get())
         listener = Listener()
         held.requests[0].watch_disconnect(listener)
-        reason = client.leave()
+        reason = client.disconnect()
         assert listener.reasons == [reason]
         held.requests[0].respond(200)
         assert listener.reasons == [reason]
@@ -186,16 +186,16 @@ class TestDisconnect:
     def test_listener_is_not_called_after_the_response(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get() * 2)
+        client.send(get() * 2)
         listener = Listener()
         held.requests[0].watch_disconnect(listener)
         held.requests[0].respond(200)
-        client.leave()
+        client.disconnect()
         assert listener.reasons == []
 
     def test_only_one_listener(self) -> None:
         held = Held()
-        RawClient(held).say(get())
+        RawClient(held).send(get())
         held.requests[0].watch_disconnect(Listener())
         with pytest.raises(RuntimeError, match="another listener"):
             held.requests[0].watch_disconnect(Listener())
@@ -203,16 +203,16 @@ class TestDisconnect:
     def test_client_address_is_still_known(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
-        client.leave()
+        client.send(get())
+        client.disconnect()
         assert held.requests[0].getClientAddress() == client.transport.getPeer()
 
     def test_writing_has_no_effect(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get() * 2)
+        client.send(get() * 2)
         request = held.requests[0]
-        client.leave()
+        client.disconnect()
         request.write(b"x")
         request.respond(200, b"", b"x")
         assert client.transport.value() == b""
@@ -235,25 +235,25 @@ class TestDisconnect:
 
         held = Held()
         client = RawClient(held)
-        client.say(get())
+        client.send(get())
         held.requests[0].registerProducer(Producer(), True)
-        client.leave()
+        client.disconnect()
         held.requests[0].registerProducer(Producer(), True)
         held.requests[0].unregisterProducer()
         assert stopped == ["stopped", "stopped"]
 
     def test_disconnect_between_requests(self) -> None:
         client = RawClient(brief)
-        client.say(get() + get()[:10])
-        client.leave()
+        client.send(get() + get()[:10])
+        client.disconnect()
         assert client.server.connections == 0
         assert len(client.logged) == 1
 
     def test_request_is_logged_once(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
-        client.leave()
+        client.send(get())
+        client.disconnect()
         held.requests[0].respond(200)
         assert client.logged == held.requests
 
@@ -261,21 +261,21 @@ class TestDisconnect:
 def test_notify_finish_fires_or_fails() -> None:
     held = Held()
     client = RawClient(held)
-    client.say(get() + get())
+    client.send(get() + get())
     results: list[object] = []
     held.requests[0].notifyFinish().addCallback(results.append)
     held.requests[0].respond(200)
     held.requests[1].notifyFinish().addErrback(lambda f: results.append(f.type))
-    client.leave()
+    client.disconnect()
     assert results == [None, ConnectionDone]
 
 
 def test_notify_finish_can_be_cancelled() -> None:
     held = Held()
     client = RawClient(held)
-    client.say(get())
+    client.send(get())
     done: Deferred[None] = held.requests[0].notifyFinish()
     done.addErrback(lambda _: None)
     done.cancel()
     held.requests[0].respond(200)
-    assert client.answer().status == 200
+    assert client.response().status == 200

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from tests.examples import examples
-from tests.http.raw_client import Answer, RawClient, echo, get, parse, post, post_chunks
+from tests.http.raw_client import RawClient, RawResponse, echo, get, parse, post, post_chunks
 from tests.http.test_channel_errors import MALFORMED
 
 SMALL: dict[str, Any] = {"head_bytes": 400, "uri_bytes": 100, "headers": 10, "body_bytes": 60}
@@ -55,14 +55,14 @@ streams = st.tuples(st.lists(good, max_size=6), st.one_of(st.just(b""), bad)).ma
 )
 
 
-def responses(pieces: list[bytes]) -> tuple[bytes, bool]:
+def exchange(pieces: list[bytes]) -> tuple[bytes, bool]:
     """The responses to `pieces`, and whether the connection was closed."""
     client = RawClient(echo, **SMALL)
     for piece in pieces:
-        client.say(piece)
+        client.send(piece)
     # Generated ids differ, and a bad head may be refused before its X-Request-ID has arrived.
-    answers = re.sub(rb"X-Request-ID: [^\r]*\r\n", b"", client.transport.value())
-    return answers, client.ended()
+    responses = re.sub(rb"X-Request-ID: [^\r]*\r\n", b"", client.transport.value())
+    return responses, client.closed()
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
@@ -74,9 +74,9 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 @settings(max_examples=examples(100, deep=500))
 @given(streams, st.lists(st.integers(0, 100_000), max_size=12))
 def test_splitting_a_stream_does_not_change_the_responses(stream: bytes, places: list[int]) -> None:
-    whole = responses([stream])
-    assert responses(cut(stream, places)) == whole
-    assert responses([stream[at : at + 1] for at in range(len(stream))]) == whole
+    expected = exchange([stream])
+    assert exchange(cut(stream, places)) == expected
+    assert exchange([stream[at : at + 1] for at in range(len(stream))]) == expected
 
 
 @settings(max_examples=examples(100, deep=500))
@@ -132,15 +132,15 @@ def check(stream: bytes, places: list[int]) -> None:
 
     client = RawClient(respond, **SMALL)
     for piece in cut(stream, places):
-        client.say(piece)
+        client.send(piece)
     for _ in range(int(HTTPLimits().idle_seconds) + 3):
         client.clock.advance(1.0)
-    assert client.ended()
+    assert client.closed()
     methods = [request.method.decode() for request in requests]
-    answers: list[Answer] = parse(client.transport.value(), *methods)
-    assert len(requests) <= len(answers) <= len(requests) + 1
-    assert all(answer.status == 200 for answer in answers[: len(requests)])
-    for refused in answers[len(requests) :]:
+    responses: list[RawResponse] = parse(client.transport.value(), *methods)
+    assert len(requests) <= len(responses) <= len(requests) + 1
+    assert all(response.status == 200 for response in responses[: len(requests)])
+    for refused in responses[len(requests) :]:
         assert refused.status in (400, 408, 413, 414, 417, 431, 501, 505)
         assert refused.header("Connection") == "close"
     assert client.logged == requests

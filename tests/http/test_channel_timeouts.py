@@ -19,123 +19,123 @@ class TestHeadTimeout:
     def test_silent_connection_is_closed(self) -> None:
         client = RawClient(head_seconds=15)
         wait(client, 14)
-        assert not client.ended()
+        assert not client.closed()
         wait(client, 2)
-        assert client.ended()
+        assert client.closed()
         assert client.transport.value() == b""
 
     def test_incomplete_head_gets_408(self) -> None:
         client = RawClient(head_seconds=15)
         wait(client, 10)
-        client.say(b"GET / HT")
+        client.send(b"GET / HT")
         wait(client, 6)
-        assert client.answer().status == 408
-        assert client.answer().code == "request_timeout"
-        assert client.ended()
+        assert client.response().status == 408
+        assert client.response().code == "request_timeout"
+        assert client.closed()
 
     def test_sending_byte_by_byte_does_not_extend_the_time(self) -> None:
         client = RawClient(head_seconds=15)
         for octet in get()[:16]:
-            client.say(bytes([octet]))
+            client.send(bytes([octet]))
             wait(client, 1)
-        assert client.answer().status == 408
+        assert client.response().status == 408
 
     def test_time_of_a_later_head_starts_with_its_first_byte(self) -> None:
         client = RawClient(brief, head_seconds=15, idle_seconds=75)
-        client.say(get("/a"))
+        client.send(get("/a"))
         wait(client, 60)
-        client.say(b"G")
+        client.send(b"G")
         wait(client, 14)
-        client.say(get("/b")[1:])
-        assert [answer.body for answer in client.answers()] == [b"/a", b"/b"]
-        client.say(b"G")
+        client.send(get("/b")[1:])
+        assert [response.body for response in client.responses()] == [b"/a", b"/b"]
+        client.send(b"G")
         wait(client, 16)
-        assert client.answers()[-1].status == 408
+        assert client.responses()[-1].status == 408
 
     def test_time_of_a_pipelined_head_starts_with_the_previous_response(self) -> None:
         held = Held()
         client = RawClient(held, head_seconds=15)
-        client.say(get("/a") + get("/b")[:-1])
+        client.send(get("/a") + get("/b")[:-1])
         wait(client, 55)
         held.requests[0].respond(200)
         wait(client, 14)
-        assert not client.ended()
+        assert not client.closed()
         wait(client, 2)
-        assert [answer.status for answer in client.answers()] == [200, 408]
+        assert [response.status for response in client.responses()] == [200, 408]
 
 
 class TestBodyTimeout:
     def test_incomplete_body_gets_408(self) -> None:
         client = RawClient(body_seconds=20)
-        client.say(post(b"hello")[:-1])
+        client.send(post(b"hello")[:-1])
         wait(client, 19)
-        assert not client.ended()
+        assert not client.closed()
         wait(client, 2)
-        assert client.answer().code == "request_timeout"
-        assert client.ended()
+        assert client.response().code == "request_timeout"
+        assert client.closed()
 
     def test_sending_byte_by_byte_does_not_extend_the_time(self) -> None:
         client = RawClient(body_seconds=20)
         head = get("/", "Transfer-Encoding: chunked", method="POST")
-        client.say(head)
+        client.send(head)
         for _ in range(21):
-            client.say(b"1\r\nx\r\n")
+            client.send(b"1\r\nx\r\n")
             wait(client, 1)
-        assert client.answer().status == 408
+        assert client.response().status == 408
 
     def test_time_starts_with_the_end_of_the_head(self) -> None:
         client = RawClient(head_seconds=15, body_seconds=20)
         data = post(b"hello")
-        client.say(data[:10])
+        client.send(data[:10])
         wait(client, 14)
-        client.say(data[10:-1])
+        client.send(data[10:-1])
         wait(client, 19)
-        client.say(data[-1:])
-        assert client.answer().status == 200
+        client.send(data[-1:])
+        assert client.response().status == 200
 
 
 class TestIdleTimeout:
     def test_idle_connection_is_closed(self) -> None:
         client = RawClient(brief, idle_seconds=75)
-        client.say(get())
+        client.send(get())
         wait(client, 74)
-        assert not client.ended()
+        assert not client.closed()
         wait(client, 2)
         assert client.transport.disconnecting
-        assert len(client.answers()) == 1
+        assert len(client.responses()) == 1
 
     def test_empty_lines_do_not_extend_the_time(self) -> None:
         client = RawClient(brief, idle_seconds=75)
-        client.say(get())
+        client.send(get())
         for _ in range(76):
-            client.say(b"\r\n")
+            client.send(b"\r\n")
             wait(client, 1)
         assert client.transport.disconnecting
 
     def test_time_starts_again_with_each_response(self) -> None:
         client = RawClient(brief, idle_seconds=75)
         for _ in range(3):
-            client.say(get())
+            client.send(get())
             wait(client, 70)
-        assert len(client.answers()) == 3
-        assert not client.ended()
+        assert len(client.responses()) == 3
+        assert not client.closed()
 
 
 def test_held_request_has_no_timeout() -> None:
     held = Held()
     client = RawClient(held)
-    client.say(get())
+    client.send(get())
     wait(client, 2)
     assert client.clock.getDelayedCalls() == []
     wait(client, 1000)
     held.requests[0].respond(200)
-    assert client.answer().status == 200
-    assert not client.ended()
+    assert client.response().status == 200
+    assert not client.closed()
 
 
 def test_unsent_data_is_dropped_after_a_timeout() -> None:
     client = RawClient(brief, idle_seconds=75, close_seconds=30)
-    client.say(get())
+    client.send(get())
     wait(client, 76)
     assert not client.transport.disconnected
     wait(client, 31)
@@ -144,18 +144,18 @@ def test_unsent_data_is_dropped_after_a_timeout() -> None:
 
 def test_closed_connection_has_no_timer() -> None:
     client = RawClient(brief)
-    client.say(get() + b"G")
-    client.leave()
+    client.send(get() + b"G")
+    client.disconnect()
     assert client.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0])
 def test_timeouts_work_after_the_clock_was_set_back(seconds: float) -> None:
     client = RawClient(brief, idle_seconds=5)
-    client.say(get())
+    client.send(get())
     client.clock.rightNow += seconds
     wait(client, 12)
-    assert client.ended()
+    assert client.closed()
 
 
 class Slow:
@@ -172,10 +172,10 @@ class TestLargeResponse:
         client = RawClient(brief, close_seconds=30, idle_seconds=75)
         transport: Any = client.transport
         transport.__dict__.update(vars(Slow(100_000)))
-        client.say(get("/a"))
+        client.send(get("/a"))
         # As a transport does whose buffer is full before the response is finished.
         client.channel.pauseProducing()
-        client.say(get("/b"))
+        client.send(get("/b"))
         client.channel._set_deadline(client.server.state.sending)
         return client
 
@@ -185,9 +185,9 @@ class TestLargeResponse:
         for _ in range(20):
             wait(client, 25)
             transport.offset += 100
-        assert not client.ended()
+        assert not client.closed()
 
     def test_timeout_when_the_client_stops_reading(self) -> None:
         client = self.stalled()
         wait(client, 65)
-        assert client.ended()
+        assert client.closed()

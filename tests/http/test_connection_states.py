@@ -21,29 +21,29 @@ def client(*data: bytes) -> RawClient:
     """A connection that has received `data` and whose requests are answered at once."""
     connection = RawClient(brief)
     for piece in data:
-        connection.say(piece)
+        connection.send(piece)
     return connection
 
 
 def closed_while_responding() -> None:
-    """The client goes away during a request."""
+    """The client disconnects during a request."""
     connection = RawClient(Held())
-    connection.say(get())
-    connection.leave()
+    connection.send(get())
+    connection.disconnect()
 
 
 PATHS: dict[tuple[int, int], Callable[[], object]] = {
     (NEW, READING): lambda: client(b"GET"),
     (NEW, RESPONDING): lambda: client(get()),
     (NEW, LINGERING): lambda: client(b"\n"),
-    (NEW, CLOSED): lambda: client().leave(),
+    (NEW, CLOSED): lambda: client().disconnect(),
     (READING, RESPONDING): lambda: client(post(b"x")),
     (READING, LINGERING): lambda: client(b"GET", b"\0"),
-    (READING, CLOSED): lambda: client(b"GET").leave(),
+    (READING, CLOSED): lambda: client(b"GET").disconnect(),
     (RESPONDING, READING): lambda: client(get()),
     (RESPONDING, LINGERING): lambda: client(get("/", "Connection: close") + b"more"),
     (RESPONDING, CLOSED): closed_while_responding,
-    (LINGERING, CLOSED): lambda: client(b"\n").leave(),
+    (LINGERING, CLOSED): lambda: client(b"\n").disconnect(),
 }
 
 
@@ -55,5 +55,5 @@ def test_a_transition_happens(
     assert transition in transitions
 
 
-def test_the_table_has_no_others() -> None:
+def test_there_are_no_other_transitions() -> None:
     assert PATHS.keys() == TRANSITIONS

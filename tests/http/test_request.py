@@ -33,7 +33,7 @@ def one_request(
     """A client and its request, which waits for a response."""
     held = Held()
     client = RawClient(held)
-    client.say(get("/", *headers, version=version, method=method))
+    client.send(get("/", *headers, version=version, method=method))
     [request] = held.requests
     return client, request
 
@@ -52,7 +52,7 @@ class TestRespond:
 
         transport = Counting()  # type: ignore[no-untyped-call]
         client = RawClient(respond, transport=transport)
-        client.say(get())
+        client.send(get())
         assert writes == [
             b"HTTP/1.1 201 Created\r\n"
             b"Server: chatd\r\n"
@@ -70,34 +70,34 @@ class TestRespond:
         request.setHeader("Transfer-Encoding", "chunked")
         request.addCookie(b"k", b"v")  # type: ignore[no-untyped-call]
         request.respond(200, header_block((b"X-A", b"b")), b"body")
-        answer = client.answer()
-        assert answer.header("X-Request-Id") == "1"
-        assert answer.header("X-A") == "b"
-        assert answer.header("Set-Cookie") == "k=v"
-        assert answer.header("Content-Length") == "4"
-        assert answer.header("Transfer-Encoding") is None
-        assert answer.header("Date") == "Tue, 15 Nov 1994 08:12:31 GMT"
-        assert answer.body == b"body"
+        response = client.response()
+        assert response.header("X-Request-Id") == "1"
+        assert response.header("X-A") == "b"
+        assert response.header("Set-Cookie") == "k=v"
+        assert response.header("Content-Length") == "4"
+        assert response.header("Transfer-Encoding") is None
+        assert response.header("Date") == "Tue, 15 Nov 1994 08:12:31 GMT"
+        assert response.body == b"body"
 
     def test_response_to_head_has_no_body(self) -> None:
         client, request = one_request(method="HEAD")
         request.respond(200, b"", b"body")
-        assert client.answer("HEAD").header("Content-Length") == "4"
+        assert client.response("HEAD").header("Content-Length") == "4"
         assert client.transport.value().endswith(b"\r\n\r\n")
 
     @pytest.mark.parametrize("status", [204, 304])
     def test_no_content_has_neither_body_nor_length(self, status: int) -> None:
         client, request = one_request()
         request.respond(status, b"", b"body")
-        assert client.answer().header("Content-Length") is None
+        assert client.response().header("Content-Length") is None
         assert client.transport.value().endswith(b"\r\n\r\n")
 
     def test_connection_close_closes_the_connection(self) -> None:
         client, request = one_request()
         request.setHeader(b"Connection", b"close")
         request.respond(200)
-        assert client.answer().header("Connection") == "close"
-        assert client.ended()
+        assert client.response().header("Connection") == "close"
+        assert client.closed()
 
     def test_second_response_raises(self) -> None:
         client, request = one_request()
@@ -106,7 +106,7 @@ class TestRespond:
             request.respond(200, b"", b"b")
         with pytest.raises(RuntimeError, match=r"after Request\.finish"):
             request.write(b"b")
-        assert client.answer().body == b"a"
+        assert client.response().body == b"a"
 
     def test_respond_after_write_raises(self) -> None:
         client, request = one_request()
@@ -114,7 +114,7 @@ class TestRespond:
         with pytest.raises(RuntimeError, match="was answered"):
             request.respond(200, b"", b"b")
         request.finish()
-        assert client.answer().body == b"a"
+        assert client.response().body == b"a"
 
     def test_request_is_logged(self) -> None:
         client, request = one_request()
@@ -149,13 +149,13 @@ class TestReasonPhrases:
     def test_of_respond(self, status: int, phrase: str) -> None:
         client, request = one_request()
         request.respond(status)
-        assert (client.answer().status, client.answer().reason) == (status, phrase)
+        assert (client.response().status, client.response().reason) == (status, phrase)
 
     def test_of_write(self, status: int, phrase: str) -> None:
         client, request = one_request()
         request.setResponseCode(status)
         request.finish()
-        assert (client.answer().status, client.answer().reason) == (status, phrase)
+        assert (client.response().status, client.response().reason) == (status, phrase)
 
     def test_of_klein(self, status: int, phrase: str) -> None:
         app = Klein()
@@ -165,15 +165,15 @@ class TestReasonPhrases:
             return Response(status, {}, b"")
 
         client = RawClient(resource=app.resource())
-        client.say(get())
-        assert (client.answer().status, client.answer().reason) == (status, phrase)
+        client.send(get())
+        assert (client.response().status, client.response().reason) == (status, phrase)
 
 
 def test_a_reason_phrase_can_be_set() -> None:
     client, request = one_request()
     request.setResponseCode(429, b"Slow Down")
     request.finish()
-    assert client.answer().reason == "Slow Down"
+    assert client.response().reason == "Slow Down"
 
 
 class TestWrite:
@@ -182,37 +182,37 @@ class TestWrite:
         for piece in (b"one ", b"", b"two"):
             request.write(piece)
         request.finish()
-        answer = client.answer()
-        assert answer.header("Transfer-Encoding") == "chunked"
-        assert answer.body == b"one two"
+        response = client.response()
+        assert response.header("Transfer-Encoding") == "chunked"
+        assert response.body == b"one two"
         assert request.sentLength == 7
-        assert not client.ended()
+        assert not client.closed()
 
     def test_http_1_0_without_length_closes_the_connection(self) -> None:
         client, request = one_request("Connection: keep-alive", version="1.0")
         request.write(b"one")
         request.finish()
-        answer = client.answer()
-        assert answer.header("Transfer-Encoding") is None
-        assert answer.header("Connection") == "close"
-        assert answer.body == b"one"
-        assert client.ended()
+        response = client.response()
+        assert response.header("Transfer-Encoding") is None
+        assert response.header("Connection") == "close"
+        assert response.body == b"one"
+        assert client.closed()
 
     def test_content_length(self) -> None:
         client, request = one_request("Connection: keep-alive", version="1.0")
         request.setHeader(b"content-length", b"3")
         request.write(b"one")
         request.finish()
-        assert client.answer().body == b"one"
-        assert not client.ended()
+        assert client.response().body == b"one"
+        assert not client.closed()
 
     def test_excess_is_dropped_and_closes_the_connection(self, logged_failures: Any) -> None:
         client, request = one_request()
         request.setHeader(b"Content-Length", b"3")
         request.write(b"one two")
         request.finish()
-        assert client.answer().body == b"one"
-        assert client.ended()
+        assert client.response().body == b"one"
+        assert client.closed()
         assert len(logged_failures.flush_messages()) <= 1
 
     def test_missing_bytes_close_the_connection(self, logged_failures: Any) -> None:
@@ -221,7 +221,7 @@ class TestWrite:
         request.write(b"o")
         request.finish()
         assert client.transport.value().endswith(b"\r\n\r\no")
-        assert client.ended()
+        assert client.closed()
         assert len(logged_failures.flush_messages()) <= 1
 
     @pytest.mark.parametrize("headers", [(), (("Content-Length", "3"),)])
@@ -232,9 +232,9 @@ class TestWrite:
         request.write(b"one")
         request.finish()
         assert client.transport.value().endswith(b"\r\n\r\n")
-        assert client.answer("HEAD").status == 200
+        assert client.response("HEAD").status == 200
         assert request.sentLength == 0
-        assert not client.ended()
+        assert not client.closed()
 
     @pytest.mark.parametrize("status", [204, 304])
     def test_no_content_is_only_the_head(self, status: int) -> None:
@@ -243,21 +243,21 @@ class TestWrite:
         request.setHeader(b"Content-Length", b"3")
         request.write(b"one")
         request.finish()
-        assert client.answer().header("Content-Length") is None
+        assert client.response().header("Content-Length") is None
         assert client.transport.value().endswith(b"\r\n\r\n")
-        assert not client.ended()
+        assert not client.closed()
 
     def test_empty_body(self) -> None:
         client, request = one_request()
         request.finish()
-        assert client.answer().body == b""
+        assert client.response().body == b""
 
     def test_body_must_be_bytes(self) -> None:
         client, request = one_request()
         with pytest.raises(TypeError):
             request.write("text")  # type: ignore[arg-type]
         request.finish()
-        assert client.answer().status == 200
+        assert client.response().status == 200
 
     def test_error_after_the_head_aborts_the_connection(self, logged_failures: Any) -> None:
         def respond(request: Request) -> object:
@@ -265,7 +265,7 @@ class TestWrite:
             raise ValueError
 
         client = RawClient(respond)
-        client.say(get())
+        client.send(get())
         assert client.transport.disconnected
         assert b"500" not in client.transport.value()
         assert len(logged_failures.flush(ValueError)) == 1
@@ -276,8 +276,8 @@ class TestWrite:
             raise ValueError
 
         client = RawClient(respond)
-        client.say(get("/a") + get("/b"))
-        assert [answer.body for answer in client.answers()] == [b"/a", b"/b"]
+        client.send(get("/a") + get("/b"))
+        assert [response.body for response in client.responses()] == [b"/a", b"/b"]
         assert len(logged_failures.flush(ValueError)) == 2
 
     def test_second_finish_warns(self) -> None:
@@ -285,14 +285,14 @@ class TestWrite:
         request.finish()
         with pytest.warns(UserWarning, match="finish called twice"):
             request.finish()
-        assert client.answer().status == 200
+        assert client.response().status == 200
 
 
 class TestHeaders:
     def test_standard_headers(self) -> None:
         client = RawClient(lambda request: b"x")
-        client.say(get())
-        assert sorted(name for name, _ in client.answer().headers) == [
+        client.send(get())
+        assert sorted(name for name, _ in client.response().headers) == [
             "Content-Length",
             "Content-Type",
             "Date",
@@ -308,25 +308,25 @@ class TestHeaders:
         request.responseHeaders.setRawHeaders(b"Server", [b"other"])
         request.setHeader(b"X", b"z")
         request.finish()
-        answer = client.answer()
-        assert [value for name, value in answer.headers if name == "ETag"] == ["x", "y"]
-        assert answer.header("Date") is None
-        assert answer.header("Server") == "other"
-        assert answer.header("X") == "z"
+        response = client.response()
+        assert [value for name, value in response.headers if name == "ETag"] == ["x", "y"]
+        assert response.header("Date") is None
+        assert response.header("Server") == "other"
+        assert response.header("X") == "z"
 
     def test_standard_headers_can_be_set(self) -> None:
         client, request = one_request()
         request.setHeader(b"Server", b"other")
         request.finish()
-        assert client.answer().header("Server") == "other"
-        assert client.answer().header("Date") is not None
+        assert client.response().header("Server") == "other"
+        assert client.response().header("Date") is not None
 
     def test_headers_can_be_replaced(self) -> None:
         client, request = one_request()
         request.responseHeaders.setRawHeaders(b"X", [b"1"])
         request.responseHeaders = type(request.responseHeaders)()
         request.finish()
-        assert client.answer().header("X") is None
+        assert client.response().header("X") is None
 
     @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
     @pytest.mark.parametrize("whole", [True, False])
@@ -340,10 +340,10 @@ class TestHeaders:
             request.respond(200)
         else:
             request.finish()
-        answer = client.answer()
-        assert answer.header("X-A") == answer.header("X-B") == "a Set-Cookie: b"
-        assert answer.header("Set-Cookie") is None
-        assert answer.header("X-C") is None
+        response = client.response()
+        assert response.header("X-A") == response.header("X-B") == "a Set-Cookie: b"
+        assert response.header("Set-Cookie") is None
+        assert response.header("X-C") is None
 
     @pytest.mark.parametrize("name", [b"a b", b"a:b", b"a\r\nb", b""])
     def test_names_must_be_tokens(self, name: bytes) -> None:
@@ -425,8 +425,8 @@ class TestProducers:
         assert request.sentLength == 1
         client.channel.resumeProducing()
         client.clock.pump([0.0] * 3)
-        assert client.answer().body == b"xxx"
-        client.leave()
+        assert client.response().body == b"xxx"
+        client.disconnect()
         assert client.clock.getDelayedCalls() == []
 
     def test_error_in_a_pull_producer_aborts_the_connection(self, logged_failures: Any) -> None:
@@ -444,7 +444,7 @@ class TestProducers:
         request.registerProducer(producer, False)
         client.clock.advance(0)
         assert client.transport.disconnected
-        client.leave()
+        client.disconnect()
         assert producer.stopped
         assert len(logged_failures.flush(ValueError)) == 1
         assert client.clock.getDelayedCalls() == []
@@ -461,7 +461,7 @@ class TestProducers:
         request.registerProducer(Producer(), False)
         request.finish()
         client.clock.advance(0)
-        assert client.answer().status == 200
+        assert client.response().status == 200
         assert len(logged_failures.flush(RuntimeError)) == 1
 
 
@@ -475,24 +475,24 @@ class TestTwistedFeatures:
         content = bytes(range(256)) * 1000
         (tmp_path / "file.bin").write_bytes(content)
         client = RawClient(resource=File(str(tmp_path)))
-        client.say(
+        client.send(
             get("/file.bin")
             + get("/file.bin", "Range: bytes=1-3")
             + get("/file.bin", method="HEAD")
         )
         client.clock.pump([0.0] * 20)
-        whole, part, head = client.answers("GET", "GET", "HEAD")
+        whole, part, head = client.responses("GET", "GET", "HEAD")
         assert whole.body == content
         assert (part.status, part.body) == (206, b"\1\2\3")
         assert head.header("Content-Length") == str(len(content))
-        client.say(get("/file.bin", f"If-Modified-Since: {whole.header('Last-Modified')}"))
-        assert client.answers("GET", "GET", "HEAD", "GET")[3].status == 304
+        client.send(get("/file.bin", f"If-Modified-Since: {whole.header('Last-Modified')}"))
+        assert client.responses("GET", "GET", "HEAD", "GET")[3].status == 304
 
     def test_gzip_encoder(self) -> None:
         root = EncodingResourceWrapper(Leaf(lambda request: b"hello" * 100), [GzipEncoderFactory()])
         client = RawClient(resource=root)
-        client.say(get("/", "Accept-Encoding: gzip") + get("/"))
-        encoded, plain = client.answers()
+        client.send(get("/", "Accept-Encoding: gzip") + get("/"))
+        encoded, plain = client.responses()
         assert encoded.header("Content-Encoding") == "gzip"
         assert gzip.decompress(encoded.body) == plain.body == b"hello" * 100
 
@@ -501,14 +501,14 @@ class TestTwistedFeatures:
         request.setLastModified(NOW)  # type: ignore[no-untyped-call]
         assert request.setETag(b'"a"')  # type: ignore[no-untyped-call]
         request.finish()
-        answer = client.answer()
-        assert (answer.status, answer.header("ETag")) == (304, '"a"')
-        assert answer.header("Last-Modified") == "Tue, 15 Nov 1994 08:12:31 GMT"
+        response = client.response()
+        assert (response.status, response.header("ETag")) == (304, '"a"')
+        assert response.header("Last-Modified") == "Tue, 15 Nov 1994 08:12:31 GMT"
 
     def test_resource_must_render_bytes(self, logged_failures: Any) -> None:
         client = RawClient(lambda request: {})
-        client.say(get())
-        assert client.answer().status == 500
+        client.send(get())
+        assert client.response().status == 500
         assert len(logged_failures.flush(TypeError)) == 1
 
     def test_lose_connection(self) -> None:
@@ -516,7 +516,7 @@ class TestTwistedFeatures:
         request.loseConnection()  # type: ignore[no-untyped-call]
         request.respond(200)
         assert client.transport.disconnecting
-        client.leave()
+        client.disconnect()
 
 
 def test_error_in_the_log_function_is_logged(logged_failures: Any) -> None:
@@ -525,8 +525,8 @@ def test_error_in_the_log_function_is_logged(logged_failures: Any) -> None:
 
     client = RawClient(brief)
     client.server.state.log = log
-    client.say(get("/a") + get("/b"))
-    assert len(client.answers()) == 2
+    client.send(get("/a") + get("/b"))
+    assert len(client.responses()) == 2
     assert len(logged_failures.flush(ValueError)) == 2
 
 
@@ -537,7 +537,7 @@ def test_unsupported_method_gets_405_with_a_problem_document() -> None:
         raise UnsupportedMethod([b"POST", b"GET"])
 
     client = RawClient(respond)
-    client.say(get(method="DELETE"))
-    answer = client.answer()
-    assert (answer.status, answer.header("Allow")) == (405, "GET, POST")
-    assert answer.body == problem(405, "method_not_allowed", "Allowed here: GET, POST.")
+    client.send(get(method="DELETE"))
+    response = client.response()
+    assert (response.status, response.header("Allow")) == (405, "GET, POST")
+    assert response.body == problem(405, "method_not_allowed", "Allowed here: GET, POST.")

@@ -20,47 +20,47 @@ def test_server_is_a_factory() -> None:
 class TestDrain:
     def test_idle_connection_is_closed_at_once(self) -> None:
         client = RawClient(brief)
-        client.say(get())
+        client.send(get())
         client.server.drain()
         assert client.transport.disconnecting
 
     def test_held_request_gets_the_last_response(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
+        client.send(get())
         client.server.drain()
-        assert not client.ended()
+        assert not client.closed()
         held.requests[0].respond(200)
-        assert client.answer().header("Connection") == "close"
-        assert client.ended()
+        assert client.response().header("Connection") == "close"
+        assert client.closed()
 
     def test_response_that_has_begun_is_completed(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get())
+        client.send(get())
         held.requests[0].write(b"begun ")
         client.server.drain()
         held.requests[0].write(b"done")
         held.requests[0].finish()
-        assert client.answer().body == b"begun done"
-        assert client.ended()
+        assert client.response().body == b"begun done"
+        assert client.closed()
 
     def test_request_that_has_begun_is_answered(self) -> None:
         client = RawClient()
         data = post(b"hello")
-        client.say(data[:-1])
+        client.send(data[:-1])
         client.server.drain()
-        client.say(data[-1:])
-        assert client.answer().header("Connection") == "close"
-        assert client.ended()
+        client.send(data[-1:])
+        assert client.response().header("Connection") == "close"
+        assert client.closed()
 
     def test_pipelined_request_is_not_answered(self) -> None:
         held = Held()
         client = RawClient(held)
-        client.say(get("/a") + get("/b"))
+        client.send(get("/a") + get("/b"))
         client.server.drain()
         held.requests[0].respond(200)
-        assert len(client.answers()) == 1
+        assert len(client.responses()) == 1
         assert len(held.requests) == 1
         # The second may still be in transit: the client must get the first response, not a reset.
         assert not client.transport.disconnecting
@@ -69,10 +69,10 @@ class TestDrain:
         client = RawClient(brief)
         client.server.drain()
         late = RawClient(server=client.server)
-        late.say(get())
-        assert late.answer().status == 200
-        assert late.answer().header("Connection") == "close"
-        assert late.ended()
+        late.send(get())
+        assert late.response().status == 200
+        assert late.response().header("Connection") == "close"
+        assert late.closed()
 
     def test_silent_connection_is_closed_after_a_moment(self) -> None:
         client = RawClient(brief, linger_seconds=2)
@@ -80,12 +80,12 @@ class TestDrain:
         client.server.drain()
         later = RawClient(server=client.server)
         client.clock.advance(1.0)
-        assert not late.ended()
-        late.say(b"GET")
+        assert not late.closed()
+        late.send(b"GET")
         client.clock.pump([1.0] * 2)
         assert client.transport.disconnecting
         assert later.transport.disconnecting
-        assert not late.ended()
+        assert not late.closed()
 
 
 def test_number_of_connections() -> None:
@@ -93,40 +93,40 @@ def test_number_of_connections() -> None:
     server = client.server
     others = [RawClient(server=server) for _ in range(2)]
     assert server.connections == 3
-    others[0].leave()
+    others[0].disconnect()
     assert server.connections == 2
 
 
 def test_abort_all() -> None:
     held = Held()
     client = RawClient(held)
-    client.say(get())
+    client.send(get())
     other = RawClient(server=client.server)
     client.server.abort_all()
     assert client.transport.disconnected
     assert other.transport.disconnected
     ends: list[object] = []
     held.requests[0].notifyFinish().addErrback(ends.append)
-    client.leave()
-    other.leave()
+    client.disconnect()
+    other.disconnect()
     assert len(ends) == 1
     assert client.clock.getDelayedCalls() == []
 
 
-def test_wait_closed_fires_after_the_last_request_was_told() -> None:
+def test_wait_closed_fires_after_the_last_request_was_notified() -> None:
     held = Held()
     client = RawClient(held)
-    client.say(get())
+    client.send(get())
     server = client.server
     other = RawClient(server=server)
     ends: list[object] = []
     held.requests[0].notifyFinish().addErrback(ends.append)
     for _ in range(2):
         server.wait_closed().addCallback(lambda _: ends.append("closed"))
-    other.leave()
+    other.disconnect()
     client.clock.advance(0)
     assert ends == []
-    client.leave()
+    client.disconnect()
     client.clock.advance(0)
     assert len(ends) == 3
     assert ends[1:] == ["closed"] * 2
@@ -137,6 +137,6 @@ def test_wait_closed_fires_after_the_last_request_was_told() -> None:
 def test_wait_closed_can_be_cancelled() -> None:
     client = RawClient(brief)
     client.server.wait_closed().addErrback(lambda _: None).cancel()
-    client.leave()
+    client.disconnect()
     client.clock.advance(0)
     assert client.clock.getDelayedCalls() == []

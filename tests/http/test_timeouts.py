@@ -16,7 +16,7 @@ class TestTimeouts:
         clock, timeouts, expired = self.make()
         queue = timeouts.queue(3.0, expired.append)
         assert clock.getDelayedCalls() == []
-        queue.enter("a")
+        queue.add("a")
         assert "a" in queue
         clock.pump([1.0] * 3)
         assert expired == ["a"]
@@ -28,11 +28,11 @@ class TestTimeouts:
         clock, timeouts, expired = self.make()
         queue = timeouts.queue(2.0, expired.append)
         for name in "abc":
-            queue.enter(name)
-        queue.leave("b")
-        queue.leave("b")
+            queue.add(name)
+        queue.discard("b")
+        queue.discard("b")
         clock.advance(1.0)
-        queue.enter("d")
+        queue.add("d")
         clock.advance(1.0)
         assert expired == ["a", "c"]
         clock.advance(1.0)
@@ -43,13 +43,13 @@ class TestTimeouts:
 
         def late(name: str) -> None:
             expired.append(name)
-            queue.leave("b")
+            queue.discard("b")
             if len(expired) < 3:
-                queue.enter(name)
+                queue.add(name)
 
         queue = timeouts.queue(1.0, late)
-        queue.enter("a")
-        queue.enter("b")
+        queue.add("a")
+        queue.add("b")
         clock.pump([1.0] * 4)
         assert expired == ["a", "a", "a"]
 
@@ -57,10 +57,10 @@ class TestTimeouts:
         clock, timeouts, expired = self.make()
         queue = timeouts.queue(1.0, expired.append)
         timeouts.stop()
-        queue.enter("a")
+        queue.add("a")
         timeouts.stop()
         assert clock.getDelayedCalls() == []
-        queue.leave("a")
-        queue.enter("b")
+        queue.discard("a")
+        queue.add("b")
         clock.pump([1.0] * 2)
         assert expired == ["b"]

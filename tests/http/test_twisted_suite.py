@@ -122,7 +122,7 @@ class TwistedRequest(Request):
             parts = (b"(no method yet)", b"(no uri yet)", b"(no clientproto yet)")
             head = Head(*parts, HeaderBlock(b"\r\n\r\n"), 0, True, False)
         if not isinstance(channel, Channel):
-            channel = StandIn(channel)
+            channel = FakeChannelAdapter(channel)
         channel._request = self
         channel._state = RESPONDING
         super().__init__(channel, head, body)
@@ -178,7 +178,7 @@ class TwistedChannel(Channel):
         self._server.limits = attrs.evolve(self._server.limits, pipelined_bytes=size)
 
 
-class StandIn(TwistedChannel):
+class FakeChannelAdapter(TwistedChannel):
     """Our channel in front of a fake channel that a test created for a single request."""
 
     def __init__(self, channel: Any) -> None:

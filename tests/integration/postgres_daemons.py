@@ -26,7 +26,7 @@ CATCH_UP_SECONDS: Final = 15.0
 
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Call `condition` until it returns something true, which is returned."""
+    """Call `condition` until it returns a true value, and return that."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -65,7 +65,7 @@ class Daemon:
             eventually(self.ready, START_SECONDS, f"ready\n{self.log.read_text()}")
 
     def ready(self, port: int | None = None) -> bool:
-        """Whether /readyz answers 200."""
+        """Whether the response to /readyz is 200."""
         return Client(port or self.port).call("GET", "/readyz")[0] == 200
 
     def children(self) -> list[int]:
@@ -120,11 +120,11 @@ class Client:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HTTP_SECONDS)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), sent)
-            answer = connection.getresponse()
-            text = answer.read()
+            response = connection.getresponse()
+            text = response.read()
         finally:
             connection.close()
-        return answer.status, json.loads(text) if text else None
+        return response.status, json.loads(text) if text else None
 
     def send(self, user_id: int, text: str, key: str | None = None) -> tuple[int, Any]:
         """Send a message."""
@@ -138,12 +138,14 @@ class Client:
 
 def registered(port: int, name: str) -> tuple[int, Client]:
     """Create an account; returns its id and a client that is logged in."""
-    anyone = Client(port)
-    status, user = anyone.call(
+    anonymous = Client(port)
+    status, user = anonymous.call(
         "POST", "/api/v1/users/", {"username": name, "email": "a@example.org", "password": "hello"}
     )
     assert status == 201, user
-    status, token = anyone.call("POST", "/api/v1/tokens/", {"username": name, "password": "hello"})
+    status, token = anonymous.call(
+        "POST", "/api/v1/tokens/", {"username": name, "password": "hello"}
+    )
     assert status == 201, token
     return user["id"], Client(port, token["token"])
 
@@ -152,48 +154,48 @@ def registered(port: int, name: str) -> tuple[int, Client]:
 def polling(client: Client, since: str, wait: float) -> Iterator[list[Any]]:
     """A held poll in a thread; the list receives its status, its body and the time it ended.
 
-    With `now` it sees everything that is sent from here on, even if it reaches the daemon late.
+    `now` is replaced with its cursor first, so that no later message is missed.
     """
-    answer: list[Any] = []
+    response: list[Any] = []
     if since == "now":
         status, body = client.poll(since, 0)
         assert status == 200, body
         since = body["meta"]["cursor"]
 
-    def ask() -> None:
+    def poll() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            answer.extend(client.poll(since, wait))
-            answer.append(time.monotonic())
+            response.extend(client.poll(since, wait))
+            response.append(time.monotonic())
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=poll)
     thread.start()
     time.sleep(0.3)
-    assert not answer
-    yield answer
+    assert not response
+    yield response
     thread.join(HTTP_SECONDS)
 
 
-class Crowd:
+class ConcurrentTraffic:
     """Concurrent senders and followers that continue through failures."""
 
-    def __init__(self, ports: list[int], people: list[tuple[int, Client]], senders: int) -> None:
+    def __init__(self, ports: list[int], users: list[tuple[int, Client]], senders: int) -> None:
         self._ports = ports
-        self._people = people
+        self._users = users
         self._random = random.Random(3)
         self._sending = True
         self._following = True
         self.acknowledged: dict[tuple[int, int], str] = {}
-        self.followed: dict[int, list[dict[str, Any]]] = {user_id: [] for user_id, _ in people}
+        self.followed: dict[int, list[dict[str, Any]]] = {user_id: [] for user_id, _ in users}
         self._senders = [
             threading.Thread(target=self._send, args=(number,)) for number in range(senders)
         ]
         self._followers = [
             threading.Thread(target=self._follow, args=(user_id, client))
-            for user_id, client in people
+            for user_id, client in users
         ]
         self.errors: Counter[object] = Counter()
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> ConcurrentTraffic:
         for thread in self._senders + self._followers:
             thread.start()
         return self
@@ -212,7 +214,7 @@ class Crowd:
         wanted = len(self.acknowledged) + 3 * len(self._senders)
         eventually(lambda: len(self.acknowledged) >= wanted, HTTP_SECONDS, "acknowledged sends")
 
-    def _somewhere(self, client: Client) -> Client:
+    def _at_any_daemon(self, client: Client) -> Client:
         return client.at(self._random.choice(self._ports))
 
     def _send(self, sender: int) -> None:
@@ -220,12 +222,12 @@ class Crowd:
         while self._sending:
             number += 1
             text = f"{sender}.{number}"
-            to, _ = self._random.choice(self._people)
-            _, client = self._people[sender % len(self._people)]
+            to, _ = self._random.choice(self._users)
+            _, client = self._users[sender % len(self._users)]
             while self._sending:
                 # Repeated with the same key, at any daemon, until one of them acknowledges it.
                 try:
-                    status, body = self._somewhere(client).send(to, text, key=text)
+                    status, body = self._at_any_daemon(client).send(to, text, key=text)
                 except (OSError, http.client.HTTPException) as problem:
                     self.errors[type(problem)] += 1
                     time.sleep(0.05)
@@ -245,7 +247,7 @@ class Crowd:
                 ends = min(ends, time.monotonic() + CATCH_UP_SECONDS)
             assert time.monotonic() < ends, "a follower cannot catch up"
             try:
-                status, body = self._somewhere(client).poll(cursor, 0.5)
+                status, body = self._at_any_daemon(client).poll(cursor, 0.5)
             except (OSError, http.client.HTTPException):
                 time.sleep(0.05)
                 continue
@@ -258,23 +260,23 @@ class Crowd:
             if is_last and not body["messages"]:
                 return
 
-    def prove(self, port: int) -> None:
-        """Check that no message was lost or stored twice, and that followers saw all of them."""
+    def verify(self, port: int) -> None:
+        """Check that no message was lost or stored twice, and that followers got all."""
         texts: Counter[str] = Counter()
-        for user_id, client in self._people:
-            whole: list[dict[str, Any]] = []
+        for user_id, client in self._users:
+            inbox: list[dict[str, Any]] = []
             cursor, found = "0", True
             # Until an empty response, which comes from the database: the cache of a process, and
             # `more` with it, may end before the inbox does.
             while found:
                 status, body = client.at(port).poll(cursor, 0)
                 assert status == 200, body
-                whole += body["messages"]
+                inbox += body["messages"]
                 cursor, found = body["meta"]["cursor"], bool(body["messages"])
-            assert [each["seq"] for each in whole] == list(range(1, len(whole) + 1))
+            assert [each["seq"] for each in inbox] == list(range(1, len(inbox) + 1))
             followed = self.followed[user_id]
-            assert followed == whole[: len(followed)]
-            stored = {each["seq"]: each["message"] for each in whole}
+            assert followed == inbox[: len(followed)]
+            stored = {each["seq"]: each["message"] for each in inbox}
             for (to, seq), text in self.acknowledged.items():
                 assert to != user_id or (stored[seq] == text and seq <= len(followed))
             texts.update(stored.values())

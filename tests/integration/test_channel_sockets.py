@@ -79,7 +79,7 @@ class Client(Protocol):
         assert self.reason is not None
         return self.reason
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Send `data`."""
         assert self.transport is not None
         self.transport.write(data)
@@ -203,9 +203,9 @@ async def test_pipelined_responses_are_in_order(harness: Harness, eager_write: b
     await harness.open(TCP, eager_write=eager_write)
     client = await harness.connect()
     count = 2000
-    client.say(b"".join(get(f"/{number}") for number in range(count)))
-    heard = await client.until(b"\r\n\r\n/%d" % (count - 1))
-    assert [answer.body for answer in parse(heard)] == [b"/%d" % n for n in range(count)]
+    client.send(b"".join(get(f"/{number}") for number in range(count)))
+    received = await client.until(b"\r\n\r\n/%d" % (count - 1))
+    assert [response.body for response in parse(received)] == [b"/%d" % n for n in range(count)]
     channel = harness.channel()
     assert channel.transport.getTcpNoDelay()
     assert channel.transport.getTcpKeepAlive()
@@ -222,7 +222,7 @@ async def test_large_response_to_a_slow_client(harness: Harness, eager_write: bo
     await harness.open(TCP, eager_write=eager_write)
     client = await harness.connect()
     client.transport.pauseProducing()  # type: ignore[union-attr]
-    client.say(get("/a") + get("/b"))
+    client.send(get("/a") + get("/b"))
     await harness.until(lambda: harness.server.connections == 1)
     channel = harness.channel()
     await harness.until(lambda: bool(channel._flow.write_paused))
@@ -271,23 +271,23 @@ async def test_push_producer_waits_for_a_slow_client(harness: Harness) -> None:
     await harness.open(TCP)
     client = await harness.connect()
     client.transport.pauseProducing()  # type: ignore[union-attr]
-    client.say(get())
+    client.send(get())
     await harness.until(lambda: bool(producers) and producers[0].paused)
     assert producers[0].sent < 400
     client.transport.resumeProducing()  # type: ignore[union-attr]
-    [answer] = parse(await client.until(b"0\r\n\r\n"))
-    assert answer.body == BIG[:65536] * 400
+    [response] = parse(await client.until(b"0\r\n\r\n"))
+    assert response.body == BIG[:65536] * 400
 
 
 @pytest_twisted.ensureDeferred
 async def test_error_response_reaches_a_client_that_is_still_sending(harness: Harness) -> None:
     await harness.open(TCP, body_bytes=1000, linger_bytes=10_000_000, linger_seconds=5)
     client = await harness.connect()
-    client.say(get("/", "Content-Length: 5000000", method="POST"))
-    client.say(b"x" * 5_000_000)
+    client.send(get("/", "Content-Length: 5000000", method="POST"))
+    client.send(b"x" * 5_000_000)
     assert (await client.end()).check(ConnectionDone)
-    [answer] = parse(bytes(client.received))
-    assert answer.code == "body_too_large"
+    [response] = parse(bytes(client.received))
+    assert response.code == "body_too_large"
     await harness.until(lambda: harness.server.connections == 0)
 
 
@@ -298,7 +298,7 @@ async def test_held_request_ends_on_disconnect(harness: Harness, leave: str) -> 
     harness.respond = held
     await harness.open(TCP)
     client = await harness.connect()
-    client.say(get())
+    client.send(get())
     await harness.until(lambda: len(held.requests) == 1)
     ends: list[Failure] = []
     held.requests[0].notifyFinish().addErrback(ends.append)
@@ -316,7 +316,7 @@ async def test_tls(harness: Harness, pem: Path) -> None:
     harness.respond = respond
     await harness.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
     client = await harness.connect(pem.read_bytes())
-    client.say(get() + get() + b"garbage")
+    client.send(get() + get() + b"garbage")
     await client.until(b"}")
     first, second, refused = parse(bytes(client.received))
     assert first.body == second.body == b"secure"
@@ -329,10 +329,10 @@ async def test_large_response_over_tls(harness: Harness, pem: Path) -> None:
     harness.respond = lambda request: BIG
     await harness.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
     client = await harness.connect(pem.read_bytes())
-    client.say(get("/", "Connection: close"))
+    client.send(get("/", "Connection: close"))
     await client.end()
-    [answer] = parse(bytes(client.received))
-    assert answer.body == BIG
+    [response] = parse(bytes(client.received))
+    assert response.body == BIG
 
 
 @pytest_twisted.ensureDeferred
@@ -344,10 +344,10 @@ async def test_proxy_protocol(harness: Harness) -> None:
     harness.respond = respond
     await harness.open(f"haproxy:{TCP}")
     client = await harness.connect()
-    client.say(b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 2222\r\n" + get() + get())
-    heard = await client.until(b"1111")
-    assert parse(heard)[0].body == b"192.0.2.1 1111"
-    client.say(b"garbage")
+    client.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 2222\r\n" + get() + get())
+    received = await client.until(b"1111")
+    assert parse(received)[0].body == b"192.0.2.1 1111"
+    client.send(b"garbage")
     await client.end()
     assert parse(bytes(client.received))[-1].status == 400
 
@@ -356,7 +356,7 @@ async def test_proxy_protocol(harness: Harness) -> None:
 async def test_unix_socket(harness: Harness, tmp_path: Path) -> None:
     await harness.open(f"unix:{tmp_path / 'socket'}")
     client = await harness.connect()
-    client.say(get("/a"))
+    client.send(get("/a"))
     assert parse(await client.until(b"/a"))[0].status == 200
 
 
@@ -366,7 +366,7 @@ async def test_response_to_a_client_that_has_just_disconnected(harness: Harness)
     harness.respond = held
     await harness.open(TCP)
     client = await harness.connect()
-    client.say(get())
+    client.send(get())
     await harness.until(lambda: len(held.requests) == 1)
     [request] = held.requests
     channel = request.channel
@@ -382,7 +382,7 @@ async def test_response_to_a_client_that_has_just_disconnected(harness: Harness)
 async def test_drain_closes_idle_connections(harness: Harness) -> None:
     await harness.open(TCP)
     client = await harness.connect()
-    client.say(get())
+    client.send(get())
     await client.until(b"/")
     harness.server.drain()
     assert (await client.end()).check(ConnectionDone)

@@ -89,7 +89,7 @@ class LoggedIn(Person):
     def post(self, recipient: LoggedIn, text: str) -> None:
         """Send a message without the command."""
         body = {"user_id": recipient.user_id, "message": text}
-        assert self._daemon.ask("POST", CHATS, body, basic(self.name)).status == 201
+        assert self._daemon.request("POST", CHATS, body, basic(self.name)).status == 201
 
 
 class Terminal:
@@ -242,7 +242,7 @@ def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, cat: Person)
     assert cat.run("whoami") == f"cat (user {login['user_id']}) at {daemon.url}\n"
     cat.run("logout")
     assert not file.exists()
-    assert daemon.ask("GET", USERS, None, bearer(login["token"])).status == 401
+    assert daemon.request("GET", USERS, None, bearer(login["token"])).status == 401
     assert "not logged in; run chatd login" in cat.fail("whoami")
     cat.run("login", "cat", *server, typed="secret\n")
     assert "cat" in cat.run("whoami")
@@ -264,7 +264,7 @@ def test_errors_are_reported_on_one_line(daemon: Daemon, ann: LoggedIn, tmp_path
     assert "cannot write" in ann.fail("tail", "--since", "0", "--resume", missing)
     saved = ann.saved_login.load()
     assert saved is not None
-    assert daemon.ask("DELETE", TOKENS, None, bearer(saved.token)).status == 204
+    assert daemon.request("DELETE", TOKENS, None, bearer(saved.token)).status == 204
     assert "chatd login" in ann.fail("tail")
     nowhere = f"http://127.0.0.1:{free_port()}"
     ann.saved_login.save(structs.replace(saved, server=nowhere))

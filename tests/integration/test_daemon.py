@@ -39,7 +39,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
             reader.send("GET", f"{CHATS}?since={cursor}&wait=30")
             wait_until(lambda: daemon.polls_held() == 1, 10)
             began = time.monotonic()
-            assert writer.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
+            assert writer.request("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
             document = reader.receive().json
             delays.append(time.monotonic() - began)
             assert [message["seq"] for message in document["messages"]] == [number + 1]
@@ -49,7 +49,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
 
 def test_the_first_log_line_names_the_addresses_and_the_database(tmp_path: Path) -> None:
     with Daemon(tmp_path, *ADMIN) as daemon:
-        first = [line for line in daemon.told().splitlines() if "chatd" in line.split("]", 1)[0]]
+        first = [line for line in daemon.logged().splitlines() if "chatd" in line.split("]", 1)[0]]
         assert "is listening on" in first[0]
         assert daemon.location == f"sqlite:{tmp_path.resolve()}/chatd.db"
         assert daemon.client().get("/readyz").json == {"status": "ready"}
@@ -76,17 +76,17 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         for poll in polls:
-            answer = poll.receive()
-            assert answer.status == 200
-            assert answer.headers["Connection"] == "close"
-            assert 1 <= int(answer.headers["Retry-After"]) <= 60
-            meta = answer.json["meta"]
-            assert (answer.json["messages"], meta["timed_out"]) == ([], False)
+            response = poll.receive()
+            assert response.status == 200
+            assert response.headers["Connection"] == "close"
+            assert 1 <= int(response.headers["Retry-After"]) <= 60
+            meta = response.json["meta"]
+            assert (response.json["messages"], meta["timed_out"]) == ([], False)
             assert meta["cursor"].endswith("-0")
         assert daemon.wait() in (0, -signal.SIGTERM)
         assert time.monotonic() - began < 5
-        assert "chatd has stopped" in daemon.told()
-        assert "Traceback" not in daemon.told()
+        assert "chatd has stopped" in daemon.logged()
+        assert "Traceback" not in daemon.logged()
         idle.close()
         fresh.close()
 
@@ -94,22 +94,22 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
 def test_a_later_sigterm_aborts_the_drain(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--drain-seconds", "60") as daemon:
         with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as slow:
-            # What it waits for: a request that has begun and does not go on.
+            # The drain waits for this incomplete request.
             slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a")
             assert slow.recv(4096).startswith(b"HTTP/1.1 200 OK")
             daemon.signal(signal.SIGTERM)
-            wait_until(lambda: "Received SIGTERM" in daemon.told(), 10)
-            # As when a whole group of processes is told: the same wish.
+            wait_until(lambda: "Received SIGTERM" in daemon.logged(), 10)
+            # Signals in quick succession, as a process group gets them, count as one.
             daemon.signal(signal.SIGTERM)
             time.sleep(REPEAT_SECONDS + 0.5)
-            assert "told to stop again" not in daemon.told()
+            assert "told to stop again" not in daemon.logged()
             daemon.signal(signal.SIGTERM)
             assert daemon.wait(5) == -signal.SIGTERM
             with pytest.raises(ConnectionResetError):
                 slow.recv(1)
-        assert "told to stop again" in daemon.told()
-        assert "chatd has stopped" in daemon.told()
-        assert "Traceback" not in daemon.told()
+        assert "told to stop again" in daemon.logged()
+        assert "chatd has stopped" in daemon.logged()
+        assert "Traceback" not in daemon.logged()
 
 
 def test_an_idle_daemon_stops_immediately_and_keeps_its_data(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_an_idle_daemon_stops_immediately_and_keeps_its_data(tmp_path: Path) -> 
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
         client = daemon.client(token)
-        cursor = client.ask("GET", CHATS).json["meta"]["cursor"]
-        client.ask("POST", CHATS, {"user_id": ann, "message": "hai"})
+        cursor = client.request("GET", CHATS).json["meta"]["cursor"]
+        client.request("POST", CHATS, {"user_id": ann, "message": "hai"})
         began = time.monotonic()
         assert daemon.stop() in (0, -signal.SIGTERM)
         assert time.monotonic() - began < 5
@@ -138,8 +138,8 @@ def taken_port() -> socket.socket:
     return taken
 
 
-def lines_of(output: str) -> list[str]:
-    """The log lines with the reason."""
+def start_errors(output: str) -> list[str]:
+    """The log lines that say why the daemon cannot start."""
     assert "Traceback" not in output
     return [line for line in output.splitlines() if "chatd cannot start: " in line]
 
@@ -147,17 +147,17 @@ def lines_of(output: str) -> list[str]:
 def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with taken_port() as taken:
         port = taken.getsockname()[1]
-        done = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
-    assert done.returncode == 1
-    [line] = lines_of(done.stdout)
+        process = run(tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
+    assert process.returncode == 1
+    [line] = start_errors(process.stdout)
     assert line.endswith(f"cannot listen on tcp:{port}:interface=127.0.0.1: Address already in use")
 
 
 def test_a_second_daemon_on_one_database_is_refused(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
-        done = run(tmp_path, "--listen", "tcp:0:interface=127.0.0.1")
-        assert done.returncode == 1
-        [line] = lines_of(done.stdout)
+        process = run(tmp_path, "--listen", "tcp:0:interface=127.0.0.1")
+        assert process.returncode == 1
+        [line] = start_errors(process.stdout)
         assert f"is open in another chatd, process {daemon.pid}" in line
         assert daemon.client().get("/readyz").status == 200
 
@@ -165,9 +165,9 @@ def test_a_second_daemon_on_one_database_is_refused(tmp_path: Path) -> None:
 def test_an_unusable_database_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.db").write_bytes(b"this is not a database, whatever it is called")
     for url in ("sqlite:/nonexistent/chatd.db", "sqlite:other.db"):
-        done = run(tmp_path, "--db", url, "--listen", "tcp:0:interface=127.0.0.1")
-        assert done.returncode == 1
-        [line] = lines_of(done.stdout)
+        process = run(tmp_path, "--db", url, "--listen", "tcp:0:interface=127.0.0.1")
+        assert process.returncode == 1
+        [line] = start_errors(process.stdout)
         assert "the database" in line
 
 
@@ -185,11 +185,11 @@ def test_an_unusable_database_is_reported_in_one_line(tmp_path: Path) -> None:
 def test_an_invalid_setting_is_reported_in_one_line(
     tmp_path: Path, arguments: list[str], variables: dict[str, str], expected: str
 ) -> None:
-    done = run(tmp_path, *arguments, **variables)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stdout
-    assert "hidden" not in done.stdout
-    [line] = [line for line in done.stdout.splitlines() if "chatd: " in line]
+    process = run(tmp_path, *arguments, **variables)
+    assert process.returncode != 0
+    assert "Traceback" not in process.stdout
+    assert "hidden" not in process.stdout
+    [line] = [line for line in process.stdout.splitlines() if "chatd: " in line]
     assert line.startswith(expected)
     assert not list(tmp_path.glob("*.db*"))
 
@@ -200,27 +200,29 @@ def test_a_file_configures_the_daemon_and_unknown_variables_cause_warnings(tmp_p
         'rate-limits = "off"\nregistration = "closed"\ndb = "sqlite:own.db"\n'
         'access-log = "on"\n'
     )
-    line = [str(TWISTD), "--nodaemon", "--pidfile=", "chatd", "--config", "chatd.toml"]
-    with Daemon(tmp_path, line=line, CHATD_NONSENSE="x") as daemon:
+    command_line = [str(TWISTD), "--nodaemon", "--pidfile=", "chatd", "--config", "chatd.toml"]
+    with Daemon(tmp_path, command_line=command_line, CHATD_NONSENSE="x") as daemon:
         assert daemon.location.endswith("/own.db")
         body = {"username": "ann", "email": "a@b", "password": "zzzzz"}
-        answer = daemon.client().ask("POST", "/api/v1/users/?hidden=1", body)
-        assert (answer.status, answer.json["code"]) == (403, "registration_closed")
-        told = daemon.told()
-        assert "CHATD_NONSENSE is unknown" in told
-        # The line is written once the answer is on its way.
-        wait_until(lambda: "POST /api/v1/users/ 403" in daemon.told(), 10)
-        told = daemon.told()
-        assert "hidden" not in told
-        assert "zzzzz" not in told
+        response = daemon.client().request("POST", "/api/v1/users/?hidden=1", body)
+        assert (response.status, response.json["code"]) == (403, "registration_closed")
+        log = daemon.logged()
+        assert "CHATD_NONSENSE is unknown" in log
+        # The line is logged after the response has been written.
+        wait_until(lambda: "POST /api/v1/users/ 403" in daemon.logged(), 10)
+        log = daemon.logged()
+        assert "hidden" not in log
+        assert "zzzzz" not in log
 
 
 def serve_by_tac(folder: Path, db: str) -> None:
-    line = [str(TWISTD), "--pidfile=", "-ny", str(ROOT / "chatd.tac")]
-    with Daemon(folder, line=line, CHATD_LISTEN="tcp:0:interface=127.0.0.1", CHATD_DB=db) as daemon:
+    command_line = [str(TWISTD), "--pidfile=", "-ny", str(ROOT / "chatd.tac")]
+    with Daemon(
+        folder, command_line=command_line, CHATD_LISTEN="tcp:0:interface=127.0.0.1", CHATD_DB=db
+    ) as daemon:
         ann = daemon.register("ann")
         client = daemon.client(basic("ann"))
-        assert client.ask("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
+        assert client.request("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
         assert [message["message"] for message in inbox(client)] == ["hai"]
         client.close()
         assert daemon.stop() in (0, -signal.SIGTERM)
@@ -247,12 +249,12 @@ def test_it_listens_on_several_endpoints_and_on_a_unix_socket(tmp_path: Path) ->
                 client.settimeout(10)
                 client.connect(str(path))
                 client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                told = b""
+                received = b""
                 while data := client.recv(4096):
-                    told += data
-            assert told.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert told.endswith(b'{"status":"ready"}\n')
-            # A socket that a killed daemon left is no obstacle for the next one.
+                    received += data
+            assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert received.endswith(b'{"status":"ready"}\n')
+            # The next daemon replaces the socket that a killed one has left.
             daemon.kill()
             daemon.start()
 

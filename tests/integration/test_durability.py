@@ -17,7 +17,7 @@ def test_a_message_survives_a_kill_right_after_its_201(tmp_path: Path) -> None:
         token = daemon.log_in("ann")
         for number in range(1, 4):
             client = daemon.client(token)
-            sent = client.ask("POST", CHATS, {"user_id": ann, "message": f"hai {number}"})
+            sent = client.request("POST", CHATS, {"user_id": ann, "message": f"hai {number}"})
             daemon.kill()
             client.close()
             assert sent.status == 201
@@ -32,21 +32,21 @@ def test_a_message_survives_a_kill_right_after_its_201(tmp_path: Path) -> None:
 
 def test_kills_under_load_neither_lose_nor_duplicate_messages(tmp_path: Path) -> None:
     with Daemon(tmp_path, port=free_port()) as daemon:
-        people = {name: daemon.register(name) for name in ("ann", "bob", "cat")}
-        tokens = {name: daemon.log_in(name) for name in people}
-        followers = [(name, Follower(daemon.port, tokens[name])) for name in people for _ in "12"]
+        users = {name: daemon.register(name) for name in ("ann", "bob", "cat")}
+        tokens = {name: daemon.log_in(name) for name in users}
+        followers = [(name, Follower(daemon.port, tokens[name])) for name in users for _ in "12"]
         senders = [
-            Sender(daemon.port, tokens[name], f"{name}-{keys}", list(people.values()), keys)
-            for name in people
+            Sender(daemon.port, tokens[name], f"{name}-{keys}", list(users.values()), keys)
+            for name in users
             for keys in (True, False)
         ]
         for background in (*senders, *(follower for _, follower in followers)):
             background.start()
         for _ in range(3):
-            told = sum(len(sender.acknowledged) for sender in senders)
+            before = sum(len(sender.acknowledged) for sender in senders)
 
-            def enough(told: int = told) -> bool:
-                return sum(len(sender.acknowledged) for sender in senders) > told + 150
+            def enough(before: int = before) -> bool:
+                return sum(len(sender.acknowledged) for sender in senders) > before + 150
 
             wait_until(enough, 30)
             daemon.kill()
@@ -54,7 +54,7 @@ def test_kills_under_load_neither_lose_nor_duplicate_messages(tmp_path: Path) ->
             daemon.start()
         for sender in senders:
             sender.stop()
-        inboxes = {name: inbox(daemon.client(tokens[name])) for name in people}
+        inboxes = {name: inbox(daemon.client(tokens[name])) for name in users}
         ends = {name: len(messages) for name, messages in inboxes.items()}
         wait_until(
             lambda: all(len(follower.seen) >= ends[name] for name, follower in followers), 20

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.postgres_daemons import (
     Client,
-    Crowd,
+    ConcurrentTraffic,
     Daemon,
     eventually,
     polling,
@@ -75,32 +75,32 @@ def test_all_operations_work_through_the_pooler(
     ann_id, ann = registered(one, "ann")
     bob_id, bob = registered(two, "bob")
     for here, there in ((one, two), (two, one)):
-        with polling(bob.at(there), "now", 25) as answer:
+        with polling(bob.at(there), "now", 25) as response:
             sent = time.monotonic()
             status, message = ann.at(here).send(bob_id, f"from {here}", f"key-{here}")
             assert status == 201
-        status, body, answered = answer
+        status, body, responded_at = response
         assert (status, body["messages"]) == (200, [message])
-        assert answered - sent < WAKE_SECONDS
-        # Repeated anywhere it is the same message, and with another text it is a mistake.
+        assert responded_at - sent < WAKE_SECONDS
+        # A key works at either daemon, and only for the same text.
         assert ann.at(there).send(bob_id, f"from {here}", f"key-{here}") == (200, message)
         assert ann.at(there).send(bob_id, "another text", f"key-{here}")[0] == 422
-    assert bob.at(one).send(ann_id, "an answer")[0] == 201
+    assert bob.at(one).send(ann_id, "a reply")[0] == 201
     for port in (one, two):
         for client, peer in ((ann, bob_id), (bob, ann_id)):
             status, body = client.at(port).call("GET", f"/api/v1/chats/?with={peer}")
             assert status == 200
             texts = [each["message"] for each in body["messages"]]
-            assert texts == ["an answer", f"from {two}", f"from {one}"]
+            assert texts == ["a reply", f"from {two}", f"from {one}"]
         status, body = bob.at(port).call("GET", "/api/v1/chats/?page=2&limit=1")
         assert (status, body["meta"]["count"]) == (200, 2)
     for client, path in ((ann, "/api/v1/tokens/"), (bob, "/api/v1/users/")):
-        with polling(client.at(two), "now", 25) as answer:
+        with polling(client.at(two), "now", 25) as response:
             ended = time.monotonic()
             assert client.at(one).call("DELETE", path)[0] == 204
-        assert answer[0] == 401
-        assert answer[2] - ended < WAKE_SECONDS
-    # It was the pooler that all of it went through, and statements did change connections.
+        assert response[0] == 401
+        assert response[2] - ended < WAKE_SECONDS
+    # All of this went through the pooler, and clients shared server connections.
     clients = [row for row in pooler.command("SHOW CLIENTS") if own_database in row]
     with connected(own_server.url(own_database)) as db:
         [[count]] = rows(
@@ -116,31 +116,31 @@ def test_clients_do_not_notice_reconnections_and_a_restart_of_the_pooler(
     daemons: list[Daemon], pooler: PgBouncer
 ) -> None:
     ports = [daemon.port for daemon in daemons]
-    people = [registered(ports[0], f"user{number}") for number in range(4)]
-    with Crowd(ports, people, senders=6) as crowd:
+    users = [registered(ports[0], f"user{number}") for number in range(4)]
+    with ConcurrentTraffic(ports, users, senders=6) as traffic:
 
-        def goes_on() -> None:
-            before = len(crowd.acknowledged)
-            eventually(lambda: len(crowd.acknowledged) > before + 20, RECOVERY_SECONDS, "sends")
+        def continues() -> None:
+            before = len(traffic.acknowledged)
+            eventually(lambda: len(traffic.acknowledged) > before + 20, RECOVERY_SECONDS, "sends")
 
-        goes_on()
+        continues()
         for _ in range(3):
             pooler.command("RECONNECT")
-            goes_on()
+            continues()
         for how in (signal.SIGTERM, signal.SIGKILL):
             pooler.stop(how)
-            # Polls and sends wait for it; that it is away is told.
+            # Polls and sends wait; /readyz reports that the pooler is down.
             for daemon in daemons:
                 assert not daemon.ready()
                 assert Client(daemon.port).call("GET", "/healthz")[0] == 200
             pooler.start()
             for daemon in daemons:
                 eventually(daemon.ready, RECOVERY_SECONDS, "ready again")
-            goes_on()
-    crowd.prove(ports[0])
-    crowd.prove(ports[1])
+            continues()
+    traffic.verify(ports[0])
+    traffic.verify(ports[1])
     # Statements are repeated on new connections: the clients noticed nothing.
-    assert crowd.errors == {}
+    assert traffic.errors == {}
     for daemon in daemons:
         log = daemon.log.read_text()
         assert "Traceback" not in log

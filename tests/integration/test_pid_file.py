@@ -1,4 +1,4 @@
-"""twistd's pid file, and its status for whoever waits, when the daemon cannot start."""
+"""twistd's pid file and exit status when the daemon cannot start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.daemon import ROOT, TWISTD, environment
 TAC = str(ROOT / "chatd.tac")
 
 BROKEN = "sqlite:/nonexistent/chatd.db"
-"""Found out before the reactor runs."""
+"""A database that fails before the reactor runs."""
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/chatd"
-"""Found out while the reactor runs."""
+"""A database that fails while the reactor runs."""
 
 
 def twistd(folder: Path, *arguments: str, db: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def test_a_daemonized_start_that_fails_is_reported_to_the_shell(tmp_path: Path) 
     assert done.returncode == 1
     assert "An error has occurred" in done.stdout
     assert "chatd cannot start: " in (tmp_path / "twistd.log").read_text()
-    # The parent may be told a moment before the daemon has ended.
+    # The parent may exit a moment before the daemon has ended.
     ends = time.monotonic() + 10
     while (tmp_path / "twistd.pid").exists():
         assert time.monotonic() < ends

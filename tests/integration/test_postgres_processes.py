@@ -16,7 +16,7 @@ import pytest
 from bench.processes import free_port
 from tests.integration.postgres_daemons import (
     Client,
-    Crowd,
+    ConcurrentTraffic,
     Daemon,
     eventually,
     polling,
@@ -44,15 +44,15 @@ def test_a_message_to_one_wakes_a_poll_at_the_other(daemons: list[Daemon]) -> No
     _, ann = registered(one, "ann")
     bob_id, bob = registered(two, "bob")
     for here, there in ((one, two), (two, one)):
-        with polling(bob.at(there), "now", 20) as answer:
+        with polling(bob.at(there), "now", 20) as response:
             sent = time.monotonic()
             status, message = ann.at(here).send(bob_id, "hello")
             assert status == 201
-        status, body, answered = answer
+        status, body, responded_at = response
         assert status == 200
         assert body["messages"] == [message]
-        assert answered - sent < WAKE_SECONDS
-        # The cursor of one leads on at the other.
+        assert responded_at - sent < WAKE_SECONDS
+        # A cursor of one daemon is valid at the other.
         status, body = bob.at(here).poll(body["meta"]["cursor"], 0)
         assert (status, body["messages"]) == (200, [])
 
@@ -65,11 +65,11 @@ def test_revocations_and_deletions_reach_the_other_daemon(
     _, bob = registered(one, "bob")
     for client, path in ((ann, "/api/v1/tokens/"), (bob, "/api/v1/users/")):
         assert client.at(two).call("GET", "/api/v1/users/")[0] == 200
-        with polling(client.at(two), "now", 20) as answer:
+        with polling(client.at(two), "now", 20) as response:
             ended = time.monotonic()
             assert client.at(one).call("DELETE", path)[0] == 204
-        assert answer[0] == 401
-        assert answer[2] - ended < WAKE_SECONDS
+        assert response[0] == 401
+        assert response[2] - ended < WAKE_SECONDS
         assert client.at(two).call("GET", "/api/v1/users/")[0] == 401
 
 
@@ -81,13 +81,13 @@ def test_notifications_lost_while_not_listening_are_compensated(
     bob_id, bob = registered(two, "bob")
     _, cat = registered(two, "cat")
     databases = Databases(own_server.url())
-    with polling(bob.at(two), "now", 20) as answer, polling(cat.at(two), "now", 20) as revoked:
+    with polling(bob.at(two), "now", 20) as response, polling(cat.at(two), "now", 20) as revoked:
         began = time.monotonic()
         assert databases.terminate(own_database, "chatd bus") == 2
         assert ann.at(one).send(bob_id, "meanwhile")[0] == 201
         assert cat.at(one).call("DELETE", "/api/v1/tokens/")[0] == 204
-    assert [each["message"] for each in answer[1]["messages"]] == ["meanwhile"]
-    assert answer[2] - began < RECOVERY_SECONDS
+    assert [each["message"] for each in response[1]["messages"]] == ["meanwhile"]
+    assert response[2] - began < RECOVERY_SECONDS
     assert revoked[0] == 401
     assert revoked[2] - began < RECOVERY_SECONDS
     for daemon in daemons:
@@ -98,19 +98,19 @@ def test_one_of_two_is_killed_under_load(
     daemons: list[Daemon], own_server: Server, own_database: str, tmp_path: Path
 ) -> None:
     one, two = daemons
-    people = [registered(one.port, f"user{number}") for number in range(4)]
-    with Crowd([one.port, two.port], people, senders=6) as crowd:
-        crowd.wait_for_progress()
+    users = [registered(one.port, f"user{number}") for number in range(4)]
+    with ConcurrentTraffic([one.port, two.port], users, senders=6) as traffic:
+        traffic.wait_for_progress()
         one.end(signal.SIGKILL)
-        crowd.wait_for_progress()
-        before = len(crowd.acknowledged)
+        traffic.wait_for_progress()
+        before = len(traffic.acknowledged)
         again = Daemon(tmp_path, own_server.url(own_database), port=one.port)
         again.start()
-        crowd.wait_for_progress()
+        traffic.wait_for_progress()
     try:
-        assert len(crowd.acknowledged) > before > 0
-        crowd.prove(two.port)
-        crowd.prove(again.port)
+        assert len(traffic.acknowledged) > before > 0
+        traffic.verify(two.port)
+        traffic.verify(again.port)
     finally:
         again.end()
 
@@ -120,40 +120,40 @@ def test_the_server_is_restarted_under_load(
     daemons: list[Daemon], own_server: Server, how: signal.Signals
 ) -> None:
     ports = [daemon.port for daemon in daemons]
-    people = [registered(ports[0], f"user{number}") for number in range(4)]
-    with Crowd(ports, people, senders=6) as crowd:
-        crowd.wait_for_progress()
+    users = [registered(ports[0], f"user{number}") for number in range(4)]
+    with ConcurrentTraffic(ports, users, senders=6) as traffic:
+        traffic.wait_for_progress()
         own_server.stop(how)
         for daemon in daemons:
             assert not daemon.ready()
-            status, answer = Client(daemon.port).call("GET", "/healthz")
-            assert status == 200, answer
+            status, body = Client(daemon.port).call("GET", "/healthz")
+            assert status == 200, body
         own_server.start()
         back = time.monotonic()
-        before = len(crowd.acknowledged)
+        before = len(traffic.acknowledged)
         for daemon in daemons:
             eventually(daemon.ready, RECOVERY_SECONDS, "ready again")
-        eventually(lambda: len(crowd.acknowledged) > before + 12, RECOVERY_SECONDS, "sends")
+        eventually(lambda: len(traffic.acknowledged) > before + 12, RECOVERY_SECONDS, "sends")
         assert time.monotonic() - back < RECOVERY_SECONDS
-        crowd.wait_for_progress()
-    crowd.prove(ports[0])
-    crowd.prove(ports[1])
+        traffic.wait_for_progress()
+    traffic.verify(ports[0])
+    traffic.verify(ports[1])
 
 
 def test_backends_are_terminated_under_load(
     daemons: list[Daemon], own_server: Server, own_database: str
 ) -> None:
     ports = [daemon.port for daemon in daemons]
-    people = [registered(ports[0], f"user{number}") for number in range(4)]
+    users = [registered(ports[0], f"user{number}") for number in range(4)]
     databases = Databases(own_server.url())
-    with Crowd(ports, people, senders=6) as crowd:
+    with ConcurrentTraffic(ports, users, senders=6) as traffic:
         for _ in range(8):
             time.sleep(0.1)
             databases.terminate(own_database)
-        crowd.wait_for_progress()
-    crowd.prove(ports[0])
+        traffic.wait_for_progress()
+    traffic.verify(ports[0])
     # Statements are repeated on new connections: the clients noticed nothing.
-    assert crowd.errors == {}
+    assert traffic.errors == {}
 
 
 # --workers
@@ -185,19 +185,19 @@ def test_three_workers_share_the_port_and_are_restarted(
     daemon = workers("--workers=3", f"--admin=tcp:{admin}:interface=127.0.0.1")
     for number in range(3):
         eventually(partial(daemon.ready, admin + number), 30, "a worker")
-    people = [registered(daemon.port, f"user{number}") for number in range(4)]
+    users = [registered(daemon.port, f"user{number}") for number in range(4)]
     pids = daemon.children()
     assert len(pids) == 3
-    with Crowd([daemon.port], people, senders=6) as crowd:
-        crowd.wait_for_progress()
+    with ConcurrentTraffic([daemon.port], users, senders=6) as traffic:
+        traffic.wait_for_progress()
         os.kill(pids[1], signal.SIGKILL)
         eventually(lambda: len(set(daemon.children()) - set(pids)) == 1, 30, "another worker")
         for number in range(3):
             eventually(partial(daemon.ready, admin + number), 30, "a worker")
-        crowd.wait_for_progress()
-    crowd.prove(daemon.port)
-    _, ann = people[0]
-    with polling(ann, "now", 20) as answer:
+        traffic.wait_for_progress()
+    traffic.verify(daemon.port)
+    _, ann = users[0]
+    with polling(ann, "now", 20) as response:
         eventually(
             lambda: any("\nchatd_polls_held 1.0\n" in metrics(admin + n) for n in range(3)),
             10,
@@ -205,8 +205,8 @@ def test_three_workers_share_the_port_and_are_restarted(
         )
         assert daemon.process is not None
         daemon.process.send_signal(signal.SIGTERM)
-    # Drained: told its cursor rather than cut off.
-    assert answer[0] == 200
+    # The poll was answered, not disconnected.
+    assert response[0] == 200
     assert daemon.process.wait(30) in (0, -signal.SIGTERM)
     log = daemon.log.read_text()
     for number in (1, 2, 3):
@@ -222,14 +222,14 @@ def test_workers_stop_when_the_supervisor_is_killed(workers: Callable[..., Daemo
     daemon = workers("--workers=2")
     daemon.end(signal.SIGKILL)
 
-    def nobody() -> bool:
+    def unreachable() -> bool:
         try:
             daemon.ready()
         except OSError:
             return True
         return False
 
-    eventually(nobody, 15, "the workers are gone")
+    eventually(unreachable, 15, "the workers are gone")
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,8 @@ def test_invalid_configurations_are_reported_in_one_line_without_the_password(
 
 def metrics(admin: int) -> str:
     """The metrics of an admin listener."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics") as answer:
-        text: str = answer.read().decode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics") as response:
+        text: str = response.read().decode()
     return text
 
 

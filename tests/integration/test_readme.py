@@ -32,7 +32,7 @@ class Example(NamedTuple):
 
 
 def examples(name: str) -> list[Example]:
-    """The fenced blocks of a document, with the headings they stand under."""
+    """The fenced blocks of a document, with their headings."""
     found = []
     document = (ROOT / name).read_text()
     for section in re.split(r"^(?=##+ )", document, flags=re.MULTILINE):
@@ -49,7 +49,7 @@ def example(name: str, section: str, language: str) -> str:
 
 
 class Shell:
-    """Pastes examples into a shell in a directory of its own."""
+    """Pastes examples into a shell with its own directory."""
 
     def __init__(self, folder: Path, daemon: Daemon) -> None:
         self.folder = folder
@@ -117,7 +117,7 @@ def test_the_readme_works_in_order(shell: Shell) -> None:
     assert poll["meta"]["timed_out"] is False
     assert page["meta"]["current_page"] == "1"
 
-    # It never ends by itself: leave the loop after the first message.
+    # The program is endless: leave the loop after the first message.
     listen = example("README.md", "A session with curl", "python") + " " * 12 + "break\n"
     program = f"""
 from twisted.internet import defer, task

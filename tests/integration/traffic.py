@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tests.daemon import CHATS, LOST, STOP_SECONDS, Answer, Client
+from tests.daemon import CHATS, LOST, STOP_SECONDS, Client, Response
 
 
 def inbox(client: Client) -> list[dict[str, Any]]:
@@ -81,24 +81,24 @@ class Sender(Background):
         self._number = 0
         self._repeated = False
         self.acknowledged: dict[str, dict[str, Any]] = {}
-        self.refused: list[Answer] = []
+        self.refused: list[Response] = []
 
     def once(self) -> None:
         text = f"{self._name} {self._number}"
         headers = {"Idempotency-Key": text.replace(" ", "-")} if self._keys else None
         body = {"user_id": self._to[self._number % len(self._to)], "message": text}
-        answered = False
+        responded = False
         try:
-            answer = self._client.ask("POST", CHATS, body, headers)
-            answered = True
+            response = self._client.request("POST", CHATS, body, headers)
+            responded = True
         finally:
-            if answered or not self._keys:
+            if responded or not self._keys:
                 self._number += 1
-            self._repeated = not answered
-        if answer.status in (200, 201):
-            self.acknowledged[text] = answer.json
+            self._repeated = not responded
+        if response.status in (200, 201):
+            self.acknowledged[text] = response.json
         else:
-            self.refused.append(answer)
+            self.refused.append(response)
 
 
 class Follower(Background):
@@ -111,9 +111,9 @@ class Follower(Background):
         self.polls = 0
 
     def once(self) -> None:
-        answer = self._client.get(f"{CHATS}?since={self.cursor}&wait=1")
-        assert answer.status == 200, answer
-        document = answer.json
+        response = self._client.get(f"{CHATS}?since={self.cursor}&wait=1")
+        assert response.status == 200, response
+        document = response.json
         self.seen += document["messages"]
         self.cursor = document["meta"]["cursor"]
         self.polls += 1

@@ -49,9 +49,9 @@ def test_other_files_are_404(stock: Service, path: str) -> None:
 
 
 def test_the_page_takes_no_other_method(stock: Service) -> None:
-    answer = stock.post("/", {})
-    answer.problem(405, "method_not_allowed")
-    assert answer.header("Allow") == "GET, HEAD, OPTIONS"
+    response = stock.post("/", {})
+    response.problem(405, "method_not_allowed")
+    assert response.header("Allow") == "GET, HEAD, OPTIONS"
 
 
 def test_media_types(stock: Service) -> None:

@@ -29,7 +29,7 @@ class Cycle:
 
 
 class Process:
-    """A process with a tuned garbage collector, whose memory is as large as the test says."""
+    """A process with a tuned garbage collector, whose memory size the test sets."""
 
     def __init__(self) -> None:
         self.clock = Clock()

@@ -14,7 +14,7 @@ from tests.doubles import result_of
 
 
 class Dependencies:
-    """A store and a bus that answer as the test says."""
+    """A store and a bus whose results the test sets."""
 
     def __init__(self) -> None:
         self.clock = Clock()

@@ -32,7 +32,7 @@ def settings(**given: Any) -> Settings:
 
 
 class Process:
-    """A process that exits when the test says so."""
+    """A process that exits when the test tells it to."""
 
     def __init__(self, protocol: Any, env: dict[str, str]) -> None:
         self.protocol = protocol

@@ -18,7 +18,7 @@ SECONDS = 10
 """Timeout for what a thread does."""
 
 
-class Turns:
+class ReactorThread:
     """Replaces the reactor's `callFromThread`: the test makes the calls itself."""
 
     def __init__(self) -> None:
@@ -29,69 +29,73 @@ class Turns:
         self.from_threads.append(threading.current_thread().name)
         self._calls.put((call, args))
 
-    def turn(self) -> None:
+    def run_next(self) -> None:
         """Make the next call."""
         call, args = self._calls.get(timeout=SECONDS)
         call(*args)
 
 
 @pytest.fixture
-def turns() -> Turns:
-    return Turns()
+def reactor_thread() -> ReactorThread:
+    return ReactorThread()
 
 
 @pytest.fixture
-def pool(turns: Turns) -> Iterator[ThreadPool]:
-    pool = ThreadPool("test", 1, turns.call_from_thread)
+def pool(reactor_thread: ReactorThread) -> Iterator[ThreadPool]:
+    pool = ThreadPool("test", 1, reactor_thread.call_from_thread)
     yield pool
     pool.stop()
 
 
-def test_a_result_is_delivered_in_the_reactor_thread(pool: ThreadPool, turns: Turns) -> None:
+def test_a_result_is_delivered_in_the_reactor_thread(
+    pool: ThreadPool, reactor_thread: ReactorThread
+) -> None:
     result = pool.run(lambda a, b: (a + b, threading.current_thread().name), 1, 2)
     assert not result.called
-    turns.turn()
+    reactor_thread.run_next()
     assert result_of(result) == (3, "chatd-test-0")
 
 
 def test_an_exception_fails_the_deferred_and_does_not_end_the_thread(
-    pool: ThreadPool, turns: Turns
+    pool: ThreadPool, reactor_thread: ReactorThread
 ) -> None:
     def exit() -> None:
         raise SystemExit(3)
 
     for call, kind in ((lambda: 1 / 0, ZeroDivisionError), (exit, SystemExit)):
         result = pool.run(call)
-        turns.turn()
+        reactor_thread.run_next()
         with pytest.raises(kind):
             result_of(result)
     result = pool.run(lambda: 7)
-    turns.turn()
+    reactor_thread.run_next()
     assert result_of(result) == 7
 
 
-def test_one_thread_runs_calls_in_order(pool: ThreadPool, turns: Turns) -> None:
+def test_one_thread_runs_calls_in_order(pool: ThreadPool, reactor_thread: ReactorThread) -> None:
     done: list[int] = []
     results = [pool.run(done.append, number) for number in range(100)]
     for number in range(100):
-        turns.turn()
+        reactor_thread.run_next()
         assert results[number].called
     assert done == list(range(100))
 
 
-def test_several_threads_run_concurrently(turns: Turns) -> None:
-    pool = ThreadPool("test", 2, turns.call_from_thread)
+def test_several_threads_run_concurrently(reactor_thread: ReactorThread) -> None:
+    pool = ThreadPool("test", 2, reactor_thread.call_from_thread)
     meeting = threading.Barrier(2, timeout=SECONDS)
     results = [pool.run(meeting.wait) for _ in range(2)]
     for _ in range(2):
-        turns.turn()
+        reactor_thread.run_next()
     assert sorted(result_of(each) for each in results) == [0, 1]
     pool.stop()
-    assert set(turns.from_threads) == {"chatd-test-0", "chatd-test-1"}
+    assert set(reactor_thread.from_threads) == {"chatd-test-0", "chatd-test-1"}
 
 
-def test_stopping_finishes_pending_calls_and_ends_the_threads(turns: Turns) -> None:
-    pool = ThreadPool("test", 2, turns.call_from_thread)
+def test_stopping_finishes_pending_calls_and_ends_the_threads(
+    reactor_thread: ReactorThread,
+) -> None:
+    pool = ThreadPool("test", 2, reactor_thread.call_from_thread)
     done: list[int] = []
     results = [pool.run(done.append, number) for number in range(50)]
     pool.stop()
@@ -99,34 +103,38 @@ def test_stopping_finishes_pending_calls_and_ends_the_threads(turns: Turns) -> N
     names = {thread.name for thread in threading.enumerate()}
     assert not names & {"chatd-test-0", "chatd-test-1"}
     for _ in results:
-        turns.turn()
+        reactor_thread.run_next()
     assert all(each.called for each in results)
 
 
-def test_an_idle_thread_does_not_keep_the_last_result_alive(pool: ThreadPool, turns: Turns) -> None:
+def test_an_idle_thread_does_not_keep_the_last_result_alive(
+    pool: ThreadPool, reactor_thread: ReactorThread
+) -> None:
     class Large:
         pass
 
     result = pool.run(Large)
-    turns.turn()
+    reactor_thread.run_next()
     large = weakref.ref(result_of(result))
     del result
     # A second call, so that the thread is certainly past the first one.
     pool.run(int)
-    turns.turn()
+    reactor_thread.run_next()
     gc.collect()
     assert large() is None
 
 
-def test_threads_are_started_by_the_first_call(turns: Turns) -> None:
+def test_threads_are_started_by_the_first_call(reactor_thread: ReactorThread) -> None:
     # twistd forks after it has made the service, and threads would stay behind in the parent.
-    pool = ThreadPool("lazy", 2, turns.call_from_thread)
+    pool = ThreadPool("lazy", 2, reactor_thread.call_from_thread)
     assert not [each for each in threading.enumerate() if each.name.startswith("chatd-lazy")]
     pool.stop()
 
 
-def test_threads_are_daemons_so_that_they_do_not_keep_the_process_alive(turns: Turns) -> None:
-    pool = ThreadPool("test", 1, turns.call_from_thread)
+def test_threads_are_daemons_so_that_they_do_not_keep_the_process_alive(
+    reactor_thread: ReactorThread,
+) -> None:
+    pool = ThreadPool("test", 1, reactor_thread.call_from_thread)
     pool.run(int)
     [thread] = [each for each in threading.enumerate() if each.name == "chatd-test-0"]
     assert thread.daemon

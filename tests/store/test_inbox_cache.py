@@ -24,11 +24,11 @@ def commit(cache: InboxCache, *messages: Message) -> None:
 def read(cache: InboxCache, query: ReadAfter | ReadPage, last: int) -> None:
     """Apply a read with no concurrent queries."""
     ticket = cache.begin_query()
-    cache.apply_read(ticket, query, truth(last, query))
+    cache.apply_read(ticket, query, expected_slice(last, query))
     cache.end_query(ticket)
 
 
-def truth(last: int, query: ReadAfter | ReadPage) -> InboxSlice:
+def expected_slice(last: int, query: ReadAfter | ReadPage) -> InboxSlice:
     """The correct result for an inbox with messages 1 to `last`."""
     inbox = [message(query.user_id, seq) for seq in range(1, last + 1)]
     if isinstance(query, ReadAfter):
@@ -64,8 +64,8 @@ def test_results_equal_those_of_the_database(
             commit(cache, *(message(1, last + number) for number in range(1, step + 1)))
             last += step
             continue
-        answer = cache.get(step)
-        assert answer is None or answer == truth(last, step)
+        cached = cache.get(step)
+        assert cached is None or cached == expected_slice(last, step)
         read(cache, step, last)
         assert cache.get(ReadAfter(1, last, 10)) == InboxSlice(last, ())
 
@@ -77,7 +77,7 @@ def test_inboxes_that_were_never_used_are_not_cached() -> None:
 def test_only_the_newest_messages_are_cached() -> None:
     cache = InboxCache()
     commit(cache, *(message(1, seq) for seq in range(1, TAIL_LENGTH + 2)))
-    assert cache.get(ReadAfter(1, 1, 100)) == truth(TAIL_LENGTH + 1, ReadAfter(1, 1, 100))
+    assert cache.get(ReadAfter(1, 1, 100)) == expected_slice(TAIL_LENGTH + 1, ReadAfter(1, 1, 100))
     assert cache.get(ReadAfter(1, 0, 100)) is None
 
 
@@ -88,17 +88,17 @@ def test_a_read_may_see_a_commit_before_it_is_applied() -> None:
     query = ReadAfter(1, 0, 10)
     read(cache, query, 2)
     commit(cache, message(1, 2))
-    assert cache.get(query) == truth(2, query)
+    assert cache.get(query) == expected_slice(2, query)
 
 
 def test_an_older_read_does_not_undo_a_commit() -> None:
     cache = InboxCache()
     query = ReadAfter(1, 0, 10)
     ticket = cache.begin_query()
-    late = truth(1, query)
+    late = expected_slice(1, query)
     commit(cache, message(1, 1), message(1, 2))
     cache.apply_read(ticket, query, late)
-    assert cache.get(query) == truth(2, query)
+    assert cache.get(query) == expected_slice(2, query)
 
 
 def test_a_commit_after_a_gap_replaces_the_tail() -> None:
@@ -114,7 +114,7 @@ def test_a_read_that_began_before_a_drop_is_ignored() -> None:
     ticket = cache.begin_query()
     cache.drop(1)
     query = ReadAfter(1, 0, 10)
-    cache.apply_read(ticket, query, truth(1, query))
+    cache.apply_read(ticket, query, expected_slice(1, query))
     cache.end_query(ticket)
     assert cache.get(query) is None
 
@@ -133,7 +133,7 @@ def test_a_read_that_began_before_an_eviction_is_ignored() -> None:
     cache = InboxCache()
     ticket = cache.begin_query()
     query = ReadAfter(1, 0, 10)
-    late = truth(0, query)
+    late = expected_slice(0, query)
     commit(cache, message(1, 1))
     large = "x" * (inbox_cache.MAX_BYTES // 2)
     commit(cache, message(2, 1, large))
@@ -149,17 +149,17 @@ def test_a_read_that_began_after_a_drop_is_applied_while_older_ones_run() -> Non
     cache.drop(1)
     after = cache.begin_query()
     query = ReadAfter(1, 0, 10)
-    cache.apply_read(before, query, truth(1, query))
+    cache.apply_read(before, query, expected_slice(1, query))
     assert cache.get(query) is None
-    cache.apply_read(after, query, truth(2, query))
-    assert cache.get(query) == truth(2, query)
+    cache.apply_read(after, query, expected_slice(2, query))
+    assert cache.get(query) == expected_slice(2, query)
     cache.end_query(after)
     cache.drop(1)
-    cache.apply_read(before, query, truth(1, query))
+    cache.apply_read(before, query, expected_slice(1, query))
     cache.end_query(before)
     assert cache.get(query) is None
     read(cache, query, 3)
-    assert cache.get(query) == truth(3, query)
+    assert cache.get(query) == expected_slice(3, query)
 
 
 def test_drops_are_remembered_only_while_older_queries_run() -> None:
@@ -184,8 +184,8 @@ def test_a_drop_does_not_affect_reads_of_other_inboxes() -> None:
     ticket = cache.begin_query()
     cache.drop(2)
     query = ReadAfter(1, 0, 10)
-    cache.apply_read(ticket, query, truth(2, query))
-    assert cache.get(query) == truth(2, query)
+    cache.apply_read(ticket, query, expected_slice(2, query))
+    assert cache.get(query) == expected_slice(2, query)
 
 
 def test_queries_that_began_before_a_clear_are_ignored() -> None:
@@ -194,13 +194,13 @@ def test_queries_that_began_before_a_clear_are_ignored() -> None:
     ticket = cache.begin_query()
     cache.clear()
     query = ReadAfter(1, 0, 10)
-    cache.apply_read(ticket, query, truth(1, query))
+    cache.apply_read(ticket, query, expected_slice(1, query))
     cache.apply_commit(ticket, [message(2, 2)])
     cache.end_query(ticket)
     assert cache.get(query) is None
     assert cache.get(ReadAfter(2, 1, 10)) is None
     read(cache, query, 2)
-    assert cache.get(query) == truth(2, query)
+    assert cache.get(query) == expected_slice(2, query)
 
 
 def test_messages_of_other_processes_extend_the_tail() -> None:
@@ -208,7 +208,7 @@ def test_messages_of_other_processes_extend_the_tail() -> None:
     commit(cache, message(1, 1))
     cache.apply_remote(message(1, 2))
     cache.apply_remote(message(2, 7))
-    assert cache.get(ReadAfter(1, 0, 10)) == truth(2, ReadAfter(1, 0, 10))
+    assert cache.get(ReadAfter(1, 0, 10)) == expected_slice(2, ReadAfter(1, 0, 10))
     assert cache.get(ReadAfter(2, 6, 10)) == InboxSlice(7, (message(2, 7),))
     # The result of an earlier commit of this process arrives late.
     commit(cache, message(2, 6))
@@ -220,7 +220,7 @@ def test_messages_of_unknown_text_are_left_to_the_database() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1))
     cache.advance(1, 1)
-    assert cache.get(ReadAfter(1, 0, 10)) == truth(1, ReadAfter(1, 0, 10))
+    assert cache.get(ReadAfter(1, 0, 10)) == expected_slice(1, ReadAfter(1, 0, 10))
     for user_id in (1, 2):
         cache.advance(user_id, 2)
         assert cache.get(ReadAfter(user_id, 1, 10)) is None

@@ -20,7 +20,7 @@ from chatd.store.results import first_use, replayed, user_not_found
 from chatd.store.statements import delete_old_keys
 
 BATCH_SECONDS: Final = 900
-"""How long the result of a batch is kept; far longer than a statement is retried."""
+"""How long the result of a batch is stored; far longer than a statement is retried."""
 
 _BATCH_KEY: Final = "batch_pkey"
 _IDEMPOTENCY_KEY: Final = "idempotency_pkey"

@@ -37,8 +37,9 @@ WITH draft AS (
                          %(keys)s::text[], %(fingerprints)s::bytea[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
 ), used AS (
-    SELECT draft.place, kept.seq, kept.sent_at, kept.fingerprint
-    FROM draft JOIN idempotency AS kept ON kept.sent_by = draft.sent_by AND kept.key = draft.key
+    SELECT draft.place, previous.seq, previous.sent_at, previous.fingerprint
+    FROM draft JOIN idempotency AS previous
+        ON previous.sent_by = draft.sent_by AND previous.key = draft.key
 ), deliverable AS (
     SELECT draft.*, row_number() OVER (PARTITION BY sent_by, key ORDER BY place) AS use
     FROM draft
@@ -76,11 +77,11 @@ advanced AS (
     FROM fresh JOIN advanced ON user_id = received_by
 ), stored AS (
     INSERT INTO message ({MESSAGE}) SELECT {MESSAGE} FROM numbered
-), answered AS (
+), recorded AS (
     INSERT INTO batch (id, places, seqs, times)
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
     FROM numbered HAVING count(*) > 0
-), told AS (
+), notified AS (
     SELECT count(pg_notify(%(channel)s, %(origin)s || lines)) FROM (
         SELECT string_agg(line, ',' ORDER BY place) AS lines FROM (
             SELECT *, sum(octet_length(line) + 1) OVER (ORDER BY place) / {SPLIT_BYTES} AS part
@@ -91,18 +92,18 @@ advanced AS (
 
 # If a concurrent transaction uses the same key, this one waits for it and then fails on the unique
 # index. The rows are ordered to prevent deadlocks between transactions that share several keys.
-_KEPT: Final = f""", kept AS (
+_REMEMBER_KEYS: Final = f""", keys AS (
     INSERT INTO idempotency ({KEY}) SELECT {KEY} FROM numbered
     WHERE key IS NOT NULL ORDER BY sent_by, key
 )"""
 
-# `told` has one row; it would not be evaluated if it were not selected from.
+# `notified` has one row; PostgreSQL would not evaluate it if it were not selected from.
 _RESULT: Final = """
-SELECT place, seq, sent_at, NULL::bytea FROM numbered, told
+SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified
 """
 
 APPEND: Final = _WITHOUT_KEYS + _STORED + _RESULT
-APPEND_WITH_KEYS: Final = f"""{_WITH_KEYS}{_STORED}{_KEPT}{_RESULT}
+APPEND_WITH_KEYS: Final = f"""{_WITH_KEYS}{_STORED}{_REMEMBER_KEYS}{_RESULT}
 UNION ALL
 SELECT place, seq, sent_at, fingerprint FROM used
 UNION ALL
@@ -112,12 +113,13 @@ SELECT place, NULL, NULL, NULL FROM deliverable WHERE key IS NOT NULL AND use > 
 # The result of the transaction with this id, for keys from before it as well as its own.
 REPLAY: Final = """
 SELECT place, seq, sent_at, NULL::bytea
-FROM batch, unnest(places, seqs, times) AS answer (place, seq, sent_at)
+FROM batch, unnest(places, seqs, times) AS result (place, seq, sent_at)
 WHERE id = %(id)s::uuid
 UNION ALL
-SELECT place, kept.seq, kept.sent_at, kept.fingerprint
+SELECT place, previous.seq, previous.sent_at, previous.fingerprint
 FROM unnest(%(senders)s::bigint[], %(keys)s::text[]) WITH ORDINALITY AS draft (sent_by, key, place)
-JOIN idempotency AS kept ON kept.sent_by = draft.sent_by AND kept.key = draft.key
+JOIN idempotency AS previous
+    ON previous.sent_by = draft.sent_by AND previous.key = draft.key
 WHERE place NOT IN (
     SELECT unnest(places) FROM batch WHERE id = %(id)s::uuid)
 """

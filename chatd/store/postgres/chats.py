@@ -16,12 +16,12 @@ from chatd.store.statements import MESSAGE
 READ: Final = f"""
 SELECT place, last_seq, found.*
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-    WITH ORDINALITY AS asked (user_id, low, back, size, place)
-JOIN inbox ON inbox.user_id = asked.user_id AND NOT closed
+    WITH ORDINALITY AS query (user_id, low, back, size, place)
+JOIN inbox ON inbox.user_id = query.user_id AND NOT closed
 CROSS JOIN LATERAL (SELECT coalesce(low, last_seq - back - size) AS first) AS begin
 LEFT JOIN LATERAL (
     SELECT {MESSAGE} FROM message
-    WHERE received_by = asked.user_id AND seq > first AND seq <= first + size
+    WHERE received_by = query.user_id AND seq > first AND seq <= first + size
     ORDER BY seq LIMIT size
 ) AS found ON true
 ORDER BY place, seq

@@ -102,7 +102,7 @@ def fill_up(store: SqliteStore) -> None:
     store._write_db.execute(f"PRAGMA max_page_count = {pages}")
 
 
-def make_room(store: SqliteStore) -> None:
+def restore_space(store: SqliteStore) -> None:
     """Let the database grow again."""
     store._write_db.execute("PRAGMA max_page_count = 1000000")
 

@@ -27,7 +27,7 @@ from tests.store.sqlite.database import (
     Database,
     FailingConnection,
     fill_up,
-    make_room,
+    restore_space,
     run_now,
 )
 
@@ -71,7 +71,7 @@ def test_a_batch_is_refused_as_a_whole_when_the_disk_is_full(
     assert refusal.value.retry_after > 0
     assert run_now(read_inbox(store, bob)) == sent
     assert run_now(read_inbox(store, ann)) == []
-    make_room(store)
+    restore_space(store)
     results = [appended(result) for result in result_of(store.append(batch))]
     assert [each.seq for each in results if each.received_by == bob] == list(range(4, 54))
     assert [each.seq for each in results if each.received_by == ann] == list(range(1, 51))

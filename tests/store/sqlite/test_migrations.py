@@ -125,9 +125,9 @@ def test_the_last_statement_of_a_migration_needs_no_semicolon(database: Database
 
 def test_conversations_are_kept_when_their_index_is_migrated(database: Database) -> None:
     texts = [str(number) for number in range(300)]
-    known_then = migrations("sqlite")[:2]
+    old_migrations = migrations("sqlite")[:2]
     old = sqlite3.connect(database.path)
-    for migration in known_then:
+    for migration in old_migrations:
         old.executescript(migration.sql)
     old.executescript(f"PRAGMA user_version = 2; PRAGMA application_id = {APPLICATION_ID}")
     for user_id, name in enumerate(("ann", "bob", "cat"), 1):

@@ -7,7 +7,7 @@ curl -fsS "$API/users/" -H "$JSON" \
 curl -fsS "$API/users/" -H "$JSON" \
   -d '{"username": "bob", "email": "bob@example.org", "password": "yyyyy"}'
 
-# Where is Ann's inbox now? Then wait for what comes after that.
+# Get the end of Ann's inbox, then wait for messages after it.
 field() { grep -o "\"$1\":[^,}]*" | cut -d : -f 2 | tr -d '"'; }
 ANN=$(curl -fsS -u ann:zzzzz "$API/users/" | field id)
 CURSOR=$(curl -fsS -u ann:zzzzz "$API/chats/?since=now" | field cursor)

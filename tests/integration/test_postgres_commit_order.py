@@ -1,7 +1,7 @@
 """Transactions of several daemons that commit out of order, are rolled back, or deadlock.
 
-What rarely happens under load is provoked here: a blocking session locks rows, a deferred trigger
-delays a COMMIT, others raise the errors that the server raises.
+Provokes what is rare under load: a blocking session locks rows, a deferred trigger delays a COMMIT,
+other triggers raise the errors of the server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 
 from tests.integration.postgres_daemons import (
     Client,
-    Crowd,
+    ConcurrentTraffic,
     Daemon,
     eventually,
     polling,
@@ -34,7 +34,7 @@ SECONDS: Final = 30.0
 WAKE_SECONDS: Final = 10.0
 """A response within this time of the commit is due to neither the sweep nor another poll."""
 
-GIVEN_UP_SECONDS: Final = 10.0
+GIVE_UP_SECONDS: Final = 10.0
 """How long a daemon waits for the database, see `chatd.store.postgres.retry.DEADLINE_SECONDS`."""
 
 _serial = itertools.count(1)
@@ -64,11 +64,11 @@ CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON message DEFERRABLE INITIALLY DE
 FOR EACH ROW EXECUTE FUNCTION linger();
 """
 
-# The first `times` attempts and a random `share` of the others fail. `attempts` and `undone` are
-# sequences because those are not rolled back.
+# The first `times` attempts and a random `share` of the others fail. `attempts` and `rolled_back`
+# are sequences because sequences are not rolled back.
 CONFLICTS: Final = """
 CREATE SEQUENCE attempts;
-CREATE SEQUENCE undone;
+CREATE SEQUENCE rolled_back;
 CREATE TABLE conflict (state text, times int, share float);
 CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -76,8 +76,8 @@ DECLARE
 BEGIN
     SELECT * INTO wanted FROM conflict;
     IF nextval('attempts') <= wanted.times OR random() < wanted.share THEN
-        PERFORM nextval('undone');
-        RAISE EXCEPTION 'made up' USING ERRCODE = wanted.state;
+        PERFORM nextval('rolled_back');
+        RAISE EXCEPTION 'simulated' USING ERRCODE = wanted.state;
     END IF;
     RETURN NULL;
 END $$;
@@ -140,7 +140,7 @@ def lock(db: Any, user_id: int) -> None:
     rows(db, "SELECT FROM inbox WHERE user_id = %s FOR UPDATE", user_id)
 
 
-def waiting(url: str, count: int) -> None:
+def wait_for_blocked(url: str, count: int) -> None:
     """Wait until that many transactions wait for a lock."""
 
     def found() -> bool:
@@ -155,12 +155,12 @@ def waiting(url: str, count: int) -> None:
     eventually(found, SECONDS, f"{count} wait for locks")
 
 
-def until_blocked(url: str, holder: Any) -> None:
+def wait_until_blocking(url: str, holder: Any) -> None:
     """Wait until another session waits for a lock of this one."""
     [[pid]] = rows(holder, "SELECT pg_backend_pid()")
     blocked = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
     with connected(url) as db:
-        eventually(lambda: rows(db, blocked, pid), SECONDS, "somebody waits")
+        eventually(lambda: rows(db, blocked, pid), SECONDS, "a session that waits")
 
 
 def deadlocks(url: str) -> int:
@@ -170,19 +170,19 @@ def deadlocks(url: str) -> int:
         " WHERE datname = current_database() AND backend_type = 'client backend'"
     )
     with connected(url) as db:
-        # What they count they report when they end.
-        eventually(lambda: rows(db, alone)[0][0], SECONDS, "the others have left")
+        # Sessions report their statistics when they end.
+        eventually(lambda: rows(db, alone)[0][0], SECONDS, "the others have disconnected")
         [[count]] = rows(
             db, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         )
     return int(count)
 
 
-def followed(client: Client, count: int, over: Event) -> list[tuple[int, str]]:
+def followed(client: Client, count: int, stop: Event) -> list[tuple[int, str]]:
     """The first messages of an inbox, as a client sees them by polling."""
     seen: list[dict[str, Any]] = []
     cursor = "0"
-    while len(seen) < count and not over.is_set():
+    while len(seen) < count and not stop.is_set():
         status, body = client.poll(cursor, 25)
         assert status == 200, body
         seen += body["messages"]
@@ -191,64 +191,62 @@ def followed(client: Client, count: int, over: Event) -> list[tuple[int, str]]:
     return [(each["seq"], each["message"]) for each in seen]
 
 
-def accepted(*sends: Future[tuple[int, Any]]) -> None:
-    """Check that all were answered 201."""
+def assert_accepted(*sends: Future[tuple[int, Any]]) -> None:
+    """Check that all responses are 201."""
     for send in sends:
         status, body = send.result(SECONDS)
         assert status == 201, body
 
 
-class Town:
-    """Four users, served by several daemons; all messages are sent by ann."""
+class Cluster:
+    """Several daemons on one database, and four users; ann sends all messages."""
 
     def __init__(self, daemons: list[Daemon], url: str, threads: ThreadPoolExecutor) -> None:
         self.ports = [daemon.port for daemon in daemons]
         self.url = url
         self.threads = threads
-        self.people = people = [
-            registered(self.ports[0], f"{name}{next(_serial)}") for name in NAMES
-        ]
-        self.ids = dict(zip(NAMES, (user_id for user_id, _ in people), strict=True))
-        self.clients = dict(zip(NAMES, (client for _, client in people), strict=True))
-        self._over = Event()
+        self.users = users = [registered(self.ports[0], f"{name}{next(_serial)}") for name in NAMES]
+        self.ids = dict(zip(NAMES, (user_id for user_id, _ in users), strict=True))
+        self.clients = dict(zip(NAMES, (client for _, client in users), strict=True))
+        self._stop = Event()
 
-    def __enter__(self) -> Town:
+    def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Where a test has failed nobody waits for what will not come.
-        self._over.set()
+        # Followers must not wait for more messages after a test has failed.
+        self._stop.set()
 
     def send(self, node: int, name: str, text: str) -> Future[tuple[int, Any]]:
         """Send in a thread."""
         ann = self.clients["ann"].at(self.ports[node])
         return self.threads.submit(ann.send, self.ids[name], text)
 
-    def sent(self, node: int, name: str, text: str) -> None:
+    def send_and_wait(self, node: int, name: str, text: str) -> None:
         """Send, without having to wait for another transaction."""
-        accepted(self.send(node, name, text))
+        assert_accepted(self.send(node, name, text))
 
-    def together(self, node: int, *names: str) -> list[Future[tuple[int, Any]]]:
-        """Sends to several users in one batch: they queue up behind a send that hangs."""
+    def send_together(self, node: int, *names: str) -> list[Future[tuple[int, Any]]]:
+        """Sends to several users in one batch: they are queued behind a blocked send."""
         with transaction(self.url) as session:
             lock(session, self.ids["ann"])
             alone = self.send(node, "ann", "alone")
-            waiting(self.url, 1)
+            wait_for_blocked(self.url, 1)
             sends = [self.send(node, name, f"to {name}") for name in names]
             time.sleep(0.5)
-            # Answered after those that came before it were taken in.
+            # A request after the sends has been answered, so the sends have been queued.
             assert self.clients["ann"].at(self.ports[node]).call("GET", "/api/v1/users/")[0] == 200
-        accepted(alone)
+        assert_accepted(alone)
         return sends
 
     def follow(self, name: str, count: int) -> list[Future[list[tuple[int, str]]]]:
         """Follow an inbox at every daemon."""
         return [
-            self.threads.submit(followed, self.clients[name].at(port), count, self._over)
+            self.threads.submit(followed, self.clients[name].at(port), count, self._stop)
             for port in self.ports
         ]
 
-    def everywhere(
+    def assert_everywhere(
         self, name: str, followers: list[Future[list[tuple[int, str]]]], *texts: str
     ) -> None:
         """Check that followers saw exactly these messages, in order and without gaps."""
@@ -259,7 +257,7 @@ class Town:
         assert status == 200, body
         assert [each["message"] for each in body["messages"]] == list(reversed(texts))
 
-    def ready(self) -> None:
+    def assert_ready(self) -> None:
         """Check that every daemon is ready."""
         for port in self.ports:
             status, body = Client(port).call("GET", "/readyz")
@@ -267,9 +265,9 @@ class Town:
 
 
 @pytest.fixture
-def town(daemons: list[Daemon], url: str, threads: ThreadPoolExecutor) -> Iterator[Town]:
-    with Town(daemons, url, threads) as town:
-        yield town
+def cluster(daemons: list[Daemon], url: str, threads: ThreadPoolExecutor) -> Iterator[Cluster]:
+    with Cluster(daemons, url, threads) as cluster:
+        yield cluster
     for daemon in daemons:
         # Shown with a test that fails.
         print(daemon.log.read_text())
@@ -280,110 +278,110 @@ def pending(*calls: Future[Any]) -> bool:
     return not any(call.done() for call in calls)
 
 
-def test_appends_overtake_a_waiting_one_and_all_see_the_same_order(town: Town, url: str) -> None:
-    bob, cat = town.follow("bob", 3), town.follow("cat", 3)
+def test_appends_overtake_a_waiting_one(cluster: Cluster, url: str) -> None:
+    bob, cat = cluster.follow("bob", 3), cluster.follow("cat", 3)
     with transaction(url) as session:
-        lock(session, town.ids["bob"])
-        held = town.send(0, "bob", "held at the first")
-        waiting(url, 1)
-        # Other inboxes of the other process go on, and polls at the one that hangs are answered.
+        lock(session, cluster.ids["bob"])
+        held = cluster.send(0, "bob", "held at the first")
+        wait_for_blocked(url, 1)
+        # Other daemons still append to other inboxes, and the blocked one still wakes polls.
         for text in ("1", "2", "3"):
-            town.sent(1, "cat", text)
-        town.everywhere("cat", cat, "1", "2", "3")
+            cluster.send_and_wait(1, "cat", text)
+        cluster.assert_everywhere("cat", cat, "1", "2", "3")
         # The same inbox: other processes queue behind the first waiter.
-        second = town.send(1, "bob", "held at the second")
-        waiting(url, 2)
-        third = town.send(2, "bob", "held at the third")
-        waiting(url, 3)
-        town.ready()
+        second = cluster.send(1, "bob", "held at the second")
+        wait_for_blocked(url, 2)
+        third = cluster.send(2, "bob", "held at the third")
+        wait_for_blocked(url, 3)
+        cluster.assert_ready()
         assert pending(held, second, third, *bob)
         rows(session, "COMMIT")
-    accepted(held, second, third)
+    assert_accepted(held, second, third)
     # PostgreSQL keeps no order among waiters that find the row updated by the first of them.
     later = sorted((each.result()[1] for each in (second, third)), key=lambda each: each["seq"])
-    town.everywhere("bob", bob, "held at the first", *(each["message"] for each in later))
+    cluster.assert_everywhere("bob", bob, "held at the first", *(each["message"] for each in later))
 
 
-def test_a_batch_that_started_earlier_may_commit_later(town: Town, url: str) -> None:
+def test_a_batch_that_started_earlier_may_commit_later(cluster: Cluster, url: str) -> None:
     """It waits for the lock of its first inbox while its snapshot becomes outdated."""
-    bob, cat, dan = town.follow("bob", 1), town.follow("cat", 4), town.follow("dan", 3)
+    bob, cat, dan = cluster.follow("bob", 1), cluster.follow("cat", 4), cluster.follow("dan", 3)
     with transaction(url) as first, transaction(url) as last:
-        lock(first, town.ids["bob"])
-        batch = town.together(0, "dan", "cat", "bob")
-        # It holds none of the inboxes that come after bob's, though dan was asked for first.
-        waiting(url, 1)
-        town.sent(1, "cat", "overtaking")
-        town.sent(2, "cat", "overtaking again")
-        town.sent(1, "dan", "overtaking")
-        lock(last, town.ids["dan"])
+        lock(first, cluster.ids["bob"])
+        batch = cluster.send_together(0, "dan", "cat", "bob")
+        # It has locked no inbox after bob's, although the message to dan came first.
+        wait_for_blocked(url, 1)
+        cluster.send_and_wait(1, "cat", "overtaking")
+        cluster.send_and_wait(2, "cat", "overtaking again")
+        cluster.send_and_wait(1, "dan", "overtaking")
+        lock(last, cluster.ids["dan"])
         rows(first, "COMMIT")
-        until_blocked(url, last)
-        # Now it has bob's and cat's, and waits for dan's: who comes now comes after it.
-        behind = town.send(1, "cat", "behind")
-        waiting(url, 2)
-        also_behind = town.send(2, "dan", "behind")
-        waiting(url, 3)
+        wait_until_blocking(url, last)
+        # Now it has locked bob's and cat's and waits for dan's: later sends come after it.
+        behind = cluster.send(1, "cat", "behind")
+        wait_for_blocked(url, 2)
+        also_behind = cluster.send(2, "dan", "behind")
+        wait_for_blocked(url, 3)
         assert pending(*batch, behind, also_behind, *bob, *cat, *dan)
         rows(last, "COMMIT")
-    accepted(*batch, behind, also_behind)
-    town.everywhere("bob", bob, "to bob")
-    town.everywhere("cat", cat, "overtaking", "overtaking again", "to cat", "behind")
-    town.everywhere("dan", dan, "overtaking", "to dan", "behind")
+    assert_accepted(*batch, behind, also_behind)
+    cluster.assert_everywhere("bob", bob, "to bob")
+    cluster.assert_everywhere("cat", cat, "overtaking", "overtaking again", "to cat", "behind")
+    cluster.assert_everywhere("dan", dan, "overtaking", "to dan", "behind")
 
 
-def test_uncommitted_messages_are_invisible_and_then_in_order(town: Town, url: str) -> None:
-    """The COMMIT hangs: sequence numbers are assigned, rows are written, nothing is visible."""
-    bob, cat = town.follow("bob", 3), town.follow("cat", 2)
+def test_uncommitted_messages_are_invisible(cluster: Cluster, url: str) -> None:
+    """Sequence numbers are assigned and rows written, but the COMMIT is blocked."""
+    bob, cat = cluster.follow("bob", 3), cluster.follow("cat", 2)
     with connected(url) as session, installed(session, HELD_COMMITS, "hold"):
         rows(session, "SELECT pg_advisory_lock(4711)")
-        held = [town.send(0, "bob", "hold at the first"), town.send(1, "cat", "hold")]
-        waiting(url, 2)
-        behind = [town.send(1, "bob", "second"), town.send(2, "bob", "third")]
-        # The second process has one batch under way; the third waits for the row of bob.
-        waiting(url, 3)
-        for port in town.ports:
-            status, page = town.clients["bob"].at(port).call("GET", "/api/v1/chats/")
+        held = [cluster.send(0, "bob", "hold at the first"), cluster.send(1, "cat", "hold")]
+        wait_for_blocked(url, 2)
+        behind = [cluster.send(1, "bob", "second"), cluster.send(2, "bob", "third")]
+        # The second daemon has one batch in progress; the third waits for the row of bob.
+        wait_for_blocked(url, 3)
+        for port in cluster.ports:
+            status, page = cluster.clients["bob"].at(port).call("GET", "/api/v1/chats/")
             assert (status, page["meta"]["count"], page["messages"]) == (200, 0, [])
         assert pending(*held, *behind, *bob, *cat)
         rows(session, "SELECT pg_advisory_unlock(4711)")
-        accepted(*held, *behind)
-    accepted(town.send(2, "cat", "end"))
+        assert_accepted(*held, *behind)
+    assert_accepted(cluster.send(2, "cat", "end"))
     [texts] = {tuple(text for _, text in each.result(WAKE_SECONDS)) for each in bob}
     assert texts[0] == "hold at the first"
     assert set(texts[1:]) == {"second", "third"}
-    town.everywhere("bob", bob, *texts)
-    town.everywhere("cat", cat, "hold", "end")
+    cluster.assert_everywhere("bob", bob, *texts)
+    cluster.assert_everywhere("cat", cat, "hold", "end")
 
 
-def test_a_commit_after_the_deadline_wakes_all_polls(town: Town, url: str) -> None:
+def test_a_commit_after_the_deadline_wakes_all_polls(cluster: Cluster, url: str) -> None:
     """After a 503 the append may still commit, which must wake polls at all daemons."""
-    ann, bob, dan = (town.clients[name] for name in ("ann", "bob", "dan"))
+    ann, bob, dan = (cluster.clients[name] for name in ("ann", "bob", "dan"))
     with transaction(url) as session:
-        lock(session, town.ids["bob"])
-        rows(session, "SELECT FROM token WHERE user_id = %s FOR UPDATE", town.ids["dan"])
-        here, there = town.ports[:2]
-        revoked = town.threads.submit(dan.at(here).call, "DELETE", "/api/v1/tokens/")
-        sent = town.threads.submit(ann.at(here).send, town.ids["bob"], "late", "key")
-        assert sent.result(GIVEN_UP_SECONDS + SECONDS)[0] == 503
-        assert revoked.result(GIVEN_UP_SECONDS + SECONDS)[0] == 503
-        town.ready()
+        lock(session, cluster.ids["bob"])
+        rows(session, "SELECT FROM token WHERE user_id = %s FOR UPDATE", cluster.ids["dan"])
+        here, there = cluster.ports[:2]
+        revoked = cluster.threads.submit(dan.at(here).call, "DELETE", "/api/v1/tokens/")
+        sent = cluster.threads.submit(ann.at(here).send, cluster.ids["bob"], "late", "key")
+        assert sent.result(GIVE_UP_SECONDS + SECONDS)[0] == 503
+        assert revoked.result(GIVE_UP_SECONDS + SECONDS)[0] == 503
+        cluster.assert_ready()
         with (
-            polling(bob.at(here), "0", 25) as at_home,
-            polling(bob.at(there), "0", 25) as abroad,
-            polling(dan.at(here), "now", 25) as session_at_home,
-            polling(dan.at(there), "now", 25) as session_abroad,
+            polling(bob.at(here), "0", 25) as here_poll,
+            polling(bob.at(there), "0", 25) as there_poll,
+            polling(dan.at(here), "now", 25) as session_here_poll,
+            polling(dan.at(there), "now", 25) as session_there_poll,
         ):
             committed = time.monotonic()
             rows(session, "COMMIT")
-    for status, body, answered in (at_home, abroad):
+    for status, body, responded_at in (here_poll, there_poll):
         assert status == 200
         assert [each["message"] for each in body["messages"]] == ["late"]
-        assert answered - committed < WAKE_SECONDS
-    for status, body, answered in (session_at_home, session_abroad):
+        assert responded_at - committed < WAKE_SECONDS
+    for status, body, responded_at in (session_here_poll, session_there_poll):
         assert status == 401, body
-        assert answered - committed < WAKE_SECONDS
-    for port in town.ports:
-        status, body = ann.at(port).send(town.ids["bob"], "late", "key")
+        assert responded_at - committed < WAKE_SECONDS
+    for port in cluster.ports:
+        status, body = ann.at(port).send(cluster.ids["bob"], "late", "key")
         assert (status, body["seq"]) == (200, 1)
 
 
@@ -394,15 +392,15 @@ def test_commits_of_many_senders_overtake_each_other(
     daemons = [Daemon(tmp_path, url) for _ in range(3)]
     nodes = [daemon.port for daemon in daemons]
     with running(*daemons):
-        people = [registered(nodes[0], f"user{number}") for number in range(4)]
+        users = [registered(nodes[0], f"user{number}") for number in range(4)]
         with connected(url) as db:
             rows(db, SLOW_COMMITS)
-        with Crowd(nodes, people, senders=12) as crowd:
-            eventually(lambda: len(crowd.acknowledged) >= 150, SECONDS, "150 messages")
-        crowd.prove(nodes[0])
-        crowd.prove(nodes[2])
-    assert crowd.errors == {}
-    # Batches of several inboxes never wait for each other in a circle.
+        with ConcurrentTraffic(nodes, users, senders=12) as traffic:
+            eventually(lambda: len(traffic.acknowledged) >= 150, SECONDS, "150 messages")
+        traffic.verify(nodes[0])
+        traffic.verify(nodes[2])
+    assert traffic.errors == {}
+    # Batches lock inboxes in one order, so they never deadlock.
     assert deadlocks(url) == 0
 
 
@@ -413,7 +411,7 @@ def conflicts(
     """Make appends fail as described at `CONFLICTS`; yields a session."""
     with connected(url) as db:
         rows(db, "DROP TABLE IF EXISTS conflict")
-        rows(db, "DROP SEQUENCE IF EXISTS attempts, undone")
+        rows(db, "DROP SEQUENCE IF EXISTS attempts, rolled_back")
         with installed(db, CONFLICTS + where, "conflict"):
             rows(db, "INSERT INTO conflict VALUES (%s, %s, %s)", state, times, share)
             yield db
@@ -430,63 +428,65 @@ PLACES: Final = pytest.mark.parametrize(
 )
 
 
-def test_rolled_back_appends_are_retried_a_limited_number_of_times(town: Town, url: str) -> None:
-    bob = town.follow("bob", 2)
-    ann = town.clients["ann"]
+def test_rolled_back_appends_are_retried_a_few_times(cluster: Cluster, url: str) -> None:
+    bob = cluster.follow("bob", 2)
+    ann = cluster.clients["ann"]
     with conflicts(url, IN_THE_COMMIT, "40001", times=4) as db:
-        town.sent(0, "bob", "the fifth time")
+        cluster.send_and_wait(0, "bob", "the fifth time")
         assert counted(db, "attempts") == 5
         rows(db, "UPDATE conflict SET times = 1000")
-        status, body = ann.send(town.ids["bob"], "in the end", "key")
+        status, body = ann.send(cluster.ids["bob"], "in the end", "key")
         assert (status, body["code"]) == (503, "store_unavailable")
-        assert counted(db, "undone") > 8
-        # The database answers, it is the statement that it cannot carry out.
-        town.ready()
-    # It was undone each time: nothing is there to be replayed.
+        assert counted(db, "rolled_back") > 8
+        # The database is available, only the statement fails.
+        cluster.assert_ready()
+    # It was rolled back each time: the key is unused.
     for node, expected in ((1, 201), (0, 200), (2, 200)):
-        status, body = ann.at(town.ports[node]).send(town.ids["bob"], "in the end", "key")
+        status, body = ann.at(cluster.ports[node]).send(cluster.ids["bob"], "in the end", "key")
         assert (status, body["seq"]) == (expected, 2)
-    town.everywhere("bob", bob, "the fifth time", "in the end")
+    cluster.assert_everywhere("bob", bob, "the fifth time", "in the end")
 
 
 @STATES
 @PLACES
-def test_clients_do_not_notice_rollbacks(state: str, where: str, town: Town, url: str) -> None:
+def test_clients_do_not_notice_rollbacks(
+    state: str, where: str, cluster: Cluster, url: str
+) -> None:
     with conflicts(url, where, state, share=0.04) as db:
-        with Crowd(town.ports, town.people, senders=8) as crowd:
-            eventually(lambda: counted(db, "undone") >= 15, SECONDS, "15 were undone")
-            town.ready()
-    crowd.prove(town.ports[0])
-    crowd.prove(town.ports[1])
-    assert crowd.errors == {}
+        with ConcurrentTraffic(cluster.ports, cluster.users, senders=8) as traffic:
+            eventually(lambda: counted(db, "rolled_back") >= 15, SECONDS, "15 rollbacks")
+            cluster.assert_ready()
+    traffic.verify(cluster.ports[0])
+    traffic.verify(cluster.ports[1])
+    assert traffic.errors == {}
 
 
 def test_a_deadlocked_batch_is_retried(
     own_server: Server, own_database: str, tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
     url = own_server.url(own_database)
-    # Whose patience ends first looks for circles and is undone: it is to be the daemon.
+    # The session with the shorter deadlock_timeout is rolled back: it must be the daemon's.
     daemons = [Daemon(tmp_path, f"{url}&options=-c%20deadlock_timeout%3D2s") for _ in range(2)]
-    with running(*daemons), Town(daemons, url, threads) as town:
-        bob, dan = town.follow("bob", 2), town.follow("dan", 2)
+    with running(*daemons), Cluster(daemons, url, threads) as cluster:
+        bob, dan = cluster.follow("bob", 2), cluster.follow("dan", 2)
         with transaction(url) as session:
             rows(session, "SET deadlock_timeout = '20s'")
-            lock(session, town.ids["dan"])
-            batch = town.together(0, "dan", "bob")
-            waiting(url, 1)
-            # The batch has bob's inbox and wants dan's, the session has dan's and wants bob's.
-            lock(session, town.ids["bob"])
-            # It is tried again, from the beginning: it holds nothing while it waits.
-            waiting(url, 1)
-            behind = town.send(1, "dan", "behind")
-            waiting(url, 2)
-            town.ready()
+            lock(session, cluster.ids["dan"])
+            batch = cluster.send_together(0, "dan", "bob")
+            wait_for_blocked(url, 1)
+            # The batch has locked bob's inbox and waits for dan's, the session the other way round.
+            lock(session, cluster.ids["bob"])
+            # The batch is retried from the beginning, and holds no lock while it waits.
+            wait_for_blocked(url, 1)
+            behind = cluster.send(1, "dan", "behind")
+            wait_for_blocked(url, 2)
+            cluster.assert_ready()
             assert pending(*batch, behind, *bob, *dan)
             rows(session, "COMMIT")
-        accepted(*batch, behind)
-        accepted(town.send(1, "bob", "end"))
-        town.everywhere("bob", bob, "to bob", "end")
+        assert_accepted(*batch, behind)
+        assert_accepted(cluster.send(1, "bob", "end"))
+        cluster.assert_everywhere("bob", bob, "to bob", "end")
         [texts] = {tuple(text for _, text in each.result(WAKE_SECONDS)) for each in dan}
         assert set(texts) == {"to dan", "behind"}
-        town.everywhere("dan", dan, *texts)
+        cluster.assert_everywhere("dan", dan, *texts)
     assert deadlocks(url) == 1

@@ -8,7 +8,7 @@ import msgspec
 
 from chatd.api.api import API
 from chatd.api.problems import Problem
-from tests.api.service import CHATS, TOKENS, USERS, Answer, Service
+from tests.api.service import CHATS, TOKENS, USERS, Service, ServiceResponse
 
 
 def declared(name: str, status: int) -> Any:
@@ -18,12 +18,12 @@ def declared(name: str, status: int) -> Any:
     return types[0] if len(types) == 1 else types
 
 
-def check(answer: Answer, kind: Any) -> None:
-    msgspec.json.decode(answer.body, type=kind)
+def check(response: ServiceResponse, kind: Any) -> None:
+    msgspec.json.decode(response.body, type=kind)
 
 
 def test_every_response_is_of_the_declared_type(stock: Service) -> None:
-    ann, bob = stock.join("ann"), stock.join("bob")
+    ann, bob = stock.new_user("ann"), stock.new_user("bob")
     account = {"username": "cat", "email": "c@c", "password": "zzzzz"}
     log_in = {"username": ann.name, "password": "password"}
     message = {"user_id": ann.id, "message": "x"}

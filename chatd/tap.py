@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import resource
 import sys
@@ -13,10 +15,12 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from chatd import __version__
-from chatd.compose import compose_service
 from chatd.config import OPTIONS, ConfigError, Settings, load
-from chatd.process.gc_tuning import GCTuner
+from chatd.process.gc_tuning import GCTuner, collection_paused
 from chatd.process.signals import Signals
+
+with collection_paused():
+    from chatd.compose import compose_service
 
 _log = Logger()
 
@@ -94,6 +98,8 @@ def makeService(options: Options) -> IService:
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()
+    # The last collection of the interpreter would traverse everything in vain.
+    atexit.register(gc.freeze)
     try:
         service = compose_service(options.settings, reactor, GCTuner(reactor))
     except ConfigError as wrong:

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from chatd.cli.errors import CommandError
+from chatd.cli.parser import DEFAULT_SERVER
 from chatd.client import ChatClient
 
-DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 RETRY_SECONDS: Final = 10.0
 """How long a command retries before it reports an error."""
 

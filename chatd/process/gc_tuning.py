@@ -8,9 +8,10 @@ exist: half a second with 15,000 held polls.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,16 @@ def resident_bytes() -> int:
         return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
     except OSError:
         return 0
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Context without garbage collection, for imports, whose objects are no garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class GCTuner:

@@ -33,6 +33,8 @@ from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
 
+LISTENING: Final = "chatd {version} is listening on {urls}, its data is in {location}"
+"""Logged when the daemon has started; the supervisor recognizes it."""
 LAG_SECONDS: Final = 1.0
 """How often the lag of the reactor is measured."""
 
@@ -118,7 +120,7 @@ class ChatService(Service):
         if self._gc_tuner is not None:
             self._gc_tuner.start()
         _log.info(
-            "chatd {version} is listening on {urls}, its data is in {location}",
+            LISTENING,
             version=__version__,
             urls=", ".join(
                 listener.url(port.getHost()) + (" (admin)" if listener in self.admin else "")

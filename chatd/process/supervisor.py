@@ -29,11 +29,12 @@ from chatd.process.service import fail_start
 from chatd.runtime.backoff import Backoff
 
 STABLE_SECONDS: Final = 5.0
-"""A worker that exits sooner is one that could not start."""
+"""A worker that has listened this long is restarted with the shortest delay."""
 KILL_SECONDS: Final = 5.0
 """Time that a worker gets in addition to its drain time before it is killed."""
 
 _COMMAND: Final = "from chatd.process.worker import main; main()"
+_LISTENING: Final = re.compile(r"\[chatd\.process\.service#info\] chatd \S+ is listening on ")
 _SHAREABLE: Final = re.compile(r"(tcp|tcp4|tcp6|ssl):.*", re.DOTALL)
 _ADMIN: Final = re.compile(r"((?:tcp|tcp4|tcp6|ssl):(?:port=)?)([0-9]+)(:.*)?", re.DOTALL)
 
@@ -99,7 +100,7 @@ class Supervisor(Service):
         self._has_served = self._has_served or not could_not_start
         if self._has_served:
             _log.error("{worker} {how} and is started again", worker=worker, how=how)
-            worker.restart(was_stable=not could_not_start)
+            worker.restart()
         elif not self._failed:
             # No worker has ever served: the cause is the same for all of them.
             self._failed = True
@@ -110,7 +111,8 @@ class _Worker:
     """One of the workers, across restarts of its process.
 
     `on_exit` is called with the worker, how its process exited ("ended with status 1"), and whether
-    it seems that it could not start, unless it was told to stop.
+    it could not start, unless it was told to stop. A worker has started when it logs that it is
+    listening.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class _Worker:
         self._backoff = backoff
         self._notify_exit = on_exit
         self._process: Any = None
-        self._started_at = 0.0
+        self._listening_since: float | None = None
         self._timer: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
 
@@ -136,7 +138,7 @@ class _Worker:
 
     def start(self) -> None:
         self._timer = None
-        self._started_at = self._reactor.seconds()
+        self._listening_since = None
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(PREFIX)
         }
@@ -148,10 +150,8 @@ class _Worker:
             childFDs={0: "w", 1: "r", 2: "r"},
         )
 
-    def restart(self, was_stable: bool) -> None:
+    def restart(self) -> None:
         """Start a new process after a delay."""
-        if was_stable:
-            self._backoff.reset()
         self._timer = self._reactor.callLater(self._backoff.next(), self.start)
 
     def stop(self, kill_after: float) -> Deferred[None]:
@@ -175,19 +175,29 @@ class _Worker:
                 self._timer.reset(min(kill_after, self._timer.getTime() - self._reactor.seconds()))
 
     def _on_line(self, line: str) -> None:
+        if self._listening_since is None and _LISTENING.search(line):
+            self._listening_since = self._reactor.seconds()
         _log.info("{worker}: {line}", worker=self, line=line.strip())
 
     def _on_exit(self, how: str, by_signal: bool) -> None:
         self._process = None
         if self._stopped is None:
             # A signal comes from outside: it does not mean that the worker could not start.
-            seconds = self._reactor.seconds() - self._started_at
-            self._notify_exit(self, how, not by_signal and seconds < STABLE_SECONDS)
+            could_not_start = self._listening_since is None and not by_signal
+            if by_signal or self._listening_seconds() >= STABLE_SECONDS:
+                self._backoff.reset()
+            self._notify_exit(self, how, could_not_start)
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
         self._stopped.callback(None)
+
+    def _listening_seconds(self) -> float:
+        if self._listening_since is None:
+            return 0.0
+        elapsed: float = self._reactor.seconds() - self._listening_since
+        return elapsed
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

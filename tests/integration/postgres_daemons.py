@@ -37,15 +37,13 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Daemon:
-    """A `twistd chatd` process whose output goes to `log`; it executes `code` before it starts."""
+    """A `twistd chatd` process whose output goes to `log`."""
 
-    def __init__(
-        self, folder: Path, db: str, *options: str, port: int | None = None, code: str = "pass"
-    ) -> None:
+    def __init__(self, folder: Path, db: str, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
         self.log = folder / f"chatd-{self.port}-{time.monotonic_ns()}.log"
         self._command = [
-            sys.executable, "-c", f"{code}; from twisted.scripts.twistd import run; run()",
+            sys.executable, "-c", "from twisted.scripts.twistd import run; run()",
             "--nodaemon", "--pidfile=", "chatd", "--rate-limits=off",
             f"--listen=tcp:{self.port}:interface=127.0.0.1", f"--db={db}", *options,
         ]  # fmt: skip

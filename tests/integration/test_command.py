@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -13,13 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from bench.processes import free_port
-from tests.daemon import TOKENS, USERS, Daemon, bearer, environment
+from chatd.cli.session import SavedLogin, SessionFile
+from tests.daemon import CHATS, TOKENS, USERS, Daemon, basic, bearer, environment, wait_until
 
 SECONDS = 30.0
 
@@ -32,13 +36,13 @@ class Command(subprocess.Popen[str]):
         super().__exit__(*raised)
 
 
-class User:
+class Person:
     """A user with their own home directory."""
 
-    def __init__(self, home: Path, daemon: Daemon) -> None:
+    def __init__(self, home: Path) -> None:
         home.mkdir()
         self.home = home
-        self.daemon = daemon
+        self.saved_login = SessionFile(home / "config" / "chatd" / "session.json")
         self.environment = environment(
             HOME=str(home), XDG_CONFIG_HOME=str(home / "config"), TERM="xterm"
         )
@@ -71,26 +75,34 @@ class User:
         assert error.count("\n") == 1, error
         return error
 
-    def register(self, name: str) -> None:
-        email, url = f"{name}@example.org", self.daemon.url
-        output = self.run(
-            *("register", name, "--email", email, "--server", url, "--password-stdin"),
-            typed="secret\n",
-        )
-        assert f"Logged in as {name}" in output
+
+class LoggedIn(Person):
+    """A user with an account, whose login is saved as the command saves it."""
+
+    def __init__(self, home: Path, daemon: Daemon, name: str) -> None:
+        super().__init__(home)
+        self.name = name
+        self.user_id = daemon.register(name)
+        self.saved_login.save(SavedLogin(daemon.url, name, self.user_id, daemon.token(name)))
+        self._daemon = daemon
+
+    def post(self, recipient: LoggedIn, text: str) -> None:
+        """Send a message without the command."""
+        body = {"user_id": recipient.user_id, "message": text}
+        assert self._daemon.request("POST", CHATS, body, basic(self.name)).status == 201
 
 
 class Terminal:
     """A command running in a pseudo-terminal."""
 
-    def __init__(self, user: User, *arguments: str) -> None:
+    def __init__(self, person: Person, *arguments: str) -> None:
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:  # pragma: no cover - the child becomes another program
-            os.chdir(user.home)
+            os.chdir(person.home)
             os.execve(
                 sys.executable,
                 [sys.executable, "-m", "chatd.cli", *arguments],
-                user.environment,
+                person.environment,
             )
         self.output = ""
         self.status: int | None = None
@@ -110,9 +122,15 @@ class Terminal:
         deadline = time.monotonic() + SECONDS
         while self._read(deadline - time.monotonic()):
             pass
+        assert time.monotonic() < deadline, f"it runs on after {self.output!r}"
         _, status = os.waitpid(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
         return self.status
+
+    def is_waiting(self) -> bool:
+        """Whether the command is blocked in a system call."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "S"
 
     def close(self) -> None:
         if self.status is None:
@@ -132,24 +150,40 @@ class Terminal:
         return bool(data)
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    with Daemon(tmp_path, "--drain-seconds", "1", port=free_port()) as daemon:
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("daemon")
+    with Daemon(folder, "--drain-seconds", "1", port=free_port()) as daemon:
         yield daemon
 
 
-@pytest.fixture
-def ann(tmp_path: Path, daemon: Daemon) -> User:
-    user = User(tmp_path / "ann", daemon)
-    user.register("ann")
-    return user
+@contextmanager
+def stopped(daemon: Daemon) -> Iterator[None]:
+    """Stop the daemon; it is started again at the end of the context."""
+    daemon.stop()
+    try:
+        yield
+    finally:
+        daemon.start()
+
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
-def bob(tmp_path: Path, daemon: Daemon) -> User:
-    user = User(tmp_path / "bob", daemon)
-    user.register("bob")
-    return user
+def ann(tmp_path: Path, daemon: Daemon) -> LoggedIn:
+    return LoggedIn(tmp_path / "ann", daemon, f"ann{next(_numbers)}")
+
+
+@pytest.fixture
+def bob(tmp_path: Path, daemon: Daemon) -> LoggedIn:
+    return LoggedIn(tmp_path / "bob", daemon, f"bob{next(_numbers)}")
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Person:
+    """Somebody without an account."""
+    return Person(tmp_path / "cat")
 
 
 @pytest.fixture
@@ -160,100 +194,107 @@ def terminals() -> Iterator[list[Terminal]]:
         terminal.close()
 
 
-def test_tail_prints_what_another_user_sends(ann: User, bob: User) -> None:
-    ann.run("send", "BOB", "hello", "bob")
-    ann.run("send", "bob", typed="from a pipe\nwith two lines\n")
+def test_tail_prints_what_another_user_sends(ann: LoggedIn, bob: LoggedIn) -> None:
+    ann.run("send", bob.name.upper(), "hello", "bob")
+    ann.run("send", bob.name, typed="from a pipe\nwith two lines\n")
     lines = bob.run("tail", "--since", "0", "--count", "2", "--json").splitlines()
     assert [json.loads(line)["message"] for line in lines] == [
         "hello bob",
         "from a pipe\nwith two lines",
     ]
     output = bob.run("tail", "--since", "0", "--count", "2")
+    indent = " " * len(f"00:00 {ann.name}: ")
     assert re.fullmatch(
-        r"\d\d:\d\d ann: hello bob\n\d\d:\d\d ann: from a pipe\n {11}with two lines\n", output
+        rf"\d\d:\d\d {ann.name}: hello bob\n"
+        rf"\d\d:\d\d {ann.name}: from a pipe\n{indent}with two lines\n",
+        output,
     )
-    sent = json.loads(ann.run("send", "--json", "bob", "x"))
+    sent = json.loads(ann.run("send", "--json", bob.name, "x"))
     assert (sent["seq"], sent["message"]) == (3, "x")
 
 
 def test_tail_survives_a_restart_and_resumes(
-    daemon: Daemon, ann: User, bob: User, tmp_path: Path
+    daemon: Daemon, ann: LoggedIn, bob: LoggedIn, tmp_path: Path
 ) -> None:
     position = tmp_path / "position"
     with bob.start("tail", "--since", "0", "--resume", str(position), "--count", "2") as tail:
         assert tail.stdout is not None
-        ann.run("send", "bob", "before")
-        assert tail.stdout.readline().endswith("ann: before\n")
-        daemon.stop()
-        daemon.start()
-        ann.run("send", "bob", "after")
-        assert tail.stdout.readline().endswith("ann: after\n")
+        ann.post(bob, "before")
+        assert tail.stdout.readline().endswith(f"{ann.name}: before\n")
+        with stopped(daemon):
+            pass
+        ann.post(bob, "after")
+        assert tail.stdout.readline().endswith(f"{ann.name}: after\n")
         assert tail.wait(SECONDS) == 0
-    ann.run("send", "bob", "third")
+    ann.post(bob, "third")
     # The saved position has priority over --since.
     output = bob.run("tail", "--since", "0", "--resume", str(position), "--count", "1")
-    assert output.endswith("ann: third\n")
+    assert output.endswith(f"{ann.name}: third\n")
 
 
-def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, ann: User) -> None:
-    file = ann.home / "config" / "chatd" / "session.json"
+def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, cat: Person) -> None:
+    server = ("--server", daemon.url, "--password-stdin")
+    output = cat.run("register", "cat", "--email", "cat@example.org", *server, typed="secret\n")
+    assert "Logged in as cat" in output
+    file = cat.saved_login.path
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    token = json.loads(file.read_text())["token"]
-    assert ann.run("whoami") == f"ann (user 1) at {daemon.url}\n"
-    ann.run("logout")
+    login = json.loads(file.read_text())
+    assert cat.run("whoami") == f"cat (user {login['user_id']}) at {daemon.url}\n"
+    cat.run("logout")
     assert not file.exists()
-    assert daemon.request("GET", USERS, None, bearer(token)).status == 401
-    assert "not logged in; run chatd login" in ann.fail("whoami")
-    ann.run("login", "ann", "--server", daemon.url, "--password-stdin", typed="secret\n")
-    assert "ann" in ann.run("whoami")
+    assert daemon.request("GET", USERS, None, bearer(login["token"])).status == 401
+    assert "not logged in; run chatd login" in cat.fail("whoami")
+    cat.run("login", "cat", *server, typed="secret\n")
+    assert "cat" in cat.run("whoami")
 
 
-def test_errors_are_reported_on_one_line(daemon: Daemon, ann: User, tmp_path: Path) -> None:
+def test_errors_are_reported_on_one_line(daemon: Daemon, ann: LoggedIn, tmp_path: Path) -> None:
     assert "no such user: nobody" in ann.fail("send", "nobody", "x")
-    assert "nothing but white space" in ann.fail("send", "ann", typed=" \n")
-    login = ("login", "ann", "--server", daemon.url, "--password-stdin")
+    assert "nothing but white space" in ann.fail("send", ann.name, typed=" \n")
+    login = ("login", ann.name, "--server", daemon.url, "--password-stdin")
     assert "no such username and password" in ann.fail(*login, typed="wrong\n")
-    assert "--password-stdin" in ann.fail("login", "ann", "--server", daemon.url)
-    assert "chat needs a terminal" in ann.fail("chat", "ann")
+    assert "--password-stdin" in ann.fail("login", ann.name, "--server", daemon.url)
+    assert "chat needs a terminal" in ann.fail("chat", ann.name)
     assert "is not a URL" in ann.fail("login", "x", "--server", "nowhere")
     (tmp_path / "position").write_text("a:b")
     assert "does not contain a position" in ann.fail("tail", "--resume", str(tmp_path / "position"))
     assert "Is a directory" in ann.fail("tail", "--resume", str(tmp_path))
-    ann.run("send", "ann", "to myself")
+    ann.post(ann, "to myself")
     missing = str(tmp_path / "missing" / "position")
     assert "cannot write" in ann.fail("tail", "--since", "0", "--resume", missing)
-    token = json.loads((ann.home / "config/chatd/session.json").read_text())["token"]
-    assert daemon.request("DELETE", TOKENS, None, bearer(token)).status == 204
+    saved = ann.saved_login.load()
+    assert saved is not None
+    assert daemon.request("DELETE", TOKENS, None, bearer(saved.token)).status == 204
     assert "chatd login" in ann.fail("tail")
-    daemon.stop()
-    assert ann.fail("whoami") == f"chatd: cannot reach {daemon.url}: Connection refused\n"
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    ann.saved_login.save(structs.replace(saved, server=nowhere))
+    assert ann.fail("whoami") == f"chatd: cannot reach {nowhere}: Connection refused\n"
 
 
 def test_two_people_chat_in_terminals(
-    daemon: Daemon, ann: User, bob: User, terminals: list[Terminal]
+    daemon: Daemon, ann: LoggedIn, bob: LoggedIn, terminals: list[Terminal]
 ) -> None:
-    ann.run("send", "bob", "an earlier message")
-    here, there = Terminal(ann, "chat", "bob"), Terminal(bob, "chat", "ann")
+    ann.post(bob, "an earlier message")
+    here, there = Terminal(ann, "chat", bob.name), Terminal(bob, "chat", ann.name)
     terminals += [here, there]
-    here.expect("Chatting with bob")
-    here.expect("ann: an earlier message")
-    here.expect("ann> $")
-    there.expect("bob> $")
+    here.expect(f"Chatting with {bob.name}")
+    here.expect(f"{ann.name}: an earlier message")
+    here.expect(f"{ann.name}> $")
+    there.expect(f"{bob.name}> $")
 
     here.type("are you th")
     here.expect("are you th$")
     there.type("hello \x1b[31mann\r")
     # Incoming messages appear above the line being typed.
-    here.expect(r"bob: hello ann\r\n")
-    here.expect("ann> are you th$")
+    here.expect(rf"{bob.name}: hello ann\r\n")
+    here.expect(f"{ann.name}> are you th$")
     here.type("ere?\r")
-    there.expect(r"ann: are you there\?\r\n")
+    there.expect(rf"{ann.name}: are you there\?\r\n")
 
-    daemon.stop()
-    here.expect(r"\(offline, trying again\)")
-    here.type("written while it was away\r")
-    daemon.start()
-    there.expect("ann: written while it was away\r\n")
+    with stopped(daemon):
+        here.expect(r"\(offline, trying again\)")
+        here.type("written while it was away\r")
+    there.expect(f"{ann.name}: written while it was away\r\n")
     there.type("\x04")
     assert there.wait() == 0
     here.type("goodbye\r\x04")
@@ -263,39 +304,38 @@ def test_two_people_chat_in_terminals(
 
 
 def test_the_password_is_asked_for_in_a_terminal(
-    daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
+    daemon: Daemon, cat: Person, terminals: list[Terminal]
 ) -> None:
-    user = User(tmp_path / "cat", daemon)
-    terminal = Terminal(user, "register", "cat", "--server", daemon.url)
+    terminal = Terminal(cat, "register", "dora", "--server", daemon.url)
     terminals.append(terminal)
     terminal.expect("Email: ")
-    terminal.type("cat@example.org\n")
+    terminal.type("dora@example.org\n")
     terminal.expect("Password: ")
     terminal.type("miaow\n")
     terminal.expect("Repeat password: ")
     terminal.type("miaow\n")
-    terminal.expect("Logged in as cat")
+    terminal.expect("Logged in as dora")
     assert terminal.wait() == 0
     assert "miaow" not in terminal.output
 
 
 def test_an_interrupt_at_a_prompt_exits_quietly(
-    daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
+    daemon: Daemon, cat: Person, terminals: list[Terminal]
 ) -> None:
-    user = User(tmp_path / "cat", daemon)
-    terminal = Terminal(user, "login", "cat", "--server", daemon.url)
+    terminal = Terminal(cat, "login", "cat", "--server", daemon.url)
     terminals.append(terminal)
     terminal.expect("Password: ")
+    # Python would not notice a signal just before its system call until that ends.
+    wait_until(terminal.is_waiting, SECONDS)
     terminal.type("\x03")
     assert terminal.wait() == 130
     assert "Traceback" not in terminal.output
 
 
 def test_the_end_of_input_at_a_prompt_is_reported(
-    daemon: Daemon, tmp_path: Path, terminals: list[Terminal]
+    daemon: Daemon, cat: Person, terminals: list[Terminal]
 ) -> None:
-    user = User(tmp_path / "cat", daemon)
-    terminal = Terminal(user, "login", "cat", "--server", daemon.url)
+    terminal = Terminal(cat, "login", "cat", "--server", daemon.url)
     terminals.append(terminal)
     terminal.expect("Password: ")
     terminal.type("\x04")
@@ -304,18 +344,20 @@ def test_the_end_of_input_at_a_prompt_is_reported(
     assert "Traceback" not in terminal.output
 
 
-def test_send_in_a_terminal_says_what_it_waits_for(ann: User, terminals: list[Terminal]) -> None:
-    terminal = Terminal(ann, "send", "ann")
+def test_send_in_a_terminal_says_what_it_waits_for(
+    ann: LoggedIn, terminals: list[Terminal]
+) -> None:
+    terminal = Terminal(ann, "send", ann.name)
     terminals.append(terminal)
     terminal.expect("Type the message; Ctrl-D on a new line sends it.\r\n")
     terminal.type("typed\n\x04")
     assert terminal.wait() == 0
-    assert "ann: typed" in ann.run("tail", "--since", "0", "--count", "1")
+    assert f"{ann.name}: typed" in ann.run("tail", "--since", "0", "--count", "1")
 
 
-def test_an_interrupt_exits_with_status_130(ann: User) -> None:
+def test_an_interrupt_exits_with_status_130(ann: LoggedIn) -> None:
     with ann.start("tail", "--since", "0") as tail:
-        ann.run("send", "ann", "to myself")
+        ann.post(ann, "to myself")
         assert tail.stdout is not None
         assert tail.stderr is not None
         assert "to myself" in tail.stdout.readline()
@@ -324,65 +366,61 @@ def test_an_interrupt_exits_with_status_130(ann: User) -> None:
         assert "Traceback" not in tail.stderr.read()
 
 
-def test_a_closed_pipe_ends_tail_quietly(ann: User) -> None:
+def test_a_closed_pipe_ends_tail_quietly(ann: LoggedIn) -> None:
     tail = ann.start("tail", "--since", "0")
     assert tail.stdout is not None
     assert tail.stderr is not None
     assert tail.stdin is not None
-    ann.run("send", "ann", "one")
+    ann.post(ann, "one")
     tail.stdout.readline()
     tail.stdout.close()
-    ann.run("send", "ann", "two")
+    ann.post(ann, "two")
     assert tail.wait(SECONDS) == 0
     assert tail.stderr.read() == ""
     tail.stderr.close()
     tail.stdin.close()
 
 
-def test_the_demo_runs_without_preparation(tmp_path: Path, daemon: Daemon) -> None:
-    user = User(tmp_path / "new", daemon)
-    output = user.run("demo", "--once")
+def test_the_demo_runs_without_preparation(cat: Person) -> None:
+    output = cat.run("demo", "--once")
     folder = re.search(r"its data in (\S+)\.\n", output)
     assert folder is not None
     assert re.findall(r"\d\d:\d\d (ann|bob): ", output) == ["ann", "bob", "ann", "bob"]
     assert not Path(folder[1]).exists()
 
 
-def test_the_demo_replies_until_interrupted(tmp_path: Path, daemon: Daemon) -> None:
-    user = User(tmp_path / "new", daemon)
-    with user.start("demo") as demo:
+def test_the_demo_replies_until_interrupted(cat: Person) -> None:
+    with cat.start("demo") as demo:
         assert demo.stdout is not None
         invitation = next(line for line in demo.stdout if line.startswith("Open "))
         url, password = re.findall(r"Open (\S+), .* password (\S+),", invitation)[0]
-        user.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
-        user.run("send", "bob", "three words more")
+        cat.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
+        cat.run("send", "bob", "three words more")
         # Two messages of the conversation came before it.
-        output = user.run("tail", "--since", "0", "--count", "3")
+        output = cat.run("tail", "--since", "0", "--count", "3")
         assert "I read your 3 words" in output
         demo.send_signal(signal.SIGINT)
         assert demo.wait(SECONDS) == 130
-    assert user.fail("whoami")
+    assert cat.fail("whoami")
 
 
-def test_serve_runs_the_daemon(tmp_path: Path, daemon: Daemon) -> None:
-    user = User(tmp_path / "new", daemon)
-    with user.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
+def test_serve_runs_the_daemon(cat: Person) -> None:
+    with cat.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
         assert serving.stdout is not None
         for line in serving.stdout:
             if "is listening on" in line:
                 break
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(SECONDS) in (0, -signal.SIGTERM)
-    assert (user.home / "chatd.db").exists()
-    assert user.run("serve", "--help").startswith("Usage: chatd serve [options]\n")
-    assert user.run("serve", "--version") == user.run("--version")
+    assert (cat.home / "chatd.db").exists()
+    assert cat.run("serve", "--help").startswith("Usage: chatd serve [options]\n")
+    assert cat.run("serve", "--version") == cat.run("--version")
     usage = "usage: chatd serve [options]\n"
-    wrong = user.fail("serve", "--nonsense")
+    wrong = cat.fail("serve", "--nonsense")
     assert wrong == f"chatd: option --nonsense not recognized; {usage}"
-    assert user.fail("serve", "stray") == f"chatd: unexpected argument 'stray'; {usage}"
+    assert cat.fail("serve", "stray") == f"chatd: unexpected argument 'stray'; {usage}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion_prints_a_script(tmp_path: Path, daemon: Daemon, shell: str) -> None:
-    user = User(tmp_path / "new", daemon)
-    assert "register" in user.run("completion", shell)
+def test_completion_prints_a_script(cat: Person, shell: str) -> None:
+    assert "register" in cat.run("completion", shell)

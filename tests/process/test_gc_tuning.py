@@ -17,6 +17,7 @@ from chatd.process.gc_tuning import (
     WORTHWHILE_OBJECTS,
     YOUNG_OBJECTS,
     GCTuner,
+    collection_paused,
     resident_bytes,
 )
 
@@ -126,3 +127,9 @@ def test_a_full_collection_takes_place_when_memory_has_grown(process: Process) -
 
 def test_the_resident_memory_of_this_process_is_read() -> None:
     assert 1 << 20 < resident_bytes() < 1 << 40
+
+
+def test_collection_is_paused_within_the_context() -> None:
+    with collection_paused():
+        assert not gc.isenabled()
+    assert gc.isenabled()

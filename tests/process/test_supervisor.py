@@ -9,11 +9,19 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    formatEventAsClassicLogText,
+    globalLogPublisher,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.config import ConfigError, Settings, load, to_environment
+from chatd.process.service import LISTENING
 from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Supervisor, worker_settings
 from tests.conftest import LoggedFailures
 
@@ -36,6 +44,20 @@ class Process:
         if self.has_exited:
             raise ProcessExitedAlready
         self.signals.append(number)
+
+    def listen(self) -> None:
+        """Log that it is listening, as a worker does."""
+        event = {
+            "log_format": LISTENING,
+            "log_namespace": "chatd.process.service",
+            "log_level": LogLevel.info,
+            "version": "1.0",
+            "urls": "http://x",
+            "location": "y",
+        }
+        text = formatEventAsClassicLogText(event, formatTime=lambda _: "")
+        assert text is not None
+        self.protocol.childDataReceived(1, text.encode())
 
     def end(self, status: int = 0, by: int | None = None) -> None:
         self.has_exited = True
@@ -125,6 +147,7 @@ def test_workers_get_the_settings_instead_of_the_variables_of_the_supervisor(
 def test_a_worker_that_exits_is_restarted_after_a_delay() -> None:
     reactor = FakeReactor()
     started(reactor)
+    reactor.processes[0].listen()
     reactor.advance(STABLE_SECONDS)
     reactor.processes[0].end(1)
     assert len(reactor.processes) == 2
@@ -140,16 +163,40 @@ def test_a_worker_that_exits_is_restarted_after_a_delay() -> None:
         delays.append(round(reactor.seconds() - began, 2))
     assert delays == sorted(delays)
     assert 9 < delays[-1] < 11
+    # It is short again after a worker that listened for a while, or was killed.
+    reactor.processes[-1].listen()
     reactor.advance(STABLE_SECONDS)
-    reactor.processes[-1].end(by=signal.SIGKILL)
+    reactor.processes[-1].end(1)
     reactor.advance(0.2)
     assert len(reactor.processes) == 13
+    reactor.processes[-1].end(by=signal.SIGKILL)
+    reactor.advance(0.2)
+    assert len(reactor.processes) == 14
     assert not reactor.stopped
 
 
-def test_the_supervisor_fails_if_no_worker_can_start(logged_failures: LoggedFailures) -> None:
+def test_a_worker_that_exits_soon_after_it_listened_is_restarted_ever_later() -> None:
     reactor = FakeReactor()
     started(reactor)
+    for _ in range(9):
+        reactor.processes[-1].listen()
+        reactor.processes[-1].end(1)
+        reactor.advance(10)
+    count = len(reactor.processes)
+    reactor.processes[-1].end(1)
+    reactor.advance(9)
+    assert len(reactor.processes) == count
+    assert not reactor.stopped
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2 * STABLE_SECONDS])
+def test_the_supervisor_fails_if_no_worker_can_start(
+    logged_failures: LoggedFailures, seconds: float
+) -> None:
+    reactor = FakeReactor()
+    started(reactor)
+    # On a busy machine a worker may need long to find that it cannot start.
+    reactor.advance(seconds)
     reactor.processes[0].end(1)
     reactor.processes[1].end(1)
     assert reactor.stopped == 1
@@ -204,8 +251,8 @@ def test_a_forced_stop_terminates_workers_again_and_kills_them_sooner() -> None:
 def test_stopping_cancels_pending_restarts() -> None:
     reactor = FakeReactor()
     supervisor = started(reactor)
-    reactor.advance(STABLE_SECONDS)
     one, two = reactor.processes
+    one.listen()
     one.end(1)
     two.has_exited = True
     stopping = supervisor.stopService()

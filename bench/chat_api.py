@@ -79,9 +79,9 @@ class ChatFollower:
     def receive(self, status: int, head: bytes, body: bytes) -> list[Received]:
         if status != 200:
             raise UnexpectedResponse(f"{status} {body!r}")
-        answer = json.loads(body)
-        self._cursor = answer["meta"]["cursor"]
-        return [Received(message["message"], message["seq"]) for message in answer["messages"]]
+        document = json.loads(body)
+        self._cursor = document["meta"]["cursor"]
+        return [Received(message["message"], message["seq"]) for message in document["messages"]]
 
 
 class ChatSender:

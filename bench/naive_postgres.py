@@ -27,7 +27,7 @@ from twisted.internet.task import react
 RECIPIENTS = 200
 
 NAIVE = """
-WITH moved AS (
+WITH advanced AS (
     UPDATE inbox
     SET last_seq = last_seq + 1,
         last_sent_at = greatest(last_sent_at, (extract(epoch FROM clock_timestamp()) * 1e6)::bigint)
@@ -35,7 +35,7 @@ WITH moved AS (
     RETURNING user_id, last_seq, last_sent_at
 )
 INSERT INTO message (received_by, seq, sent_by, sent_at, text)
-SELECT user_id, last_seq, %s, last_sent_at, %s FROM moved
+SELECT user_id, last_seq, %s, last_sent_at, %s FROM advanced
 RETURNING seq, sent_at
 """
 

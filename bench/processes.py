@@ -111,8 +111,8 @@ class ServerProcess:
                 return
             except OSError:
                 time.sleep(0.05)
-        said = self._output.read_text("utf-8", "replace")[-2000:]
-        raise StartError(f"{self._process.args!r} does not listen: {said}")
+        output = self._output.read_text("utf-8", "replace")[-2000:]
+        raise StartError(f"{self._process.args!r} does not listen: {output}")
 
     @property
     def cpu_seconds(self) -> float:

@@ -183,7 +183,7 @@ def _repeat(
 ) -> tuple[dict[str, float], list[tuple[float, float]]]:
     """Repeat requests on each connection; returns figures and latency quantiles.
 
-    Returns once all requests have been answered.
+    Returns once all responses have arrived.
     """
     latencies: list[float] = []
     counting = stopping = False
@@ -219,7 +219,7 @@ def _repeat(
     until, counting, stopping = now(), False, True
     figures = usage.figures()
     if not client.run_until(now() + DRAIN_SECONDS, lambda: not busy):
-        raise UnexpectedResponse(f"{busy} requests were not answered")
+        raise UnexpectedResponse(f"{busy} requests got no response")
     figures.update(_throughput(len(latencies), until - since, figures), **percentiles(latencies))
     return figures, quantiles(latencies)
 

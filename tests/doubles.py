@@ -132,7 +132,7 @@ class Now:
 
 
 @implementer(IBus)
-class LossyBus:
+class ControlledBus:
     """A local bus that can lose or hold back wake-ups, or be broken."""
 
     def __init__(self) -> None:
@@ -224,7 +224,7 @@ class System:
         registration_open: bool = True,
         min_password_length: int = 5,
         max_message_bytes: int = 16384,
-        bus: LossyBus | None = None,
+        bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
     ) -> None:
@@ -234,7 +234,7 @@ class System:
         self.metrics = Metrics()
         self.workers: dict[str, Any] = {}
         self.hashing: Any = worker()
-        self.bus = bus or LossyBus()
+        self.bus = bus or ControlledBus()
         self.store = (SqliteStore if read_cached else UncachedStore)(
             str(folder / "chatd.db"),
             clock=self.clock,

@@ -89,7 +89,7 @@ class Dispatch(Resource):
 
         def finished(_: object) -> None:
             context.status = request.code
-            self.finished(context)
+            self.record(context)
 
         request.setHeader(HEADER, context.request_id)
         request.setComponent(RequestContext, context)
@@ -115,9 +115,9 @@ class Dispatch(Resource):
             request.setHeader(HEADER, context.request_id)
             _write(request, as_klein(response))
         context.status = response.code
-        self.finished(context)
+        self.record(context)
 
-    def finished(self, context: RequestContext) -> None:
+    def record(self, context: RequestContext) -> None:
         """Count and log a request that is finished or whose client has disconnected."""
         held = context.held_seconds
         work = self._seconds() - context.began - held
@@ -159,7 +159,7 @@ class CoroutineRunner:
             self._dispatch.respond(self._context, done.value)
         except CancelledError as error:
             self._context.status = CLIENT_DISCONNECTED
-            self._dispatch.finished(self._context)
+            self._dispatch.record(self._context)
             _break_cycles(error)
         except Exception as error:
             self._dispatch.respond(self._context, response_to(Failure(), self._context))

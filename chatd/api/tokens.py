@@ -41,7 +41,7 @@ class TokenCalls:
         "POST",
         "/api/v1/tokens",
         summary="Log in",
-        description="Gives a token for `Authorization: Bearer`.",
+        description="Issues a token for `Authorization: Bearer`.",
         tag="Tokens",
         body=LogIn,
         responses={201: ResponseSpec("The token.", (Token,))},

@@ -112,11 +112,11 @@ def test_a_path_may_be_written_in_escapes(service: Service) -> None:
 def test_head_is_get_without_the_body(service: Service, query: str) -> None:
     ann, bob = service.new_user(), service.new_user()
     bob.send(ann)
-    whole, head = ann.get(CHATS + query), ann.request("HEAD", CHATS + query)
+    full, head = ann.get(CHATS + query), ann.request("HEAD", CHATS + query)
     assert (head.status, head.body) == (200, b"")
     for name in ("Content-Type", "Cache-Control", "Link"):
-        assert head.header(name) == whole.header(name)
-    assert head.header("Content-Length") == str(len(whole.body))
+        assert head.header(name) == full.header(name)
+    assert head.header("Content-Length") == str(len(full.body))
 
 
 def test_head_works_wherever_get_does(service: Service) -> None:

@@ -246,9 +246,9 @@ def test_a_deleted_account_is_gone_and_what_it_sent_stays(service: Service) -> N
     ann, bob = service.new_user("ann"), service.new_user("bob")
     ann.send(bob, "before")
     bob.send(ann, "to be lost")
-    gone = ann.request("DELETE", USERS)
-    assert (gone.status, gone.body) == (204, b"")
-    assert gone.header("Cache-Control") == "no-store"
+    deletion = ann.request("DELETE", USERS)
+    assert (deletion.status, deletion.body) == (204, b"")
+    assert deletion.header("Cache-Control") == "no-store"
     for auth in (ann.bearer, ann.basic):
         service.get(USERS, auth=auth).problem(401, "unauthorized")
         service.get(CHATS, auth=auth).problem(401, "unauthorized")

@@ -13,9 +13,9 @@ TINY = replace(
 
 
 def test_all_workloads_run_without_errors(tmp_path: Path) -> None:
-    said: list[str] = []
+    logged: list[str] = []
     # Pinning would pin the tests as well.
-    bench = Benchmark(tmp_path, "sqlite", TINY, Cores([0]), peers=(), log=said.append)
+    bench = Benchmark(tmp_path, "sqlite", TINY, Cores([0]), peers=(), log=logged.append)
     bench.run(["ceiling", "deliver", "latency", "read", "send", "park"])
     assert bench.errors == []
     assert bench.notes == ["only one core: server and load generator share it"]

@@ -1,4 +1,4 @@
-"""The page as a person uses it: what is seen, clicked and typed."""
+"""The page from the view of its user: what is seen, clicked and typed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Page:
         except Exception as error:
             raise AssertionError(f"{failure}; page: {self.find('body').text!r}") from error
 
-    # What a person does
+    # What the user does
 
     def type(self, selector: str, text: str) -> None:
         field = self.find(selector)
@@ -126,7 +126,7 @@ class Page:
     def send(self, text: str) -> None:
         self.type("#text", text + Keys.ENTER)
 
-    # What a person sees
+    # What the user sees
 
     @property
     def messages(self) -> list[str]:

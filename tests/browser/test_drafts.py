@@ -1,4 +1,4 @@
-"""What is typed to one person never reaches another."""
+"""A draft to one user is never sent to another."""
 
 from selenium.webdriver.common.keys import Keys
 

@@ -37,7 +37,7 @@ MAX_LOSSES_IN_A_ROW: Final = 9
 then add up to less than `retry_seconds`."""
 
 
-class LossyNetwork:
+class UnreliableNetwork:
     """A network that loses the requests and responses as listed in `outcomes`."""
 
     def __init__(self, http: Any) -> None:
@@ -67,12 +67,12 @@ class Service:
             retry_jitter=lambda: 3,
         )
         self.http = stub(resource)
-        self.networks: dict[str, LossyNetwork] = {}
+        self.networks: dict[str, UnreliableNetwork] = {}
         self.started: list[Deferred[Any]] = []
 
     def client(self, name: str) -> ChatClient:
         """A logged-in client for a new account, connected by `networks[name]`."""
-        self.networks[name] = LossyNetwork(self.http)
+        self.networks[name] = UnreliableNetwork(self.http)
         client = ChatClient(
             "http://chat.example",
             http=self.networks[name],

@@ -84,9 +84,9 @@ class AppendContract:
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob, gone = await add_accounts(store, "ann", "bob", "gone")
-        await store.delete_account(gone)
-        recipients = [MAX_INTEGER, bob, gone, bob, 4711, ann, gone]
+        ann, bob, deleted = await add_accounts(store, "ann", "bob", "deleted")
+        await store.delete_account(deleted)
+        recipients = [MAX_INTEGER, bob, deleted, bob, 4711, ann, deleted]
         results = await store.append([Draft(ann, each, "x") for each in recipients])
         for recipient, result in zip(recipients, results, strict=True):
             if recipient in (ann, bob):

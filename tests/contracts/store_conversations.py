@@ -32,15 +32,17 @@ class ConversationContract:
     ) -> None:
         store = await open_store()
         ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
-        said = []
+        messages = []
         for number in range(20):
-            said.append(await send(store, ann, bob, f"{number} from ann"))
+            messages.append(await send(store, ann, bob, f"{number} from ann"))
             await send(store, ann, cat, "not for bob")
-            said.append(await send(store, bob, ann, f"{number} from bob"))
+            messages.append(await send(store, bob, ann, f"{number} from bob"))
             await send(store, cat, bob, "not from ann")
         for user_id, peer in ((ann, bob), (bob, ann)):
             for limit in (1, 3, 7, 40, 100):
-                assert await read_conversation(store, user_id, peer, limit) == conversation_of(said)
+                assert await read_conversation(store, user_id, peer, limit) == conversation_of(
+                    messages
+                )
 
     @ensureDeferred
     async def test_messages_with_equal_times_are_each_returned_once(
@@ -48,21 +50,21 @@ class ConversationContract:
     ) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        said: list[Message] = []
+        messages: list[Message] = []
         for _ in range(3):
             # If all messages of a transaction have the same time, only recipient and seq differ.
             pairs = [(ann, bob), (bob, ann), (ann, bob), (ann, bob), (bob, ann)]
             drafts = [Draft(*pair, f"{number}") for number, pair in enumerate(pairs)]
-            said += [appended(result) for result in await store.append(drafts)]
+            messages += [appended(result) for result in await store.append(drafts)]
         for limit in range(1, 17):
-            assert await read_conversation(store, ann, bob, limit) == conversation_of(said)
-            assert await read_conversation(store, bob, ann, limit) == conversation_of(said)
+            assert await read_conversation(store, ann, bob, limit) == conversation_of(messages)
+            assert await read_conversation(store, bob, ann, limit) == conversation_of(messages)
 
     @ensureDeferred
     async def test_new_messages_do_not_shift_older_pages(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        said = await send_many(store, ann, bob, 10) + await send_many(store, bob, ann, 10)
+        messages = await send_many(store, ann, bob, 10) + await send_many(store, bob, ann, 10)
         newest = await store.conversation(ReadConversation(ann, bob, 5))
         assert newest is not None
         await send_many(store, ann, bob, 3)
@@ -70,17 +72,17 @@ class ConversationContract:
         before = ConversationCursor.of(newest.messages[-1])
         older = await store.conversation(ReadConversation(ann, bob, 100, before))
         assert older is not None
-        assert [*newest.messages, *older.messages] == conversation_of(said)
+        assert [*newest.messages, *older.messages] == conversation_of(messages)
         assert (newest.older, older.older) == (True, False)
 
     @ensureDeferred
     async def test_messages_to_oneself_are_returned_once(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        said = await send_many(store, ann, ann, 5)
+        messages = await send_many(store, ann, ann, 5)
         await send(store, bob, ann, "not from ann")
         for limit in (1, 2, 5, 100):
-            assert await read_conversation(store, ann, ann, limit) == conversation_of(said)
+            assert await read_conversation(store, ann, ann, limit) == conversation_of(messages)
 
     @ensureDeferred
     async def test_messages_received_from_a_deleted_peer_remain(
@@ -102,9 +104,9 @@ class ConversationContract:
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob, gone = await add_accounts(store, "ann", "bob", "gone")
-        await store.delete_account(gone)
-        for peer, exists in ((bob, True), (gone, False), (4711, False), (MAX_INTEGER, False)):
+        ann, bob, deleted = await add_accounts(store, "ann", "bob", "deleted")
+        await store.delete_account(deleted)
+        for peer, exists in ((bob, True), (deleted, False), (4711, False), (MAX_INTEGER, False)):
             found = await store.conversation(ReadConversation(ann, peer, 10))
             assert found == ConversationSlice((), False, exists)
         assert await store.conversation(ReadConversation(4711, ann, 10)) is None

@@ -64,26 +64,26 @@ class LifecycleContract:
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob, gone = await add_accounts(store, "ann", "bob", "gone")
+        ann, bob, deleted = await add_accounts(store, "ann", "bob", "deleted")
         await store.add_token(ann, digest("token"))
         await store.record_seen({ann: 1_700_000_000_000_000})
         first = await send(store, ann, bob, "first", "key")
-        await store.delete_account(gone)
+        await store.delete_account(deleted)
         epoch = store.epoch
-        accounts = [await store.account(each) for each in (ann, bob, gone)]
+        accounts = [await store.account(each) for each in (ann, bob, deleted)]
         await store.close()
         store = await open_store()
         assert store.epoch == epoch
-        assert [await store.account(each) for each in (ann, bob, gone)] == accounts
+        assert [await store.account(each) for each in (ann, bob, deleted)] == accounts
         assert await store.token_owners([digest("token")]) == [ann]
         assert await read_inbox(store, bob) == [first]
         assert await store.append([draft(ann, bob, "first", "key")]) == [Appended(first, True)]
         second = await send(store, ann, bob, "second")
         assert second.seq == 2
         with pytest.raises(UsernameTaken):
-            await store.add_account("GONE", "g@example.org", "hash")
+            await store.add_account("DELETED", "g@example.org", "hash")
         [new] = await add_accounts(store, "new")
-        assert new > gone
+        assert new > deleted
 
     @ensureDeferred
     async def test_closing_waits_for_running_calls(self, open_store: OpenStore) -> None:

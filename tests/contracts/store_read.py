@@ -110,14 +110,16 @@ class ReadContract:
         expected: list[InboxSlice | None] = []
         for index, each in enumerate([*reversed(ids), 4711, *ids]):
             messages = sent.get(each, [])
-            gone = each in (ids[30], 4711)
+            deleted = each in (ids[30], 4711)
             if index % 2:
                 queries.append(ReadAfter(each, 2, 3))
-                expected.append(None if gone else InboxSlice(len(messages), tuple(messages[2:5])))
+                expected.append(
+                    None if deleted else InboxSlice(len(messages), tuple(messages[2:5]))
+                )
             else:
                 queries.append(ReadPage(each, 2, 3))
                 expected.append(
-                    None if gone else InboxSlice(len(messages), page_of(messages, 2, 3))
+                    None if deleted else InboxSlice(len(messages), page_of(messages, 2, 3))
                 )
         assert await store.read(queries) == expected
 
@@ -306,10 +308,10 @@ class LastSeqsContract:
         self, open_store: OpenStore
     ) -> None:
         store = await open_store()
-        ann, bob, gone = await add_accounts(store, "ann", "bob", "gone")
+        ann, bob, deleted = await add_accounts(store, "ann", "bob", "deleted")
         await send_many(store, ann, bob, 4)
-        await store.delete_account(gone)
-        assert await store.last_seqs([ann, bob, gone, 4711]) == {ann: 0, bob: 4}
+        await store.delete_account(deleted)
+        assert await store.last_seqs([ann, bob, deleted, 4711]) == {ann: 0, bob: 4}
         assert await store.last_seqs({bob}) == {bob: 4}
 
     @ensureDeferred

@@ -16,8 +16,8 @@ ANN_BASIC: Final = Session(1)
 BOB: Final = Session(2, b"bob's token")
 
 
-class Waits:
-    """Creates waiters and remembers them, so that a test can check that none is left behind."""
+class WaiterHarness:
+    """A notifier and its waiters; `close_all` checks that none is left registered."""
 
     def __init__(self, max_held: int = 100) -> None:
         self.clock = Clock()

@@ -36,7 +36,7 @@ class Command(subprocess.Popen[str]):
         super().__exit__(*raised)
 
 
-class Person:
+class User:
     """A user with their own home directory."""
 
     def __init__(self, home: Path) -> None:
@@ -76,7 +76,7 @@ class Person:
         return error
 
 
-class LoggedIn(Person):
+class LoggedIn(User):
     """A user with an account, whose login is saved as the command saves it."""
 
     def __init__(self, home: Path, daemon: Daemon, name: str) -> None:
@@ -95,14 +95,14 @@ class LoggedIn(Person):
 class Terminal:
     """A command running in a pseudo-terminal."""
 
-    def __init__(self, person: Person, *arguments: str) -> None:
+    def __init__(self, user: User, *arguments: str) -> None:
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:  # pragma: no cover - the child becomes another program
-            os.chdir(person.home)
+            os.chdir(user.home)
             os.execve(
                 sys.executable,
                 [sys.executable, "-m", "chatd.cli", *arguments],
-                person.environment,
+                user.environment,
             )
         self.output = ""
         self.status: int | None = None
@@ -181,9 +181,9 @@ def bob(tmp_path: Path, daemon: Daemon) -> LoggedIn:
 
 
 @pytest.fixture
-def cat(tmp_path: Path) -> Person:
+def cat(tmp_path: Path) -> User:
     """Somebody without an account."""
-    return Person(tmp_path / "cat")
+    return User(tmp_path / "cat")
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_tail_survives_a_restart_and_resumes(
     assert output.endswith(f"{ann.name}: third\n")
 
 
-def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, cat: Person) -> None:
+def test_the_token_is_private_and_revoked_by_logout(daemon: Daemon, cat: User) -> None:
     server = ("--server", daemon.url, "--password-stdin")
     output = cat.run("register", "cat", "--email", "cat@example.org", *server, typed="secret\n")
     assert "Logged in as cat" in output
@@ -304,7 +304,7 @@ def test_two_people_chat_in_terminals(
 
 
 def test_the_password_is_asked_for_in_a_terminal(
-    daemon: Daemon, cat: Person, terminals: list[Terminal]
+    daemon: Daemon, cat: User, terminals: list[Terminal]
 ) -> None:
     terminal = Terminal(cat, "register", "dora", "--server", daemon.url)
     terminals.append(terminal)
@@ -320,7 +320,7 @@ def test_the_password_is_asked_for_in_a_terminal(
 
 
 def test_an_interrupt_at_a_prompt_exits_quietly(
-    daemon: Daemon, cat: Person, terminals: list[Terminal]
+    daemon: Daemon, cat: User, terminals: list[Terminal]
 ) -> None:
     terminal = Terminal(cat, "login", "cat", "--server", daemon.url)
     terminals.append(terminal)
@@ -333,7 +333,7 @@ def test_an_interrupt_at_a_prompt_exits_quietly(
 
 
 def test_the_end_of_input_at_a_prompt_is_reported(
-    daemon: Daemon, cat: Person, terminals: list[Terminal]
+    daemon: Daemon, cat: User, terminals: list[Terminal]
 ) -> None:
     terminal = Terminal(cat, "login", "cat", "--server", daemon.url)
     terminals.append(terminal)
@@ -381,7 +381,7 @@ def test_a_closed_pipe_ends_tail_quietly(ann: LoggedIn) -> None:
     tail.stdin.close()
 
 
-def test_the_demo_runs_without_preparation(cat: Person) -> None:
+def test_the_demo_runs_without_preparation(cat: User) -> None:
     output = cat.run("demo", "--once")
     folder = re.search(r"its data in (\S+)\.\n", output)
     assert folder is not None
@@ -389,7 +389,7 @@ def test_the_demo_runs_without_preparation(cat: Person) -> None:
     assert not Path(folder[1]).exists()
 
 
-def test_the_demo_replies_until_interrupted(cat: Person) -> None:
+def test_the_demo_replies_until_interrupted(cat: User) -> None:
     with cat.start("demo") as demo:
         assert demo.stdout is not None
         invitation = next(line for line in demo.stdout if line.startswith("Open "))
@@ -404,7 +404,7 @@ def test_the_demo_replies_until_interrupted(cat: Person) -> None:
     assert cat.fail("whoami")
 
 
-def test_serve_runs_the_daemon(cat: Person) -> None:
+def test_serve_runs_the_daemon(cat: User) -> None:
     with cat.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
         assert serving.stdout is not None
         for line in serving.stdout:
@@ -422,5 +422,5 @@ def test_serve_runs_the_daemon(cat: Person) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion_prints_a_script(cat: Person, shell: str) -> None:
+def test_completion_prints_a_script(cat: User, shell: str) -> None:
     assert "register" in cat.run("completion", shell)

@@ -157,8 +157,10 @@ def _call(path: str, method: str, call: dict[str, Any], schemas: dict[str, str])
             for each in parameters
         ]
         parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
-    rows = [_response(status, answer, schemas) for status, answer in call["responses"].items()]
-    parts.append(f'<h4>Gives</h4><div class="wide"><table>{"".join(rows)}</table></div></section>')
+    rows = [_response(status, response, schemas) for status, response in call["responses"].items()]
+    parts.append(
+        f'<h4>Responses</h4><div class="wide"><table>{"".join(rows)}</table></div></section>'
+    )
     return "\n".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 const BASE_PATH = "/api/v1";
 
-/** The service refused a request: programs match on `code`, people read `message`. */
+/** The service refused a request: programs match on `code`, users read `message`. */
 export class APIError extends Error {
   constructor(status, code, detail, retryAfter) {
     super(detail);
@@ -79,7 +79,7 @@ export const isTemporary = (error) =>
   error instanceof NetworkError ||
   (error instanceof APIError && [429, 502, 503, 504].includes(error.status));
 
-/** An error in words for the person at the page. */
+/** The text of an error, for the user. */
 export function describeError(error) {
   return error instanceof NetworkError ? "The server cannot be reached right now." : error.message;
 }

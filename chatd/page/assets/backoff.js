@@ -7,7 +7,7 @@ const MAX_RETRY_AFTER_SECONDS = 300;
 export class Backoff {
   #failures = 0;
 
-  /** Seconds to pause after another failure, at least what `Retry-After` asked for. */
+  /** Seconds to pause after another failure, at least `Retry-After`. */
   nextDelay(retryAfter = 0) {
     const ceiling = Math.min(MAX_SECONDS, BASE_SECONDS * 2 ** Math.min(this.#failures, 10));
     this.#failures += 1;

@@ -11,7 +11,7 @@ export class Interrupted extends Error {}
 /**
  * Runs requests that are repeated until they succeed, and the pauses between their attempts.
  *
- * `state` is "connecting", "online" or "offline"; `onState(state, previous)` hears of changes.
+ * `state` is "connecting", "online" or "offline"; `onState(state, previous)` is called on changes.
  * When the browser's network changes or the page becomes visible again, open requests are
  * interrupted, since their connections may be dead without any sign of it, and pauses end.
  */
@@ -42,7 +42,7 @@ export class Connection {
     const previous = this.#state;
     if (state === previous) return;
     this.#state = state;
-    // Whatever failed meanwhile need not wait for the end of its pause.
+    // Failed requests are retried now instead of after their pause.
     if (state === "online") this.#endPauses();
     this.#onState(state, previous);
   }
@@ -95,7 +95,7 @@ export class Connection {
     });
   }
 
-  // A page that was left may be kept for the back button: it must not hold a poll until then.
+  // The browser may cache a page for its back button; such a page must not hold a poll.
   #setSuspended(suspended) {
     if (suspended === this.#suspended) return;
     this.#suspended = suspended;

@@ -6,7 +6,7 @@ import { shortTime } from "./format.js";
 export class ContactList {
   #list = byId("contacts");
 
-  /** `onOpen(id)` is called when somebody is chosen. */
+  /** `onOpen(id)` is called when a contact is chosen. */
   constructor({ signal, onOpen }) {
     const open = (event) => {
       const button = event.target.closest("button");

@@ -24,7 +24,7 @@ export class Contacts {
     this.#readStored = `read.${me.id}`;
     this.#names.set(me.id, me.username);
     rename(`people.${me.id}`, this.#stored); // up to version 1
-    // The inbox does not contain people who have only been written to.
+    // The inbox does not contain users who have never replied.
     for (const contact of load(this.#stored, [])) {
       this.#contacts.set(contact.id, { ...contact, unread: new Set() });
       this.#positions = Math.max(this.#positions, contact.order ?? 0);
@@ -48,7 +48,7 @@ export class Contacts {
     this.#save();
   }
 
-  /** The id of the other person of a message. */
+  /** The id of the other user of a message. */
   peerOf(message) {
     return message.sent_by === this.#me.id ? message.received_by : message.sent_by;
   }
@@ -60,7 +60,7 @@ export class Contacts {
     contact.unread.clear();
   }
 
-  /** Forget messages and read positions: the service's data was replaced. */
+  /** Drop messages and read positions: the service's data was replaced. */
   reset() {
     remove(this.#readStored);
     for (const contact of this.#contacts.values()) {

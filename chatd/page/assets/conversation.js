@@ -32,7 +32,7 @@ export class Conversation {
     byId("load-older").addEventListener("click", () => this.loadOlder(), { signal });
   }
 
-  /** The user id of the other person; null while no conversation is open. */
+  /** The user id of the other user; null while no conversation is open. */
   get peer() {
     return this.#peer;
   }
@@ -49,7 +49,7 @@ export class Conversation {
     this.render();
   }
 
-  /** Forget the messages: the service's data was replaced. */
+  /** Drop the messages: the service's data was replaced. */
   reset() {
     const name = this.#peerName;
     this.#clear(this.#peer);
@@ -126,8 +126,10 @@ export class Conversation {
       isWanted() ? this.#api.request("GET", "/chats/", { query, signal }) : null;
     const retryable = (error) => isTemporary(error) || error.status >= 500;
     try {
-      const answer = await this.#connection.untilSuccess(call, retryable);
-      return answer && { messages: answer.body.messages.reverse(), older: answer.body.meta.older };
+      const response = await this.#connection.untilSuccess(call, retryable);
+      return (
+        response && { messages: response.body.messages.reverse(), older: response.body.meta.older }
+      );
     } catch (error) {
       if (error.code === "user_not_found") return { messages: [], older: null };
       // The session has ended, or does so at its next poll.

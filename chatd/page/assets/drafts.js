@@ -1,4 +1,4 @@
-// Unsent text of the message field, one draft per person, kept until it is sent or the log-out.
+// Unsent text of the message field, one draft per conversation, stored until it is sent or the user logs out.
 
 import { load, remove, save } from "./storage.js";
 

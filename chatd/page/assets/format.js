@@ -1,4 +1,4 @@
-// Times in the words of the person's language.
+// Times in the user's language.
 
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const weekday = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });

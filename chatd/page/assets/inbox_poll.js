@@ -12,7 +12,7 @@ const CATCH_UP_PAGES = 2;
 
 /**
  * Fetches the inbox's newest messages, then polls for those after them, until the session ends or
- * the service refuses for good, which is thrown.
+ * the service responds with a permanent error, which is thrown.
  *
  * `onCatchUp(messages)` receives the newest messages and `onMessages(messages)` those that arrive,
  * oldest first. `onReset()` is called when the service's data was replaced (410 `cursor_epoch`):
@@ -35,7 +35,7 @@ export class InboxPoll {
   }
 
   async run() {
-    // An answer without waiting shows at once that the service is reachable.
+    // A first poll without a wait shows at once that the service is reachable.
     let probe = true;
     for (;;) {
       try {
@@ -102,7 +102,7 @@ export class InboxPoll {
     if (failedAfterSeconds >= MIN_WAIT_SECONDS) {
       this.#wait = Math.max(MIN_WAIT_SECONDS, Math.min(this.#wait, failedAfterSeconds * 0.8));
     }
-    // On a bad line a long answer may never arrive as a whole.
+    // On a bad connection a long response may never arrive completely.
     this.#limit = Math.max(1, this.#limit >> 1);
   }
 

@@ -38,7 +38,7 @@ export class Session {
   #inbox;
   #namesRequested = new Set();
 
-  /** `onEnd(message)` is called after the log-out, with what the person should know. */
+  /** `onEnd(message)` is called after the log-out, with a message for the user. */
   constructor({ token, user_id, username }, { onEnd }) {
     this.#onEnd = onEnd;
     const me = (this.#me = { id: user_id, username });

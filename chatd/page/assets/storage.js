@@ -44,7 +44,7 @@ export function list(prefix) {
   return [...new Set([...names, ...memory.keys()])].filter((name) => name.startsWith(prefix));
 }
 
-/** Move a value that was stored under a former name. */
+/** Move a value that was stored under a earlier name. */
 export function rename(from, to) {
   const value = load(from, null);
   if (value !== null && load(to, null) === null) save(to, value);

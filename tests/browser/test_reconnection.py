@@ -137,8 +137,11 @@ def test_unsent_messages_survive_a_reload(
         ann.id,
         json.dumps([{"key": "k", "to": bob.id, "text": "older", "at": "2026-01-01T00:00:00.000Z"}]),
     )
-    page.devtools("Network.setBlockedURLs", {"urls": []})
     page.driver.refresh()
+    page.until(lambda: page.pending == ["older", "unsent"], "not queued in order")
+    # Not before the reload: the page would send what it has without reading the storage again.
+    page.devtools("Network.setBlockedURLs", {"urls": []})
+    page.run("window.dispatchEvent(new Event('online'))")
     page.wait_for_messages(["older", "unsent"])
 
 

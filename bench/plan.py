@@ -40,7 +40,8 @@ class Scale:
     messages: Sequence[int]
     """Numbers of messages, in 200 inboxes, while deliveries are measured."""
     inbox: int
-    """Messages in the inbox whose first and late pages are compared."""
+    """Messages in the inbox whose pages are compared: the first, the 100th and `late_page`."""
+    late_page: int
     parked: Sequence[int]
     """Numbers of held polls whose memory is measured."""
 
@@ -51,6 +52,7 @@ FULL = Scale(
     held=(200, 1000, 3000, 10_000),
     messages=(2000, 20_000, 200_000, 1_000_000),
     inbox=1_000_000,
+    late_page=10_000,
     parked=(1000, 3000, 10_000),
 )
 QUICK = Scale(
@@ -59,10 +61,9 @@ QUICK = Scale(
     held=(200, 1000, 2000),
     messages=(2000, 20_000, 100_000),
     inbox=110_000,
+    late_page=10_000,
     parked=(500, 1000, 2000),
 )
-
-LATE_PAGE = 10_000
 
 BASIC = ("deliver", "latency", "read", "send")
 PEERS = ("nchan", "prosody")
@@ -180,7 +181,7 @@ class Benchmark:
     def _run_pages(self) -> None:
         timing = self._scale.timing
         with self._own_servers(2, [self._scale.inbox, MESSAGES_PER_INBOX]) as running:
-            for page in (1, 100, LATE_PAGE):
+            for page in (1, 100, self._scale.late_page):
                 self._side_by_side(
                     "page",
                     running,

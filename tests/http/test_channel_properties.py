@@ -71,7 +71,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(ends)]
 
 
-@settings(max_examples=examples(100, deep=500))
+@settings(max_examples=examples(60, deep=500))
 @given(streams, st.lists(st.integers(0, 100_000), max_size=12))
 def test_splitting_a_stream_does_not_change_the_responses(stream: bytes, places: list[int]) -> None:
     expected = exchange([stream])
@@ -79,7 +79,7 @@ def test_splitting_a_stream_does_not_change_the_responses(stream: bytes, places:
     assert exchange([stream[at : at + 1] for at in range(len(stream))]) == expected
 
 
-@settings(max_examples=examples(100, deep=500))
+@settings(max_examples=examples(60, deep=500))
 @given(st.data())
 def test_any_bytes_are_answered_or_time_out(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
@@ -92,7 +92,7 @@ def test_any_bytes_are_answered_or_time_out(data: st.DataObject) -> None:
 def test_mutated_requests_are_answered_or_time_out() -> None:
     source = random.Random(20261122)
     seeds = [*MALFORMED.values(), get("/a?b"), post(b"hello"), post_chunks(b"a", b"b")]
-    for _ in range(examples(1500, deep=10_000)):
+    for _ in range(examples(1000, deep=10_000)):
         stream = b"".join(source.choices(seeds, k=source.randint(1, 3)))
         check(mutate(stream, source), [source.randrange(1000) for _ in range(2)])
 

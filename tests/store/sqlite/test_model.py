@@ -58,4 +58,4 @@ class SqliteMachine(StoreMachine):
 
 
 TestSqliteModel = SqliteMachine.TestCase
-TestSqliteModel.settings = settings(max_examples=examples(40, deep=250), stateful_step_count=40)
+TestSqliteModel.settings = settings(max_examples=examples(25, deep=250), stateful_step_count=40)

@@ -344,13 +344,14 @@ async def test_timed_out_revocations_that_are_committed_later_reach_their_own_pr
 async def test_pings_arrive_even_if_the_node_id_changes(
     hasty: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.05)
+    # A ping that a busy machine delays for longer counts as lost.
+    monkeypatch.setattr(chatd.bus.postgres, "PING_SECONDS", 0.4)
     await hasty.bus.stop()
     bus = bus_at(hasty.url, hasty.node_id)
     lags: list[float] = []
     bus._observe_lag = lags.append
     await bus.start(hasty.recorder)
-    while len(lags) < 20:
+    while len(lags) < 6:
         hasty.node_id.renew()
         await sleep(0.003)
     assert bus.reconnects == 0

@@ -1,7 +1,7 @@
 """The API in memory: calls, domain and database, requested without sockets.
 
-`Service` serves treq's in-memory agent, or raw bytes, on twisted.web or on the daemon's own HTTP
-server. Time passes only when a test advances it.
+`Service` runs on twisted.web or on the daemon's own HTTP server; each request has a connection of
+its own. Time passes only when a test advances it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
-import treq
-from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
 from twisted.web.server import Site
-from zope.interface import implementer
 
 from chatd.api.access_log import AccessLog
 from chatd.api.client_address import TrustedProxies
@@ -48,6 +42,9 @@ USERS: Final = "/api/v1/users/"
 TOKENS: Final = "/api/v1/tokens/"
 
 Fields = dict[str, str | bytes | Sequence[str | bytes]]
+
+CLIENT: Final = IPv4Address("TCP", "127.0.0.1", 31337)
+"""The address of every client."""
 
 _ABSENT: Final = object()
 
@@ -85,57 +82,36 @@ class ServiceResponse:
 
 
 class Exchange:
-    """A request, and its response once there is one."""
+    """A request on a connection of its own, and its response once there is one."""
 
-    def __init__(self, service: Service, response: Deferred[Any]) -> None:
-        self._service = service
-        self._deferred = response.addCallback(_read)
-        self._results: list[ServiceResponse | Failure] = []
-        self._deferred.addBoth(self._results.append)
+    def __init__(self, client: RawClient, method: str) -> None:
+        self.client = client
+        self._method = method
+        self._disconnected = False
+        self._response: ServiceResponse | None = None
 
     @property
     def held(self) -> bool:
         """Whether the request is still waiting for its response."""
-        return not self._results
+        return not (self._disconnected or self.client.closed())
 
     @property
     def response(self) -> ServiceResponse:
         """The response; fails if there is none."""
-        assert self._results, "no response yet"
-        [result] = self._results
-        if isinstance(result, Failure):
-            result.raiseException()
-        assert isinstance(result, ServiceResponse)
-        return result
+        if self._response is None:
+            assert self.client.closed(), "no response yet"
+            raw = self.client.response(self._method)
+            headers = Headers()
+            for name, value in raw.headers:
+                headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
+            self._response = ServiceResponse(raw.status, headers, raw.body)
+        return self._response
 
     def disconnect(self) -> None:
-        """Disconnect; the server notices at once."""
-        self._deferred.cancel()
-        self._service.flush()
-        assert isinstance(self._results[0], Failure)
-
-
-def _read(response: Any) -> Deferred[ServiceResponse]:
-    body: Deferred[bytes] = treq.content(response)
-    return body.addCallback(
-        lambda content: ServiceResponse(response.code, response.headers, content)
-    )
-
-
-@implementer(IBodyProducer)
-class _Body:
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.length = len(content)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._content)
-        return succeed(None)
-
-    def stopProducing(self) -> None:
-        raise NotImplementedError
-
-    pauseProducing = resumeProducing = stopProducing
+        """Disconnect while the request waits; the server notices at once."""
+        assert self.held
+        self._disconnected = True
+        self.client.disconnect()
 
 
 class Service:
@@ -165,14 +141,8 @@ class Service:
         self.admin = compose_admin(system.components, clock=system.clock)
         self.front = front
         self._limits = HTTPLimits(body_bytes=body_bytes)
-        self._agent = self._new_agent(self.resource)
-        self._admin_agent = self._new_agent(self.admin)
+        self._connected: list[RawClient] = []
         self._names = iter(range(1000))
-
-    def _new_agent(self, resource: Dispatch) -> Any:
-        agent: Any = RequestTraversalAgent(resource)  # type: ignore[no-untyped-call]
-        agent._serverFactory = self.server(resource)
-        return agent
 
     def server(self, resource: Dispatch | None = None) -> Any:
         """A factory of connections to the resource, the public one by default."""
@@ -181,22 +151,23 @@ class Service:
             return Server(resource=resource, clock=self.clock, limits=self._limits, problem=problem)
         return Site(resource, reactor=self.clock, timeout=None, parsePOSTFormSubmission=False)
 
-    def connect(self, transport: StringTransport | None = None) -> RawClient:
+    def connect(
+        self, transport: StringTransport | None = None, *, admin: bool = False
+    ) -> RawClient:
         """Open a connection for raw bytes."""
         if transport is None:
-            transport = HalfClosing()  # type: ignore[no-untyped-call]
-        return RawClient(server=self.server(), transport=transport)
-
-    def flush(self) -> None:
-        """Deliver what either side has written."""
-        self._agent.flush()
-        self._admin_agent.flush()
+            transport = HalfClosing(peerAddress=CLIENT)  # type: ignore[no-untyped-call]
+        server = self.server(self.admin if admin else self.resource)
+        return RawClient(server=server, transport=transport)
 
     def settle(self) -> None:
         """Run everything that needs no time to pass."""
         for _ in range(2):
             self.system.settle()
-            self.flush()
+            closed = [client for client in self._connected if client.closed()]
+            for client in closed:
+                self._connected.remove(client)
+                client.disconnect()
 
     def advance(self, seconds: float) -> None:
         """Advance the clock and settle."""
@@ -215,19 +186,21 @@ class Service:
         admin: bool = False,
     ) -> Exchange:
         """Send a request without running the reactor any further."""
-        fields = Headers()
+        lines = [f"{method} {target} HTTP/1.1", "Host: chat.example", "Connection: close"]
         if json_body is not _ABSENT:
             body = json.dumps(json_body).encode()
-            fields.setRawHeaders("Content-Type", ["application/json"])
+            lines.append("Content-Type: application/json")
         if auth is not None:
-            fields.setRawHeaders(b"Authorization", [_bytes(auth)])
+            lines.append(f"Authorization: {_text(auth)}")
         for name, value in (headers or {}).items():
             values = [value] if isinstance(value, str | bytes) else value
-            fields.setRawHeaders(name.encode(), [_bytes(each) for each in values])
-        agent = self._admin_agent if admin else self._agent
-        producer = None if body is None else _Body(body)
-        uri = b"http://chat.example" + target.encode("ascii")
-        return Exchange(self, agent.request(method.encode(), uri, fields, producer))
+            lines += [f"{name}: {_text(each)}" for each in values]
+        if body is not None or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(body or b'')}")
+        client = self.connect(admin=admin)
+        self._connected.append(client)
+        client.send("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
+        return Exchange(client, method)
 
     def start_and_settle(self, method: str, target: str, **options: Any) -> Exchange:
         """Send a request and run everything that needs no time to pass."""
@@ -313,8 +286,8 @@ def basic(username: str, password: str) -> str:
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
 
 
-def _bytes(value: str | bytes) -> bytes:
-    return value.encode("latin-1") if isinstance(value, str) else value
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
 
 
 def texts(document: dict[str, Any]) -> list[str]:

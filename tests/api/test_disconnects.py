@@ -30,12 +30,10 @@ class Stepping:
         system = self._service.system
         if any(call.getTime() <= system.clock.seconds() for call in system.clock.getDelayedCalls()):
             system.turn()
-            self._service.flush()
             return True
         for worker in (system.hashing, system.reader, system.writer):
             if worker.done:
                 worker.deliver()
-                self._service.flush()
                 return True
             if worker.pending:
                 worker.work()

@@ -136,15 +136,30 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("_descriptor_limit")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--workers=2"], "workers: more than 1 needs PostgreSQL"),
+        (["--workers=2", "--admin=unix:x", "--db=postgresql:///d"], "admin: workers need a port"),
+        (["--listen-db=postgresql:///d"], "listen-db: only PostgreSQL listens"),
+        (["--db=postgresql://u:hidden@h/d?no=1"], "db: neither a PostgreSQL URL"),
+    ],
+)
 def test_a_service_that_cannot_be_made_is_reported_in_one_line(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
 ) -> None:
     options = tap.Options()
-    options.parseOptions(["--workers", "2"])
-    with pytest.raises(SystemExit, match=r"^chatd: workers: "):
+    options.parseOptions(arguments)
+    with pytest.raises(SystemExit, match=f"^chatd: {line}.*$") as ended:
         made(monkeypatch, lambda: tap.makeService(options))
+    assert "hidden" not in str(ended.value)
+
+
+def test_an_invalid_environment_of_the_tac_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CHATD_MAX_POLLS", "x")
-    with pytest.raises(SystemExit, match=r"^chatd: CHATD_MAX_POLLS: "):
+    with pytest.raises(SystemExit, match=r"^chatd: CHATD_MAX_POLLS: .*$"):
         tap.service_from_environment()
 
 

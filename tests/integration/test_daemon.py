@@ -176,9 +176,6 @@ def test_an_unusable_database_is_reported_in_one_line(tmp_path: Path) -> None:
     [
         (["--no-such-option"], {}, "chatd: option --no-such-option not recognized"),
         ([], {"CHATD_MAX_POLLS": "many"}, "chatd: CHATD_MAX_POLLS: 'many' is not a whole number"),
-        (["--workers", "2"], {}, "chatd: workers: more than 1 needs PostgreSQL"),
-        (["--db", "postgresql://u:hidden@h/d?no=1"], {}, "chatd: db: neither a PostgreSQL URL"),
-        (["--config", "missing.toml"], {}, "chatd: missing.toml: No such file or directory"),
         (["--listen", "tcp:nowhere:1:2:3"], {}, "chatd: listen: 'tcp:nowhere:1:2:3'"),
     ],
 )
@@ -188,7 +185,6 @@ def test_an_invalid_setting_is_reported_in_one_line(
     process = run(tmp_path, *arguments, **variables)
     assert process.returncode != 0
     assert "Traceback" not in process.stdout
-    assert "hidden" not in process.stdout
     [line] = [line for line in process.stdout.splitlines() if "chatd: " in line]
     assert line.startswith(expected)
     assert not list(tmp_path.glob("*.db*"))

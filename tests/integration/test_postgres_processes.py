@@ -233,20 +233,16 @@ def test_workers_stop_when_the_supervisor_is_killed(workers: Callable[..., Daemo
 
 
 @pytest.mark.parametrize(
-    ("options", "db", "line"),
+    ("options", "line"),
     [
-        (["--workers=2"], "sqlite:x.db", "workers: more than 1 needs PostgreSQL"),
-        (["--workers=2"], "postgresql://u:s3cret@127.0.0.1:1/d", "worker [12] ended with status 1"),
-        ([], "postgresql://u:s3cret@127.0.0.1:1/d", "cannot reach the database postgresql://u@127"),
-        ([], "postgresql://u:s3cret@h:1/d?nonsense=1", "db: neither a PostgreSQL URL"),
-        (["--workers=2", "--admin=unix:x"], "postgresql:///d", "admin: workers need a port each"),
-        (["--listen-db=postgresql:///d"], "sqlite:x.db", "listen-db: only PostgreSQL listens"),
+        (["--workers=2"], "worker [12] ended with status 1"),
+        ([], "cannot reach the database postgresql://u@127"),
     ],
 )
-def test_invalid_configurations_are_reported_in_one_line_without_the_password(
-    workers: Callable[..., Daemon], options: list[str], db: str, line: str
+def test_an_unreachable_database_is_reported_in_one_line_without_the_password(
+    workers: Callable[..., Daemon], options: list[str], line: str
 ) -> None:
-    daemon = workers(*options, db=db, wait=False)
+    daemon = workers(*options, db="postgresql://u:s3cret@127.0.0.1:1/d", wait=False)
     assert daemon.process is not None
     assert daemon.process.wait(30) == 1
     log = daemon.log.read_text()

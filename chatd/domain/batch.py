@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.errors import DomainError, Overloaded
+from chatd.runtime.idle import IdleWaiters
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -52,7 +53,7 @@ class Batcher(Generic[Q, R]):
         self._queue: deque[tuple[Q, Deferred[R]]] = deque()
         self._running = False
         self._scheduled = False
-        self._idle_waiters: list[Deferred[None]] = []
+        self._idle_waiters = IdleWaiters()
 
     def submit(self, item: Q) -> Deferred[R]:
         """Add `item` to the next call; returns a Deferred of its result.
@@ -71,12 +72,7 @@ class Batcher(Generic[Q, R]):
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
-        idle: Deferred[None] = Deferred()
-        if self._running or self._queue:
-            self._idle_waiters.append(idle)
-        else:
-            idle.callback(None)
-        return idle
+        return self._idle_waiters.wait(not self._running and not self._queue)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -113,9 +109,7 @@ class Batcher(Generic[Q, R]):
             for (_, deferred), result in zip(batch, results, strict=True):
                 _fire(deferred, result)
         if not self._running and not self._queue:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for idle in waiters:
-                idle.callback(None)
+            self._idle_waiters.notify()
 
 
 def _fire(deferred: Deferred[Any], result: object) -> None:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.errors import DomainError
+from chatd.runtime.idle import IdleWaiters
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class ShieldedTasks:
 
     def __init__(self) -> None:
         self._running = 0
-        self._idle_waiters: list[Deferred[None]] = []
+        self._idle_waiters = IdleWaiters()
 
     def run(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """Run `work` as `shield` does."""
@@ -55,12 +56,7 @@ class ShieldedTasks:
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no work is running."""
-        idle: Deferred[None] = Deferred()
-        if self._running:
-            self._idle_waiters.append(idle)
-        else:
-            idle.callback(None)
-        return idle
+        return self._idle_waiters.wait(not self._running)
 
     async def _count(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
         self._running += 1
@@ -69,6 +65,4 @@ class ShieldedTasks:
         finally:
             self._running -= 1
             if not self._running:
-                waiters, self._idle_waiters = self._idle_waiters, []
-                for idle in waiters:
-                    idle.callback(None)
+                self._idle_waiters.notify()

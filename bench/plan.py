@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import servers, workloads
+from bench import deliveries, servers, workloads
+from bench.deliveries import SENDERS
 from bench.fixtures import Fixtures, populate
 from bench.load_client import ConnectionBroken
 from bench.processes import Cores, ServerProcess, StartError, free_port
 from bench.protocols import UnexpectedResponse
 from bench.results import Result, median
 from bench.servers import Server
-from bench.workloads import SENDERS, Timing
+from bench.usage import Timing
 
 HELD = 200
 """Held polls while deliveries and their latency are measured."""
@@ -143,8 +144,8 @@ class Benchmark:
     def _run_basic(self, names: Sequence[str]) -> None:
         timing = self._scale.timing
         tasks: dict[str, Task] = {
-            "deliver": lambda server: workloads.deliver(server, HELD, timing),
-            "latency": lambda server: workloads.deliver(server, HELD, timing, LATENCY_RATE),
+            "deliver": lambda server: deliveries.deliver(server, HELD, timing),
+            "latency": lambda server: deliveries.deliver(server, HELD, timing, LATENCY_RATE),
             "read": lambda server: workloads.read(server, timing),
             "send": lambda server: workloads.send(server, OFFLINE_USERS, timing),
         }
@@ -164,7 +165,7 @@ class Benchmark:
                 self._side_by_side(
                     "held",
                     running + peers,
-                    lambda server, held=held: workloads.deliver(server, held, timing),  # type: ignore[misc]
+                    lambda server, held=held: deliveries.deliver(server, held, timing),  # type: ignore[misc]
                     at=held,
                 )
 
@@ -174,7 +175,7 @@ class Benchmark:
                 self._side_by_side(
                     "messages",
                     running,
-                    lambda server: workloads.deliver(server, HELD, self._scale.timing),
+                    lambda server: deliveries.deliver(server, HELD, self._scale.timing),
                     at=count,
                 )
 
@@ -200,7 +201,7 @@ class Benchmark:
                 self._side_by_side(
                     "park",
                     running + peers,
-                    lambda server, held=held: workloads.park(server, held, timing.measured),  # type: ignore[misc]
+                    lambda server, held=held: deliveries.park(server, held, timing.measured),  # type: ignore[misc]
                     at=held,
                     rounds=1,
                 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.plan import QUICK, Benchmark
 from bench.processes import Cores
-from bench.workloads import Timing
+from bench.usage import Timing
 
 TINY = replace(
     QUICK,

@@ -44,10 +44,15 @@ class CPUUsage:
 
 
 def throughput(count: int, seconds: float, usage: dict[str, float]) -> dict[str, float]:
-    """Rates per second, and per CPU second of the server, which other programs affect less."""
+    """Rates per second and per CPU second of the server, and its CPU microseconds for each.
+
+    Other programs affect what is relative to CPU time less.
+    """
     rate = count / seconds
     share = usage["cpu_server"] / 100
-    return {"rate": rate, "per_cpu": rate / share} if share else {"rate": rate}
+    if not share or not rate:
+        return {"rate": rate}
+    return {"rate": rate, "per_cpu": rate / share, "cpu_us": 1e6 * share / rate}
 
 
 def _own_cpu() -> float:

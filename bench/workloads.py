@@ -19,6 +19,8 @@ CONNECTIONS = 32
 
 def read(server: Server, timing: Timing, *, user: int = 0, page: int = 1) -> Result | None:
     """32 connections fetch a page of a user; None if the server has no pages."""
+    if server.new_protocol is None:
+        return None
     client, protocol = LoadClient(), server.new_protocol()
     try:
         readers = [protocol.reader(client, user, page) for _ in range(CONNECTIONS)]
@@ -35,8 +37,13 @@ def read(server: Server, timing: Timing, *, user: int = 0, page: int = 1) -> Res
     return Result("read", server.name, page, found[0], found[1])
 
 
-def send(server: Server, users: range, timing: Timing) -> Result:
-    """32 connections send to users who do not poll; inboxes are counted before and after."""
+def send(server: Server, users: range, timing: Timing) -> Result | None:
+    """32 connections send to users who do not poll; inboxes are counted before and after.
+
+    None if the server has no polls.
+    """
+    if server.new_protocol is None:
+        return None
     client, protocol = LoadClient(), server.new_protocol()
     check = DeliveryCheck(0)
     before = protocol.counts(users)

@@ -1,7 +1,7 @@
 """CPU time of chatd for a request, a held poll and a streamed message, compared with twisted.web.
 
-Both run in this process on transports in memory, without sockets or disk. Rounds alternate and the
-fastest of each counts, so that other programs hardly affect the ratio.
+Both run in this process on transports in memory, without sockets or disk. Many short rounds
+alternate and the fastest of each counts, so that other programs hardly affect the ratio.
 
     python -m bench.overhead
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from bench import overhead_deliveries, overhead_request
 from bench.memory_connection import Turn
 
-ROUNDS = 7
-TURNS = 200
+ROUNDS = 30
+TURNS = 100
 
 CASES: dict[str, tuple[Callable[[], Turn], Callable[[], Turn]]] = {
     "request": (overhead_request.ours, overhead_request.stock),
@@ -39,20 +39,24 @@ def seconds(turn: Turn) -> float:
     return time.process_time() - began
 
 
-def best_times(ours: Turn, stock: Turn) -> tuple[float, float]:
-    """CPU seconds of a turn of each, of the fastest round."""
-    best = [float("inf")] * 2
+def best_times() -> dict[str, tuple[float, float]]:
+    """For each case, the CPU seconds of a turn by chatd and by the stock server."""
+    turns = {name: (ours(), stock()) for name, (ours, stock) in CASES.items()}
+    best = {name: [float("inf")] * 2 for name in turns}
+    gc.collect()
+    # What exists now would be traversed before every measurement.
+    gc.freeze()
     for _ in range(ROUNDS):
-        for number, turn in enumerate((ours, stock)):
-            gc.collect()
-            best[number] = min(best[number], seconds(turn))
-    return best[0] / TURNS, best[1] / TURNS
+        for name, pair in turns.items():
+            for number, turn in enumerate(pair):
+                gc.collect()
+                best[name][number] = min(best[name][number], seconds(turn))
+    return {name: (mine / TURNS, theirs / TURNS) for name, (mine, theirs) in best.items()}
 
 
 def main() -> None:
     """Print, for each case, the ratio and both times in microseconds."""
-    for name, (ours, stock) in CASES.items():
-        mine, theirs = best_times(ours(), stock())
+    for name, (mine, theirs) in best_times().items():
         print(f"{name} {theirs / mine:.2f} {1e6 * mine:.1f} {1e6 * theirs:.1f}")
 
 

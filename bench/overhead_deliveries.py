@@ -74,6 +74,7 @@ class Ours:
 
     calls = calls_of(ReadCalls)
     app = routes(calls)
+    seq_field = b'"seq":%d,'
 
     def __init__(self, clock: Any) -> None:
         inbox: Any = Inbox()
@@ -116,6 +117,8 @@ class Ours:
 
 class StockInbox(Stock):
     """The stock server on an inbox in memory."""
+
+    seq_field = b'"seq": %d,'
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -191,5 +194,4 @@ def stream(start: Callable[[], tuple[Any, MemoryConnection]]) -> Turn:
 
 def _one_message(api: Any, written: bytes) -> bool:
     """Whether the last message was written, and no other."""
-    compact = written.replace(b'": ', b'":')
-    return compact.count(b'"seq":') == 1 and b'"seq":%d,' % api.last_seq in compact
+    return written.count(b'"seq":') == 1 and api.seq_field % api.last_seq in written

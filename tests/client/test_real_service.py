@@ -65,7 +65,7 @@ class Service:
             clock=system.clock,
             proxies=TrustedProxies([]),
             retry_jitter=lambda: 3,
-        )
+        ).resource
         self.http = stub(resource)
         self.networks: dict[str, UnreliableNetwork] = {}
         self.started: list[Deferred[Any]] = []

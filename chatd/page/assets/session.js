@@ -119,11 +119,9 @@ export class Session {
   }
 
   #handleMessages(messages) {
-    for (const message of messages) {
-      if (this.#contacts.peerOf(message) === this.#conversation.peer) {
-        this.#conversation.add(message);
-      }
-    }
+    const { peer } = this.#conversation;
+    const shown = messages.filter((message) => this.#contacts.peerOf(message) === peer);
+    if (shown.length) this.#conversation.add(shown);
     this.#record(messages);
   }
 

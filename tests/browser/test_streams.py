@@ -11,7 +11,7 @@ from tests.browser.accounts import Account, numbered
 from tests.browser.conftest import CreateAccount, OpenPage
 from tests.browser.pages import Page
 from tests.browser.proxy import Proxy
-from tests.daemon import CHATS, TOKENS, Daemon, bearer
+from tests.daemon import CHATS, TOKENS, Daemon, bearer, wait_until
 
 SOON_SECONDS = 5
 
@@ -91,6 +91,27 @@ def test_many_messages_arrive_in_order(create_account: CreateAccount, open_page:
     )
 
 
+def test_a_hidden_page_polls(
+    create_account: CreateAccount, open_page: OpenPage, start_proxy: StartProxy
+) -> None:
+    """Streams of hidden pages would occupy all connections that the browser has to the server."""
+    ann, bob, proxy = create_account("ann"), create_account("bob"), start_proxy()
+    page = open_conversation(open_page, ann, bob, proxy.url)
+    window = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    wait_until(lambda: proxy.polls >= 2, SOON_SECONDS)
+    bob.send(ann, "second")
+    wait_until(lambda: proxy.polls >= 3, SOON_SECONDS)
+    assert proxy.streams == 1
+    page.driver.close()
+    page.driver.switch_to.window(window)
+    page.until(lambda: proxy.streams == 2, "no stream")
+    polls = proxy.polls
+    bob.send(ann, "third")
+    page.wait_for_messages(["first", "second", "third"])
+    assert (proxy.streams, proxy.polls) == (2, polls)
+
+
 def test_the_pages_of_one_user_receive_the_same(
     create_account: CreateAccount, open_page: OpenPage
 ) -> None:
@@ -118,6 +139,21 @@ def test_a_stream_that_is_cut_continues_at_its_cursor(
         expected += texts
         page.wait_for_messages(expected)
         page.until(lambda: proxy.streams > cuts, "no further stream")  # noqa: B023
+    assert proxy.polls == 0
+    page.assert_no_errors()
+
+
+def test_a_stream_continues_after_the_server_has_crashed(
+    daemon: Daemon, create_account: CreateAccount, open_page: OpenPage, start_proxy: StartProxy
+) -> None:
+    ann, bob, proxy = create_account("ann"), create_account("bob"), start_proxy()
+    page = open_conversation(open_page, ann, bob, proxy.url)
+    bob.send(ann, "second")
+    daemon.kill()
+    page.wait_offline()
+    daemon.start()
+    bob.send(ann, "third")
+    page.wait_for_messages(["first", "second", "third"])
     assert proxy.polls == 0
     page.assert_no_errors()
 

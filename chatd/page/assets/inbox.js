@@ -12,8 +12,8 @@ const CATCH_UP_PAGES = 2;
  * Fetches the inbox's newest messages, then receives those after them, until the session ends or
  * the service responds with a permanent error, which is thrown.
  *
- * Messages come by a stream, or by polls where streams do not get through. Both continue at the
- * same cursor.
+ * Messages come by a stream, or by polls where streams do not get through and while the page is
+ * hidden. Both continue at the same cursor.
  *
  * `onCatchUp(messages)` receives the newest messages and `onMessages(messages)` those that arrive,
  * oldest first. `onReset()` is called when the service's data was replaced (410 `cursor_epoch`):
@@ -69,8 +69,11 @@ export class Inbox {
 
   async #receive() {
     const onProgress = (cursor, messages) => this.#advance(cursor, messages);
+    // Browsers have six HTTP/1.1 connections to a server for all pages. Streams of hidden pages would
+    // occupy them for good; polls let them go now and then.
+    const streams = this.#streams && !document.hidden;
     try {
-      if (this.#streams) return await this.#stream.receive(this.#cursor, { onProgress });
+      if (streams) return await this.#stream.receive(this.#cursor, { onProgress });
     } catch (error) {
       if (!(error instanceof NotStreaming)) throw error;
       // A service that cannot be reached looks the same; a poll without a wait shows which it is.

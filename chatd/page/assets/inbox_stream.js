@@ -18,13 +18,13 @@ export class InboxStream {
    * Follow a stream from `cursor` until it ends, then pause until it should be opened again.
    *
    * `onProgress(cursor, messages)` is called as soon as the stream begins, and then with the
-   * messages that arrive and the position after them. Throws `Interrupted`, what
-   * `APIClient.stream` throws before the stream begins, and the error with which the service ends it.
+   * messages that arrive and the position after them. Throws `Interrupted`, also when the page is
+   * hidden, what `APIClient.stream` throws before the stream begins, and the error with which the
+   * service ends it.
    */
   async receive(cursor, { onProgress }) {
-    const seconds = await this.#connection.attempt((signal) =>
-      this.#follow(cursor, onProgress, signal),
-    );
+    const call = (signal) => this.#follow(cursor, onProgress, signal);
+    const seconds = await this.#connection.attempt(call, { onlyVisible: true });
     await this.#connection.pause(this.#ends.nextDelay(seconds));
   }
 

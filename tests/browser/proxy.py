@@ -43,10 +43,10 @@ class Proxy:
         self.buffering = buffering
         self.accept = accept
         self.daemon_port = daemon.port
-        self._is_closed = False
         self.is_stalled = threading.Event()
         self.receipts: list[Receipt] = []
-        self.sockets: set[socket.socket] = set()
+        self._sockets: set[socket.socket] = set()
+        self._is_closed = False
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05])
@@ -84,20 +84,20 @@ class Proxy:
 
     def cut(self) -> None:
         """Lose the connections to the daemon."""
-        for each in list(self.sockets):
+        for each in list(self._sockets):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def cuttable(self, connection: socket.socket) -> Iterator[None]:
         """Register a connection to the daemon, which an exiting proxy has cut already."""
-        self.sockets.add(connection)
+        self._sockets.add(connection)
         try:
             if self._is_closed:
                 raise ConnectionAbortedError
             yield
         finally:
-            self.sockets.remove(connection)
+            self._sockets.remove(connection)
 
 
 class _Server(ThreadingHTTPServer):

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 from treq.client import HTTPClient
 from twisted.internet.defer import gatherResults
@@ -19,6 +19,9 @@ from chatd.client.backoff import Backoff, parse_retry_after
 from chatd.client.errors import APIError, ChatError, HistoryChanged, NoTokenError, Unreachable
 from chatd.client.exchange import Requester, Response, exchange
 from chatd.client.follow import Follow
+from chatd.client.lines import LineReader
+from chatd.client.polling import Polling
+from chatd.client.streaming import Streaming, open_stream
 from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
 from chatd.client.wire import (
     ConversationBody,
@@ -42,6 +45,9 @@ POLL_CONNECTIONS: Final = 8
 
 API: Final = "/api/v1"
 
+FollowTransport = Literal["auto", "stream", "poll"]
+"""How `ChatClient.follow` receives messages."""
+
 
 class ChatClient:
     """A client for one account of the service at `base_url` (`http://host:port`).
@@ -51,9 +57,9 @@ class ChatClient:
     and as `Retry-After` requests, for up to `retry_seconds`. With `wait_for_service=False`, calls
     raise `Unreachable` at once if no connection can be made, until the service has responded once.
 
-    Polls use separate connections, so a send never queues behind a held poll. `reactor` defaults
-    to the global one. Tests may replace treq's clients (`http` and `polls`), `clock`, `now` (Unix
-    time) and `random`.
+    Polls and streams use separate connections, so a send never queues behind them. `reactor`
+    defaults to the global one. Tests may replace treq's clients (`http` and `polls`), `clock`,
+    `now` (Unix time) and `random`.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class ChatClient:
         # Whether to retry when no connection can be made.
         self._retry_connecting = wait_for_service
         self._pools: list[HTTPConnectionPool] = []
+        self._streams: set[LineReader] = set()
         if reactor is None and (http is None or polls is None or clock is None):
             from twisted.internet import reactor
         self._clock: IReactorTime = reactor if clock is None else clock
@@ -104,8 +111,19 @@ class ChatClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close idle connections. This does not end calls in progress: cancel those."""
-        await gatherResults([pool.closeCachedConnections() for pool in self._pools])
+        """Close idle connections, and streams of loops that were left.
+
+        This does not end calls in progress: cancel those.
+        """
+        idle = [stream for stream in self._streams if not stream.is_waiting]
+        for stream in idle:
+            stream.close()
+        await gatherResults(
+            [
+                *(stream.disconnected for stream in idle),
+                *(pool.closeCachedConnections() for pool in self._pools),
+            ]
+        )
 
     async def register(self, username: str, email: str, password: str) -> User:
         """Create an account; `APIError` with `username_taken`, `registration_closed`, ...
@@ -213,19 +231,43 @@ class ChatClient:
         since: str | Position = "now",
         *,
         wait: float = 30.0,
+        transport: FollowTransport = "auto",
         on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None = None,
         on_connection_change: Callable[[ChatError | None], object] | None = None,
     ) -> Follow:
-        """Iterate over every message after `since`, exactly once and in order: see `Follow`."""
+        """Iterate over every message after `since`, exactly once and in order: see `Follow`.
+
+        `transport` is `stream` (one response that does not end), `poll` (requests held for up to
+        `wait` seconds), or `auto`: a stream, and polls instead once the service proves too old for
+        streams or a proxy buffers them.
+        """
+        if transport not in get_args(FollowTransport):
+            raise ValueError(f"{transport!r} is not a transport")
+        polling = Polling(self.poll, wait=wait, clock=self._clock, random=self._random)
+        streaming = Streaming(self._open_stream, random=self._random)
         return Follow(
-            self.poll,
+            polling,
+            None if transport == "poll" else streaming,
             since,
-            wait=wait,
+            may_fall_back=transport == "auto",
             on_resync=on_resync,
             on_connection_change=on_connection_change,
             clock=self._clock,
             random=self._random,
         )
+
+    async def _open_stream(self, since: str) -> LineReader:
+        stream = await open_stream(
+            self._polls,
+            self._clock,
+            f"{self._api}/chats/",
+            since=since,
+            headers=self._authorization(),
+            now=self._now,
+        )
+        self._streams.add(stream)
+        stream.disconnected.addCallback(lambda _: self._streams.discard(stream))
+        return stream
 
     async def _call(
         self,
@@ -273,11 +315,7 @@ class ChatClient:
         public: bool = False,
         seconds: float = CALL_SECONDS,
     ) -> Response:
-        headers = {}
-        if not public:
-            if self.token is None:
-                raise NoTokenError("log in first, or pass a token to the client")
-            headers["Authorization"] = f"Bearer {self.token}"
+        headers = {} if public else self._authorization()
         if key is not None:
             headers["Idempotency-Key"] = key
         response = await exchange(
@@ -294,3 +332,8 @@ class ChatClient:
         if not 200 <= response.status < 300:
             raise decode_error(response, self._now())
         return response
+
+    def _authorization(self) -> dict[str, str]:
+        if self.token is None:
+            raise NoTokenError("log in first, or pass a token to the client")
+        return {"Authorization": f"Bearer {self.token}"}

@@ -194,7 +194,7 @@ def compose_api(
         components.accounts,
         components.chats,
         ready=components.readiness.reasons,
-        seconds=clock.seconds,
+        clock=clock,
         retry_jitter=retry_jitter,
         proxies=proxies,
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from chatd.api.authentication import Authenticator
 from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
@@ -41,7 +43,7 @@ class API:
         chats: Chats,
         *,
         ready: Callable[[], Awaitable[list[str]]],
-        seconds: Callable[[], float],
+        clock: IReactorTime,
         retry_jitter: Callable[[], int],
         proxies: TrustedProxies,
     ) -> None:
@@ -51,7 +53,7 @@ class API:
             UserCalls(accounts, proxies),
             TokenCalls(accounts, proxies),
             SendCalls(chats, render),
-            ReadCalls(chats, render, seconds=seconds, retry_jitter=retry_jitter),
+            ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter),
             HealthCalls(ready),
             WebPageCalls(),
             DescriptionCalls(self.calls),

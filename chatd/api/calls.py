@@ -37,13 +37,14 @@ Handler = Callable[[RequestContext], Coroutine[Any, Any, Response]]
 class ResponseSpec(Struct, frozen=True):
     """A successful response: what it means, the type of its body, and its headers' meaning.
 
-    Several types are alternatives.
+    Several types are alternatives, and so are streams: media types, each with its meaning.
     """
 
     description: str
     types: tuple[Any, ...] = ()
     headers: Mapping[str, str] = {}
     media_type: str = "application/json"
+    streams: Mapping[str, str] = {}
 
 
 class Call(Struct, frozen=True, eq=False):

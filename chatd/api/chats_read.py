@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
+from twisted.internet.interfaces import IReactorTime
 
 from chatd.api import rendering
 from chatd.api.calls import BUSY, ResponseSpec, call
+from chatd.api.chats_query import ConversationQuery, PageQuery, PollQuery, StreamQuery, choose
 from chatd.api.context import RequestContext
 from chatd.api.fields import Count, CursorText, Message
-from chatd.api.parameters import (
-    PREFERRED_WAIT,
-    HeaderValues,
-    Parameters,
-    cursor,
-    integer,
-    page_number,
-    reject,
-    seconds,
-)
-from chatd.api.responses import JSONResponse, Response
+from chatd.api.parameters import Parameters
+from chatd.api.responses import JSONResponse, Response, StreamResponse
+from chatd.api.stream_formats import JSON_LINES, SERVER_SENT_EVENTS, negotiate
+from chatd.api.stream_writer import OVERLOAD_RETRY_AFTER, KeepAlives, StreamWriter
 from chatd.domain import chats
 from chatd.domain.chats import Chats, Polled
-from chatd.errors import (
-    CursorEpoch,
-    InvalidQuery,
-    PageNotFound,
-    UserNotFound,
-)
-from chatd.model import BEGINNING, MAX_INTEGER, ConversationCursor, Cursor, Session, WakeReason
+from chatd.errors import CursorEpoch, PageNotFound, UserNotFound
+from chatd.model import Cursor, Session, WakeReason
 
 MAX_WAIT: Final = 55
 """Seconds; proxies commonly cut a silent connection at 60."""
-
-OVERLOAD_RETRY_AFTER: Final = 5
-
-_CURSOR: Final = "[a-z2-7]{8,32}-(0|[1-9][0-9]{0,15})"
-_SINCE: Final = {"now": None, "0": BEGINNING}
-
-_LIMIT: Final = integer(
-    "limit", "Messages at most: 10 a page, 100 a poll and 50 of a conversation unless given.", 100
-)
-
-
-class PageQuery(Struct, frozen=True):
-    """A page of the inbox."""
-
-    page: Annotated[int, page_number("page", "Which page, from 1.")] = 1
-    at: Annotated[
-        Cursor | None,
-        cursor(
-            "at", "A cursor: the page of the inbox as it was there.", Cursor.parse, f"^{_CURSOR}$"
-        ),
-    ] = None
-    limit: Annotated[int, _LIMIT] = 10
 
 
 class PageMeta(Struct, forbid_unknown_fields=True):
@@ -86,30 +55,6 @@ class Page(Struct, forbid_unknown_fields=True):
 
     meta: PageMeta
     messages: list[Message]
-
-
-def _since(text: str) -> Cursor | None:
-    return _SINCE[text] if text in _SINCE else Cursor.parse(text)
-
-
-class PollQuery(Struct, frozen=True):
-    """A long poll; `since` None is from now on."""
-
-    since: Annotated[
-        Cursor | None,
-        cursor(
-            "since",
-            "The cursor of any earlier response, `0` (the beginning) or `now`.",
-            _since,
-            f"^(0|now|{_CURSOR})$",
-        ),
-    ] = None
-    wait: Annotated[
-        float | None,
-        seconds("wait", "Seconds to wait for a message, up to 55; more is lowered to that."),
-    ] = None
-    limit: Annotated[int, _LIMIT] = 100
-    preferred_wait: Annotated[int | None, PREFERRED_WAIT] = None
 
 
 class PollMeta(Struct, forbid_unknown_fields=True):
@@ -149,24 +94,6 @@ class Poll(Struct, forbid_unknown_fields=True):
     messages: list[Message]
 
 
-class ConversationQuery(Struct, frozen=True):
-    """A query for the messages between the caller and a peer."""
-
-    peer: Annotated[
-        int,
-        integer("with", "A user's id: what the caller and they sent each other.", MAX_INTEGER),
-    ]
-    before: Annotated[
-        ConversationCursor | None,
-        cursor(
-            "before",
-            "The `older` of an earlier response: the messages before it.",
-            ConversationCursor.parse,
-        ),
-    ] = None
-    limit: Annotated[int, _LIMIT] = 50
-
-
 class ConversationMeta(Struct, forbid_unknown_fields=True):
     """`older` goes into the `before` of the next request; null at the beginning."""
 
@@ -181,23 +108,6 @@ class Conversation(Struct, forbid_unknown_fields=True):
     messages: list[Message]
 
 
-def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
-    """The kind of query, by the parameters that are present."""
-    if "with" in texts:
-        reject(texts, ("page", "at", "since", "wait"), "the parameter with")
-        return ConversationQuery
-    if "before" in texts:
-        raise InvalidQuery("before goes together with the parameter with")
-    if "since" in texts or "wait" in texts:
-        if "page" in texts or "at" in texts:
-            reject(texts, ("page", "at"), "since or wait")
-        return PollQuery
-    if "page" in texts or "at" in texts:
-        return PageQuery
-    preferred = PREFERRED_WAIT.parse(headers(b"prefer"))
-    return PageQuery if preferred is None else PollQuery
-
-
 class ReadCalls:
     """The call that reads messages and waits for them."""
 
@@ -206,24 +116,26 @@ class ReadCalls:
         chats: Chats,
         render: rendering.RenderMessage,
         *,
-        seconds: Callable[[], float],
+        clock: IReactorTime,
         retry_jitter: Callable[[], int],
     ) -> None:
         self._chats = chats
         self._render = render
-        self._seconds = seconds
+        self._seconds = clock.seconds
         self._retry_jitter = retry_jitter
+        self._keep_alives = KeepAlives(clock)
 
     @call(
         "GET",
         "/api/v1/chats",
         summary="Read messages, or wait for them",
-        description="One path for three queries. A page of the inbox, newest first (`page`, "
-        "`limit`, `at`). The long poll, oldest first (`since`, `wait`, `limit`): answered as soon "
-        "as there is a message after `since`. A conversation, newest first (`with`, `before`, "
-        "`limit`). They cannot be combined.",
+        description="One path for four queries, which cannot be combined. A page of the inbox, "
+        "newest first (`page`, `limit`, `at`). The long poll, oldest first (`since`, `wait`, "
+        "`limit`): answered as soon as there is a message after `since`. A stream, oldest first "
+        "(`since`, and `Accept: text/event-stream` or `application/x-ndjson`): the poll without "
+        "end. A conversation, newest first (`with`, `before`, `limit`).",
         tag="Chats",
-        parameters=Parameters(PageQuery, PollQuery, ConversationQuery, choose=_choose),
+        parameters=Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose),
         responses={
             200: ResponseSpec(
                 "A page, the result of a poll, or a conversation.",
@@ -232,6 +144,14 @@ class ReadCalls:
                     "Link": "The next and the previous page, pinned to this moment (RFC 8288).",
                     "Retry-After": "After an empty poll: the seconds to wait before the next one.",
                     "Preference-Applied": "The wait requested by `Prefer` (RFC 7240).",
+                },
+                streams={
+                    SERVER_SENT_EVENTS.media_type.decode(): "Events `message` (data: a message; "
+                    "id: the cursor after it), and before the end `drain`, `superseded` or "
+                    "`error`; a comment every 15 seconds.",
+                    JSON_LINES.media_type.decode(): "Lines `{cursor, message}`, and before the end "
+                    "`{drain, retry_after}`, `{superseded}` or `{error}`; `{keepalive}` at the "
+                    "beginning and every 15 seconds.",
                 },
             )
         },
@@ -242,10 +162,12 @@ class ReadCalls:
         self,
         context: RequestContext,
         session: Session,
-        query: PageQuery | PollQuery | ConversationQuery,
+        query: PageQuery | PollQuery | StreamQuery | ConversationQuery,
     ) -> Awaitable[Response]:
         if isinstance(query, PollQuery):
             return self._poll(context, session, query)
+        if isinstance(query, StreamQuery):
+            return self._stream(context, session, query)
         if isinstance(query, PageQuery):
             return self._page(session, query)
         return self._conversation(session, query)
@@ -279,6 +201,23 @@ class ReadCalls:
             headers[b"Retry-After"] = b"%d" % self._retry_jitter()
             headers[b"Connection"] = b"close"
         return JSONResponse(200, rendering.messages(meta, polled.messages, self._render), headers)
+
+    async def _stream(
+        self, context: RequestContext, session: Session, query: StreamQuery
+    ) -> Response:
+        format = negotiate(context.header_values(b"accept"))
+        assert format is not None
+        since = query.since if query.last_event_id is None else query.last_event_id
+        stream, inbox = await self._chats.stream(session, since, context)
+        writer = StreamWriter(
+            context,
+            stream,
+            format,
+            render=self._render,
+            keep_alives=self._keep_alives,
+            retry_jitter=self._retry_jitter,
+        )
+        return StreamResponse(partial(writer.start, inbox))
 
     async def _conversation(self, session: Session, query: ConversationQuery) -> Response:
         began = self._seconds()

@@ -45,7 +45,8 @@ class RequestContext(Struct, eq=False):
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """All values of a request header, in order."""
-        # Building all headers of a request is much slower than looking for one of them.
-        if self.request.getHeader(name) is None:
-            return ()
-        return self.request.requestHeaders.getRawHeaders(name, ())
+        request = self.request
+        if isinstance(request, Request):
+            return request.header_values(name)
+        values: Sequence[bytes] = request.requestHeaders.getRawHeaders(name, ())
+        return values

@@ -7,6 +7,7 @@ through Klein. Both respond alike (tests/api/test_dispatch.py).
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -22,7 +23,7 @@ from chatd.api.access_log import AccessLog
 from chatd.api.calls import Application, Handler
 from chatd.api.context import RequestContext
 from chatd.api.problems import response_to
-from chatd.api.responses import JSONResponse, Response, as_klein
+from chatd.api.responses import JSONResponse, Response, StreamResponse
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
@@ -98,7 +99,7 @@ class Dispatch(Resource):
             self._klein.render(request)
         except HTTPException:
             # A Host that werkzeug cannot encode, such as `a..b`.
-            _write(request, as_klein(response_to(Failure(), context)))
+            _write(request, response_to(Failure(), context))
 
     def respond(self, context: RequestContext, response: Response) -> None:
         """Respond to a request that was not rendered by Klein."""
@@ -111,9 +112,14 @@ class Dispatch(Resource):
             # Written with one send. Responses that close the connection are rare.
             block = b"X-Request-ID: %b\r\n%b" % (context.request_id, response.header_block)
             request.respond(response.code, block, response.body)
+        elif isinstance(response, StreamResponse):
+            request.setHeader(HEADER, context.request_id)
+            context.status = 200
+            response.start(partial(self.record, context))
+            return
         else:
             request.setHeader(HEADER, context.request_id)
-            _write(request, as_klein(response))
+            _write(request, response.as_klein() if isinstance(response, JSONResponse) else response)
         context.status = response.code
         self.record(context)
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from chatd.errors import DomainError, InvalidCursor, InvalidHeader, InvalidQuery
-from chatd.model import MAX_INTEGER
+from chatd.model import MAX_INTEGER, Cursor
 
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -106,6 +106,13 @@ def _idempotency_key(values: Sequence[bytes]) -> str:
     return key
 
 
+def _last_event_id(values: Sequence[bytes]) -> Cursor | None:
+    if len(values) > 1:
+        raise InvalidHeader("Last-Event-ID: one, the id of the last event")
+    text = values[0].decode("latin-1")
+    return Cursor.parse(text) if text else None
+
+
 def _preferred_wait(fields: Sequence[bytes]) -> int | None:
     for field in fields:
         for preference in field.decode("latin-1").split(","):
@@ -122,6 +129,16 @@ IDEMPOTENCY_KEY: Final = Parameter(
     {"type": "string", "pattern": "^[!-~]{1,255}$"},
     _idempotency_key,
     (InvalidHeader,),
+    in_query=False,
+)
+
+LAST_EVENT_ID: Final = Parameter(
+    "Last-Event-ID",
+    "The `id` of the last event of a stream, which browsers send when they reconnect. It takes "
+    "precedence over `since`.",
+    {"type": "string"},
+    _last_event_id,
+    (InvalidHeader, InvalidCursor),
     in_query=False,
 )
 

@@ -1,11 +1,13 @@
-"""JSON responses that the daemon's own HTTP server writes with one send."""
+"""What handlers return: JSON that the HTTP server writes with one send, or a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import klein
 from msgspec import Struct
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
 
 from chatd.http.response_head import header_block
 
@@ -42,12 +44,31 @@ class JSONResponse(Struct, frozen=True):
         return klein.Response(self.code, headers, self.body)
 
 
-Response = klein.Response | JSONResponse
+class StreamResponse(Resource):
+    """A response that is written for as long as its client stays.
+
+    `start` is called with a function that it has to call at the end. Klein takes the response for
+    a resource to render.
+    """
+
+    isLeaf = True
+
+    def __init__(self, start: Callable[[Callable[[], None]], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.start = start
+
+    def render(self, request: Request) -> int:
+        """Start it, as `IResource`."""
+        self.start(lambda: None)
+        return NOT_DONE_YET
+
+
+Response = klein.Response | JSONResponse | StreamResponse
 """What handlers return."""
 
 
-def as_klein(response: Response) -> klein.Response:
-    """The response as a `klein.Response`."""
+def as_klein(response: Response) -> klein.Response | StreamResponse:
+    """The response as an object that Klein can return."""
     return response.as_klein() if isinstance(response, JSONResponse) else response
 
 

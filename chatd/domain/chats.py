@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher
-from chatd.domain.notifier import Notifier
+from chatd.domain.message_stream import DISCONNECTED, READ_LIMIT, MessageStream
+from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.waiter import DeferredWaiter
 from chatd.errors import (
@@ -90,12 +91,6 @@ class Conversation(Struct, frozen=True, gc=False):
 
     messages: tuple[Message, ...]
     older: ConversationCursor | None
-
-
-class RecordsHold(Protocol):
-    """A record of a request that notes how long its poll was held."""
-
-    held_seconds: float
 
 
 class Chats:
@@ -242,7 +237,7 @@ class Chats:
                     inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
             outcome = why.value
         except (CancelledError, DomainError) as ended:
-            outcome = ended.code if isinstance(ended, DomainError) else "disconnect"
+            outcome = _outcome(ended)
             raise
         finally:
             waiter.close()
@@ -253,6 +248,28 @@ class Chats:
         messages = _truncate(inbox.messages)
         seen = messages[-1].seq if messages else waiter.seq
         return Polled(messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
+
+    async def stream(
+        self, session: Session, since: Cursor | None, record: RecordsHold
+    ) -> tuple[MessageStream, InboxSlice]:
+        """A stream of the messages after `since` (None: from now on), and its first messages.
+
+        The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
+        """
+        after = None if since is None else self._seq(since)
+        # As in `poll`, first of all: from here on no message and no revocation is missed.
+        stream = MessageStream(
+            session, self._notifier, self._read_listening, self._clock, record, self._observe_poll
+        )
+        try:
+            first = ReadAfter(session.user_id, after, READ_LIMIT)
+            inbox = await self._read(first, listening=True)
+            self._reject_future(after, inbox)
+            stream.begin_at(Cursor(self._store.epoch, inbox.last_seq if after is None else after))
+        except BaseException as ended:
+            stream.close(_outcome(ended))
+            raise
+        return stream, inbox
 
     async def conversation(
         self, session: Session, peer: int, limit: int, before: ConversationCursor | None = None
@@ -282,6 +299,10 @@ class Chats:
             raise Unauthorized("the account was deleted")
         return inbox
 
+    def _read_listening(self, query: ReadAfter) -> InboxSlice | Deferred[InboxSlice | None]:
+        cached = self._store.read_cached(query, listening=True)
+        return self._reads.submit(query) if cached is None else cached
+
     def _seq(self, cursor: Cursor) -> int:
         if cursor.epoch not in ("", self._store.epoch):
             raise CursorEpoch("begin again with since=0 or since=now")
@@ -291,6 +312,13 @@ class Chats:
     def _reject_future(seq: int | None, inbox: InboxSlice) -> None:
         if seq is not None and seq > inbox.last_seq:
             raise CursorEpoch("the cursor is past the end of this inbox: begin again")
+
+
+def _outcome(ended: BaseException) -> str:
+    """The outcome, for the metrics, of a poll or stream that was ended by an exception."""
+    if isinstance(ended, DomainError):
+        return ended.code
+    return DISCONNECTED if isinstance(ended, CancelledError) else "error"
 
 
 def _truncate(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -16,7 +16,7 @@ HELD_PER_USER: Final = 8
 
 
 class Waiter(Protocol):
-    """What the notifier requires of a poll.
+    """What the notifier requires of a poll or stream.
 
     It is registered with `Notifier.add`, counted as held from `Notifier.hold` until it calls
     `Notifier.release`, and unregistered with `Notifier.remove`.
@@ -38,6 +38,12 @@ class Waiter(Protocol):
     def revoke(self) -> None:
         """End the poll as unauthorized."""
         ...
+
+
+class RecordsHold(Protocol):
+    """A record of a request that notes how long its poll or stream was held."""
+
+    held_seconds: float
 
 
 class Notifier:
@@ -106,11 +112,12 @@ class Notifier:
 
     def wake(self, user_ids: Collection[int]) -> int:
         """Wake the users' waiters for new messages; returns how many were held."""
-        before = self._held
+        woken = 0
         for user_id in user_ids:
             for waiter in tuple(self._waiters.get(user_id, ())):
+                woken += waiter.held
                 waiter.wake(WakeReason.MESSAGE)
-        return before - self._held
+        return woken
 
     def wake_all(self) -> int:
         """Wake all waiters, since messages may have been missed; returns how many were held."""

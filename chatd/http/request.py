@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -165,6 +166,12 @@ class Request(server.Request):
         value = self._header_block.value(key.encode("iso-8859-1"))
         return None if value is None else value.decode()
 
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        """All values of a header, in order."""
+        if self._request_headers is not None:
+            return self._request_headers.getRawHeaders(name, ())
+        return self._header_block.values(name)
+
     def getClientAddress(self) -> IAddress:
         """Where the request came from: what the PROXY header says, behind a proxy that sends it."""
         return self.client
@@ -194,12 +201,10 @@ class Request(server.Request):
 
     def watch_disconnect(self, listener: DisconnectListener) -> None:
         """Have `listener.client_disconnected(reason)` called if the client disconnects before the
-        response is finished. Raises RuntimeError if there is a listener.
+        response is finished, instead of the listener before, if there is one.
 
         This does the same as an errback on `notifyFinish`, without the Deferred and the list.
         """
-        if self._disconnect_listener is not None:
-            raise RuntimeError("Request.watch_disconnect called with another listener registered.")
         self._disconnect_listener = listener
 
     def connectionLost(self, reason: Failure) -> None:

@@ -65,26 +65,35 @@ class HeaderBlock:
                 _valid_hosts.add(self.host)
         self.close = b"close" in options
         self.keep_alive = b"keep-alive" in options
-        self._values: dict[bytes, bytes | None] = {}
+        self._values: dict[bytes, tuple[bytes, ...]] = {}
 
     def value(self, name: bytes) -> bytes | None:
         """The last value of the header `name`, in any case, or None."""
+        values = self.values(name)
+        return values[-1] if values else None
+
+    def values(self, name: bytes) -> tuple[bytes, ...]:
+        """All values of the header `name`, in any case, in order."""
         try:
             return self._values[name]
         except KeyError:
-            value = self._find(name)
+            values = self._find(name)
             # Names come from code; the limit is for code that generates them.
             if len(self._values) < 100:
-                self._values[name] = value
-            return value
+                self._values[name] = values
+            return values
 
-    def _find(self, name: bytes) -> bytes | None:
+    def _find(self, name: bytes) -> tuple[bytes, ...]:
         block = self.block
-        start = block.lower().rfind(b"\r\n%b:" % name.lower())
-        if start < 0:
-            return None
-        start += len(name) + 3
-        return block[start : block.find(b"\r\n", start)].strip(b" \t")
+        folded = block.lower()
+        line = b"\r\n%b:" % name.lower()
+        values = []
+        start = folded.find(line)
+        while start >= 0:
+            end = block.find(b"\r\n", start + 2)
+            values.append(block[start + len(line) : end].strip(b" \t"))
+            start = folded.find(line, end)
+        return tuple(values)
 
     def pairs(self) -> list[tuple[bytes, bytes]]:
         """Names and values of all lines, in order."""

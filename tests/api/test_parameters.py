@@ -8,7 +8,8 @@ from typing import Annotated
 import pytest
 from msgspec import Struct
 
-from chatd.api.chats_read import ConversationQuery, PageQuery, PollQuery, ReadCalls
+from chatd.api.chats_query import ConversationQuery, PageQuery, PollQuery
+from chatd.api.chats_read import ReadCalls
 from chatd.api.parameters import (
     PREFERRED_WAIT,
     HeaderValues,

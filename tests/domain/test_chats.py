@@ -489,7 +489,7 @@ def test_a_held_poll_returns_the_next_message(system: System) -> None:
 
 
 class Record:
-    """A `chatd.domain.chats.RecordsHold`."""
+    """A `chatd.domain.notifier.RecordsHold`."""
 
     held_seconds = 0.0
 

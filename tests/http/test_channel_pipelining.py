@@ -193,12 +193,15 @@ class TestDisconnect:
         client.disconnect()
         assert listener.reasons == []
 
-    def test_only_one_listener(self) -> None:
+    def test_the_latest_listener_replaces_the_one_before(self) -> None:
         held = Held()
-        RawClient(held).send(get())
-        held.requests[0].watch_disconnect(Listener())
-        with pytest.raises(RuntimeError, match="another listener"):
-            held.requests[0].watch_disconnect(Listener())
+        client = RawClient(held)
+        client.send(get())
+        before, listener = Listener(), Listener()
+        held.requests[0].watch_disconnect(before)
+        held.requests[0].watch_disconnect(listener)
+        reason = client.disconnect()
+        assert (before.reasons, listener.reasons) == ([], [reason])
 
     def test_client_address_is_still_known(self) -> None:
         held = Held()

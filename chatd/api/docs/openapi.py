@@ -109,6 +109,9 @@ def _response(spec: ResponseSpec) -> dict[str, Any]:
         found, _ = msgspec.json.schema_components(spec.types, ref_template=_SCHEMA)
         schema = found[0] if len(found) == 1 else {"anyOf": list(found)}
         response["content"] = {spec.media_type: {"schema": schema}}
+    for media_type, meaning in spec.streams.items():
+        schema = {"type": "string", "description": meaning}
+        response.setdefault("content", {})[media_type] = {"schema": schema}
     if spec.headers:
         response["headers"] = {
             name: {"description": meaning, "schema": {"type": "string"}}

@@ -69,7 +69,16 @@ def test_parameters_have_the_default_that_applies_to_every_alternative(
     call = document["paths"]["/api/v1/chats/"]["get"]
     defaults = {each["name"]: each["schema"].get("default") for each in call["parameters"]}
     assert defaults.pop("page") == 1
-    assert set(defaults) == {"at", "limit", "since", "wait", "with", "before", "Prefer"}
+    assert set(defaults) == {
+        "at",
+        "limit",
+        "since",
+        "wait",
+        "with",
+        "before",
+        "Prefer",
+        "Last-Event-ID",
+    }
     assert set(defaults.values()) == {None}
 
 

@@ -1,0 +1,111 @@
+"""The parameters of `GET /api/v1/chats`: four queries on one path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from chatd.api.parameters import (
+    LAST_EVENT_ID,
+    PREFERRED_WAIT,
+    HeaderValues,
+    cursor,
+    integer,
+    page_number,
+    reject,
+    seconds,
+)
+from chatd.api.stream_formats import negotiate
+from chatd.errors import InvalidQuery
+from chatd.model import BEGINNING, MAX_INTEGER, ConversationCursor, Cursor
+
+_CURSOR: Final = "[a-z2-7]{8,32}-(0|[1-9][0-9]{0,15})"
+_SINCE: Final = {"now": None, "0": BEGINNING}
+
+_LIMIT: Final = integer(
+    "limit", "Messages at most: 10 a page, 100 a poll and 50 of a conversation unless given.", 100
+)
+
+
+class PageQuery(Struct, frozen=True):
+    """A page of the inbox."""
+
+    page: Annotated[int, page_number("page", "Which page, from 1.")] = 1
+    at: Annotated[
+        Cursor | None,
+        cursor(
+            "at", "A cursor: the page of the inbox as it was there.", Cursor.parse, f"^{_CURSOR}$"
+        ),
+    ] = None
+    limit: Annotated[int, _LIMIT] = 10
+
+
+def _since(text: str) -> Cursor | None:
+    return _SINCE[text] if text in _SINCE else Cursor.parse(text)
+
+
+_SINCE_PARAMETER: Final = cursor(
+    "since",
+    "The cursor of any earlier response, `0` (the beginning) or `now`.",
+    _since,
+    f"^(0|now|{_CURSOR})$",
+)
+_WAIT: Final = seconds("wait", "Seconds to wait for a message, up to 55; more is lowered to that.")
+
+
+class PollQuery(Struct, frozen=True):
+    """A long poll; `since` None is from now on."""
+
+    since: Annotated[Cursor | None, _SINCE_PARAMETER] = None
+    wait: Annotated[float | None, _WAIT] = None
+    limit: Annotated[int, _LIMIT] = 100
+    preferred_wait: Annotated[int | None, PREFERRED_WAIT] = None
+
+
+class StreamQuery(Struct, frozen=True):
+    """A stream; what ends a poll or limits it is checked and has no effect."""
+
+    since: Annotated[Cursor | None, _SINCE_PARAMETER] = None
+    wait: Annotated[float | None, _WAIT] = None
+    limit: Annotated[int, _LIMIT] = 100
+    last_event_id: Annotated[Cursor | None, LAST_EVENT_ID] = None
+
+
+class ConversationQuery(Struct, frozen=True):
+    """A query for the messages between the caller and a peer."""
+
+    peer: Annotated[
+        int,
+        integer("with", "A user's id: what the caller and they sent each other.", MAX_INTEGER),
+    ]
+    before: Annotated[
+        ConversationCursor | None,
+        cursor(
+            "before",
+            "The `older` of an earlier response: the messages before it.",
+            ConversationCursor.parse,
+        ),
+    ] = None
+    limit: Annotated[int, _LIMIT] = 50
+
+
+def choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
+    """The kind of query, by the parameters that are present and `Accept`."""
+    if negotiate(headers(b"accept")) is not None:
+        reject(texts, ("with", "before", "page", "at"), "a stream, which Accept asks for")
+        return StreamQuery
+    if "with" in texts:
+        reject(texts, ("page", "at", "since", "wait"), "the parameter with")
+        return ConversationQuery
+    if "before" in texts:
+        raise InvalidQuery("before goes together with the parameter with")
+    if "since" in texts or "wait" in texts:
+        if "page" in texts or "at" in texts:
+            reject(texts, ("page", "at"), "since or wait")
+        return PollQuery
+    if "page" in texts or "at" in texts:
+        return PageQuery
+    preferred = PREFERRED_WAIT.parse(headers(b"prefer"))
+    return PageQuery if preferred is None else PollQuery

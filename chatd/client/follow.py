@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -19,6 +20,9 @@ from chatd.client.errors import APIError, ChatError, Gap, HistoryChanged, Unreac
 from chatd.client.streaming import NoStream
 from chatd.client.transport import Received, Transport
 from chatd.client.values import Message, Position
+
+USELESS_STREAMS: Final = 5
+"""So many streams in a row must be cut before they bring anything until polls are used instead."""
 
 
 class Follow:
@@ -61,6 +65,7 @@ class Follow:
         self._failure_backoff = Backoff(random)
         self._resync_backoff = Backoff(random)
         self._disconnected = False
+        self._useless_streams = 0
         self._ready: deque[Message] = deque()
         self._pause = 0.0
         self._start_at(since)
@@ -118,6 +123,8 @@ class Follow:
             else:
                 self._back_off(error, None)
         except Unreachable as error:
+            if transport is self._streaming and error.sent:
+                self._on_useless_stream()
             self._back_off(error, None)
         except APIError as error:
             if not (error.retryable or error.status >= 500):
@@ -133,6 +140,7 @@ class Follow:
 
     def _on_success(self, received: Received) -> None:
         if received.settled:
+            self._useless_streams = 0
             self._failure_backoff.reset()
             self._resync_backoff.reset()
         if self._disconnected and self._on_connection_change is not None:
@@ -161,6 +169,12 @@ class Follow:
         self._cursor = received.cursor
         if not new:
             self._position = Position(received.cursor, last_seq)
+
+    def _on_useless_stream(self) -> None:
+        """On a bad network a short response may get through where a stream does not."""
+        self._useless_streams += 1
+        if self._may_fall_back and self._useless_streams == USELESS_STREAMS:
+            self._streaming = None
 
     async def _resync(self, error: HistoryChanged) -> None:
         if self._on_resync is None:

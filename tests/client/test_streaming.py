@@ -14,6 +14,7 @@ from tests.client.scripted import (
     Disconnect,
     Hold,
     Lines,
+    Step,
     failure,
     line,
     message,
@@ -290,6 +291,16 @@ class TestFallingBack(Following):
         self.harness.advance(2)
         assert self.seen == [1]
         assert self.service.query("wait") is None
+
+    def test_a_network_on_which_no_stream_gets_through_is_polled(self) -> None:
+        cuts: list[Step] = [Lines(b"", end=True), Disconnect()]
+        self.follow(*cuts * 2, polled(1), *cuts * 3, polled(2))
+        self.harness.advance(30)
+        assert self.seen == [1, 2]
+        accepts = [request.getHeader("accept") for request in self.service.requests]
+        # The stream that brought a message was cut, too.
+        assert accepts.count("application/x-ndjson") == 4 + 1 + 4
+        assert self.service.query("wait") == "30"
 
     def test_errors_are_errors(self) -> None:
         self.follow(problem(401, "unauthorized"))

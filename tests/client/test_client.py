@@ -332,7 +332,7 @@ class TestWaitingForTheService:
 def test_the_base_url_may_name_the_api(url: str) -> None:
     harness = Harness()
     client = ChatClient(url, http=harness.http, polls=harness.http, clock=harness.clock)
-    assert client._api == "http://h:8080/api/v1"
+    assert client._caller.url == "http://h:8080/api/v1"
 
 
 def test_a_client_closes_its_connection_pools() -> None:

@@ -212,6 +212,19 @@ class TestStreaming(Following):
         success(closing)
         assert self.harness.clock.getDelayedCalls() == []
 
+    def test_closing_the_client_does_not_wait_forever(self) -> None:
+        follow = self.open(polled(1))
+        taking = self.harness.start(follow.__anext__())
+        self.harness.http.flush()
+        success(taking)
+        closing = self.harness.start(self.harness.client.close())
+        self.harness.clock.advance(4.9)
+        assert not closing.called
+        self.harness.clock.advance(0.1)
+        success(closing)
+        self.harness.http.flush()
+        assert self.harness.clock.getDelayedCalls() == []
+
     def test_closing_the_client_does_not_end_a_read_in_progress(self) -> None:
         self.follow(polled(1))
         success(self.harness.start(self.harness.client.close()))

@@ -21,8 +21,8 @@ from chatd.client.streaming import NoStream
 from chatd.client.transport import Received, Transport
 from chatd.client.values import Message, Position
 
-USELESS_STREAMS: Final = 5
-"""So many streams in a row must be cut before they bring anything until polls are used instead."""
+FAILED_STREAMS: Final = 5
+"""After so many streams in a row that brought nothing, polls are used instead."""
 
 
 class Follow:
@@ -65,7 +65,8 @@ class Follow:
         self._failure_backoff = Backoff(random)
         self._resync_backoff = Backoff(random)
         self._disconnected = False
-        self._useless_streams = 0
+        self._failed_streams = 0
+        self._streamed = False
         self._ready: deque[Message] = deque()
         self._pause = 0.0
         self._start_at(since)
@@ -117,20 +118,17 @@ class Follow:
             received = await transport.receive(self._cursor)
         except HistoryChanged as error:
             await self._resync(error)
-        except NoStream as error:
-            if self._may_fall_back:
+        except Unreachable as error:
+            if transport is self._streaming and error.sent and self._should_poll(error):
                 self._streaming = None
             else:
                 self._back_off(error, None)
-        except Unreachable as error:
-            if transport is self._streaming and error.sent:
-                self._on_useless_stream()
-            self._back_off(error, None)
         except APIError as error:
             if not (error.retryable or error.status >= 500):
                 raise
             self._back_off(error, None if error.status == 504 else error.retry_after)
         else:
+            self._streamed = self._streamed or transport is self._streaming
             try:
                 self._on_success(received)
             except BaseException:
@@ -140,7 +138,7 @@ class Follow:
 
     def _on_success(self, received: Received) -> None:
         if received.settled:
-            self._useless_streams = 0
+            self._failed_streams = 0
             self._failure_backoff.reset()
             self._resync_backoff.reset()
         if self._disconnected and self._on_connection_change is not None:
@@ -170,11 +168,17 @@ class Follow:
         if not new:
             self._position = Position(received.cursor, last_seq)
 
-    def _on_useless_stream(self) -> None:
-        """On a bad network a short response may get through where a stream does not."""
-        self._useless_streams += 1
-        if self._may_fall_back and self._useless_streams == USELESS_STREAMS:
-            self._streaming = None
+    def _should_poll(self, error: Unreachable) -> bool:
+        """Whether to poll from now on, after a stream that failed.
+
+        Streams that have worked may fail because the network or the service does. On a bad network
+        a short response may get through where a stream does not.
+        """
+        self._failed_streams += 1
+        if not self._may_fall_back:
+            return False
+        never = isinstance(error, NoStream) and not self._streamed
+        return never or self._failed_streams == FAILED_STREAMS
 
     async def _resync(self, error: HistoryChanged) -> None:
         if self._on_resync is None:

@@ -22,8 +22,9 @@ from chatd.client.transport import Received
 from chatd.client.wire import StreamLine, api_error, decode_error, decode_line
 
 MEDIA_TYPE: Final = "application/x-ndjson"
-FIRST_LINE_SECONDS: Final = 10.0
-"""The service sends a line at once: if none comes in this time, something buffers the stream."""
+FIRST_LINE_SECONDS: Final = 15.0
+"""The service sends a line at once, or after ten seconds the error that its database is away. If
+nothing comes in this time, something buffers the stream."""
 SILENCE_SECONDS: Final = 40.0
 """The service sends a keep-alive every 15 seconds; two may be late."""
 SUPERSEDED_SECONDS: Final = 30.0

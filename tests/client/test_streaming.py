@@ -282,7 +282,7 @@ class TestFallingBack(Following):
         self.service.streams = False
         self.follow(Hold(), polled(1))
         lost = [request.notifyFinish() for request in self.service.held]
-        self.harness.advance(9.9)
+        self.harness.advance(14.9)
         assert len(self.service.requests) == 1
         self.harness.advance(0.2)
         assert self.seen == [1]
@@ -294,7 +294,7 @@ class TestFallingBack(Following):
         [request] = self.service.held
         request.setHeader("Content-Type", "application/x-ndjson; charset=utf-8")
         request.write(b'{"keepalive":')
-        self.harness.advance(9.9)
+        self.harness.advance(14.9)
         assert len(self.service.requests) == 1
         self.harness.advance(0.2)
         assert self.seen == [1]
@@ -313,6 +313,14 @@ class TestFallingBack(Following):
         accepts = [request.getHeader("accept") for request in self.service.requests]
         # The stream that brought a message was cut, too.
         assert accepts.count("application/x-ndjson") == 4 + 1 + 4
+        assert self.service.query("wait") == "30"
+
+    def test_a_stream_that_has_worked_is_not_given_up_at_once(self) -> None:
+        page = Canned(200, raw=b"<html>please log in to the hotel</html>")
+        self.follow(polled(1), Disconnect(), *[page] * 3, polled(2), Disconnect(), *[page] * 4)
+        self.harness.advance(30)
+        assert self.seen == [1, 2]
+        assert self.service.requests[-2].getHeader("accept") == "application/x-ndjson"
         assert self.service.query("wait") == "30"
 
     def test_errors_are_errors(self) -> None:

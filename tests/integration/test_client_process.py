@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from bench.processes import free_port
 from chatd.client import ChatClient, Follow, FollowTransport, Message
+from chatd.client.lines import BUFFER_BYTES
 from tests.daemon import ROOT, Daemon, environment
 
 SECONDS = 60.0
@@ -242,6 +243,32 @@ async def test_a_send_does_not_wait_behind_streams_and_held_polls(folder: Path) 
                 await reader.until(1)
             for reader in readers:
                 await reader.stop()
+
+
+@ensureDeferred
+async def test_a_stream_sends_no_faster_than_its_messages_are_taken(folder: Path) -> None:
+    from twisted.internet import reactor
+
+    clock: Any = reactor
+    with Daemon(folder) as daemon:
+        ann, anns = await deferToThread(account, daemon, "ann")
+        async with ChatClient(daemon.url, anns) as client:
+            # As JSON, each is six times as long.
+            texts = [f"{number:02}" + "\x01" * 10_000 for number in range(40)]
+            for text in texts:
+                await client.send(ann, text)
+            follow = client.follow("0", transport="stream")
+            seen = [(await follow.__anext__()).text]
+            lines: Any = follow._streaming._lines  # type: ignore[union-attr]
+            ends = clock.seconds() + SECONDS
+            while not lines._paused:
+                assert clock.seconds() < ends
+                await deferLater(clock, 0.01)
+            while len(seen) < len(texts):
+                # What one receive may bring, beyond the limit.
+                assert len(lines._buffer) < BUFFER_BYTES + 2 * 65_536
+                seen.append((await follow.__anext__()).text)
+            assert seen == texts
 
 
 def programs() -> list[str]:

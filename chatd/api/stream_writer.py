@@ -15,13 +15,14 @@ from chatd.api.rendering import RenderMessage
 from chatd.api.stream_formats import StreamFormat
 from chatd.domain.message_stream import End, MessageStream
 from chatd.http.request import Request
-from chatd.http.timeouts import Timeouts
+from chatd.http.timeouts import TICK, Timeouts
 from chatd.model import InboxSlice, Message, WakeReason
 
 WRITE_BYTES: Final = 64 * 1024
 """Messages are written in pieces of about this size, so that a slow reader's buffer is limited."""
 
 KEEP_ALIVE_SECONDS: Final = 15.0
+"""Seconds between keep-alives (contract, Streams)."""
 STALLED_KEEP_ALIVES: Final = 8
 """A client that does not empty the buffer in so many intervals is disconnected."""
 
@@ -33,7 +34,8 @@ class KeepAlives:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._timeouts = Timeouts(clock)
-        self._queue = self._timeouts.queue(KEEP_ALIVE_SECONDS, self._due)
+        # Timeouts come up to a tick late.
+        self._queue = self._timeouts.queue(KEEP_ALIVE_SECONDS - TICK, self._due)
 
     def add(self, writer: StreamWriter) -> None:
         """A stream has been opened."""

@@ -1,7 +1,8 @@
 """Delivery under arbitrary interleavings: no message is lost, repeated or out of order.
 
-Hypothesis chooses the order in which sends, polls, both threads of the store, the bus, time and
-disconnecting clients proceed. Each follower passes its cursors on, as the contract requires.
+Hypothesis chooses the order in which sends, polls, streams, both threads of the store, the bus,
+time and disconnecting clients proceed. Each follower passes its cursors on, as the contract
+requires.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from chatd.domain.chats import Polled
+from chatd.domain.message_stream import MessageStream
+from chatd.domain.poll import Polled
 from chatd.model import BEGINNING, Appended, Cursor, Session
+from tests.domain.sinks import RecordingSink
 from tests.doubles import SteppedExecutor, System, cancel, composed, result_of, scratch
 from tests.examples import examples
 
@@ -33,6 +36,52 @@ class Follower:
     first: int = 1
 
 
+@dataclass
+class StreamFollower:
+    """A client that has streams, one after the other, and continues each where the last ended."""
+
+    session: Session
+    cursor: Cursor | None
+    sink: RecordingSink
+    opening: Deferred[MessageStream] | None = None
+    seen: list[int] = field(default_factory=list)
+    first: int = 1
+
+    @property
+    def stream(self) -> MessageStream | None:
+        """The stream, once it is open."""
+        return self.sink.stream
+
+    def collect(self) -> None:
+        """Check what the stream has written: the next messages, in order."""
+        stream = self.stream
+        if stream is None:
+            return
+        if self.cursor is None:
+            self.cursor = stream.cursor
+            self.first = stream.cursor.seq + 1
+        seqs, self.sink.messages = self.sink.seqs, []
+        after = self.cursor.seq
+        assert seqs == list(range(after + 1, after + 1 + len(seqs)))
+        assert stream.seq == after + len(seqs)
+        self.seen += seqs
+        self.cursor = Cursor(stream.cursor.epoch, stream.seq)
+        if self.sink.ended is not None:
+            self.opening = None
+            self.sink = RecordingSink()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.collect()
+        opening, self.opening = self.opening, None
+        if opening is not None:
+            if self.stream is None:
+                cancel(opening)
+            else:
+                self.stream.close()
+            self.sink = RecordingSink()
+
+
 class Simulation:
     """A system, its clients, and the steps that they can take."""
 
@@ -42,6 +91,10 @@ class Simulation:
             system.account(name)
         self.followers = [
             Follower(Session(user), BEGINNING if beginning else None)
+            for user, beginning in followers
+        ]
+        self.streamers = [
+            StreamFollower(Session(user), BEGINNING if beginning else None, RecordingSink())
             for user, beginning in followers
         ]
         self.sends: list[Deferred[Appended]] = []
@@ -95,6 +148,22 @@ class Simulation:
             cancel(follower.polling)
             follower.polling = None
 
+    def stream(self, number: int) -> None:
+        """Open a stream, or close it."""
+        streamer = self.streamers[number % len(self.streamers)]
+        if streamer.opening is not None and number > 8:
+            streamer.close()
+        elif streamer.opening is None:
+            streamer.sink = RecordingSink(takes=1 + number % 3)
+            streamer.opening = streamer.sink.start(self.system, streamer.session, streamer.cursor)
+
+    def pause(self, number: int) -> None:
+        """Have the transport of a stream take no or few messages, or take them again."""
+        streamer = self.streamers[number % len(self.streamers)]
+        streamer.sink.room = (1, 2, 1_000_000)[number % 3]
+        if streamer.stream is not None:
+            streamer.stream.resume()
+
     def turn(self, number: int) -> None:
         self.system.turn()
 
@@ -121,6 +190,19 @@ class Simulation:
 
     def spurious_wake(self, number: int) -> None:
         self.system.subscriber.wake([USERS[number % 2]])
+
+    def read_behind(self, number: int) -> None:
+        """Open a stream, and have it read; the result, which commits overtake, is not delivered."""
+        number %= len(self.streamers)
+        streamer = self.streamers[number]
+        if streamer.opening is None:
+            self.stream(number)
+            self.system.turn()
+            while self.system.reader.step():
+                self.system.turn()
+        self.system.subscriber.wake([streamer.session.user_id])
+        self.system.turn()
+        self.work(0)
 
     def pass_time(self, number: int) -> None:
         self.system.clock.advance((0.001, 1.0, 5.0, 31.0)[number // 3])
@@ -149,11 +231,18 @@ class Simulation:
             follower.seen += seqs
             follower.cursor = polled.cursor
 
+        for streamer in self.streamers:
+            streamer.collect()
+
     def ends(self) -> dict[int, int]:
         return self.system.wait_for(self.system.store.last_seqs(USERS))
 
     def finish(self, wake_first: bool) -> None:
         system = self.system
+        for streamer in self.streamers:
+            streamer.sink.room = 1_000_000
+            if streamer.stream is not None:
+                streamer.stream.resume()
         # Deliver everything: no poll may now wait although there is a message for it.
         if not wake_first:
             system.settle()
@@ -167,7 +256,18 @@ class Simulation:
         ends = self.ends()
         for user, waiters in system.notifier.held_by_user().items():
             assert [waiter.seq for waiter in waiters] == [ends[user]] * len(waiters)
-        assert len(system.timers()) == system.notifier.held
+        streams = [each for each in self.streamers if each.stream and each.stream.held]
+        assert len(system.chats._polls.deadlines) == system.notifier.held - len(streams)
+        for streamer in self.streamers:
+            streamer.close()
+            # The rest is read by one more stream, without pauses.
+            streamer.sink = RecordingSink()
+            streamer.opening = streamer.sink.start(system, streamer.session, streamer.cursor)
+            system.settle()
+            streamer.close()
+            assert streamer.cursor is not None
+            assert streamer.cursor.seq == ends[streamer.session.user_id]
+            assert streamer.seen == list(range(streamer.first, streamer.cursor.seq + 1))
         # Every send has completed.
         assert all(sent.called for sent in self.sends)
         # Then all waits time out.
@@ -200,10 +300,12 @@ steps = st.tuples(
         [
             *["send"] * 4,
             *["poll"] * 4,
+            *["stream"] * 3,
+            "pause",
             *["turn"] * 4,
             *["work"] * 4,
             *["deliver"] * 4,
-            *["commit", "hold"] * 2,
+            *["commit", "hold", "read_behind"] * 2,
             *["wake"] * 2,
             *["delay", "client_disconnects", "sender_disconnects", "spurious_wake", "pass_time"],
         ]

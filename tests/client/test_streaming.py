@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError
 
-from chatd.client import APIError, ChatError, Gap, Position, Unreachable
+from chatd.client import APIError, ChatClient, ChatError, Gap, Position, Unreachable
 from tests.client.following import Following
 from tests.client.scripted import (
     Canned,
     Disconnect,
+    Harness,
     Hold,
     Lines,
     Step,
@@ -338,8 +341,40 @@ class TestFallingBack(Following):
         assert self.harness.clock.getDelayedCalls() == []
 
 
+class Unconnected:
+    """A network on which connections are refused, or not answered."""
+
+    def __init__(self, http: Any) -> None:
+        self._http = http
+        self.outcomes: list[str] = []
+
+    def request(self, *arguments: Any, **options: Any) -> Deferred[Any]:
+        outcome = self.outcomes.pop(0) if self.outcomes else "connected"
+        if outcome == "refused":
+            return fail(ConnectionRefusedError())
+        if outcome == "unanswered":
+            return Deferred(lambda connecting: connecting.errback(ConnectingCancelledError(None)))
+        response: Deferred[Any] = self._http.request(*arguments, **options)
+        return response
+
+
+def test_without_a_connection_nothing_is_known_of_streams() -> None:
+    harness = Harness()
+    network = Unconnected(harness.http)
+    network.outcomes = ["unanswered", *["refused"] * 9]
+    client = ChatClient(
+        "http://chat.example", "chatd_token", http=network, clock=harness.clock, random=lambda: 0.0
+    )
+    harness.service.script = [polled(1)]
+    follow = client.follow("0")
+    taking = harness.start(follow.__anext__())
+    harness.advance(20)
+    assert success(taking).seq == 1
+    [request] = harness.service.requests
+    assert request.getHeader("accept") == "application/x-ndjson"
+    follow.close()
+
+
 def test_the_transport_is_checked() -> None:
-    harness = Following()
-    harness.setup_method()
     with pytest.raises(ValueError, match="'carrier pigeon' is not a transport"):
-        harness.harness.client.follow(transport="carrier pigeon")  # type: ignore[arg-type]
+        Harness().client.follow(transport="carrier pigeon")  # type: ignore[arg-type]

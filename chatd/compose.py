@@ -11,7 +11,7 @@ import re
 import resource
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from argon2 import PasswordHasher
 from twisted.internet.endpoints import serverFromString
@@ -22,6 +22,7 @@ from chatd.api.admin import Admin
 from chatd.api.api import API
 from chatd.api.client_address import TrustedProxies
 from chatd.api.dispatch import Dispatch
+from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
@@ -56,6 +57,13 @@ RESERVED_DESCRIPTORS: Final = 64
 """Descriptors reserved for listeners, files, database connections and the admin listener."""
 
 
+class PublicAPI(NamedTuple):
+    """What the public listener serves."""
+
+    resource: Dispatch
+    fast_path: FastPath
+
+
 def compose_service(
     settings: Settings, reactor: Any, gc_tuner: GCTuner | None = None
 ) -> ChatService | Supervisor:
@@ -85,15 +93,17 @@ def compose_service(
     request_ids = RequestIds()
     # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
     http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    api = compose_api(
+        components,
+        clock=reactor,
+        proxies=proxies,
+        retry_jitter=lambda: random.randint(1, RETRY_SECONDS),
+        access_log=AccessLog(proxies) if settings.access_log else None,
+        request_ids=request_ids,
+    )
     public = Server(
-        resource=compose_api(
-            components,
-            clock=reactor,
-            proxies=proxies,
-            retry_jitter=lambda: random.randint(1, RETRY_SECONDS),
-            access_log=AccessLog(proxies) if settings.access_log else None,
-            request_ids=request_ids,
-        ),
+        resource=api.resource,
+        fast_handler=api.fast_path,
         clock=reactor,
         limits=http_limits,
         problem=problem,
@@ -188,8 +198,9 @@ def compose_api(
     retry_jitter: Callable[[], int],
     access_log: AccessLog | None = None,
     request_ids: RequestIds | None = None,
-) -> Dispatch:
-    """The resource of the public listener."""
+) -> PublicAPI:
+    """The public listener's resource, and the short way to its frequent calls."""
+    request_ids = request_ids or RequestIds()
     api = API(
         components.accounts,
         components.chats,
@@ -198,13 +209,23 @@ def compose_api(
         retry_jitter=retry_jitter,
         proxies=proxies,
     )
-    return Dispatch(
+    dispatch = Dispatch(
         api,
         clock=clock,
         metrics=components.metrics,
         access=access_log,
         request_ids=request_ids,
     )
+    fast_path = FastPath(
+        dispatch,
+        components.accounts,
+        components.chats,
+        api.reads,
+        api.sends,
+        seconds=clock.seconds,
+        request_ids=request_ids,
+    )
+    return PublicAPI(dispatch, fast_path)
 
 
 def compose_admin(components: Components, *, clock: IReactorTime) -> Dispatch:

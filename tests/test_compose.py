@@ -154,7 +154,7 @@ def test_components_get_their_settings() -> None:
 def test_the_access_log_is_made_when_it_is_wanted() -> None:
     for wanted in (False, True):
         server: Any = build(access_log=wanted).public[0].server
-        assert (server.resource._access is not None) is wanted
+        assert (server.resource.access is not None) is wanted
 
 
 def test_the_database_is_where_it_was_said(tmp_path: Path) -> None:

@@ -48,12 +48,14 @@ class API:
         proxies: TrustedProxies,
     ) -> None:
         render = EncodedMessageCache()
+        self.sends = SendCalls(chats, render)
+        self.reads = ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter)
         self.handlers = bind(
             Authenticator(accounts, proxies),
             UserCalls(accounts, proxies),
             TokenCalls(accounts, proxies),
-            SendCalls(chats, render),
-            ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter),
+            self.sends,
+            self.reads,
             HealthCalls(ready),
             WebPageCalls(),
             DescriptionCalls(self.calls),

@@ -21,6 +21,9 @@ from chatd.api.stream_formats import negotiate
 from chatd.errors import InvalidQuery
 from chatd.model import BEGINNING, MAX_INTEGER, ConversationCursor, Cursor
 
+MAX_WAIT: Final = 55
+"""Seconds; proxies commonly cut a silent connection at 60."""
+
 _CURSOR: Final = "[a-z2-7]{8,32}-(0|[1-9][0-9]{0,15})"
 _SINCE: Final = {"now": None, "0": BEGINNING}
 
@@ -62,6 +65,16 @@ class PollQuery(Struct, frozen=True):
     wait: Annotated[float | None, _WAIT] = None
     limit: Annotated[int, _LIMIT] = 100
     preferred_wait: Annotated[int | None, PREFERRED_WAIT] = None
+
+    @property
+    def requested_wait(self) -> float:
+        """The wait that the client wants, in seconds; the parameter takes precedence."""
+        return float(self.preferred_wait or 0) if self.wait is None else self.wait
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the poll may be held."""
+        return min(self.requested_wait, MAX_WAIT)
 
 
 class StreamQuery(Struct, frozen=True):

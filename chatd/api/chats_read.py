@@ -11,7 +11,14 @@ from twisted.internet.interfaces import IReactorTime
 
 from chatd.api import rendering
 from chatd.api.calls import BUSY, ResponseSpec, call
-from chatd.api.chats_query import ConversationQuery, PageQuery, PollQuery, StreamQuery, choose
+from chatd.api.chats_query import (
+    MAX_WAIT,
+    ConversationQuery,
+    PageQuery,
+    PollQuery,
+    StreamQuery,
+    choose,
+)
 from chatd.api.context import RequestContext
 from chatd.api.fields import Count, CursorText, Message
 from chatd.api.parameters import Parameters
@@ -24,8 +31,7 @@ from chatd.domain.poll import Polled
 from chatd.errors import CursorEpoch, PageNotFound, UserNotFound
 from chatd.model import Cursor, Session, WakeReason
 
-MAX_WAIT: Final = 55
-"""Seconds; proxies commonly cut a silent connection at 60."""
+PARAMETERS: Final = Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose)
 
 
 class PageMeta(Struct, forbid_unknown_fields=True):
@@ -176,7 +182,11 @@ class ReadCalls:
     async def _page(self, session: Session, query: PageQuery) -> Response:
         began = self._seconds()
         page = await self._chats.page(session, query.page, query.limit, query.at)
-        meta = PageMeta.of(page, self._seconds() - began)
+        return self.page_response(query, page, self._seconds() - began)
+
+    def page_response(self, query: PageQuery, page: chats.Page, took: float) -> JSONResponse:
+        """The response to a page that took so many seconds of work."""
+        meta = PageMeta.of(page, took)
         links = []
         if meta.next is not None:
             links.append(_link(meta.next, query.limit, page.cursor, b"next"))
@@ -187,15 +197,17 @@ class ReadCalls:
 
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
-        preferred = query.preferred_wait
-        wait = float(preferred or 0) if query.wait is None else query.wait
         polled = await self._chats.poll(
-            session, query.since, query.limit, min(wait, MAX_WAIT), context
+            session, query.since, query.limit, query.wait_seconds, context
         )
-        meta = PollMeta.of(polled, self._seconds() - began - polled.waited, wait)
+        return self.poll_response(query, polled, self._seconds() - began - polled.waited)
+
+    def poll_response(self, query: PollQuery, polled: Polled, took: float) -> JSONResponse:
+        """The response to a poll that took so many seconds of work."""
+        meta = PollMeta.of(polled, took, query.requested_wait)
         headers = {}
-        if preferred is not None:
-            headers[b"Preference-Applied"] = b"wait=%d" % min(preferred, MAX_WAIT)
+        if query.preferred_wait is not None:
+            headers[b"Preference-Applied"] = b"wait=%d" % min(query.preferred_wait, MAX_WAIT)
         if polled.why is WakeReason.OVERLOAD:
             headers[b"Retry-After"] = b"%d" % OVERLOAD_RETRY_AFTER
         elif polled.why is WakeReason.DRAIN:

@@ -14,7 +14,7 @@ from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response
 from chatd.domain.chats import Chats
 from chatd.errors import IdempotencyKeyReused, MessageTooLarge, RateLimited, UserNotFound
-from chatd.model import Session
+from chatd.model import Appended, Session
 
 Text = Annotated[
     str,
@@ -73,6 +73,10 @@ class SendCalls:
         self, context: RequestContext, session: Session, headers: SendHeaders, body: Send
     ) -> Response:
         sent = await self._chats.send(session, body.user_id, body.message, headers.key)
+        return self.response(sent)
+
+    def response(self, sent: Appended) -> JSONResponse:
+        """The response to a message that is durable."""
         document = self._render(sent.message) + b"\n"
         if sent.replayed:
             return JSONResponse(200, document, {b"Idempotency-Replayed": b"true"})

@@ -59,7 +59,8 @@ class Dispatch(Resource):
         self._klein = self._app.resource()
         self._seconds = clock.seconds
         self._metrics = metrics
-        self._access = access
+        self.access = access
+        """The access log, or None."""
         self._table = _table(application)
         self._request_ids = request_ids or RequestIds()
 
@@ -127,12 +128,14 @@ class Dispatch(Resource):
         """Count and log a request that is finished or whose client has disconnected."""
         held = context.held_seconds
         work = self._seconds() - context.began - held
+        self.count(context.request.method, context.route, context.status, work, held)
+        if self.access is not None:
+            self.access.write(context, work)
+
+    def count(self, method: bytes, route: str, status: int, work: float, held: float) -> None:
+        """Count a request that took `work` seconds; polls that were held are counted as such."""
         if not held:
-            self._metrics.observe_request(
-                context.request.method, context.route, context.status, work
-            )
-        if self._access is not None:
-            self._access.write(context, work)
+            self._metrics.observe_request(method, route, status, work)
 
 
 class CoroutineRunner:

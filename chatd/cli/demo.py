@@ -28,9 +28,9 @@ PASSWORD: Final = "demo-password"
 
 CONVERSATION: Final = (
     ("ann", "Hello Bob! This message was on disk before I saw that it was sent."),
-    ("bob", "And I received it at once: my long poll was waiting for it."),
+    ("bob", "And I received it at once: it came down a stream that I keep open."),
     ("ann", "What if your connection breaks?"),
-    ("bob", "Then I poll again with my cursor and get every message once, in order."),
+    ("bob", "Then I go on from my cursor and get every message once, in order."),
 )
 
 

@@ -48,7 +48,7 @@ async def tail(args: argparse.Namespace, session: Session) -> None:
     if args.resume is not None:
         since = load_position(args.resume) or since
     names = UsernameCache(client)
-    follow = client.follow(since, on_connection_change=report_connection)
+    follow = client.follow(since, transport=args.transport, on_connection_change=report_connection)
     remaining = args.count
     while remaining is None or remaining > 0:
         message = await follow.__anext__()

@@ -75,6 +75,13 @@ def parser() -> argparse.ArgumentParser:
         help="save the position in FILE, and continue from it if the file exists",
     )
     tail.add_argument("--count", metavar="N", type=int, help="exit after N messages")
+    tail.add_argument(
+        "--transport",
+        choices=["auto", "stream", "poll"],
+        default="auto",
+        help="how to receive: one stream, or long polls; auto (default) polls where streams do "
+        "not get through",
+    )
 
     conversation = add("chat", "Chat with somebody in the terminal.")
     conversation.add_argument("user", metavar="USER", help="the other person's name")

@@ -8,10 +8,11 @@
 
 Calls are retried while the service is unreachable, restarting or overloaded; a message is stored
 exactly once however often its send is retried; `follow` yields every message of the inbox exactly
-once and in order, whatever happens to connections. docs/client.md has complete programs.
+once and in order, by a stream or by long polls, whatever happens to connections. docs/client.md has
+complete programs.
 """
 
-from chatd.client.client import ChatClient
+from chatd.client.client import ChatClient, FollowTransport
 from chatd.client.errors import (
     APIError,
     ChatError,
@@ -29,6 +30,7 @@ __all__ = [
     "ChatError",
     "Conversation",
     "Follow",
+    "FollowTransport",
     "Gap",
     "HistoryChanged",
     "Message",

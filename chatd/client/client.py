@@ -1,24 +1,23 @@
-"""`ChatClient`: the calls of the API, with retries."""
+"""`ChatClient`: the calls of the API."""
 
 from __future__ import annotations
 
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import NoneType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Literal, Self, get_args
 
-from treq.client import HTTPClient
-from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
-from twisted.web.client import Agent, HTTPConnectionPool
 
-from chatd.client.backoff import Backoff, parse_retry_after
-from chatd.client.errors import APIError, ChatError, HistoryChanged, NoTokenError, Unreachable
-from chatd.client.exchange import Requester, Response, exchange
+from chatd.client.backoff import parse_retry_after
+from chatd.client.caller import Caller
+from chatd.client.errors import APIError, ChatError, HistoryChanged
+from chatd.client.exchange import Requester
 from chatd.client.follow import Follow
+from chatd.client.polling import Polling
+from chatd.client.streaming import Streaming
 from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
 from chatd.client.wire import (
     ConversationBody,
@@ -26,21 +25,10 @@ from chatd.client.wire import (
     PageBody,
     PollBody,
     decode,
-    decode_error,
 )
 
-T = TypeVar("T")
-
-CALL_SECONDS: Final = 20.0
-"""Timeout of one attempt of a call other than a poll."""
-POLL_GRACE_SECONDS: Final = 15.0
-"""Timeout of a poll, beyond its `wait`."""
-CONNECT_SECONDS: Final = 10.0
-CALL_CONNECTIONS: Final = 4
-POLL_CONNECTIONS: Final = 8
-"""Idle connections kept for each purpose."""
-
-API: Final = "/api/v1"
+FollowTransport = Literal["auto", "stream", "poll"]
+"""How `ChatClient.follow` receives messages."""
 
 
 class ChatClient:
@@ -51,9 +39,9 @@ class ChatClient:
     and as `Retry-After` requests, for up to `retry_seconds`. With `wait_for_service=False`, calls
     raise `Unreachable` at once if no connection can be made, until the service has responded once.
 
-    Polls use separate connections, so a send never queues behind a held poll. `reactor` defaults
-    to the global one. Tests may replace treq's clients (`http` and `polls`), `clock`, `now` (Unix
-    time) and `random`.
+    Polls and streams use separate connections, so a send never queues behind them. `reactor`
+    defaults to the global one. Tests may replace treq's clients (`http` and `polls`), `clock`,
+    `now` (Unix time) and `random`.
     """
 
     def __init__(
@@ -70,27 +58,27 @@ class ChatClient:
         now: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self.token = token
-        self._api = base_url.rstrip("/").removesuffix(API) + API
-        self._retry_seconds = retry_seconds
-        # Whether to retry when no connection can be made.
-        self._retry_connecting = wait_for_service
-        self._pools: list[HTTPConnectionPool] = []
-        if reactor is None and (http is None or polls is None or clock is None):
-            from twisted.internet import reactor
-        self._clock: IReactorTime = reactor if clock is None else clock
-        self._http: Requester = http or self._new_http_client(reactor, CALL_CONNECTIONS)
-        self._polls: Requester = polls or http or self._new_http_client(reactor, POLL_CONNECTIONS)
-        self._now = now
-        self._random = random
+        self._caller = Caller(
+            base_url,
+            token,
+            retry_seconds=retry_seconds,
+            wait_for_service=wait_for_service,
+            reactor=reactor,
+            http=http,
+            polls=polls,
+            clock=clock,
+            now=now,
+            random=random,
+        )
 
-    def _new_http_client(self, reactor: Any, connections: int) -> HTTPClient:
-        pool = HTTPConnectionPool(reactor, persistent=True)
-        pool.maxPersistentPerHost = connections
-        # `_call` retries: it knows what is safe to repeat, and when to stop.
-        pool.retryAutomatically = False
-        self._pools.append(pool)
-        return HTTPClient(Agent(reactor, pool=pool, connectTimeout=CONNECT_SECONDS))
+    @property
+    def token(self) -> str | None:
+        """The token that calls are made with; None before `log_in`."""
+        return self._caller.token
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        self._caller.token = token
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,8 +92,11 @@ class ChatClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close idle connections. This does not end calls in progress: cancel those."""
-        await gatherResults([pool.closeCachedConnections() for pool in self._pools])
+        """Close idle connections, and streams of loops that were left.
+
+        This does not end calls in progress: cancel those.
+        """
+        await self._caller.close()
 
     async def register(self, username: str, email: str, password: str) -> User:
         """Create an account; `APIError` with `username_taken`, `registration_closed`, ...
@@ -114,21 +105,22 @@ class ChatClient:
         the account; try to log in to find out.
         """
         body = {"username": username, "email": email, "password": password}
-        return (
-            await self._call("POST", "/users/", User, body=body, idempotent=False, public=True)
-        )[0]
+        user, _ = await self._caller.call(
+            "POST", "/users/", User, body=body, idempotent=False, public=True
+        )
+        return user
 
     async def log_in(self, username: str, password: str) -> str:
         """Get a token, use it for the calls that follow, and return it."""
         body = {"username": username, "password": password}
-        issued, _ = await self._call("POST", "/tokens/", IssuedToken, body=body, public=True)
+        issued, _ = await self._caller.call("POST", "/tokens/", IssuedToken, body=body, public=True)
         self.token = issued.token
         return issued.token
 
     async def log_out(self) -> None:
         """Revoke the token, which ends its polls; succeeds if it was already revoked."""
         try:
-            await self._call("DELETE", "/tokens/", NoneType)
+            await self._caller.call("DELETE", "/tokens/", NoneType)
         except APIError as error:
             if error.status != 401:
                 raise
@@ -136,20 +128,20 @@ class ChatClient:
 
     async def delete_account(self) -> None:
         """Delete the account, its tokens and its inbox permanently."""
-        await self._call("DELETE", "/users/", NoneType, idempotent=False)
+        await self._caller.call("DELETE", "/users/", NoneType, idempotent=False)
         self.token = None
 
     async def me(self) -> User:
         """The account that the token belongs to."""
-        return (await self._call("GET", "/users/", User))[0]
+        return (await self._caller.call("GET", "/users/", User))[0]
 
     async def user(self, user_id: int) -> User:
         """An account by its id; `APIError` with `user_not_found`."""
-        return (await self._call("GET", "/users/", User, [("user_id", str(user_id))]))[0]
+        return (await self._caller.call("GET", "/users/", User, [("user_id", str(user_id))]))[0]
 
     async def user_named(self, username: str) -> User:
         """An account by its name, ignoring case; `APIError` with `user_not_found`."""
-        return (await self._call("GET", "/users/", User, [("username", username)]))[0]
+        return (await self._caller.call("GET", "/users/", User, [("username", username)]))[0]
 
     async def send(self, user_id: int, text: str, *, key: str | None = None) -> Sent:
         """Send a message to `user_id`; returns once it is stored durably.
@@ -160,7 +152,7 @@ class ChatClient:
         """
         key = key or secrets.token_urlsafe(18)
         body = {"user_id": user_id, "message": text}
-        message, response = await self._call("POST", "/chats/", Message, body=body, key=key)
+        message, response = await self._caller.call("POST", "/chats/", Message, body=body, key=key)
         return Sent(message, response.header("Idempotency-Replayed") == "true")
 
     async def page(self, page: int = 1, *, limit: int = 10, at: str | None = None) -> Page:
@@ -168,7 +160,7 @@ class ChatClient:
         params = [("page", str(page)), ("limit", str(limit))]
         if at is not None:
             params.append(("at", at))
-        body, _ = await self._call("GET", "/chats/", PageBody, params)
+        body, _ = await self._caller.call("GET", "/chats/", PageBody, params)
         meta = body.meta
         return Page(body.messages, meta.count, meta.next, meta.previous, meta.cursor)
 
@@ -179,7 +171,7 @@ class ChatClient:
         params = [("with", str(user_id)), ("limit", str(limit))]
         if before is not None:
             params.append(("before", before))
-        body, _ = await self._call("GET", "/chats/", ConversationBody, params)
+        body, _ = await self._caller.call("GET", "/chats/", ConversationBody, params)
         return Conversation(body.messages, body.meta.older)
 
     async def cursor(self) -> str:
@@ -192,9 +184,7 @@ class ChatClient:
         A single attempt without retries; `follow` is built on it.
         """
         params = [("since", since), ("wait", f"{wait:g}"), ("limit", str(limit))]
-        response = await self._attempt(
-            self._polls, "GET", "/chats/", params, seconds=wait + POLL_GRACE_SECONDS
-        )
+        response = await self._caller.poll(params, wait)
         body = decode(response, PollBody)
         meta = body.meta
         return Poll(
@@ -205,7 +195,7 @@ class ChatClient:
             meta.timed_out,
             meta.superseded,
             meta.waited / 1000,
-            parse_retry_after(response.header("Retry-After"), self._now),
+            parse_retry_after(response.header("Retry-After"), self._caller.now),
         )
 
     def follow(
@@ -213,84 +203,27 @@ class ChatClient:
         since: str | Position = "now",
         *,
         wait: float = 30.0,
+        transport: FollowTransport = "auto",
         on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None = None,
         on_connection_change: Callable[[ChatError | None], object] | None = None,
     ) -> Follow:
-        """Iterate over every message after `since`, exactly once and in order: see `Follow`."""
+        """Iterate over every message after `since`, exactly once and in order: see `Follow`.
+
+        `transport` is `stream` (one response that does not end), `poll` (requests held for up to
+        `wait` seconds), or `auto`: a stream, and polls instead once the service proves too old for
+        streams or a proxy buffers them.
+        """
+        if transport not in get_args(FollowTransport):
+            raise ValueError(f"{transport!r} is not a transport")
+        clock, random = self._caller.clock, self._caller.random
+        streaming = Streaming(self._caller.open_stream, random=random)
         return Follow(
-            self.poll,
+            Polling(self.poll, wait=wait, clock=clock, random=random),
+            None if transport == "poll" else streaming,
             since,
-            wait=wait,
+            may_fall_back=transport == "auto",
             on_resync=on_resync,
             on_connection_change=on_connection_change,
-            clock=self._clock,
-            random=self._random,
+            clock=clock,
+            random=random,
         )
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body_type: type[T],
-        params: Sequence[tuple[str, str]] = (),
-        *,
-        body: object = None,
-        key: str | None = None,
-        idempotent: bool = True,
-        public: bool = False,
-    ) -> tuple[T, Response]:
-        """Send a request and retry; if not `idempotent`, only where it was not acted on."""
-        backoff = Backoff(self._random)
-        deadline = self._clock.seconds() + self._retry_seconds
-        while True:
-            failure: APIError | Unreachable
-            try:
-                response = await self._attempt(
-                    self._http, method, path, params, body=body, key=key, public=public
-                )
-                return decode(response, body_type), response
-            except Unreachable as error:
-                if not (idempotent if error.sent else self._retry_connecting):
-                    raise
-                failure, delay = error, backoff.delay()
-            except APIError as error:
-                if not error.retryable or not (idempotent or error.status == 429):
-                    raise
-                failure, delay = error, backoff.delay(error.retry_after)
-            if self._clock.seconds() + delay > deadline:
-                raise failure
-            await deferLater(self._clock, delay)
-
-    async def _attempt(
-        self,
-        http: Requester,
-        method: str,
-        path: str,
-        params: Sequence[tuple[str, str]] = (),
-        *,
-        body: object = None,
-        key: str | None = None,
-        public: bool = False,
-        seconds: float = CALL_SECONDS,
-    ) -> Response:
-        headers = {}
-        if not public:
-            if self.token is None:
-                raise NoTokenError("log in first, or pass a token to the client")
-            headers["Authorization"] = f"Bearer {self.token}"
-        if key is not None:
-            headers["Idempotency-Key"] = key
-        response = await exchange(
-            http,
-            self._clock,
-            method,
-            self._api + path,
-            headers=headers,
-            params=params,
-            body=body,
-            seconds=seconds,
-        )
-        self._retry_connecting = True
-        if not 200 <= response.status < 300:
-            raise decode_error(response, self._now())
-        return response

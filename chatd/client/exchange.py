@@ -1,10 +1,10 @@
-"""One HTTP request through treq, limited in time and in response size."""
+"""HTTP requests through treq, limited in time and in response size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +24,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from chatd.client.errors import Unreachable
+
+T = TypeVar("T")
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """A hundred of the largest messages, fully escaped, take far less."""
@@ -62,6 +64,10 @@ class Response(Struct, frozen=True):
         return values[-1] if values else None
 
 
+class TimedOut(Unreachable):
+    """The time of a request was over; if not `sent`, before a connection was made."""
+
+
 async def exchange(
     http: Requester,
     clock: IReactorTime,
@@ -78,43 +84,58 @@ async def exchange(
     Raises `Unreachable` if that fails or takes more than `seconds`. Cancelling it closes the
     connection.
     """
+
+    async def work() -> Response:
+        fields = {"Accept": "application/json", **headers}
+        response = await send_request(http, method, url, fields, params, body)
+        return Response(response.code, response.headers, await read_body(response))
+
+    return await within(clock, seconds, work())
+
+
+async def within(clock: IReactorTime, seconds: float, work: Coroutine[Deferred[Any], Any, T]) -> T:
+    """The result of `work`, which is cancelled after `seconds`: that raises `TimedOut`.
+
+    Failures of the connection raise `Unreachable`.
+    """
     expired = False
 
     def expire() -> None:
         nonlocal expired
         expired = True
-        request.cancel()
+        working.cancel()
 
-    request = Deferred.fromCoroutine(_request(http, method, url, headers, params, body))
+    working = Deferred.fromCoroutine(work)
     timer = clock.callLater(seconds, expire)
     try:
-        return await request
+        return await working
     except (CancelledError, *_NOT_SENT, *_LOST) as cause:
         never_sent = isinstance(cause, _NOT_SENT)
         if expired:
-            raise Unreachable(f"no response in {seconds:g} s", sent=not never_sent) from cause
+            raise TimedOut(f"no response in {seconds:g} s", sent=not never_sent) from cause
         if _was_cancelled(cause):
             raise CancelledError from None
-        raise Unreachable(_describe(cause), sent=not never_sent) from cause
+        raise Unreachable(describe(cause), sent=not never_sent) from cause
     finally:
         if timer.active():
             timer.cancel()
 
 
-async def _request(
+async def send_request(
     http: Requester,
     method: str,
     url: str,
     headers: Mapping[str, str],
     params: Sequence[tuple[str, str]],
-    body: object,
-) -> Response:
-    fields = {"Accept": "application/json", **headers}
+    body: object = None,
+) -> Any:
+    """Send a request, with `body` as JSON; returns treq's response once its headers are here."""
+    fields = dict(headers)
     data = None
     if body is not None:
         fields["Content-Type"] = "application/json"
         data = msgspec.json.encode(body)
-    response = await http.request(
+    return await http.request(
         method,
         url,
         headers=fields,
@@ -123,10 +144,14 @@ async def _request(
         allow_redirects=False,
         unbuffered=True,
     )
+
+
+async def read_body(response: Any) -> bytes:
+    """The complete body of a response; cancelling it closes the connection."""
     finished: Deferred[bytes] = Deferred(lambda _: collector.abort())
     collector = _BodyCollector(finished)
     response.deliverBody(collector)
-    return Response(response.code, response.headers, await finished)
+    return await finished
 
 
 class _BodyCollector(TwistedProtocol):
@@ -170,10 +195,11 @@ def _was_cancelled(cause: BaseException) -> bool:
     )
 
 
-def _describe(cause: BaseException) -> str:
+def describe(cause: BaseException) -> str:
+    """Why a connection failed, in a few words."""
     reasons = getattr(cause, "reasons", ())
     if reasons:
-        return "; ".join(_describe(reason.value) for reason in reasons)
+        return "; ".join(describe(reason.value) for reason in reasons)
     if isinstance(cause, error.ConnectError) and isinstance(cause.osError, int):
         return os.strerror(cause.osError)
     return str(cause) or type(cause).__name__

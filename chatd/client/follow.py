@@ -1,7 +1,8 @@
 """`Follow`: iterate over an inbox, every message exactly once and in order.
 
-A loop of long polls. Each passes the cursor of the previous response, so a lost response is simply
-requested again; `seq` proves that nothing was lost or repeated (docs/protocol.md).
+Messages come by a stream or by long polls. Either way each carries a cursor with it, and the next
+request passes on the last one, so that what was lost is simply sent again; `seq` proves that
+nothing was lost or repeated (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -16,52 +17,56 @@ from twisted.internet.task import deferLater
 
 from chatd.client.backoff import Backoff
 from chatd.client.errors import APIError, ChatError, Gap, HistoryChanged, Unreachable
-from chatd.client.values import Message, Poll, Position
+from chatd.client.streaming import NoStream
+from chatd.client.transport import Received, Transport
+from chatd.client.values import Message, Position
 
-MAX_LIMIT: Final = 100
-"""Messages requested at once; fewer after a response did not get through."""
-MIN_WAIT_SECONDS: Final = 5.0
-"""Polls are never made shorter than this, however early a proxy seems to cut them."""
-EARLY_SECONDS: Final = 1.0
-"""After an empty response that came earlier than this, the next poll is delayed."""
+FAILED_STREAMS: Final = 5
+"""After so many streams in a row that brought nothing, polls are used instead."""
 
 
 class Follow:
     """An asynchronous iterator over the messages after `since`; it waits for new ones.
 
-    It survives failing connections, restarts, proxies that cut held polls (by polling for shorter
-    times), networks that lose long responses (by requesting fewer messages), 429 and 5xx: it waits,
-    with full jitter and as `Retry-After` requests, and continues. It raises `Gap` if a message is
-    missing, and any other `APIError` (401: the token was revoked). Iteration can be resumed after
-    an exception.
+    It survives failing connections, restarts, proxies that cut connections, networks that lose
+    long responses, 429 and 5xx: it waits, with full jitter and as `Retry-After` requests, and
+    continues. It raises `Gap` if a message is missing, and any other `APIError` (401: the token was
+    revoked). Iteration can be resumed after an exception.
 
-    `since` is `now` (the moment of the first poll), `0` (the beginning of the inbox), a cursor, or
-    a saved `Position`. `on_resync` is called when the service rejects the cursor
+    A consumer that takes messages slowly slows the service down; at most 64 KiB and one message
+    wait in memory. A stream of which nothing is taken for 40 seconds is closed, and opened again
+    for the next message.
+
+    `since` is `now` (the moment of the first request), `0` (the beginning of the inbox), a cursor,
+    or a saved `Position`. `on_resync` is called when the service rejects the cursor
     (`HistoryChanged`) and returns, directly or as an awaitable, where to continue; without it the
-    error is raised. `on_connection_change` is called with the error when polls
+    error is raised. `on_connection_change` is called with the error when requests
     begin to fail, and with None once one succeeds again.
     """
 
     def __init__(
         self,
-        poll: Callable[[str, float, int], Awaitable[Poll]],
+        polling: Transport,
+        streaming: Transport | None,
         since: str | Position,
         *,
-        wait: float,
+        may_fall_back: bool,
         on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None,
         on_connection_change: Callable[[ChatError | None], object] | None,
         clock: IReactorTime,
         random: Callable[[], float],
     ) -> None:
-        self._poll = poll
+        self._polling = polling
+        self._streaming = streaming
+        self._may_fall_back = may_fall_back
         self._on_resync = on_resync
         self._on_connection_change = on_connection_change
         self._clock = clock
-        self._full_wait = self._wait = wait
-        self._limit = MAX_LIMIT
         self._failure_backoff = Backoff(random)
-        self._early_backoff = Backoff(random)
+        self._resync_backoff = Backoff(random)
         self._disconnected = False
+        self._failed_streams = 0
+        self._streamed = False
         self._ready: deque[Message] = deque()
         self._pause = 0.0
         self._start_at(since)
@@ -85,60 +90,66 @@ class Follow:
 
     async def __anext__(self) -> Message:
         while not self._ready:
-            await self._poll_once()
+            await self._receive()
         message = self._ready.popleft()
         # Cursors lie between responses: within one, the seq says what was already taken.
         cursor = self._position.cursor if self._ready else self._cursor
         self._position = Position(cursor, message.seq)
         return message
 
-    async def _poll_once(self) -> None:
-        """Poll, and put the new messages into `_ready`."""
+    def close(self) -> None:
+        """Close the stream that a loop which was left early may still have open.
+
+        This does not end an iteration in progress: cancel that. Iteration can be resumed.
+        """
+        if self._streaming is not None:
+            self._streaming.close()
+
+    async def _receive(self) -> None:
+        """Receive once, and put new messages into `_ready`."""
         if self._pause:
             pause, self._pause = self._pause, 0.0
             await deferLater(self._clock, pause)
-        # A lost poll from `now` has no cursor yet, and the next `now` would skip what
-        # arrived in between: so get a cursor first, without waiting.
-        wait = 0.0 if self._cursor == "now" else self._wait
-        started = self._clock.seconds()
+        # A stream begins at a cursor, so that it can begin there again.
+        transport = self._streaming
+        if transport is None or self._cursor == "now":
+            transport = self._polling
         try:
-            poll = await self._poll(self._cursor, wait, self._limit)
+            received = await transport.receive(self._cursor)
         except HistoryChanged as error:
             await self._resync(error)
-            return
         except Unreachable as error:
-            self._on_cut(error, self._clock.seconds() - started)
-            return
+            if transport is self._streaming and error.sent and self._should_poll(error):
+                self._streaming = None
+            else:
+                self._back_off(error, None)
         except APIError as error:
             if not (error.retryable or error.status >= 500):
                 raise
-            if error.status == 504:
-                self._on_cut(error, self._clock.seconds() - started)
-            else:
-                self._back_off(error, error.retry_after)
-            return
-        self._failure_backoff.reset()
-        self._limit = min(self._limit * 2, MAX_LIMIT)
+            self._back_off(error, None if error.status == 504 else error.retry_after)
+        else:
+            self._streamed = self._streamed or transport is self._streaming
+            try:
+                self._on_success(received)
+            except BaseException:
+                # What was not accepted is requested again; the stream would go on after it.
+                self.close()
+                raise
+
+    def _on_success(self, received: Received) -> None:
+        if received.settled:
+            self._failed_streams = 0
+            self._failure_backoff.reset()
+            self._resync_backoff.reset()
         if self._disconnected and self._on_connection_change is not None:
             self._on_connection_change(None)
         self._disconnected = False
-        self._schedule_next(poll)
-        self._accept(poll)
+        self._pause = received.pause
+        self._accept(received)
 
-    def _schedule_next(self, poll: Poll) -> None:
-        if poll.messages or poll.timed_out or self._cursor == "now":
-            self._early_backoff.reset()
-            self._pause = poll.retry_after or 0.0
-        elif poll.retry_after is not None or poll.waited < EARLY_SECONDS or poll.superseded:
-            # The server is overloaded or stopping, or this user holds too many polls. Polling
-            # again at once would make it worse.
-            self._pause = self._early_backoff.delay(poll.retry_after)
-        if poll.timed_out and self._wait < self._full_wait:
-            self._wait = min(self._wait * 1.05, self._full_wait)
-
-    def _accept(self, poll: Poll) -> None:
+    def _accept(self, received: Received) -> None:
         last_seq, new = self._last_seq, []
-        for message in poll.messages:
+        for message in received.messages:
             if last_seq is not None:
                 if message.seq <= last_seq:
                     continue
@@ -146,16 +157,28 @@ class Follow:
                     raise Gap(last_seq + 1, message.seq)
             last_seq = message.seq
             new.append(message)
-        if not poll.more:
-            # Then the last message of this response is the last one of the inbox.
-            if last_seq is not None and last_seq < poll.count:
-                raise Gap(last_seq + 1, poll.count)
-            last_seq = poll.count
+        if received.count is not None:
+            # The last message of this response is the last one of the inbox.
+            if last_seq is not None and last_seq < received.count:
+                raise Gap(last_seq + 1, received.count)
+            last_seq = received.count
         self._ready.extend(new)
         self._last_seq = last_seq
-        self._cursor = poll.cursor
+        self._cursor = received.cursor
         if not new:
-            self._position = Position(poll.cursor, last_seq)
+            self._position = Position(received.cursor, last_seq)
+
+    def _should_poll(self, error: Unreachable) -> bool:
+        """Whether to poll from now on, after a stream that failed.
+
+        Streams that have worked may fail because the network or the service does. On a bad network
+        a short response may get through where a stream does not.
+        """
+        self._failed_streams += 1
+        if not self._may_fall_back:
+            return False
+        never = isinstance(error, NoStream) and not self._streamed
+        return never or self._failed_streams == FAILED_STREAMS
 
     async def _resync(self, error: HistoryChanged) -> None:
         if self._on_resync is None:
@@ -164,19 +187,8 @@ class Follow:
         if inspect.isawaitable(since):
             since = await since
         # Without a pause, a callback that keeps returning a rejected cursor would spin.
-        self._pause = self._early_backoff.delay()
+        self._pause = self._resync_backoff.delay()
         self._start_at(since)
-
-    def _on_cut(self, error: ChatError, elapsed: float) -> None:
-        """Handle a poll without a response: poll for a shorter time and for fewer messages.
-
-        If the poll was held for a while, a proxy may cut idle connections. On a bad network a
-        short response may get through where a long one does not.
-        """
-        self._limit = max(1, self._limit // 2)
-        if elapsed >= MIN_WAIT_SECONDS:
-            self._wait = max(MIN_WAIT_SECONDS, min(self._wait, elapsed * 0.8))
-        self._back_off(error, None)
 
     def _back_off(self, error: ChatError, retry_after: float | None) -> None:
         self._pause = self._failure_backoff.delay(retry_after)

@@ -1,10 +1,10 @@
-"""JSON bodies of responses, as far as the client reads them."""
+"""JSON bodies of responses and lines of streams, as far as the client reads them."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from types import NoneType
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -66,6 +66,26 @@ class Problem(Struct, frozen=True):
     code: str = ""
 
 
+class StreamProblem(Problem, frozen=True, kw_only=True):
+    """The problem document that ends a stream, where no status line tells the status."""
+
+    status: int
+
+
+class StreamLine(Struct, frozen=True):
+    """A line of a stream: a message and the cursor after it, or one of the others."""
+
+    cursor: str = ""
+    message: Message | None = None
+    drain: bool = False
+    retry_after: float = 0.0
+    superseded: bool = False
+    error: StreamProblem | None = None
+
+
+_LINES: Final = msgspec.json.Decoder(StreamLine)
+
+
 def decode(response: Response, body_type: type[T]) -> T:
     """The body of a successful response; `NoneType` where none is expected.
 
@@ -79,17 +99,44 @@ def decode(response: Response, body_type: type[T]) -> T:
         raise Unreachable(f"not a response of chatd: {error}") from error
 
 
+def decode_line(line: bytes) -> StreamLine:
+    """A line of a stream; raises `Unreachable` if it did not come from chatd."""
+    try:
+        decoded = _LINES.decode(line)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"not a line of chatd: {error}") from error
+    if decoded.message is not None and not decoded.cursor:
+        raise Unreachable("not a line of chatd: a message without a cursor")
+    return decoded
+
+
 def decode_error(response: Response, unix_time: float) -> APIError:
     """The exception for a response with an error status, whether from chatd or from a proxy."""
     try:
         problem = msgspec.json.decode(response.body, type=Problem)
     except msgspec.DecodeError:
         problem = Problem()
-    error_type = HistoryChanged if problem.code == "cursor_epoch" else APIError
-    return error_type(
+    return api_error(
         response.status,
-        problem.code,
-        problem.detail or problem.title or f"HTTP {response.status}",
+        problem,
         retry_after=parse_retry_after(response.header("Retry-After"), lambda: unix_time),
         request_id=response.header("X-Request-ID"),
+    )
+
+
+def api_error(
+    status: int,
+    problem: Problem,
+    *,
+    retry_after: float | None = None,
+    request_id: str | None = None,
+) -> APIError:
+    """The exception for an error that the service reports."""
+    error_type = HistoryChanged if problem.code == "cursor_epoch" else APIError
+    return error_type(
+        status,
+        problem.code,
+        problem.detail or problem.title or f"HTTP {status}",
+        retry_after=retry_after,
+        request_id=request_id,
     )

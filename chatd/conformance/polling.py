@@ -147,7 +147,7 @@ async def exactly_once(server: Server) -> None:
     seen = []
     client = ChatClient(server.url, bob.token, reactor=server.reactor)
     async with client:
-        follow = client.follow("0")
+        follow = client.follow("0", transport="poll")
         for number in range(30):
             await ann.send(bob, f"{number}")
             if number % 3 == 0:

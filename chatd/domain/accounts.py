@@ -108,7 +108,7 @@ class Accounts:
     async def _log_in(self, username: str, password: str, address: str) -> IssuedToken:
         user_id = await self._verify(username, password, address)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        created_at = await self._store.add_token(user_id, _digest(token.encode("ascii")))
+        created_at = await self._store.add_token(user_id, token_digest(token.encode("ascii")))
         if created_at is None:
             raise Unauthorized("the account was deleted")
         self._last_seen.touch(user_id)
@@ -116,8 +116,10 @@ class Accounts:
 
     async def bearer(self, token: bytes) -> Session:
         """Authenticate a bearer token; raises `Unauthorized`."""
-        digest = _digest(token)
-        session = None if self._bus.problem() else self._tokens.get(digest)
+        digest = token_digest(token)
+        session = self.known_session(digest)
+        if session is not None:
+            return session
         while session is None:
             with self._revocations.look_up() as since:
                 user_id = await self._owners.submit(digest)
@@ -127,6 +129,13 @@ class Accounts:
                     session = Session(user_id, digest)
                     self._tokens.put(digest, session)
         self._last_seen.touch(session.user_id)
+        return session
+
+    def known_session(self, digest: bytes) -> Session | None:
+        """The session of a token with this digest, if it is known without a query."""
+        session = None if self._bus.problem() else self._tokens.get(digest)
+        if session is not None:
+            self._last_seen.touch(session.user_id)
         return session
 
     async def basic(self, username: str, password: str, address: str) -> Session:
@@ -258,5 +267,6 @@ class Accounts:
         await self._last_seen.flush()
 
 
-def _digest(token: bytes) -> bytes:
+def token_digest(token: bytes) -> bytes:
+    """What is stored of a token."""
     return hashlib.sha256(token).digest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,14 +24,31 @@ R = TypeVar("R")
 _log = Logger()
 
 
+class Receiver(Protocol):
+    """Receives the result of one item: a Deferred, or an object like it."""
+
+    @property
+    def called(self) -> bool:
+        """Whether nobody waits for the result any more."""
+        ...
+
+    def callback(self, result: Any) -> None:
+        """The result."""
+        ...
+
+    def errback(self, error: Any) -> None:
+        """The error: a `DomainError`, or a Failure."""
+        ...
+
+
 class Batcher(Generic[Q, R]):
     """Runs one call of `run` at a time, with all items submitted since the last one.
 
     `run` takes the items and returns one result for each, in order; a result that is a
     `DomainError` fails its own item only. `max_queued` limits the items waiting for a call,
     `max_batch_size` the items of one call. `on_batch_done` is called with the items and results
-    of each successful call, before the Deferreds of its items fire. `observe_size` is called with
-    the number of items in each call.
+    of each successful call, before the results of its items are passed on. `observe_size` is called
+    with the number of items in each call.
     """
 
     def __init__(
@@ -50,7 +67,7 @@ class Batcher(Generic[Q, R]):
         self._max_batch_size = max_batch_size
         self._on_batch_done = on_batch_done
         self._observe_size = observe_size
-        self._queue: deque[tuple[Q, Deferred[R]]] = deque()
+        self._queue: deque[tuple[Q, Receiver]] = deque()
         self._running = False
         self._scheduled = False
         self._idle_waiters = IdleWaiters()
@@ -61,14 +78,18 @@ class Batcher(Generic[Q, R]):
         Cancelling the Deferred does not withdraw the item: it is processed, and its result is
         dropped. Raises `Overloaded` when the queue is full.
         """
+        result: Deferred[R] = Deferred()
+        self.enqueue(item, result)
+        return result
+
+    def enqueue(self, item: Q, receiver: Receiver) -> None:
+        """`submit`, with an object that receives the result."""
         if len(self._queue) >= self._max_queued:
             raise Overloaded("too many requests are waiting for the store", retry_after=1)
-        result: Deferred[R] = Deferred()
-        self._queue.append((item, result))
+        self._queue.append((item, receiver))
         if not self._running and not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._flush)
-        return result
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
@@ -92,29 +113,29 @@ class Batcher(Generic[Q, R]):
     def _finish(
         self,
         results: list[R | DomainError] | Failure,
-        batch: list[tuple[Q, Deferred[R]]],
+        batch: list[tuple[Q, Receiver]],
         items: list[Q],
     ) -> None:
         self._running = False
         if self._queue:
             self._flush()
         if isinstance(results, Failure):
-            if all(deferred.called for _, deferred in batch):
+            if all(receiver.called for _, receiver in batch):
                 _log.failure("a batch failed after all its clients had disconnected", results)
-            for _, deferred in batch:
-                deferred.errback(results)
+            for _, receiver in batch:
+                receiver.errback(results)
         else:
             if self._on_batch_done is not None:
                 self._on_batch_done(items, results)
-            for (_, deferred), result in zip(batch, results, strict=True):
-                _fire(deferred, result)
+            for (_, receiver), result in zip(batch, results, strict=True):
+                _pass_on(receiver, result)
         if not self._running and not self._queue:
             self._idle_waiters.notify()
 
 
-def _fire(deferred: Deferred[Any], result: object) -> None:
+def _pass_on(receiver: Receiver, result: object) -> None:
     # A cancelled Deferred ignores this late result.
     if isinstance(result, DomainError):
-        deferred.errback(result)
+        receiver.errback(result)
     else:
-        deferred.callback(result)
+        receiver.callback(result)

@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from chatd.domain.batch import Batcher
+from chatd.domain.batch import Batcher, Receiver
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink
@@ -123,6 +123,17 @@ class Chats:
         `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the store completes or
         fails as a whole, even if the caller is cancelled.
         """
+        return await self._sends.submit(self._draft(session, received_by, text, key))
+
+    def start_send(self, session: Session, received_by: int, text: str, receiver: Receiver) -> None:
+        """`send` without a coroutine: `receiver` is given the `Appended` or the error.
+
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `Overloaded`.
+        """
+        self._sends.enqueue(self._draft(session, received_by, text, None), receiver)
+
+    def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
+        """Check a message and count it."""
         if _BLANK.fullmatch(text):
             raise InvalidBody("message: empty, or nothing but white space")
         if "\0" in text:
@@ -140,7 +151,7 @@ class Chats:
         if key is not None:
             fingerprint = hashlib.sha256(b"%d:%b" % (received_by, encoded)).digest()
             idempotency = IdempotencyKey(key, fingerprint)
-        return await self._sends.submit(Draft(session.user_id, received_by, text, idempotency))
+        return Draft(session.user_id, received_by, text, idempotency)
 
     def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
@@ -167,6 +178,17 @@ class Chats:
         """
         pinned = None if at is None else self._seq(at)
         inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
+        return self._page(inbox, page, limit, pinned)
+
+    def cached_page(
+        self, session: Session, page: int, limit: int, at: Cursor | None = None
+    ) -> Page | None:
+        """`page` if it is known without a query, otherwise None."""
+        pinned = None if at is None else self._seq(at)
+        inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, pinned))
+        return None if inbox is None else self._page(inbox, page, limit, pinned)
+
+    def _page(self, inbox: InboxSlice, page: int, limit: int, pinned: int | None) -> Page:
         self._reject_future(pinned, inbox)
         end = inbox.last_seq if pinned is None else pinned
         pages = -(-end // limit)

@@ -25,10 +25,12 @@ from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPON
 from chatd.http.eager_write import can_write_eagerly, write_eagerly
 from chatd.http.error_response import error_response
 from chatd.http.errors import HTTPError, request_timeout, server_full
+from chatd.http.fast_handler import PendingResponse
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
 from chatd.http.request import Request
 from chatd.http.request_reader import RequestReader
+from chatd.http.response_head import status_line, whole_response
 from chatd.http.server_state import Connection, ServerState
 from chatd.http.site import Site
 from chatd.http.timeouts import TimeoutQueue
@@ -71,7 +73,7 @@ class Channel:
         self._full = full
         self._state: int = NEW
         self._reader = RequestReader(server.limits)
-        self._request: Request | None = None
+        self._request: PendingResponse | None = None
         self._keep_alive = True
         self._deadline: TimeoutQueue[Connection] | None = None
         self._peer: IAddress | None = None
@@ -132,7 +134,8 @@ class Channel:
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(reason)
-            server.log_request(request)
+            if isinstance(request, Request):
+                server.log_request(request)
 
     # The transport's producer.
 
@@ -214,9 +217,12 @@ class Channel:
         self._state = RESPONDING
         self._set_deadline(None)
         self._keep_alive = head.keep_alive
-        request = server.request_factory(self, head, body)
-        self._request = request
+        fast = server.fast_handler
         try:
+            if fast is not None and fast(self, head, body):
+                return
+            request = server.request_factory(self, head, body)
+            self._request = request
             request.process()
         except BaseException:
             # `process` responds to errors of resources, so writing the response failed.
@@ -236,6 +242,18 @@ class Channel:
                 self._flow.pause_reading()
             else:
                 self._flow.resume_reading()
+
+    # The channel of a `FastHandler`.
+
+    def hold(self, pending: PendingResponse) -> None:
+        """Have `pending` told if the client disconnects before the response."""
+        self._request = pending
+
+    def respond(self, headers: bytes, body: bytes, status: int = 200) -> None:
+        """Write a whole response on a connection that stays open, as `Request.respond` does."""
+        start = status_line(b"HTTP/1.1", status) + self.site.standard_headers.block()
+        self.write(whole_response(start, headers, body))
+        self.response_finished(True)
 
     # The channel of a request.
 
@@ -261,7 +279,7 @@ class Channel:
     def response_finished(self, keep_alive: bool) -> None:
         """The response has been written; read the next request if `keep_alive`."""
         request, self._request = self._request, None
-        if self._server.log is not None and request is not None:
+        if self._server.log is not None and isinstance(request, Request):
             self._server.log_request(request)
         if self._state != RESPONDING:
             return

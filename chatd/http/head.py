@@ -31,6 +31,8 @@ VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
+_PLAIN_LINE = re.compile(rb"(GET|POST|PUT|DELETE) (/[A-Za-z0-9/?&=._~%+-]*) HTTP/1\.1")
+
 _HOST_LINE = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 
 
@@ -127,6 +129,27 @@ def parse_head(
     # NamedTuple's own constructor is written in Python and slower.
     return tuple.__new__(
         Head, (method, target, version, headers, length, keep_alive, http_1_1 and headers.expects)
+    )
+
+
+def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head | None:
+    """The head `raw` if it has a plain request line and repeats the header lines of `previous`.
+
+    llhttp has accepted these bytes on this connection before, and a request line of this shape is
+    valid with any of them. None if the head has to be parsed.
+    """
+    block = previous.block
+    if not raw.endswith(block) or len(raw) > limits.uri_bytes:
+        return None
+    if previous.host is None or previous.coding is not None or previous.expects:
+        return None
+    match = _PLAIN_LINE.fullmatch(raw, 0, len(raw) - len(block))
+    if match is None:
+        return None
+    method, target = match.groups()
+    return tuple.__new__(
+        Head,
+        (method, target, b"HTTP/1.1", previous, previous.length, not previous.close, False),
     )
 
 

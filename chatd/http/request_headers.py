@@ -32,11 +32,23 @@ class HeaderBlock:
     its bytes with the one before it and reused. Raises `HTTPError`.
     """
 
-    __slots__ = ("_values", "block", "close", "coding", "expects", "host", "keep_alive", "length")
+    __slots__ = (
+        "_values",
+        "block",
+        "close",
+        "coding",
+        "expects",
+        "host",
+        "keep_alive",
+        "length",
+        "memo",
+    )
 
     def __init__(self, block: bytes) -> None:
         self.block = block
         """From the CRLF before the first header line to the end of the empty line."""
+        self.memo: object = None
+        """What the `FastHandler` of the server has found out about the block."""
         self.host: bytes | None = None
         self.length = 0
         self.coding: bytes | None = None

@@ -14,6 +14,7 @@ from chatd.http.head import (
     feed_parser,
     new_parser,
     parse_head,
+    repeated_head,
 )
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_body import ChunkedBody, FixedLengthBody
@@ -72,6 +73,13 @@ class RequestReader:
         else:
             raw = data[:size]
             self.buffer = data[size:]
+        previous = self._previous
+        if previous is not None and self._parser is None:
+            head = repeated_head(raw, limits, previous)
+            if head is not None:
+                if head.length != 0:
+                    self.head = head
+                return head
         try:
             if self._parser is None:
                 upgrade = feed_parser(new_parser(), raw)
@@ -79,7 +87,7 @@ class RequestReader:
                 upgrade = feed_parser(self._parser, raw[self.parsed :])
                 self._parser = None
                 self.parsed = 0
-            head = parse_head(raw, limits, upgrade, self._previous)
+            head = parse_head(raw, limits, upgrade, previous)
         except HTTPError:
             self.buffer = raw
             raise

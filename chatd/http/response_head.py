@@ -58,6 +58,12 @@ def status_line(version: bytes, status: int) -> bytes:
     return b"%b %d %b\r\n" % (version, status, reason_phrase(status))
 
 
+def whole_response(start: bytes, headers: bytes, body: bytes) -> bytes:
+    """A response with a body, whose length is added: `start` is the status line and the first
+    header lines."""
+    return b"%b%bContent-Length: %d\r\n\r\n%b" % (start, headers, len(body), body)
+
+
 _canonical: dict[bytes | str, bytes] = {}
 
 

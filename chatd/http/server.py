@@ -12,6 +12,7 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from chatd.http.channel import Channel
+from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
@@ -33,6 +34,7 @@ class Server(Factory):
     `log(request)` is called once for every request when its response is finished or its client has
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
+    `fast_handler` is given each request before `resource`, unless there is a `log`.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.
@@ -50,6 +52,7 @@ class Server(Factory):
         request_ids: RequestIds | None = None,
         now: Callable[[], float] = time.time,
         eager_write: bool = True,
+        fast_handler: FastHandler | None = None,
     ) -> None:
         self.resource = resource
         self.limits = limits
@@ -61,6 +64,8 @@ class Server(Factory):
             request_ids=request_ids or RequestIds(),
             log=log,
             eager_write=eager_write,
+            # Only requests that reach the resource are logged.
+            fast_handler=fast_handler if log is None else None,
         )
 
     @property

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
@@ -55,6 +56,7 @@ class ServerState:
         "connections",
         "draining",
         "eager_write",
+        "fast_handler",
         "flushing",
         "idle",
         "limits",
@@ -76,6 +78,7 @@ class ServerState:
         request_ids: RequestIds,
         log: Callable[[Request], object] | None,
         eager_write: bool,
+        fast_handler: FastHandler | None,
     ) -> None:
         self.site = site
         self.clock = clock
@@ -83,6 +86,7 @@ class ServerState:
         self.request_ids = request_ids
         self.log = log
         self.eager_write = eager_write
+        self.fast_handler = fast_handler
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False

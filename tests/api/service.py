@@ -7,6 +7,7 @@ its own. Time passes only when a test advances it.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from twisted.web.server import Site
 from chatd.api.access_log import AccessLog
 from chatd.api.client_address import TrustedProxies
 from chatd.api.dispatch import Dispatch
+from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.compose import compose_admin, compose_api
 from chatd.http.limits import HTTPLimits
@@ -81,6 +83,21 @@ class ServiceResponse:
         return document
 
 
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+
+
+def is_complete(received: bytes, method: str) -> bool:
+    """Whether these bytes are a whole response to a request with this method."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    status = int(head.split(b" ", 2)[1])
+    if method == "HEAD" or status in (204, 304):
+        return True
+    length = _LENGTH.search(head + b"\r\n")
+    return body.endswith(b"0\r\n\r\n") if length is None else len(body) == int(length[1])
+
+
 class Exchange:
     """A request on a connection of its own, and its response once there is one."""
 
@@ -92,14 +109,15 @@ class Exchange:
 
     @property
     def held(self) -> bool:
-        """Whether the request is still waiting for its response."""
-        return not (self._disconnected or self.client.closed())
+        """Whether the request is still waiting for its response, or for the rest of it."""
+        received = self.client.transport.value()
+        return not (self._disconnected or is_complete(received, self._method))
 
     @property
     def response(self) -> ServiceResponse:
         """The response; fails if there is none."""
         if self._response is None:
-            assert self.client.closed(), "no response yet"
+            assert is_complete(self.client.transport.value(), self._method), "no response yet"
             raw = self.client.response(self._method)
             headers = Headers()
             for name, value in raw.headers:
@@ -131,24 +149,33 @@ class Service:
         self.clock = system.clock
         self.readiness = system.components.readiness
         self.proxies = TrustedProxies([ip_network(network) for network in trusted])
-        self.resource = compose_api(
+        public = compose_api(
             system.components,
             clock=system.clock,
             proxies=self.proxies,
             retry_jitter=lambda: RETRY_JITTER,
             access_log=AccessLog(self.proxies) if access_log else None,
         )
+        self.resource = public.resource
+        self.fast_path: FastPath | None = public.fast_path
+        """None has every request go the ordinary way."""
         self.admin = compose_admin(system.components, clock=system.clock)
         self.front = front
         self._limits = HTTPLimits(body_bytes=body_bytes)
-        self._connected: list[RawClient] = []
+        self._exchanges: list[Exchange] = []
         self._names = iter(range(1000))
 
     def server(self, resource: Dispatch | None = None) -> Any:
         """A factory of connections to the resource, the public one by default."""
         resource = self.resource if resource is None else resource
         if self.front == OWN:
-            return Server(resource=resource, clock=self.clock, limits=self._limits, problem=problem)
+            return Server(
+                resource=resource,
+                clock=self.clock,
+                limits=self._limits,
+                problem=problem,
+                fast_handler=self.fast_path if resource is self.resource else None,
+            )
         return Site(resource, reactor=self.clock, timeout=None, parsePOSTFormSubmission=False)
 
     def connect(
@@ -164,10 +191,10 @@ class Service:
         """Run everything that needs no time to pass."""
         for _ in range(2):
             self.system.settle()
-            closed = [client for client in self._connected if client.closed()]
-            for client in closed:
-                self._connected.remove(client)
-                client.disconnect()
+            ended = [exchange for exchange in self._exchanges if not exchange.held]
+            for exchange in ended:
+                self._exchanges.remove(exchange)
+                exchange.client.disconnect()
 
     def advance(self, seconds: float) -> None:
         """Advance the clock and settle."""
@@ -186,7 +213,7 @@ class Service:
         admin: bool = False,
     ) -> Exchange:
         """Send a request without running the reactor any further."""
-        lines = [f"{method} {target} HTTP/1.1", "Host: chat.example", "Connection: close"]
+        lines = [f"{method} {target} HTTP/1.1", "Host: chat.example"]
         if json_body is not _ABSENT:
             body = json.dumps(json_body).encode()
             lines.append("Content-Type: application/json")
@@ -198,9 +225,10 @@ class Service:
         if body is not None or method in ("POST", "PUT"):
             lines.append(f"Content-Length: {len(body or b'')}")
         client = self.connect(admin=admin)
-        self._connected.append(client)
         client.send("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
-        return Exchange(client, method)
+        exchange = Exchange(client, method)
+        self._exchanges.append(exchange)
+        return exchange
 
     def start_and_settle(self, method: str, target: str, **options: Any) -> Exchange:
         """Send a request and run everything that needs no time to pass."""

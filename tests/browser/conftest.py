@@ -29,13 +29,16 @@ PHONE = (390, 844)
 
 
 class OpenPage(Protocol):
-    """Opens chatd's page in a browser with empty storage, logged in as an account if given."""
+    """Opens chatd's page in a browser with empty storage, logged in as an account if given.
+
+    `url` is that of another daemon than the shared one, or of a proxy.
+    """
 
     def __call__(
         self,
         account: Account | None = None,
         *,
-        daemon: Daemon | None = None,
+        url: str | None = None,
         size: tuple[int, int] = (1100, 800),
         dark: bool = False,
     ) -> Page: ...
@@ -108,18 +111,17 @@ def create_account(daemon: Daemon) -> CreateAccount:
 @pytest.fixture
 def open_page(daemon: Daemon, browsers: list[webdriver.Chrome]) -> Iterator[OpenPage]:
     """Opens pages; the browsers return to the pool when the test ends."""
-    shared = daemon
     pages: list[Page] = []
 
     def open_one(
         account: Account | None = None,
         *,
-        daemon: Daemon | None = None,
+        url: str | None = None,
         size: tuple[int, int] = (1100, 800),
         dark: bool = False,
     ) -> Page:
         driver = browsers.pop() if browsers else _start_browser()
-        page = Page(driver, (daemon or shared).url)
+        page = Page(driver, url or daemon.url)
         pages.append(page)
         page.emulate(*size, dark=dark)
         page.load(account)

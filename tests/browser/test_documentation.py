@@ -37,8 +37,8 @@ def test_screenshots(
 ) -> None:
     """Those of the README; all that they show has enough contrast."""
     bob, cat, ann = (Account.create(own_daemon, name) for name in ("bob", "Catherine", "ann"))
-    desktop = open_page(ann, daemon=own_daemon, size=(1080, 700))
-    phone = open_page(ann, daemon=own_daemon, size=(390, 760), dark=True)
+    desktop = open_page(ann, url=own_daemon.url, size=(1080, 700))
+    phone = open_page(ann, url=own_daemon.url, size=(390, 760), dark=True)
 
     cat.send(ann, "Are you coming tonight?")
     desktop.until(lambda: desktop.contacts == ["Catherine"], "no message")

@@ -40,14 +40,30 @@ class Hold:
     """No response comes until the test responds to the request in `Service.held`."""
 
 
+@dataclass
+class Lines:
+    """Bytes of a stream, after its first keep-alive; with `end` the response ends after them."""
+
+    raw: bytes
+    end: bool = False
+
+
+Step = Canned | Disconnect | Hold | Lines
+
+
 class Service(Resource):
-    """Responds from `script`, in order, and records `requests`."""
+    """Responds from `script`, in order, and records `requests`; after the script it holds them.
+
+    Where `streams`, the steps for a request for a stream are played on one stream, until one ends
+    it or holds it: `play`.
+    """
 
     isLeaf = True
 
     def __init__(self) -> None:
         Resource.__init__(self)
-        self.script: list[Canned | Disconnect | Hold] = []
+        self.streams = True
+        self.script: list[Step] = []
         self.requests: list[Request] = []
         self.bodies: list[bytes] = []
         self.held: list[Request] = []
@@ -55,8 +71,42 @@ class Service(Resource):
     def render(self, request: Request) -> int:
         self.requests.append(request)
         self.bodies.append(request.content.read() if request.content else b"")
-        respond(request, self.script.pop(0), self.held)
+        if self.streams and request.getHeader("accept") == "application/x-ndjson":
+            while self.play(request, self._next_step()):
+                pass
+        else:
+            respond(request, self._next_step(), self.held)
         return NOT_DONE_YET
+
+    def _next_step(self) -> Step:
+        return self.script.pop(0) if self.script else Hold()
+
+    def play(self, request: Request, step: Step) -> bool:
+        """Play a step on a stream, and open it first; whether the stream goes on.
+
+        The messages of the response to a poll become lines, and what the response asks for (a
+        pause, for example) becomes the line that asks for the same.
+        """
+        raw, ends = stream_bytes(step)
+        if not request.startedWriting:
+            if isinstance(step, Disconnect) or (isinstance(step, Canned) and not is_poll(step)):
+                respond(request, step, self.held)
+                return False
+            request.setHeader("Content-Type", "application/x-ndjson")
+            request.write(line(keepalive=True))
+        if raw:
+            request.write(raw)
+        if isinstance(step, Hold):
+            self.held.append(request)
+        elif isinstance(step, Disconnect):
+            request.loseConnection()
+        elif ends:
+            request.finish()
+        return not ends
+
+    def cursors(self) -> list[str | None]:
+        """The cursors that were sent, without repetitions."""
+        return list(dict.fromkeys(self.query("since", at) for at in range(len(self.requests))))
 
     def query(self, name: str, at: int = -1) -> str | None:
         """A query parameter of a recorded request, by default the last."""
@@ -64,7 +114,40 @@ class Service(Resource):
         return None if values is None else values[0].decode()
 
 
-def respond(request: Request, canned: Canned | Disconnect | Hold, held: list[Request]) -> None:
+def is_poll(canned: Canned) -> bool:
+    """Whether it is a response to a poll."""
+    return isinstance(canned.body, dict) and "messages" in canned.body
+
+
+def stream_bytes(step: Step) -> tuple[bytes, bool]:
+    """What a step is on a stream, and whether the stream ends with it."""
+    if isinstance(step, Lines):
+        return step.raw, step.end
+    if not isinstance(step, Canned):
+        return b"", True
+    body: Any = step.body
+    if not is_poll(step):
+        return line(error=body), True
+    meta = body["meta"]
+    if meta.get("superseded"):
+        return line(superseded=True), True
+    if "Retry-After" in step.headers:
+        return line(drain=True, retry_after=int(step.headers["Retry-After"])), True
+    if not body["messages"]:
+        return line(keepalive=True), False
+    history = meta["cursor"].partition("-")[0]
+    return b"".join(
+        line(cursor=f"{history}-{each['seq']}", message=each) for each in body["messages"]
+    ), False
+
+
+def line(**members: object) -> bytes:
+    """A line of a stream."""
+    return json.dumps(members).encode() + b"\n"
+
+
+def respond(request: Request, canned: Step, held: list[Request]) -> None:
+    assert not isinstance(canned, Lines)
     if isinstance(canned, Hold):
         held.append(request)
     elif isinstance(canned, Disconnect):
@@ -115,9 +198,13 @@ class Harness:
             self.clock.advance(seconds / steps)
             self.http.flush()
 
-    def respond(self, canned: Canned | Disconnect) -> None:
-        """Respond to the oldest held request."""
-        respond(self.service.held.pop(0), canned, [])
+    def respond(self, step: Step) -> None:
+        """Respond to the oldest held request; a stream that goes on is held again."""
+        request = self.service.held.pop(0)
+        if not request.startedWriting:
+            respond(request, step, self.service.held)
+        elif self.service.play(request, step):
+            self.service.held.insert(0, request)
         self.http.flush()
 
 

@@ -16,6 +16,7 @@ from chatd.client import (
     HistoryChanged,
     NoTokenError,
     Unreachable,
+    exchange,
 )
 from tests.client.scripted import (
     Canned,
@@ -125,6 +126,15 @@ class TestCalls:
         call = self.harness.start(self.client.me())
         self.harness.advance(90)
         failure(call, Unreachable)
+
+    def test_a_response_that_grows_too_large_is_given_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(exchange, "MAX_RESPONSE_BYTES", 10)
+        harness = Harness(retry_seconds=0)
+        harness.service.script = [Canned(200, raw=b"x" * 11)]
+        error = failure(harness.start(harness.client.me()), Unreachable)
+        assert "too large" in str(error)
 
     def test_redirects_are_not_followed(self) -> None:
         self.service.script = [Canned(302, raw=b"", headers={"Location": "http://evil.example"})]
@@ -332,7 +342,7 @@ class TestWaitingForTheService:
 def test_the_base_url_may_name_the_api(url: str) -> None:
     harness = Harness()
     client = ChatClient(url, http=harness.http, polls=harness.http, clock=harness.clock)
-    assert client._api == "http://h:8080/api/v1"
+    assert client._caller.url == "http://h:8080/api/v1"
 
 
 def test_a_client_closes_its_connection_pools() -> None:

@@ -1,56 +1,32 @@
-"""`Follow`: an inbox is followed through failing connections and services."""
+"""`Follow`: an inbox is followed through failing connections and services, by either transport."""
 
-from typing import Any
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
-
-from chatd.client import APIError, ChatError, Follow, Gap, HistoryChanged, Position, Unreachable
-from tests.client.scripted import (
-    Canned,
-    Disconnect,
-    Harness,
-    Hold,
-    failure,
-    polled,
-    problem,
-    success,
+from chatd.client import (
+    APIError,
+    ChatError,
+    FollowTransport,
+    Gap,
+    HistoryChanged,
+    Position,
+    Unreachable,
 )
+from tests.client.following import Following
+from tests.client.scripted import Canned, Disconnect, failure, polled, problem
 
 
-class TestFollow:
-    def setup_method(self) -> None:
-        self.harness = Harness()
-        self.service = self.harness.service
-        self.seen: list[int] = []
-        self.reading: Deferred[None] = succeed(None)
+class TestFollow(Following):
+    @pytest.fixture(params=["poll", "stream"], autouse=True)
+    def choose(self, request: pytest.FixtureRequest) -> None:
+        transport: FollowTransport = request.param
+        self.transport = transport
 
-    def follow(
-        self, *script: Canned | Disconnect | Hold, since: Any = "0", **options: Any
-    ) -> Follow:
-        """Follow while the service responds from the script; collect seqs in `seen`."""
-        self.service.script = [*script, Hold()]
-        follow = self.harness.client.follow(since, **options)
-        self.read(follow)
-        self.harness.http.flush()
-        return follow
-
-    def read(self, follow: Follow) -> None:
-        async def reading() -> None:
-            async for message in follow:
-                self.seen.append(message.seq)
-
-        self.reading = Deferred.fromCoroutine(reading())
-
-    def teardown_method(self) -> None:
-        _ = self.reading.addErrback(lambda f: f.trap(CancelledError))
-        self.reading.cancel()
-
-    def test_messages_arrive_in_order_and_cursors_are_passed_on(self) -> None:
-        self.follow(polled(1, 2, count=5), polled(3, 4, 5), polled(6))
+    def test_cursors_are_passed_on(self) -> None:
+        self.follow(polled(1, 2, count=5), Disconnect(), polled(3, 4, 5), Disconnect(), polled(6))
+        self.harness.advance(1)
         assert self.seen == [1, 2, 3, 4, 5, 6]
-        cursors = [self.service.query("since", at) for at in range(4)]
-        assert cursors == ["0", "epochepoch-2", "epochepoch-5", "epochepoch-6"]
-        assert self.service.query("wait") == "30"
+        assert self.service.cursors()[:3] == ["0", "epochepoch-2", "epochepoch-5"]
 
     def test_following_from_now_gets_a_cursor_before_it_waits(self) -> None:
         self.follow(polled(count=9), polled(10), since="now")
@@ -58,21 +34,12 @@ class TestFollow:
         assert self.service.query("since", 1) == "epochepoch-9"
         assert self.seen == [10]
 
-    def test_following_from_now_detects_a_gap_at_once(self) -> None:
-        self.follow(polled(count=9), polled(11), since="now")
-        gap = failure(self.reading, Gap)
-        assert (gap.expected, gap.found) == (10, 11)
-
-    def test_a_timed_out_poll_is_repeated_at_once(self) -> None:
-        self.follow(polled(count=0, timed_out=True, waited=30_000), polled(1))
-        assert self.seen == [1]
-
     def test_a_lost_response_is_requested_again(self) -> None:
         self.follow(polled(1), Disconnect(), polled(2))
         assert self.seen == [1]
         self.harness.advance(1)
         assert self.seen == [1, 2]
-        assert self.service.query("since", 1) == self.service.query("since", 2)
+        assert self.service.cursors()[:2] == ["0", "epochepoch-1"]
 
     def test_repeated_messages_are_skipped(self) -> None:
         self.follow(polled(1, 2), polled(1, 2, 3), polled(3, 4))
@@ -84,21 +51,12 @@ class TestFollow:
         assert (gap.expected, gap.found) == (2, 3)
         assert "message 2 should come next" in str(gap)
 
-    def test_a_gap_at_the_end_of_a_response_raises(self) -> None:
-        self.follow(polled(1, 2, count=4, more=False))
-        failure(self.reading, Gap)
-
-    def test_an_empty_response_despite_new_messages_is_a_gap(self) -> None:
-        self.follow(polled(1), polled(count=3, timed_out=True))
-        gap = failure(self.reading, Gap)
-        assert (gap.expected, gap.found) == (2, 3)
-
     def test_iteration_can_resume_after_a_gap(self) -> None:
         follow = self.follow(polled(1, 2, 4))
         failure(self.reading, Gap)
-        assert self.seen == []
-        self.service.script = [polled(1, 2, 3, 4), Hold()]
+        self.service.script = [polled(1, 2, 3, 4)]
         self.read(follow)
+        self.harness.http.flush()
         assert self.seen == [1, 2, 3, 4]
 
     def test_an_unreachable_service_is_retried_with_backoff(self) -> None:
@@ -155,7 +113,7 @@ class TestFollow:
         self.harness.advance(1)
         assert self.seen == [8, 9, 1, 2]
         assert errors[0].code == "cursor_epoch"
-        assert self.service.query("since", 2) == "0"
+        assert "0" in self.service.cursors()
 
     def test_on_resync_may_be_asynchronous(self) -> None:
         decided: Deferred[str] = Deferred()
@@ -175,40 +133,6 @@ class TestFollow:
         self.harness.advance(10)
         assert len(self.service.requests) < 10
 
-    def test_polls_get_shorter_when_a_proxy_cuts_them(self) -> None:
-        self.follow(Hold(), Hold())
-        self.harness.advance(20)
-        self.harness.respond(Disconnect())
-        self.harness.advance(1)
-        assert self.service.query("wait") == "16"
-        self.harness.advance(10)
-        self.harness.respond(Canned(504, raw=b""))
-        self.harness.advance(1)
-        assert float(self.service.query("wait") or 99) < 9
-
-    def test_fewer_messages_are_requested_when_responses_are_lost(self) -> None:
-        self.follow(*[Disconnect()] * 9, *[polled(count=0, timed_out=True)] * 9)
-        self.harness.advance(90)
-        limits = [int(self.service.query("limit", at) or 0) for at in range(19)]
-        assert limits[:10] == [100, 50, 25, 12, 6, 3, 1, 1, 1, 1]
-        assert limits[10:] == [2, 4, 8, 16, 32, 64, 100, 100, 100]
-
-    def test_polls_get_longer_again_when_nothing_cuts_them(self) -> None:
-        idle = polled(count=0, timed_out=True)
-        self.follow(Hold(), *[idle] * 40)
-        self.harness.advance(6)
-        self.harness.respond(Disconnect())
-        self.harness.advance(1)
-        assert self.service.query("wait", 1) == "5"
-        assert self.service.query("wait") == "30"
-
-    def test_a_poll_without_a_response_times_out(self) -> None:
-        self.follow(Hold(), polled(1))
-        self.harness.advance(44)
-        assert self.seen == []
-        self.harness.advance(2)
-        assert self.seen == [1]
-
     def test_retry_after_of_a_stopping_server_is_respected(self) -> None:
         self.harness.random_value = 0.0
         self.follow(polled(count=0, waited=5000, headers={"Retry-After": "4"}), polled(1))
@@ -223,22 +147,6 @@ class TestFollow:
         self.follow(*responses)
         self.harness.advance(10)
         assert len(self.service.requests) < 10
-
-    def test_a_server_that_does_not_hold_polls_is_not_flooded(self) -> None:
-        self.harness.random_value = 0.999
-        self.follow(*[polled(count=0)] * 500)
-        self.harness.advance(30)
-        assert len(self.service.requests) < 12
-
-    def test_the_position_follows_the_last_message_taken(self) -> None:
-        self.service.script = [polled(1, 2, 3), Hold()]
-        follow = self.harness.client.follow("0")
-        assert str(follow.position) == "0:0"
-        success(self.harness.start(follow.__anext__()))
-        success(self.harness.start(follow.__anext__()))
-        assert follow.position == Position("0", 2)
-        success(self.harness.start(follow.__anext__()))
-        assert follow.position == Position("epochepoch-3", 3)
 
     def test_a_position_inside_a_response_can_be_resumed(self) -> None:
         self.follow(polled(1, 2, 3), polled(4), since=Position("0", 2))
@@ -262,3 +170,8 @@ class TestFollow:
         failure(self.reading, CancelledError)
         assert len(lost) == 1
         assert self.harness.clock.getDelayedCalls() == []
+
+    def test_following_from_now_detects_a_gap_at_once(self) -> None:
+        self.follow(polled(count=9), polled(11), since="now")
+        gap = failure(self.reading, Gap)
+        assert (gap.expected, gap.found) == (10, 11)

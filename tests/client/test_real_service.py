@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import error
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseNeverReceived
+from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from chatd.api.client_address import TrustedProxies
 from chatd.client import (
     APIError,
     ChatClient,
-    Follow,
+    FollowTransport,
     Gap,
     HistoryChanged,
     Message,
@@ -37,12 +38,59 @@ MAX_LOSSES_IN_A_ROW: Final = 9
 then add up to less than `retry_seconds`."""
 
 
+class CutBody(Protocol):
+    """Passes the first bytes of a body on, and loses the connection before the next."""
+
+    def __init__(self, receiver: Any, size: int) -> None:
+        self._receiver = receiver
+        self._left = size
+        self._lost = False
+
+    def connectionMade(self) -> None:
+        self._receiver.makeConnection(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        passed = data[: self._left]
+        self._left -= len(passed)
+        if passed and not self._lost:
+            self._receiver.dataReceived(passed)
+        if len(passed) < len(data) and not self._lost:
+            assert self.transport is not None
+            self.transport.loseConnection()
+            self._lose(Failure(ResponseFailed([Failure(error.ConnectionLost())])))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._lost:
+            self._lose(reason)
+
+    def _lose(self, reason: Failure) -> None:
+        self._lost = True
+        self._receiver.connectionLost(reason)
+
+
+class CutResponse:
+    """A response whose body is cut after some bytes."""
+
+    def __init__(self, response: Any, size: int) -> None:
+        self.code = response.code
+        self.headers = response.headers
+        self._response = response
+        self._size = size
+
+    def deliverBody(self, receiver: Any) -> None:
+        self._response.deliverBody(CutBody(receiver, self._size))
+
+
+Outcome = Literal["ok", "request lost", "response lost"] | int
+"""What happens to a request; a number is that of the bytes of its response that arrive."""
+
+
 class UnreliableNetwork:
     """A network that loses the requests and responses as listed in `outcomes`."""
 
     def __init__(self, http: Any) -> None:
         self._http = http
-        self.outcomes: list[str] = []
+        self.outcomes: list[Outcome] = []
 
     def request(self, *arguments: Any, **options: Any) -> Deferred[Any]:
         outcome = self.outcomes.pop(0) if self.outcomes else "ok"
@@ -52,20 +100,23 @@ class UnreliableNetwork:
         if outcome == "response lost":
             lost = ResponseNeverReceived([Failure(error.ConnectionLost())])
             response.addCallback(lambda _: Failure(lost))
+        elif isinstance(outcome, int):
+            response.addCallback(CutResponse, outcome)
         return response
 
 
 class Service:
-    """The public API over a `System`, and its clients."""
+    """The public API over a `System`, and its clients, which follow by `transport`."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, transport: FollowTransport) -> None:
         self.system = system
+        self._transport = transport
         resource = compose_api(
             system.components,
             clock=system.clock,
             proxies=TrustedProxies([]),
             retry_jitter=lambda: 3,
-        )
+        ).resource
         self.http = stub(resource)
         self.networks: dict[str, UnreliableNetwork] = {}
         self.started: list[Deferred[Any]] = []
@@ -117,9 +168,10 @@ class Service:
         self.wait_for(started)
         return result_of(started)
 
-    def collect(self, follow: Follow) -> list[Message]:
-        """The list to which messages are appended as they arrive."""
+    def collect(self, client: ChatClient, since: str) -> list[Message]:
+        """Follow an inbox; the list to which messages are appended as they arrive."""
         seen: list[Message] = []
+        follow = client.follow(since, transport=self._transport)
 
         async def reading() -> None:
             async for message in follow:
@@ -135,16 +187,19 @@ class Service:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Service]:
+def serving(folder: Path, transport: FollowTransport) -> Iterator[Service]:
     with composed(folder) as system:
-        service = Service(system)
+        service = Service(system, transport)
         yield service
         service.close()
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with serving(tmp_path / "data") as running:
+TRANSPORTS: Final[tuple[FollowTransport, ...]] = ("poll", "stream")
+
+
+@pytest.fixture(params=TRANSPORTS)
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    with serving(tmp_path / "data", request.param) as running:
         yield running
 
 
@@ -188,7 +243,7 @@ def test_a_key_is_used_once_across_clients(service: Service) -> None:
 
 def test_a_follower_receives_messages_immediately(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
-    seen = service.collect(bob.follow("now"))
+    seen = service.collect(bob, "now")
     assert service.system.notifier.held == 1
     service.run(ann.send(2, "hai"))
     service.settle()
@@ -202,7 +257,7 @@ def test_a_follower_receives_messages_immediately(service: Service) -> None:
 
 def test_a_follower_that_is_cancelled_leaves_nothing(service: Service) -> None:
     bob = service.client("bob")
-    service.collect(bob.follow("now"))
+    service.collect(bob, "now")
     assert service.system.notifier.held == 1
     cancel(service.started[-1])
     service.settle()
@@ -211,7 +266,7 @@ def test_a_follower_that_is_cancelled_leaves_nothing(service: Service) -> None:
 
 def test_logging_out_ends_the_follower(service: Service) -> None:
     bob = service.client("bob")
-    service.collect(bob.follow("now"))
+    service.collect(bob, "now")
     following = service.started[-1]
     token = bob.token
     service.run(bob.log_out())
@@ -222,7 +277,7 @@ def test_logging_out_ends_the_follower(service: Service) -> None:
 
 def test_a_follower_waits_before_polling_a_draining_server_again(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
-    seen = service.collect(bob.follow("0"))
+    seen = service.collect(bob, "0")
     service.system.notifier.drain()
     service.settle()
     assert service.system.notifier.held == 0
@@ -235,7 +290,7 @@ def test_a_follower_waits_before_polling_a_draining_server_again(service: Servic
 
 def test_followers_beyond_the_limit_do_not_keep_superseding_each_other(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
-    followers = [service.collect(bob.follow("0")) for _ in range(10)]
+    followers = [service.collect(bob, "0") for _ in range(10)]
     service.advance(60)
     polls = service.system.metrics._registry.get_sample_value(
         "chatd_polls_total", {"outcome": WakeReason.SUPERSEDED.value}
@@ -249,7 +304,7 @@ def test_followers_beyond_the_limit_do_not_keep_superseding_each_other(service: 
 
 def test_a_cursor_of_another_history_raises(service: Service) -> None:
     bob = service.client("bob")
-    seen = service.collect(bob.follow("aaaaaaaaaaaaaaaa-3"))
+    seen = service.collect(bob, "aaaaaaaaaaaaaaaa-3")
     assert failure(service.started[-1], HistoryChanged).code == "cursor_epoch"
     assert seen == []
 
@@ -261,26 +316,31 @@ async def persistent(client: ChatClient, text: str) -> Sent:
             return await client.send(2, text, key=f"key-{text}")
 
 
-outcomes = st.lists(st.sampled_from(["ok", "ok", "request lost", "response lost"]), max_size=30)
+outcomes = st.lists(
+    st.sampled_from(["ok", "ok", "request lost", "response lost"]) | st.integers(0, 600),
+    max_size=30,
+)
 
 
 @given(
+    transport=st.sampled_from(TRANSPORTS),
     steps=st.lists(
         st.tuples(outcomes, outcomes, st.booleans(), st.booleans()), min_size=1, max_size=8
-    )
+    ),
 )
-@settings(max_examples=examples(30, deep=150))
+@settings(max_examples=examples(60, deep=300))
 def test_every_message_is_stored_once_and_seen_once_and_in_order(
-    steps: list[tuple[list[str], list[str], bool, bool]],
+    transport: FollowTransport,
+    steps: list[tuple[list[Outcome], list[Outcome], bool, bool]],
 ) -> None:
-    """Whatever requests and responses are lost.
+    """Whatever requests and responses are lost, as a whole or in part.
 
     A client that gives up does not know whether its message is stored. Only a caller that
     chose the key can repeat that send safely, so losses go on longer for sends with a key.
     """
-    with scratch() as folder, serving(folder / "data") as service:
+    with scratch() as folder, serving(folder / "data", transport) as service:
         ann, bob = service.client("ann"), service.client("bob")
-        seen = service.collect(bob.follow("0"))
+        seen = service.collect(bob, "0")
         for number, (lost_by_ann, lost_by_bob, keyed, pause) in enumerate(steps, 1):
             lost = lost_by_ann if keyed else lost_by_ann[:MAX_LOSSES_IN_A_ROW]
             service.networks["ann"].outcomes = lost
@@ -305,5 +365,5 @@ def test_a_server_that_loses_messages_raises_gap(service: Service) -> None:
     db = service.system.store._write_db
     db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 1")
     service.system.store._inbox_cache.drop(2)
-    service.collect(bob.follow("0"))
+    service.collect(bob, "0")
     assert failure(service.started[-1], Gap).expected == 1

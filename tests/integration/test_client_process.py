@@ -21,7 +21,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from bench.processes import free_port
-from chatd.client import ChatClient, Follow, Message
+from chatd.client import ChatClient, Follow, FollowTransport, Message
+from chatd.client.lines import BUFFER_BYTES
 from tests.daemon import ROOT, Daemon, environment
 
 SECONDS = 60.0
@@ -88,6 +89,12 @@ class Inward(Protocol):
         self.proxy.cuts += 1
         self.abort()
 
+    def cut_after_writing(self) -> None:
+        """Cut the connection when what was forwarded has been written."""
+        self.proxy.cuts += 1
+        assert self.transport is not None
+        self.transport.loseConnection()
+
     def abort(self) -> None:
         for side in (self, self.outward):
             transport: Any = None if side is None else side.transport
@@ -119,7 +126,9 @@ class Outward(Protocol):
         assert self.inward.transport is not None
         self.inward.transport.write(data[:passed])
         if passed < len(data):
-            self.inward.cut()
+            receiving: Any = self.transport
+            receiving.pauseProducing()
+            self.inward.cut_after_writing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.inward.abort()
@@ -182,20 +191,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("transport", ["poll", "stream"])
 @ensureDeferred
 async def test_every_message_arrives_once_despite_disconnects_and_restarts(
-    folder: Path,
+    folder: Path, transport: FollowTransport
 ) -> None:
     with Daemon(folder, "--drain-seconds", "1", port=free_port()) as daemon:
         async with proxied(daemon) as (proxy, url):
-            await through_cuts(daemon, proxy, url)
+            await through_cuts(daemon, proxy, url, transport)
 
 
-async def through_cuts(daemon: Daemon, proxy: Proxy, url: str) -> None:
+async def through_cuts(daemon: Daemon, proxy: Proxy, url: str, transport: FollowTransport) -> None:
     _, anns = await deferToThread(account, daemon, "ann")
     bob, bobs = await deferToThread(account, daemon, "bob")
     async with ChatClient(url, anns) as sender, ChatClient(url, bobs) as receiver:
-        reader = Reader(receiver.follow("0"))
+        reader = Reader(receiver.follow("0", transport=transport))
         proxy.bytes_until_cut = 1500
         expected = []
         for number in range(60):
@@ -221,16 +231,44 @@ async def through_cuts(daemon: Daemon, proxy: Proxy, url: str) -> None:
 
 
 @ensureDeferred
-async def test_a_send_does_not_wait_behind_held_polls(folder: Path) -> None:
+async def test_a_send_does_not_wait_behind_streams_and_held_polls(folder: Path) -> None:
     with Daemon(folder) as daemon:
         ann, anns = await deferToThread(account, daemon, "ann")
         async with ChatClient(daemon.url, anns) as client:
-            readers = [Reader(client.follow("0")) for _ in range(5)]
+            polls = [Reader(client.follow("0", transport="poll")) for _ in range(4)]
+            streams = [Reader(client.follow("0", transport="stream")) for _ in range(4)]
+            readers = polls + streams
             await client.send(ann, "hai")
             for reader in readers:
                 await reader.until(1)
             for reader in readers:
                 await reader.stop()
+
+
+@ensureDeferred
+async def test_a_stream_sends_no_faster_than_its_messages_are_taken(folder: Path) -> None:
+    from twisted.internet import reactor
+
+    clock: Any = reactor
+    with Daemon(folder) as daemon:
+        ann, anns = await deferToThread(account, daemon, "ann")
+        async with ChatClient(daemon.url, anns) as client:
+            # As JSON, each is six times as long.
+            texts = [f"{number:02}" + "\x01" * 10_000 for number in range(40)]
+            for text in texts:
+                await client.send(ann, text)
+            follow = client.follow("0", transport="stream")
+            seen = [(await follow.__anext__()).text]
+            lines: Any = follow._streaming._lines  # type: ignore[union-attr]
+            ends = clock.seconds() + SECONDS
+            while not lines._paused:
+                assert clock.seconds() < ends
+                await deferLater(clock, 0.01)
+            while len(seen) < len(texts):
+                # What one receive may bring, beyond the limit.
+                assert len(lines._buffer) < BUFFER_BYTES + 2 * 65_536
+                seen.append((await follow.__anext__()).text)
+            assert seen == texts
 
 
 def programs() -> list[str]:

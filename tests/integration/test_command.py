@@ -194,15 +194,17 @@ def terminals() -> Iterator[list[Terminal]]:
         terminal.close()
 
 
-def test_tail_prints_what_another_user_sends(ann: LoggedIn, bob: LoggedIn) -> None:
+@pytest.mark.parametrize("transport", ["auto", "stream", "poll"])
+def test_tail_prints_what_another_user_sends(ann: LoggedIn, bob: LoggedIn, transport: str) -> None:
     ann.run("send", bob.name.upper(), "hello", "bob")
     ann.run("send", bob.name, typed="from a pipe\nwith two lines\n")
-    lines = bob.run("tail", "--since", "0", "--count", "2", "--json").splitlines()
+    tail = ("tail", "--since", "0", "--count", "2", "--transport", transport)
+    lines = bob.run(*tail, "--json").splitlines()
     assert [json.loads(line)["message"] for line in lines] == [
         "hello bob",
         "from a pipe\nwith two lines",
     ]
-    output = bob.run("tail", "--since", "0", "--count", "2")
+    output = bob.run(*tail)
     indent = " " * len(f"00:00 {ann.name}: ")
     assert re.fullmatch(
         rf"\d\d:\d\d {ann.name}: hello bob\n"
@@ -213,11 +215,13 @@ def test_tail_prints_what_another_user_sends(ann: LoggedIn, bob: LoggedIn) -> No
     assert (sent["seq"], sent["message"]) == (3, "x")
 
 
+@pytest.mark.parametrize("transport", ["stream", "poll"])
 def test_tail_survives_a_restart_and_resumes(
-    daemon: Daemon, ann: LoggedIn, bob: LoggedIn, tmp_path: Path
+    daemon: Daemon, ann: LoggedIn, bob: LoggedIn, tmp_path: Path, transport: str
 ) -> None:
     position = tmp_path / "position"
-    with bob.start("tail", "--since", "0", "--resume", str(position), "--count", "2") as tail:
+    options = ("--since", "0", "--resume", str(position), "--transport", transport)
+    with bob.start("tail", *options, "--count", "2") as tail:
         assert tail.stdout is not None
         ann.post(bob, "before")
         assert tail.stdout.readline().endswith(f"{ann.name}: before\n")
@@ -228,7 +232,7 @@ def test_tail_survives_a_restart_and_resumes(
         assert tail.wait(SECONDS) == 0
     ann.post(bob, "third")
     # The saved position has priority over --since.
-    output = bob.run("tail", "--since", "0", "--resume", str(position), "--count", "1")
+    output = bob.run("tail", *options, "--count", "1")
     assert output.endswith(f"{ann.name}: third\n")
 
 

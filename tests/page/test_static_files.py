@@ -72,7 +72,7 @@ def test_every_file_that_the_page_refers_to_exists(stock: Service) -> None:
         text = entry.read_text("utf-8")
         referenced |= set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
         referenced |= {f"/web/{name}" for name in re.findall(r'from "\./([\w.]+)"', text)}
-    assert {"/web/app.js", "/web/style.css", "/web/inbox_poll.js"} <= referenced
+    assert {"/web/app.js", "/web/style.css", "/web/event_stream.js"} <= referenced
     for path in referenced:
         assert stock.get(path).status == 200, path
 

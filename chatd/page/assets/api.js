@@ -1,10 +1,14 @@
 // A client of chatd's HTTP API.
 
+import { Deadline } from "./deadline.js";
+
 const BASE_PATH = "/api/v1";
+const FIRST_BYTES_SECONDS = 5;
+const SILENCE_SECONDS = 40;
 
 /** The service refused a request: programs match on `code`, users read `message`. */
 export class APIError extends Error {
-  constructor(status, code, detail, retryAfter) {
+  constructor(status, code, detail, retryAfter = 0) {
     super(detail);
     this.status = status;
     this.code = code;
@@ -14,6 +18,9 @@ export class APIError extends Error {
 
 /** There was no response, so the service may or may not have processed the request. */
 export class NetworkError extends Error {}
+
+/** The response to a request for a stream was none, or something on the way retains it. */
+export class NotStreaming extends Error {}
 
 export class APIClient {
   constructor(token = null) {
@@ -26,36 +33,60 @@ export class APIClient {
    * Throws `APIError`, `NetworkError` (also after `timeout` seconds), or the reason of `signal`
    * when that aborts.
    */
-  async request(method, path, { query = {}, body, idempotencyKey, signal, timeout = 20 } = {}) {
-    signal?.throwIfAborted();
+  async request(method, path, { query, body, idempotencyKey, signal, timeout = 20 } = {}) {
     const headers = { Accept: "application/json" };
-    if (this.token) headers.Authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
-    const search = new URLSearchParams(query).toString();
-    const controller = new AbortController();
-    const abort = () => controller.abort();
-    const timer = setTimeout(abort, timeout * 1000);
-    signal?.addEventListener("abort", abort, { once: true });
+    const deadline = new Deadline(signal);
+    deadline.set(timeout, new NetworkError("The server did not respond in time."));
     try {
-      const response = await fetch(BASE_PATH + path + (search && `?${search}`), {
-        method,
-        headers,
-        body: body === undefined ? undefined : JSON.stringify(body),
-        signal: controller.signal,
-        cache: "no-store",
-        credentials: "omit",
-        redirect: "error",
-      });
-      return await parseResponse(response);
+      const content = body === undefined ? undefined : JSON.stringify(body);
+      const options = { method, headers, body: content, signal: deadline.signal };
+      return await parseResponse(await this.#fetch(path, query, options));
     } catch (error) {
-      signal?.throwIfAborted();
-      if (error instanceof APIError) throw error;
-      throw new NetworkError(error.message);
+      throw causeOf(error, deadline.signal);
     } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      deadline.end();
     }
+  }
+
+  /**
+   * Yields the bytes of a stream of server-sent events as they arrive, until it ends.
+   *
+   * Throws what `request` throws, and `NotStreaming`. Servers send their first bytes at once and
+   * a comment every 15 seconds, so silence means that the connection is lost: `NetworkError`.
+   */
+  async *stream(path, { query, signal }) {
+    const deadline = new Deadline(signal);
+    deadline.set(FIRST_BYTES_SECONDS, new NotStreaming());
+    try {
+      const headers = { Accept: "text/event-stream" };
+      const response = await this.#fetch(path, query, { headers, signal: deadline.signal });
+      if (!response.ok) await parseResponse(response);
+      if (!isEventStream(response)) throw new NotStreaming();
+      const reader = response.body.getReader();
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        deadline.set(SILENCE_SECONDS, new NetworkError("The stream was silent."));
+        yield value;
+      }
+    } catch (error) {
+      throw causeOf(error, deadline.signal);
+    } finally {
+      deadline.end();
+    }
+  }
+
+  #fetch(path, query, options) {
+    const search = new URLSearchParams(query).toString();
+    if (this.token) options.headers.Authorization = `Bearer ${this.token}`;
+    return fetch(BASE_PATH + path + (search && `?${search}`), {
+      ...options,
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+    });
   }
 }
 
@@ -70,8 +101,23 @@ async function parseResponse(response) {
     body = {};
   }
   if (response.ok) return { body, retryAfter };
-  const detail = body.detail || body.title || `The server responded with status ${response.status}.`;
-  throw new APIError(response.status, body.code || "", detail, retryAfter);
+  throw errorOf(response.status, body, retryAfter);
+}
+
+/** The error that a problem document describes. */
+export function errorOf(status, problem, retryAfter = 0) {
+  const detail = problem.detail || problem.title || `The server responded with status ${status}.`;
+  return new APIError(status, problem.code || "", detail, retryAfter);
+}
+
+const isEventStream = ({ headers, body }) =>
+  Boolean(body) && /^text\/event-stream\b/i.test(headers.get("Content-Type") ?? "");
+
+/** What made a request fail with `error`. */
+function causeOf(error, signal) {
+  if (signal.aborted) return signal.reason;
+  if (error instanceof APIError || error instanceof NotStreaming) return error;
+  return new NetworkError(error.message);
 }
 
 /** Whether the same request may succeed later. */

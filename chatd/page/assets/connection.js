@@ -19,7 +19,7 @@ export class Connection {
   #signal;
   #onState;
   #state = "connecting";
-  #requests = new Set();
+  #requests = new Map();
   #pauses = new Set();
   #suspended = false;
 
@@ -30,7 +30,7 @@ export class Connection {
     addEventListener("offline", () => this.#retry(), { signal });
     addEventListener("pagehide", () => this.#setSuspended(true), { signal });
     addEventListener("pageshow", () => this.#setSuspended(false), { signal });
-    const handleVisibility = () => document.hidden || this.#retry();
+    const handleVisibility = () => (document.hidden ? this.#handleHidden() : this.#retry());
     document.addEventListener("visibilitychange", handleVisibility, { signal });
   }
 
@@ -47,14 +47,17 @@ export class Connection {
     this.#onState(state, previous);
   }
 
-  /** Await `call(signal)`; throws `Interrupted` if it should be repeated at once. */
-  async attempt(call) {
+  /**
+   * Await `call(signal)`; throws `Interrupted` if it should be repeated at once, in case of
+   * `onlyVisible` also because the page has been hidden.
+   */
+  async attempt(call, { onlyVisible = false } = {}) {
     this.#signal.throwIfAborted();
     while (this.#suspended) await this.pause(SUSPENDED_SECONDS);
     const controller = new AbortController();
     const abort = () => controller.abort(this.#signal.reason);
     this.#signal.addEventListener("abort", abort, { once: true });
-    this.#requests.add(controller);
+    this.#requests.set(controller, { onlyVisible });
     try {
       return await call(controller.signal);
     } finally {
@@ -102,8 +105,14 @@ export class Connection {
     this.#retry();
   }
 
+  #handleHidden() {
+    for (const [controller, { onlyVisible }] of this.#requests) {
+      if (onlyVisible) controller.abort(new Interrupted());
+    }
+  }
+
   #retry() {
-    for (const controller of this.#requests) controller.abort(new Interrupted());
+    for (const controller of this.#requests.keys()) controller.abort(new Interrupted());
     this.#endPauses();
   }
 

@@ -61,11 +61,11 @@ export class Conversation {
     this.render();
   }
 
-  /** Add a message that was received or sent. */
-  add(message) {
-    const isNew = this.#history.add(message);
-    this.render({ added: isNew ? messageKey(message) : undefined });
-    if (isNew) this.#handleNewest(message);
+  /** Add messages that were received or sent, oldest first. */
+  add(messages) {
+    const added = messages.filter((message) => this.#history.add(message));
+    this.render({ added: added.map(messageKey) });
+    if (added.length) this.#handleNewest(added.at(-1));
   }
 
   /** Load the newest messages, including those that were sent from other devices. */
@@ -99,7 +99,7 @@ export class Conversation {
     }
   }
 
-  render({ added } = {}) {
+  render({ added = [] } = {}) {
     this.#list.render({
       messages: this.#history.messages,
       unsent: this.#peer === null ? [] : this.#outbox.entriesFor(this.#peer),

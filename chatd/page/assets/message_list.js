@@ -46,7 +46,8 @@ export class MessageList {
   /**
    * Show the messages, then those that are not sent yet.
    *
-   * At the end the list stays at the end; elsewhere, what is in view stays in place.
+   * At the end the list stays at the end; elsewhere, what is in view stays in place. `added` are
+   * the keys of the messages that have just arrived.
    */
   render({ messages, unsent, me, peerName, hasOlder, added }) {
     const wasAtEnd = this.isAtEnd;
@@ -62,7 +63,7 @@ export class MessageList {
     this.#rows = new Map(rows.map((row) => [row.dataset.key, row]));
     if (wasAtEnd) this.scrollToEnd();
     else if (anchor?.isConnected) this.#scroller.scrollTop = anchor.offsetTop - offset;
-    if (added) animateIn(this.#rows.get(added));
+    for (const key of added) animateIn(this.#rows.get(key));
   }
 
   #handleScroll() {

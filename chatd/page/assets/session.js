@@ -8,7 +8,7 @@ import { Contacts } from "./contacts.js";
 import { Conversation } from "./conversation.js";
 import { byId, setAvatar, setName } from "./dom.js";
 import { Drafts } from "./drafts.js";
-import { InboxPoll } from "./inbox_poll.js";
+import { Inbox } from "./inbox.js";
 import { NewConversationForm } from "./new_conversation.js";
 import { Outbox } from "./outbox.js";
 import { remove } from "./storage.js";
@@ -79,7 +79,7 @@ export class Session {
       signal,
       onLoad: (message) => this.#record([message]),
     });
-    this.#inbox = new InboxPoll({
+    this.#inbox = new Inbox({
       api,
       connection,
       onCatchUp: (messages) => this.#record(messages),
@@ -119,11 +119,9 @@ export class Session {
   }
 
   #handleMessages(messages) {
-    for (const message of messages) {
-      if (this.#contacts.peerOf(message) === this.#conversation.peer) {
-        this.#conversation.add(message);
-      }
-    }
+    const { peer } = this.#conversation;
+    const shown = messages.filter((message) => this.#contacts.peerOf(message) === peer);
+    if (shown.length) this.#conversation.add(shown);
     this.#record(messages);
   }
 
@@ -147,7 +145,7 @@ export class Session {
 
   #handleState(state, previous) {
     this.#showState();
-    // The poll does not deliver what was meanwhile sent from other devices.
+    // The inbox does not have what was meanwhile sent from other devices.
     if (state !== "online" || previous !== "offline") return;
     if (this.#conversation.peer !== null) this.#conversation.refresh();
     this.#namesRequested.clear();

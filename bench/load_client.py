@@ -24,7 +24,8 @@ Split = Callable[[bytes], tuple[int, bytes, bytes, int] | None]
 
 now: Final = time.perf_counter
 
-_READ: Final = 1 << 18
+# For more, the C library asks the kernel for memory in each call, which takes longer than the call.
+_READ: Final = 1 << 16
 _EVENTS: Final = 1024
 
 

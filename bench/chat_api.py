@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+import msgspec
+
 from bench.delivery_check import Received
 from bench.fixtures import Fixtures
+from bench.http_stream import HTTPStream
 from bench.load_client import Address, Connection, LoadClient, connect, exchange
 from bench.protocols import UnexpectedResponse
 
@@ -16,15 +19,15 @@ FULL_CHECK = 64
 """One page in this many is decoded and checked; in the others, messages are counted."""
 
 
-def get(query: str, token: str) -> bytes:
+def get(query: str, token: str, more: str = "") -> bytes:
     """A GET request to `PATH`."""
     return (
-        f"GET {PATH}{query} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"
+        f"GET {PATH}{query} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n{more}\r\n"
     ).encode("ascii")
 
 
 class ChatAPI:
-    """`ChatProtocol` of the API, with the accounts of `fixtures`."""
+    """`ChatProtocol` and `StreamProtocol` of the API, with the accounts of `fixtures`."""
 
     def __init__(self, address: Address, fixtures: Fixtures, wait: int = 50) -> None:
         self._address = address
@@ -35,6 +38,9 @@ class ChatAPI:
         return ChatFollower(
             client.connect(self._address), self._fixtures.users[user].token, self._wait
         )
+
+    def stream(self, user: int) -> ChatStream:
+        return ChatStream(self._address, self._fixtures.users[user].token)
 
     def sender(self, client: LoadClient, number: int) -> ChatSender:
         senders = self._fixtures.senders
@@ -82,6 +88,53 @@ class ChatFollower:
         document = json.loads(body)
         self._cursor = document["meta"]["cursor"]
         return [Received(message["message"], message["seq"]) for message in document["messages"]]
+
+
+class StreamedMessage(msgspec.Struct):
+    """What is checked of a message."""
+
+    message: str
+    seq: int
+
+
+class Line(msgspec.Struct):
+    """What is checked of a line of a stream."""
+
+    message: StreamedMessage | None = None
+    keepalive: bool = False
+
+
+class ChatStream:
+    """Receives messages as lines of JSON, from the time on when it is opened."""
+
+    __slots__ = ("_pieces", "socket")
+
+    def __init__(self, address: Address, token: str) -> None:
+        accept = "Accept: application/x-ndjson\r\n"
+        stream = HTTPStream(address, get("?since=now", token, accept), b"\n")
+        self.socket = stream.socket
+        self._pieces = stream.pieces
+        if read_lines(stream.first):
+            raise UnexpectedResponse(f"a new stream begins with {stream.first!r}")
+
+    def receive(self, data: bytes) -> list[Received]:
+        return read_lines(self._pieces(data))
+
+
+_decode_line = msgspec.json.Decoder(Line).decode
+
+
+def read_lines(lines: Iterable[bytes]) -> list[Received]:
+    """The messages in lines of a stream; raises `UnexpectedResponse` at what ends the stream."""
+    found = []
+    for line in lines:
+        decoded = _decode_line(line)
+        message = decoded.message
+        if message is not None:
+            found.append(Received(message.message, message.seq))
+        elif not decoded.keepalive:
+            raise UnexpectedResponse(f"{line!r} in a stream")
+    return found
 
 
 class ChatSender:

@@ -86,3 +86,16 @@ class DeliveryCheck:
             acknowledged and not seen
             for acknowledged, seen in zip(self._acknowledged, self._seen, strict=True)
         )
+
+    def figures(self) -> dict[str, float]:
+        """What the server did with the messages, at the end of a run."""
+        acknowledged = self.acknowledged
+        return {
+            "acknowledged": acknowledged,
+            "unacknowledged": len(self) - acknowledged,
+            "arrived": self.arrived,
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "misrouted": self.misrouted,
+            "gaps": self.gaps,
+        }

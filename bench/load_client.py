@@ -1,8 +1,9 @@
-"""The load generator's HTTP/1.1 client: plain sockets and one epoll loop.
+"""The load generator's client: plain sockets and one epoll loop.
 
-A connection has one request in progress and calls back with the response. There is nothing that
-makes a general client slow (header objects, retries, pipelining), so that the generator is faster
-than the servers it measures; the workload `ceiling` measures how fast.
+A connection has one request in progress and calls back with the response, of HTTP/1.1 unless told
+otherwise; a subscription only receives. There is nothing that makes a general client slow (header
+objects, retries, pipelining), so that the generator is faster than the servers it measures; the
+workload `ceiling` measures how fast.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from typing import Final
 Address = tuple[str, int]
 OnResponse = Callable[[int, bytes, bytes], None]
 """Called with the status, the head (in lower case, with the status line) and the body."""
+Split = Callable[[bytes], tuple[int, bytes, bytes, int] | None]
+"""Takes the first response off received data, like `split_response`."""
 
 now: Final = time.perf_counter
 
-_READ: Final = 1 << 18
+# For more, the C library asks the kernel for memory in each call, which takes longer than the call.
+_READ: Final = 1 << 16
 _EVENTS: Final = 1024
 
 
@@ -73,10 +77,11 @@ def _split_chunked(
 class Connection:
     """A connection with at most one request in progress."""
 
-    __slots__ = ("_buffer", "_on_response", "_receive", "_send", "socket")
+    __slots__ = ("_buffer", "_on_response", "_receive", "_send", "_split", "socket")
 
-    def __init__(self, endpoint: socket.socket) -> None:
+    def __init__(self, endpoint: socket.socket, split: Split = split_response) -> None:
         self.socket = endpoint
+        self._split = split
         self._send = endpoint.send
         self._receive = endpoint.recv
         self._on_response: OnResponse | None = None
@@ -98,7 +103,7 @@ class Connection:
             )
         if self._buffer:
             data = self._buffer + data
-        response = split_response(data)
+        response = self._split(data)
         if response is None:
             self._buffer = data
             return
@@ -110,12 +115,30 @@ class Connection:
         on_response(status, head, body)
 
 
+class Subscription:
+    """A connection on which the server sends at any time; calls back with what has arrived."""
+
+    __slots__ = ("_on_data", "_receive", "socket")
+
+    def __init__(self, endpoint: socket.socket, on_data: Callable[[bytes], None]) -> None:
+        self.socket = endpoint
+        self._receive = endpoint.recv
+        self._on_data = on_data
+
+    def readable(self) -> None:
+        """Read what has arrived, and call back with it."""
+        data = self._receive(_READ)
+        if not data:
+            raise ConnectionBroken("the server ended a stream")
+        self._on_data(data)
+
+
 class LoadClient:
-    """A single-threaded event loop of connections and timers."""
+    """A single-threaded event loop of connections, subscriptions and timers."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, Connection | Subscription] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -123,13 +146,21 @@ class LoadClient:
         """Open a connection."""
         return self.adopt(connect(address))
 
-    def adopt(self, endpoint: socket.socket) -> Connection:
+    def adopt(self, endpoint: socket.socket, split: Split = split_response) -> Connection:
         """Take over a connected, idle socket."""
+        connection = Connection(endpoint, split)
+        self._register(connection)
+        return connection
+
+    def subscribe(self, endpoint: socket.socket, on_data: Callable[[bytes], None]) -> None:
+        """Take over a socket on which the server sends at any time."""
+        self._register(Subscription(endpoint, on_data))
+
+    def _register(self, connection: Connection | Subscription) -> None:
+        endpoint = connection.socket
         endpoint.setblocking(False)
-        connection = Connection(endpoint)
         self._connections[endpoint.fileno()] = connection
         self._epoll.register(endpoint.fileno(), select.EPOLLIN)
-        return connection
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
         """Call at the time `when` (as of `now()`), or soon after."""
@@ -166,13 +197,20 @@ def connect(address: Address) -> socket.socket:
     return endpoint
 
 
-def exchange(endpoint: socket.socket, request: bytes) -> tuple[int, bytes, bytes]:
+def exchange(
+    endpoint: socket.socket, request: bytes, split: Split = split_response
+) -> tuple[int, bytes, bytes]:
     """Send a request and block until the response: for use before a measurement."""
     endpoint.sendall(request)
     data = b""
-    while (response := split_response(data)) is None:
-        received = endpoint.recv(_READ)
-        if not received:
-            raise ConnectionBroken(f"the server closed a connection, having sent {data[:200]!r}")
-        data += received
+    while (response := split(data)) is None:
+        data += receive(endpoint)
     return response[:3]
+
+
+def receive(endpoint: socket.socket) -> bytes:
+    """Block until some bytes have arrived: for use before a measurement."""
+    data = endpoint.recv(_READ)
+    if not data:
+        raise ConnectionBroken("the server closed a connection")
+    return data

@@ -1,4 +1,4 @@
-"""nginx with nchan: publish and long-poll channels, in memory and without authentication."""
+"""nginx with nchan: channels in memory without authentication, over polls and EventSource."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 
 from bench.delivery_check import Received
+from bench.http_stream import HTTPStream
 from bench.load_client import Address, Connection, LoadClient
 from bench.protocols import UnexpectedResponse
 
@@ -15,7 +16,7 @@ _TAG = re.compile(rb"\r\netag: *([^\r]+)")
 
 
 class Nchan:
-    """`ChatProtocol` of `peers/nchan.conf`; channels are created by their first use."""
+    """`ChatProtocol` and `StreamProtocol` of `peers/nchan.conf`; first use creates a channel."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -24,6 +25,9 @@ class Nchan:
 
     def follower(self, client: LoadClient, user: int) -> NchanFollower:
         return NchanFollower(client.connect(self._address), f"{self._prefix}u{user}")
+
+    def stream(self, user: int) -> NchanStream:
+        return NchanStream(self._address, f"{self._prefix}u{user}")
 
     def sender(self, client: LoadClient, number: int) -> NchanSender:
         return NchanSender(client.connect(self._address), f"{self._prefix}u")
@@ -59,6 +63,34 @@ class NchanFollower:
             tag[1],
         )
         return [Received(body.decode("ascii"), None)]
+
+
+class NchanStream:
+    """Receives each message as an event."""
+
+    def __init__(self, address: Address, channel: str) -> None:
+        request = (
+            f"GET /stream/{channel} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n"
+        )
+        stream = HTTPStream(address, request.encode("ascii"), b"\n\n")
+        self.socket = stream.socket
+        self._pieces = stream.pieces
+        if stream.first != [b": hi"]:
+            raise UnexpectedResponse(f"a new stream begins with {stream.first!r}")
+
+    def receive(self, data: bytes) -> list[Received]:
+        return read_events(self._pieces(data))
+
+
+def read_events(events: Iterable[bytes]) -> list[Received]:
+    """The messages in events; raises `UnexpectedResponse` at other events."""
+    found = []
+    for event in events:
+        _, is_message, text = event.partition(b"\ndata: ")
+        if not is_message:
+            raise UnexpectedResponse(f"{event!r} in a stream")
+        found.append(Received(text.decode("ascii"), None))
+    return found
 
 
 class NchanSender:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from bench import servers, workloads
-from bench.fixtures import Fixtures, populate
+from bench import deliveries, servers, workloads
 from bench.load_client import ConnectionBroken
-from bench.processes import Cores, ServerProcess, StartError, free_port
+from bench.processes import Cores, ServerProcess, free_port
 from bench.protocols import UnexpectedResponse
 from bench.results import Result, median
+from bench.server_groups import ServerGroups
 from bench.servers import Server
-from bench.workloads import SENDERS, Timing
+from bench.usage import Timing
 
 HELD = 200
-"""Held polls while deliveries and their latency are measured."""
+"""Held polls, or streams, while deliveries and their latency are measured."""
 LATENCY_RATE = 100.0
 OFFLINE_USERS = range(HELD, 2 * HELD)
 """Users without followers."""
@@ -36,14 +36,16 @@ class Scale:
     rounds: int
     timing: Timing
     held: Sequence[int]
-    """Numbers of held polls while deliveries are measured."""
+    """Numbers of held polls, and of streams, while deliveries are measured."""
     messages: Sequence[int]
     """Numbers of messages, in 200 inboxes, while deliveries are measured."""
     inbox: int
     """Messages in the inbox whose pages are compared: the first, the 100th and `late_page`."""
     late_page: int
     parked: Sequence[int]
-    """Numbers of held polls whose memory is measured."""
+    """Numbers of held polls, and of streams, whose memory is measured."""
+    idle: float
+    """Seconds for which the CPU usage of streams without traffic is measured."""
 
 
 FULL = Scale(
@@ -54,6 +56,8 @@ FULL = Scale(
     inbox=1_000_000,
     late_page=10_000,
     parked=(1000, 3000, 10_000),
+    # Streams have a keep-alive each 15 s.
+    idle=15.0,
 )
 QUICK = Scale(
     rounds=1,
@@ -63,11 +67,18 @@ QUICK = Scale(
     inbox=110_000,
     late_page=10_000,
     parked=(500, 1000, 2000),
+    idle=1.5,
 )
 
-BASIC = ("deliver", "latency", "read", "send")
-PEERS = ("nchan", "prosody")
-WORKLOADS = ("ceiling", *BASIC, "held", "messages", "pages", "park")
+BASIC = ("deliver", "stream", "latency", "read", "send")
+HELD_WORKLOADS = ("held", "stream-held")
+PARK_WORKLOADS = ("park", "stream-park")
+WORKLOADS = ("ceiling", *BASIC, *HELD_WORKLOADS, "messages", "pages", *PARK_WORKLOADS)
+
+PEERS = ("faye", "nchan", "prosody", "centrifuge")
+WITHOUT_POLLS = ("centrifuge",)
+WITH_ACCOUNTS = ("prosody",)
+"""Peers whose users have to log in, which takes too long for thousands."""
 
 
 class Benchmark:
@@ -84,14 +95,18 @@ class Benchmark:
         peers: Sequence[str] = PEERS,
         log: Callable[[str], None] = print,
     ) -> None:
-        self._folder = folder
-        self._db = db
         self._scale = scale
         self._log = log
         self._cores = cores
-        self._workers = workers
-        self._peer_names = peers
-        self._folders = 0
+        self._servers = ServerGroups(
+            folder,
+            db,
+            cores,
+            workers=workers,
+            peers=peers,
+            report_error=self._report_error,
+            note=self._note,
+        )
         self.medians: list[Result] = []
         self.runs: list[Result] = []
         self.notes: list[str] = []
@@ -102,7 +117,7 @@ class Benchmark:
     @property
     def postgres(self) -> bool:
         """Whether chatd uses PostgreSQL; the stock server always uses SQLite."""
-        return not self._db.startswith("sqlite")
+        return self._servers.postgres
 
     def run(self, wanted: Sequence[str]) -> None:
         """Run the named workloads."""
@@ -111,19 +126,19 @@ class Benchmark:
             self._note("only one core: server and load generator share it")
         if "ceiling" in wanted:
             self._run_ceiling()
-        if set(wanted) & set(BASIC):
-            self._run_basic([name for name in BASIC if name in wanted])
-        if "held" in wanted:
-            self._run_held()
-        if "messages" in wanted:
-            self._run_messages()
-        if "pages" in wanted:
-            self._run_pages()
-        if "park" in wanted:
-            self._run_park()
+        for names, run in (
+            (BASIC, self._run_basic),
+            (HELD_WORKLOADS, self._run_held),
+            (("messages",), self._run_messages),
+            (("pages",), self._run_pages),
+            (PARK_WORKLOADS, self._run_park),
+        ):
+            chosen = [name for name in names if name in wanted]
+            if chosen:
+                run(chosen)
 
     def _run_ceiling(self) -> None:
-        folder = self._new_folder()
+        folder = self._servers.new_folder()
         nginx = servers.nchan(self._cores, folder)
         if nginx is not None:
             process, name = nginx.process, "nginx"
@@ -143,67 +158,68 @@ class Benchmark:
     def _run_basic(self, names: Sequence[str]) -> None:
         timing = self._scale.timing
         tasks: dict[str, Task] = {
-            "deliver": lambda server: workloads.deliver(server, HELD, timing),
-            "latency": lambda server: workloads.deliver(server, HELD, timing, LATENCY_RATE),
+            "deliver": lambda server: deliveries.deliver(server, HELD, timing),
+            "stream": lambda server: deliveries.stream(server, HELD, timing),
+            "latency": lambda server: deliveries.deliver(server, HELD, timing, LATENCY_RATE),
             "read": lambda server: workloads.read(server, timing),
             "send": lambda server: workloads.send(server, OFFLINE_USERS, timing),
         }
-        with self._own_servers(2 * HELD, [MESSAGES_PER_INBOX]) as running:
-            with self._peer_servers(2 * HELD) as peers:
-                for name in names:
-                    self._side_by_side(name, running + peers, tasks[name])
+        with (
+            self._servers.own(2 * HELD, [MESSAGES_PER_INBOX]) as running,
+            self._servers.peers(_peers(names), 2 * HELD) as peers,
+        ):
+            for name in names:
+                self._side_by_side(name, running + peers, tasks[name])
 
-    def _run_held(self) -> None:
+    def _run_held(self, names: Sequence[str]) -> None:
         most = max(self._scale.held)
         timing = self._scale.timing
+        measure: dict[str, Callable[..., Result | None]] = {
+            "held": deliveries.deliver,
+            "stream-held": deliveries.stream,
+        }
         with (
-            self._own_servers(most, [MESSAGES_PER_INBOX] * HELD + [0]) as running,
-            self._peer_servers(0) as peers,
+            self._servers.own(most, [MESSAGES_PER_INBOX] * HELD + [0]) as running,
+            self._servers.peers(_peers(names, unlimited=True)) as peers,
         ):
-            for held in self._scale.held:
-                self._side_by_side(
-                    "held",
-                    running + peers,
-                    lambda server, held=held: workloads.deliver(server, held, timing),  # type: ignore[misc]
-                    at=held,
-                )
+            for name in names:
+                for held in self._scale.held:
+                    task = partial(measure[name], held=held, timing=timing)
+                    self._side_by_side(name, running + peers, task, at=held)
 
-    def _run_messages(self) -> None:
+    def _run_messages(self, names: Sequence[str]) -> None:
         for count in self._scale.messages:
-            with self._own_servers(HELD, [count // HELD]) as running:
+            with self._servers.own(HELD, [count // HELD]) as running:
                 self._side_by_side(
                     "messages",
                     running,
-                    lambda server: workloads.deliver(server, HELD, self._scale.timing),
+                    lambda server: deliveries.deliver(server, HELD, self._scale.timing),
                     at=count,
                 )
 
-    def _run_pages(self) -> None:
+    def _run_pages(self, names: Sequence[str]) -> None:
         timing = self._scale.timing
-        with self._own_servers(2, [self._scale.inbox, MESSAGES_PER_INBOX]) as running:
+        with self._servers.own(2, [self._scale.inbox, MESSAGES_PER_INBOX]) as running:
             for page in (1, 100, self._scale.late_page):
-                self._side_by_side(
-                    "page",
-                    running,
-                    lambda server, page=page: workloads.read(server, timing, page=page),  # type: ignore[misc]
-                    at=page,
-                )
-            self._side_by_side(
-                "small inbox", running, lambda server: workloads.read(server, timing, user=1), at=1
-            )
+                task = partial(workloads.read, timing=timing, page=page)
+                self._side_by_side("page", running, task, at=page)
+            task = partial(workloads.read, timing=timing, user=1)
+            self._side_by_side("small inbox", running, task, at=1)
 
-    def _run_park(self) -> None:
-        timing = self._scale.timing
-        for held in self._scale.parked:
-            # In new processes each time: used memory is not returned to the system.
-            with self._own_servers(held, [0]) as running, self._peer_servers(0) as peers:
-                self._side_by_side(
-                    "park",
-                    running + peers,
-                    lambda server, held=held: workloads.park(server, held, timing.measured),  # type: ignore[misc]
-                    at=held,
-                    rounds=1,
-                )
+    def _run_park(self, names: Sequence[str]) -> None:
+        measure: dict[str, Callable[..., Result | None]] = {
+            "park": partial(deliveries.park, seconds=self._scale.timing.measured),
+            "stream-park": partial(deliveries.park_streams, seconds=self._scale.idle),
+        }
+        for name in names:
+            for held in self._scale.parked:
+                # In new processes each time: used memory is not returned to the system.
+                with (
+                    self._servers.own(held, [0]) as running,
+                    self._servers.peers(_peers([name], unlimited=True)) as peers,
+                ):
+                    task = partial(measure[name], held=held)
+                    self._side_by_side(name, running + peers, task, at=held, rounds=1)
 
     def _side_by_side(
         self, name: str, running: Sequence[Server], task: Task, *, at: int = 0, rounds: int = 0
@@ -229,10 +245,13 @@ class Benchmark:
         figures = result.figures
         shown = [
             f"{key} {figures[key]:,.2f}"
-            for key in ("rate", "p50", "p99", "kilobytes", "cpu_idle", "cpu_server", "cpu_others")
+            for key in (
+                *("rate", "p50", "p99", "kilobytes", "cpu_idle"),
+                *("cpu_server", "cpu_us", "cpu_generator", "cpu_others"),
+            )
             if key in figures
         ]
-        self._log(f"{result.workload:12} {result.at:>8} {result.server:9} {', '.join(shown)}")
+        self._log(f"{result.workload:12} {result.at:>8} {result.server:10} {', '.join(shown)}")
         if not result.ok:
             self._report_error(f"{result.workload} at {result.server}: {figures}")
 
@@ -241,69 +260,16 @@ class Benchmark:
         self._log(text)
 
     def _note(self, text: str) -> None:
-        self.notes.append(text)
-        self._log(text)
+        if text not in self.notes:
+            self.notes.append(text)
+            self._log(text)
 
-    @contextlib.contextmanager
-    def _own_servers(self, users: int, messages: Sequence[int]) -> Iterator[list[Server]]:
-        """Run chatd and the stock server on databases with the same content."""
-        folder = self._new_folder()
-        other = self._new_folder()
-        stock_db = f"sqlite:{other / 'stock.db'}"
-        chatd_db = self._db if self.postgres else f"sqlite:{folder / 'chatd.db'}"
 
-        def filled(db: str, path: Path) -> Fixtures:
-            populate(db, path, users=users, senders=2 * SENDERS, messages=messages)
-            return Fixtures.load(path)
-
-        fixtures = filled(stock_db, other / "who.json")
-        ours = fixtures
-        if self.postgres:
-            ours = filled(chatd_db, folder / "who.json")
-        else:
-            shutil.copy(other / "stock.db", folder / "chatd.db")
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.callback(shutil.rmtree, other, ignore_errors=True)
-            running = []
-            server = servers.chatd(self._cores, folder, chatd_db, ours, self._workers)
-            stack.callback(server.process.stop)
-            running.append(server)
-            server = servers.stock(self._cores, other, stock_db, fixtures)
-            stack.callback(server.process.stop)
-            running.append(server)
-            yield running
-
-    @contextlib.contextmanager
-    def _peer_servers(self, accounts: int) -> Iterator[list[Server]]:
-        """Run the installed peers; Prosody only if accounts are needed."""
-        with contextlib.ExitStack() as stack:
-            running = []
-            for name in self._peer_names:
-                if name == "prosody" and not accounts:
-                    continue
-                folder = self._new_folder()
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                try:
-                    server = (
-                        servers.nchan(self._cores, folder)
-                        if name == "nchan"
-                        else servers.prosody(self._cores, folder, accounts, 2 * SENDERS)
-                    )
-                except StartError as wrong:
-                    self._report_error(f"{name}: {wrong}")
-                    continue
-                if server is None:
-                    note = f"{name} is not installed: skipped"
-                    if note not in self.notes:
-                        self._note(note)
-                    continue
-                stack.callback(server.process.stop)
-                running.append(server)
-            yield running
-
-    def _new_folder(self) -> Path:
-        self._folders += 1
-        folder = self._folder / f"{self._folders:03}"
-        folder.mkdir()
-        return folder
+def _peers(names: Sequence[str], *, unlimited: bool = False) -> list[str]:
+    """The peers that have a part in these workloads; `unlimited` are those without accounts."""
+    streams = any(name.startswith("stream") for name in names)
+    return [
+        peer
+        for peer in PEERS
+        if (streams or peer not in WITHOUT_POLLS) and not (unlimited and peer in WITH_ACCOUNTS)
+    ]

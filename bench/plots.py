@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from bench.report import SERVERS
 from bench.results import Result
 
-COLOURS = {"chatd": "#0b6e4f", "stock": "#c1432e", "nchan": "#5b6abf", "prosody": "#8a6d00"}
+COLOURS = {
+    "chatd": "#0b6e4f",
+    "stock": "#c1432e",
+    "faye": "#7a3e9d",
+    "nchan": "#5b6abf",
+    "prosody": "#8a6d00",
+    "centrifuge": "#3a8fb7",
+}
 
 # Keep text as text, and make files reproducible.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "chatd", "font.size": 10})

@@ -1,7 +1,8 @@
-"""Interfaces of the protocols that servers speak, by role: follower, sender, reader."""
+"""Interfaces of the protocols that servers speak, by role: follower, stream, sender, reader."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -28,6 +29,15 @@ class Follower(Protocol):
         """The messages in a response; raises `UnexpectedResponse`."""
 
 
+class Stream(Protocol):
+    """An open stream, over which a server sends all messages to one user without being asked."""
+
+    socket: socket.socket
+
+    def receive(self, data: bytes) -> Iterable[Received]:
+        """The messages that are complete with these bytes; raises `UnexpectedResponse`."""
+
+
 class Sender(Protocol):
     """Sends messages, one at a time."""
 
@@ -52,14 +62,25 @@ class Reader(Protocol):
         """Raise `UnexpectedResponse` unless the response is the requested page."""
 
 
-class ChatProtocol(Protocol):
-    """The protocol of a server; users are numbered from 0."""
-
-    def follower(self, client: LoadClient, user: int) -> Follower:
-        """A follower of a user's messages."""
+class SendProtocol(Protocol):
+    """What the protocols of polls and streams have in common."""
 
     def sender(self, client: LoadClient, number: int) -> Sender:
         """A sender; each number has its own account."""
+
+
+class StreamProtocol(SendProtocol, Protocol):
+    """The protocol of a server that has streams; users are numbered from 0."""
+
+    def stream(self, user: int) -> Stream:
+        """Open a stream; blocks until the server sends the user's messages over it."""
+
+
+class ChatProtocol(SendProtocol, Protocol):
+    """The protocol of a server that has polls; users are numbered from 0."""
+
+    def follower(self, client: LoadClient, user: int) -> Follower:
+        """A follower of a user's messages."""
 
     def reader(self, client: LoadClient, user: int, page: int) -> Reader | None:
         """A reader of a page (from 1) of a user's messages; None if the server has no pages."""

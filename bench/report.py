@@ -12,18 +12,24 @@ from bench.results import Result
 BEGIN = "<!-- figures of bench/run -->"
 END = "<!-- end of the figures -->"
 
-SERVERS = ("chatd", "stock", "nchan", "prosody")
+SERVERS = ("chatd", "stock", "faye", "nchan", "prosody", "centrifuge")
 NO_FIGURE = "-"
 NOTABLE_CPU = 15.0
 """CPU usage of other programs, in percent of a core, above which it is mentioned."""
 SATURATED_CPU = 90.0
 """CPU usage of the generator, in percent of a core, above which it limits the rate."""
+BUSY_CPU = 70.0
+"""The same, above which it is mentioned, because it may add to latencies."""
 
 ROWS = (
     ("deliver", "rate", "deliveries per second"),
     ("deliver", "p50", "delivery latency, p50, ms"),
     ("deliver", "p99", "delivery latency, p99, ms"),
     ("deliver", "per_cpu", "deliveries per CPU second"),
+    ("stream", "rate", "deliveries over streams per second"),
+    ("stream", "p50", "delivery latency over streams, p50, ms"),
+    ("stream", "p99", "delivery latency over streams, p99, ms"),
+    ("stream", "cpu_us", "CPU per delivery over streams, µs"),
     ("latency", "p50", "delivery latency at 100/s, p50, ms"),
     ("latency", "p99", "delivery latency at 100/s, p99, ms"),
     ("read", "rate", "pages per second"),
@@ -36,6 +42,9 @@ GROWTH = (
     ("held", "Deliveries per second by held polls", "held polls", "rate"),
     ("held", "Deliveries per CPU second by held polls", "held polls", "per_cpu"),
     ("held", "Delivery latency by held polls, p99 in ms", "held polls", "p99"),
+    ("stream-held", "Deliveries per second by streams", "streams", "rate"),
+    ("stream-held", "Deliveries per CPU second by streams", "streams", "per_cpu"),
+    ("stream-held", "Delivery latency by streams, p99 in ms", "streams", "p99"),
     ("messages", "Deliveries per second by messages in the database", "messages", "rate"),
     ("messages", "Deliveries per CPU second by messages in the database", "messages", "per_cpu"),
     ("page", "Pages per second by page of a large inbox", "page", "rate"),
@@ -43,6 +52,9 @@ GROWTH = (
     ("park", "Memory per held poll, KB", "held polls", "kilobytes"),
     ("park", "Waking one poll while all others wait, p50 in ms", "held polls", "p50"),
     ("park", "Idle CPU usage, percent of a core", "held polls", "cpu_idle"),
+    ("stream-park", "Memory per stream, KB", "streams", "kilobytes"),
+    ("stream-park", "Delivery to one stream while all others idle, p50 in ms", "streams", "p50"),
+    ("stream-park", "CPU usage of idle streams, percent of a core", "streams", "cpu_idle"),
 )
 
 
@@ -166,7 +178,19 @@ def origin(about: dict[str, str], results: Results) -> str:
                 f" The load generator itself reaches {figure(rate)} requests per second against"
                 f" {server}, with {share:.0f} % of a core."
             )
-    return text
+    return text + busy_generator(results)
+
+
+def busy_generator(results: Results) -> str:
+    """A sentence if the load generator used much of its core in some workloads, else empty."""
+    busy = [
+        f"{each.workload} at {each.server} ({each.figures['cpu_generator']:.0f} %)"
+        for each in results
+        if each.workload != "ceiling" and each.figures.get("cpu_generator", 0) > BUSY_CPU
+    ]
+    if not busy:
+        return ""
+    return f" The load generator used more than {BUSY_CPU:.0f} % of its core in: {', '.join(busy)}."
 
 
 def disturbance(results: Results) -> str:

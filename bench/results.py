@@ -23,11 +23,11 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether no message was lost, duplicated, misrouted or out of order."""
+        """Whether every message was acknowledged and arrived once, at its recipient, in order."""
         return not any(self.figures.get(name) for name in FAULT_FIGURES)
 
 
-FAULT_FIGURES = ("lost", "duplicated", "misrouted", "gaps")
+FAULT_FIGURES = ("unacknowledged", "lost", "duplicated", "misrouted", "gaps")
 
 
 def quantiles(seconds: Sequence[float]) -> list[tuple[float, float]]:

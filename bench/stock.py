@@ -1,8 +1,8 @@
 """The same API on plain twisted.web and Klein, for comparison with chatd.
 
-Sends, pages and the long poll on the tables of a chatd database: SQLite with `synchronous=FULL`,
-group commit in a thread, bearer tokens. It has no limits, metrics, validation or drain, which gives
-it an advantage.
+Sends, pages, the long poll and the stream on the tables of a chatd database: SQLite with
+`synchronous=FULL`, group commit in a thread, bearer tokens. It has no limits, metrics, validation,
+keep-alives or drain, which gives it an advantage.
 
     python -m bench.stock --db sqlite:bench.db --port 8081
 """
@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.server import Request, Site
 
+NDJSON = "application/x-ndjson"
 COLUMNS = "SELECT seq, sent_by, text, sent_at, received_by FROM message "
 
 
@@ -116,16 +117,21 @@ class Stock:
     def _committed(self, seqs: list[int], batch: list[Any]) -> None:
         self._commit()
         for ((user, *_), durable), seq in zip(batch, seqs, strict=True):
-            for waiter in self._waiting.pop(user, ()):
-                waiter.callback(None)
+            self._wake(user)
             durable.callback(seq)
+
+    def _wake(self, user: int) -> None:
+        for waiter in self._waiting.pop(user, ()):
+            waiter.callback(None)
 
     @app.route("/api/v1/chats/", methods=["GET"])
     async def read(self, request: Request) -> bytes:
-        """Respond with a page, or with the messages after `since`, waiting for one."""
+        """Respond with a page, the messages after `since`, waiting for one, or a stream."""
         user = self._caller(request)
-        request.setHeader("Content-Type", "application/json")
         args: Any = request.args
+        if request.getHeader("accept") == NDJSON:
+            return await self._stream(request, user)
+        request.setHeader("Content-Type", "application/json")
         if b"since" in args:
             return await self._poll(request, user, args)
         page = int(args.get(b"page", [b"1"])[0])
@@ -146,6 +152,24 @@ class Stock:
             rows = self._after(user, seq)
         meta = {"cursor": str(rows[-1][0] if rows else seq)}
         return json.dumps({"meta": meta, "messages": list(map(render, rows))}).encode()
+
+    async def _stream(self, request: Request, user: int) -> bytes:
+        """Write messages as lines, from now until the client disconnects."""
+        request.setHeader("Content-Type", NDJSON)
+        request.write(b'{"keepalive":true}\n')
+        seq = self._last(user)
+        while True:
+            for row in self._after(user, seq):
+                seq = row[0]
+                line = {"cursor": str(seq), "message": render(row)}
+                request.write(json.dumps(line).encode() + b"\n")
+            waiter: Deferred[None] = Deferred()
+            self._waiting.setdefault(user, set()).add(waiter)
+            try:
+                # Klein cancels this when the client disconnects.
+                await waiter
+            finally:
+                self._waiting.get(user, set()).discard(waiter)
 
     def _after(self, user: int, seq: int) -> list[Any]:
         query = COLUMNS + "WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT 100"

@@ -1,4 +1,4 @@
-"""Followers and senders: the traffic of the workloads deliver, latency and park."""
+"""Followers, subscribers and senders: the traffic of the workloads with deliveries."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from functools import partial
 
 from bench.delivery_check import DeliveryCheck
 from bench.load_client import LoadClient, now
-from bench.protocols import ChatProtocol, Follower, Sender, UnexpectedResponse
+from bench.protocols import (
+    ChatProtocol,
+    Follower,
+    Sender,
+    SendProtocol,
+    Stream,
+    StreamProtocol,
+    UnexpectedResponse,
+)
 
 JOIN_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 
 
 class Followers:
-    """Followers of the first users; each keeps a poll held from `start` until `stop`."""
+    """Followers of the first users; each keeps a poll held from `start` on."""
 
     def __init__(
         self, client: LoadClient, protocol: ChatProtocol, count: int, check: DeliveryCheck
@@ -24,7 +32,6 @@ class Followers:
         self._client = client
         self._check = check
         self._holding = 0
-        self._stopped = False
 
     def start(self) -> None:
         """Join all, a few at a time, and give the server time to hold their polls."""
@@ -72,14 +79,37 @@ class Followers:
             at = now()
             for received in receive(status, head, body):
                 take(number, received, at)
-            if not self._stopped:
-                request(poll(), arrived)
+            request(poll(), arrived)
 
         request(poll(), arrived)
 
-    def stop(self) -> None:
-        """Send no more polls."""
-        self._stopped = True
+
+class Subscribers:
+    """Streams of the first users; each receives from `start` on."""
+
+    def __init__(
+        self, client: LoadClient, protocol: StreamProtocol, count: int, check: DeliveryCheck
+    ) -> None:
+        self._client = client
+        self._protocol = protocol
+        self._count = count
+        self._check = check
+
+    def start(self) -> None:
+        """Open all, one after the other, and give the server time to come to rest."""
+        for user in range(self._count):
+            self._subscribe(user, self._protocol.stream(user))
+        self._client.run_until(now() + SETTLE_SECONDS)
+
+    def _subscribe(self, user: int, stream: Stream) -> None:
+        receive, take = stream.receive, self._check.receive
+
+        def arrived(data: bytes) -> None:
+            at = now()
+            for received in receive(data):
+                take(user, received, at)
+
+        self._client.subscribe(stream.socket, arrived)
 
 
 class Senders:
@@ -88,7 +118,7 @@ class Senders:
     def __init__(
         self,
         client: LoadClient,
-        protocol: ChatProtocol,
+        protocol: SendProtocol,
         count: int,
         recipients: int,
         check: DeliveryCheck,

@@ -1,4 +1,5 @@
--- Prosody over BOSH with its archive: accounts, one process, messages written to files, not synced.
+-- Prosody over BOSH and over TCP with its archive: accounts, one process, messages written to files,
+-- not synced.
 -- @...@ is filled in by bench/servers.py.
 run_as_root = true
 daemonize = false
@@ -7,8 +8,10 @@ data_path = "@FOLDER@"
 log = { error = "*console" }
 
 modules_enabled = { "saslauth", "disco", "ping", "roster", "bosh", "mam" }
-modules_disabled = { "s2s", "c2s", "tls" }
-c2s_ports = {}
+modules_disabled = { "s2s", "tls" }
+c2s_ports = { @TCP_PORT@ }
+c2s_interfaces = { "127.0.0.1" }
+c2s_require_encryption = false
 c2s_direct_tls_ports = {}
 s2s_ports = {}
 

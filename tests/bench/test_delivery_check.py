@@ -47,3 +47,20 @@ def test_messages_of_another_run_are_ignored() -> None:
     _, text = DeliveryCheck(1).send(0, 0.0)
     check.receive(0, Received(text, None), 0.0)
     assert check.arrived == 0
+
+
+def test_figures_name_everything_that_went_wrong() -> None:
+    check = DeliveryCheck(2)
+    first, _ = check.send(1, 0.0)
+    check.acknowledge(first)
+    _, text = check.send(1, 0.0)
+    check.receive(1, Received(text, 1), 1.0)
+    assert check.figures() == {
+        "acknowledged": 1,
+        "unacknowledged": 1,
+        "arrived": 1,
+        "lost": 1,
+        "duplicated": 0,
+        "misrouted": 0,
+        "gaps": 0,
+    }

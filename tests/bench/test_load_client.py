@@ -70,6 +70,32 @@ def test_a_response_without_a_request_raises(pair: Pair) -> None:
         client.run_until(now() + 5)
 
 
+def test_a_connection_splits_responses_as_it_is_told(pair: Pair) -> None:
+    client, _, _ = pair
+    near, far = socket.socketpair()
+    connection = client.adopt(near, lambda data: (0, b"", data[:2], 2) if len(data) > 1 else None)
+    found: list[bytes] = []
+    connection.request(b"GET", lambda status, head, body: found.append(body))
+    with far:
+        far.send(b"ok")
+        assert client.run_until(now() + 5, lambda: bool(found))
+    assert found == [b"ok"]
+
+
+def test_a_subscription_calls_back_with_all_that_arrives(pair: Pair) -> None:
+    client, _, _ = pair
+    near, far = socket.socketpair()
+    found: list[bytes] = []
+    client.subscribe(near, found.append)
+    with far:
+        for data in (b"one", b"two"):
+            far.send(data)
+            assert client.run_until(now() + 5, lambda data=data: found[-1:] == [data])  # type: ignore[misc]
+    assert found == [b"one", b"two"]
+    with pytest.raises(ConnectionBroken, match="ended a stream"):
+        client.run_until(now() + 5)
+
+
 def test_timers_fire_in_order() -> None:
     client = LoadClient()
     called: list[int] = []

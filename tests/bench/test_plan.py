@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.plan import QUICK, Benchmark
 from bench.processes import Cores
-from bench.workloads import Timing
+from bench.usage import Timing
 
 TINY = replace(
     QUICK,
@@ -15,6 +15,7 @@ TINY = replace(
     inbox=2010,
     late_page=200,
     parked=(10,),
+    idle=0.2,
 )
 
 
@@ -22,14 +23,17 @@ def test_all_workloads_run_without_errors(tmp_path: Path) -> None:
     logged: list[str] = []
     # Pinning would pin the tests as well.
     bench = Benchmark(tmp_path, "sqlite", TINY, Cores([0]), peers=(), log=logged.append)
-    bench.run(["ceiling", "deliver", "latency", "read", "send", "park"])
+    bench.run(["ceiling", "deliver", "latency", "read", "send", "stream", "park"])
     assert bench.errors == []
     assert bench.notes == ["only one core: server and load generator share it"]
     found = {(each.workload, each.server) for each in bench.medians}
-    names = ["deliver", "latency", "read", "send", "park"]
+    names = ["deliver", "latency", "read", "send", "stream", "park"]
     assert found >= {(name, server) for name in names for server in ("chatd", "stock")}
     assert all(each.ok for each in bench.medians)
     assert all(each.figures["rate"] > 0 for each in bench.medians if each.workload != "park")
+    for name in ("deliver", "latency", "stream", "park"):
+        delivered = [each.figures for each in bench.medians if each.workload == name]
+        assert all(each["arrived"] == each["acknowledged"] > 0 for each in delivered)
     assert list(tmp_path.iterdir()) == []
 
 

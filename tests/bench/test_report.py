@@ -106,6 +106,13 @@ def test_publish_inserts_a_run_into_the_documents(tmp_path: Path) -> None:
     assert (tmp_path / "docs/performance/held.svg").read_text() == "<svg/>"
 
 
+def test_a_busy_generator_is_mentioned() -> None:
+    busy = report.Results([deliver("nchan", 50_000, cpu_generator=82.0)])
+    assert "deliver at nchan (82 %)" in report.origin(ABOUT, busy)
+    calm = report.Results([deliver("chatd", 3000, cpu_generator=40.0)])
+    assert report.busy_generator(calm) == ""
+
+
 def test_a_busy_machine_is_mentioned() -> None:
     busy = report.Results([deliver("chatd", 3000, cpu_others=120.0)])
     calm = report.Results([deliver("chatd", 3000, cpu_others=2.0)])

@@ -1,0 +1,31 @@
+"""`MemoryConnection`: a connection to a server in this process, without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.testing import StringTransport
+
+Turn = Callable[[], None]
+"""One unit of the work that is measured; raises AssertionError if its result is wrong."""
+
+
+class MemoryConnection:
+    """A connection to a server made of a Twisted factory, which writes at once."""
+
+    def __init__(self, factory: Any) -> None:
+        self._protocol = factory.buildProtocol(None)
+        self._transport: Any = StringTransport()
+        self._protocol.makeConnection(self._transport)
+
+    def exchange(self, request: bytes) -> bytes:
+        """What the server writes when it receives these bytes."""
+        self._protocol.dataReceived(request)
+        return self.taken()
+
+    def taken(self) -> bytes:
+        """What the server has written since the last call."""
+        written: bytes = self._transport.value()
+        self._transport.clear()
+        return written

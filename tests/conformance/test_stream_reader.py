@@ -79,5 +79,5 @@ def test_events_are_found_however_the_body_is_cut(
     ],
 )
 def test_what_is_no_event_is_an_error(media_type: str, body: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"Expecting property name|not an event"):
         EventParser(media_type).feed(body)

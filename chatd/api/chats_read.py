@@ -19,7 +19,8 @@ from chatd.api.responses import JSONResponse, Response, StreamResponse
 from chatd.api.stream_formats import JSON_LINES, SERVER_SENT_EVENTS, negotiate
 from chatd.api.stream_writer import OVERLOAD_RETRY_AFTER, KeepAlives, StreamWriter
 from chatd.domain import chats
-from chatd.domain.chats import Chats, Polled
+from chatd.domain.chats import Chats
+from chatd.domain.poll import Polled
 from chatd.errors import CursorEpoch, PageNotFound, UserNotFound
 from chatd.model import Cursor, Session, WakeReason
 

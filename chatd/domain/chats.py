@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher
-from chatd.domain.message_stream import DISCONNECTED, READ_LIMIT, MessageStream
+from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
+from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink
 from chatd.domain.rate_limits import RateLimits
-from chatd.domain.waiter import DeferredWaiter
 from chatd.errors import (
     CursorEpoch,
     DomainError,
@@ -43,17 +43,12 @@ from chatd.model import (
     ReadConversation,
     ReadPage,
     Session,
-    WakeReason,
 )
 from chatd.runtime.shield import shield
 
 MAX_BATCH_SIZE: Final = 512
 MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
-
-MAX_POLL_CHARACTERS: Final = 512 * 1024
-"""Characters of text in the response to a poll, so that memory is limited and slow clients still
-make progress."""
 
 # White_Space of the Unicode Character Database; `str.isspace` includes U+001C..U+001F as well.
 _BLANK: Final = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
@@ -66,24 +61,6 @@ class Page(Struct, frozen=True, gc=False):
     pages: int
     cursor: Cursor
     messages: tuple[Message, ...]
-
-
-class Polled(Struct, frozen=True, gc=False):
-    """The result of a poll: messages, oldest first, and why it stopped waiting.
-
-    `count` is the number of messages in the inbox, `waited` how many seconds the poll was held.
-    """
-
-    messages: tuple[Message, ...]
-    count: int
-    cursor: Cursor
-    why: WakeReason
-    waited: float
-
-    @property
-    def more(self) -> bool:
-        """Whether the inbox has messages after the last one of this result."""
-        return self.cursor.seq < self.count
 
 
 class Conversation(Struct, frozen=True, gc=False):
@@ -120,6 +97,7 @@ class Chats:
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
+        self._polls = Polls(notifier, self._read_inbox, clock, lambda: store.epoch, observe_poll)
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
             clock,
@@ -196,6 +174,22 @@ class Chats:
             raise PageNotFound(f"page {page} of {pages}")
         return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
 
+    def start_poll(
+        self,
+        session: Session,
+        since: Cursor | None,
+        limit: int,
+        wait: float,
+        sink: PollSink,
+    ) -> Poll:
+        """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
+        seconds for the first; `sink` may be called before this returns.
+
+        Raises `CursorEpoch` for a cursor of another history.
+        """
+        after = None if since is None else self._seq(since)
+        return self._polls.start(session, after, limit, wait, sink)
+
     async def poll(
         self,
         session: Session,
@@ -204,50 +198,19 @@ class Chats:
         wait: float,
         record: RecordsHold | None = None,
     ) -> Polled:
-        """Messages after `since` (None: from now on), waiting up to `wait` seconds for the first.
+        """`start_poll` as a coroutine, whose cancellation closes the poll.
 
         However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
-        time it was held. Raises `CursorEpoch` for a cursor of another history, `Unauthorized`
-        when the session ends meanwhile.
+        time it was held. Raises `CursorEpoch`, `Unauthorized` when the session ends meanwhile, and
+        errors of the store.
         """
-        after = None if since is None else self._seq(since)
-        waited = 0.0
-        ends = self._clock.seconds() + wait
-        why = WakeReason.MESSAGE
-        outcome = "error"
-        # Register first, in the reactor turn that authenticated the caller: nothing that happens
-        # from here on can be missed, neither a message nor a revocation.
-        waiter = DeferredWaiter(session, self._notifier)
+        sink = DeferredSink()
+        sink.poll = poll = self.start_poll(session, since, limit, wait, sink)
         try:
-            # A commit of another process that is not known here yet will wake the waiter.
-            first = ReadAfter(session.user_id, after, limit)
-            inbox = await self._read(first, listening=wait > 0)
-            self._reject_future(after, inbox)
-            waiter.seq = inbox.last_seq if after is None else after
-            while not inbox.messages and why is WakeReason.MESSAGE and wait > 0:
-                began = self._clock.seconds()
-                if began >= ends:
-                    why = WakeReason.TIMEOUT
-                    break
-                try:
-                    why = await waiter.wait(ends - began, self._clock)
-                finally:
-                    waited += self._clock.seconds() - began
-                if why is WakeReason.MESSAGE:
-                    inbox = await self._read(ReadAfter(session.user_id, waiter.seq, limit))
-            outcome = why.value
-        except (CancelledError, DomainError) as ended:
-            outcome = _outcome(ended)
-            raise
+            return await sink.result
         finally:
-            waiter.close()
             if record is not None:
-                record.held_seconds = waited
-            if wait > 0 and self._observe_poll is not None:
-                self._observe_poll(outcome, waited)
-        messages = _truncate(inbox.messages)
-        seen = messages[-1].seq if messages else waiter.seq
-        return Polled(messages, inbox.last_seq, Cursor(self._store.epoch, seen), why, waited)
+                record.held_seconds = poll.waited
 
     async def stream(
         self, session: Session, since: Cursor | None, record: RecordsHold
@@ -257,9 +220,9 @@ class Chats:
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
         after = None if since is None else self._seq(since)
-        # As in `poll`, first of all: from here on no message and no revocation is missed.
+        # As for a poll, first of all: from here on no message and no revocation is missed.
         stream = MessageStream(
-            session, self._notifier, self._read_listening, self._clock, record, self._observe_poll
+            session, self._notifier, self._read_inbox, self._clock, record, self._observe_poll
         )
         try:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
@@ -299,8 +262,10 @@ class Chats:
             raise Unauthorized("the account was deleted")
         return inbox
 
-    def _read_listening(self, query: ReadAfter) -> InboxSlice | Deferred[InboxSlice | None]:
-        cached = self._store.read_cached(query, listening=True)
+    def _read_inbox(
+        self, query: ReadAfter, *, listening: bool
+    ) -> InboxSlice | Deferred[InboxSlice | None]:
+        cached = self._store.read_cached(query, listening=listening)
         return self._reads.submit(query) if cached is None else cached
 
     def _seq(self, cursor: Cursor) -> int:
@@ -319,13 +284,3 @@ def _outcome(ended: BaseException) -> str:
     if isinstance(ended, DomainError):
         return ended.code
     return DISCONNECTED if isinstance(ended, CancelledError) else "error"
-
-
-def _truncate(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The first messages that together fit into one response, but at least one."""
-    size = 0
-    for number, message in enumerate(messages):
-        size += len(message.text)
-        if size > MAX_POLL_CHARACTERS and number:
-            return messages[:number]
-    return messages

@@ -11,19 +11,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier, RecordsHold
+from chatd.domain.poll import DISCONNECTED, Read
 from chatd.errors import DomainError, Unauthorized
 from chatd.model import Cursor, InboxSlice, Message, ReadAfter, Session, WakeReason
 
 READ_LIMIT: Final = 100
 """Messages in one read."""
 
-DISCONNECTED: Final = "disconnect"
-"""The outcome of a stream whose client has disconnected."""
-
 End = WakeReason | DomainError
 """Why a stream ended: what woke it, or its error."""
-
-Read = Callable[[ReadAfter], InboxSlice | Deferred[InboxSlice | None]]
 
 _log = Logger()
 
@@ -51,8 +47,7 @@ class MessageStream:
     """A `chatd.domain.notifier.Waiter` that counts as held from its construction to its end.
 
     `begin` attaches the sink. A sink that is paused costs nothing: what it has not taken is read
-    from the store when it resumes. `read` returns the messages after a position, or a Deferred of
-    them, which gives None if the account was deleted. At the end, `record.held_seconds` is set and
+    from the store when it resumes. At the end, `record.held_seconds` is set and
     `observe` called with the outcome and the seconds since the construction.
     """
 
@@ -154,7 +149,8 @@ class MessageStream:
         try:
             while self._unread and self.held and not self._paused:
                 self._unread = False
-                inbox = self._read(ReadAfter(self.session.user_id, self.seq, READ_LIMIT))
+                query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT)
+                inbox = self._read(query, listening=False)
                 if isinstance(inbox, Deferred):
                     self._reading = True
                     inbox.addCallback(self._on_read).addErrback(self._on_failure)

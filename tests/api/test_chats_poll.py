@@ -10,8 +10,8 @@ import pytest
 
 from chatd.api.chats_read import PollMeta
 from chatd.api.rendering import document
-from chatd.domain.chats import Polled
 from chatd.domain.notifier import HELD_PER_USER
+from chatd.domain.poll import Polled
 from chatd.model import Cursor, WakeReason
 from tests.api.service import (
     CHATS,

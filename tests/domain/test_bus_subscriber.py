@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface.verify import verifyObject
 
 import chatd.domain.bus_subscriber
-from chatd.domain.chats import Polled
-from chatd.domain.waiter import DeferredWaiter
+from chatd.domain.poll import Polled
 from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
 from chatd.model import BEGINNING, Session, WakeReason
 from tests.conftest import LoggedFailures
+from tests.domain.waiters import DeferredWaiter
 from tests.doubles import System, result_of
 from tests.test_metrics import value
 

@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.domain.chats
-from chatd.domain.chats import MAX_POLL_CHARACTERS, Polled
 from chatd.domain.notifier import HELD_PER_USER
+from chatd.domain.poll import MAX_POLL_CHARACTERS, Polled
 from chatd.domain.rate_limits import Rate, RateLimits, Rates
 from chatd.errors import (
     CursorEpoch,

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 
 import chatd.domain.sweep
-from chatd.domain.chats import Polled
+from chatd.domain.poll import Polled
 from chatd.domain.sweep import GRACE_SECONDS, SWEEP_SECONDS
 from chatd.errors import StoreUnavailable
 from chatd.model import BEGINNING, Session

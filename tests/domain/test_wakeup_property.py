@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from chatd.domain.chats import Polled
 from chatd.domain.message_stream import MessageStream
+from chatd.domain.poll import Polled
 from chatd.model import BEGINNING, Appended, Cursor, Session
 from tests.domain.sinks import RecordingSink
 from tests.doubles import SteppedExecutor, System, cancel, composed, result_of, scratch
@@ -257,7 +257,7 @@ class Simulation:
         for user, waiters in system.notifier.held_by_user().items():
             assert [waiter.seq for waiter in waiters] == [ends[user]] * len(waiters)
         streams = [each for each in self.streamers if each.stream and each.stream.held]
-        assert len(system.timers()) == system.notifier.held - len(streams)
+        assert len(system.chats._polls.deadlines) == system.notifier.held - len(streams)
         for streamer in self.streamers:
             streamer.close()
             # The rest is read by one more stream, without pauses.

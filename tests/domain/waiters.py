@@ -5,15 +5,93 @@ from __future__ import annotations
 from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 
 from chatd.domain.notifier import Notifier
-from chatd.domain.waiter import DeferredWaiter
+from chatd.errors import Unauthorized
 from chatd.model import Session, WakeReason
 
 ANN: Final = Session(1, b"ann's token")
 ANN_BASIC: Final = Session(1)
 BOB: Final = Session(2, b"bob's token")
+
+
+class DeferredWaiter:
+    """A `chatd.domain.notifier.Waiter` that may wait several times, one after the other.
+
+    It is registered from its construction until `close`.
+    """
+
+    __slots__ = ("_deferred", "_notifier", "_pending", "_timer", "seq", "session")
+
+    def __init__(self, session: Session, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._deferred: Deferred[WakeReason] | None = None
+        self._timer: IDelayedCall | None = None
+        # What has happened since the last wait.
+        self._pending: WakeReason | Unauthorized | None = None
+        self.session = session
+        self.seq = 0
+        notifier.add(self)
+
+    @property
+    def held(self) -> bool:
+        return self._deferred is not None
+
+    def wait(self, seconds: float, clock: IReactorTime) -> Deferred[WakeReason]:
+        """Fires with the reason why the wait ended; at once if woken since the last wait.
+
+        Set `seq` first. Fails with `Unauthorized` when the session was revoked. Cancelling the
+        Deferred ends the wait.
+        """
+        deferred: Deferred[WakeReason] = Deferred(self._cancelled)
+        pending, self._pending = self._pending, None
+        if pending is None:
+            self._deferred = deferred
+            self._notifier.hold(self)
+            if self._deferred is deferred:
+                self._timer = clock.callLater(seconds, self.wake, WakeReason.TIMEOUT)
+        elif isinstance(pending, Unauthorized):
+            deferred.errback(pending)
+        else:
+            deferred.callback(pending)
+        return deferred
+
+    def close(self) -> None:
+        """Stop waiting and unregister. Must always be called, also after a cancelled wait."""
+        if self._deferred is not None:
+            self._release()
+        self._notifier.remove(self)
+
+    def wake(self, reason: WakeReason) -> None:
+        """End the current wait, or else the next one at once."""
+        if self._deferred is not None:
+            self._release().callback(reason)
+        elif not isinstance(self._pending, Unauthorized):
+            self._pending = reason
+
+    def revoke(self) -> None:
+        """Fail the current wait, or else the next one at once, with `Unauthorized`."""
+        error = Unauthorized("the session was ended")
+        if self._deferred is not None:
+            self._release().errback(error)
+        else:
+            self._pending = error
+
+    def _release(self) -> Deferred[WakeReason]:
+        """Stop waiting; returns the Deferred of the wait, not yet fired."""
+        deferred, self._deferred = self._deferred, None
+        assert deferred is not None
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        self._notifier.release()
+        return deferred
+
+    def _cancelled(self, deferred: Deferred[WakeReason]) -> None:
+        if self._deferred is deferred:
+            self._release()
 
 
 class WaiterHarness:

@@ -1,0 +1,298 @@
+"""The long poll: reads, waits for a message, reads again.
+
+A poll is one small object, since tens of thousands are held: to the notifier a waiter, to its sink
+a result that comes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chatd.domain.notifier import Notifier
+from chatd.errors import CursorEpoch, DomainError, Unauthorized
+from chatd.model import Cursor, InboxSlice, Message, ReadAfter, Session, WakeReason
+from chatd.runtime.deadlines import Deadlines, Entry
+
+DISCONNECTED: Final = "disconnect"
+"""The outcome of a poll or stream whose client has disconnected."""
+
+MAX_POLL_CHARACTERS: Final = 512 * 1024
+"""Characters of text in the response to a poll, so that memory is limited and slow clients still
+make progress."""
+
+_log = Logger()
+
+
+class Polled(Struct, frozen=True, gc=False):
+    """The result of a poll: messages, oldest first, and why it stopped waiting.
+
+    `count` is the number of messages in the inbox, `waited` how many seconds the poll was held.
+    """
+
+    messages: tuple[Message, ...]
+    count: int
+    cursor: Cursor
+    why: WakeReason
+    waited: float
+
+    @property
+    def more(self) -> bool:
+        """Whether the inbox has messages after the last one of this result."""
+        return self.cursor.seq < self.count
+
+
+class PollSink(Protocol):
+    """Receives the result of a poll, once, unless the poll is closed before."""
+
+    def poll_ended(self, polled: Polled) -> None:
+        """The result."""
+        ...
+
+    def poll_failed(self, failure: Failure) -> None:
+        """Usually a `DomainError`: `CursorEpoch`, `Unauthorized`, or an error of the store."""
+        ...
+
+
+class Read(Protocol):
+    """Reads an inbox, see `IStore.read_cached`; a Deferred if a query is needed."""
+
+    def __call__(
+        self, query: ReadAfter, *, listening: bool
+    ) -> InboxSlice | Deferred[InboxSlice | None]: ...
+
+
+class Polls:
+    """What all polls share. `observe` is called with the outcome of each poll that asked to wait
+    and the seconds for which it was held."""
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        read: Read,
+        clock: IReactorTime,
+        epoch: Callable[[], str],
+        observe: Callable[[str, float], None] | None,
+    ) -> None:
+        self.notifier = notifier
+        self.read = read
+        self.seconds = clock.seconds
+        self.deadlines = Deadlines(clock)
+        self.epoch = epoch
+        self.observe = observe
+
+    def start(
+        self, session: Session, after: int | None, limit: int, wait: float, sink: PollSink
+    ) -> Poll:
+        """Start a poll for messages after `after` (None: from now on) that waits up to `wait`
+        seconds; `sink` may be called before this returns."""
+        poll = Poll(self, session, limit, wait, sink)
+        # First of all, in the reactor turn that authenticated the caller: nothing that happens
+        # from here on can be missed, neither a message nor a revocation.
+        self.notifier.add(poll)
+        poll.begin(after)
+        return poll
+
+
+class Poll:
+    """A `chatd.domain.notifier.Waiter`, registered from its start to its end."""
+
+    __slots__ = (
+        "_count",
+        "_deadline",
+        "_due",
+        "_ended",
+        "_held_since",
+        "_limit",
+        "_pending",
+        "_polls",
+        "_sink",
+        "_wait",
+        "held",
+        "seq",
+        "session",
+        "waited",
+    )
+
+    def __init__(
+        self, polls: Polls, session: Session, limit: int, wait: float, sink: PollSink
+    ) -> None:
+        self.session = session
+        self.seq = 0
+        self.held = False
+        self.waited = 0.0
+        """How many seconds the poll was held."""
+        self._polls = polls
+        self._limit = limit
+        self._wait = wait
+        self._sink = sink
+        self._ended = False
+        # What has happened while a query ran.
+        self._pending: WakeReason | Unauthorized | None = None
+        # The number of messages at the last read.
+        self._count = 0
+        self._due = polls.seconds() + wait
+        self._held_since = 0.0
+        self._deadline: Entry | None = None
+
+    def begin(self, after: int | None) -> None:
+        """Read for the first time."""
+        self.seq = -1 if after is None else after
+        # A commit of another process that is not known here yet will wake the poll.
+        self._read(after, listening=self._wait > 0)
+
+    def wake(self, reason: WakeReason) -> None:
+        """Read again for a message, or end for another reason; a poll that reads does so later."""
+        if self.held:
+            self._release()
+            if reason is WakeReason.MESSAGE:
+                self._read(self.seq, listening=False)
+            else:
+                self._end((), reason)
+        elif not isinstance(self._pending, Unauthorized):
+            self._pending = reason
+
+    def revoke(self) -> None:
+        """Fail with `Unauthorized`."""
+        error = Unauthorized("the session was ended")
+        if self.held:
+            self._release()
+            self._fail(Failure(error))
+        else:
+            self._pending = error
+
+    def on_deadline(self) -> None:
+        """The wait is over."""
+        self._deadline = None
+        self.wake(WakeReason.TIMEOUT)
+
+    def close(self) -> None:
+        """End without a result, because the client has disconnected; does nothing at the end."""
+        if not self._ended:
+            if self.held:
+                self._release()
+            self._leave(DISCONNECTED)
+
+    def _read(self, after: int | None, *, listening: bool) -> None:
+        query = ReadAfter(self.session.user_id, after, self._limit)
+        try:
+            inbox = self._polls.read(query, listening=listening)
+        except DomainError:
+            self._fail(Failure())
+            return
+        if isinstance(inbox, Deferred):
+            inbox.addCallback(self._on_read).addErrback(self._fail)
+        else:
+            self._on_read(inbox)
+
+    def _on_read(self, inbox: InboxSlice | None) -> None:
+        if self._ended:
+            return
+        if inbox is None:
+            self._fail(Failure(Unauthorized("the account was deleted")))
+            return
+        self._count = inbox.last_seq
+        if self.seq < 0:
+            self.seq = inbox.last_seq
+        elif self.seq > inbox.last_seq:
+            error = CursorEpoch("the cursor is past the end of this inbox: begin again")
+            self._fail(Failure(error))
+            return
+        if inbox.messages or self._wait <= 0:
+            self._end(inbox.messages, WakeReason.MESSAGE)
+        else:
+            self._hold()
+
+    def _hold(self) -> None:
+        now = self._polls.seconds()
+        if now >= self._due:
+            self._end((), WakeReason.TIMEOUT)
+            return
+        pending, self._pending = self._pending, None
+        if pending is None:
+            self.held = True
+            self._held_since = now
+            self._polls.notifier.hold(self)
+            if self.held:
+                self._deadline = self._polls.deadlines.add(self._due, self)
+        elif pending is WakeReason.MESSAGE:
+            self._read(self.seq, listening=False)
+        elif isinstance(pending, Unauthorized):
+            self._fail(Failure(pending))
+        else:
+            self._end((), pending)
+
+    def _release(self) -> None:
+        polls = self._polls
+        self.held = False
+        self.waited += polls.seconds() - self._held_since
+        if self._deadline is not None:
+            polls.deadlines.cancel(self._deadline)
+            self._deadline = None
+        polls.notifier.release()
+
+    def _end(self, messages: tuple[Message, ...], why: WakeReason) -> None:
+        self._leave(why.value)
+        seq = self.seq
+        if messages:
+            messages = truncated(messages)
+            seq = messages[-1].seq
+        cursor = Cursor(self._polls.epoch(), seq)
+        try:
+            self._sink.poll_ended(Polled(messages, self._count, cursor, why, self.waited))
+        except Exception:
+            # The notifier, which may have called this, has other waiters to wake.
+            _log.failure("the result of a poll could not be passed on")
+
+    def _fail(self, failure: Failure) -> None:
+        if self._ended:
+            if not failure.check(DomainError):
+                _log.failure("a poll failed after its client had disconnected", failure)
+            return
+        error = failure.value
+        self._leave(error.code if isinstance(error, DomainError) else "error")
+        try:
+            self._sink.poll_failed(failure)
+        except Exception:
+            _log.failure("the error of a poll could not be passed on")
+
+    def _leave(self, outcome: str) -> None:
+        polls = self._polls
+        self._ended = True
+        polls.notifier.remove(self)
+        if self._wait > 0 and polls.observe is not None:
+            polls.observe(outcome, self.waited)
+
+
+def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The first messages that together fit into one response, but at least one."""
+    size = 0
+    for number, message in enumerate(messages):
+        size += len(message.text)
+        if size > MAX_POLL_CHARACTERS and number:
+            return messages[:number]
+    return messages
+
+
+class DeferredSink:
+    """A `PollSink` that fires a Deferred, whose cancellation closes the poll."""
+
+    def __init__(self) -> None:
+        self.result: Deferred[Polled] = Deferred(self._cancel)
+        self.poll: Poll | None = None
+
+    def poll_ended(self, polled: Polled) -> None:
+        self.result.callback(polled)
+
+    def poll_failed(self, failure: Failure) -> None:
+        self.result.errback(failure)
+
+    def _cancel(self, _: Deferred[Polled]) -> None:
+        assert self.poll is not None
+        self.poll.close()

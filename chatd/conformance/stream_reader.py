@@ -112,10 +112,12 @@ class StreamReader(Protocol):
         return self._events.popleft()
 
     async def news(self, seconds: float = RESPONSE_SECONDS) -> Event | None:
-        """The next event that is neither the opening nor a keep-alive."""
+        """The next event that is neither the opening nor a keep-alive, None at the end."""
+        ends = self._clock.seconds() + seconds
         while (event := await self.next(seconds)) is not None:
             if event.name not in (OPENING, KEEP_ALIVE):
                 break
+            expect(self._clock.seconds() < ends, f"nothing but keep-alives for {seconds:g} s")
         return event
 
     async def messages(self, count: int, seconds: float = RESPONSE_SECONDS) -> list[Event]:

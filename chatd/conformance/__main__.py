@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from chatd.client import ChatError
-from chatd.conformance import general, polling, sending
+from chatd.conformance import general, polling, sending, streaming
 from chatd.conformance.checks import CHECKS, Check, CheckFailed
 from chatd.conformance.server import Server
 
-__all__ = ["general", "polling", "sending"]
+__all__ = ["general", "polling", "sending", "streaming"]
 
 CHECK_SECONDS: Final = 60.0
 

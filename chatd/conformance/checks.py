@@ -9,6 +9,9 @@ from msgspec import Struct
 
 from chatd.conformance.server import Server
 
+SOON: Final = 2.0
+"""Seconds within which something counts as immediate, even on a busy machine."""
+
 CheckFunction = Callable[[Server], Awaitable[None]]
 
 

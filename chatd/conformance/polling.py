@@ -5,13 +5,10 @@ from __future__ import annotations
 from twisted.internet.defer import gatherResults
 
 from chatd.client import ChatClient
-from chatd.conformance.checks import check, expect, expect_equal
+from chatd.conformance.checks import SOON, check, expect, expect_equal
 from chatd.conformance.server import Server
 
 POLL, OPERATIONS = "Long poll", "Operations"
-
-SOON = 2.0
-"""Seconds within which something counts as immediate, even on a busy machine."""
 
 
 @check(POLL, "a held poll is answered as soon as there is a message")

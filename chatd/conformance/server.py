@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -13,6 +13,7 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 from chatd.client import ChatClient
 from chatd.client.exchange import Response, exchange
@@ -85,6 +86,7 @@ class Server:
         self.reactor = reactor
         self._accounts: list[Account] = []
         self._tasks: list[Deferred[Any]] = []
+        self._cleanups: list[Callable[[], None]] = []
         # Without a pool each request has its own connection, so cutting one affects no other.
         self._http = HTTPClient(Agent(reactor, connectTimeout=5))
 
@@ -119,6 +121,14 @@ class Server:
             document = None
         return JSONResponse(response.status, response, document, self.reactor.seconds() - started)
 
+    async def open(self, method: str, path: str, headers: Mapping[str, str]) -> Any:
+        """The response to a request below `/api/v1`, as soon as its headers have arrived."""
+        fields = Headers({name: [value] for name, value in headers.items()})
+        request = self._http.request(
+            method, f"{self.url}/api/v1{path}", headers=fields, unbuffered=True
+        )
+        return await request.addTimeout(RESPONSE_SECONDS, self.reactor)
+
     async def new_account(self) -> Account:
         """Create an account and log in."""
         name = f"conformance-{secrets.token_hex(6)}"
@@ -148,8 +158,15 @@ class Server:
         """Wait."""
         await deferLater(self.reactor, seconds)
 
+    def on_cleanup(self, close: Callable[[], None]) -> None:
+        """Have `cleanup` call `close`."""
+        self._cleanups.append(close)
+
     async def cleanup(self) -> None:
         """Cancel what is still running, and delete the accounts."""
+        for close in self._cleanups:
+            close()
+        self._cleanups.clear()
         for task in self._tasks:
             task.addErrback(lambda _: None)
             task.cancel()

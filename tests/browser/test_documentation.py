@@ -15,9 +15,11 @@ def test_the_javascript_example_runs(daemon: Daemon, open_page: OpenPage) -> Non
     page.driver.set_script_timeout(20)
     received = page.driver.execute_async_script(
         "const done = arguments[0];"
-        "(async () => {" + source + "; return received })().then(done, (e) => done(String(e)))"
+        "(async () => {"
+        + source
+        + "; return [received, streamed] })().then(done, (e) => done(String(e)))"
     )
-    assert received == ["hai", "how are you?"]
+    assert received == [["hai", "how are you?"]] * 2
     entries = page.driver.get_log("browser")  # type: ignore[no-untyped-call]
     assert [each["message"] for each in entries if each["level"] == "SEVERE"] == []
 

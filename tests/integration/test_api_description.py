@@ -63,6 +63,7 @@ def test_the_curl_example_runs(daemon: Daemon, tmp_path: Path) -> None:
     output = run("bash", "-eu", str(write_example("session.sh", daemon, tmp_path)), folder=tmp_path)
     assert '"message":"hai"' in output
     assert '"timed_out":false' in output
+    assert "event: message\nid: " in output
 
 
 def test_the_python_example_runs(daemon: Daemon, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_python_example_runs(daemon: Daemon, tmp_path: Path) -> None:
         str(write_example("session.py", daemon, tmp_path)),
         folder=tmp_path,
     )
-    assert output.splitlines() == ["1 2 hai", "2 2 how are you?"]
+    assert output.splitlines() == ["1 2 hai", "2 2 how are you?", "hai", "how are you?"]
 
 
 def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import socket
 from collections.abc import AsyncIterator, Callable
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
@@ -36,6 +31,7 @@ from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
 from tests.http.raw_client import Held, Leaf, Respond, brief, get, parse, problem
+from tests.integration.certificate import write_certificate
 
 # Time limit of each step.
 SECONDS = 10.0
@@ -170,30 +166,8 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a key and its certificate for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
     path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
+    write_certificate(path)
     return path
 
 

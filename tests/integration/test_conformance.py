@@ -69,11 +69,18 @@ def faulty_server() -> Iterator[str]:
         serving.join()
 
 
-def test_a_faulty_server_fails_checks(faulty_server: str) -> None:
-    report = run_checks(faulty_server, "--only", "sending")
+@pytest.mark.parametrize(
+    ("area", "requirement"),
+    [
+        ("sending", "seqs are 1, 2, 3 ... without gaps"),
+        ("streams", "a stream begins at once"),
+    ],
+)
+def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement: str) -> None:
+    report = run_checks(faulty_server, "--only", area)
     assert report.returncode == 1
     assert report.stderr == ""
-    assert "  FAILED  seqs are 1, 2, 3 ... without gaps" in report.stdout
+    assert f"  FAILED  {requirement}" in report.stdout
     assert "  passed" not in report.stdout
 
 

@@ -8,12 +8,14 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bench.processes import free_port
+from chatd.conformance.stream_reader import MEDIA_TYPES
 from tests.integration.postgres_daemons import (
     Client,
     ConcurrentTraffic,
@@ -23,6 +25,7 @@ from tests.integration.postgres_daemons import (
     registered,
     running,
 )
+from tests.integration.stream_client import Stream
 from tests.postgres_server import Databases, Server
 
 WAKE_SECONDS = 1.0
@@ -71,6 +74,32 @@ def test_revocations_and_deletions_reach_the_other_daemon(
         assert response[0] == 401
         assert response[2] - ended < WAKE_SECONDS
         assert client.at(two).call("GET", "/api/v1/users/")[0] == 401
+
+
+def test_streams_at_one_show_what_happens_at_the_other(daemons: list[Daemon]) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    bob_id, bob = registered(one, "bob")
+    with ExitStack() as opened:
+        streams = [
+            opened.enter_context(Stream(two, f"Bearer {bob.token}", each, "0"))
+            for each in MEDIA_TYPES
+        ]
+        for number in range(3):
+            sent = time.monotonic()
+            status, message = bob.at(one).send(bob_id, f"{number}")
+            assert status == 201
+            for stream in streams:
+                [event] = stream.messages(1)
+                assert event.document == message
+            assert time.monotonic() - sent < WAKE_SECONDS
+        ended = time.monotonic()
+        assert bob.at(one).call("DELETE", "/api/v1/tokens/")[0] == 204
+        for stream in streams:
+            end = stream.next()
+            assert end is not None
+            assert (end.name, end.document["status"]) == ("error", 401)
+            assert stream.next() is None
+        assert time.monotonic() - ended < WAKE_SECONDS
 
 
 def test_notifications_lost_while_not_listening_are_compensated(

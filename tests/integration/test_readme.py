@@ -105,14 +105,16 @@ def run_client_programs(shell: Shell) -> list[str]:
 
 
 def test_the_readme_works_in_order(shell: Shell) -> None:
-    ann, bob, *rest, page = run_curl_session(shell)
+    ann, bob, *rest, keep_alive, streamed, page = run_curl_session(shell)
     assert (ann["id"], ann["username"]) == (1, "ann")
     assert (bob["id"], bob["username"]) == (2, "bob")
     # curl processes run in parallel, so either of these may be printed first.
     [sent] = [document for document in rest if "seq" in document]
     [poll] = [document for document in rest if "meta" in document]
     assert (sent["sent_by"], sent["received_by"], sent["message"]) == (2, 1, "hai")
-    assert poll["messages"] == page["messages"] == [sent]
+    assert poll["messages"] == page["messages"] == [streamed["message"]] == [sent]
+    assert keep_alive == {"keepalive": True}
+    assert streamed["cursor"] == poll["meta"]["cursor"]
     assert 0 < poll["meta"]["waited"] < 25_000
     assert poll["meta"]["timed_out"] is False
     assert page["meta"]["current_page"] == "1"
@@ -153,6 +155,17 @@ def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None
     assert message["message"] == "hai"
     assert (shell.folder / tail[-1]).exists()
     assert chat == ["chat", "bob"]  # needs a terminal: test_command.py
+
+
+def test_the_streams_of_the_protocol_work_after_the_curl_session(shell: Shell) -> None:
+    run_curl_session(shell)
+    commands = [each.text for each in examples("docs/protocol.md") if each.language == "bash"]
+    assert len(commands) == 2
+    for command in commands:
+        assert command.startswith("curl -N ")
+        # Without a terminal curl shows its progress; and the streams are endless.
+        limited = command.replace("curl -N ", "curl -sN --max-time 1 ")
+        assert '"message":"hai"' in shell.paste("bash", "-c", f"{limited}test $? = 28")
 
 
 def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:

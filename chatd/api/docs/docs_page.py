@@ -24,7 +24,7 @@ _AUTHENTICATION: Final = (
     "Send `Authorization: Bearer TOKEN` with a token of `POST /api/v1/tokens/`, or `Basic` with "
     "username and password. Bodies are JSON in UTF-8 and need `Content-Type: application/json`."
 )
-_EXAMPLES: Final = "Each is a whole session: two accounts, messages, a long poll."
+_EXAMPLES: Final = "Each is a whole session: two accounts, messages, a long poll, a stream."
 _ERRORS: Final = (
     "Errors are `application/problem+json` (RFC 9457). Programs match on `code`, which is stable."
 )

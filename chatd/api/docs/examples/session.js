@@ -37,3 +37,22 @@ while (received.length < 2) {
     console.log(message.seq, message.sent_by, message.message);
   }
 }
+
+// A stream: the same in one response without end, a JSON document on each line.
+const headers = { Authorization: `Bearer ${ann.token}`, Accept: "application/x-ndjson" };
+const stream = await fetch(`${API}/chats/?since=0`, { headers });
+const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();
+const streamed = [];
+let rest = "";
+while (streamed.length < 2) {
+  const { value, done } = await reader.read();
+  if (done) break;
+  const lines = (rest + value).split("\n");
+  rest = lines.pop();
+  for (const line of lines) {
+    const event = JSON.parse(line);
+    if (event.message) streamed.push(event.message.message);
+  }
+}
+await reader.cancel();
+console.log(streamed);

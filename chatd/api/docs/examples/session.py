@@ -42,3 +42,16 @@ while received < 2:
     for message in poll["messages"]:
         received += 1
         print(message["seq"], message["sent_by"], message["message"])
+
+# A stream: the same in one response without end, a JSON document on each line.
+request = urllib.request.Request(f"{API}/chats/?since=0")
+request.add_header("Accept", "application/x-ndjson")
+request.add_header("Authorization", f"Bearer {anns}")
+with urllib.request.urlopen(request, timeout=40) as stream:
+    for line in stream:
+        event = json.loads(line)
+        if "message" in event:
+            cursor = event["cursor"]
+            print(event["message"]["message"])
+            if event["message"]["seq"] == received:
+                break

@@ -17,3 +17,7 @@ curl -fsS -u ann:zzzzz "$API/chats/?since=$CURSOR&wait=30" &
 curl -fsS -u bob:yyyyy "$API/chats/" -H "$JSON" -H 'Idempotency-Key: example-1' \
   -d "{\"user_id\": $ANN, \"message\": \"hai\"}"
 wait
+
+# A stream has no end: here it is cut after two seconds, which curl reports as its status 28.
+curl -fsN --max-time 2 -u ann:zzzzz -H 'Accept: text/event-stream' "$API/chats/?since=$CURSOR" ||
+  [ $? -eq 28 ]

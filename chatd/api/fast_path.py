@@ -36,7 +36,7 @@ from chatd.http.head import Head
 from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
 from chatd.http.request_ids import RequestIds
-from chatd.model import Appended, Session
+from chatd.model import Appended, Cursor, Session
 
 _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 
@@ -44,6 +44,12 @@ _UNUSUAL: Final = re.compile(
     rb"\r\n(?:x-request-id|idempotency-key|prefer|last-event-id|upgrade|x-http-[a-z-]*):"
 )
 """Headers, in lower case, that have a request go the ordinary way."""
+
+_SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})(?![^&])")
+"""A cursor as the parameter `since`, at a place where the parser of queries finds it, too."""
+
+MAX_KNOWN_RESTS: Final = 1000
+MAX_KNOWN_LENGTH: Final = 200
 
 _STREAM_TYPES: Final = (b"event-stream", b"ndjson")
 
@@ -100,6 +106,8 @@ class FastPath:
         self.request_ids = request_ids
         self._accounts = accounts
         self._chats = chats
+        # Poll queries by their text without the cursor.
+        self._known_rests: dict[bytes, PollQuery] = {}
         self._decoder = msgspec.json.Decoder(Send)
 
     def __call__(self, channel: Any, head: Head, body: bytes) -> bool:
@@ -121,11 +129,8 @@ class FastPath:
 
     def _read(self, channel: FastChannel, head: Head, caller: Caller, text: bytes) -> bool:
         began = self.seconds()
-        try:
-            query = PARAMETERS.parse(text, head.headers.values)
-        except DomainError:
-            return False
-        if not isinstance(query, PollQuery | PageQuery):
+        query = self._query(text, head.headers)
+        if query is None:
             return False
         session = self._accounts.known_session(caller.digest)
         if session is None:
@@ -143,6 +148,30 @@ class FastPath:
             pending.poll = poll
             channel.hold(pending)
         return True
+
+    def _query(self, text: bytes, headers: HeaderBlock) -> PollQuery | PageQuery | None:
+        """The parameters of a poll or page; None if they are others, or invalid.
+
+        Clients change the cursor from poll to poll and repeat the rest, so that is parsed once.
+        """
+        match = _SINCE.search(text)
+        if match is not None:
+            rest = text[: match.start()] + text[match.end() :]
+            known = self._known_rests.get(rest)
+            if known is not None:
+                return PollQuery(
+                    Cursor(match[1].decode("ascii"), int(match[2])), known.wait, known.limit
+                )
+        try:
+            query = PARAMETERS.parse(text, headers.values)
+        except DomainError:
+            return None
+        if type(query) is PollQuery:
+            room = len(self._known_rests) < MAX_KNOWN_RESTS and len(text) < MAX_KNOWN_LENGTH
+            if match is not None and room:
+                self._known_rests[rest] = query
+            return query
+        return query if type(query) is PageQuery else None
 
     def _page(
         self, channel: FastChannel, head: Head, session: Session, query: PageQuery, began: float

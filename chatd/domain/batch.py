@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -20,6 +20,9 @@ from chatd.runtime.idle import IdleWaiters
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+
+MAX_TURNS: Final = 4
+EXPECT_SECONDS: Final = 0.005
 
 _log = Logger()
 
@@ -70,6 +73,11 @@ class Batcher(Generic[Q, R]):
         self._queue: deque[tuple[Q, Receiver]] = deque()
         self._running = False
         self._scheduled = False
+        # The number of items that the next call may have, if those whose items were processed
+        # submit another one soon; how long that is expected, and how many turns it is waited for.
+        self._expected = 0
+        self._expect_until = float("-inf")
+        self._turns = 0
         self._idle_waiters = IdleWaiters()
 
     def submit(self, item: Q) -> Deferred[R]:
@@ -88,12 +96,24 @@ class Batcher(Generic[Q, R]):
             raise Overloaded("too many requests are waiting for the store", retry_after=1)
         self._queue.append((item, receiver))
         if not self._running and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._flush)
+            self._schedule()
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
         return self._idle_waiters.wait(not self._running and not self._queue)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._turns = MAX_TURNS if self._clock.seconds() < self._expect_until else 0
+        self._clock.callLater(0, self._flush_later)
+
+    def _flush_later(self) -> None:
+        """Flush, unless more items are expected and turns are left to wait for them."""
+        if self._turns and len(self._queue) < self._expected:
+            self._turns -= 1
+            self._clock.callLater(0, self._flush_later)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -117,8 +137,10 @@ class Batcher(Generic[Q, R]):
         items: list[Q],
     ) -> None:
         self._running = False
+        self._expected = min(len(self._queue) + len(batch), self._max_batch_size)
+        self._expect_until = self._clock.seconds() + EXPECT_SECONDS
         if self._queue:
-            self._flush()
+            self._schedule()
         if isinstance(results, Failure):
             if all(receiver.called for _, receiver in batch):
                 _log.failure("a batch failed after all its clients had disconnected", results)

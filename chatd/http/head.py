@@ -133,23 +133,26 @@ def parse_head(
 
 
 def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head | None:
-    """The head `raw` if it has a plain request line and repeats the header lines of `previous`.
+    """The head `raw` if it has a plain request line and repeats the header lines of `previous`,
+    apart from the number in Content-Length.
 
     llhttp has accepted these bytes on this connection before, and a request line of this shape is
     valid with any of them. None if the head has to be parsed.
     """
-    block = previous.block
-    if not raw.endswith(block) or len(raw) > limits.uri_bytes:
-        return None
     if previous.host is None or previous.coding is not None or previous.expects:
         return None
-    match = _PLAIN_LINE.fullmatch(raw, 0, len(raw) - len(block))
-    if match is None:
+    end = raw.find(b"\r\n")
+    match = _PLAIN_LINE.fullmatch(raw, 0, end)
+    if match is None or end > limits.uri_bytes:
+        return None
+    block = raw[end:]
+    headers = previous if block == previous.block else previous.with_length(block)
+    if headers is None or headers.length > limits.body_bytes:
         return None
     method, target = match.groups()
     return tuple.__new__(
         Head,
-        (method, target, b"HTTP/1.1", previous, previous.length, not previous.close, False),
+        (method, target, b"HTTP/1.1", headers, headers.length, not headers.close, False),
     )
 
 

@@ -16,6 +16,10 @@ _FRAMING = re.compile(
 # host, but http URIs do not (RFC 9110 section 4.2.1).
 _AUTHORITY = re.compile(rb"(?:[a-z0-9._~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?")
 
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+
+_MAX_DIGITS = 9
+
 # Hosts that were valid. A server has few names.
 _valid_hosts: set[bytes] = set()
 
@@ -33,6 +37,7 @@ class HeaderBlock:
     """
 
     __slots__ = (
+        "_around_length",
         "_values",
         "block",
         "close",
@@ -78,6 +83,39 @@ class HeaderBlock:
         self.close = b"close" in options
         self.keep_alive = b"keep-alive" in options
         self._values: dict[bytes, tuple[bytes, ...]] = {}
+        self._around_length: tuple[bytes, bytes] | None = None
+
+    def with_length(self, block: bytes) -> HeaderBlock | None:
+        """The header lines `block`, if they differ from these in the number of Content-Length only.
+
+        Clients repeat their header lines, but not the lengths of their messages.
+        """
+        around = self._around_length
+        if around is None:
+            around = self._around_length = self._split_at_length()
+        before, after = around
+        if not before or not block.startswith(before) or not block.endswith(after):
+            return None
+        digits = block[len(before) : len(block) - len(after)]
+        if len(digits) > _MAX_DIGITS or not digits.isdigit():
+            return None
+        other = HeaderBlock.__new__(HeaderBlock)
+        other.block = block
+        other.memo = self.memo
+        other.host = self.host
+        other.length = int(digits)
+        other.coding = self.coding
+        other.expects = self.expects
+        other.close = self.close
+        other.keep_alive = self.keep_alive
+        other._values = {}
+        other._around_length = around
+        return other
+
+    def _split_at_length(self) -> tuple[bytes, bytes]:
+        """What is before and after the number of Content-Length; empty if there is none."""
+        match = _LENGTH.search(self.block)
+        return (self.block[: match.start(1)], self.block[match.end(1) :]) if match else (b"", b"")
 
     def value(self, name: bytes) -> bytes | None:
         """The last value of the header `name`, in any case, or None."""

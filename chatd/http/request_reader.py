@@ -77,6 +77,7 @@ class RequestReader:
         if previous is not None and self._parser is None:
             head = repeated_head(raw, limits, previous)
             if head is not None:
+                self._previous = head.headers
                 if head.length != 0:
                     self.head = head
                 return head

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatd.http.errors import HTTPError
 from chatd.http.head import CHUNKED
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_reader import RequestReader
+from tests.examples import examples
 from tests.http.raw_client import get, post, post_chunks
 
 
@@ -100,3 +103,79 @@ def test_backlog_is_counted_in_requests_and_bytes() -> None:
     assert reader(b"\r\n\r\n" * 3).has_backlog(limits)
     assert not reader(b"x" * 100).has_backlog(limits)
     assert reader(b"x" * 101).has_backlog(limits)
+
+
+def test_a_length_that_differs_is_read_without_parsing_the_other_lines() -> None:
+    lines = ("X: y", "content-length:  5", "Y: 5")
+    requests = reader(get("/a", *lines, method="POST") + b"hello")
+    first = requests.read_head()
+    assert first is not None
+    first.headers.memo = memo = object()
+    assert requests.read_body() == b"hello"
+    other = get("/a", "X: y", "content-length:  11", "Y: 5", method="POST")
+    requests.feed(other + b"hello world" + get("/b", "X: y", "content-length:  x1", "Y: 5"))
+    second = requests.read_head()
+    assert second is not None
+    assert second.headers.memo is memo
+    assert (second.length, second.headers.block) == (11, other[other.index(b"\r\n") :])
+    assert second.headers.values(b"content-length") == (b"11",)
+    assert requests.read_body() == b"hello world"
+    with pytest.raises(HTTPError):
+        requests.read_head()
+
+
+LINES = st.sampled_from(
+    [
+        *("Content-Length: 0", "Content-Length: 5", "Content-Length: 12", "content-length:007"),
+        *("Content-Length: 99", "Content-Length: +5", "Content-Length: 5 5", "Content-Length:"),
+        *("Content-Length: 1x", "Content-Length: 99999999999", "X-Content-Length: 5", "X: y"),
+        *("Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: keep-alive"),
+        *("Connection: close", "Upgrade: h2c", "Connection: upgrade", "Host: other", "X : y"),
+    ]
+)
+HEADS = st.tuples(
+    st.sampled_from(
+        [
+            *("GET / HTTP/1.1", "POST /a?b=c HTTP/1.1", "GET /%41 HTTP/1.1", "GET / HTTP/1.0"),
+            *("GET /a#b HTTP/1.1", "GET  / HTTP/1.1", "CONNECT / HTTP/1.1", "GET * HTTP/1.1"),
+            *(
+                "GET http://host/ HTTP/1.1",
+                "OPTIONS * HTTP/1.1",
+                'PUT /"<> HTTP/1.1',
+                "get / HTTP/1.1",
+            ),
+            *("GET /\xe9 HTTP/1.1", "GET / HTTP/2.0", "DELETE /" + "x" * 120 + " HTTP/1.1"),
+        ]
+    ),
+    st.lists(LINES, max_size=3),
+).map(lambda each: "\r\n".join([each[0], "Host: chat.example", *each[1], "", ""]).encode("latin-1"))
+
+
+def read(requests: RequestReader, raw: bytes) -> object:
+    """What is made of a head."""
+    requests.feed(raw)
+    try:
+        head = requests.read_head()
+    except HTTPError as error:
+        return error.status, error.code, str(error)
+    assert head is not None
+    requests.head = None
+    headers = head.headers
+    return (
+        *(head.method, head.target, head.version, head.length),
+        *(head.keep_alive, head.expects_continue),
+        *(headers.block, headers.host, headers.close, headers.coding, headers.pairs()),
+        headers.values(b"content-length"),
+    )
+
+
+@settings(max_examples=examples(300, deep=5000))
+@given(st.lists(HEADS, min_size=2, max_size=6))
+def test_a_head_is_read_alike_after_any_other(heads: list[bytes]) -> None:
+    requests = reader(body_bytes=50, uri_bytes=100)
+    for raw in heads:
+        found = read(requests, raw)
+        assert found == read(reader(body_bytes=50, uri_bytes=100), raw)
+        # A connection ends with an error, or with a request that closes it.
+        if isinstance(found[0], int) or not found[4]:  # type: ignore[index]
+            requests = reader(body_bytes=50, uri_bytes=100)

@@ -1,7 +1,9 @@
 """Group commit: calls made in one reactor turn share one call of the store.
 
-While one call runs, further items queue; the next call takes them all, up to a limit. An idle
-batcher adds no delay: it flushes at the end of the turn in which the first item was submitted.
+While one call runs, further items queue; the next call takes them all, up to a limit. A call of the
+store costs as much as a dozen items, and a client that was just answered often sends the next item
+at once: so after a call, up to a few turns pass until there are as many items as that call had. An
+idle batcher adds no delay: it flushes at the end of the turn in which the first item was submitted.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 MAX_TURNS: Final = 4
+"""Turns of the reactor for which further items are waited for."""
 EXPECT_SECONDS: Final = 0.005
+"""For how long after a call further items are expected."""
 
 _log = Logger()
 

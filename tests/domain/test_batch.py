@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from chatd.domain.batch import Batcher
+from chatd.domain.batch import EXPECT_SECONDS, MAX_TURNS, Batcher
 from chatd.errors import DomainError, Overloaded, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, fired, result_of
@@ -44,8 +45,10 @@ class Calls:
         return [items for items, _ in self.made]
 
     def complete(self, number: int = -1) -> None:
+        """Complete a call; the batcher may make the next one in the turn after it."""
         items, result = self.made[number]
         result.callback([item.upper() for item in items])
+        self.clock.advance(0)
 
 
 def test_items_of_one_turn_share_a_call() -> None:
@@ -69,7 +72,6 @@ def test_items_submitted_during_a_call_share_the_next_one() -> None:
     calls.clock.advance(1)
     assert calls.items == [["a"]]
     calls.complete()
-    # At once, without waiting for another turn of the reactor.
     assert calls.items == [["a"], ["b", "c"]]
     calls.complete()
     assert [result_of(each) for each in later] == ["B", "C"]
@@ -102,11 +104,86 @@ def test_items_submitted_by_callbacks_of_results_go_into_the_next_call() -> None
     first.addCallback(lambda _: later.extend(calls.submit("b", "c")))
     calls.clock.advance(0)
     calls.complete()
-    assert calls.items == [["a"]]
-    calls.clock.advance(0)
     assert calls.items == [["a"], ["b", "c"]]
     calls.complete()
     assert [result_of(each) for each in later] == ["B", "C"]
+
+
+class Turns:
+    """A clock whose calls run one turn at a time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[Callable[[], object]] = []
+
+    def seconds(self) -> float:
+        return self.now
+
+    def callLater(self, delay: float, call: Callable[[], object]) -> None:
+        assert delay == 0
+        self.calls.append(call)
+
+    def turn(self) -> None:
+        """Run what has been scheduled so far."""
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+@pytest.fixture
+def busy() -> Calls:
+    """A batcher that has just processed three items, in turns that the test runs."""
+    calls = Calls()
+    turns: Any = Turns()
+    calls.clock = calls.batcher._clock = turns
+    calls.submit("a", "b", "c")
+    turns.turn()
+    _, result = calls.made[0]
+    result.callback(["A", "B", "C"])
+    return calls
+
+
+def test_as_many_items_as_before_are_waited_for(busy: Calls) -> None:
+    turns: Any = busy.clock
+    for item in ("d", "e", "f"):
+        assert len(busy.items) == 1
+        busy.submit(item)
+        turns.turn()
+    assert busy.items == [["a", "b", "c"], ["d", "e", "f"]]
+
+
+def test_they_are_waited_for_a_few_turns_only(busy: Calls) -> None:
+    turns: Any = busy.clock
+    busy.submit("d")
+    for _ in range(MAX_TURNS):
+        turns.turn()
+        assert len(busy.items) == 1
+    turns.turn()
+    assert busy.items[1:] == [["d"]]
+
+
+def test_an_idle_batcher_waits_for_nothing(busy: Calls) -> None:
+    turns: Any = busy.clock
+    turns.now += EXPECT_SECONDS
+    busy.submit("d")
+    turns.turn()
+    assert busy.items[1:] == [["d"]]
+
+
+def test_items_that_were_queued_during_a_call_are_expected_again(busy: Calls) -> None:
+    turns: Any = busy.clock
+    busy.submit("d", "e", "f")
+    turns.turn()
+    busy.submit("g")
+    busy.made[1][1].callback(["D", "E", "F"])
+    # Three have been answered and one was waiting.
+    for item in ("h", "i"):
+        busy.submit(item)
+        turns.turn()
+        assert len(busy.items) == 2
+    busy.submit("j")
+    turns.turn()
+    assert busy.items[2:] == [["g", "h", "i", "j"]]
 
 
 def test_submit_raises_when_the_queue_is_full() -> None:
@@ -144,6 +221,7 @@ def test_a_failed_call_fails_all_its_items_and_no_others() -> None:
     calls.clock.advance(0)
     later = calls.submit("c")
     calls.made[0][1].errback(ZeroDivisionError())
+    calls.clock.advance(0)
     for each in pending:
         with pytest.raises(ZeroDivisionError):
             result_of(each)

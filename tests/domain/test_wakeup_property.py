@@ -115,7 +115,7 @@ class Simulation:
             self.send(9 - number % 10)
         self.system.turn()
         while self.system.writer.step():
-            pass
+            self.system.turn()
         assert self.sends[-1].called
 
     def sender_disconnects(self, number: int) -> None:

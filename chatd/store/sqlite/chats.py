@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Final
 
 from chatd.errors import DomainError
@@ -23,34 +24,76 @@ INSERT INTO conversation (received_by, sent_by, sent_at, seq)
 SELECT received_by, sent_by, sent_at, seq FROM message
 WHERE received_by = ? AND seq > ? ORDER BY sent_by, sent_at, seq
 """
-_ADD_MESSAGE: Final = f"INSERT INTO message ({MESSAGE}) VALUES (?, ?, ?, ?, ?)"
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
+
+MAX_KNOWN_INBOXES: Final = 100_000
+
+
+class InboxEnds:
+    """The ends of inboxes that the writer has appended to: `(last_seq, indexed_seq)` by user.
+
+    Only the writer's thread changes inboxes, so it need not read an end again that it has written.
+    Drop the inbox of an account that is deleted.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[int, tuple[int, int]] = {}
+
+    def get(self, db: sqlite3.Connection, user_id: int) -> tuple[int, int] | None:
+        """The end of an inbox; None if there is none."""
+        end = self._ends.get(user_id)
+        if end is None:
+            query = "SELECT last_seq, indexed_seq FROM inbox WHERE user_id = ?"
+            end = db.execute(query, (user_id,)).fetchone()
+        return end
+
+    def update(self, ends: dict[int, tuple[int, int]]) -> None:
+        """Apply a transaction that was committed."""
+        if len(self._ends) > MAX_KNOWN_INBOXES:
+            self._ends.clear()
+        self._ends.update(ends)
+
+    def drop(self, user_id: int) -> None:
+        """Forget an inbox."""
+        self._ends.pop(user_id, None)
+
+    def clear(self) -> None:
+        """Forget all, after a transaction whose outcome is not certain."""
+        self._ends.clear()
 
 
 def append(
-    db: sqlite3.Connection, drafts: Sequence[Draft], now: int
+    db: sqlite3.Connection, drafts: Sequence[Draft], now: int, ends: InboxEnds
 ) -> list[Appended | DomainError]:
     """See `IStore.append`; `now` must not be less than in any earlier call."""
-    with transaction(db):
-        batch = _Batch(db, now)
-        results = [batch.add(draft) for draft in drafts]
-        batch.write()
+    try:
+        with transaction(db):
+            batch = _Batch(db, now, ends)
+            results = [batch.add(draft) for draft in drafts]
+            batch.write()
+    except BaseException:
+        ends.clear()
+        raise
+    ends.update(batch.ends)
     return results
 
 
 class _Batch:
     """A batch of drafts, numbered in memory and written at the end, each inbox once.
 
-    The transaction holds SQLite's only write lock, so no inbox can change meanwhile.
+    The transaction holds SQLite's only write lock, so no inbox can change meanwhile. Each step of a
+    statement gives up the interpreter's lock and waits for it again, so messages are written by
+    one statement, and the ends of their inboxes by another.
     """
 
-    def __init__(self, db: sqlite3.Connection, now: int) -> None:
+    def __init__(self, db: sqlite3.Connection, now: int, ends: InboxEnds) -> None:
         self._db = db
         self._now = now
-        self._last_seq: dict[int, int | None] = {}
-        self._indexed_seq: dict[int, int] = {}
+        self._known = ends
+        self.ends: dict[int, tuple[int, int]] = {}
+        """The new ends of the inboxes."""
         self._keys: dict[tuple[int, str], tuple[bytes, int, int]] = {}
-        self._messages: list[tuple[int, int, int, int, str]] = []
+        self._messages: list[int | str] = []
         self._new_keys: list[tuple[int, str, bytes, int, int]] = []
 
     def add(self, draft: Draft) -> Appended | DomainError:
@@ -60,11 +103,13 @@ class _Batch:
             first = self._get_first_use(draft.sent_by, key.key)
             if first is not None:
                 return replayed(draft, *first)
-        last = self._get_last_seq(draft.received_by)
-        if last is None:
+        user_id = draft.received_by
+        end = self.ends.get(user_id) or self._known.get(self._db, user_id)
+        if end is None:
             return user_not_found(draft)
-        seq = self._last_seq[draft.received_by] = last + 1
-        self._messages.append((draft.received_by, seq, draft.sent_by, self._now, draft.text))
+        seq = end[0] + 1
+        self.ends[user_id] = (seq, end[1])
+        self._messages += (user_id, seq, draft.sent_by, self._now, draft.text)
         if key is not None:
             self._keys[draft.sent_by, key.key] = (key.fingerprint, seq, self._now)
             self._new_keys.append((draft.sent_by, key.key, key.fingerprint, seq, self._now))
@@ -72,29 +117,18 @@ class _Batch:
 
     def write(self) -> None:
         """Write everything to the database."""
-        self._db.executemany(_ADD_MESSAGE, self._messages)
-        self._db.executemany(
-            "UPDATE inbox SET last_seq = ?, last_sent_at = ?, indexed_seq = ? WHERE user_id = ?",
-            [self._inbox_row(user_id) for user_id in {row[0] for row in self._messages}],
-        )
+        if not self._messages:
+            return
+        self._db.execute(_add_messages(len(self._messages) // 5), self._messages)
+        rows: list[int] = []
+        for user_id, (last, indexed) in self.ends.items():
+            if last - indexed >= INDEX_STEP:
+                self._db.execute(_INDEX, (user_id, indexed))
+                self.ends[user_id] = (last, last)
+            rows += (user_id, *self.ends[user_id])
+        self._db.execute(_move_inboxes(len(self.ends)), (self._now, *rows))
         if self._new_keys:
             self._db.executemany(_ADD_KEY, self._new_keys)
-
-    def _inbox_row(self, user_id: int) -> tuple[int, int, int, int]:
-        last, indexed = self._last_seq[user_id], self._indexed_seq[user_id]
-        assert last is not None
-        if last - indexed >= INDEX_STEP:
-            self._db.execute(_INDEX, (user_id, indexed))
-            indexed = last
-        return last, self._now, indexed, user_id
-
-    def _get_last_seq(self, user_id: int) -> int | None:
-        if user_id not in self._last_seq:
-            row = self._db.execute(
-                "SELECT last_seq, indexed_seq FROM inbox WHERE user_id = ?", (user_id,)
-            ).fetchone()
-            self._last_seq[user_id], self._indexed_seq[user_id] = row or (None, 0)
-        return self._last_seq[user_id]
 
     def _get_first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
         if (sender, key) in self._keys:
@@ -104,6 +138,19 @@ class _Batch:
             (sender, key),
         ).fetchone()
         return row
+
+
+@cache
+def _add_messages(count: int) -> str:
+    return f"INSERT INTO message ({MESSAGE}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}"
+
+
+@cache
+def _move_inboxes(count: int) -> str:
+    return (
+        "UPDATE inbox SET last_seq = column2, last_sent_at = ?, indexed_seq = column3"
+        f" FROM (VALUES {', '.join(['(?, ?, ?)'] * count)}) WHERE user_id = column1"
+    )
 
 
 def direction(received_by: str, sent_by: str) -> str:

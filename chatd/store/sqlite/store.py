@@ -75,6 +75,8 @@ class SqliteStore:
         self._known = migrations("sqlite") if known is None else known
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
+        # Used by the writer's thread only.
+        self._ends = sqlite_chats.InboxEnds()
         self._latest_sent_at = 0
         self._write_fails = False
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
@@ -91,6 +93,7 @@ class SqliteStore:
         self._read_db = open_reader(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
+        self._ends = sqlite_chats.InboxEnds()
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -137,7 +140,7 @@ class SqliteStore:
         return self._read(execute, statements.credentials(username))
 
     def delete_account(self, user_id: int) -> Deferred[bool]:
-        deleted = self._write(sqlite_accounts.delete_account, user_id, self._now())
+        deleted = self._write(self._delete_account, user_id, self._now())
 
         def on_success(existed: bool) -> bool:
             self._inbox_cache.drop(user_id)
@@ -183,7 +186,11 @@ class SqliteStore:
     ) -> list[Appended | DomainError]:
         # If the clock was set back, new messages must not get an earlier time than old ones.
         self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return sqlite_chats.append(db, drafts, self._latest_sent_at)
+        return sqlite_chats.append(db, drafts, self._latest_sent_at, self._ends)
+
+    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
+        self._ends.drop(user_id)
+        return sqlite_accounts.delete_account(db, user_id, now)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         ticket = self._inbox_cache.begin_query()

@@ -222,12 +222,13 @@ if start == 0:
     for name in ("ann", "bob", "cat"):
         sqlite_accounts.add_account(db, name, "a@example.org", "hash", 1)
 number = start
+ends = sqlite_chats.InboxEnds()
 while True:
     drafts = []
     for _ in range(1 + number % 40):
         number += 1
         drafts.append(draft(1, 1 + number % 3, f"{number}", f"key {number}"))
-    for result in sqlite_chats.append(db, drafts, 1 + number):
+    for result in sqlite_chats.append(db, drafts, 1 + number, ends):
         message = result.message
         os.write(1, b"%d %d %s\\n" % (message.received_by, message.seq, message.text.encode()))
 """

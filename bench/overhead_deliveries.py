@@ -20,12 +20,14 @@ from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
 from chatd.api.context import RequestContext
 from chatd.api.dispatch import Dispatch
+from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
 from chatd.http.limits import HTTPLimits
+from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.metrics import Metrics
 from chatd.model import InboxSlice, Message, ReadAfter, Session
@@ -80,7 +82,8 @@ class Ours:
         inbox: Any = Inbox()
         notifier = Notifier(max_held=100)
         session = Session(USER, b"token")
-        chats = Chats(
+        self.session = session
+        self.chats = Chats(
             inbox,
             None,  # type: ignore[arg-type]
             notifier,
@@ -90,9 +93,12 @@ class Ours:
         )
         self._inbox = inbox
         self._notifier = notifier
+        self.reads = ReadCalls(
+            self.chats, EncodedMessageCache(), clock=clock, retry_jitter=lambda: 1
+        )
         self.handlers = bind(
             lambda context: self._authenticate(context, session),
-            ReadCalls(chats, EncodedMessageCache(), clock=clock, retry_jitter=lambda: 1),
+            self.reads,
         )
 
     def deliver(self) -> None:
@@ -109,6 +115,10 @@ class Ours:
     def cursor(self) -> bytes:
         """The cursor after the last message."""
         return b"%b-%d" % (EPOCH.encode(), self.last_seq)
+
+    def known_session(self, digest: bytes) -> Session:
+        """What the fast path asks of the accounts."""
+        return self.session
 
     def _authenticate(self, context: RequestContext, session: Session) -> Deferred[Session]:
         assert (context.request.getHeader(b"authorization") or b"").startswith(b"Bearer ")
@@ -152,7 +162,24 @@ def ours() -> tuple[Any, MemoryConnection]:
     clock: Any = Clock()
     api = Ours(clock)
     dispatch = Dispatch(api, clock=clock, metrics=Metrics())
-    server = Server(resource=dispatch, clock=clock, limits=HTTPLimits(), problem=problem)
+    accounts: Any = api
+    sends: Any = None
+    fast_path = FastPath(
+        dispatch,
+        accounts,
+        api.chats,
+        api.reads,
+        sends,
+        seconds=clock.seconds,
+        request_ids=RequestIds(),
+    )
+    server = Server(
+        resource=dispatch,
+        clock=clock,
+        limits=HTTPLimits(),
+        problem=problem,
+        fast_handler=fast_path,
+    )
     return api, MemoryConnection(server)
 
 

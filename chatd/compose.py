@@ -174,7 +174,7 @@ def compose_domain(
         observe_poll=metrics.observe_poll,
         observe_batch=metrics.batch_observer,
     )
-    metrics.add_gauge("chatd_polls_held", "Polls that wait now", lambda: notifier.held)
+    metrics.add_gauge("chatd_polls_held", "Polls and streams that wait now", lambda: notifier.held)
     subscriber = BusSubscriber(notifier, accounts, metrics)
     return Components(
         store=store,

@@ -141,12 +141,17 @@ class Metrics(Collector):
             requests.add_metric((method.decode("latin-1"), route, str(status)), count)
         yield requests
         yield _counter(
-            "chatd_polls", "Polls that asked to wait, by outcome", "outcome", self._polls
+            "chatd_polls",
+            "Polls that asked to wait, and streams, by outcome",
+            "outcome",
+            self._polls,
         )
-        yield _counter("chatd_wakeups", "Held polls woken, by source", "source", self._wakeups)
+        yield _counter(
+            "chatd_wakeups", "Held polls and streams woken, by source", "source", self._wakeups
+        )
         yield CounterMetricFamily(
             "chatd_sweep_found",
-            "Held polls that had missed a wake-up: above 0 there is a bug",
+            "Held polls and streams that had missed a wake-up: above 0 there is a bug",
             self._missed_wakeups,
         )
         yield _histogram(
@@ -155,7 +160,9 @@ class Metrics(Collector):
             self._request_seconds,
         )
         yield _histogram(
-            "chatd_poll_hold_seconds", "Seconds that polls were held", self._hold_seconds
+            "chatd_poll_hold_seconds",
+            "Seconds that polls were held, and streams open",
+            self._hold_seconds,
         )
         yield _histogram("chatd_reactor_lag_seconds", "How late the reactor ran a timer", self._lag)
         sizes = HistogramMetricFamily(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from sys import intern
 from typing import Any, Final
 
 import msgspec
@@ -82,6 +83,8 @@ def understand(block: HeaderBlock) -> object:
         return UNUSUAL
     if any(each in lines for each in _STREAM_TYPES):
         return UNUSUAL
+    # There is one block for each held poll.
+    block.forget_values()
     return Caller(token_digest(token), content_type == (b"application/json",))
 
 
@@ -129,7 +132,7 @@ class FastPath:
 
     def _read(self, channel: FastChannel, head: Head, caller: Caller, text: bytes) -> bool:
         began = self.seconds()
-        query = self._query(text, head.headers)
+        since, query = self._parse(text, head.headers)
         if query is None:
             return False
         session = self._accounts.known_session(caller.digest)
@@ -139,9 +142,7 @@ class FastPath:
             return self._page(channel, head, session, query, began)
         pending = PendingPoll(self, channel, head, session, began, query)
         try:
-            poll = self._chats.start_poll(
-                session, query.since, query.limit, query.wait_seconds, pending
-            )
+            poll = self._chats.start_poll(session, since, query.limit, query.wait_seconds, pending)
         except DomainError:
             return False
         if pending.channel is not None:
@@ -149,29 +150,32 @@ class FastPath:
             channel.hold(pending)
         return True
 
-    def _query(self, text: bytes, headers: HeaderBlock) -> PollQuery | PageQuery | None:
-        """The parameters of a poll or page; None if they are others, or invalid.
+    def _parse(
+        self, text: bytes, headers: HeaderBlock
+    ) -> tuple[Cursor | None, PollQuery | PageQuery | None]:
+        """The parameters of a poll and where it begins, or those of a page; None if they are
+        others, or invalid.
 
-        Clients change the cursor from poll to poll and repeat the rest, so that is parsed once.
+        Clients change the cursor from poll to poll and repeat the rest, so that is parsed once, and
+        held polls share it.
         """
         match = _SINCE.search(text)
         if match is not None:
+            cursor = Cursor(intern(match[1].decode("ascii")), int(match[2]))
             rest = text[: match.start()] + text[match.end() :]
             known = self._known_rests.get(rest)
             if known is not None:
-                return PollQuery(
-                    Cursor(match[1].decode("ascii"), int(match[2])), known.wait, known.limit
-                )
+                return cursor, known
         try:
             query = PARAMETERS.parse(text, headers.values)
         except DomainError:
-            return None
+            return None, None
         if type(query) is PollQuery:
             room = len(self._known_rests) < MAX_KNOWN_RESTS and len(text) < MAX_KNOWN_LENGTH
             if match is not None and room:
                 self._known_rests[rest] = query
-            return query
-        return query if type(query) is PageQuery else None
+            return query.since, query
+        return None, query if type(query) is PageQuery else None
 
     def _page(
         self, channel: FastChannel, head: Head, session: Session, query: PageQuery, began: float

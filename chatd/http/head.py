@@ -33,6 +33,9 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 _PLAIN_LINE = re.compile(rb"(GET|POST|PUT|DELETE) (/[A-Za-z0-9/?&=._~%+-]*) HTTP/1\.1")
 
+# One object for all requests that are held.
+_METHODS = {method: method for method in (b"GET", b"POST", b"PUT", b"DELETE")}
+
 _HOST_LINE = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 
 
@@ -149,10 +152,17 @@ def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head
     headers = previous if block == previous.block else previous.with_length(block)
     if headers is None or headers.length > limits.body_bytes:
         return None
-    method, target = match.groups()
     return tuple.__new__(
         Head,
-        (method, target, b"HTTP/1.1", headers, headers.length, not headers.close, False),
+        (
+            _METHODS[match[1]],
+            match[2],
+            b"HTTP/1.1",
+            headers,
+            headers.length,
+            not headers.close,
+            False,
+        ),
     )
 
 

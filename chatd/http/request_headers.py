@@ -133,6 +133,10 @@ class HeaderBlock:
                 self._values[name] = values
             return values
 
+    def forget_values(self) -> None:
+        """Release what `values` has found; it finds them again."""
+        self._values = {}
+
     def _find(self, name: bytes) -> tuple[bytes, ...]:
         block = self.block
         folded = block.lower()

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import react
 
 from chatd.client import ChatError
@@ -17,6 +17,7 @@ from chatd.conformance.server import Server
 __all__ = ["general", "polling", "sending", "streaming"]
 
 CHECK_SECONDS: Final = 60.0
+CONCURRENT_CHECKS: Final = 4
 
 
 async def run_check(check: Check, url: str, reactor: Any) -> str | None:
@@ -46,13 +47,19 @@ async def _run(check: Check, server: Server) -> str | None:
 async def main(reactor: Any, url: str, only: str) -> None:
     """Run the checks and print a report; raises SystemExit(1) if one fails."""
     chosen = [each for each in CHECKS if only.lower() in f"{each.area} {each.requirement}".lower()]
+    # Most checks wait most of the time.
+    slots = DeferredSemaphore(CONCURRENT_CHECKS)
+    running = [
+        slots.run(lambda check: Deferred.fromCoroutine(run_check(check, url, reactor)), check)
+        for check in chosen
+    ]
     failed = 0
     area = ""
-    for check in chosen:
+    for check, result in zip(chosen, running, strict=True):
         if check.area != area:
             area = check.area
             print(f"\n{area}")
-        failure = await run_check(check, url, reactor)
+        failure = await result
         print(f"  {'FAILED' if failure else 'passed'}  {check.requirement}")
         if failure:
             failed += 1

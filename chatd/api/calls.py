@@ -70,11 +70,11 @@ class Call(Struct, frozen=True, eq=False):
         raised = set(self.raises)
         codes = [BAD_REQUEST]
         if self.authenticated:
-            raised.add(errors.Unauthorized)
+            raised |= {errors.Unauthorized, errors.InvalidHeader}
         if self.parameters is not None:
             raised |= self.parameters.errors
         if self.body is not None:
-            raised |= {errors.InvalidBody, errors.UnsupportedMediaType}
+            raised |= {errors.InvalidBody, errors.InvalidHeader, errors.UnsupportedMediaType}
             codes.append(BODY_TOO_LARGE)
         return [*codes, *(DOMAIN_ERRORS[each] for each in raised)]
 
@@ -153,7 +153,7 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
                 parameters.parse(context.request.uri.partition(b"?")[2], context.header_values)
             )
         if decoder is not None:
-            content_type = context.header(b"content-type")
+            content_type = context.only_header(b"content-type")
             arguments.append(decode_json(content_type, context.body, decoder))
         return await implementation(owner, context, *arguments)
 

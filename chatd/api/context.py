@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from twisted.web import server
 
+from chatd.errors import InvalidHeader
 from chatd.http.request import Request
 
 
@@ -42,6 +43,13 @@ class RequestContext(Struct, eq=False):
         """The last value of a request header."""
         value: bytes | None = self.request.getHeader(name)
         return value
+
+    def only_header(self, name: bytes) -> bytes | None:
+        """The value of a request header that decides something; raises `InvalidHeader` for two."""
+        values = self.header_values(name)
+        if len(values) > 1:
+            raise InvalidHeader(f"{name.decode('ascii').title()}: given more than once")
+        return values[0] if values else None
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """All values of a request header, in order."""

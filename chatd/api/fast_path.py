@@ -171,8 +171,9 @@ class FastPath:
         except DomainError:
             return None, None
         if type(query) is PollQuery:
-            room = len(self._known_rests) < MAX_KNOWN_RESTS and len(text) < MAX_KNOWN_LENGTH
-            if match is not None and room:
+            if match is not None and len(text) < MAX_KNOWN_LENGTH:
+                if len(self._known_rests) >= MAX_KNOWN_RESTS:
+                    self._known_rests.clear()
                 self._known_rests[rest] = query
             return query.since, query
         return None, query if type(query) is PageQuery else None
@@ -301,7 +302,12 @@ class PendingPoll(Pending):
     def poll_ended(self, polled: Polled) -> None:
         self.held_seconds = polled.waited
         took = self._fast.seconds() - self._began - polled.waited
-        self.succeed(self._fast.reads.poll_response(self._query, polled, took))
+        try:
+            response = self._fast.reads.poll_response(self._query, polled, took)
+        except Exception:
+            self.fail(Failure())
+        else:
+            self.succeed(response)
 
     def poll_failed(self, failure: Failure) -> None:
         if self.poll is not None:
@@ -331,7 +337,12 @@ class PendingSend(Pending):
     def callback(self, sent: Appended) -> None:
         """The message is durable."""
         try:
-            self.succeed(self._fast.sends.response(sent))
+            try:
+                response = self._fast.sends.response(sent)
+            except Exception:
+                self.fail(Failure())
+            else:
+                self.succeed(response)
         except Exception:
             # The batch has other senders to answer.
             _log.failure("the response to a send could not be written")

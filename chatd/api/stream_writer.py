@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -29,6 +30,9 @@ STALLED_KEEP_ALIVES: Final = 8
 OVERLOAD_RETRY_AFTER: Final = 5
 
 
+_log = Logger()
+
+
 class KeepAlives:
     """Has every open stream write a keep-alive each `KEEP_ALIVE_SECONDS`, with one timer."""
 
@@ -49,7 +53,11 @@ class KeepAlives:
 
     def _due(self, writer: StreamWriter) -> None:
         self._queue.add(writer)
-        writer.keep_alive()
+        try:
+            writer.keep_alive()
+        except Exception:
+            # The timer has other streams to call.
+            _log.failure("a keep-alive could not be written")
 
 
 @implementer(IPushProducer)
@@ -191,4 +199,6 @@ class StreamWriter:
         ended, self._ended = self._ended, None
         if ended is not None:
             self._keep_alives.remove(self)
+            # Else the request and this object would wait for a garbage collection.
+            self._request.producer = None
             ended()

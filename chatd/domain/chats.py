@@ -227,9 +227,11 @@ class Chats:
         errors of the store.
         """
         sink = DeferredSink()
+        result = sink.result
+        assert result is not None
         sink.poll = poll = self.start_poll(session, since, limit, wait, sink)
         try:
-            return await sink.result
+            return await result
         finally:
             if record is not None:
                 record.held_seconds = poll.waited

@@ -100,6 +100,11 @@ class MessageStream:
         notifier.add(self)
         notifier.hold(self)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there may be messages after `seq`: the stream is reading, or its sink is slow."""
+        return self._sink is None or self._reading or self._unread
+
     def begin_at(self, cursor: Cursor) -> None:
         """Set the position; raises `Unauthorized` if the session has ended meanwhile."""
         if isinstance(self._end, DomainError):
@@ -110,8 +115,16 @@ class MessageStream:
     def begin(self, sink: MessageSink, inbox: InboxSlice) -> None:
         """Write to `sink` from now on, starting with the result of the first read."""
         self._sink = sink
-        self._deliver(inbox)
+        try:
+            self._deliver(inbox)
+        except Exception:
+            self._sink = None
+            if self.held:
+                self._release("error")
+            sink.fail(Failure())
+            return
         if self._end is not None:
+            self._sink = None
             sink.end(self._end)
         else:
             self._advance()
@@ -129,6 +142,7 @@ class MessageStream:
         """End the stream without telling the sink; does nothing if it has ended."""
         if self.held:
             self._release(outcome)
+        self._sink = None
 
     def wake(self, reason: WakeReason) -> None:
         """Write new messages, or end the stream for another reason."""
@@ -176,16 +190,19 @@ class MessageStream:
             self._finish(failure.value)
         elif self.held:
             self._release("error")
-            if self._sink is not None:
-                self._sink.fail(failure)
+            sink, self._sink = self._sink, None
+            if sink is not None:
+                sink.fail(failure)
         else:
             _log.failure("a stream failed after its client had disconnected", failure)
 
     def _deliver(self, inbox: InboxSlice) -> None:
         messages = inbox.messages
-        if messages and not self._paused:
+        while messages and not self._paused:
             assert self._sink is not None
-            self.seq = messages[self._sink.write_messages(messages) - 1].seq
+            written = self._sink.write_messages(messages)
+            self.seq = messages[written - 1].seq
+            messages = messages[written:]
         if self.seq < inbox.last_seq:
             self._unread = True
 
@@ -194,8 +211,9 @@ class MessageStream:
             return
         self._end = why
         self._release(why.code if isinstance(why, DomainError) else why.value)
-        if self._sink is not None:
-            self._sink.end(why)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.end(why)
 
     def _release(self, outcome: str) -> None:
         self.held = False

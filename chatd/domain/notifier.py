@@ -31,6 +31,11 @@ class Waiter(Protocol):
         """Whether the poll is waiting now."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it knows that there may be messages after `seq`, though it is held."""
+        ...
+
     def wake(self, reason: WakeReason) -> None:
         """Stop waiting; a poll that is not waiting does not begin to wait."""
         ...

@@ -131,7 +131,7 @@ class Poll:
         self._polls = polls
         self._limit = limit
         self._wait = wait
-        self._sink = sink
+        self._sink: PollSink | None = sink
         self._ended = False
         # What has happened while a query ran.
         self._pending: WakeReason | Unauthorized | None = None
@@ -140,6 +140,9 @@ class Poll:
         self._due = polls.seconds() + wait
         self._held_since = 0.0
         self._deadline: Entry | None = None
+
+    is_behind = False
+    """While it is held, it has read everything that it knows of."""
 
     def begin(self, after: int | None) -> None:
         """Read for the first time."""
@@ -178,6 +181,7 @@ class Poll:
             if self.held:
                 self._release()
             self._leave(DISCONNECTED)
+            self._sink = None
 
     def _read(self, after: int | None, *, listening: bool) -> None:
         query = ReadAfter(self.session.user_id, after, self._limit)
@@ -244,8 +248,10 @@ class Poll:
             messages = truncated(messages)
             seq = messages[-1].seq
         cursor = Cursor(self._polls.epoch(), seq)
+        sink, self._sink = self._sink, None
+        assert sink is not None
         try:
-            self._sink.poll_ended(Polled(messages, self._count, cursor, why, self.waited))
+            sink.poll_ended(Polled(messages, self._count, cursor, why, self.waited))
         except Exception:
             # The notifier, which may have called this, has other waiters to wake.
             _log.failure("the result of a poll could not be passed on")
@@ -257,8 +263,10 @@ class Poll:
             return
         error = failure.value
         self._leave(error.code if isinstance(error, DomainError) else "error")
+        sink, self._sink = self._sink, None
+        assert sink is not None
         try:
-            self._sink.poll_failed(failure)
+            sink.poll_failed(failure)
         except Exception:
             _log.failure("the error of a poll could not be passed on")
 
@@ -284,15 +292,22 @@ class DeferredSink:
     """A `PollSink` that fires a Deferred, whose cancellation closes the poll."""
 
     def __init__(self) -> None:
-        self.result: Deferred[Polled] = Deferred(self._cancel)
+        self.result: Deferred[Polled] | None = Deferred(self._cancel)
+        """Released at the end: it refers to this object, and cycles cost garbage collections."""
         self.poll: Poll | None = None
 
     def poll_ended(self, polled: Polled) -> None:
-        self.result.callback(polled)
+        self._take().callback(polled)
 
     def poll_failed(self, failure: Failure) -> None:
-        self.result.errback(failure)
+        self._take().errback(failure)
+
+    def _take(self) -> Deferred[Polled]:
+        result, self.result = self.result, None
+        assert result is not None
+        return result
 
     def _cancel(self, _: Deferred[Polled]) -> None:
         assert self.poll is not None
+        self.result = None
         self.poll.close()

@@ -81,7 +81,11 @@ class Sweep:
             return 0
         finally:
             self._grace = None
-        missed = [waiter for waiter, seq in suspects if waiter.held and waiter.seq == seq]
+        missed = [
+            waiter
+            for waiter, seq in suspects
+            if waiter.held and waiter.seq == seq and not waiter.is_behind
+        ]
         for waiter in missed:
             waiter.wake(WakeReason.MESSAGE)
         if missed:

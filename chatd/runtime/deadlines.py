@@ -58,6 +58,8 @@ class Deadlines:
     def cancel(self, entry: Entry) -> None:
         """Withdraw a pending deadline."""
         entry[2] = None
+        if entry[1] < 0:
+            return  # It is due, and no longer in the heap.
         self._cancelled += 1
         if self._cancelled == len(self._heap):
             self._heap.clear()
@@ -83,12 +85,15 @@ class Deadlines:
         now = self._clock.seconds() + TOLERANCE
         due = []
         while self._heap and self._heap[0][0] <= now:
-            listener = heappop(self._heap)[2]
-            if listener is None:
+            entry = heappop(self._heap)
+            if entry[2] is None:
                 self._cancelled -= 1
             else:
-                due.append(listener)
+                entry[1] = -1
+                due.append(entry)
         # First, since listeners add and cancel deadlines.
         self._schedule()
-        for listener in due:
-            listener.on_deadline()
+        for entry in due:
+            # One of the listeners before may have cancelled it.
+            if entry[2] is not None:
+                entry[2].on_deadline()

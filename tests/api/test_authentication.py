@@ -251,3 +251,15 @@ def test_a_password_may_hold_a_colon_and_be_in_any_script(service: Service) -> N
         made = service.post(USERS, {"username": name, "email": "a@b", "password": password})
         assert made.status == 201
         assert service.get(CHATS, auth=basic(name, password)).status == 200
+
+
+def test_a_header_that_decides_something_is_given_once(service: Service) -> None:
+    ann = service.new_user("ann")
+    for values in ([ann.bearer, ann.bearer], [ann.bearer, ann.basic], [ann.basic, "Bearer x"]):
+        response = service.get(USERS, headers={"Authorization": values})
+        assert "Authorization" in response.problem(400, "invalid_header")["detail"]
+    kinds = ["application/json", "application/json"]
+    body = b'{"user_id": 1, "message": "x"}'
+    response = ann.request("POST", CHATS, body=body, headers={"Content-Type": kinds})
+    assert "Content-Type" in response.problem(400, "invalid_header")["detail"]
+    assert ann.page()["messages"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -14,12 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from chatd.api.fast_path import UNUSUAL, Caller, understand
+from chatd.api.chats_read import ReadCalls
+from chatd.api.chats_send import SendCalls
+from chatd.api.context import RequestContext
+from chatd.api.fast_path import UNUSUAL, Caller, PendingPoll, understand
+from chatd.api.stream_writer import StreamWriter
+from chatd.domain.message_stream import MessageStream
 from chatd.domain.notifier import HELD_PER_USER
+from chatd.domain.poll import Poll
 from chatd.domain.rate_limits import Rate, Rates
+from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
 from chatd.model import WakeReason
 from tests.api.service import CHATS, OWN, TOKENS, Serve, Service, serving
+from tests.conftest import LoggedFailures
 from tests.doubles import SteppedExecutor, scratch
 from tests.examples import examples
 from tests.http.raw_client import RawClient
@@ -334,6 +343,71 @@ def test_a_client_that_disconnects_during_its_send(serve: Serve, fast: bool) -> 
     metrics = service.get("/metrics", admin=True).body.decode()
     line = '\nchatd_requests_total{method="POST",route="send",status="499"} 1.0\n'
     assert line in metrics
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_response_that_cannot_be_made_is_a_500(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures, fast: bool
+) -> None:
+    service = serve(OWN)
+    if not fast:
+        service.fast_path = None
+    ann = service.new_user()
+    ann.page()
+    poll = held(service, ann)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ReadCalls, "poll_response", broken)
+    monkeypatch.setattr(SendCalls, "response", broken)
+    sent = ann.post(CHATS, {"user_id": ann.id, "message": "x"})
+    for response in (sent, poll.response()):
+        assert response.status == 500
+    assert len(logged_failures.flush(ZeroDivisionError)) == 2
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_what_has_ended_leaves_no_reference_cycles(serve: Serve, fast: bool, accept: str) -> None:
+    """The daemon collects garbage rarely, because that stops it."""
+    service = serve(OWN, read_cached=False, worker=SteppedExecutor)
+    if not fast:
+        service.fast_path = None
+    ann = service.new_user()
+
+    def ended() -> None:
+        for query in ("?since=now&wait=1", "?since=0&wait=1"):
+            polls = [
+                ann.start_and_settle("GET", CHATS + query, headers={"Accept": accept})
+                for _ in range(HELD_PER_USER + 1)
+            ]
+            ann.send(ann)
+            for poll in polls:
+                if poll.held:
+                    poll.disconnect()
+
+    ended()
+    gc.collect()
+    gc.disable()
+    try:
+        ended()
+        # Connections in memory and their transports refer to each other.
+        found = collected(Poll, PendingPoll, MessageStream, StreamWriter, Request, RequestContext)
+    finally:
+        gc.enable()
+    assert found == []
+
+
+def collected(*types: type) -> list[object]:
+    """The objects of these types that only a garbage collection finds."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return [each for each in gc.garbage if isinstance(each, types)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 def test_an_unknown_token_is_looked_up_the_ordinary_way(serve: Serve) -> None:

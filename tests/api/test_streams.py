@@ -20,6 +20,7 @@ from tests.api.service import (
     Service,
     User,
 )
+from tests.conftest import LoggedFailures
 from tests.http.raw_client import get
 
 SSE = "text/event-stream"
@@ -369,3 +370,17 @@ def test_http_1_0_ends_with_the_connection(serve: Serve) -> None:
     assert b"transfer-encoding" not in value.lower()
     assert value.count(b"\nevent: ") == 2
     assert client.closed()
+
+
+def test_a_keep_alive_that_fails_does_not_end_those_of_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
+) -> None:
+    service = serve(OWN)
+    ann, bob = service.new_user(), service.new_user()
+    broken, stream = open_stream(ann), open_stream(bob)
+    request: Any = broken.exchange.client.channel
+    monkeypatch.setattr(request._request, "write", lambda data: 1 / 0)
+    for _ in range(3):
+        service.advance(15)
+    assert stream.keep_alives() == 3
+    assert len(logged_failures.flush(ZeroDivisionError)) == 3

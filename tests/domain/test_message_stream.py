@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from chatd.domain.message_stream import READ_LIMIT
 from chatd.domain.notifier import HELD_PER_USER, Waiter
+from chatd.domain.sweep import GRACE_SECONDS
 from chatd.errors import CursorEpoch, Overloaded, StoreUnavailable, Unauthorized
 from chatd.model import BEGINNING, Cursor, InboxSlice, Session, WakeReason
 from tests.conftest import LoggedFailures
@@ -263,3 +264,65 @@ def test_only_one_query_runs_at_a_time(stepped: System, monkeypatch: pytest.Monk
     stepped.settle()
     assert sink.seqs == [1]
     stream.close()
+
+
+def test_messages_of_one_read_are_not_read_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(system, READ_LIMIT)
+    queries: list[Any] = []
+    read = system.chats._read_inbox
+
+    def count(query: Any, *, listening: bool) -> Any:
+        queries.append(query)
+        return read(query, listening=listening)
+
+    sink = RecordingSink(takes=7)
+    started = Deferred.fromCoroutine(system.chats.stream(ANN, BEGINNING, sink))
+    system.settle()
+    stream, inbox = result_of(started)
+    monkeypatch.setattr(stream, "_read", count)
+    sink.attach((stream, inbox))
+    assert sink.seqs == list(range(1, READ_LIMIT + 1))
+    assert queries == []
+    stream.close()
+
+
+def test_a_slow_sink_has_not_missed_a_wake_up(
+    system: System, logged_failures: LoggedFailures
+) -> None:
+    sink = RecordingSink(room=1)
+    stream = sink.open(system, ANN, BEGINNING)
+    send(system, 2)
+    assert stream.is_behind
+
+    def missed() -> int:
+        sweeping = system.start(system.sweep.sweep())
+        system.clock.advance(GRACE_SECONDS)
+        system.settle()
+        return result_of(sweeping)
+
+    assert missed() == 0
+    # One that has taken everything may have missed a wake-up.
+    sink.room = 100
+    stream.resume()
+    caught_up = not stream.is_behind
+    assert caught_up
+    system.bus.lose = True
+    send(system)
+    assert missed() == 1
+    assert sink.seqs == [1, 2, 3]
+    assert len(logged_failures.flush_messages()) <= 1
+    stream.close()
+
+
+def test_a_sink_that_fails_at_once(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(system)
+    sink = RecordingSink()
+
+    def write_messages(messages: Any) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sink, "write_messages", write_messages)
+    assert not sink.open(system, ANN, BEGINNING).held
+    assert isinstance(sink.ended, Failure)

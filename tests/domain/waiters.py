@@ -39,6 +39,8 @@ class DeferredWaiter:
     def held(self) -> bool:
         return self._deferred is not None
 
+    is_behind = False
+
     def wait(self, seconds: float, clock: IReactorTime) -> Deferred[WakeReason]:
         """Fires with the reason why the wait ended; at once if woken since the last wait.
 

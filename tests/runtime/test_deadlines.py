@@ -120,3 +120,22 @@ def test_any_order_of_adding_and_cancelling() -> None:
     assert len(finished) > 300
     assert all(len(listener.called) == 1 for _, listener in finished)
     assert all(listener.called[0] >= due - 1e-6 for due, listener in finished)
+
+
+def test_a_deadline_that_is_due_may_be_cancelled_by_another() -> None:
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    other, later = Listener(clock), Listener(clock)
+
+    class Cancelling:
+        def on_deadline(self) -> None:
+            deadlines.cancel(entry)
+
+    deadlines.add(1.0, Cancelling())
+    entry = deadlines.add(1.0, other)
+    deadlines.add(2.0, later)
+    clock.advance(1)
+    assert other.called == []
+    assert len(deadlines) == 1
+    clock.advance(1)
+    assert later.called == [2.0]

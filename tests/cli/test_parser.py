@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import shtab
 
 from chatd.cli.parser import parser
 from chatd.cli.runner import COMMANDS
@@ -25,3 +26,9 @@ def test_twisted_is_not_imported_before_it_is_needed() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment(), check=False).returncode == 0
     )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_there_is_a_completion_script_for_each_shell(shell: str) -> None:
+    assert parser().parse_args(["completion", shell]).shell == shell
+    assert "register" in shtab.complete(parser(), shell)

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.api.authentication import credentials
@@ -24,20 +23,16 @@ from chatd.api.bodies import decode_json
 from chatd.api.chats_query import PageQuery, PollQuery
 from chatd.api.chats_read import PARAMETERS, ReadCalls
 from chatd.api.chats_send import Send, SendCalls
-from chatd.api.context import RequestContext
-from chatd.api.dispatch import CLIENT_DISCONNECTED, Dispatch
-from chatd.api.problems import response_to
-from chatd.api.responses import JSONResponse
+from chatd.api.dispatch import Dispatch
+from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.domain.accounts import Accounts, token_digest
 from chatd.domain.chats import Chats
-from chatd.domain.poll import Poll, Polled
 from chatd.errors import DomainError
 from chatd.http.fast_handler import FastChannel
 from chatd.http.head import Head
-from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
 from chatd.http.request_ids import RequestIds
-from chatd.model import Appended, Cursor, Session
+from chatd.model import Cursor, Session
 
 _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 
@@ -53,9 +48,6 @@ MAX_KNOWN_RESTS: Final = 1000
 MAX_KNOWN_LENGTH: Final = 200
 
 _STREAM_TYPES: Final = (b"event-stream", b"ndjson")
-
-
-_log = Logger()
 
 
 class Caller(Struct, frozen=True, gc=False):
@@ -102,11 +94,9 @@ class FastPath:
         seconds: Callable[[], float],
         request_ids: RequestIds,
     ) -> None:
-        self.dispatch = dispatch
-        self.reads = reads
-        self.sends = sends
-        self.seconds = seconds
-        self.request_ids = request_ids
+        self._responder = Responder(dispatch, reads, sends, seconds, request_ids)
+        self._reads = reads
+        self._seconds = seconds
         self._accounts = accounts
         self._chats = chats
         # Poll queries by their text without the cursor.
@@ -131,7 +121,7 @@ class FastPath:
         return method == b"POST" and caller.is_json and self._send(channel, head, caller, body)
 
     def _read(self, channel: FastChannel, head: Head, caller: Caller, text: bytes) -> bool:
-        began = self.seconds()
+        began = self._seconds()
         since, query = self._parse(text, head.headers)
         if query is None:
             return False
@@ -140,7 +130,7 @@ class FastPath:
             return False
         if isinstance(query, PageQuery):
             return self._page(channel, head, session, query, began)
-        pending = PendingPoll(self, channel, head, session, began, query)
+        pending = PendingPoll(self._responder, channel, head, session, began, query)
         try:
             poll = self._chats.start_poll(session, since, query.limit, query.wait_seconds, pending)
         except DomainError:
@@ -187,12 +177,12 @@ class FastPath:
             return False
         if page is None:
             return False
-        response = self.reads.page_response(query, page, self.seconds() - began)
-        Pending(self, channel, head, session, began).succeed(response)
+        response = self._reads.page_response(query, page, self._seconds() - began)
+        Pending(self._responder, channel, head, session, began).succeed(response)
         return True
 
     def _send(self, channel: FastChannel, head: Head, caller: Caller, body: bytes) -> bool:
-        began = self.seconds()
+        began = self._seconds()
         try:
             send = decode_json(b"application/json", body, self._decoder)
         except DomainError:
@@ -200,7 +190,7 @@ class FastPath:
         session = self._accounts.known_session(caller.digest)
         if session is None:
             return False
-        pending = PendingSend(self, channel, head, session, began)
+        pending = PendingSend(self._responder, channel, head, session, began)
         try:
             self._chats.start_send(session, send.user_id, send.message, pending)
         except DomainError:
@@ -208,148 +198,3 @@ class FastPath:
         else:
             channel.hold(pending)
         return True
-
-
-class Pending:
-    """A request under way: what its connection holds until the response is written."""
-
-    __slots__ = ("_began", "_fast", "_head", "_session", "channel")
-
-    route = "get_chats"
-    held_seconds = 0.0
-
-    def __init__(
-        self, fast: FastPath, channel: FastChannel, head: Head, session: Session, began: float
-    ) -> None:
-        self.channel: FastChannel | None = channel
-        """The connection; None when the request has ended."""
-        self._fast = fast
-        self._head = head
-        self._session = session
-        self._began = began
-
-    def succeed(self, response: JSONResponse) -> None:
-        """Respond, and count the request; does nothing if the client has disconnected."""
-        channel, self.channel = self.channel, None
-        if channel is None:
-            return
-        dispatch = self._fast.dispatch
-        if not channel.keep_alive() or (response.headers and b"Connection" in response.headers):
-            context = self._context(channel)
-            channel.hold(context.request)
-            dispatch.respond(context, response)
-            return
-        request_id = self._fast.request_ids.of(None)
-        block = b"X-Request-ID: %b\r\n%b" % (request_id, response.header_block)
-        channel.respond(block, response.body, response.code)
-        if dispatch.access is None:
-            work = self._fast.seconds() - self._began - self.held_seconds
-            dispatch.count(self._head.method, self.route, response.code, work, self.held_seconds)
-        else:
-            context = self._context(channel)
-            context.request_id = request_id
-            context.status = response.code
-            context.request.sentLength = len(response.body)
-            dispatch.record(context)
-
-    def fail(self, failure: Failure) -> None:
-        """Respond with an error."""
-        channel, self.channel = self.channel, None
-        if channel is not None:
-            context = self._context(channel)
-            channel.hold(context.request)
-            self._fast.dispatch.respond(context, response_to(failure, context))
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The client has disconnected."""
-        channel, self.channel = self.channel, None
-        if channel is not None:
-            context = self._context(channel)
-            context.status = CLIENT_DISCONNECTED
-            self._fast.dispatch.record(context)
-
-    def _context(self, channel: FastChannel) -> RequestContext:
-        """What the ordinary way would have made of the request."""
-        return RequestContext(
-            Request(channel, self._head, b""),
-            self._fast.request_ids.of(None),
-            self._began,
-            route=self.route,
-            user_id=self._session.user_id,
-            held_seconds=self.held_seconds,
-        )
-
-
-class PendingPoll(Pending):
-    """A poll, as a `chatd.domain.poll.PollSink`."""
-
-    __slots__ = ("_query", "held_seconds", "poll")
-
-    def __init__(
-        self,
-        fast: FastPath,
-        channel: FastChannel,
-        head: Head,
-        session: Session,
-        began: float,
-        query: PollQuery,
-    ) -> None:
-        super().__init__(fast, channel, head, session, began)
-        self.held_seconds = 0.0
-        self.poll: Poll | None = None
-        self._query = query
-
-    def poll_ended(self, polled: Polled) -> None:
-        self.held_seconds = polled.waited
-        took = self._fast.seconds() - self._began - polled.waited
-        try:
-            response = self._fast.reads.poll_response(self._query, polled, took)
-        except Exception:
-            self.fail(Failure())
-        else:
-            self.succeed(response)
-
-    def poll_failed(self, failure: Failure) -> None:
-        if self.poll is not None:
-            self.held_seconds = self.poll.waited
-        self.fail(failure)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close the poll."""
-        if self.poll is not None:
-            self.poll.close()
-            self.held_seconds = self.poll.waited
-        super().connectionLost(reason)
-
-
-class PendingSend(Pending):
-    """A send, as the `chatd.domain.batch.Receiver` of its result."""
-
-    __slots__ = ()
-
-    route = "send"
-
-    @property
-    def called(self) -> bool:
-        """Whether the client has disconnected."""
-        return self.channel is None
-
-    def callback(self, sent: Appended) -> None:
-        """The message is durable."""
-        try:
-            try:
-                response = self._fast.sends.response(sent)
-            except Exception:
-                self.fail(Failure())
-            else:
-                self.succeed(response)
-        except Exception:
-            # The batch has other senders to answer.
-            _log.failure("the response to a send could not be written")
-
-    def errback(self, error: DomainError | Failure) -> None:
-        """The send failed."""
-        try:
-            self.fail(error if isinstance(error, Failure) else Failure(error))
-        except Exception:
-            _log.failure("the response to a send could not be written")

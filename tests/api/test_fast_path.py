@@ -18,7 +18,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from chatd.api.chats_read import ReadCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.context import RequestContext
-from chatd.api.fast_path import UNUSUAL, Caller, PendingPoll, understand
+from chatd.api.fast_path import UNUSUAL, Caller, understand
+from chatd.api.pending_requests import PendingPoll
 from chatd.api.stream_writer import StreamWriter
 from chatd.domain.message_stream import MessageStream
 from chatd.domain.notifier import HELD_PER_USER

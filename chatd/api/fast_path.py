@@ -25,6 +25,7 @@ from chatd.api.chats_read import PARAMETERS, ReadCalls
 from chatd.api.chats_send import Send, SendCalls
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
+from chatd.api.stream_formats import negotiate
 from chatd.domain.accounts import Accounts, token_digest
 from chatd.domain.chats import Chats
 from chatd.errors import DomainError
@@ -46,8 +47,6 @@ _SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14
 
 MAX_KNOWN_RESTS: Final = 1000
 MAX_KNOWN_LENGTH: Final = 200
-
-_STREAM_TYPES: Final = (b"event-stream", b"ndjson")
 
 
 class Caller(Struct, frozen=True, gc=False):
@@ -73,7 +72,7 @@ def understand(block: HeaderBlock) -> object:
     scheme, token = credentials(authorization[0])
     if scheme != b"bearer" or not token:
         return UNUSUAL
-    if any(each in lines for each in _STREAM_TYPES):
+    if negotiate(block.values(b"accept")) is not None:
         return UNUSUAL
     # There is one block for each held poll.
     block.forget_values()

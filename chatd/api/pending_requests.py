@@ -54,6 +54,15 @@ class Pending:
         self._session = session
         self._began = began
 
+    def respond(self, render: Callable[..., JSONResponse], *arguments: object) -> None:
+        """`succeed` with what `render` returns, or `fail` with what it raises."""
+        try:
+            response = render(*arguments)
+        except Exception:
+            self.fail(Failure())
+        else:
+            self.succeed(response)
+
     def succeed(self, response: JSONResponse) -> None:
         """Respond, and count the request; does nothing if the client has disconnected."""
         channel, self.channel = self.channel, None
@@ -128,12 +137,7 @@ class PendingPoll(Pending):
     def poll_ended(self, polled: Polled) -> None:
         self.held_seconds = polled.waited
         took = self._responder.seconds() - self._began - polled.waited
-        try:
-            response = self._responder.reads.poll_response(self._query, polled, took)
-        except Exception:
-            self.fail(Failure())
-        else:
-            self.succeed(response)
+        self.respond(self._responder.reads.poll_response, self._query, polled, took)
 
     def poll_failed(self, failure: Failure) -> None:
         if self.poll is not None:
@@ -163,12 +167,7 @@ class PendingSend(Pending):
     def callback(self, sent: Appended) -> None:
         """The message is durable."""
         try:
-            try:
-                response = self._responder.sends.response(sent)
-            except Exception:
-                self.fail(Failure())
-            else:
-                self.succeed(response)
+            self.respond(self._responder.sends.response, sent)
         except Exception:
             # The batch has other senders to answer.
             _log.failure("the response to a send could not be written")

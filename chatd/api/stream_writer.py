@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,9 +29,6 @@ STALLED_KEEP_ALIVES: Final = 8
 OVERLOAD_RETRY_AFTER: Final = 5
 
 
-_log = Logger()
-
-
 class KeepAlives:
     """Has every open stream write a keep-alive each `KEEP_ALIVE_SECONDS`, with one timer."""
 
@@ -53,11 +49,7 @@ class KeepAlives:
 
     def _due(self, writer: StreamWriter) -> None:
         self._queue.add(writer)
-        try:
-            writer.keep_alive()
-        except Exception:
-            # The timer has other streams to call.
-            _log.failure("a keep-alive could not be written")
+        writer.keep_alive()
 
 
 @implementer(IPushProducer)

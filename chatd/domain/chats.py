@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from chatd.domain.batch import Batcher, Receiver
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink
+from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
 from chatd.domain.rate_limits import RateLimits
 from chatd.errors import (
     CursorEpoch,
@@ -189,8 +189,7 @@ class Chats:
         return None if inbox is None else self._page(inbox, page, limit, pinned)
 
     def _page(self, inbox: InboxSlice, page: int, limit: int, pinned: int | None) -> Page:
-        self._reject_future(pinned, inbox)
-        end = inbox.last_seq if pinned is None else pinned
+        end = position(pinned, inbox)
         pages = -(-end // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
@@ -251,8 +250,7 @@ class Chats:
         try:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
-            self._reject_future(after, inbox)
-            stream.begin_at(Cursor(self._store.epoch, inbox.last_seq if after is None else after))
+            stream.begin_at(Cursor(self._store.epoch, position(after, inbox)))
         except BaseException as ended:
             stream.close(_outcome(ended))
             raise
@@ -279,15 +277,14 @@ class Chats:
         return self._sends.wait_idle()
 
     async def _read(self, query: ReadAfter | ReadPage, listening: bool = False) -> InboxSlice:
-        inbox = self._store.read_cached(query, listening=listening)
-        if inbox is None:
-            inbox = await self._reads.submit(query)
+        found = self._read_inbox(query, listening=listening)
+        inbox = await found if isinstance(found, Deferred) else found
         if inbox is None:
             raise Unauthorized("the account was deleted")
         return inbox
 
     def _read_inbox(
-        self, query: ReadAfter, *, listening: bool
+        self, query: ReadAfter | ReadPage, *, listening: bool
     ) -> InboxSlice | Deferred[InboxSlice | None]:
         cached = self._store.read_cached(query, listening=listening)
         return self._reads.submit(query) if cached is None else cached
@@ -296,11 +293,6 @@ class Chats:
         if cursor.epoch not in ("", self._store.epoch):
             raise CursorEpoch("begin again with since=0 or since=now")
         return cursor.seq
-
-    @staticmethod
-    def _reject_future(seq: int | None, inbox: InboxSlice) -> None:
-        if seq is not None and seq > inbox.last_seq:
-            raise CursorEpoch("the cursor is past the end of this inbox: begin again")
 
 
 def _outcome(ended: BaseException) -> str:

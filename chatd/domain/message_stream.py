@@ -118,10 +118,7 @@ class MessageStream:
         try:
             self._deliver(inbox)
         except Exception:
-            self._sink = None
-            if self.held:
-                self._release("error")
-            sink.fail(Failure())
+            self._on_failure(Failure())
             return
         if self._end is not None:
             self._sink = None
@@ -188,13 +185,14 @@ class MessageStream:
         self._reading = False
         if isinstance(failure.value, DomainError):
             self._finish(failure.value)
-        elif self.held:
+            return
+        if self.held:
             self._release("error")
-            sink, self._sink = self._sink, None
-            if sink is not None:
-                sink.fail(failure)
-        else:
+        sink, self._sink = self._sink, None
+        if sink is None:
             _log.failure("a stream failed after its client had disconnected", failure)
+        else:
+            sink.fail(failure)
 
     def _deliver(self, inbox: InboxSlice) -> None:
         messages = inbox.messages

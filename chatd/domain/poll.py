@@ -202,11 +202,10 @@ class Poll:
             self._fail(Failure(Unauthorized("the account was deleted")))
             return
         self._count = inbox.last_seq
-        if self.seq < 0:
-            self.seq = inbox.last_seq
-        elif self.seq > inbox.last_seq:
-            error = CursorEpoch("the cursor is past the end of this inbox: begin again")
-            self._fail(Failure(error))
+        try:
+            self.seq = position(None if self.seq < 0 else self.seq, inbox)
+        except CursorEpoch:
+            self._fail(Failure())
             return
         if inbox.messages or self._wait <= 0:
             self._end(inbox.messages, WakeReason.MESSAGE)
@@ -276,6 +275,15 @@ class Poll:
         polls.notifier.remove(self)
         if self._wait > 0 and polls.observe is not None:
             polls.observe(outcome, self.waited)
+
+
+def position(seq: int | None, inbox: InboxSlice) -> int:
+    """The seq at which a query begins, None being the end; raises `CursorEpoch` past the end."""
+    if seq is None:
+        return inbox.last_seq
+    if seq > inbox.last_seq:
+        raise CursorEpoch("the cursor is past the end of this inbox: begin again")
+    return seq
 
 
 def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 T = TypeVar("T")
+
+_log = Logger()
 
 # Seconds between two checks, and so how late a timeout may come.
 TICK = 1.0
@@ -101,4 +104,8 @@ class TimeoutQueue(Generic[T]):
             due = self._due.get(entry, now + 1.0)
             if due <= now:
                 del self._due[entry]
-                self._on_timeout(entry)
+                try:
+                    self._on_timeout(entry)
+                except Exception:
+                    # The timer has other entries to call, and to go on.
+                    _log.failure("A timeout could not be handled")

@@ -378,7 +378,8 @@ def test_what_has_ended_leaves_no_reference_cycles(serve: Serve, fast: bool, acc
     ann = service.new_user()
 
     def ended() -> None:
-        for query in ("?since=now&wait=1", "?since=0&wait=1"):
+        past_the_end = f"?since={service.system.store.epoch}-99&wait=1"
+        for query in ("?since=now&wait=1", "?since=0&wait=1", past_the_end):
             polls = [
                 ann.start_and_settle("GET", CHATS + query, headers={"Accept": accept})
                 for _ in range(HELD_PER_USER + 1)

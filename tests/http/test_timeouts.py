@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 
 from chatd.http.timeouts import Timeouts
+from tests.conftest import LoggedFailures
 
 
 class TestTimeouts:
@@ -52,6 +53,26 @@ class TestTimeouts:
         queue.add("b")
         clock.pump([1.0] * 4)
         assert expired == ["a", "a", "a"]
+
+    def test_an_entry_that_fails_does_not_stop_the_timer(
+        self, logged_failures: LoggedFailures
+    ) -> None:
+        clock, timeouts, expired = self.make()
+
+        def late(name: str) -> None:
+            if name == "broken":
+                raise ZeroDivisionError
+            expired.append(name)
+
+        queue = timeouts.queue(1.0, late)
+        queue.add("broken")
+        queue.add("a")
+        clock.advance(0.5)
+        queue.add("b")
+        clock.pump([1.0] * 3)
+        assert expired == ["a", "b"]
+        assert clock.getDelayedCalls() == []
+        assert len(logged_failures.flush(ZeroDivisionError)) == 1
 
     def test_timer_can_be_stopped_and_starts_again(self) -> None:
         clock, timeouts, expired = self.make()

@@ -6,7 +6,6 @@ import http.client
 import socket
 import ssl
 from collections import deque
-from types import TracebackType
 from typing import Final
 
 from chatd.conformance.stream_reader import KEEP_ALIVE, OPENING, Event, EventParser
@@ -56,12 +55,7 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

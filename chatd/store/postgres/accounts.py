@@ -52,9 +52,12 @@ WITH picked AS (
     SELECT user_id FROM purge LIMIT 1 FOR UPDATE SKIP LOCKED
 ), gone AS (
     {purge_step("message", "received_by", "seq", "(SELECT user_id FROM picked)")} RETURNING 1
+), strangers AS (
+    {purge_step("contact", "received_by", "sent_by", "(SELECT user_id FROM picked)")} RETURNING 1
 ), emptied AS (
     DELETE FROM purge
-    WHERE user_id = (SELECT user_id FROM picked) AND (SELECT count(*) FROM gone) < :step
+    WHERE user_id = (SELECT user_id FROM picked)
+        AND (SELECT count(*) FROM gone) < :step AND (SELECT count(*) FROM strangers) < :step
 )
 SELECT count(*) FROM picked
 """

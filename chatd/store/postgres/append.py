@@ -14,6 +14,7 @@ from chatd.model import Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
+from chatd.store.known_pairs import KnownPairs
 from chatd.store.postgres import append_sql
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.results import first_use, replayed, user_not_found
@@ -47,6 +48,7 @@ class Appender:
         self._executor = executor
         self._now = now
         self._lane = lane
+        self._pairs = KnownPairs()
 
     async def append(self, drafts: Sequence[Draft], node_id: str) -> list[Appended | DomainError]:
         """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices."""
@@ -94,12 +96,14 @@ class Appender:
     async def _append_once(self, drafts: Sequence[Draft], prefix: str) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         parameters = parameters_of(drafts, new_batch_id(self._now()), prefix)
-        keyed = any(draft.idempotency is not None for draft in drafts)
+        pairs = self._pairs.unknown(drafts)
+        statement = append_sql.append(
+            keyed=any(draft.idempotency is not None for draft in drafts), new_pairs=bool(pairs)
+        )
         # Each attempt sees at least one key that the attempt before did not.
         for _ in range(len(drafts) + 1):
             try:
-                statement = append_sql.APPEND_WITH_KEYS if keyed else append_sql.APPEND
-                return await self._executor.run(statement, parameters, prepare=True)
+                rows = await self._executor.run(statement, parameters, prepare=True)
             except psycopg2.errors.UniqueViolation as violation:
                 constraint = violation.diag.constraint_name
                 if constraint == _BATCH_KEY:
@@ -108,6 +112,12 @@ class Appender:
                 if constraint != _IDEMPOTENCY_KEY:
                     raise
                 # Another process has just used one of the keys: the next attempt will see it.
+            else:
+                if pairs:
+                    # A row of an earlier use of a key may be for another recipient.
+                    stored = [row[0] for row in rows if row[1] is not None and row[3] is None]
+                    self._pairs.add([pairs[place] for place in stored if place in pairs])
+                return rows
         raise StoreUnavailable("others are using the same Idempotency-Keys", retry_after=1)
 
     async def delete_old(self) -> None:

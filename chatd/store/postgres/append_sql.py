@@ -8,6 +8,7 @@ draft of the batch, and there is no row for a draft without recipient.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
@@ -97,18 +98,39 @@ _REMEMBER_KEYS: Final = f""", keys AS (
     WHERE key IS NOT NULL ORDER BY sent_by, key
 )"""
 
+# While the inbox is locked no other transaction can add the same pair.
+_ADD_CONTACTS: Final = """, contacts AS (
+    INSERT INTO contact (sent_by, received_by) SELECT DISTINCT sent_by, received_by FROM numbered
+    ON CONFLICT DO NOTHING
+)"""
+
 # `notified` has one row; PostgreSQL would not evaluate it if it were not selected from.
 _RESULT: Final = """
 SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified
 """
 
-APPEND: Final = _WITHOUT_KEYS + _STORED + _RESULT
-APPEND_WITH_KEYS: Final = f"""{_WITH_KEYS}{_STORED}{_REMEMBER_KEYS}{_RESULT}
+_REPLAYS: Final = """
 UNION ALL
 SELECT place, seq, sent_at, fingerprint FROM used
 UNION ALL
 SELECT place, NULL, NULL, NULL FROM deliverable WHERE key IS NOT NULL AND use > 1
 """
+
+
+@cache
+def append(*, keyed: bool, new_pairs: bool) -> str:
+    """The statement for drafts of which some have keys, or may be the first of their pair."""
+    return "".join(
+        [
+            _WITH_KEYS if keyed else _WITHOUT_KEYS,
+            _STORED,
+            _REMEMBER_KEYS if keyed else "",
+            _ADD_CONTACTS if new_pairs else "",
+            _RESULT,
+            _REPLAYS if keyed else "",
+        ]
+    )
+
 
 # The result of the transaction with this id, for keys from before it as well as its own.
 REPLAY: Final = """

@@ -15,6 +15,7 @@ _PURGE: Final = (
     purge_step("message", "received_by", "seq"),
     "DELETE FROM conversation WHERE received_by = :user_id AND (seq, sent_at, sent_by) IN"
     " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
+    purge_step("contact", "received_by", "sent_by"),
     purge_step("token", "user_id", "digest"),
     purge_step("idempotency", "sent_by", "key"),
 )

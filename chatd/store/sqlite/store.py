@@ -34,6 +34,7 @@ from chatd.model import (
 from chatd.runtime.thread_pool import Executor
 from chatd.store import statements
 from chatd.store.inbox_cache import InboxCache
+from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
@@ -77,6 +78,7 @@ class SqliteStore:
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
         self._ends = sqlite_chats.InboxEnds()
+        self._pairs = KnownPairs()
         self._latest_sent_at = 0
         self._write_fails = False
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
@@ -94,6 +96,7 @@ class SqliteStore:
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
+        self._pairs = KnownPairs()
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -186,7 +189,7 @@ class SqliteStore:
     ) -> list[Appended | DomainError]:
         # If the clock was set back, new messages must not get an earlier time than old ones.
         self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return sqlite_chats.append(db, drafts, self._latest_sent_at, self._ends)
+        return sqlite_chats.append(db, drafts, self._latest_sent_at, self._ends, self._pairs)
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
         self._ends.drop(user_id)

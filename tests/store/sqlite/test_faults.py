@@ -210,6 +210,7 @@ def test_a_store_that_cannot_write_is_not_ready_until_it_can(
 WRITER = """
 import os, sys
 from chatd.model import Draft
+from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import migrations
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
@@ -222,13 +223,13 @@ if start == 0:
     for name in ("ann", "bob", "cat"):
         sqlite_accounts.add_account(db, name, "a@example.org", "hash", 1)
 number = start
-ends = sqlite_chats.InboxEnds()
+ends, pairs = sqlite_chats.InboxEnds(), KnownPairs()
 while True:
     drafts = []
     for _ in range(1 + number % 40):
         number += 1
         drafts.append(draft(1, 1 + number % 3, f"{number}", f"key {number}"))
-    for result in sqlite_chats.append(db, drafts, 1 + number, ends):
+    for result in sqlite_chats.append(db, drafts, 1 + number, ends, pairs):
         message = result.message
         os.write(1, b"%d %d %s\\n" % (message.received_by, message.seq, message.text.encode()))
 """

@@ -159,6 +159,10 @@ class ControlledBus:
         else:
             self._bus.publish(user_ids)
 
+    def publish_changes(self, user_ids: Collection[int]) -> None:
+        if not self.lose:
+            self._bus.publish_changes(user_ids)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         self._bus.publish_revoked(user_id, token)
 

@@ -32,6 +32,10 @@ class LocalBus:
         for subscriber in self._subscribers:
             subscriber.wake(user_ids)
 
+    def publish_changes(self, user_ids: Collection[int]) -> None:
+        for subscriber in self._subscribers:
+            subscriber.wake_for_changes(user_ids)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         for subscriber in self._subscribers:
             subscriber.revoked(user_id, token)

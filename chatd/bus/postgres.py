@@ -22,6 +22,7 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
 from chatd.postgres.notify_payloads import (
     CHANNEL,
+    ChangesNotice,
     Listener,
     MessagesNotice,
     NodeId,
@@ -126,6 +127,10 @@ class PostgresBus:
         if self._subscriber is not None and user_ids:
             self._subscriber.wake(user_ids)
 
+    def publish_changes(self, user_ids: Collection[int]) -> None:
+        if self._subscriber is not None:
+            self._subscriber.wake_for_changes(user_ids)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         if self._subscriber is not None:
             self._subscriber.revoked(user_id, token)
@@ -220,6 +225,9 @@ class PostgresBus:
             _log.warn("ignoring a malformed notice: {payload}", payload=payload)
             return
         if isinstance(notice, Ping):
+            return
+        if isinstance(notice, ChangesNotice):
+            self.publish_changes(notice.user_ids)
             return
         if self._listener is not None:
             self._listener.on_notice(notice)

@@ -33,6 +33,9 @@ class BusSubscriber:
     def wake(self, user_ids: Collection[int]) -> None:
         self._metrics.count_wakeups("bus", self._notifier.wake(user_ids))
 
+    def wake_for_changes(self, user_ids: Collection[int]) -> None:
+        self._metrics.count_wakeups("bus", self._notifier.wake_for_changes(user_ids))
+
     def wake_all(self) -> None:
         self._accounts.clear_cache()
         self._metrics.count_wakeups("resync", self._notifier.wake_all())

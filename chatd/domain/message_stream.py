@@ -100,6 +100,8 @@ class MessageStream:
         notifier.add(self)
         notifier.hold(self)
 
+    wants_changes = False
+
     @property
     def is_behind(self) -> bool:
         """Whether there may be messages after `seq`: the stream is reading, or its sink is slow."""

@@ -141,6 +141,7 @@ class Poll:
         self._held_since = 0.0
         self._deadline: Entry | None = None
 
+    wants_changes = False
     is_behind = False
     """While it is held, it has read everything that it knows of."""
 

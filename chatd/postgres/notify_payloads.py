@@ -45,13 +45,22 @@ class RevokedNotice(Struct, frozen=True):
     token: bytes | None
 
 
+class ChangesNotice(Struct, frozen=True):
+    """Changes of these accounts were committed; also the node that sent it takes notice."""
+
+    user_ids: tuple[int, ...]
+
+
 class Ping(Struct, frozen=True):
     """A notice that a node sends to itself to check that notices arrive."""
 
     number: int
 
 
-Notice = MessagesNotice | RevokedNotice | Ping
+Notice = MessagesNotice | RevokedNotice | ChangesNotice | Ping
+
+CHANGES_PREFIX: Final = "any:c:"
+"""What precedes the comma-separated ids in the payload of a `ChangesNotice`: it is from no node."""
 
 _messages: Final = msgspec.json.Decoder(tuple[MessageNotice, ...])
 
@@ -102,6 +111,8 @@ def encode(node_id: str, notice: Notice) -> str:
     if isinstance(notice, RevokedNotice):
         token = "" if notice.token is None else notice.token.hex()
         return f"{node_id}:r:{notice.user_id}:{token}"
+    if isinstance(notice, ChangesNotice):
+        return CHANGES_PREFIX + ",".join(map(str, notice.user_ids))
     return f"{node_id}:p:{notice.number}"
 
 
@@ -116,6 +127,8 @@ def decode(payload: str) -> Notice:
     if kind == "r":
         user_id, token = rest.split(":")
         return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)
+    if kind == "c":
+        return ChangesNotice(tuple(map(int, rest.split(","))))
     if kind == "p":
         return Ping(int(rest))
     raise ValueError(f"unknown kind of notice: {kind!r}")

@@ -19,6 +19,7 @@ from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_sync import SyncContract
 
 
 class StoreContract(
@@ -33,5 +34,6 @@ class StoreContract(
     CachedReadContract,
     LastSeqsContract,
     ConversationContract,
+    SyncContract,
 ):
     """All tests of the contract."""

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
+from chatd.store.postgres.sync_sql import LOG_SENT
 from chatd.store.statements import KEY, MESSAGE
 
 # The time is taken after the locks, so that in an inbox the order of `sent_at` is that of commit.
@@ -22,12 +23,18 @@ _NUMBERED: Final = """
         row_number() OVER (PARTITION BY received_by ORDER BY place)
         - count(*) OVER (PARTITION BY received_by) AS back
 """
+# Unless the statement records changes, it does nothing if one of the accounts has them.
+_SYNCHRONISED: Final = """
+SELECT user_id FROM sync_state WHERE user_id = ANY(%(participants)s::bigint[])
+"""
+_GATE: Final = f" AND NOT EXISTS ({_SYNCHRONISED})"
+
 _WITHOUT_KEYS: Final = f"""
 WITH fresh AS (
     SELECT draft.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
     FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, place)
-    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed)
+    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed){{gate}}
 ), """
 
 # `used` has the drafts whose key was used by an earlier transaction. Of the other drafts with the
@@ -48,7 +55,7 @@ WITH draft AS (
         AND NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)
 ), fresh AS (
     SELECT deliverable.*, {_NUMBERED}
-    FROM deliverable WHERE key IS NULL OR use = 1
+    FROM deliverable WHERE (key IS NULL OR use = 1){{gate}}
 ), """
 
 # See `chatd.postgres.notify_payloads.MessageNotice`. Other processes answer polls with the texts in
@@ -106,9 +113,11 @@ _ADD_CONTACTS: Final = """, contacts AS (
 
 # `notified` has one row; PostgreSQL would not evaluate it if it were not selected from.
 _RESULT: Final = """
-SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified
-"""
+SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified"""
 
+_REFUSED: Final = f"""
+UNION ALL SELECT 0, user_id, NULL, NULL FROM ({_SYNCHRONISED}) AS synchronised
+"""
 _REPLAYS: Final = """
 UNION ALL
 SELECT place, seq, sent_at, fingerprint FROM used
@@ -118,15 +127,20 @@ SELECT place, NULL, NULL, NULL FROM deliverable WHERE key IS NOT NULL AND use > 
 
 
 @cache
-def append(*, keyed: bool, new_pairs: bool) -> str:
-    """The statement for drafts of which some have keys, or may be the first of their pair."""
+def append(*, keyed: bool, linked: bool) -> str:
+    """The statement for drafts of which some have keys.
+
+    If it is `linked`, it also stores contacts, and records changes of accounts that have them. If
+    not, and there are such accounts, it has no effect and returns a row of place 0 for each, with
+    its id as the seq.
+    """
+    begin = _WITH_KEYS if keyed else _WITHOUT_KEYS
     return "".join(
         [
-            _WITH_KEYS if keyed else _WITHOUT_KEYS,
+            begin.replace("{gate}", "" if linked else _GATE),
             _STORED,
             _REMEMBER_KEYS if keyed else "",
-            _ADD_CONTACTS if new_pairs else "",
-            _RESULT,
+            _ADD_CONTACTS + LOG_SENT + _RESULT + ", told" if linked else _RESULT + _REFUSED,
             _REPLAYS if keyed else "",
         ]
     )

@@ -10,7 +10,15 @@ from typing import Final
 from chatd.errors import DomainError
 from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store.known_pairs import KnownPairs
-from chatd.store.results import first_use, inbox_slice, replayed, user_not_found, wanted_seqs
+from chatd.store.results import (
+    first_use,
+    inbox_slice,
+    new_messages,
+    replayed,
+    user_not_found,
+    wanted_seqs,
+)
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.statements import KEY, MESSAGE
 
@@ -67,7 +75,12 @@ class InboxEnds:
 
 
 def append(
-    db: sqlite3.Connection, drafts: Sequence[Draft], now: int, ends: InboxEnds, pairs: KnownPairs
+    db: sqlite3.Connection,
+    drafts: Sequence[Draft],
+    now: int,
+    ends: InboxEnds,
+    pairs: KnownPairs,
+    synchronised: Synchronised,
 ) -> list[Appended | DomainError]:
     """See `IStore.append`; `now` must not be less than in any earlier call."""
     try:
@@ -75,6 +88,8 @@ def append(
             batch = _Batch(db, now, ends, pairs)
             results = [batch.add(draft) for draft in drafts]
             batch.write()
+            if synchronised.user_ids:
+                synchronised.log_sent(db, new_messages(results))
     except BaseException:
         ends.clear()
         raise

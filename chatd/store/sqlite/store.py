@@ -39,9 +39,11 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
 
 P = ParamSpec("P")
@@ -60,6 +62,7 @@ class SqliteStore:
 
     epoch: str
     location: str
+    sync: SqliteSyncStore
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class SqliteStore:
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
         self._pairs = KnownPairs()
+        self._synchronised = Synchronised(self._read_db)
+        self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -189,10 +194,13 @@ class SqliteStore:
     ) -> list[Appended | DomainError]:
         # If the clock was set back, new messages must not get an earlier time than old ones.
         self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return sqlite_chats.append(db, drafts, self._latest_sent_at, self._ends, self._pairs)
+        return sqlite_chats.append(
+            db, drafts, self._latest_sent_at, self._ends, self._pairs, self._synchronised
+        )
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
         self._ends.drop(user_id)
+        self._synchronised.drop(user_id)
         return sqlite_accounts.delete_account(db, user_id, now)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:

@@ -238,9 +238,9 @@ async def test_prepared_statements_never_scan_tables(
         rows(db, connection._PLANNING)
         for sql, parameters in (
             *(
-                (append_sql.append(keyed=keyed, new_pairs=new_pairs), appending)
+                (append_sql.append(keyed=keyed, linked=linked), appending)
                 for keyed in (False, True)
-                for new_pairs in (False, True)
+                for linked in (False, True)
             ),
             (chats.READ, reading),
         ):

@@ -214,6 +214,7 @@ from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import migrations
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.file import open_writer
 from tests.contracts.helpers import draft
 
@@ -223,13 +224,13 @@ if start == 0:
     for name in ("ann", "bob", "cat"):
         sqlite_accounts.add_account(db, name, "a@example.org", "hash", 1)
 number = start
-ends, pairs = sqlite_chats.InboxEnds(), KnownPairs()
+ends, pairs, synchronised = sqlite_chats.InboxEnds(), KnownPairs(), Synchronised(db)
 while True:
     drafts = []
     for _ in range(1 + number % 40):
         number += 1
         drafts.append(draft(1, 1 + number % 3, f"{number}", f"key {number}"))
-    for result in sqlite_chats.append(db, drafts, 1 + number, ends, pairs):
+    for result in sqlite_chats.append(db, drafts, 1 + number, ends, pairs, synchronised):
         message = result.message
         os.write(1, b"%d %d %s\\n" % (message.received_by, message.seq, message.text.encode()))
 """

@@ -29,9 +29,12 @@ from chatd.config import ConfigError, Settings
 from chatd.domain.accounts import Accounts
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
+from chatd.domain.conversations import Conversations
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.receipts import Receipts
 from chatd.domain.sweep import Sweep
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
@@ -164,6 +167,7 @@ def compose_domain(
         registration_open=settings.registration,
         min_password_length=settings.min_password_length,
     )
+    deliveries = Deliveries(store, bus, clock)
     chats = Chats(
         store,
         bus,
@@ -171,6 +175,7 @@ def compose_domain(
         limits,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
+        note_delivered=deliveries.note,
         observe_poll=metrics.observe_poll,
         observe_batch=metrics.batch_observer,
     )
@@ -185,6 +190,9 @@ def compose_domain(
         passwords=passwords,
         accounts=accounts,
         chats=chats,
+        conversations=Conversations(store, bus),
+        receipts=Receipts(store, notifier, clock),
+        deliveries=deliveries,
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
     )
@@ -204,6 +212,8 @@ def compose_api(
     api = API(
         components.accounts,
         components.chats,
+        components.conversations,
+        components.receipts,
         ready=components.readiness.reasons,
         clock=clock,
         retry_jitter=retry_jitter,

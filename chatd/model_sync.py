@@ -104,9 +104,10 @@ class ReadChanges(Struct, frozen=True, gc=False):
 
 
 class ChangesSlice(Struct, frozen=True, gc=False):
-    """Changes, the position after them, and whether there are more."""
+    """Changes, the position after each, the position after all, and whether there are more."""
 
     changes: tuple[Change, ...]
+    positions: tuple[ChangesPosition, ...]
     position: ChangesPosition
     more: bool
 

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from chatd.bus.local import LocalBus
 from chatd.compose import compose_domain
 from chatd.config import load
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
@@ -290,6 +291,7 @@ class System:
 
     def close(self) -> None:
         """Stop everything in the order of the service."""
+        self.run(self.components.deliveries.stop())
         self.run(self.accounts.stop())
         self.wait_for(self.bus.stop())
         self.wait_for(self.store.close())
@@ -336,11 +338,12 @@ class System:
         return False
 
     def timers(self) -> list[IDelayedCall]:
-        """The delayed calls, except those of periodic tasks."""
+        """The delayed calls, except those of periodic tasks and of delivered positions."""
         return [
             call
             for call in self.clock.getDelayedCalls()
             if not isinstance(call.func, LoopingCall)  # type: ignore[attr-defined]
+            and not isinstance(getattr(call.func, "__self__", None), Deliveries)  # type: ignore[attr-defined]
         ]
 
     def is_idle(self) -> bool:

@@ -15,6 +15,7 @@ from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.client_address import TrustedProxies
+from chatd.api.conversations import ConversationCalls
 from chatd.api.docs.docs_page import DescriptionCalls
 from chatd.api.health import HealthCalls
 from chatd.api.rendering import EncodedMessageCache
@@ -23,6 +24,8 @@ from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
+from chatd.domain.conversations import Conversations
+from chatd.domain.receipts import Receipts
 
 
 class API:
@@ -33,7 +36,14 @@ class API:
     """
 
     calls: Final = calls_of(
-        UserCalls, TokenCalls, SendCalls, ReadCalls, HealthCalls, WebPageCalls, DescriptionCalls
+        UserCalls,
+        TokenCalls,
+        SendCalls,
+        ReadCalls,
+        ConversationCalls,
+        HealthCalls,
+        WebPageCalls,
+        DescriptionCalls,
     )
     app: Final = routes(calls)
 
@@ -41,6 +51,8 @@ class API:
         self,
         accounts: Accounts,
         chats: Chats,
+        conversations: Conversations,
+        receipts: Receipts,
         *,
         ready: Callable[[], Awaitable[list[str]]],
         clock: IReactorTime,
@@ -48,7 +60,7 @@ class API:
         proxies: TrustedProxies,
     ) -> None:
         render = EncodedMessageCache()
-        self.sends = SendCalls(chats, render)
+        self.sends = SendCalls(chats, receipts, render)
         self.reads = ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter)
         self.handlers = bind(
             Authenticator(accounts, proxies),
@@ -56,6 +68,7 @@ class API:
             TokenCalls(accounts, proxies),
             self.sends,
             self.reads,
+            ConversationCalls(conversations, render, clock=clock),
             HealthCalls(ready),
             WebPageCalls(),
             DescriptionCalls(self.calls),

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher, Receiver
+from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
@@ -32,6 +33,7 @@ from chatd.errors import (
 )
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
+    ALL_CHANGES,
     Appended,
     ConversationCursor,
     Cursor,
@@ -44,6 +46,7 @@ from chatd.model import (
     ReadPage,
     Session,
 )
+from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
 from chatd.runtime.shield import shield
 
 MAX_BATCH_SIZE: Final = 512
@@ -64,10 +67,14 @@ class Page(Struct, frozen=True, gc=False):
 
 
 class Conversation(Struct, frozen=True, gc=False):
-    """Messages between two accounts, newest first; `older` is the `before` of the next page."""
+    """Messages between two accounts, newest first; `older` is the `before` of the next page.
+
+    `positions` is how far the caller's messages were delivered and read.
+    """
 
     messages: tuple[Message, ...]
     older: ConversationCursor | None
+    positions: PeerPositions
 
 
 class Chats:
@@ -87,6 +94,7 @@ class Chats:
         *,
         clock: IReactorTime,
         max_message_bytes: int,
+        note_delivered: Callable[[int, int], None] = lambda user_id, seq: None,
         observe_poll: Callable[[str, float], None] | None = None,
         observe_batch: Callable[[str], Callable[[float], None]] | None = None,
     ) -> None:
@@ -97,7 +105,16 @@ class Chats:
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
-        self._polls = Polls(notifier, self._read_inbox, clock, lambda: store.epoch, observe_poll)
+        self._note_delivered = note_delivered
+        self._polls = Polls(
+            notifier,
+            self._read_inbox,
+            clock,
+            lambda: store.epoch,
+            observe_poll,
+            self._read_changes,
+            note_delivered,
+        )
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
             clock,
@@ -157,19 +174,20 @@ class Chats:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
+            self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
         return self._store.append(drafts).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.
-        self._bus.publish(
-            {
-                result.message.received_by
-                for result in results
-                if isinstance(result, Appended) and not result.replayed
-            }
-        )
+        messages = [
+            result.message
+            for result in results
+            if isinstance(result, Appended) and not result.replayed
+        ]
+        self._bus.publish({message.received_by for message in messages})
+        self._bus.publish_changes({message.sent_by for message in messages})
 
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
@@ -202,14 +220,22 @@ class Chats:
         limit: int,
         wait: float,
         sink: PollSink,
+        *,
+        changes: bool = False,
     ) -> Poll:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
         """
-        after = None if since is None else self._seq(since)
-        return self._polls.start(session, after, limit, wait, sink)
+        after = position = None
+        if since is not None:
+            after, position = self._seq(since), since.changes
+        if not changes:
+            return self._polls.start(session, after, limit, wait, sink, position)
+        if since is not None and not since.epoch:
+            position = ALL_CHANGES
+        return self._polls.start(session, after, limit, wait, sink, position, ChangesPoll)
 
     async def poll(
         self,
@@ -218,6 +244,8 @@ class Chats:
         limit: int,
         wait: float,
         record: RecordsHold | None = None,
+        *,
+        changes: bool = False,
     ) -> Polled:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
@@ -228,7 +256,7 @@ class Chats:
         sink = DeferredSink()
         result = sink.result
         assert result is not None
-        sink.poll = poll = self.start_poll(session, since, limit, wait, sink)
+        sink.poll = poll = self.start_poll(session, since, limit, wait, sink, changes=changes)
         try:
             return await result
         finally:
@@ -264,13 +292,19 @@ class Chats:
         Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
         query = ReadConversation(session.user_id, peer, limit, before)
-        found = await shield(self._store.conversation(query))
+        reading = shield(self._store.sync.peer_positions(session.user_id, peer))
+        try:
+            found = await shield(self._store.conversation(query))
+            positions = await reading
+        except BaseException:
+            reading.addErrback(lambda _: None)
+            raise
         if found is None:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
         older = ConversationCursor.of(found.messages[-1]) if found.older else None
-        return Conversation(found.messages, older)
+        return Conversation(found.messages, older, positions)
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""
@@ -288,6 +322,9 @@ class Chats:
     ) -> InboxSlice | Deferred[InboxSlice | None]:
         cached = self._store.read_cached(query, listening=listening)
         return self._reads.submit(query) if cached is None else cached
+
+    def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
+        return self._store.sync.changes(query)
 
     def _seq(self, cursor: Cursor) -> int:
         if cursor.epoch not in ("", self._store.epoch):

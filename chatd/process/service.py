@@ -23,8 +23,11 @@ from twisted.python.failure import Failure
 from chatd import __version__
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
+from chatd.domain.conversations import Conversations
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
+from chatd.domain.receipts import Receipts
 from chatd.domain.sweep import Sweep
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
@@ -53,6 +56,9 @@ class Components:
     passwords: Passwords
     accounts: Accounts
     chats: Chats
+    conversations: Conversations
+    receipts: Receipts
+    deliveries: Deliveries
     readiness: Readiness
     metrics: Metrics
 
@@ -174,6 +180,7 @@ class ChatService(Service):
             listener.server.abort_all()
         await components.chats.wait_idle()
         await _log_errors(components.sweep.stop())
+        await _log_errors(components.deliveries.stop())
         await _log_errors(components.accounts.stop())
         components.passwords.stop()
         if self._lag_loop.running:

@@ -112,14 +112,19 @@ def changes_slice(
     assert query.after is not None
     limit = query.limit - len(old)
     listed = rows[:limit]
+    before = query.after.number
     found: list[Change] = list(old)
+    positions = [
+        ChangesPosition(before, (each.message.received_by, each.message.seq)) for each in old
+    ]
     for row in listed:
         change = _change(row)
         if change is not None:
             found.append(change)
-    number = listed[-1][0] if listed else query.after.number
+            positions.append(ChangesPosition(row[0]))
+    number = listed[-1][0] if listed else before
     more = sent is not None or len(rows) > limit
-    return ChangesSlice(tuple(found), ChangesPosition(number, sent), more)
+    return ChangesSlice(tuple(found), tuple(positions), ChangesPosition(number, sent), more)
 
 
 def _change(row: tuple[Any, ...]) -> Change | None:

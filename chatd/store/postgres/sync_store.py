@@ -92,7 +92,7 @@ class PostgresSyncStore:
         if last is None:
             return None
         if query.after is None:
-            return ChangesSlice((), ChangesPosition(last), False)
+            return ChangesSlice((), (), ChangesPosition(last), False)
         sync_statements.check_position(query.after, last)
         old: list[MessageChange] = []
         sent = query.after.sent

@@ -130,7 +130,7 @@ def read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | N
     if row is None:
         return None
     if query.after is None:
-        return ChangesSlice((), ChangesPosition(row[0]), False)
+        return ChangesSlice((), (), ChangesPosition(row[0]), False)
     sync_statements.check_position(query.after, row[0])
     found: list[Message] = []
     sent = query.after.sent

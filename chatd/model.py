@@ -187,6 +187,9 @@ class ChangesPosition(Struct, frozen=True, gc=False):
     number: int
     sent: tuple[int, int] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.number}" if self.sent is None else f"{self.number}.%d.%d" % self.sent
+
 
 ALL_CHANGES: Final = ChangesPosition(0, (0, 0))
 """Before everything."""
@@ -206,10 +209,7 @@ class Cursor(Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         text = f"{self.epoch}-{self.seq}"
-        if self.changes is None:
-            return text
-        text = f"{text}.{self.changes.number}"
-        return text if self.changes.sent is None else f"{text}.%d.%d" % self.changes.sent
+        return text if self.changes is None else f"{text}.{self.changes}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:

@@ -167,11 +167,12 @@ class ReadCalls:
                 },
                 streams={
                     SERVER_SENT_EVENTS.media_type.decode(): "Events `message` (data: a message; "
-                    "id: the cursor after it), and before the end `drain`, `superseded` or "
-                    "`error`; a comment every 15 seconds.",
-                    JSON_LINES.media_type.decode(): "Lines `{cursor, message}`, and before the end "
-                    "`{drain, retry_after}`, `{superseded}` or `{error}`; `{keepalive}` at the "
-                    "beginning and every 15 seconds.",
+                    "id: the cursor after it), with `changes=true` also `change`, and before the "
+                    "end `drain`, `superseded` or `error`; a comment every 15 seconds.",
+                    JSON_LINES.media_type.decode(): "Lines `{cursor, message}`, with "
+                    "`changes=true` also `{cursor, change}`, and before the end `{drain, "
+                    "retry_after}`, `{superseded}` or `{error}`; `{keepalive}` at the beginning "
+                    "and every 15 seconds.",
                 },
             )
         },
@@ -244,7 +245,9 @@ class ReadCalls:
         format = negotiate(context.header_values(b"accept"))
         assert format is not None
         since = query.since if query.last_event_id is None else query.last_event_id
-        stream, inbox = await self._chats.stream(session, since, context)
+        stream, inbox = await self._chats.stream(
+            session, since, context, changes=bool(query.changes)
+        )
         writer = StreamWriter(
             context,
             stream,

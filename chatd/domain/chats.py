@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
+from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
@@ -35,6 +36,7 @@ from chatd.interfaces import IBus, IStore
 from chatd.model import (
     ALL_CHANGES,
     Appended,
+    ChangesPosition,
     ConversationCursor,
     Cursor,
     Draft,
@@ -228,14 +230,9 @@ class Chats:
 
         With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
         """
-        after = position = None
-        if since is not None:
-            after, position = self._seq(since), since.changes
-        if not changes:
-            return self._polls.start(session, after, limit, wait, sink, position)
-        if since is not None and not since.epoch:
-            position = ALL_CHANGES
-        return self._polls.start(session, after, limit, wait, sink, position, ChangesPoll)
+        after, start = self._start(since, changes)
+        kind = ChangesPoll if changes else Poll
+        return self._polls.start(session, after, limit, wait, sink, start, kind)
 
     async def poll(
         self,
@@ -264,21 +261,36 @@ class Chats:
                 record.held_seconds = poll.waited
 
     async def stream(
-        self, session: Session, since: Cursor | None, record: RecordsHold
+        self,
+        session: Session,
+        since: Cursor | None,
+        record: RecordsHold,
+        *,
+        changes: bool = False,
     ) -> tuple[MessageStream, InboxSlice]:
         """A stream of the messages after `since` (None: from now on), and its first messages.
 
+        With `changes`, also of the changes.
+
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
-        after = None if since is None else self._seq(since)
+        after, start = self._start(since, changes)
         # As for a poll, first of all: from here on no message and no revocation is missed.
-        stream = MessageStream(
-            session, self._notifier, self._read_inbox, self._clock, record, self._observe_poll
+        arguments = (session, self._notifier, self._read_inbox, self._clock, record)
+        stream = (
+            ChangesStream(*arguments, self._observe_poll, read_changes=self._read_changes)
+            if changes
+            else MessageStream(*arguments, self._observe_poll)
         )
         try:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
-            stream.begin_at(Cursor(self._store.epoch, position(after, inbox)))
+            begin = position(after, inbox)
+            if after:
+                self._note_delivered(session.user_id, after)
+            if isinstance(stream, ChangesStream):
+                start = await stream.read_first(start, shield)
+            stream.begin_at(Cursor(self._store.epoch, begin, start))
         except BaseException as ended:
             stream.close(_outcome(ended))
             raise
@@ -325,6 +337,16 @@ class Chats:
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
         return self._store.sync.changes(query)
+
+    def _start(
+        self, since: Cursor | None, changes: bool
+    ) -> tuple[int | None, ChangesPosition | None]:
+        """Where a poll or stream begins: in the inbox, and in the changes."""
+        if since is None:
+            return None, None
+        if changes and not since.epoch:
+            return since.seq, ALL_CHANGES
+        return self._seq(since), since.changes
 
     def _seq(self, cursor: Cursor) -> int:
         if cursor.epoch not in ("", self._store.epoch):

@@ -117,7 +117,7 @@ class Polls:
         wait: float,
         sink: PollSink,
         position: ChangesPosition | None = None,
-        kind: Callable[..., Poll] | None = None,
+        kind: type[Poll] | None = None,
     ) -> Poll:
         """Start a poll for messages after `after` (None: from now on) that waits up to `wait`
         seconds; `sink` may be called before this returns.

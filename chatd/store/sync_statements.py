@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from msgspec import Struct
-
 from chatd.errors import CursorEpoch
 from chatd.model import MAX_INTEGER, ChangesPosition, Message
 from chatd.model_sync import (
@@ -65,35 +63,46 @@ def merge_summary(greatest: str) -> str:
     )
 
 
-class Query(Struct, frozen=True):
-    """A statement and its parameters."""
+LeftJoin = Callable[[str, str, str], str]
+"""SQL that joins at most one row: of a source, under a name, by a condition.
 
-    sql: str
-    parameters: dict[str, Any]
+PostgreSQL is told to look each up by its key, where it would otherwise read a whole table that it
+takes for small.
+"""
 
 
-_ALIVE: Final = "SELECT 1 FROM account WHERE id = {} AND deleted_at IS NULL"
+def plain_join(source: str, name: str, condition: str) -> str:
+    """The join for SQLite, which has only nested loops."""
+    return f"LEFT JOIN ({source}) AS {name} ON {condition}"
 
-# Messages to deleted accounts may not have been purged yet, so they are filtered out.
-CHANGES: Final = f"""
+
+_MESSAGE: Final = f"SELECT {MESSAGE} FROM message"
+
+
+def changes_sql(join: LeftJoin = plain_join) -> str:
+    """SQL for the changes after a number.
+
+    Messages to deleted accounts may not have been purged yet, so they are filtered out.
+    """
+    of_message = """listed.kind IN ('sent', 'changed')
+        AND found.received_by = listed.peer AND found.seq = listed.seq
+        AND (SELECT deleted_at IS NULL FROM account WHERE id = listed.peer)"""
+    of_summary = """listed.kind IN ('read', 'peer')
+        AND summary.user_id = listed.user_id AND summary.peer = listed.peer"""
+    return f"""
 SELECT listed.number, listed.kind, listed.peer, read_seq, peer_delivered, peer_read, found.*
 FROM (
     SELECT * FROM change WHERE user_id = :user_id AND number > :after ORDER BY number LIMIT :limit
 ) AS listed
-LEFT JOIN conversation_summary AS summary
-    ON listed.kind IN ('read', 'peer')
-    AND summary.user_id = listed.user_id AND summary.peer = listed.peer
-LEFT JOIN (SELECT {MESSAGE} FROM message) AS found
-    ON listed.kind IN ('sent', 'changed')
-    AND found.received_by = listed.peer AND found.seq = listed.seq
-    AND EXISTS ({_ALIVE.format("listed.peer")})
+{join("SELECT * FROM conversation_summary", "summary", of_summary)}
+{join(_MESSAGE, "found", of_message)}
 ORDER BY listed.number
 """
 
 
-def changes(user_id: int, after: int, limit: int) -> Query:
-    """Up to `limit` changes after a number, and one more to tell whether there are more."""
-    return Query(CHANGES, {"user_id": user_id, "after": after, "limit": limit + 1})
+def changes_parameters(user_id: int, after: int, limit: int) -> dict[str, Any]:
+    """The parameters of `changes_sql`; one more row tells whether there are more."""
+    return {"user_id": user_id, "after": after, "limit": limit + 1}
 
 
 def check_position(after: ChangesPosition, last_change: int) -> None:
@@ -108,7 +117,7 @@ def changes_slice(
     sent: tuple[int, int] | None,
     rows: Rows,
 ) -> ChangesSlice:
-    """The result of `ReadChanges` from old messages, up to `sent`, and the rows of `changes`."""
+    """The result of `ReadChanges`: old messages, up to `sent`, and the rows of `changes_sql`."""
     assert query.after is not None
     limit = query.limit - len(old)
     listed = rows[:limit]
@@ -128,7 +137,7 @@ def changes_slice(
 
 
 def _change(row: tuple[Any, ...]) -> Change | None:
-    """The change of a row of `CHANGES`; None if what changed has been deleted since."""
+    """The change of a row of `changes_sql`; None if what changed has been deleted since."""
     kind, peer, read_seq, delivered, read = row[1:6]
     if kind == READ:
         return ReadChange(peer, read_seq or 0)
@@ -145,8 +154,11 @@ named.id IS NOT NULL AND (listed.sent_at > listed.received_at
 """
 
 
-def conversations_sql(unread: str = "NULL") -> str:
+def conversations_sql(unread: str = "NULL", join: LeftJoin = plain_join) -> str:
     """SQL for `ListConversations`; `unread` counts the messages after the read position."""
+    last = f"""found.received_by = CASE WHEN {_IS_SENT} THEN listed.peer ELSE listed.user_id END
+        AND found.seq = CASE WHEN {_IS_SENT} THEN listed.sent_seq ELSE listed.received_seq END"""
+    peer = "named.id = listed.peer AND named.deleted_at IS NULL"
     return f"""
 SELECT listed.peer, named.username, listed.last_at, listed.read_seq, listed.read_at,
     listed.peer_delivered, listed.peer_read, {unread}, found.*
@@ -155,10 +167,8 @@ FROM (
     WHERE user_id = :user_id AND last_at > 0 AND (last_at, peer) < (:before_at, :before_peer)
     ORDER BY last_at DESC, peer DESC LIMIT :limit
 ) AS listed
-LEFT JOIN account AS named ON named.id = listed.peer AND named.deleted_at IS NULL
-LEFT JOIN (SELECT {MESSAGE} FROM message) AS found
-    ON found.received_by = CASE WHEN {_IS_SENT} THEN listed.peer ELSE listed.user_id END
-    AND found.seq = CASE WHEN {_IS_SENT} THEN listed.sent_seq ELSE listed.received_seq END
+{join("SELECT id, username, deleted_at FROM account", "named", peer)}
+{join(_MESSAGE, "found", last)}
 ORDER BY listed.last_at DESC, listed.peer DESC
 """
 

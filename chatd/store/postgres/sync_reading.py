@@ -6,7 +6,15 @@ from typing import Final
 
 from chatd.model_sync import MAX_UNREAD
 from chatd.store.statements import MESSAGE
-from chatd.store.sync_statements import conversations_sql
+from chatd.store.sync_statements import changes_sql, conversations_sql
+
+
+def _join(source: str, name: str, condition: str) -> str:
+    return (
+        f"LEFT JOIN LATERAL (SELECT * FROM ({source}) AS {name} WHERE {condition} LIMIT 1)"
+        f" AS {name} ON true"
+    )
+
 
 SYNC_STATE: Final = "SELECT last_change, settled FROM sync_state WHERE user_id = :user_id"
 
@@ -18,8 +26,10 @@ CONVERSATIONS: Final = conversations_sql(
                 AND (sent_at, seq) > (listed.read_at, listed.read_seq)
             LIMIT {MAX_UNREAD}
         ) AS unread
-    )"""
+    )""",
+    _join,
 )
+CHANGES: Final = changes_sql(_join)
 
 OLD_PEERS: Final = 20
 """Peers in one query of `OLD_MESSAGES`."""
@@ -42,7 +52,7 @@ LEFT JOIN LATERAL (
             SELECT sent_at FROM message
             WHERE old.peer = :peer AND received_by = old.peer AND seq <= :seq
             ORDER BY seq DESC LIMIT 1
-        ), 0), CASE WHEN old.peer = :peer THEN :seq ELSE 0 END)
+        ), 0), CASE WHEN old.peer = :peer THEN :seq::bigint ELSE 0 END)
     ORDER BY sent_at, seq LIMIT :limit
 ) AS found ON true
 ORDER BY old.peer, found.seq

@@ -209,7 +209,7 @@ WITH {_STATE}, known AS (
     _summarising(("state", "user_id, peer", _STATE_COLUMNS))
 }), settled AS (
     UPDATE sync_state SET settled = true
-    WHERE user_id = :user_id AND :settled AND NOT EXISTS (SELECT FROM counted)
+    WHERE user_id = :user_id AND :settled::boolean AND NOT EXISTS (SELECT FROM counted)
 )
 SELECT user_id FROM counted, told
 """

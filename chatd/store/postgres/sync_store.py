@@ -99,10 +99,9 @@ class PostgresSyncStore:
         while sent is not None and len(old) < query.limit:
             messages, sent = await self._old_messages(query.user_id, sent, query.limit - len(old))
             old += [MessageChange(SENT, message) for message in messages]
-        statement = sync_statements.changes(
-            query.user_id, query.after.number, query.limit - len(old)
-        )
-        rows = await self._run(statement.sql, **statement.parameters)
+        limit = query.limit - len(old)
+        parameters = sync_statements.changes_parameters(query.user_id, query.after.number, limit)
+        rows = await self._run(sync_reading.CHANGES, **parameters)
         return sync_statements.changes_slice(query, old, sent, rows)
 
     async def _old_messages(
@@ -200,4 +199,4 @@ class PostgresSyncStore:
             self._delays.discard(delay)
 
     def _run(self, sql: str, **parameters: Any) -> Deferred[Rows]:
-        return self._executor.run(postgres(sql), parameters)
+        return self._executor.run(postgres(sql), parameters, prepare=True)

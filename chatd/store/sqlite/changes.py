@@ -11,8 +11,15 @@ from chatd.model_sync import ChangesSlice, MessageChange, ReadChanges
 from chatd.store import sync_statements
 from chatd.store.sqlite.messages import last_message, sent_between
 from chatd.store.sqlite.transactions import transaction
-from chatd.store.sync_statements import PEER, SENT, merge_summary
+from chatd.store.sync_statements import (
+    PEER,
+    SENT,
+    changes_parameters,
+    changes_sql,
+    merge_summary,
+)
 
+_CHANGES: Final = changes_sql()
 _MERGE: Final = merge_summary("max")
 _NUMBER: Final = (
     "UPDATE sync_state SET last_change = last_change + 1 WHERE user_id = ? RETURNING last_change"
@@ -137,8 +144,8 @@ def read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | N
     if sent is not None:
         found = _old_messages(db, query.user_id, sent, query.limit)
         sent = (found[-1].received_by, found[-1].seq) if len(found) == query.limit else None
-    statement = sync_statements.changes(query.user_id, query.after.number, query.limit - len(found))
-    rows = db.execute(statement.sql, statement.parameters).fetchall()
+    parameters = changes_parameters(query.user_id, query.after.number, query.limit - len(found))
+    rows = db.execute(_CHANGES, parameters).fetchall()
     old = [MessageChange(SENT, message) for message in found]
     return sync_statements.changes_slice(query, old, sent, rows)
 

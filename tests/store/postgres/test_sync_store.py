@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from chatd.model import ALL_CHANGES, Draft
-from chatd.model_sync import MarkRead, MessageChange, PeerChange, PeerPositions
-from chatd.store.postgres import sync_store
+from chatd.model_sync import (
+    ListConversations,
+    MarkRead,
+    MessageChange,
+    PeerChange,
+    PeerPositions,
+)
+from chatd.postgres import connection
+from chatd.postgres.prepared import prepared
+from chatd.store import sync_statements
+from chatd.store.postgres import sync_reading, sync_sql, sync_store
+from chatd.store.statements import postgres as postgres_sql
 from tests.contracts.helpers import OpenStore, add_accounts, send, send_many
 from tests.contracts.store_sync import all_changes, changes, conversations
 from tests.postgres_server import Databases, connected, rows, sleep
@@ -128,3 +140,47 @@ async def test_a_position_recorded_by_another_process_is_told(open_store: OpenSt
     assert await two.sync.record_delivered({bob: 3}) == {ann}
     found, _ = await all_changes(one, ann, start)
     assert found == [PeerChange(bob, PeerPositions(3, 0))]
+
+
+@ensureDeferred
+async def test_no_statement_of_changes_scans_a_table(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await send_many(store, ann, bob, 20)
+    await conversations(store, ann)
+    of_ann = {"user_id": ann}
+    statements: list[tuple[str, Any]] = [
+        (
+            postgres_sql(sync_reading.CHANGES),
+            sync_statements.changes_parameters(ann, 0, 10),
+        ),
+        (
+            postgres_sql(sync_reading.CONVERSATIONS),
+            sync_statements.conversations_parameters(ListConversations(ann, 50)),
+        ),
+        (postgres_sql(sync_reading.SYNC_STATE), of_ann),
+        (
+            postgres_sql(sync_reading.OLD_MESSAGES),
+            {**of_ann, "peer": 0, "seq": 0, "limit": 10},
+        ),
+        (postgres_sql(sync_sql.PEER_POSITIONS), {**of_ann, "peer": bob}),
+        (postgres_sql(sync_sql.SYNCHRONISE), of_ann),
+        (postgres_sql(sync_sql.CATCH_UP), {**of_ann, "settled": False}),
+        (postgres_sql(sync_sql.MARK_READ), {**of_ann, "peer": bob, "seq": 1}),
+        (sync_sql.RECORD_DELIVERED, {"users": f"{{{bob}}}", "seqs": "{10}"}),
+    ]
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "ANALYZE")
+        rows(db, connection._PLANNING)
+        for sql, parameters in statements:
+            statement = prepared(sql)
+            with db.cursor() as cursor:
+                cursor.execute(statement.prepare)
+                cursor.execute(f"EXPLAIN {statement.execute}", parameters)
+                plan = [line for [line] in cursor.fetchall()]
+            assert any("Index" in line for line in plan)
+            # Only whether anybody has changes at all is read without an index.
+            scans = [line for line in plan if "Seq Scan" in line]
+            assert all("sync_state" in line for line in scans), plan

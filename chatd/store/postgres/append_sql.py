@@ -23,14 +23,16 @@ _NUMBERED: Final = """
         row_number() OVER (PARTITION BY received_by ORDER BY place)
         - count(*) OVER (PARTITION BY received_by) AS back
 """
-# Unless the statement records changes, it does nothing if one of the accounts has them.
+# The accounts of the batch that have changes.
 _SYNCHRONISED: Final = """
-SELECT user_id FROM sync_state WHERE user_id = ANY(%(participants)s::bigint[])
-"""
-_GATE: Final = f" AND NOT EXISTS ({_SYNCHRONISED})"
+WITH synchronised AS MATERIALIZED (
+    SELECT user_id FROM sync_state WHERE user_id = ANY(%(participants)s::bigint[])
+), """
+# Unless the statement records changes, it does nothing if there are any.
+_GATE: Final = " AND NOT EXISTS (SELECT FROM synchronised)"
 
 _WITHOUT_KEYS: Final = f"""
-WITH fresh AS (
+fresh AS (
     SELECT draft.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
     FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, place)
@@ -40,7 +42,7 @@ WITH fresh AS (
 # `used` has the drafts whose key was used by an earlier transaction. Of the other drafts with the
 # same key, the first that has a recipient is stored and the rest are replays of it.
 _WITH_KEYS: Final = f"""
-WITH draft AS (
+draft AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[],
                          %(keys)s::text[], %(fingerprints)s::bytea[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
@@ -115,8 +117,8 @@ _ADD_CONTACTS: Final = """, contacts AS (
 _RESULT: Final = """
 SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified"""
 
-_REFUSED: Final = f"""
-UNION ALL SELECT 0, user_id, NULL, NULL FROM ({_SYNCHRONISED}) AS synchronised
+_REFUSED: Final = """
+UNION ALL SELECT 0, user_id, NULL, NULL FROM synchronised
 """
 _REPLAYS: Final = """
 UNION ALL
@@ -137,6 +139,7 @@ def append(*, keyed: bool, linked: bool) -> str:
     begin = _WITH_KEYS if keyed else _WITHOUT_KEYS
     return "".join(
         [
+            _SYNCHRONISED,
             begin.replace("{gate}", "" if linked else _GATE),
             _STORED,
             _REMEMBER_KEYS if keyed else "",

@@ -77,10 +77,8 @@ def _same(*columns: str) -> dict[str, str]:
 _SENT: Final = {"sent_seq": "seq", "sent_at": "sent_at"}
 _RECEIVED: Final = {"received_seq": "seq", "received_at": "sent_at"}
 
-# Of a batch of new messages, the CTE `numbered`.
-LOG_SENT: Final = f""", synchronised AS MATERIALIZED (
-    SELECT user_id FROM sync_state WHERE user_id = ANY(%(participants)s::bigint[])
-), sent AS MATERIALIZED (
+# Of a batch of new messages, the CTE `numbered`, for the accounts of the CTE `synchronised`.
+LOG_SENT: Final = f""", sent AS MATERIALIZED (
     SELECT sent_by AS user_id, 'sent' AS kind, received_by AS peer, seq, sent_at
     FROM numbered WHERE sent_by IN (SELECT user_id FROM synchronised)
 ), received AS (

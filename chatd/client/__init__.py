@@ -12,32 +12,58 @@ once and in order, by a stream or by long polls, whatever happens to connections
 complete programs.
 """
 
-from chatd.client.client import ChatClient, FollowTransport
+from chatd.client.client import ChatClient, FollowTransport, Receipt
 from chatd.client.errors import (
     APIError,
     ChatError,
     Gap,
     HistoryChanged,
     NoTokenError,
+    NotSupported,
     Unreachable,
 )
-from chatd.client.follow import Follow
-from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
+from chatd.client.follow import Follow, FollowChanges
+from chatd.client.values import (
+    Change,
+    Conversation,
+    Conversations,
+    ConversationSummary,
+    Message,
+    MessageChanged,
+    MessageSent,
+    Page,
+    PeerMoved,
+    Poll,
+    Position,
+    ReadMoved,
+    Sent,
+    User,
+)
 
 __all__ = [
     "APIError",
+    "Change",
     "ChatClient",
     "ChatError",
     "Conversation",
+    "ConversationSummary",
+    "Conversations",
     "Follow",
+    "FollowChanges",
     "FollowTransport",
     "Gap",
     "HistoryChanged",
     "Message",
+    "MessageChanged",
+    "MessageSent",
     "NoTokenError",
+    "NotSupported",
     "Page",
+    "PeerMoved",
     "Poll",
     "Position",
+    "ReadMoved",
+    "Receipt",
     "Sent",
     "Unreachable",
     "User",

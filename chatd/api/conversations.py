@@ -32,6 +32,7 @@ class ConversationsQuery(Struct, frozen=True):
             "before",
             "The `older` of an earlier response: the conversations after those.",
             ConversationsCursor.parse,
+            "^[1-9a-f][0-9a-f]{0,12}[.][1-9a-f][0-9a-f]{0,12}$",
         ),
     ] = None
 

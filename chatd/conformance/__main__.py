@@ -10,18 +10,19 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import react
 
 from chatd.client import ChatError
-from chatd.conformance import general, polling, sending, streaming
-from chatd.conformance.checks import CHECKS, Check, CheckFailed
+from chatd.conformance import conversations, general, polling, sending, streaming
+from chatd.conformance.checks import CHECKS, Check, CheckFailed, NotSupported
 from chatd.conformance.server import Server
 
-__all__ = ["general", "polling", "sending", "streaming"]
+__all__ = ["conversations", "general", "polling", "sending", "streaming"]
 
 CHECK_SECONDS: Final = 60.0
+NOT_SUPPORTED: Final = "not supported"
 CONCURRENT_CHECKS: Final = 4
 
 
 async def run_check(check: Check, url: str, reactor: Any) -> str | None:
-    """Run a check; None if it passes, else what happened instead."""
+    """Run a check; None if it passes, else what happened instead, or `NOT_SUPPORTED`."""
     server = Server(url, reactor)
     running = Deferred.fromCoroutine(_run(check, server))
     running.addTimeout(CHECK_SECONDS, reactor)
@@ -39,6 +40,8 @@ async def _run(check: Check, server: Server) -> str | None:
         await check.run(server)
     except CheckFailed as failure:
         return str(failure)
+    except NotSupported:
+        return NOT_SUPPORTED
     except ChatError as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -53,19 +56,25 @@ async def main(reactor: Any, url: str, only: str) -> None:
         slots.run(lambda check: Deferred.fromCoroutine(run_check(check, url, reactor)), check)
         for check in chosen
     ]
-    failed = 0
+    failed = unsupported = 0
     area = ""
     for check, result in zip(chosen, running, strict=True):
         if check.area != area:
             area = check.area
             print(f"\n{area}")
         failure = await result
+        if failure == NOT_SUPPORTED:
+            unsupported += 1
+            print(f"  {NOT_SUPPORTED}  {check.requirement}")
+            continue
         print(f"  {'FAILED' if failure else 'passed'}  {check.requirement}")
         if failure:
             failed += 1
             print(f"          {failure}")
         sys.stdout.flush()
-    print(f"\n{len(chosen) - failed} of {len(chosen)} checks passed.")
+    supported = len(chosen) - unsupported
+    missing = f", {unsupported} are of parts that are not supported" if unsupported else ""
+    print(f"\n{supported - failed} of {supported} checks passed{missing}.")
     if failed:
         raise SystemExit(1)
 

@@ -19,6 +19,10 @@ class CheckFailed(Exception):
     """The server does not meet a requirement; the text says what it did instead."""
 
 
+class NotSupported(Exception):
+    """The server does not have this part of the protocol, as one of version 1 has not."""
+
+
 class Check(Struct, frozen=True):
     """A requirement of the protocol and the function that tests it."""
 

@@ -24,6 +24,11 @@ include-operation-id = "send"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "422"]
 checks.negative_data_rejection.expected-statuses = ["400", "401", "404", "413", "415", "422"]
 
+# Nor where the inbox ends.
+[[operations]]
+include-operation-id = "mark_read"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404"]
+
 # Nor which parameters can be combined, or whether a cursor belongs to this inbox.
 [[operations]]
 include-operation-id = "get_chats"

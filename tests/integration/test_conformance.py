@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -59,14 +60,21 @@ class FaultyHandler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-@pytest.fixture
-def faulty_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
+@contextmanager
+def serving(handler: type[FaultyHandler]) -> Iterator[str]:
+    """A server with this handler; yields its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-        serving.join()
+        thread.join()
+
+
+@pytest.fixture
+def faulty_server() -> Iterator[str]:
+    with serving(FaultyHandler) as url:
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,29 @@ def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement
     assert report.stderr == ""
     assert f"  FAILED  {requirement}" in report.stdout
     assert "  passed" not in report.stdout
+
+
+class OldHandler(FaultyHandler):
+    """Answers like a server of version 1: it does not know the paths, and ignores parameters."""
+
+    def do_GET(self) -> None:
+        if "/conversations/" not in self.path:
+            super().do_GET()
+            return
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_GET
+
+
+def test_parts_that_a_server_does_not_have_are_told() -> None:
+    with serving(OldHandler) as url:
+        report = run_checks(url, "--only", "changes")
+    assert (report.returncode, report.stderr) == (0, ""), report.stdout
+    assert "  not supported  a change that is overtaken is told once" in report.stdout
+    assert ", 5 are of parts that are not supported." in report.stdout
 
 
 def test_checks_can_be_selected(faulty_server: str) -> None:

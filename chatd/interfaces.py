@@ -104,7 +104,7 @@ class IStore(Interface):
         """Revoke a token; False if the user does not own it."""
 
     def delete_token_by_id(user_id: int, token_id: int) -> Deferred[bool]:
-        """Revoke a token; False if the user does not own it."""
+        """Revoke a token; False if the user does not own it, or it has expired."""
 
     def delete_other_tokens(user_id: int, kept: bytes | None) -> Deferred[None]:
         """Revoke all tokens of the user but the one with the SHA-256 `kept`."""

@@ -95,7 +95,7 @@ class Token(Struct, forbid_unknown_fields=True, frozen=True):
 class TokenInfo(Struct, forbid_unknown_fields=True, frozen=True):
     """A token without itself; `current` is true of the one that the request was made with.
 
-    `last_used_at` is at most a minute old, and null before the first use.
+    `last_used_at` may be a minute old, and is null before the first use.
     """
 
     id: TokenId

@@ -20,8 +20,8 @@ class User(Struct, frozen=True):
 class Token(Struct, frozen=True):
     """A token of the account, without itself; `current` is that of the client.
 
-    `last_used_at` is at most a minute old, None before the first use, `expires_at` None if the
-    token never expires.
+    `last_used_at` may be a minute old, and is None before the first use; `expires_at` is None if
+    the token never expires.
     """
 
     id: int

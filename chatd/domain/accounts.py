@@ -134,7 +134,8 @@ class Accounts:
             stored = await self._store.add_token(
                 checked.user_id, digest, options, checked.password_hash
             )
-        self._last_seen.touch(Session(checked.user_id, digest))
+        # The user was here, but has not used the token yet.
+        self._last_seen.touch(Session(checked.user_id))
         return IssuedToken(token, checked.user_id, stored)
 
     async def bearer(self, token: bytes) -> Session:

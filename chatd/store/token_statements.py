@@ -66,7 +66,9 @@ def tokens(user_id: int, now: int, source: str = "token") -> Statement[list[Toke
 
 
 DELETE: Final = "DELETE FROM token WHERE digest = :digest AND user_id = :user_id RETURNING digest"
-DELETE_BY_ID: Final = "DELETE FROM token WHERE id = :id AND user_id = :user_id RETURNING digest"
+DELETE_BY_ID: Final = (
+    f"DELETE FROM token WHERE id = :id AND user_id = :user_id AND {VALID} RETURNING digest"
+)
 DELETE_OTHERS: Final = (
     "DELETE FROM token WHERE user_id = :user_id AND (:kept IS NULL OR digest <> :kept)"
 )

@@ -60,8 +60,9 @@ class TokenListContract:
     async def test_an_expired_token_is_unknown(self, open_store: OpenStore) -> None:
         store = await open_store()
         [ann] = await add_accounts(store, "ann")
-        await add_token(store, ann, "expired", TokenOptions(lifetime=0))
+        expired = await add_token(store, ann, "expired", TokenOptions(lifetime=0))
         assert await owners(store, digest("expired")) == [None]
+        assert await store.delete_token_by_id(ann, expired.id) is False
         assert await store.tokens(ann) == []
 
     @ensureDeferred

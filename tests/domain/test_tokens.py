@@ -33,11 +33,14 @@ def bearer(system: System, issued: IssuedToken) -> Session:
 
 def test_tokens_are_listed_with_their_latest_use(system: System) -> None:
     one = log_in(system, TokenOptions("phone"))
+    log_in(system, TokenOptions("never used"))
+    bearer(system, one)
+    first = system.now()
     system.clock.advance(100)
     session = bearer(system, log_in(system))
     listed = system.run(system.tokens.list(session))
-    assert [token.label for token in listed] == [None, "phone"]
-    assert [token.last_used_at for token in listed] == [system.now(), one.stored.created_at]
+    assert [token.label for token in listed] == [None, "never used", "phone"]
+    assert [token.last_used_at for token in listed] == [system.now(), None, first]
 
 
 def test_a_token_is_revoked_with_its_polls(system: System) -> None:

@@ -160,10 +160,11 @@ def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:
     return Statement(_DELETE_TOKEN, parameters, bool)
 
 
-def delete_token_by_id(user_id: int, token_id: int, node_id: str) -> Statement[bool]:
+def delete_token_by_id(user_id: int, token_id: int, now: int, node_id: str) -> Statement[bool]:
     """Revoke a token and notify other processes; False if the user does not own it."""
     # The statement adds the token to the notice.
-    parameters = {"user_id": user_id, "id": token_id, **_notice(node_id, user_id, b"")}
+    notice = _notice(node_id, user_id, b"")
+    parameters = {"user_id": user_id, "id": token_id, "now": now, **notice}
     return Statement(_DELETE_TOKEN_BY_ID, parameters, bool)
 
 

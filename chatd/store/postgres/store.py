@@ -189,7 +189,7 @@ class PostgresStore:
 
     def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
         return self._execute_notifying(
-            accounts.delete_token_by_id(user_id, token_id, self._node_id.name)
+            accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
         )
 
     def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:

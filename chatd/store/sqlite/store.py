@@ -191,7 +191,7 @@ class SqliteStore:
         return self._write(sqlite_accounts.delete_token, token_statements.DELETE, parameters)
 
     def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
-        parameters = {"user_id": user_id, "id": token_id}
+        parameters = {"user_id": user_id, "id": token_id, "now": self._now()}
         return self._write(sqlite_accounts.delete_token, token_statements.DELETE_BY_ID, parameters)
 
     def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:

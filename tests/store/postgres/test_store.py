@@ -160,7 +160,7 @@ async def test_tokens_and_users_are_found_by_indexes(
         (statements.find_users("an", 20), "account_directory"),
         (token_statements.tokens(ann, 0), "token_user_id"),
         (token_statements.delete_expired(0, 10), "token_expiry"),
-        (accounts.delete_token_by_id(ann, 1, "node"), "token_user_id"),
+        (accounts.delete_token_by_id(ann, 1, 0, "node"), "token_user_id"),
     ]
     with connected(postgres.url(postgres_database)) as db:
         rows(

@@ -2,7 +2,7 @@
 -- the order of their creation. `scopes` has the bits of `chatd.model.Scope`, by default all.
 CREATE TABLE token_with_id (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    digest BLOB NOT NULL UNIQUE,
+    digest BLOB NOT NULL,
     user_id INTEGER NOT NULL,
     label TEXT,
     scopes INTEGER NOT NULL DEFAULT 7,
@@ -17,6 +17,9 @@ SELECT digest, user_id, created_at FROM token ORDER BY created_at, digest;
 DROP TABLE token;
 
 ALTER TABLE token_with_id RENAME TO token;
+
+-- Made after the copy: sorting once is much faster than inserting at random places.
+CREATE UNIQUE INDEX token_digest ON token (digest);
 
 CREATE INDEX token_user ON token (user_id, id);
 

@@ -39,6 +39,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.fork_server import ForkServer
+
 if TYPE_CHECKING:
     from tests.postgres_server import Databases, Server
 
@@ -292,6 +294,13 @@ def _errors() -> Iterator[LoggedFailures]:
     globalLogPublisher.removeObserver(errors)
     if logged := errors.describe():
         pytest.fail("errors after the last test\n" + "\n".join(logged), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """Stop the process that forks daemons, if a test has started it."""
+    yield
+    ForkServer.stop()
 
 
 @pytest.fixture

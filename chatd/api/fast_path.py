@@ -22,7 +22,7 @@ from chatd.api.authentication import credentials
 from chatd.api.bodies import decode_json
 from chatd.api.chats_query import PageQuery, PollQuery
 from chatd.api.chats_read import PARAMETERS, ReadCalls
-from chatd.api.chats_send import Send, SendCalls
+from chatd.api.chats_send import SEND_PARAMETERS, Send, SendCalls
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.api.stream_formats import negotiate
@@ -37,9 +37,7 @@ from chatd.model import Cursor, Session
 
 _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 
-_UNUSUAL: Final = re.compile(
-    rb"\r\n(?:x-request-id|idempotency-key|prefer|last-event-id|upgrade|x-http-[a-z-]*):"
-)
+_UNUSUAL: Final = re.compile(rb"\r\n(?:x-request-id|prefer|last-event-id|upgrade):")
 """Headers, in lower case, that have a request go the ordinary way."""
 
 _SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})(?![^&])")
@@ -50,10 +48,13 @@ MAX_KNOWN_LENGTH: Final = 200
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """What a block of header lines says: whose token, and whether the body is JSON."""
+    """What a block of header lines says: whose token, whether the body is JSON, and whether there
+    is an Idempotency-Key.
+    """
 
     digest: bytes
     is_json: bool
+    has_key: bool
 
 
 UNUSUAL: Final = object()
@@ -74,9 +75,11 @@ def understand(block: HeaderBlock) -> object:
         return UNUSUAL
     if negotiate(block.values(b"accept")) is not None:
         return UNUSUAL
+    is_json = content_type == (b"application/json",)
+    caller = Caller(token_digest(token), is_json, bool(block.values(b"idempotency-key")))
     # There is one block for each held poll.
     block.forget_values()
-    return Caller(token_digest(token), content_type == (b"application/json",))
+    return caller
 
 
 class FastPath:
@@ -184,6 +187,7 @@ class FastPath:
         began = self._seconds()
         try:
             send = decode_json(b"application/json", body, self._decoder)
+            key = SEND_PARAMETERS.parse(b"", head.headers.values).key if caller.has_key else None
         except DomainError:
             return False
         session = self._accounts.known_session(caller.digest)
@@ -191,7 +195,7 @@ class FastPath:
             return False
         pending = PendingSend(self._responder, channel, head, session, began)
         try:
-            self._chats.start_send(session, send.user_id, send.message, pending)
+            self._chats.start_send(session, send.user_id, send.message, key, pending)
         except DomainError:
             pending.fail(Failure())
         else:

@@ -137,7 +137,7 @@ def parse_head(
 
 def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head | None:
     """The head `raw` if it has a plain request line and repeats the header lines of `previous`,
-    apart from the number in Content-Length.
+    apart from the values of Content-Length and Idempotency-Key.
 
     llhttp has accepted these bytes on this connection before, and a request line of this shape is
     valid with any of them. None if the head has to be parsed.
@@ -149,7 +149,7 @@ def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head
     if match is None or end > limits.uri_bytes:
         return None
     block = raw[end:]
-    headers = previous if block == previous.block else previous.with_length(block)
+    headers = previous if block == previous.block else previous.repeated(block)
     if headers is None or headers.length > limits.body_bytes:
         return None
     return tuple.__new__(

@@ -15,7 +15,7 @@ from sys import intern
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from twisted.python.failure import Failure
 
 from chatd.api.authentication import credentials
@@ -110,7 +110,7 @@ class FastPath:
         block = head.headers
         caller = block.memo
         if caller is None:
-            caller = block.memo = understand(block)
+            caller = block.memo = self._understand(block)
         path, _, query = head.target.partition(b"?")
         if caller is UNUSUAL or path not in _PATHS or head.version != b"HTTP/1.1":
             return False
@@ -121,6 +121,15 @@ class FastPath:
         if method == b"GET":
             return not body and self._read(channel, head, caller, query)
         return method == b"POST" and caller.is_json and self._send(channel, head, caller, body)
+
+    def _understand(self, block: HeaderBlock) -> object:
+        caller = understand(block)
+        if isinstance(caller, Caller):
+            session = self._accounts.known_session(caller.digest)
+            if session is not None and session.token is not None:
+                # The connections of a user share the bytes.
+                return structs.replace(caller, digest=session.token)
+        return caller
 
     def _read(self, channel: FastChannel, head: Head, caller: Caller, text: bytes) -> bool:
         began = self._seconds()

@@ -35,6 +35,7 @@ _PLAIN_LINE = re.compile(rb"(GET|POST|PUT|DELETE) (/[A-Za-z0-9/?&=._~%+-]*) HTTP
 
 # One object for all requests that are held.
 _METHODS = {method: method for method in (b"GET", b"POST", b"PUT", b"DELETE")}
+_VERSIONS = {version: version for version in VERSIONS}
 
 _HOST_LINE = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 
@@ -131,7 +132,16 @@ def parse_head(
     # RFC 9110 section 10.1.1: an expectation in an HTTP/1.0 request is ignored.
     # NamedTuple's own constructor is written in Python and slower.
     return tuple.__new__(
-        Head, (method, target, version, headers, length, keep_alive, http_1_1 and headers.expects)
+        Head,
+        (
+            _METHODS.get(method, method),
+            target,
+            _VERSIONS[version],
+            headers,
+            length,
+            keep_alive,
+            http_1_1 and headers.expects,
+        ),
     )
 
 

@@ -30,8 +30,8 @@ _KEY = re.compile(rb"[!-~]{1,255}")
 _Template = tuple[bytes, bytes, bytes, tuple[re.Pattern[bytes], ...]]
 """What is before, between and after one or two varying values, and the values' patterns."""
 
-# Hosts that were valid. A server has few names.
-_valid_hosts: set[bytes] = set()
+# Hosts that were valid: one object for all connections. A server has few names.
+_valid_hosts: dict[bytes, bytes] = {}
 
 
 def is_authority(value: bytes) -> bool:
@@ -85,14 +85,17 @@ class HeaderBlock:
                 self.expects = True
             else:
                 raise HTTPError(417, "expectation_failed", "Only 100-continue can be expected.")
-        if self.host is not None and self.host not in _valid_hosts:
-            if not is_authority(self.host):
+        if self.host is not None:
+            known = _valid_hosts.get(self.host)
+            if known is not None:
+                self.host = known
+            elif not is_authority(self.host):
                 raise bad_request("The Host header is not a host.")
-            if len(_valid_hosts) < 100:
-                _valid_hosts.add(self.host)
+            elif len(_valid_hosts) < 100:
+                _valid_hosts[self.host] = self.host
         self.close = b"close" in options
         self.keep_alive = b"keep-alive" in options
-        self._values: dict[bytes, tuple[bytes, ...]] = {}
+        self._values: dict[bytes, tuple[bytes, ...]] | None = None
         self._template: _Template | None = None
 
     def repeated(self, block: bytes) -> HeaderBlock | None:
@@ -128,7 +131,7 @@ class HeaderBlock:
         other.expects = self.expects
         other.close = self.close
         other.keep_alive = self.keep_alive
-        other._values = {}
+        other._values = None
         other._template = template
         return other
 
@@ -149,18 +152,20 @@ class HeaderBlock:
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """All values of the header `name`, in any case, in order."""
-        try:
-            return self._values[name]
-        except KeyError:
+        known = self._values
+        if known is None:
+            known = self._values = {}
+        values = known.get(name)
+        if values is None:
             values = self._find(name)
             # Names come from code; the limit is for code that generates them.
-            if len(self._values) < 100:
-                self._values[name] = values
-            return values
+            if len(known) < 100:
+                known[name] = values
+        return values
 
     def forget_values(self) -> None:
         """Release what `values` has found; it finds them again."""
-        self._values = {}
+        self._values = None
 
     def _find(self, name: bytes) -> tuple[bytes, ...]:
         block = self.block

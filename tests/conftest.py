@@ -39,8 +39,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.fork_server import ForkServer
-
 if TYPE_CHECKING:
     from tests.postgres_server import Databases, Server
 
@@ -300,7 +298,8 @@ def _errors() -> Iterator[LoggedFailures]:
 def _fork_server() -> Iterator[None]:
     """Stop the process that forks daemons, if a test has started it."""
     yield
-    ForkServer.stop()
+    if (module := sys.modules.get("tests.fork_server")) is not None:
+        module.ForkServer.stop()
 
 
 @pytest.fixture

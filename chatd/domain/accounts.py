@@ -14,9 +14,7 @@ from math import inf
 from typing import Final
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
 from chatd.domain.account_rules import (
     check_email,
@@ -25,6 +23,7 @@ from chatd.domain.account_rules import (
     check_username,
     is_username,
 )
+from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import Batcher
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
@@ -44,7 +43,6 @@ from chatd.runtime.shield import ShieldedTasks, shield
 TOKEN_PREFIX: Final = "chatd_"
 """Makes tokens recognizable, for people and secret scanners."""
 
-BASIC_CACHE_SECONDS: Final = 60.0
 TOKEN_CACHE_SECONDS: Final = 300.0
 
 
@@ -86,11 +84,8 @@ class Accounts:
             store.sessions, clock, max_queued=20_000, max_batch_size=1000
         )
         self._tokens = SessionCache(clock, TOKEN_CACHE_SECONDS)
-        self._basic = SessionCache(clock, BASIC_CACHE_SECONDS)
-        # Basic credentials are cached only as a keyed hash; the key is lost with the process.
-        self._basic_key = secrets.token_bytes(32)
-        self._verifying: dict[bytes, list[Deferred[Session]]] = {}
         self._revocations = RevocationTracker()
+        self._basic = BasicSessions(checks, self._revocations, tasks, clock)
         self._tasks = tasks
         self._last_seen = last_seen
 
@@ -169,47 +164,11 @@ class Accounts:
 
     async def basic(self, username: str, password: str, address: str) -> Session:
         """Authenticate a username and password; raises `Unauthorized` or `RateLimited`."""
-        # ASCII only: the lower case of other letters may be somebody else's username.
-        name = username.lower() if username.isascii() else username
-        key = hashlib.blake2b(
-            f"{name}\0{password}".encode("utf-8", "surrogatepass"),
-            key=self._basic_key,
-            digest_size=32,
-        ).digest()
-        session = None if self._bus.problem() else self._basic.get(key)
-        if session is None:
-            session = await self._verify_once(key, username, password, address)
+        session = await self._basic.authenticate(
+            username, password, address, cached=not self._bus.problem()
+        )
         self._last_seen.touch(session)
         return session
-
-    def _verify_once(
-        self, key: bytes, username: str, password: str, address: str
-    ) -> Deferred[Session]:
-        """Verify credentials once for all concurrent requests that present them."""
-        result: Deferred[Session] = Deferred()
-        if key in self._verifying:
-            self._verifying[key].append(result)
-            return result
-        self._checks.count(username, address)
-        self._verifying[key] = [result]
-
-        def fire_all(outcome: Session | Failure) -> None:
-            for waiting in self._verifying.pop(key):
-                waiting.callback(outcome)  # a Failure is passed to the errbacks
-
-        self._tasks.run(self._basic_session(key, username, password, address)).addBoth(fire_all)
-        return result
-
-    async def _basic_session(
-        self, key: bytes, username: str, password: str, address: str
-    ) -> Session:
-        while True:
-            with self._revocations.look_up() as since:
-                checked = await self._checks.check(username, password, address)
-                session = Session(checked.user_id, password_hash=checked.password_hash)
-                if not self._revocations.was_revoked(session.user_id, since):
-                    self._basic.put(key, session)
-                    return session
 
     async def delete(self, session: Session) -> None:
         """Delete the caller's account with its tokens and inbox, and end its polls."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-from chatd.domain.accounts import BASIC_CACHE_SECONDS, TOKEN_CACHE_SECONDS, TOKEN_PREFIX
+from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
+from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import (
@@ -414,7 +415,7 @@ def test_cached_basic_credentials_expire(stepped: System) -> None:
 def test_the_cache_does_not_contain_passwords(system: System) -> None:
     system.account("ann")
     basic(system, "ann")
-    [key] = system.accounts._basic._sessions
+    [key] = system.accounts._basic._cache._sessions
     assert len(key) == 32
     assert hashlib.blake2b(b"ann\0password", digest_size=32).digest() != key
 
@@ -430,7 +431,7 @@ def test_requests_with_the_same_credentials_share_one_hash(stepped: System) -> N
     assert stepped.hashing.pending == 1
     stepped.settle()
     assert [result_of(each).user_id for each in pending] == [1] * 4
-    assert stepped.accounts._verifying == {}
+    assert stepped.accounts._basic._verifying == {}
 
 
 def test_concurrent_attempts_with_the_same_wrong_credentials_count_once(tmp_path: Path) -> None:
@@ -454,7 +455,7 @@ def test_some_clients_may_disconnect_while_their_credentials_are_checked(stepped
     cancel(pending[2])
     stepped.settle()
     assert result_of(pending[1]).user_id == 1
-    assert stepped.accounts._verifying == {}
+    assert stepped.accounts._basic._verifying == {}
 
 
 def test_all_clients_may_disconnect_while_wrong_credentials_are_checked(stepped: System) -> None:
@@ -462,7 +463,7 @@ def test_all_clients_may_disconnect_while_wrong_credentials_are_checked(stepped:
     for each in pending:
         cancel(each)
     stepped.settle()
-    assert stepped.accounts._verifying == {}
+    assert stepped.accounts._basic._verifying == {}
 
 
 def test_refused_credentials_are_not_cached(system: System) -> None:
@@ -514,7 +515,7 @@ def test_an_error_of_the_store_fails_all_waiting_requests(
     monkeypatch.setattr(system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1)))
     with pytest.raises(StoreUnavailable):
         basic(system, "ann")
-    assert system.accounts._verifying == {}
+    assert system.accounts._basic._verifying == {}
 
 
 def test_many_concurrent_authentications_all_complete(stepped: System) -> None:

@@ -22,10 +22,12 @@ from chatd.api.rendering import EncodedMessageCache
 from chatd.api.tokens import TokenCalls
 from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
+from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.receipts import Receipts
+from chatd.domain.tokens import Tokens
 
 
 class API:
@@ -50,6 +52,8 @@ class API:
     def __init__(
         self,
         accounts: Accounts,
+        changes: AccountChanges,
+        tokens: Tokens,
         chats: Chats,
         conversations: Conversations,
         receipts: Receipts,
@@ -64,8 +68,8 @@ class API:
         self.reads = ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter)
         self.handlers = bind(
             Authenticator(accounts, proxies),
-            UserCalls(accounts, proxies),
-            TokenCalls(accounts, proxies),
+            UserCalls(accounts, changes, proxies),
+            TokenCalls(accounts, tokens, proxies),
             self.sends,
             self.reads,
             ConversationCalls(conversations, render, clock=clock),

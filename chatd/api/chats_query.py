@@ -11,8 +11,8 @@ from chatd.api.parameters import (
     LAST_EVENT_ID,
     PREFERRED_WAIT,
     HeaderValues,
+    boolean,
     cursor,
-    flag,
     integer,
     page_number,
     reject,
@@ -60,7 +60,7 @@ _SINCE_PARAMETER: Final = cursor(
 _WAIT: Final = seconds("wait", "Seconds to wait for a message, up to 55; more is lowered to that.")
 
 
-_CHANGES: Final = flag("changes", "Whether to include changes, and to wait for them, too.")
+_CHANGES: Final = boolean("changes", "Whether to include changes, and to wait for them, too.")
 
 
 class PollQuery(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from typing import Annotated, Final, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -16,7 +16,7 @@ from chatd.api.responses import JSONResponse, Response
 from chatd.domain.chats import Chats
 from chatd.domain.receipts import Receipt, Receipts
 from chatd.errors import IdempotencyKeyReused, MessageTooLarge, RateLimited, UserNotFound
-from chatd.model import Appended, Session
+from chatd.model import Appended, Scope, Session
 
 Text = Annotated[
     str,
@@ -62,6 +62,9 @@ class SendParameters(Struct, frozen=True):
     key: Annotated[str | None, IDEMPOTENCY_KEY] = None
 
 
+SEND_PARAMETERS: Final = Parameters(SendParameters)
+
+
 class SendCalls:
     """The call that sends messages."""
 
@@ -79,7 +82,7 @@ class SendCalls:
         "answered when the recipient's client has received the message, or its user has read it; "
         "the message is sent whatever the answer.",
         tag="Chats",
-        parameters=Parameters(SendParameters),
+        parameters=SEND_PARAMETERS,
         body=Send,
         responses={
             201: ResponseSpec("The message.", (SentMessage,)),
@@ -91,6 +94,7 @@ class SendCalls:
         },
         raises=(MessageTooLarge, UserNotFound, IdempotencyKeyReused, RateLimited, *BUSY),
         authenticated=True,
+        scope=Scope.SEND,
     )
     async def send(
         self, context: RequestContext, session: Session, parameters: SendParameters, body: Send

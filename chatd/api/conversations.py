@@ -16,7 +16,7 @@ from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response, no_content
 from chatd.domain.conversations import Conversations
 from chatd.errors import UserNotFound
-from chatd.model import Session
+from chatd.model import Scope, Session
 from chatd.model_sync import MAX_UNREAD, ConversationsCursor, ConversationSummary
 
 _encode = msgspec.json.encode
@@ -102,6 +102,7 @@ class ConversationCalls:
         responses={200: ResponseSpec("The conversations.", (ConversationsList,))},
         raises=BUSY,
         authenticated=True,
+        scope=Scope.READ,
     )
     async def list_conversations(
         self, context: RequestContext, session: Session, query: ConversationsQuery
@@ -139,6 +140,7 @@ class ConversationCalls:
         responses={204: ResponseSpec("It is read.")},
         raises=(UserNotFound, *BUSY),
         authenticated=True,
+        scope=Scope.READ,
     )
     async def mark_read(
         self, context: RequestContext, session: Session, body: MarkRead

@@ -37,6 +37,7 @@ from chatd.client.values import (
     Position,
     ReadMoved,
     Sent,
+    Token,
     User,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "ReadMoved",
     "Receipt",
     "Sent",
+    "Token",
     "Unreachable",
     "User",
 ]

@@ -13,7 +13,7 @@ from msgspec import Struct
 from chatd.client.backoff import parse_retry_after
 from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Response
-from chatd.client.values import Change, ConversationSummary, Message
+from chatd.client.values import Change, ConversationSummary, Message, Token
 
 T = TypeVar("T")
 
@@ -22,6 +22,10 @@ class IssuedToken(Struct, frozen=True):
     token: str
     user_id: int
     created_at: datetime
+
+
+class TokensBody(Struct, frozen=True):
+    tokens: tuple[Token, ...]
 
 
 class PageMeta(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from chatd.conformance.server import Server
+from chatd.conformance.server import JSONResponse, Server
 
 SOON: Final = 2.0
 """Seconds within which something counts as immediate, even on a busy machine."""
@@ -20,7 +20,7 @@ class CheckFailed(Exception):
 
 
 class NotSupported(Exception):
-    """The server does not have this part of the protocol, as one of version 1 has not."""
+    """The server lacks an optional part of the protocol; the text says how it told so."""
 
 
 class Check(Struct, frozen=True):
@@ -49,6 +49,12 @@ def expect(condition: object, failure: str) -> None:
     """Raise `CheckFailed` unless the condition holds."""
     if not condition:
         raise CheckFailed(failure)
+
+
+def require_support(response: JSONResponse, call: str) -> None:
+    """Raise `NotSupported` if the response to a call says that the server does not have it."""
+    if response.status in (404, 405, 501):
+        raise NotSupported(f"{call} is answered {response.status}")
 
 
 def expect_equal(actual: object, expected: object, what: str) -> None:

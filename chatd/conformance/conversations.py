@@ -9,7 +9,8 @@ from chatd.conformance.checks import SOON, NotSupported, check, expect, expect_e
 from chatd.conformance.server import Account, JSONResponse, Server
 from chatd.conformance.stream_reader import MEDIA_TYPES, open_stream
 
-CONVERSATIONS, RECEIPTS, CHANGES = "Conversations", "Receipts", "Changes"
+CONVERSATIONS, RECEIPTS = "Conversations", "Receipts"
+CHANGES = "Changes on the same cursor"
 
 POSITION_SECONDS = 3.0
 """Delivered positions may be written once a second."""
@@ -19,7 +20,7 @@ async def conversations(account: Account, query: str = "") -> dict[str, Any]:
     """The list of conversations."""
     response = await account.request("GET", f"/conversations/{query}")
     if response.status == 404:
-        raise NotSupported
+        raise NotSupported("GET /conversations/ is answered 404")
     expect_equal(response.status, 200, "the status of the list")
     found: dict[str, Any] = response.json
     return found
@@ -30,7 +31,7 @@ async def mark_read(account: Account, peer: Account, seq: int) -> JSONResponse:
     body = {"user_id": peer.id, "seq": seq}
     response = await account.request("PUT", "/conversations/read/", body=body)
     if response.status == 404 and response.code != "user_not_found":
-        raise NotSupported
+        raise NotSupported("PUT /conversations/read/ is answered 404")
     return response
 
 
@@ -40,7 +41,7 @@ async def changes(account: Account, since: str, query: str = "") -> dict[str, An
     expect_equal(response.status, 200, "the status of a poll with changes")
     found: dict[str, Any] = response.json
     if "changes" not in found:
-        raise NotSupported
+        raise NotSupported("the response to changes=true has no changes")
     return found
 
 
@@ -122,7 +123,7 @@ async def receipts(server: Server) -> None:
     body = {"user_id": bob.id, "message": "hai"}
     response = await ann.request("POST", "/chats/?wait_for=delivered", body=body)
     if "delivered" not in response.json:
-        raise NotSupported
+        raise NotSupported("the response to wait_for=delivered does not tell it")
     expect_equal((response.status, response.json["delivered"]), (201, False), "without a wait")
     sending = {
         receipt: server.start(ann.request("POST", f"/chats/?wait_for={receipt}&wait=10", body=body))
@@ -142,7 +143,7 @@ async def no_receipt(server: Server) -> None:
     body = {"user_id": bob.id, "message": "hai"}
     response = await ann.request("POST", "/chats/?wait_for=read&wait=1", body=body)
     if "read" not in response.json:
-        raise NotSupported
+        raise NotSupported("the response to wait_for=read does not tell it")
     expect_equal((response.status, response.json["read"]), (201, False), "the response")
     expect_equal((await bob.get()).texts, ["hai"], "the inbox")
 

@@ -51,13 +51,22 @@ class ChangesNotice(Struct, frozen=True):
     user_ids: tuple[int, ...]
 
 
+class SessionsNotice(Struct, frozen=True):
+    """Sessions of a user may have ended: the database knows which."""
+
+    user_id: int
+
+
 class Ping(Struct, frozen=True):
     """A notice that a node sends to itself to check that notices arrive."""
 
     number: int
 
 
-Notice = MessagesNotice | RevokedNotice | ChangesNotice | Ping
+CommitNotice = MessagesNotice | RevokedNotice | SessionsNotice
+"""A notice of something that another node has committed."""
+
+Notice = CommitNotice | ChangesNotice | Ping
 
 CHANGES_PREFIX: Final = "any:c:"
 """What precedes the comma-separated ids in the payload of a `ChangesNotice`: it is from no node."""
@@ -76,7 +85,7 @@ class Listener(Protocol):
         """From now on notices may be missed."""
         ...
 
-    def on_notice(self, notice: MessagesNotice | RevokedNotice) -> None:
+    def on_notice(self, notice: CommitNotice) -> None:
         """Another node committed something."""
         ...
 
@@ -113,6 +122,8 @@ def encode(node_id: str, notice: Notice) -> str:
         return f"{node_id}:r:{notice.user_id}:{token}"
     if isinstance(notice, ChangesNotice):
         return CHANGES_PREFIX + ",".join(map(str, notice.user_ids))
+    if isinstance(notice, SessionsNotice):
+        return f"{node_id}:s:{notice.user_id}"
     return f"{node_id}:p:{notice.number}"
 
 
@@ -129,6 +140,8 @@ def decode(payload: str) -> Notice:
         return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)
     if kind == "c":
         return ChangesNotice(tuple(map(int, rest.split(","))))
+    if kind == "s":
+        return SessionsNotice(int(rest))
     if kind == "p":
         return Ping(int(rest))
     raise ValueError(f"unknown kind of notice: {kind!r}")

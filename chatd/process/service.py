@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd import __version__
+from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
@@ -29,6 +30,7 @@ from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.receipts import Receipts
 from chatd.domain.sweep import Sweep
+from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
@@ -55,6 +57,8 @@ class Components:
     notifier: Notifier
     passwords: Passwords
     accounts: Accounts
+    account_changes: AccountChanges
+    tokens: Tokens
     chats: Chats
     conversations: Conversations
     receipts: Receipts

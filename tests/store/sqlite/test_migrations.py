@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from chatd.model import ALL_SCOPES, Token
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import APPLICATION_ID
 from tests.contracts.helpers import (
     add_accounts,
+    digest,
+    owners,
     read_conversation,
     read_inbox,
     send_many,
@@ -162,19 +165,51 @@ def test_contacts_are_found_among_indexed_and_newer_messages(database: Database)
     assert written == [(ann, bob), (ann, cat), (cat, bob), (cat, cat)]
     for table in ("contact", "sync_state", "conversation_summary", "change", "delivered"):
         database.sql(f"DROP TABLE {table}")
-    database.sql("PRAGMA user_version = 3")
+    database.sql("PRAGMA user_version = 4")
     database.open()
     assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == written
 
 
 def test_contacts_are_migrated_without_reading_all_messages() -> None:
     db = sqlite3.connect(":memory:")
-    for migration in migrations("sqlite")[:4]:
+    for migration in migrations("sqlite")[:5]:
         db.executescript(migration.sql)
     [statement] = [
-        each for each in migrations("sqlite")[3].sql.split(";") if "WITH RECURSIVE" in each
+        each for each in migrations("sqlite")[4].sql.split(";") if "WITH RECURSIVE" in each
     ]
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
     db.close()
     assert "SEARCH conversation USING PRIMARY KEY (received_by=? AND sent_by>?)" in plan
     assert not [line for line in plan if line.startswith("SCAN conversation")], plan
+
+
+def test_tokens_are_kept_when_they_get_ids(database: Database) -> None:
+    old = sqlite3.connect(database.path)
+    for migration in migrations("sqlite")[:3]:
+        old.executescript(migration.sql)
+    old.executescript(f"PRAGMA user_version = 3; PRAGMA application_id = {APPLICATION_ID}")
+    for user_id, name in enumerate(("ann", "bob"), 1):
+        old.execute(
+            "INSERT INTO account (id, username, username_folded, date_joined) VALUES (?, ?, ?, 0)",
+            (user_id, name, name),
+        )
+        old.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (user_id,))
+    created = {digest(f"{number}"): 1000 - number for number in range(10)}
+    old.executemany(
+        "INSERT INTO token VALUES (?, ?, ?)",
+        [(token, 1 + at % 2, at) for token, at in created.items()],
+    )
+    old.commit()
+    old.close()
+    store = database.open()
+    assert run_now(owners(store, *created)) == [1 + at % 2 for at in created.values()]
+    tokens = [*result_of(store.tokens(1)), *result_of(store.tokens(2))]
+    for token in tokens:
+        at = created[token.digest]
+        assert token == Token(at - 990, token.digest, None, ALL_SCOPES, at, None, None)
+    assert result_of(store.delete_token_by_id(1, 10)) is True
+    added = result_of(store.add_token(1, digest("new")))
+    assert added is not None
+    assert added.id == 11, "ids are never reused"
+    [copy] = backups(database)
+    assert copy.name.startswith("chatd.db.v3.")

@@ -114,7 +114,12 @@ class Version1(FaultyHandler):
     ("area", "requirement", "why", "count"),
     [
         ("version 1.1", "a new password ends", "GET /tokens/ is answered 405", 8),
-        ("same cursor", "a change that is overtaken", "response to changes=true has no changes", 5),
+        (
+            "on the same cursor",
+            "a change that is overtaken",
+            "response to changes=true has no changes",
+            5,
+        ),
     ],
 )
 def test_parts_that_a_server_does_not_have_are_no_failures(

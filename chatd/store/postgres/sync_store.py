@@ -67,16 +67,13 @@ class PostgresSyncStore:
         return Deferred.fromCoroutine(self._synchronise(user_id))
 
     async def _synchronise(self, user_id: int) -> bool:
-        exists = bool(await self._run(sync_sql.SYNCHRONISE, user_id=user_id))
-        if exists:
-            await self._state(user_id)
-        return exists
+        return await self._last_change(user_id) is not None
 
     def conversations(self, query: ListConversations) -> Deferred[ConversationList | None]:
         return Deferred.fromCoroutine(self._conversations(query))
 
     async def _conversations(self, query: ListConversations) -> ConversationList | None:
-        if await self._state(query.user_id) is None and not await self._synchronise(query.user_id):
+        if await self._last_change(query.user_id) is None:
             return None
         parameters = sync_statements.conversations_parameters(query)
         rows = await self._run(sync_reading.CONVERSATIONS, **parameters)
@@ -86,9 +83,7 @@ class PostgresSyncStore:
         return Deferred.fromCoroutine(self._changes(query))
 
     async def _changes(self, query: ReadChanges) -> ChangesSlice | None:
-        last = await self._state(query.user_id)
-        if last is None and await self._synchronise(query.user_id):
-            last = await self._state(query.user_id)
+        last = await self._last_change(query.user_id)
         if last is None:
             return None
         if query.after is None:
@@ -123,7 +118,7 @@ class PostgresSyncStore:
         return Deferred.fromCoroutine(self._mark_read(query))
 
     async def _mark_read(self, query: MarkRead) -> Collection[int] | None:
-        if await self._state(query.user_id) is None and not await self._synchronise(query.user_id):
+        if await self._last_change(query.user_id) is None:
             return None
         rows = await self._run(
             sync_sql.MARK_READ, user_id=query.user_id, peer=query.peer, seq=query.seq
@@ -156,8 +151,18 @@ class PostgresSyncStore:
             told.update(row[0] for row in rows)
         return told
 
+    async def _last_change(self, user_id: int) -> int | None:
+        """The number of an account's last change, which has changes from now on.
+
+        None if there is no such account.
+        """
+        last = await self._state(user_id)
+        if last is None and await self._run(sync_sql.SYNCHRONISE, user_id=user_id):
+            last = await self._state(user_id)
+        return last
+
     async def _state(self, user_id: int) -> int | None:
-        """The last change of an account, None if it has none; settled as far as possible."""
+        """The number of the last change, with what older transactions have done; None if none."""
         rows = await self._run(sync_reading.SYNC_STATE, user_id=user_id)
         if rows and not rows[0][1]:
             await self._run(sync_sql.CATCH_UP, user_id=user_id, settled=False)

@@ -36,7 +36,7 @@ from chatd.store.sync_statements import SENT
 
 T = TypeVar("T")
 
-MAX_ROWS: Final = 2000
+MAX_ROWS: Final = 500
 """Positions in one statement; larger calls are split."""
 SETTLE_SECONDS: Final = 1.0
 """Between a transaction's beginning and its lock less time passes; also between two attempts."""

@@ -59,7 +59,9 @@ SELECT inbox.last_seq, coalesce(delivered.seq, 0)
 FROM inbox LEFT JOIN delivered USING (user_id) WHERE user_id = ?
 """
 _DELIVER: Final = """
-INSERT INTO delivered VALUES (?, ?) ON CONFLICT (user_id) DO UPDATE SET seq = excluded.seq
+INSERT INTO delivered (user_id, seq)
+SELECT user_id, ?1 FROM inbox WHERE user_id = ?2 AND last_seq >= ?1
+ON CONFLICT (user_id) DO UPDATE SET seq = max(delivered.seq, excluded.seq)
 """
 
 
@@ -141,17 +143,15 @@ def record_delivered(
     """See `IStore.record_delivered`."""
     told: set[int] = set()
     with transaction(db):
-        moved: list[tuple[int, int]] = []
-        for user_id, seq in delivered.items():
-            row: Any = db.execute(_DELIVERED, (user_id,)).fetchone()
-            if row is None or not row[1] < seq <= row[0]:
-                continue
-            moved.append((user_id, seq))
-            if synchronised.user_ids:
+        if synchronised.user_ids:
+            for user_id, seq in delivered.items():
+                row: Any = db.execute(_DELIVERED, (user_id,)).fetchone()
+                if row is None or not row[1] < seq <= row[0]:
+                    continue
                 for sender, end in _senders(db, user_id, row[1], seq):
                     if _tell(db, synchronised, sender, user_id, end, 0):
                         told.add(sender)
-        db.executemany(_DELIVER, moved)
+        db.executemany(_DELIVER, [(seq, user_id) for user_id, seq in delivered.items()])
     return frozenset(told)
 
 

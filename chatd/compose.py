@@ -27,11 +27,13 @@ from chatd.api.problems import problem
 from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.revisions import Revisions
 from chatd.domain.sweep import Sweep
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
@@ -185,6 +187,14 @@ def compose_domain(
         passwords=passwords,
         accounts=accounts,
         chats=chats,
+        revisions=Revisions(
+            store,
+            bus,
+            limits,
+            max_message_bytes=settings.max_message_bytes,
+            edit_seconds=settings.edit_seconds,
+        ),
+        blocks=Blocks(store, limits),
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
     )
@@ -204,6 +214,8 @@ def compose_api(
     api = API(
         components.accounts,
         components.chats,
+        components.revisions,
+        components.blocks,
         ready=components.readiness.reasons,
         clock=clock,
         retry_jitter=retry_jitter,
@@ -247,6 +259,7 @@ def compose_store_and_bus(
             clock=reactor,
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
+            known_only=not settings.first_contact,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
@@ -297,6 +310,7 @@ def _postgres_store_and_bus(
         reactor=reactor,
         now=microseconds,
         node_id=node_id,
+        known_only=not settings.first_contact,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

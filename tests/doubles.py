@@ -159,6 +159,9 @@ class ControlledBus:
         else:
             self._bus.publish(user_ids)
 
+    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        self._bus.publish_changed(received_by, seq, sent_by)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         self._bus.publish_revoked(user_id, token)
 
@@ -224,6 +227,8 @@ class System:
         registration_open: bool = True,
         min_password_length: int = 5,
         max_message_bytes: int = 16384,
+        edit_seconds: int = 0,
+        known_only: bool = False,
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
@@ -241,6 +246,7 @@ class System:
             now=self.now,
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
+            known_only=known_only,
         )
         settings = attrs.evolve(
             load({}, {})[0],
@@ -248,6 +254,7 @@ class System:
             registration=registration_open,
             min_password_length=min_password_length,
             max_message_bytes=max_message_bytes,
+            edit_seconds=edit_seconds,
         )
         self.components = compose_domain(
             settings,
@@ -263,6 +270,8 @@ class System:
         self.notifier = self.components.notifier
         self.accounts = self.components.accounts
         self.chats = self.components.chats
+        self.revisions = self.components.revisions
+        self.blocks = self.components.blocks
         self.subscriber = self.components.subscriber
         self.sweep = self.components.sweep
 

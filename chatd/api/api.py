@@ -11,8 +11,10 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.api.authentication import Authenticator
+from chatd.api.blocks import BlockCalls
 from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
+from chatd.api.chats_revise import RevisionCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.client_address import TrustedProxies
 from chatd.api.docs.docs_page import DescriptionCalls
@@ -22,7 +24,9 @@ from chatd.api.tokens import TokenCalls
 from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
+from chatd.domain.revisions import Revisions
 
 
 class API:
@@ -33,7 +37,15 @@ class API:
     """
 
     calls: Final = calls_of(
-        UserCalls, TokenCalls, SendCalls, ReadCalls, HealthCalls, WebPageCalls, DescriptionCalls
+        UserCalls,
+        TokenCalls,
+        SendCalls,
+        ReadCalls,
+        RevisionCalls,
+        BlockCalls,
+        HealthCalls,
+        WebPageCalls,
+        DescriptionCalls,
     )
     app: Final = routes(calls)
 
@@ -41,6 +53,8 @@ class API:
         self,
         accounts: Accounts,
         chats: Chats,
+        revisions: Revisions,
+        blocks: Blocks,
         *,
         ready: Callable[[], Awaitable[list[str]]],
         clock: IReactorTime,
@@ -56,6 +70,8 @@ class API:
             TokenCalls(accounts, proxies),
             self.sends,
             self.reads,
+            RevisionCalls(revisions, render),
+            BlockCalls(blocks),
             HealthCalls(ready),
             WebPageCalls(),
             DescriptionCalls(self.calls),

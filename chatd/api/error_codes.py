@@ -50,9 +50,28 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "Log in. A token that worked before was revoked, or its account deleted.",
     ),
     (errors.RegistrationClosed, 403, "Ask the operator for an account."),
+    (errors.NotTheSender, 403, "Only who sent a message can edit or delete it."),
+    (errors.TooLate, 403, "The operator limits for how long messages can be changed."),
+    (
+        errors.Blocked,
+        403,
+        "The recipient does not want messages from the caller. Do not try again.",
+    ),
+    (
+        errors.FirstContactClosed,
+        403,
+        "On this service nobody can write first: wait until the other has written.",
+    ),
+    (
+        errors.MessageNotFound,
+        404,
+        "There is no such message, or the caller has neither sent nor received it.",
+    ),
     (errors.UserNotFound, 404, "The user does not exist, or exists no longer."),
     (errors.PageNotFound, 404, "The inbox ends before this page."),
     (errors.UsernameTaken, 409, "Choose another name. Names of deleted accounts stay taken."),
+    (errors.MessageDeleted, 409, "A deleted message stays deleted. Send another one."),
+    (errors.TooManyBlocks, 409, "Unblock somebody first."),
     (
         errors.CursorEpoch,
         410,

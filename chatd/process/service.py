@@ -22,9 +22,11 @@ from twisted.python.failure import Failure
 
 from chatd import __version__
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
+from chatd.domain.revisions import Revisions
 from chatd.domain.sweep import Sweep
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
@@ -53,6 +55,8 @@ class Components:
     passwords: Passwords
     accounts: Accounts
     chats: Chats
+    revisions: Revisions
+    blocks: Blocks
     readiness: Readiness
     metrics: Metrics
 

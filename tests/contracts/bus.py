@@ -36,6 +36,7 @@ class Recorder:
         self.woken: Counter[int] = Counter()
         self.wake_all_calls = 0
         self.revocations: list[tuple[int, bytes | None]] = []
+        self.changes: list[tuple[int, int, int]] = []
         self._waiting: list[tuple[Callable[[Recorder], object], Deferred[None]]] = []
 
     def wake(self, user_ids: Collection[int]) -> None:
@@ -44,6 +45,10 @@ class Recorder:
 
     def wake_all(self) -> None:
         self.wake_all_calls += 1
+        self._check()
+
+    def changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        self.changes.append((received_by, seq, sent_by))
         self._check()
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
@@ -148,6 +153,19 @@ class BusContract:
         assert not recorder.woken
 
     @ensureDeferred
+    async def test_each_changed_message_is_passed_on_and_wakes_nobody(
+        self, open_bus: OpenBus
+    ) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
+        changes = [(1, 2, 3), (1, 2, 3), (MAX_INTEGER, MAX_INTEGER, MAX_INTEGER), (3, 1, 1)]
+        for change in changes:
+            bus.publish_changed(*change)
+        await recorder.until(lambda recorder: len(recorder.changes) >= len(changes))
+        assert recorder.changes == changes
+        assert not recorder.woken
+
+    @ensureDeferred
     async def test_a_stopped_bus_passes_nothing_on(self, open_bus: OpenBus) -> None:
         bus, recorder = await open_bus(), Recorder()
         await bus.start(recorder)
@@ -156,7 +174,9 @@ class BusContract:
         await bus.stop()
         bus.publish([2])
         bus.publish_revoked(2, None)
+        bus.publish_changed(2, 1, 1)
         assert 2 not in recorder.woken
+        assert recorder.changes == []
         assert recorder.revocations == []
 
     @ensureDeferred

@@ -18,6 +18,7 @@ from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
+    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
@@ -26,14 +27,15 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
 )
 from chatd.postgres.address import Address
-from chatd.postgres.notify_payloads import MessagesNotice, NodeId, RevokedNotice
+from chatd.postgres.notify_payloads import ChangedNotice, Event, NodeId, RevokedNotice
 from chatd.postgres.pool import Pool
 from chatd.store import statements
 from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import accounts, chats
+from chatd.store.postgres import accounts, chats, contacts, revisions
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
@@ -54,6 +56,8 @@ class PostgresStore:
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
+    With `known_only`, nobody may write first to anybody.
+
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
 
@@ -72,6 +76,7 @@ class PostgresStore:
         now: Callable[[], int],
         node_id: NodeId,
         known: list[Migration] | None = None,
+        known_only: bool = False,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -95,7 +100,7 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
-        self._appender = Appender(self._executor, now=now, lane=lane)
+        self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
         self.location = address.location
         self._housekeeping = Housekeeping(
             self._executor, self._appender, reactor, housekeeping_seconds
@@ -181,6 +186,29 @@ class PostgresStore:
             self._inbox_cache.end_query(ticket)
         return results
 
+    def revise(self, revision: Revision) -> Deferred[Message]:
+        return Deferred.fromCoroutine(self._revise(revision))
+
+    async def _revise(self, revision: Revision) -> Message:
+        revising = revisions.revise(self._executor, revision, self._node_id.name)
+        try:
+            result = await self._notifying(revising)
+        finally:
+            # Also if it failed: it may have been committed nevertheless.
+            self._inbox_cache.drop(revision.received_by)
+        if isinstance(result, DomainError):
+            raise result
+        return result
+
+    def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._executor.execute(contacts.block(user_id, blocked_id))
+
+    def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._executor.execute(contacts.unblock(user_id, blocked_id))
+
+    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
+        return self._executor.execute(statements.blocks(user_id))
+
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return Deferred.fromCoroutine(self._read(queries))
 
@@ -202,13 +230,14 @@ class PostgresStore:
     ) -> InboxSlice | None:
         if isinstance(query, ReadPage):
             return None  # It has to be up to date.
+        if not self._is_notified:
+            return None  # Others may have revised what is cached.
         cached = self._inbox_cache.get(query)
         if cached is None or cached.messages:
-            # Messages never change, so cached ones may be returned even if there are newer ones.
+            # The bus tells what is revised, so these may be returned even if there are newer ones.
             return cached
         # Only a listener may be answered "nothing new": it is woken when there is something.
-        is_current = query.seq == cached.last_seq
-        return cached if listening and self._is_notified and is_current else None
+        return cached if listening and query.seq == cached.last_seq else None
 
     def on_connected(self) -> None:
         """`Listener`: from now on this process receives the notices of all others."""
@@ -220,8 +249,11 @@ class PostgresStore:
         """`Listener`: notices may be missed."""
         self._is_notified = False
 
-    def on_notice(self, notice: MessagesNotice | RevokedNotice) -> None:
-        """`Listener`: another process committed messages or revoked sessions."""
+    def on_notice(self, notice: Event) -> None:
+        """`Listener`: another process committed messages, revised one or revoked sessions."""
+        if isinstance(notice, ChangedNotice):
+            self._inbox_cache.drop(notice.received_by)
+            return
         if isinstance(notice, RevokedNotice):
             if notice.token is None:
                 self._inbox_cache.drop(notice.user_id)

@@ -1,7 +1,8 @@
-"""Background deletion of old idempotency keys and of deleted accounts' data in SQLite."""
+"""Background deletion of old idempotency keys, deleted accounts' data and old texts in SQLite."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -39,7 +40,8 @@ class Housekeeping:
         self._write = write
         self._now = now
         self._is_running = False
-        self._timer = LoopingCall(self._delete_old_keys)
+        self._has_old_texts = False
+        self._timer = LoopingCall(self._work)
         self._timer.clock = clock
 
     def start(self) -> None:
@@ -62,6 +64,20 @@ class Housekeeping:
         if more:
             self.purge()
 
+    def text_removed(self) -> None:
+        """Have the write-ahead log emptied, which still contains the text of a revised message."""
+        self._has_old_texts = True
+
+    def _work(self) -> None:
+        self._delete_old_keys()
+        if self._has_old_texts:
+            self._has_old_texts = False
+            self._write(_empty_wal).addCallbacks(self._emptied_wal, _log_failure)
+
+    def _emptied_wal(self, emptied: bool) -> None:
+        if not emptied:
+            self._has_old_texts = True
+
     def _delete_old_keys(self) -> None:
         self.purge()
         deletion = statements.delete_old_keys(self._now(), DELETE_KEYS_STEP)
@@ -70,6 +86,12 @@ class Housekeeping:
     def _deleted_keys(self, more: bool) -> None:
         if more and self._is_running:
             self._delete_old_keys()
+
+
+def _empty_wal(db: sqlite3.Connection) -> bool:
+    """Empty the log; False if that was not possible because a reader used it."""
+    [(busy, *_)] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return not busy
 
 
 def _log_failure(failure: Failure) -> None:

@@ -23,13 +23,16 @@ from chatd.interfaces import IStore
 from chatd.model import (
     Account,
     Appended,
+    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
     InboxSlice,
+    Message,
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
 )
 from chatd.runtime.thread_pool import Executor
 from chatd.store import statements
@@ -38,6 +41,8 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite import revisions
+from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.housekeeping import Housekeeping
@@ -54,7 +59,7 @@ class SqliteStore:
     """An `IStore` in the file `path`, which is created if it does not exist.
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
-    epoch.
+    epoch. With `known_only`, nobody may write first to anybody.
     """
 
     epoch: str
@@ -68,6 +73,7 @@ class SqliteStore:
         now: Callable[[], int],
         worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
+        known_only: bool = False,
     ) -> None:
         self._path = path
         self._now = now
@@ -77,6 +83,7 @@ class SqliteStore:
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
         self._ends = sqlite_chats.InboxEnds()
+        self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._write_fails = False
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
@@ -94,6 +101,7 @@ class SqliteStore:
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
+        self._contacts.load(self._read_db)
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -184,9 +192,33 @@ class SqliteStore:
     def _append(
         self, db: sqlite3.Connection, drafts: Sequence[Draft]
     ) -> list[Appended | DomainError]:
+        return sqlite_chats.append(db, drafts, self._next_time(), self._ends, self._contacts)
+
+    def _next_time(self) -> int:
         # If the clock was set back, new messages must not get an earlier time than old ones.
         self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return sqlite_chats.append(db, drafts, self._latest_sent_at, self._ends)
+        return self._latest_sent_at
+
+    def revise(self, revision: Revision) -> Deferred[Message]:
+        def on_end(result: T) -> T:
+            # Also if it failed: it may have been committed nevertheless, see `append`.
+            self._inbox_cache.drop(revision.received_by)
+            self._housekeeping.text_removed()
+            return result
+
+        return self._write(self._revise, revision).addBoth(on_end)
+
+    def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
+        return revisions.revise(db, revision, self._next_time(), self._contacts)
+
+    def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._write(self._contacts.block, user_id, blocked_id)
+
+    def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._write(self._contacts.unblock, user_id, blocked_id)
+
+    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
+        return self._read(execute, statements.blocks(user_id))
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
         self._ends.drop(user_id)

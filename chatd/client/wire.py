@@ -12,7 +12,7 @@ from msgspec import Struct
 from chatd.client.backoff import parse_retry_after
 from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Response
-from chatd.client.values import Message
+from chatd.client.values import BlockedUser, Message
 
 T = TypeVar("T")
 
@@ -56,6 +56,10 @@ class ConversationMeta(Struct, frozen=True):
 class ConversationBody(Struct, frozen=True):
     meta: ConversationMeta
     messages: tuple[Message, ...]
+
+
+class BlocksBody(Struct, frozen=True):
+    blocks: tuple[BlockedUser, ...]
 
 
 class Problem(Struct, frozen=True):

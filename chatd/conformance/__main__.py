@@ -10,18 +10,20 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import react
 
 from chatd.client import ChatError
-from chatd.conformance import general, polling, sending, streaming
+from chatd.conformance import blocking, general, polling, revising, sending, streaming
 from chatd.conformance.checks import CHECKS, Check, CheckFailed
 from chatd.conformance.server import Server
 
-__all__ = ["general", "polling", "sending", "streaming"]
+__all__ = ["blocking", "general", "polling", "revising", "sending", "streaming"]
 
 CHECK_SECONDS: Final = 60.0
 CONCURRENT_CHECKS: Final = 4
+NOT_SUPPORTED: Final = "not supported"
+"""The result of a check of a part of the API that the server does not have."""
 
 
 async def run_check(check: Check, url: str, reactor: Any) -> str | None:
-    """Run a check; None if it passes, else what happened instead."""
+    """Run a check; None if it passes, `NOT_SUPPORTED`, or what happened instead."""
     server = Server(url, reactor)
     running = Deferred.fromCoroutine(_run(check, server))
     running.addTimeout(CHECK_SECONDS, reactor)
@@ -36,6 +38,8 @@ async def run_check(check: Check, url: str, reactor: Any) -> str | None:
 
 async def _run(check: Check, server: Server) -> str | None:
     try:
+        if check.supported is not None and not await check.supported(server):
+            return NOT_SUPPORTED
         await check.run(server)
     except CheckFailed as failure:
         return str(failure)
@@ -45,7 +49,10 @@ async def _run(check: Check, server: Server) -> str | None:
 
 
 async def main(reactor: Any, url: str, only: str) -> None:
-    """Run the checks and print a report; raises SystemExit(1) if one fails."""
+    """Run the checks and print a report; raises SystemExit(1) if one fails.
+
+    What the server need not have and does not have does not fail.
+    """
     chosen = [each for each in CHECKS if only.lower() in f"{each.area} {each.requirement}".lower()]
     # Most checks wait most of the time.
     slots = DeferredSemaphore(CONCURRENT_CHECKS)
@@ -53,19 +60,26 @@ async def main(reactor: Any, url: str, only: str) -> None:
         slots.run(lambda check: Deferred.fromCoroutine(run_check(check, url, reactor)), check)
         for check in chosen
     ]
-    failed = 0
+    failed = absent = 0
     area = ""
     for check, result in zip(chosen, running, strict=True):
         if check.area != area:
             area = check.area
             print(f"\n{area}")
         failure = await result
-        print(f"  {'FAILED' if failure else 'passed'}  {check.requirement}")
-        if failure:
-            failed += 1
-            print(f"          {failure}")
+        if failure == NOT_SUPPORTED:
+            absent += 1
+            print(f"  {NOT_SUPPORTED}  {check.requirement}")
+        else:
+            print(f"  {'FAILED' if failure else 'passed'}  {check.requirement}")
+            if failure:
+                failed += 1
+                print(f"          {failure}")
         sys.stdout.flush()
-    print(f"\n{len(chosen) - failed} of {len(chosen)} checks passed.")
+    applicable = len(chosen) - absent
+    print(f"\n{applicable - failed} of {applicable} checks passed.")
+    if absent:
+        print(f"{absent} do not apply: the server does not support these parts of the API.")
     if failed:
         raise SystemExit(1)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,6 +32,7 @@ def test_the_daemon_passes_all_checks(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         report = run_checks(daemon.url)
     assert "FAILED" not in report.stdout
+    assert "not supported" not in report.stdout
     assert (report.returncode, report.stderr) == (0, ""), report.stdout + report.stderr
     passed = report.stdout.count("\n  passed ")
     assert passed > 30
@@ -53,20 +56,66 @@ class FaultyHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.body)
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
 
     def log_message(self, *arguments: object) -> None:
         """Log nothing."""
 
 
+class OldHandler(FaultyHandler):
+    """The same, but does not know what version 1 of the protocol does not have."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/v1/blocks/"):
+            self.answer(404, "not_found")
+        else:
+            super().do_GET()
+
+    def do_PATCH(self) -> None:
+        self.answer(405, "method_not_allowed")
+
+    def answer(self, status: int, code: str) -> None:
+        """Answer with a problem document."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.dumps({"code": code}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server with this handler, by its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def faulty_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        serving.join()
+    with serving(FaultyHandler) as url:
+        yield url
+
+
+@pytest.mark.parametrize("area", ["Edit and delete", "Blocking"])
+def test_what_a_server_does_not_have_is_not_supported(area: str) -> None:
+    with serving(OldHandler) as url:
+        report = run_checks(url, "--only", area)
+    assert (report.returncode, report.stderr) == (0, "")
+    lines = report.stdout.split("\n")
+    assert lines[1] == area
+    assert all(line.startswith("  not supported  ") for line in lines[2:-4])
+    assert lines[-3:-1] == [
+        "0 of 0 checks passed.",
+        f"{len(lines) - 6} do not apply: the server does not support these parts of the API.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +123,8 @@ def faulty_server() -> Iterator[str]:
     [
         ("sending", "seqs are 1, 2, 3 ... without gaps"),
         ("streams", "a stream begins at once"),
+        ("edit and delete", "only the sender"),
+        ("blocking", "blocks are listed"),
     ],
 )
 def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement: str) -> None:

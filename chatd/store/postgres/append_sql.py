@@ -44,8 +44,8 @@ _UNKNOWN: Final = f"""
 
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """
-        count(*) FILTER (WHERE refusal IS NULL) OVER (PARTITION BY received_by ORDER BY place)
-        - count(*) FILTER (WHERE refusal IS NULL) OVER (PARTITION BY received_by) AS back
+        row_number() OVER (PARTITION BY received_by, refusal ORDER BY place)
+        - count(*) OVER (PARTITION BY received_by, refusal) AS back
 """
 
 

@@ -53,7 +53,10 @@ class ContactRules:
 
         Messages that the present transaction has not written yet do not count.
         """
-        if self.is_blocked(db, draft.received_by, draft.sent_by):
+        # Checked here first, because this is called for every message.
+        if draft.received_by in self._blockers and self.is_blocked(
+            db, draft.received_by, draft.sent_by
+        ):
             return blocked(draft.received_by)
         if self._known_only and not _know_each_other(db, draft.received_by, draft.sent_by):
             return first_contact_closed(draft.received_by)

@@ -294,6 +294,14 @@ def _errors() -> Iterator[LoggedFailures]:
         pytest.fail("errors after the last test\n" + "\n".join(logged), pytrace=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """Stop the process that forks daemons, if a test has started it."""
+    yield
+    if (module := sys.modules.get("tests.fork_server")) is not None:
+        module.ForkServer.stop()
+
+
 @pytest.fixture
 def logged_failures(_errors: LoggedFailures) -> LoggedFailures:
     """Errors logged so far; a test removes those that it expects with `LoggedFailures.flush`."""

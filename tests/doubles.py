@@ -6,6 +6,7 @@ time are replaced, so that a test decides when something happens.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import tempfile
@@ -32,7 +33,8 @@ from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
 from chatd.model import Account, Message, ReadAfter, ReadPage, Session
 from chatd.runtime.thread_pool import Executor
-from chatd.store.migrations import Migration
+from chatd.store.migrations import Migration, migrations
+from chatd.store.sqlite.file import open_writer
 from chatd.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
@@ -211,6 +213,19 @@ class UncachedStore(SqliteStore):
         return None
 
 
+@functools.cache
+def new_database() -> bytes:
+    """A database without content. Copying it costs less than the migrations that made it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "chatd.db")
+        lock, db, _ = open_writer(path, migrations("sqlite"))
+        # Each copy makes its own.
+        db.execute("UPDATE history SET epoch = NULL")
+        db.close()
+        lock.release()
+        return Path(path).read_bytes()
+
+
 class System:
     """Everything below HTTP, composed on a `task.Clock` and a real database file.
 
@@ -240,8 +255,11 @@ class System:
         self.workers: dict[str, Any] = {}
         self.hashing: Any = worker()
         self.bus = bus or ControlledBus()
+        path = folder / "chatd.db"
+        if known is None and not path.exists():
+            path.write_bytes(new_database())
         self.store = (SqliteStore if read_cached else UncachedStore)(
-            str(folder / "chatd.db"),
+            str(path),
             clock=self.clock,
             now=self.now,
             worker=lambda name: self.workers.setdefault(name, worker()),

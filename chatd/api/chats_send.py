@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -49,6 +49,9 @@ class SendHeaders(Struct, frozen=True):
     key: Annotated[str | None, IDEMPOTENCY_KEY] = None
 
 
+SEND_PARAMETERS: Final = Parameters(SendHeaders)
+
+
 class SendCalls:
     """The call that sends messages."""
 
@@ -63,7 +66,7 @@ class SendCalls:
         description="Answered when the message is durable, not before. With an `Idempotency-Key` "
         "the request can be repeated safely: the message is stored once.",
         tag="Chats",
-        parameters=Parameters(SendHeaders),
+        parameters=SEND_PARAMETERS,
         body=Send,
         responses={
             201: ResponseSpec("The message.", (Message,)),

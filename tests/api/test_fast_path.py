@@ -104,7 +104,12 @@ SEND_HEADERS = [
     [BEARER],
     [BEARER, JSON, JSON],
     [BEARER, JSON, "Idempotency-Key: one"],
+    [BEARER, "idempotency-key:two ", JSON],
     [BEARER, JSON, "Idempotency-Key:"],
+    [BEARER, JSON, "Idempotency-Key: a b"],
+    [BEARER, JSON, f"Idempotency-Key: {'x' * 255}"],
+    [BEARER, JSON, f"Idempotency-Key: {'x' * 256}"],
+    [BEARER, JSON, "Idempotency-Key: one", "Idempotency-Key: one"],
     [BEARER, JSON, "Expect: 100-continue"],
     [BEARER, JSON, "Connection: close"],
     ["Authorization: Bearer wrong", JSON],
@@ -257,6 +262,21 @@ def test_pipelined_requests_are_answered_alike(tmp_path: Path) -> None:
         for step in (0, 1, 7):
             sides.check(*requests, step=step)
         assert sides.taken
+
+
+def test_sends_with_keys_are_answered_alike(tmp_path: Path) -> None:
+    one, two = [BEARER, JSON, "Idempotency-Key: one"], [BEARER, JSON, "Idempotency-Key: two-2"]
+    with both(tmp_path) as sides:
+        answer = sides.check(
+            ("POST", "", one, BODIES[0]),
+            ("POST", "", one, BODIES[0]),
+            ("POST", "", two, BODIES[1]),
+            ("POST", "", two, BODIES[0]),
+            ("POST", "", one, BODIES[0]),
+        )
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"201", b"200", b"201", b"422", b"200"]
+        assert answer.count(b"Idempotency-Replayed: true") == 2
+        assert sides.taken == 5
 
 
 def test_sends_beyond_the_rate_are_answered_alike(tmp_path: Path) -> None:
@@ -449,7 +469,7 @@ def test_a_draining_server_is_answered_the_ordinary_way(serve: Serve) -> None:
         (["Authorization: Bearer x", "Content-Type: a", "Content-Type: a"], False),
         (["Authorization: Bearer x", "Prefer: wait=1"], False),
         (["Authorization: Bearer x", "X-Request-ID: 1"], False),
-        (["Authorization: Bearer x", "Idempotency-Key: 1"], False),
+        (["Authorization: Bearer x", "Idempotency-Key: 1"], True),
         (["Authorization: Bearer x", "Last-Event-ID: 1"], False),
         (["Authorization: Bearer x", "Accept: text/event-stream"], False),
         (["Authorization: Bearer x", "Accept: application/x-ndjson"], False),

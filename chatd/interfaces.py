@@ -94,8 +94,9 @@ class IStore(Interface):
     def revise(revision: Revision) -> Deferred[Message]:
         """Edit or delete a message; returns it as it is then, once that is on stable storage.
 
-        The former text is not stored any more. An edit to the same text and the deletion of a
-        deleted message change nothing. Fails with `MessageNotFound` if there is no such inbox or
+        The former text is not stored any more, and no result that this store returns from now on
+        contains it. An edit to the same text and the deletion of a deleted message change nothing.
+        Fails with `MessageNotFound` if there is no such inbox or
         message, or the message is neither from nor to `revised_by`; else with `NotTheSender`;
         else, for an edit, with `MessageDeleted`; else, unless it is deleted already, with
         `TooLate`; else, for an edit, with `Blocked` if the recipient has blocked the sender.

@@ -33,7 +33,7 @@ from chatd.postgres.address import Address
 from chatd.postgres.notify_payloads import ChangedNotice, Event, NodeId, RevokedNotice
 from chatd.postgres.pool import Pool
 from chatd.store import statements
-from chatd.store.inbox_cache import InboxCache
+from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats, contacts, revisions
 from chatd.store.postgres.append import Appender
@@ -195,7 +195,7 @@ class PostgresStore:
             result = await self._notifying(revising)
         finally:
             # Also if it failed: it may have been committed nevertheless.
-            self._inbox_cache.drop(revision.received_by)
+            self._inbox_cache.drop_revised(revision.received_by)
         if isinstance(result, DomainError):
             raise result
         return result
@@ -213,17 +213,39 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._read(queries))
 
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
-        ticket = self._inbox_cache.begin_query()
-        try:
-            inboxes = await chats.read(self._executor, queries)
+        def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
-        finally:
-            self._inbox_cache.end_query(ticket)
-        return inboxes
+
+        user_ids = [query.user_id for query in queries]
+        return await self._read_revised(
+            user_ids, apply, lambda: chats.read(self._executor, queries)
+        )
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._executor.execute(statements.conversation(query))
+        statement = statements.conversation(query)
+        users = (query.user_id, query.peer)
+        return Deferred.fromCoroutine(
+            self._read_revised(users, lambda *_: None, lambda: self._executor.execute(statement))
+        )
+
+    async def _read_revised(
+        self,
+        user_ids: Sequence[int],
+        apply: Callable[[int, T], object],
+        read: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Read these inboxes, again if a message of one of them was revised meanwhile."""
+        for _ in range(MAX_READS):
+            ticket = self._inbox_cache.begin_query()
+            try:
+                result = await read()
+                apply(ticket, result)
+                if not self._inbox_cache.may_be_older(ticket, user_ids):
+                    break
+            finally:
+                self._inbox_cache.end_query(ticket)
+        return result
 
     def read_cached(
         self, query: ReadAfter | ReadPage, *, listening: bool = False
@@ -252,7 +274,7 @@ class PostgresStore:
     def on_notice(self, notice: Event) -> None:
         """`Listener`: another process committed messages, revised one or revoked sessions."""
         if isinstance(notice, ChangedNotice):
-            self._inbox_cache.drop(notice.received_by)
+            self._inbox_cache.drop_revised(notice.received_by)
             return
         if isinstance(notice, RevokedNotice):
             if notice.token is None:

@@ -36,7 +36,7 @@ from chatd.model import (
 )
 from chatd.runtime.thread_pool import Executor
 from chatd.store import statements
-from chatd.store.inbox_cache import InboxCache
+from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
@@ -202,7 +202,7 @@ class SqliteStore:
     def revise(self, revision: Revision) -> Deferred[Message]:
         def on_end(result: T) -> T:
             # Also if it failed: it may have been committed nevertheless, see `append`.
-            self._inbox_cache.drop(revision.received_by)
+            self._inbox_cache.drop_revised(revision.received_by)
             self._housekeeping.text_removed()
             return result
 
@@ -225,15 +225,31 @@ class SqliteStore:
         return sqlite_accounts.delete_account(db, user_id, now)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        ticket = self._inbox_cache.begin_query()
-
-        def on_success(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
+        def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
-            return inboxes
 
-        read = self._read(sqlite_chats.read, queries).addCallback(on_success)
-        return self._end_query(ticket, read)
+        user_ids = [query.user_id for query in queries]
+        return self._read_revised(user_ids, apply, sqlite_chats.read, queries)
+
+    def _read_revised(
+        self,
+        user_ids: Sequence[int],
+        apply: Callable[[int, T], object],
+        call: Callable[..., T],
+        *args: Any,
+        attempts: int = MAX_READS,
+    ) -> Deferred[T]:
+        """Read these inboxes, again if a message of one of them was revised meanwhile."""
+        ticket = self._inbox_cache.begin_query()
+
+        def on_success(result: T) -> T | Deferred[T]:
+            apply(ticket, result)
+            if attempts > 1 and self._inbox_cache.may_be_older(ticket, user_ids):
+                return self._read_revised(user_ids, apply, call, *args, attempts=attempts - 1)
+            return result
+
+        return self._end_query(ticket, self._read(call, *args).addCallback(on_success))
 
     def _end_query(self, ticket: int, query: Deferred[T]) -> Deferred[T]:
         def on_result(result: T) -> T:
@@ -248,7 +264,9 @@ class SqliteStore:
         return self._inbox_cache.get(query)
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._read(execute, statements.conversation(query, sqlite_chats.direction))
+        statement = statements.conversation(query, sqlite_chats.direction)
+        users = (query.user_id, query.peer)
+        return self._read_revised(users, lambda *_: None, execute, statement)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)

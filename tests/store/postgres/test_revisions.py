@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 
 from chatd.errors import Blocked, MessageDeleted, StoreUnavailable
-from chatd.model import Draft, Revision
-from chatd.store.postgres import revisions
+from chatd.model import Draft, ReadAfter, ReadConversation, Revision
+from chatd.store.postgres import chats, revisions
+from chatd.store.postgres.retry import RetryingExecutor
 from tests.contracts.helpers import OpenStore, add_accounts, appended, draft, read_inbox, send
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import losing_results, store_at, two_stores
@@ -117,3 +121,48 @@ async def test_a_message_that_changes_all_the_time_is_given_up(
     monkeypatch.setattr(revisions, "MAX_ATTEMPTS", 0)
     with pytest.raises(StoreUnavailable):
         await store.revise(Revision(ann, bob, 1, "new"))
+
+
+@ensureDeferred
+async def test_what_was_read_before_a_revision_is_read_again(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await send(store, ann, bob, "old")
+    read, execute = chats.read, RetryingExecutor.execute
+    query, both = ReadAfter(bob, 0, 10), ReadConversation(ann, bob, 10)
+    texts = iter(["1", "2"])
+
+    async def read_slowly(*arguments: Any) -> Any:
+        found = await read(*arguments)
+        text = next(texts, None)
+        if text is not None:
+            await store.revise(Revision(ann, bob, 1, text))
+        return found
+
+    def execute_slowly(*arguments: Any) -> Any:
+        async def run() -> Any:
+            found = await execute(*arguments)
+            text = next(texts, None)
+            if text is not None:
+                await store.revise(Revision(ann, bob, 1, text))
+            return found
+
+        return Deferred.fromCoroutine(run())
+
+    monkeypatch.setattr(chats, "read", read_slowly)
+    monkeypatch.setattr(RetryingExecutor, "execute", execute_slowly)
+    [inbox] = await store.read([query])
+    assert inbox is not None
+    assert [each.text for each in inbox.messages] == ["2"]
+    texts = iter(["3"])
+    conversation = await store.conversation(both)
+    assert conversation is not None
+    assert [each.text for each in conversation.messages] == ["3"]
+    # A message that is revised during every read is read a limited number of times.
+    texts = iter(["4", "5", "6", "7"])
+    [inbox] = await store.read([query])
+    assert inbox is not None
+    assert [each.text for each in inbox.messages] == ["5"]
+    assert next(texts) == "7"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 import pytest
 
 from chatd.errors import StoreUnavailable
-from chatd.model import Draft, InboxSlice, ReadAfter, Revision
+from chatd.model import Draft, InboxSlice, ReadAfter, ReadConversation, Revision
+from chatd.store.inbox_cache import MAX_READS
 from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
 from tests.contracts.helpers import add_accounts, send
 from tests.doubles import result_of
-from tests.store.sqlite.database import Database, FailingConnection, run_now
+from tests.store.sqlite.database import Database, FailingConnection, run_now, step_until
 
 
 def secret(size: int, number: int) -> str:
@@ -75,3 +77,37 @@ def test_a_failed_revision_changes_nothing_and_is_possible_later(database: Datab
     edited = result_of(store.revise(Revision(ann, bob, 1, "new")))
     assert result_of(store.read([query])) == [InboxSlice(1, (edited,))]
     store._write_db = writer
+
+
+def test_what_was_read_before_a_revision_is_read_again(database: Database) -> None:
+    store = database.open_stepped()
+    writer, reader = database.workers["writer"], database.workers["reader"]
+    ann, bob = [
+        step_until(writer, store.add_account(name, "a@example.org", "hash")).id
+        for name in ("ann", "bob")
+    ]
+    step_until(writer, store.append([Draft(ann, bob, "old")]))
+    query = ReadAfter(bob, 0, 10)
+    for text in ("new", "newer"):
+        results: list[Any] = []
+        store.read([query]).addCallback(results.extend)
+        store.conversation(ReadConversation(ann, bob, 10)).addCallback(results.append)
+        reader.work()
+        reader.work()
+        edited = step_until(writer, store.revise(Revision(ann, bob, 1, text)))
+        while reader.step():
+            pass
+        assert [each.messages for each in results] == [(edited,)] * 2
+        assert store.read_cached(query) == InboxSlice(1, (edited,))
+    # A message that is revised during every read is read a limited number of times.
+    results = []
+    store.read([query]).addCallback(results.extend)
+    for number in range(MAX_READS):
+        assert not results
+        reader.work()
+        step_until(writer, store.revise(Revision(ann, bob, 1, f"{number}")))
+        reader.deliver()
+    assert len(results) == 1
+    closing = store.close()
+    while not closing.called:
+        assert writer.step() or reader.step()

@@ -11,8 +11,10 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.api.authentication import Authenticator
+from chatd.api.blocks import BlockCalls
 from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
+from chatd.api.chats_revise import RevisionCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.client_address import TrustedProxies
 from chatd.api.docs.docs_page import DescriptionCalls
@@ -23,7 +25,9 @@ from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
+from chatd.domain.revisions import Revisions
 from chatd.domain.tokens import Tokens
 
 
@@ -35,7 +39,15 @@ class API:
     """
 
     calls: Final = calls_of(
-        UserCalls, TokenCalls, SendCalls, ReadCalls, HealthCalls, WebPageCalls, DescriptionCalls
+        UserCalls,
+        TokenCalls,
+        SendCalls,
+        ReadCalls,
+        RevisionCalls,
+        BlockCalls,
+        HealthCalls,
+        WebPageCalls,
+        DescriptionCalls,
     )
     app: Final = routes(calls)
 
@@ -45,6 +57,8 @@ class API:
         changes: AccountChanges,
         tokens: Tokens,
         chats: Chats,
+        revisions: Revisions,
+        blocks: Blocks,
         *,
         ready: Callable[[], Awaitable[list[str]]],
         clock: IReactorTime,
@@ -60,6 +74,8 @@ class API:
             TokenCalls(accounts, tokens, proxies),
             self.sends,
             self.reads,
+            RevisionCalls(revisions, render),
+            BlockCalls(blocks),
             HealthCalls(ready),
             WebPageCalls(),
             DescriptionCalls(self.calls),

@@ -44,10 +44,16 @@ def _width(character: str) -> int:
 
 
 def format_message(message: Message, name: str) -> str:
-    """A message for display: local time, sender and text, with further lines indented."""
+    """A message for display: local time, sender and text, with further lines indented.
+
+    It says whether the message was edited, or deleted.
+    """
     when = message.sent_at.astimezone().strftime("%H:%M")
     head = f"{when} {escape_controls(name)}: "
-    return head + escape_controls(message.text).replace("\n", "\n" + " " * display_width(head))
+    if message.deleted_at is not None:
+        return f"{head}(deleted)"
+    text = escape_controls(message.text).replace("\n", "\n" + " " * display_width(head))
+    return f"{head}{text}" if message.edited_at is None else f"{head}{text} (edited)"
 
 
 class UsernameCache:

@@ -22,10 +22,21 @@ from chatd.client.errors import (
     Unreachable,
 )
 from chatd.client.follow import Follow
-from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, Token, User
+from chatd.client.values import (
+    BlockedUser,
+    Conversation,
+    Message,
+    Page,
+    Poll,
+    Position,
+    Sent,
+    Token,
+    User,
+)
 
 __all__ = [
     "APIError",
+    "BlockedUser",
     "ChatClient",
     "ChatError",
     "Conversation",

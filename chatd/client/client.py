@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, Literal, Self, get_args
 
 from twisted.internet.interfaces import IReactorTime
@@ -19,8 +19,17 @@ from chatd.client.exchange import Requester
 from chatd.client.follow import Follow
 from chatd.client.polling import Polling
 from chatd.client.streaming import Streaming
-from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent
+from chatd.client.values import (
+    BlockedUser,
+    Conversation,
+    Message,
+    Page,
+    Poll,
+    Position,
+    Sent,
+)
 from chatd.client.wire import (
+    BlocksBody,
     ConversationBody,
     PageBody,
     PollBody,
@@ -102,6 +111,38 @@ class ChatClient(AccountCalls):
         body = {"user_id": user_id, "message": text}
         message, response = await self._caller.call("POST", "/chats/", Message, body=body, key=key)
         return Sent(message, response.header("Idempotency-Replayed") == "true")
+
+    async def edit(self, user_id: int, seq: int, text: str) -> Message:
+        """Change the text of a message that this account sent to `user_id`; returns it then.
+
+        `seq` is that of the `Sent` message. `APIError` with `message_not_found`, `not_the_sender`,
+        `message_deleted`, `too_late`, `blocked`.
+        """
+        body = {"user_id": user_id, "seq": seq, "message": text}
+        return (await self._caller.call("PATCH", "/chats/", Message, body=body))[0]
+
+    async def delete(self, user_id: int, seq: int) -> None:
+        """Delete a message that this account sent to `user_id`; it may be deleted already.
+
+        `APIError` with `message_not_found`, `not_the_sender`, `too_late`.
+        """
+        params = [("user_id", str(user_id)), ("seq", str(seq))]
+        await self._caller.call("DELETE", "/chats/", NoneType, params)
+
+    async def block(self, user_id: int) -> None:
+        """Refuse what an account sends from now on; it may be blocked already.
+
+        `APIError` with `user_not_found`, `too_many_blocks`.
+        """
+        await self._caller.call("PUT", "/blocks/", NoneType, body={"user_id": user_id})
+
+    async def unblock(self, user_id: int) -> None:
+        """Undo `block`; the account need not be blocked."""
+        await self._caller.call("DELETE", "/blocks/", NoneType, [("user_id", str(user_id))])
+
+    async def blocks(self) -> tuple[BlockedUser, ...]:
+        """The accounts that this one has blocked, in the order of names."""
+        return (await self._caller.call("GET", "/blocks/", BlocksBody))[0].blocks
 
     async def page(self, page: int = 1, *, limit: int = 10, at: str | None = None) -> Page:
         """A page of the inbox, newest first; `at` (a cursor) pins it while messages arrive."""

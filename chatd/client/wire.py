@@ -12,7 +12,7 @@ from msgspec import Struct
 from chatd.client.backoff import parse_retry_after
 from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Response
-from chatd.client.values import Message, Token
+from chatd.client.values import BlockedUser, Message, Token
 
 T = TypeVar("T")
 
@@ -60,6 +60,10 @@ class ConversationMeta(Struct, frozen=True):
 class ConversationBody(Struct, frozen=True):
     meta: ConversationMeta
     messages: tuple[Message, ...]
+
+
+class BlocksBody(Struct, frozen=True):
+    blocks: tuple[BlockedUser, ...]
 
 
 class Problem(Struct, frozen=True):

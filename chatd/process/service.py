@@ -23,9 +23,11 @@ from twisted.python.failure import Failure
 from chatd import __version__
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
+from chatd.domain.revisions import Revisions
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
@@ -57,6 +59,8 @@ class Components:
     account_changes: AccountChanges
     tokens: Tokens
     chats: Chats
+    revisions: Revisions
+    blocks: Blocks
     readiness: Readiness
     metrics: Metrics
 

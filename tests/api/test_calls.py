@@ -46,7 +46,7 @@ def test_paths_have_no_final_slash(application: Any) -> None:
     for rule in rules(application):
         assert rule.rule == "/" or not rule.rule.endswith("/")
         assert rule.methods
-        assert rule.methods - {"HEAD"} <= {"GET", "POST", "PATCH", "DELETE"}
+        assert rule.methods - {"HEAD"} <= {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
 def test_authenticated_calls_need_a_scope() -> None:

@@ -31,7 +31,7 @@ VALUES = st.recursive(
 )
 MEMBERS = st.sampled_from(
     [
-        *("username", "email", "password", "user_id", "message", "x", ""),
+        *("username", "email", "password", "user_id", "seq", "message", "x", ""),
         *("current_password", "label", "expires_in", "scopes"),
     ]
 )
@@ -55,7 +55,9 @@ KINDS = st.sampled_from([b"application/json"] * 6 + [b"", b"\xff", b"text/plain"
 DIGITS = st.text(alphabet="0123456789+-_.eEx \u0660\u0661", max_size=8).map(str.encode)
 QUERIES = st.lists(
     st.tuples(
-        st.sampled_from([b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"username"])
+        st.sampled_from(
+            [b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"seq", b"username"]
+        )
         | st.sampled_from([b"id", b"others", b"prefix"])
         | st.binary(max_size=4),
         DIGITS | st.binary(max_size=12) | st.sampled_from([b"now", b"0", b"1", b"10", b"true"]),
@@ -74,7 +76,8 @@ HEADERS = st.lists(
     st.tuples(NAMES, OCTETS | DIGITS | st.sampled_from([b"wait=1", b"Basic YTpi", b"Bearer x"])),
     max_size=3,
 )
-TARGETS = st.sampled_from([CHATS, USERS, TOKENS, "/healthz", "/readyz"]).map(str.encode)
+BLOCKS = "/api/v1/blocks/"
+TARGETS = st.sampled_from([CHATS, USERS, TOKENS, BLOCKS, "/healthz", "/readyz"]).map(str.encode)
 METHODS = st.sampled_from([b"GET", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PUT", b"PATCH"])
 
 
@@ -154,13 +157,29 @@ _numbers = iter(range(10**9))
 
 @BOUNDED
 @given(
-    target=TARGETS, method=st.sampled_from([b"POST", b"POST", b"PATCH"]), kind=KINDS, body=BODIES
+    target=TARGETS,
+    method=st.sampled_from([b"POST", b"POST", b"PATCH", b"PUT"]),
+    kind=KINDS,
+    body=BODIES,
 )
 def test_any_body(
     fuzzed: list[Service], target: bytes, method: bytes, kind: bytes, body: bytes
 ) -> None:
     kind = bytes(octet for octet in kind if octet >= 0x20 and octet != 0x7F)
     request(fuzzed, method, target, [(b"Content-Type", kind)], body)
+
+
+@BOUNDED
+@given(
+    user_id=st.integers(1, 30) | NUMBERS,
+    seq=st.integers(1, 3) | NUMBERS,
+    text=st.text(st.characters(exclude_categories=[]), max_size=8) | VALUES,
+)
+def test_any_revision(fuzzed: list[Service], user_id: Any, seq: Any, text: Any) -> None:
+    body = json.dumps({"user_id": user_id, "seq": seq, "message": text}).encode()
+    request(fuzzed, b"PATCH", CHATS.encode(), [(b"Content-Type", b"application/json")], body)
+    query = quoted([(b"user_id", str(user_id).encode()), (b"seq", str(seq).encode())])
+    request(fuzzed, b"DELETE", CHATS.encode() + b"?" + query, [], None)
 
 
 @BOUNDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ def test_the_daemon_passes_all_checks(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         report = run_checks(daemon.url)
     assert "FAILED" not in report.stdout
+    assert "not supported" not in report.stdout
     assert (report.returncode, report.stderr) == (0, ""), report.stdout + report.stderr
     passed = report.stdout.count("\n  passed ")
     assert passed > 30
@@ -60,9 +62,32 @@ class FaultyHandler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
+class OldHandler(FaultyHandler):
+    """The same, but does not know what version 1 of the protocol does not have."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/v1/blocks/"):
+            self.answer(404, "not_found")
+        else:
+            super().do_GET()
+
+    def do_PATCH(self) -> None:
+        self.answer(405, "method_not_allowed")
+
+    def answer(self, status: int, code: str) -> None:
+        """Answer with a problem document."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.dumps({"code": code}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of a server with this handler."""
+    """A server with this handler, by its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -79,12 +104,27 @@ def faulty_server() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("area", ["Edit and delete", "Blocking"])
+def test_what_a_server_does_not_have_is_not_supported(area: str) -> None:
+    with serving(OldHandler) as url:
+        report = run_checks(url, "--only", area)
+    assert (report.returncode, report.stderr) == (0, "")
+    lines = report.stdout.split("\n")
+    assert lines[1] == area
+    assert all(line.startswith("  not supported  ") for line in lines[2:-3])
+    assert lines[-2] == (
+        f"0 of 0 checks passed, {len(lines) - 5} are of parts that the server does not have."
+    )
+
+
 @pytest.mark.parametrize(
     ("area", "requirement"),
     [
         ("sending", "seqs are 1, 2, 3 ... without gaps"),
         ("streams", "a stream begins at once"),
         ("version 1.1", "wrong labels, ends and scopes are 400"),
+        ("edit and delete", "only the sender"),
+        ("blocking", "blocks are listed"),
     ],
 )
 def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement: str) -> None:

@@ -50,6 +50,7 @@ UPDATE inbox SET closed = true WHERE user_id = ({DELETED});
 DELETE FROM token WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM seen WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM idempotency WHERE sent_by = :user_id AND EXISTS ({DELETED});
+DELETE FROM block WHERE user_id = :user_id AND EXISTS ({DELETED});
 {statements.SCHEDULE_PURGE};
 SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted;
 """

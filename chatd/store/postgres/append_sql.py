@@ -1,54 +1,105 @@
 """SQL that appends a batch of messages to inboxes in one statement.
 
 The parameters are arrays with one element per draft. Each statement returns rows of place (from 1),
-seq, sent_at and fingerprint. The fingerprint is that of the first request with the draft's key, and
-NULL if the draft was stored now. A row without seq is for a draft that repeats the key of another
-draft of the batch, and there is no row for a draft without recipient.
+seq, sent_at and refusal, for batches with keys followed by fingerprint, text, edited_at and
+deleted_at. The fingerprint is that of the first request with the draft's key, and NULL if the draft
+was stored now; text and times are those of its message now, NULL if its inbox is gone. A refusal is
+one of the constants below. A row without seq and refusal is for a draft that has to be tried again,
+and there is no row for a draft without recipient.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
-from chatd.store.statements import KEY, MESSAGE
+from chatd.store.statements import KEY, NEW_MESSAGE
+
+BLOCKED: Final = "b"
+UNKNOWN: Final = "u"
+"""Nobody may write first, and neither has written to the other."""
 
 # The time is taken after the locks, so that in an inbox the order of `sent_at` is that of commit.
-_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The server's time in microseconds."""
+
+# Scalar subqueries are executed only if they are needed, and always by index. Most recipients have
+# never blocked anybody, which their inbox tells.
+_BLOCKED: Final = f"""
+        WHEN block_changes > 0 AND (
+            SELECT 1 FROM block
+            WHERE block.user_id = draft.received_by AND blocked_id = draft.sent_by
+        ) IS NOT NULL THEN '{BLOCKED}'
+"""
+_UNKNOWN: Final = f"""
+        WHEN draft.sent_by <> draft.received_by AND (
+            SELECT 1 FROM message
+            WHERE received_by = draft.received_by AND sent_by = draft.sent_by LIMIT 1
+        ) IS NULL AND (
+            SELECT 1 FROM message
+            WHERE received_by = draft.sent_by AND sent_by = draft.received_by LIMIT 1
+        ) IS NULL THEN '{UNKNOWN}'
+"""
 
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """
-        row_number() OVER (PARTITION BY received_by ORDER BY place)
-        - count(*) OVER (PARTITION BY received_by) AS back
+        row_number() OVER (PARTITION BY received_by, refusal ORDER BY place)
+        - count(*) OVER (PARTITION BY received_by, refusal) AS back
 """
-_WITHOUT_KEYS: Final = f"""
-WITH fresh AS (
-    SELECT draft.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
-    FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
+
+
+def _deliverable(draft: str, known_only: bool, condition: str = "true") -> str:
+    """SQL for the drafts that have a recipient, each with its `refusal`, usually NULL."""
+    return f"""
+    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} END AS refusal
+    FROM {draft} JOIN inbox ON user_id = draft.received_by AND NOT closed
+    WHERE {condition}
+"""
+
+
+_DRAFTS: Final = """
+    unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, place)
-    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed)
+"""
+
+
+def _without_keys(known_only: bool) -> str:
+    return f"""
+WITH fresh AS (
+    SELECT deliverable.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
+    FROM ({_deliverable(_DRAFTS, known_only)}) AS deliverable
 ), """
 
+
 # `used` has the drafts whose key was used by an earlier transaction. Of the other drafts with the
-# same key, the first that has a recipient is stored and the rest are replays of it.
-_WITH_KEYS: Final = f"""
+# same key, the first that is not refused is stored and the rest are replays of it.
+_USED: Final = """
+    SELECT draft.place, previous.seq, previous.sent_at, previous.fingerprint,
+        message.text, message.edited_at, message.deleted_at
+    FROM draft JOIN idempotency AS previous
+        ON previous.sent_by = draft.sent_by AND previous.key = draft.key
+    LEFT JOIN inbox ON user_id = draft.received_by AND NOT closed
+    LEFT JOIN message ON message.received_by = user_id AND message.seq = previous.seq
+"""
+
+
+def _with_keys(known_only: bool) -> str:
+    unused = "NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)"
+    return f"""
 WITH draft AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[],
                          %(keys)s::text[], %(fingerprints)s::bytea[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
-), used AS (
-    SELECT draft.place, previous.seq, previous.sent_at, previous.fingerprint
-    FROM draft JOIN idempotency AS previous
-        ON previous.sent_by = draft.sent_by AND previous.key = draft.key
-), deliverable AS (
-    SELECT draft.*, row_number() OVER (PARTITION BY sent_by, key ORDER BY place) AS use
-    FROM draft
-    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed)
-        AND NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)
+), used AS ({_USED}), deliverable AS (
+    SELECT *, count(*) FILTER (WHERE refusal IS NULL)
+        OVER (PARTITION BY sent_by, key ORDER BY place) AS use
+    FROM ({_deliverable("draft", known_only, unused)}) AS deliverable
 ), fresh AS (
     SELECT deliverable.*, {_NUMBERED}
-    FROM deliverable WHERE key IS NULL OR use = 1
+    FROM deliverable WHERE key IS NULL OR use = 1 OR refusal IS NOT NULL
 ), """
+
 
 # See `chatd.postgres.notify_payloads.MessageNotice`. Other processes answer polls with the texts in
 # notices, and read only those that are too long from the database.
@@ -62,30 +113,34 @@ _NOTICE: Final = f"""
 
 # INSERT ... ON CONFLICT updates rows in a defined order, here that of user ids, which prevents
 # deadlocks; the order of UPDATE depends on the plan. It sees each row as of the moment when the row
-# was locked, and returns nothing for a closed inbox.
+# was locked, and returns nothing for an inbox that was closed, or whose owner has changed their
+# blocks, since the statement began.
 _STORED: Final = f"""
 advanced AS (
-    INSERT INTO inbox (user_id, last_seq, last_sent_at)
-    SELECT received_by, count(*), 0 FROM fresh GROUP BY received_by ORDER BY received_by
+    INSERT INTO inbox (user_id, last_seq, last_sent_at, block_changes)
+    SELECT received_by, count(*), 0, max(block_changes) FROM fresh WHERE refusal IS NULL
+    GROUP BY received_by ORDER BY received_by
     ON CONFLICT (user_id) DO UPDATE SET
         last_seq = inbox.last_seq + excluded.last_seq,
-        last_sent_at = greatest(inbox.last_sent_at, {_NOW})
-    WHERE NOT inbox.closed
+        last_sent_at = greatest(inbox.last_sent_at, {NOW})
+    WHERE NOT inbox.closed AND inbox.block_changes = excluded.block_changes
     RETURNING user_id, last_seq, last_sent_at
 ), numbered AS (
     SELECT fresh.*, last_seq + back AS seq, last_sent_at AS sent_at
-    FROM fresh JOIN advanced ON user_id = received_by
+    FROM fresh LEFT JOIN advanced ON user_id = received_by AND refusal IS NULL
 ), stored AS (
-    INSERT INTO message ({MESSAGE}) SELECT {MESSAGE} FROM numbered
+    INSERT INTO message ({NEW_MESSAGE}) SELECT {NEW_MESSAGE} FROM numbered WHERE seq IS NOT NULL
 ), recorded AS (
     INSERT INTO batch (id, places, seqs, times)
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
-    FROM numbered HAVING count(*) > 0
+    FROM numbered WHERE seq IS NOT NULL HAVING count(*) > 0
 ), notified AS (
     SELECT count(pg_notify(%(channel)s, %(origin)s || lines)) FROM (
         SELECT string_agg(line, ',' ORDER BY place) AS lines FROM (
             SELECT *, sum(octet_length(line) + 1) OVER (ORDER BY place) / {SPLIT_BYTES} AS part
-            FROM (SELECT place, {_NOTICE} AS line FROM numbered) AS each
+            FROM (
+                SELECT place, {_NOTICE} AS line FROM numbered WHERE seq IS NOT NULL
+            ) AS each
         ) AS parted GROUP BY part ORDER BY part
     ) AS payloads
 )"""
@@ -94,32 +149,43 @@ advanced AS (
 # index. The rows are ordered to prevent deadlocks between transactions that share several keys.
 _REMEMBER_KEYS: Final = f""", keys AS (
     INSERT INTO idempotency ({KEY}) SELECT {KEY} FROM numbered
-    WHERE key IS NOT NULL ORDER BY sent_by, key
+    WHERE key IS NOT NULL AND seq IS NOT NULL ORDER BY sent_by, key
 )"""
 
 # `notified` has one row; PostgreSQL would not evaluate it if it were not selected from.
-_RESULT: Final = """
-SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified
+_RESULT: Final = "SELECT place, seq, sent_at, refusal FROM numbered, notified"
+
+_NO_KEY: Final = "NULL::bytea, NULL::text, NULL::bigint, NULL::bigint"
+_REPLAYED: Final = "place, seq, sent_at, NULL::text, fingerprint, text, edited_at, deleted_at"
+
+
+@cache
+def append(*, keyed: bool, known_only: bool) -> str:
+    """The statement, for batches with keys or without; with `known_only` nobody may write first."""
+    if not keyed:
+        return _without_keys(known_only) + _STORED + _RESULT
+    return f"""{_with_keys(known_only)}{_STORED}{_REMEMBER_KEYS}
+SELECT place, seq, sent_at, refusal, {_NO_KEY} FROM numbered, notified
+UNION ALL
+SELECT {_REPLAYED} FROM used
+UNION ALL
+SELECT place, NULL, NULL, NULL, {_NO_KEY} FROM deliverable
+WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
 """
 
-APPEND: Final = _WITHOUT_KEYS + _STORED + _RESULT
-APPEND_WITH_KEYS: Final = f"""{_WITH_KEYS}{_STORED}{_REMEMBER_KEYS}{_RESULT}
-UNION ALL
-SELECT place, seq, sent_at, fingerprint FROM used
-UNION ALL
-SELECT place, NULL, NULL, NULL FROM deliverable WHERE key IS NOT NULL AND use > 1
-"""
 
-# The result of the transaction with this id, for keys from before it as well as its own.
-REPLAY: Final = """
-SELECT place, seq, sent_at, NULL::bytea
-FROM batch, unnest(places, seqs, times) AS result (place, seq, sent_at)
-WHERE id = %(id)s::uuid
+# The result of the transaction with this id, for keys from before it as well as its own. It has no
+# rows for drafts that were not stored.
+REPLAY: Final = f"""
+WITH recorded AS (
+    SELECT result.* FROM batch, unnest(places, seqs, times) AS result (place, seq, sent_at)
+    WHERE id = %(id)s::uuid
+), draft AS (
+    SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(keys)s::text[])
+        WITH ORDINALITY AS draft (sent_by, received_by, key, place)
+    WHERE place NOT IN (SELECT place FROM recorded)
+), used AS ({_USED})
+SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded
 UNION ALL
-SELECT place, previous.seq, previous.sent_at, previous.fingerprint
-FROM unnest(%(senders)s::bigint[], %(keys)s::text[]) WITH ORDINALITY AS draft (sent_by, key, place)
-JOIN idempotency AS previous
-    ON previous.sent_by = draft.sent_by AND previous.key = draft.key
-WHERE place NOT IN (
-    SELECT unnest(places) FROM batch WHERE id = %(id)s::uuid)
+SELECT {_REPLAYED} FROM used
 """

@@ -17,6 +17,7 @@ _PURGE: Final = (
     " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
     purge_step("token", "user_id", "id"),
     purge_step("idempotency", "sent_by", "key"),
+    purge_step("block", "user_id", "blocked_id"),
 )
 
 # A deleted account has no inbox, but its tokens may not have been purged yet.

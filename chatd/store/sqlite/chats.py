@@ -10,8 +10,10 @@ from typing import Final
 from chatd.errors import DomainError
 from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store.results import first_use, inbox_slice, replayed, user_not_found, wanted_seqs
+from chatd.store.sqlite.contacts import ContactRules
+from chatd.store.sqlite.revisions import find
 from chatd.store.sqlite.transactions import transaction
-from chatd.store.statements import KEY, MESSAGE
+from chatd.store.statements import KEY, MESSAGE, NEW_MESSAGE
 
 _RANGE: Final = (
     f"SELECT {MESSAGE} FROM message WHERE received_by = ? AND seq >= ? AND seq < ? ORDER BY seq"
@@ -63,12 +65,16 @@ class InboxEnds:
 
 
 def append(
-    db: sqlite3.Connection, drafts: Sequence[Draft], now: int, ends: InboxEnds
+    db: sqlite3.Connection,
+    drafts: Sequence[Draft],
+    now: int,
+    ends: InboxEnds,
+    contacts: ContactRules,
 ) -> list[Appended | DomainError]:
     """See `IStore.append`; `now` must not be less than in any earlier call."""
     try:
         with transaction(db):
-            batch = _Batch(db, now, ends)
+            batch = _Batch(db, now, ends, contacts)
             results = [batch.add(draft) for draft in drafts]
             batch.write()
     except BaseException:
@@ -86,8 +92,11 @@ class _Batch:
     one statement, and the ends of their inboxes by another.
     """
 
-    def __init__(self, db: sqlite3.Connection, now: int, ends: InboxEnds) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, now: int, ends: InboxEnds, contacts: ContactRules
+    ) -> None:
         self._db = db
+        self._contacts = contacts
         self._now = now
         self._known = ends
         self.ends: dict[int, tuple[int, int]] = {}
@@ -102,11 +111,14 @@ class _Batch:
         if key is not None:
             first = self._get_first_use(draft.sent_by, key.key)
             if first is not None:
-                return replayed(draft, *first)
+                return self._replay(draft, *first)
         user_id = draft.received_by
         end = self.ends.get(user_id) or self._known.get(self._db, user_id)
         if end is None:
-            return user_not_found(draft)
+            return user_not_found(user_id)
+        refusal = self._contacts.refusal(self._db, draft)
+        if refusal is not None:
+            return refusal
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1])
         self._messages += (user_id, seq, draft.sent_by, self._now, draft.text)
@@ -130,6 +142,13 @@ class _Batch:
         if self._new_keys:
             self._db.executemany(_ADD_KEY, self._new_keys)
 
+    def _replay(
+        self, draft: Draft, fingerprint: bytes, seq: int, sent_at: int
+    ) -> Appended | DomainError:
+        message = find(self._db, draft.received_by, seq)
+        state = None if message is None else (message.text, message.edited_at, message.deleted_at)
+        return replayed(draft, fingerprint, seq, sent_at, state)
+
     def _get_first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
         if (sender, key) in self._keys:
             return self._keys[sender, key]
@@ -142,7 +161,7 @@ class _Batch:
 
 @cache
 def _add_messages(count: int) -> str:
-    return f"INSERT INTO message ({MESSAGE}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}"
+    return f"INSERT INTO message ({NEW_MESSAGE}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}"
 
 
 @cache

@@ -216,8 +216,11 @@ async def test_prepared_statements_never_scan_tables(
         rows(db, "ANALYZE")
         rows(db, connection._PLANNING)
         for sql, parameters in (
-            (append_sql.APPEND, appending),
-            (append_sql.APPEND_WITH_KEYS, appending),
+            *(
+                (append_sql.append(keyed=keyed, known_only=known_only), appending)
+                for keyed in (False, True)
+                for known_only in (False, True)
+            ),
             (chats.READ, reading),
         ):
             statement = prepared(sql)

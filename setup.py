@@ -50,6 +50,8 @@ POSTGRES = [
 BENCH = [
     # Plots of bench/run.
     "matplotlib>=3.10",
+    # The profile of bench.stages.
+    "py-spy>=0.4.1",
 ]
 
 TEST = [

@@ -115,9 +115,19 @@ class ServerProcess:
         raise StartError(f"{self._process.args!r} does not listen: {output}")
 
     @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
     def cpu_seconds(self) -> float:
         """CPU seconds used by the process and its children."""
         return sum(map(cpu_seconds, process_tree(self._process.pid)))
+
+    @property
+    def main_thread_cpu_seconds(self) -> float:
+        """CPU seconds used by the main thread of the process."""
+        return cpu_seconds(self.pid, self.pid)
 
     @property
     def resident_bytes(self) -> int:
@@ -152,9 +162,10 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system CPU seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+def cpu_seconds(pid: int, thread: int | None = None) -> float:
+    """User and system CPU seconds of a process, or of one of its threads."""
+    stat = Path(f"/proc/{pid}/stat" if thread is None else f"/proc/{pid}/task/{thread}/stat")
+    fields = stat.read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.fork_server import ForkedProcess
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 TWISTD: Final = Path(sys.executable).with_name("twistd")
 
@@ -85,7 +87,7 @@ class Daemon:
         self._command_line = list(command_line)
         self._arguments = arguments
         self._variables = variables
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedProcess | None = None
         self._clients: list[Client] = []
         self._log_start = 0
         self.log = folder / "log"
@@ -141,13 +143,11 @@ class Daemon:
             arguments += ["--rate-limits", "off"]
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = ForkedProcess(
                 self._command_line or command(*arguments),
                 cwd=self.folder,
                 env=environment(**self._variables),
-                stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
             )
 
     def _listening(self) -> re.Match[str] | None:

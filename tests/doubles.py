@@ -6,6 +6,7 @@ time are replaced, so that a test decides when something happens.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import tempfile
@@ -32,7 +33,8 @@ from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
 from chatd.model import Account, Message, ReadAfter, ReadPage, Session
 from chatd.runtime.thread_pool import Executor
-from chatd.store.migrations import Migration
+from chatd.store.migrations import Migration, migrations
+from chatd.store.sqlite.file import open_writer
 from chatd.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
@@ -162,6 +164,9 @@ class ControlledBus:
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         self._bus.publish_revoked(user_id, token)
 
+    def publish_sessions_changed(self, user_id: int) -> None:
+        self._bus.publish_sessions_changed(user_id)
+
     def release(self) -> None:
         """Deliver the oldest wake-up that was held back."""
         self._bus.publish(self.held.popleft())
@@ -208,6 +213,19 @@ class UncachedStore(SqliteStore):
         return None
 
 
+@functools.cache
+def new_database() -> bytes:
+    """A database without content. Copying it costs less than the migrations that made it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "chatd.db")
+        lock, db, _ = open_writer(path, migrations("sqlite"))
+        # Each copy makes its own.
+        db.execute("UPDATE history SET epoch = NULL")
+        db.close()
+        lock.release()
+        return Path(path).read_bytes()
+
+
 class System:
     """Everything below HTTP, composed on a `task.Clock` and a real database file.
 
@@ -222,6 +240,8 @@ class System:
         rates: Rates | None = None,
         max_held: int = 10_000,
         registration_open: bool = True,
+        directory: bool = False,
+        show_email: bool = True,
         min_password_length: int = 5,
         max_message_bytes: int = 16384,
         bus: ControlledBus | None = None,
@@ -235,8 +255,11 @@ class System:
         self.workers: dict[str, Any] = {}
         self.hashing: Any = worker()
         self.bus = bus or ControlledBus()
+        path = folder / "chatd.db"
+        if known is None and not path.exists():
+            path.write_bytes(new_database())
         self.store = (SqliteStore if read_cached else UncachedStore)(
-            str(folder / "chatd.db"),
+            str(path),
             clock=self.clock,
             now=self.now,
             worker=lambda name: self.workers.setdefault(name, worker()),
@@ -246,6 +269,8 @@ class System:
             load({}, {})[0],
             max_polls=max_held,
             registration=registration_open,
+            directory=directory,
+            show_email=show_email,
             min_password_length=min_password_length,
             max_message_bytes=max_message_bytes,
         )
@@ -262,6 +287,8 @@ class System:
         )
         self.notifier = self.components.notifier
         self.accounts = self.components.accounts
+        self.account_changes = self.components.account_changes
+        self.tokens = self.components.tokens
         self.chats = self.components.chats
         self.subscriber = self.components.subscriber
         self.sweep = self.components.sweep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -14,7 +14,7 @@ from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response
 from chatd.domain.chats import Chats
 from chatd.errors import IdempotencyKeyReused, MessageTooLarge, RateLimited, UserNotFound
-from chatd.model import Appended, Session
+from chatd.model import Appended, Scope, Session
 
 Text = Annotated[
     str,
@@ -42,6 +42,9 @@ class SendHeaders(Struct, frozen=True):
     key: Annotated[str | None, IDEMPOTENCY_KEY] = None
 
 
+SEND_PARAMETERS: Final = Parameters(SendHeaders)
+
+
 class SendCalls:
     """The call that sends messages."""
 
@@ -56,7 +59,7 @@ class SendCalls:
         description="Answered when the message is durable, not before. With an `Idempotency-Key` "
         "the request can be repeated safely: the message is stored once.",
         tag="Chats",
-        parameters=Parameters(SendHeaders),
+        parameters=SEND_PARAMETERS,
         body=Send,
         responses={
             201: ResponseSpec("The message.", (Message,)),
@@ -68,6 +71,7 @@ class SendCalls:
         },
         raises=(MessageTooLarge, UserNotFound, IdempotencyKeyReused, RateLimited, *BUSY),
         authenticated=True,
+        scope=Scope.SEND,
     )
     async def send(
         self, context: RequestContext, session: Session, headers: SendHeaders, body: Send

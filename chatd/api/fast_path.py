@@ -15,14 +15,14 @@ from sys import intern
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from twisted.python.failure import Failure
 
 from chatd.api.authentication import credentials
 from chatd.api.bodies import decode_json
 from chatd.api.chats_query import PageQuery, PollQuery
 from chatd.api.chats_read import PARAMETERS, ReadCalls
-from chatd.api.chats_send import Send, SendCalls
+from chatd.api.chats_send import SEND_PARAMETERS, Send, SendCalls
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.api.stream_formats import negotiate
@@ -33,27 +33,32 @@ from chatd.http.fast_handler import FastChannel
 from chatd.http.head import Head
 from chatd.http.request_headers import HeaderBlock
 from chatd.http.request_ids import RequestIds
-from chatd.model import Cursor, Session
+from chatd.model import Cursor, Scope, Session
 
 _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 
-_UNUSUAL: Final = re.compile(
-    rb"\r\n(?:x-request-id|idempotency-key|prefer|last-event-id|upgrade|x-http-[a-z-]*):"
-)
+_UNUSUAL: Final = re.compile(rb"\r\n(?:x-request-id|prefer|last-event-id|upgrade):")
 """Headers, in lower case, that have a request go the ordinary way."""
 
 _SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})(?![^&])")
 """A cursor as the parameter `since`, at a place where the parser of queries finds it, too."""
+
+# Numbers: the operators of `Scope` are functions.
+_READ: Final = Scope.READ.value
+_SEND: Final = Scope.SEND.value
 
 MAX_KNOWN_RESTS: Final = 1000
 MAX_KNOWN_LENGTH: Final = 200
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """What a block of header lines says: whose token, and whether the body is JSON."""
+    """What a block of header lines says: whose token, whether the body is JSON, and whether there
+    is an Idempotency-Key.
+    """
 
     digest: bytes
     is_json: bool
+    has_key: bool
 
 
 UNUSUAL: Final = object()
@@ -74,9 +79,11 @@ def understand(block: HeaderBlock) -> object:
         return UNUSUAL
     if negotiate(block.values(b"accept")) is not None:
         return UNUSUAL
+    is_json = content_type == (b"application/json",)
+    caller = Caller(token_digest(token), is_json, bool(block.values(b"idempotency-key")))
     # There is one block for each held poll.
     block.forget_values()
-    return Caller(token_digest(token), content_type == (b"application/json",))
+    return caller
 
 
 class FastPath:
@@ -107,7 +114,7 @@ class FastPath:
         block = head.headers
         caller = block.memo
         if caller is None:
-            caller = block.memo = understand(block)
+            caller = block.memo = self._understand(block)
         path, _, query = head.target.partition(b"?")
         if caller is UNUSUAL or path not in _PATHS or head.version != b"HTTP/1.1":
             return False
@@ -119,13 +126,22 @@ class FastPath:
             return not body and self._read(channel, head, caller, query)
         return method == b"POST" and caller.is_json and self._send(channel, head, caller, body)
 
+    def _understand(self, block: HeaderBlock) -> object:
+        caller = understand(block)
+        if isinstance(caller, Caller):
+            session = self._accounts.known_session(caller.digest)
+            if session is not None and session.token is not None:
+                # The connections of a user share the bytes.
+                return structs.replace(caller, digest=session.token)
+        return caller
+
     def _read(self, channel: FastChannel, head: Head, caller: Caller, text: bytes) -> bool:
         began = self._seconds()
         since, query = self._parse(text, head.headers)
         if query is None:
             return False
         session = self._accounts.known_session(caller.digest)
-        if session is None:
+        if session is None or not session.scopes & _READ:
             return False
         if isinstance(query, PageQuery):
             return self._page(channel, head, session, query, began)
@@ -184,14 +200,15 @@ class FastPath:
         began = self._seconds()
         try:
             send = decode_json(b"application/json", body, self._decoder)
+            key = SEND_PARAMETERS.parse(b"", head.headers.values).key if caller.has_key else None
         except DomainError:
             return False
         session = self._accounts.known_session(caller.digest)
-        if session is None:
+        if session is None or not session.scopes & _SEND:
             return False
         pending = PendingSend(self._responder, channel, head, session, began)
         try:
-            self._chats.start_send(session, send.user_id, send.message, pending)
+            self._chats.start_send(session, send.user_id, send.message, key, pending)
         except DomainError:
             pending.fail(Failure())
         else:

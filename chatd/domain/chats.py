@@ -125,12 +125,14 @@ class Chats:
         """
         return await self._sends.submit(self._draft(session, received_by, text, key))
 
-    def start_send(self, session: Session, received_by: int, text: str, receiver: Receiver) -> None:
+    def start_send(
+        self, session: Session, received_by: int, text: str, key: str | None, receiver: Receiver
+    ) -> None:
         """`send` without a coroutine: `receiver` is given the `Appended` or the error.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `Overloaded`.
         """
-        self._sends.enqueue(self._draft(session, received_by, text, None), receiver)
+        self._sends.enqueue(self._draft(session, received_by, text, key), receiver)
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""

@@ -35,6 +35,7 @@ _PLAIN_LINE = re.compile(rb"(GET|POST|PUT|DELETE) (/[A-Za-z0-9/?&=._~%+-]*) HTTP
 
 # One object for all requests that are held.
 _METHODS = {method: method for method in (b"GET", b"POST", b"PUT", b"DELETE")}
+_VERSIONS = {version: version for version in VERSIONS}
 
 _HOST_LINE = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 
@@ -131,13 +132,22 @@ def parse_head(
     # RFC 9110 section 10.1.1: an expectation in an HTTP/1.0 request is ignored.
     # NamedTuple's own constructor is written in Python and slower.
     return tuple.__new__(
-        Head, (method, target, version, headers, length, keep_alive, http_1_1 and headers.expects)
+        Head,
+        (
+            _METHODS.get(method, method),
+            target,
+            _VERSIONS[version],
+            headers,
+            length,
+            keep_alive,
+            http_1_1 and headers.expects,
+        ),
     )
 
 
 def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head | None:
     """The head `raw` if it has a plain request line and repeats the header lines of `previous`,
-    apart from the number in Content-Length.
+    apart from the values of Content-Length and Idempotency-Key.
 
     llhttp has accepted these bytes on this connection before, and a request line of this shape is
     valid with any of them. None if the head has to be parsed.
@@ -149,7 +159,7 @@ def repeated_head(raw: bytes, limits: HTTPLimits, previous: HeaderBlock) -> Head
     if match is None or end > limits.uri_bytes:
         return None
     block = raw[end:]
-    headers = previous if block == previous.block else previous.with_length(block)
+    headers = previous if block == previous.block else previous.repeated(block)
     if headers is None or headers.length > limits.body_bytes:
         return None
     return tuple.__new__(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import islice
 
 from chatd.http.errors import HTTPError, bad_request
 
@@ -16,12 +18,20 @@ _FRAMING = re.compile(
 # host, but http URIs do not (RFC 9110 section 4.2.1).
 _AUTHORITY = re.compile(rb"(?:[a-z0-9._~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?")
 
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+# Headers whose values differ between requests that are otherwise alike, and the values for which a
+# block need not be parsed again.
+_VARYING = re.compile(
+    rb"\r\n(?:content-length:[ \t]*([0-9]{1,9})|idempotency-key:[ \t]*([!-~]{1,255}))(?=\r\n)",
+    re.IGNORECASE,
+)
+_LENGTH = re.compile(rb"[0-9]{1,9}")
+_KEY = re.compile(rb"[!-~]{1,255}")
 
-_MAX_DIGITS = 9
+_Template = tuple[bytes, bytes, bytes, tuple[re.Pattern[bytes], ...]]
+"""What is before, between and after one or two varying values, and the values' patterns."""
 
-# Hosts that were valid. A server has few names.
-_valid_hosts: set[bytes] = set()
+# Hosts that were valid: one object for all connections. A server has few names.
+_valid_hosts: dict[bytes, bytes] = {}
 
 
 def is_authority(value: bytes) -> bool:
@@ -37,7 +47,7 @@ class HeaderBlock:
     """
 
     __slots__ = (
-        "_around_length",
+        "_template",
         "_values",
         "block",
         "close",
@@ -75,47 +85,65 @@ class HeaderBlock:
                 self.expects = True
             else:
                 raise HTTPError(417, "expectation_failed", "Only 100-continue can be expected.")
-        if self.host is not None and self.host not in _valid_hosts:
-            if not is_authority(self.host):
+        if self.host is not None:
+            known = _valid_hosts.get(self.host)
+            if known is not None:
+                self.host = known
+            elif not is_authority(self.host):
                 raise bad_request("The Host header is not a host.")
-            if len(_valid_hosts) < 100:
-                _valid_hosts.add(self.host)
+            elif len(_valid_hosts) < 100:
+                _valid_hosts[self.host] = self.host
         self.close = b"close" in options
         self.keep_alive = b"keep-alive" in options
-        self._values: dict[bytes, tuple[bytes, ...]] = {}
-        self._around_length: tuple[bytes, bytes] | None = None
+        self._values: dict[bytes, tuple[bytes, ...]] | None = None
+        self._template: _Template | None = None
 
-    def with_length(self, block: bytes) -> HeaderBlock | None:
-        """The header lines `block`, if they differ from these in the number of Content-Length only.
+    def repeated(self, block: bytes) -> HeaderBlock | None:
+        """The header lines `block`, if they differ from these at most in the values of
+        Content-Length and Idempotency-Key.
 
-        Clients repeat their header lines, but not the lengths of their messages.
+        Clients repeat their header lines, but not the lengths and keys of their messages.
         """
-        around = self._around_length
-        if around is None:
-            around = self._around_length = self._split_at_length()
-        before, after = around
-        if not before or not block.startswith(before) or not block.endswith(after):
+        template = self._template
+        if template is None:
+            template = self._template = self._make_template()
+        before, between, after, patterns = template
+        if not patterns or not block.startswith(before) or not block.endswith(after):
             return None
-        digits = block[len(before) : len(block) - len(after)]
-        if len(digits) > _MAX_DIGITS or not digits.isdigit():
-            return None
+        values: Sequence[bytes] = [block[len(before) : len(block) - len(after)]]
+        if between:
+            first, separator, last = values[0].partition(between)
+            if not separator:
+                return None
+            values = (first, last)
+        length = self.length
+        for pattern, value in zip(patterns, values, strict=True):
+            if pattern.fullmatch(value) is None:
+                return None
+            if pattern is _LENGTH:
+                length = int(value)
         other = HeaderBlock.__new__(HeaderBlock)
         other.block = block
         other.memo = self.memo
         other.host = self.host
-        other.length = int(digits)
+        other.length = length
         other.coding = self.coding
         other.expects = self.expects
         other.close = self.close
         other.keep_alive = self.keep_alive
-        other._values = {}
-        other._around_length = around
+        other._values = None
+        other._template = template
         return other
 
-    def _split_at_length(self) -> tuple[bytes, bytes]:
-        """What is before and after the number of Content-Length; empty if there is none."""
-        match = _LENGTH.search(self.block)
-        return (self.block[: match.start(1)], self.block[match.end(1) :]) if match else (b"", b"")
+    def _make_template(self) -> _Template:
+        matches = list(islice(_VARYING.finditer(self.block), 2))
+        patterns = tuple(_LENGTH if match[1] is not None else _KEY for match in matches)
+        if not matches or patterns in ((_LENGTH, _LENGTH), (_KEY, _KEY)):
+            return b"", b"", b"", ()
+        first, last = matches[0], matches[-1]
+        before = self.block[: first.start(first.lastindex or 0)]
+        between = self.block[first.end() : last.start(last.lastindex or 0)]
+        return before, between, self.block[last.end() :], patterns
 
     def value(self, name: bytes) -> bytes | None:
         """The last value of the header `name`, in any case, or None."""
@@ -124,18 +152,20 @@ class HeaderBlock:
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """All values of the header `name`, in any case, in order."""
-        try:
-            return self._values[name]
-        except KeyError:
+        known = self._values
+        if known is None:
+            known = self._values = {}
+        values = known.get(name)
+        if values is None:
             values = self._find(name)
             # Names come from code; the limit is for code that generates them.
-            if len(self._values) < 100:
-                self._values[name] = values
-            return values
+            if len(known) < 100:
+                known[name] = values
+        return values
 
     def forget_values(self) -> None:
         """Release what `values` has found; it finds them again."""
-        self._values = {}
+        self._values = None
 
     def _find(self, name: bytes) -> tuple[bytes, ...]:
         block = self.block

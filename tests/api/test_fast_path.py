@@ -27,7 +27,7 @@ from chatd.domain.poll import Poll
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
-from chatd.model import WakeReason
+from chatd.model import Scope, TokenOptions, WakeReason
 from tests.api.service import CHATS, OWN, TOKENS, Serve, Service, serving
 from tests.conftest import LoggedFailures
 from tests.doubles import SteppedExecutor, scratch
@@ -104,7 +104,12 @@ SEND_HEADERS = [
     [BEARER],
     [BEARER, JSON, JSON],
     [BEARER, JSON, "Idempotency-Key: one"],
+    [BEARER, "idempotency-key:two ", JSON],
     [BEARER, JSON, "Idempotency-Key:"],
+    [BEARER, JSON, "Idempotency-Key: a b"],
+    [BEARER, JSON, f"Idempotency-Key: {'x' * 255}"],
+    [BEARER, JSON, f"Idempotency-Key: {'x' * 256}"],
+    [BEARER, JSON, "Idempotency-Key: one", "Idempotency-Key: one"],
     [BEARER, JSON, "Expect: 100-continue"],
     [BEARER, JSON, "Connection: close"],
     ["Authorization: Bearer wrong", JSON],
@@ -241,6 +246,43 @@ def test_sends_are_answered_alike(tmp_path: Path) -> None:
         assert sides.fast.metrics() == sides.ordinary.metrics()
 
 
+@pytest.mark.parametrize("scope", list(Scope))
+def test_tokens_of_one_scope_are_answered_alike(tmp_path: Path, scope: Scope) -> None:
+    with both(tmp_path) as sides:
+        for side in (sides.fast, sides.ordinary):
+            log_in = side.service.system.accounts.log_in
+            options = TokenOptions(scopes=scope)
+            issued = side.service.system.run(log_in("ann", "password", "192.0.2.1", options))
+            side.names["token"] = issued.token
+            side.answer([side.request("GET", "", [BEARER])])
+        requests: dict[Scope, list[tuple[Any, ...]]] = {
+            Scope.READ: [("GET", "", [BEARER]), ("GET", "?since={epoch}-3&wait=1", [BEARER])],
+            Scope.SEND: [("POST", "", [BEARER, JSON], BODIES[0])],
+        }
+        for needed, each in requests.items():
+            for request in each:
+                before = sides.taken
+                answer = sides.check(request)
+                assert (b" 403 " in answer) is (needed != scope)
+                assert sides.taken == before + (needed == scope)
+
+
+def test_a_token_that_expires_is_answered_alike(tmp_path: Path) -> None:
+    with both(tmp_path) as sides:
+        for side in (sides.fast, sides.ordinary):
+            log_in = side.service.system.accounts.log_in
+            options = TokenOptions(lifetime=60_000_000)
+            issued = side.service.system.run(log_in("ann", "password", "192.0.2.1", options))
+            side.names["token"] = issued.token
+            side.answer([side.request("GET", "", [BEARER])])
+            side.service.advance(50)
+        answer = sides.check(("GET", "?since={epoch}-3&wait=30", [BEARER]))
+        assert b" 401 " in answer
+        assert sides.taken == 1
+        assert b" 401 " in sides.check(("GET", "", [BEARER]))
+        assert sides.taken == 1
+
+
 def test_pipelined_requests_are_answered_alike(tmp_path: Path) -> None:
     requests = [
         ("GET", "?since=0", [BEARER]),
@@ -257,6 +299,21 @@ def test_pipelined_requests_are_answered_alike(tmp_path: Path) -> None:
         for step in (0, 1, 7):
             sides.check(*requests, step=step)
         assert sides.taken
+
+
+def test_sends_with_keys_are_answered_alike(tmp_path: Path) -> None:
+    one, two = [BEARER, JSON, "Idempotency-Key: one"], [BEARER, JSON, "Idempotency-Key: two-2"]
+    with both(tmp_path) as sides:
+        answer = sides.check(
+            ("POST", "", one, BODIES[0]),
+            ("POST", "", one, BODIES[0]),
+            ("POST", "", two, BODIES[1]),
+            ("POST", "", two, BODIES[0]),
+            ("POST", "", one, BODIES[0]),
+        )
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"201", b"200", b"201", b"422", b"200"]
+        assert answer.count(b"Idempotency-Replayed: true") == 2
+        assert sides.taken == 5
 
 
 def test_sends_beyond_the_rate_are_answered_alike(tmp_path: Path) -> None:
@@ -449,7 +506,7 @@ def test_a_draining_server_is_answered_the_ordinary_way(serve: Serve) -> None:
         (["Authorization: Bearer x", "Content-Type: a", "Content-Type: a"], False),
         (["Authorization: Bearer x", "Prefer: wait=1"], False),
         (["Authorization: Bearer x", "X-Request-ID: 1"], False),
-        (["Authorization: Bearer x", "Idempotency-Key: 1"], False),
+        (["Authorization: Bearer x", "Idempotency-Key: 1"], True),
         (["Authorization: Bearer x", "Last-Event-ID: 1"], False),
         (["Authorization: Bearer x", "Accept: text/event-stream"], False),
         (["Authorization: Bearer x", "Accept: application/x-ndjson"], False),

@@ -129,6 +129,9 @@ def test_unsent_messages_survive_a_reload(
     page.start_conversation(bob.name)
     page.devtools("Network.enable", {})
     page.devtools("Network.setBlockedURLs", {"urls": ["*/api/v1/chats/"]})
+    # It takes effect somewhat later than the command returns.
+    is_blocked = "return fetch('/api/v1/chats/').then(() => false, () => true)"
+    page.until(lambda: page.run(is_blocked), "not blocked")
     page.send("unsent")
     page.until(lambda: page.pending == ["unsent"], "not queued")
     # As version 1 stored unsent messages.

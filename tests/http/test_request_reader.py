@@ -124,8 +124,46 @@ def test_a_length_that_differs_is_read_without_parsing_the_other_lines() -> None
         requests.read_head()
 
 
+@pytest.mark.parametrize(
+    ("lines", "again"),
+    [
+        (("Idempotency-Key: a1", "X: y"), ("Idempotency-Key: b22", "X: y")),
+        (("Content-Length: 5", "Idempotency-Key: a"), ("Content-Length: 1", "Idempotency-Key: b")),
+        (("idempotency-key:a", "X: y", "Content-Length: 5"),) * 2,
+    ],
+)
+def test_keys_that_differ_are_read_without_parsing_the_other_lines(
+    lines: tuple[str, ...], again: tuple[str, ...]
+) -> None:
+    requests = reader(get("/a", *lines))
+    first = requests.read_head()
+    assert first is not None
+    first.headers.memo = memo = object()
+    requests.head = None
+    requests.feed(get("/a", *again))
+    second = requests.read_head()
+    assert second is not None
+    assert second.headers.memo is memo
+    assert second.headers.pairs() == reader(get("/a", *again)).read_head().headers.pairs()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("value", ["", "a b", "x" * 256, "\xe9"])
+def test_other_keys_are_parsed(value: str) -> None:
+    requests = reader(get("/a", "Idempotency-Key: a"))
+    first = requests.read_head()
+    assert first is not None
+    first.headers.memo = object()
+    requests.feed(get("/a", f"Idempotency-Key: {value}"))
+    second = requests.read_head()
+    assert second is not None
+    assert second.headers.memo is None
+    assert second.headers.values(b"idempotency-key") == (value.encode("latin-1"),)
+
+
 LINES = st.sampled_from(
     [
+        *("Idempotency-Key: a", "Idempotency-Key: b2", "idempotency-key:  c", "Idempotency-Key:"),
+        *("Idempotency-Key: a b", "Idempotency-Key: \xe9", "X-Idempotency-Key: a"),
         *("Content-Length: 0", "Content-Length: 5", "Content-Length: 12", "content-length:007"),
         *("Content-Length: 99", "Content-Length: +5", "Content-Length: 5 5", "Content-Length:"),
         *("Content-Length: 1x", "Content-Length: 99999999999", "X-Content-Length: 5", "X: y"),
@@ -165,7 +203,7 @@ def read(requests: RequestReader, raw: bytes) -> object:
         *(head.method, head.target, head.version, head.length),
         *(head.keep_alive, head.expects_continue),
         *(headers.block, headers.host, headers.close, headers.coding, headers.pairs()),
-        headers.values(b"content-length"),
+        *(headers.values(b"content-length"), headers.values(b"idempotency-key")),
     )
 
 

@@ -8,8 +8,6 @@ import json
 import math
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import free_port
-from tests.daemon import environment
+from tests.daemon import command, environment
+from tests.fork_server import ForkedProcess
 
 START_SECONDS: Final = 30.0
 HTTP_SECONDS: Final = 70.0
@@ -42,24 +41,20 @@ class Daemon:
     def __init__(self, folder: Path, db: str, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
         self.log = folder / f"chatd-{self.port}-{time.monotonic_ns()}.log"
-        self._command = [
-            sys.executable, "-c", "from twisted.scripts.twistd import run; run()",
-            "--nodaemon", "--pidfile=", "chatd", "--rate-limits=off",
-            f"--listen=tcp:{self.port}:interface=127.0.0.1", f"--db={db}", *options,
-        ]  # fmt: skip
+        self._arguments = [
+            f"--listen=tcp:{self.port}:interface=127.0.0.1",
+            f"--db={db}",
+            "--rate-limits=off",
+            *options,
+        ]
         self._folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkedProcess | None = None
 
     def start(self, wait: bool = True) -> None:
         """Start it, and by default wait until it is ready."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                env=environment(),
+            self.process = ForkedProcess(
+                command(*self._arguments), cwd=self._folder, env=environment(), stdout=log
             )
         if wait:
             eventually(self.ready, START_SECONDS, f"ready\n{self.log.read_text()}")

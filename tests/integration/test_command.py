@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import pty
 import re
 import select
 import signal
+import socket
 import stat
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
 
 import pytest
 from msgspec import structs
@@ -24,16 +22,34 @@ from msgspec import structs
 from bench.processes import free_port
 from chatd.cli.session import SavedLogin, SessionFile
 from tests.daemon import CHATS, TOKENS, USERS, Daemon, basic, bearer, environment, wait_until
+from tests.fork_server import ForkedProcess
 
 SECONDS = 30.0
 
 
-class Command(subprocess.Popen[str]):
-    """A running command; leaving its context kills it."""
+class Command(ForkedProcess):
+    """A running command with its output in pipes; leaving its context kills it."""
 
-    def __exit__(self, *raised: Any) -> None:
+    def __init__(self, arguments: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
+        out, stdout = os.pipe()
+        error, stderr = os.pipe()
+        self.stdout, self.stderr = os.fdopen(out), os.fdopen(error)
+        try:
+            super().__init__(
+                ["-m", "chatd.cli", *arguments], cwd=folder, env=env, stdout=stdout, stderr=stderr
+            )
+        finally:
+            os.close(stdout)
+            os.close(stderr)
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.kill()
-        super().__exit__(*raised)
+        self.wait()
+        self.stdout.close()
+        self.stderr.close()
 
 
 class User:
@@ -48,32 +64,43 @@ class User:
         )
 
     def start(self, *arguments: str) -> Command:
-        """Start a command with its output in pipes."""
-        return Command(
-            [sys.executable, "-m", "chatd.cli", *arguments],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.home,
-        )
+        """Start a command."""
+        return Command(arguments, self.home, self.environment)
 
     def run(self, *arguments: str, typed: str = "") -> str:
         """Run a command that must succeed; returns its output."""
-        with self.start(*arguments) as process:
-            out, error = process.communicate(typed, timeout=SECONDS)
-        assert process.returncode == 0, out + error
+        status, out, error = self._run(arguments, typed)
+        assert status == 0, out + error
         return out
 
     def fail(self, *arguments: str, typed: str = "") -> str:
         """Run a command that must fail with one line, which is returned."""
-        with self.start(*arguments) as process:
-            out, error = process.communicate(typed, timeout=SECONDS)
-        assert process.returncode != 0, out
+        status, out, error = self._run(arguments, typed)
+        assert status != 0, out
         assert "Traceback" not in error
         assert error.count("\n") == 1, error
         return error
+
+    def _run(self, arguments: Sequence[str], typed: str) -> tuple[int, str, str]:
+        """The status, output and errors of a command."""
+        with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as error:
+            stdin.write(typed)
+            stdin.seek(0)
+            process = ForkedProcess(
+                ["-m", "chatd.cli", *arguments],
+                cwd=self.home,
+                env=self.environment,
+                stdin=stdin,
+                stdout=out,
+                stderr=error,
+            )
+            try:
+                status = process.wait(SECONDS)
+            finally:
+                process.kill()
+            out.seek(0)
+            error.seek(0)
+            return status, out.read(), error.read()
 
 
 class LoggedIn(User):
@@ -96,16 +123,19 @@ class Terminal:
     """A command running in a pseudo-terminal."""
 
     def __init__(self, user: User, *arguments: str) -> None:
-        self.pid, self._descriptor = pty.fork()
-        if self.pid == 0:  # pragma: no cover - the child becomes another program
-            os.chdir(user.home)
-            os.execve(
-                sys.executable,
-                [sys.executable, "-m", "chatd.cli", *arguments],
-                user.environment,
+        self._descriptor, theirs = os.openpty()
+        try:
+            self._process = ForkedProcess(
+                ["-m", "chatd.cli", *arguments],
+                cwd=user.home,
+                env=user.environment,
+                stdin=theirs,
+                stdout=theirs,
+                terminal=True,
             )
+        finally:
+            os.close(theirs)
         self.output = ""
-        self.status: int | None = None
 
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
@@ -123,19 +153,16 @@ class Terminal:
         while self._read(deadline - time.monotonic()):
             pass
         assert time.monotonic() < deadline, f"it runs on after {self.output!r}"
-        _, status = os.waitpid(self.pid, 0)
-        self.status = os.waitstatus_to_exitcode(status)
-        return self.status
+        return self._process.wait(SECONDS)
 
     def is_waiting(self) -> bool:
         """Whether the command is blocked in a system call."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] == "S"
 
     def close(self) -> None:
-        if self.status is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        self._process.kill()
+        self._process.wait()
         os.close(self._descriptor)
 
     def _read(self, seconds: float) -> bool:
@@ -221,7 +248,6 @@ def test_tail_survives_a_restart_and_resumes(
     position = tmp_path / "position"
     options = ("--since", "0", "--resume", str(position))
     with bob.start("tail", *options, "--count", "2") as tail:
-        assert tail.stdout is not None
         ann.post(bob, "before")
         assert tail.stdout.readline().endswith(f"{ann.name}: before\n")
         with stopped(daemon):
@@ -322,6 +348,55 @@ def test_the_password_is_asked_for_in_a_terminal(
     assert "miaow" not in terminal.output
 
 
+def test_sessions_are_listed_and_ended_and_the_password_is_changed(
+    daemon: Daemon, cat: User, terminals: list[Terminal]
+) -> None:
+    server = ("--server", daemon.url, "--password-stdin")
+    cat.run("register", "eve", "--email", "eve@example.org", *server, typed="secret\n")
+    label = f"chatd on {socket.gethostname()}"[:64]
+    first = cat.saved_login.load()
+    assert first is not None
+    cat.run("login", "eve", *server, typed="secret\n")
+    header, this, other = cat.run("sessions").splitlines()
+    assert header.split() == ["ID", "LABEL", "CREATED", "LAST", "USED"]
+    assert label in this
+    assert label in other
+    assert this.endswith("  this one")
+    number = other.split()[0]
+    assert cat.run("sessions", "--revoke", number) == f"Session {number} has ended.\n"
+    assert daemon.request("GET", USERS, None, bearer(first.token)).status == 401
+    assert f"no session {number}" in cat.fail("sessions", "--revoke", number)
+
+    daemon.request("POST", TOKENS, {"username": "eve", "password": "secret"})
+    assert len(cat.run("sessions").splitlines()) == 3
+    assert "no terminal" in cat.fail("passwd")
+    terminal = Terminal(cat, "passwd")
+    terminals.append(terminal)
+    for prompt, password in [
+        ("Current password: ", "secret"),
+        ("New password: ", "miaow"),
+        ("Repeat new password: ", "miaow"),
+    ]:
+        terminal.expect(prompt)
+        terminal.type(f"{password}\n")
+    terminal.expect("The password is changed. All other sessions of the account have ended.")
+    assert terminal.wait() == 0
+    assert "miaow" not in terminal.output
+    assert len(cat.run("sessions").splitlines()) == 2
+
+    wrong = cat.fail("passwd", "--password-stdin", typed="secret\nother\n")
+    assert wrong == "chatd: the current password is wrong\n"
+    short = cat.fail("passwd", "--password-stdin", typed="miaow\nx\n")
+    assert "5 to 1024 characters" in short
+    cat.run("passwd", "--password-stdin", typed="miaow\nsecret\n")
+
+    daemon.request("POST", TOKENS, {"username": "eve", "password": "secret"})
+    assert cat.run("sessions", "--revoke-others") == "All other sessions have ended.\n"
+    [_, last] = cat.run("sessions").splitlines()
+    assert cat.run("sessions", "--revoke", last.split()[0]) == "Logged out eve.\n"
+    assert cat.saved_login.load() is None
+
+
 def test_an_interrupt_at_a_prompt_exits_quietly(
     daemon: Daemon, cat: User, terminals: list[Terminal]
 ) -> None:
@@ -361,8 +436,6 @@ def test_send_in_a_terminal_says_what_it_waits_for(
 def test_an_interrupt_exits_with_status_130(ann: LoggedIn) -> None:
     with ann.start("tail", "--since", "0") as tail:
         ann.post(ann, "to myself")
-        assert tail.stdout is not None
-        assert tail.stderr is not None
         assert "to myself" in tail.stdout.readline()
         tail.send_signal(signal.SIGINT)
         assert tail.wait(SECONDS) == 130
@@ -370,18 +443,13 @@ def test_an_interrupt_exits_with_status_130(ann: LoggedIn) -> None:
 
 
 def test_a_closed_pipe_ends_tail_quietly(ann: LoggedIn) -> None:
-    tail = ann.start("tail", "--since", "0")
-    assert tail.stdout is not None
-    assert tail.stderr is not None
-    assert tail.stdin is not None
-    ann.post(ann, "one")
-    tail.stdout.readline()
-    tail.stdout.close()
-    ann.post(ann, "two")
-    assert tail.wait(SECONDS) == 0
-    assert tail.stderr.read() == ""
-    tail.stderr.close()
-    tail.stdin.close()
+    with ann.start("tail", "--since", "0") as tail:
+        ann.post(ann, "one")
+        tail.stdout.readline()
+        tail.stdout.close()
+        ann.post(ann, "two")
+        assert tail.wait(SECONDS) == 0
+        assert tail.stderr.read() == ""
 
 
 def test_the_demo_runs_without_preparation(cat: User) -> None:
@@ -394,7 +462,6 @@ def test_the_demo_runs_without_preparation(cat: User) -> None:
 
 def test_the_demo_replies_until_interrupted(cat: User) -> None:
     with cat.start("demo") as demo:
-        assert demo.stdout is not None
         invitation = next(line for line in demo.stdout if line.startswith("Open "))
         url, password = re.findall(r"Open (\S+), .* password (\S+),", invitation)[0]
         cat.run("login", "ann", "--server", url, "--password-stdin", typed=f"{password}\n")
@@ -409,7 +476,6 @@ def test_the_demo_replies_until_interrupted(cat: User) -> None:
 
 def test_serve_runs_the_daemon(cat: User) -> None:
     with cat.start("serve", "--listen", "tcp:0:interface=127.0.0.1") as serving:
-        assert serving.stdout is not None
         for line in serving.stdout:
             if "is listening on" in line:
                 break

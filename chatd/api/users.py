@@ -112,9 +112,8 @@ def _choose(
     if "prefix" in texts:
         reject(texts, ("user_id", "username"), "prefix")
         return DirectoryQuery
-    if "limit" in texts:
-        raise InvalidQuery("limit goes together with prefix")
-    if len(texts) > 1:
+    # Clients that are made from the description may always send the limit, which has a default.
+    if "user_id" in texts and "username" in texts:
         raise InvalidQuery("user_id and username cannot be combined")
     return UserQuery
 

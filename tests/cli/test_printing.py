@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chatd.cli.printing import display_width, escape_controls, format_message
+from chatd.cli.style import Style
 from chatd.client import Message
 
 
@@ -43,6 +44,11 @@ def test_further_lines_are_indented() -> None:
     first, second = shown.split("\n")
     assert first.endswith("bob: one")
     assert second == " " * (len(first) - 3) + "two"
+
+
+def test_colours_do_not_move_further_lines() -> None:
+    shown = format_message(message("one\ntwo"), "bob", Style(colours=True))
+    assert shown.split("\n")[1] == " " * len("00:00 bob: ") + "two"
 
 
 def test_names_are_escaped() -> None:

@@ -48,6 +48,7 @@ async def chat(args: argparse.Namespace, session: Session) -> None:
         write=terminal.write,
         size=terminal_size,
         style=style_for(sys.stdout, os.environ),
+        clock=session.reactor,
     )
     with raw_mode(sys.stdin.fileno()):
         async with terminal.opened(conversation):

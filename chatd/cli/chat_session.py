@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.cli.graphemes import clip
@@ -25,6 +26,9 @@ Up, Down   earlier lines
 Alt-Enter  a line break
 Ctrl-C     clear the draft, or leave"""
 
+SLOW_SECONDS: Final = 1.0
+"""How long the end may wait for messages to be sent before it says so."""
+
 
 class ChatSession:
     """A conversation with one user; messages of others appear as notes of one line.
@@ -41,12 +45,14 @@ class ChatSession:
         write: Callable[[str], object],
         size: Callable[[], Size],
         style: Style,
+        clock: IReactorTime,
     ) -> None:
         self._client = client
         self._login = login
         self._peer = peer
         self._size = size
         self._style = style
+        self._clock = clock
         self._names = UsernameCache(client)
         self._transcript = Transcript(style, login.user_id)
         self._ended: Deferred[None] = Deferred()
@@ -78,14 +84,24 @@ class ChatSession:
         for work in (following, sending):
             work.addErrback(self._on_failure)
         try:
-            await self._ended
+            try:
+                await self._ended
+            finally:
+                following.cancel()
+            await self._finish(sending)
         finally:
-            following.cancel()
-            self._outbox.put(None)
+            sending.cancel()
+            self.editor.close()
+
+    async def _finish(self, sending: Deferred[None]) -> None:
+        """Send what is in the outbox."""
+        self._outbox.put(None)
+        slow = self._clock.callLater(SLOW_SECONDS, self._note, "(still sending, Ctrl-C gives up)")
         try:
             await sending
         finally:
-            self.editor.close()
+            if slow.active():
+                slow.cancel()
 
     def end(self) -> None:
         """End the conversation."""
@@ -119,17 +135,17 @@ class ChatSession:
             while True:
                 try:
                     sent = await self._client.send(self._peer.id, text)
-                except Unreachable:
+                except (CancelledError, Unreachable):
                     if self._ended.called:
+                        # The service may have received it, and only its response is missing.
+                        self._error(f"perhaps not sent: {text}")
+                        for unsent in filter(None, self._outbox.pending):
+                            self._error(f"not sent: {unsent}")
                         raise
                     # `_follow` reports the lost connection.
                     continue
                 except APIError as error:
                     self._error(f"not sent: {error.detail}")
-                except CancelledError:
-                    for unsent in filter(None, [text, *self._outbox.pending]):
-                        self._error(f"not sent: {unsent}")
-                    raise
                 else:
                     self._show(sent.message)
                 break
@@ -138,7 +154,7 @@ class ChatSession:
         text = text.rstrip("\n")
         command = text.split(maxsplit=1)[0].lower() if text.startswith("/") else ""
         if text.startswith("//"):
-            self._outbox.put(text[1:])
+            self._post(text[1:])
         elif command == "/help":
             self._note(HELP)
         elif command == "/quit":
@@ -146,6 +162,12 @@ class ChatSession:
         elif command:
             self._error(f"no such command: {command} (try /help)")
         elif text.strip():
+            self._post(text)
+
+    def _post(self, text: str) -> None:
+        if self._ended.called:
+            self._error(f"not sent: {text}")
+        else:
             self._outbox.put(text)
 
     def _show(self, message: Message) -> None:

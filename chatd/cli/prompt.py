@@ -93,8 +93,8 @@ class PromptView:
         self._write(self._erase() + self._render(text, cursor))
 
     def redraw_screen(self, text: str, cursor: int) -> None:
-        """Erase the screen and draw the draft at its top."""
-        self._write(_ERASE_SCREEN + self._render(text, cursor))
+        """Clear the screen and draw the draft at its top."""
+        self._write(self._erase() + _ERASE_SCREEN + self._render(text, cursor))
 
     def erase(self) -> None:
         """Erase the prompt and the draft."""

@@ -8,13 +8,14 @@ from typing import cast
 
 import pytest
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.task import Clock
 
-from chatd.cli.chat_session import ChatSession
+from chatd.cli.chat_session import SLOW_SECONDS, ChatSession
 from chatd.cli.session import SavedLogin
 from chatd.cli.style import PLAIN, Style
 from chatd.client import APIError, ChatClient, ChatError, Message, Sent, Unreachable, User
 from tests.cli.screen import Screen
-from tests.doubles import result_of
+from tests.doubles import cancel, result_of
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 ANN, BOB, CAT = 1, 2, 3
@@ -26,7 +27,7 @@ class ScriptedClient:
     """Delivers what the test puts into `arriving`; sends as `sending` says and records texts."""
 
     def __init__(self) -> None:
-        self.arriving: DeferredQueue[Message] = DeferredQueue()
+        self.arriving: DeferredQueue[Message | ChatError] = DeferredQueue()
         self.report: Callable[[ChatError | None], object] = print
         self.texts: list[str] = []
         self.sending: Callable[[], Deferred[None] | None] = lambda: None
@@ -37,7 +38,10 @@ class ScriptedClient:
     ) -> AsyncIterator[Message]:
         self.report = on_connection_change
         while True:
-            yield await self.arriving.get()
+            arrived = await self.arriving.get()
+            if isinstance(arrived, ChatError):
+                raise arrived
+            yield arrived
 
     async def send(self, user_id: int, text: str) -> Sent:
         waiting = self.sending()
@@ -66,6 +70,7 @@ class Chat:
     def __init__(self, style: Style = PLAIN, columns: int = 80) -> None:
         self.client = ScriptedClient()
         self.screen = Screen(columns)
+        self.clock = Clock()
         self.session = ChatSession(
             cast(ChatClient, self.client),
             SavedLogin("http://chat.example", "ann", ANN, "token"),
@@ -73,6 +78,7 @@ class Chat:
             write=self.screen.write,
             size=self.screen.size,
             style=style,
+            clock=self.clock,
         )
         self.ended = Deferred.fromCoroutine(self.session.run("cursor", ()))
 
@@ -175,6 +181,7 @@ def test_quit_and_ctrl_d_leave(keys: str) -> None:
     result_of(chat.ended)
     assert not chat.session.interrupted
     assert chat.client.texts == ["bye"]
+    assert chat.clock.getDelayedCalls() == []
     assert chat.rows[-1].endswith("ann: bye")
 
 
@@ -194,6 +201,11 @@ def test_what_was_entered_is_sent_before_the_end() -> None:
     chat.client.sending = lambda: waiting
     chat.type("bye\r" + CTRL_D)
     assert not chat.ended.called
+    assert chat.rows[1:] == ["ann>"]
+    chat.clock.advance(SLOW_SECONDS)
+    assert chat.rows[1:] == ["(still sending, Ctrl-C gives up)", "ann>"]
+    chat.type("too late\r")
+    assert chat.rows[-2:] == ["not sent: too late", "ann>"]
     waiting.callback(None)
     result_of(chat.ended)
     assert chat.client.texts == ["bye"]
@@ -207,7 +219,7 @@ def test_ctrl_c_at_the_end_gives_up_and_tells_what_was_not_sent() -> None:
     chat.type(CTRL_C)
     result_of(chat.ended)
     assert chat.session.interrupted
-    assert chat.rows[1:] == ["not sent: one", "not sent: two"]
+    assert chat.rows[1:] == ["perhaps not sent: one", "not sent: two"]
 
 
 def test_errors_of_sends_are_coloured() -> None:
@@ -244,3 +256,21 @@ def test_sends_are_repeated_while_the_service_is_away_until_the_end() -> None:
     with pytest.raises(Unreachable):
         result_of(chat.ended)
     assert len(attempts) == 2
+    assert chat.rows[1:] == ["perhaps not sent: x"]
+
+
+def test_a_signal_ends_it_and_tells_what_was_not_sent() -> None:
+    chat = Chat()
+    chat.client.sending = Deferred
+    chat.type("one\rdraft")
+    cancel(chat.ended)
+    assert chat.rows[1:] == ["perhaps not sent: one"]
+
+
+def test_an_error_that_retrying_does_not_solve_ends_it() -> None:
+    chat = Chat()
+    error = APIError(401, "unauthorized", "the token was revoked")
+    chat.client.arriving.put(error)
+    with pytest.raises(APIError):
+        result_of(chat.ended)
+    assert len(chat.rows) == 1

@@ -21,7 +21,7 @@ def split_graphemes(text: str) -> Iterator[str]:
     """The grapheme clusters of a text, in order."""
     cluster = ""
     for character in text:
-        if cluster and _extends(cluster, character):
+        if cluster and not character.isascii() and _extends(cluster, character):
             cluster += character
         else:
             if cluster:
@@ -32,7 +32,7 @@ def split_graphemes(text: str) -> Iterator[str]:
 
 
 def _extends(cluster: str, character: str) -> bool:
-    if character.isascii() or is_control(character) or is_control(cluster[0]):
+    if is_control(character) or is_control(cluster[0]):
         return False
     if unicodedata.category(character) in ("Mn", "Me", "Mc", "Cf"):
         return True
@@ -51,6 +51,8 @@ def _is_regional_indicator(character: str) -> bool:
 
 def grapheme_width(cluster: str) -> int:
     """The number of terminal columns of a grapheme cluster as `escape_controls` shows it."""
+    if " " <= cluster <= "~" and len(cluster) == 1:
+        return 1
     width = display_width(escape_controls(cluster))
     return width if is_control(cluster[0]) else min(width, 2)
 
@@ -65,11 +67,16 @@ def text_width(text: str) -> int:
 
 def next_boundary(text: str, index: int) -> int:
     """The end of the grapheme cluster at `index`."""
+    if text[index + 1 : index + 2].isascii():
+        # ASCII extends nothing. This includes the end of the text.
+        return min(index + 1, len(text))
     return next((end for end in _ends(text) if end > index), len(text))
 
 
 def previous_boundary(text: str, index: int) -> int:
     """The start of the grapheme cluster that ends at `index`, or that `index` is inside of."""
+    if text[index - 1 : index].isascii():
+        return max(0, index - 1)
     before = 0
     for end in _ends(text):
         if end >= index:

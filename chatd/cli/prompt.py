@@ -31,12 +31,12 @@ class Row:
 def split_rows(text: str, cursor: int, width: int) -> list[Row]:
     """Break a draft into rows of up to `width` columns, at its line breaks and where they end.
 
-    Control characters are escaped. `cursor` is an index in the text.
+    Control characters are as wide as when they are escaped. `cursor` is an index in the text.
     """
     rows = [Row()]
     index = used = 0
     for cluster in split_graphemes(text):
-        shown, columns = escape_controls(cluster), grapheme_width(cluster)
+        columns = grapheme_width(cluster)
         if cluster != "\n" and used and used + columns > width:
             rows.append(Row())
             used = 0
@@ -46,7 +46,7 @@ def split_rows(text: str, cursor: int, width: int) -> list[Row]:
             rows.append(Row())
             used = 0
         else:
-            rows[-1].text += shown
+            rows[-1].text += cluster
             used += columns
         index += len(cluster)
     if index <= cursor:
@@ -122,10 +122,10 @@ class PromptView:
             heads[0] = _MORE_ABOVE.ljust(indent)
         if first + height < len(rows) and len(shown) > 1:
             heads[-1] = _MORE_BELOW.ljust(indent)
-        drawn = [head + row.text for head, row in zip(heads, shown, strict=True)]
+        drawn = [head + escape_controls(row.text) for head, row in zip(heads, shown, strict=True)]
         self._widths = [text_width(line) for line in drawn]
         self._cursor_row = at - first
-        before = heads[self._cursor_row] + (rows[at].before_cursor or "")
+        before = heads[self._cursor_row] + escape_controls(rows[at].before_cursor or "")
         self._cursor_column = text_width(before)
         output = "\r\n".join(drawn)
         up = len(shown) - 1 - self._cursor_row

@@ -1,7 +1,11 @@
 """`PromptView`: where the prompt and the draft are drawn."""
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from chatd.cli.prompt import PromptView
 from tests.cli.screen import Screen
+from tests.examples import examples
 
 
 class View:
@@ -90,6 +94,26 @@ def test_a_narrower_terminal_leaves_no_old_prompt_behind() -> None:
         assert view.rows == ["bob: hello", "me> abcdefg", "    hijklmn", "    opqrstu", "    vwxyz"]
         view.resize(40)
         assert view.rows == ["bob: hello", f"me> {text}"]
+
+
+@settings(max_examples=examples(100, deep=500), deadline=None)
+@given(
+    text=st.text("abc \n\t", max_size=60),
+    at=st.integers(0, 60),
+    widths=st.lists(st.integers(12, 70), min_size=1, max_size=5),
+)
+def test_after_any_resizes_the_screen_is_as_if_drawn_anew(
+    text: str, at: int, widths: list[int]
+) -> None:
+    cursor = min(at, len(text))
+    view = View(screen=Screen(40, 200))
+    view.draw(text, cursor)
+    for columns in widths:
+        view.resize(columns)
+    anew = View(screen=Screen(widths[-1], 200))
+    anew.draw(text, cursor)
+    assert view.screen.text == anew.screen.text
+    assert view.screen.cursor == anew.screen.cursor
 
 
 def test_joined_emoji_do_not_cost_the_row_above_a_resized_draft() -> None:

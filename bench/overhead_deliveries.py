@@ -26,6 +26,7 @@ from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.session_expiry import SessionExpiry
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -80,7 +81,7 @@ class Ours:
 
     def __init__(self, clock: Any) -> None:
         inbox: Any = Inbox()
-        notifier = Notifier(max_held=100)
+        notifier = Notifier(max_held=100, expiry=SessionExpiry(clock, lambda: 0))
         session = Session(USER, b"token")
         self.session = session
         self.chats = Chats(

@@ -26,13 +26,18 @@ from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
+from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
+from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
+from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
+from chatd.domain.tokens import Tokens
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -44,6 +49,7 @@ from chatd.process.readiness import Readiness
 from chatd.process.reuseport import ReusePortReactor
 from chatd.process.service import ChatService, Components
 from chatd.process.supervisor import Supervisor
+from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
 from chatd.store.sqlite.store import SqliteStore
 
@@ -152,16 +158,33 @@ def compose_domain(
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
     """
     limits = RateLimits(rates, clock)
-    notifier = Notifier(max_held=settings.max_polls)
+    notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
     passwords = Passwords(hashing, hasher)
+    checks = PasswordChecks(store, passwords, limits)
+    last_seen = LastSeenWriter(store, clock, now)
+    tasks = ShieldedTasks()
     accounts = Accounts(
         store,
         bus,
         passwords,
+        checks,
         limits,
+        last_seen,
+        tasks,
         clock=clock,
         now=now,
         registration_open=settings.registration,
+        directory_open=settings.directory,
+        emails_shown=settings.show_email,
+        min_password_length=settings.min_password_length,
+    )
+    changes = AccountChanges(
+        store,
+        bus,
+        passwords,
+        checks,
+        tasks,
+        last_seen.with_last_seen,
         min_password_length=settings.min_password_length,
     )
     chats = Chats(
@@ -184,6 +207,8 @@ def compose_domain(
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
+        account_changes=changes,
+        tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
         chats=chats,
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
@@ -203,6 +228,8 @@ def compose_api(
     request_ids = request_ids or RequestIds()
     api = API(
         components.accounts,
+        components.account_changes,
+        components.tokens,
         components.chats,
         ready=components.readiness.reasons,
         clock=clock,

@@ -39,6 +39,9 @@ class Settings:
     workers: int
     trusted_proxies: tuple[Network, ...]
     access_log: bool
+    directory: bool
+    show_email: bool
+    """Whether everybody sees an account's email address, and not only its owner."""
 
 
 # Parsers of values: they take what the command line, the environment (both text) or TOML (any type)
@@ -155,6 +158,13 @@ OPTIONS: Final = (
         "Networks whose X-Forwarded-For is trusted, separated by commas.",
     ),
     Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
+    Option(
+        "directory",
+        _choice("on", "off"),
+        "off",
+        "Whether users are found by the beginning of their names: on|off.",
+    ),
+    Option("show-email", _choice("all", "owner"), "all", "Who sees an email address: all|owner."),
 )
 
 
@@ -206,7 +216,9 @@ def to_environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, option.field)
         if isinstance(value, bool):
             texts[option.variable] = next(
-                word for word in ("on", "off", "open", "closed") if _parses_to(option, word, value)
+                word
+                for word in ("on", "off", "open", "closed", "all", "owner")
+                if _parses_to(option, word, value)
             )
         elif isinstance(value, tuple):
             texts[option.variable] = " ".join(map(str, value))

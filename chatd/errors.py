@@ -58,6 +58,32 @@ class NotAToken(DomainError):
     title = "The request was not made with a token"
 
 
+class WrongPassword(DomainError):
+    code = "wrong_password"
+    title = "The current password is wrong"
+
+
+class InsufficientScope(DomainError):
+    """The token lacks the scope named `scope`."""
+
+    code = "insufficient_scope"
+    title = "The token does not permit this"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs a token with the scope {scope}")
+        self.scope = scope
+
+
+class TokenNotFound(DomainError):
+    code = "token_not_found"
+    title = "There is no such token"
+
+
+class DirectoryClosed(DomainError):
+    code = "directory_closed"
+    title = "Users cannot be searched for"
+
+
 class RegistrationClosed(DomainError):
     code = "registration_closed"
     title = "Registration is closed"

@@ -6,13 +6,16 @@ Every implementation passes the contract suite in `tests/contracts`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from chatd.errors import DomainError
 from chatd.model import (
+    UNLIMITED,
     Account,
+    AccountChange,
     Appended,
     ConversationSlice,
     Credentials,
@@ -21,7 +24,13 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Session,
+    Token,
+    TokenOptions,
+    UserName,
 )
+
+MAX_LISTED_TOKENS: Final = 1000
 
 
 class IStore(Interface):
@@ -56,23 +65,55 @@ class IStore(Interface):
     def credentials(username: str) -> Deferred[Credentials | None]:
         """The password hash of the account with that name, ignoring case, or None."""
 
+    def password_hashes(user_ids: Collection[int]) -> Deferred[dict[int, str]]:
+        """The password hashes of those accounts that exist."""
+
+    def change_account(change: AccountChange) -> Deferred[Account | None]:
+        """Change an account and revoke tokens, in one transaction; returns the changed account.
+
+        None if the account does not exist or has another password hash than `change.verified`.
+        """
+
+    def find_users(prefix: str, limit: int) -> Deferred[list[UserName]]:
+        """The first `limit` users whose names begin with `prefix`, ignoring case, by name."""
+
     def delete_account(user_id: int) -> Deferred[bool]:
         """Delete an account with its inbox and tokens; False if there was none.
 
         Messages that it sent remain in other inboxes. Its id and name are never reused.
         """
 
-    def add_token(user_id: int, digest: bytes) -> Deferred[int | None]:
-        """Store a token's SHA-256 and return its creation time; None if there is no account."""
+    def add_token(
+        user_id: int,
+        digest: bytes,
+        options: TokenOptions = UNLIMITED,
+        verified: str | None = None,
+    ) -> Deferred[Token | None]:
+        """Store a token's SHA-256; None if there is no account.
 
-    def token_owners(digests: Sequence[bytes]) -> Deferred[list[int | None]]:
-        """The owner of each token; None for unknown and revoked ones."""
+        With `verified`, also None if that is not the account's password hash.
+        """
+
+    def sessions(digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
+        """The session of each token; None for unknown, revoked and expired ones."""
+
+    def tokens(user_id: int) -> Deferred[list[Token]]:
+        """The newest `MAX_LISTED_TOKENS` tokens of a user that have not expired, newest first."""
 
     def delete_token(user_id: int, digest: bytes) -> Deferred[bool]:
         """Revoke a token; False if the user does not own it."""
 
-    def record_seen(seen: Mapping[int, int]) -> Deferred[None]:
-        """Set `last_seen_at` by account id, ignoring times earlier than the stored ones."""
+    def delete_token_by_id(user_id: int, token_id: int) -> Deferred[bool]:
+        """Revoke a token; False if the user does not own it, or it has expired."""
+
+    def delete_other_tokens(user_id: int, kept: bytes | None) -> Deferred[None]:
+        """Revoke all tokens of the user but the one with the SHA-256 `kept`."""
+
+    def record_seen(users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
+        """Set `last_seen_at` by account id, and `last_used_at` by the SHA-256 of tokens.
+
+        Ignores times earlier than the stored ones.
+        """
 
     def append(drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
         """Append messages in one durable transaction; returns one result per draft, in order.
@@ -122,6 +163,9 @@ class ISubscriber(Interface):
     def revoked(user_id: int, token: bytes | None) -> None:
         """A token of the user was revoked; None: all tokens, because the account was deleted."""
 
+    def sessions_changed(user_id: int) -> None:
+        """Sessions of the user may have ended: the store knows which."""
+
 
 class IBus(Interface):
     """Announces new messages and revocations to all processes that share a store."""
@@ -140,3 +184,6 @@ class IBus(Interface):
 
     def publish_revoked(user_id: int, token: bytes | None) -> None:
         """Announce a committed revocation; None: of all tokens of the user."""
+
+    def publish_sessions_changed(user_id: int) -> None:
+        """Announce that sessions of the user may have ended, see `ISubscriber`."""

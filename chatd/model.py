@@ -7,8 +7,9 @@ from 1 to 2**53 - 1, so that every JSON parser represents them exactly (contract
 from __future__ import annotations
 
 import re
-from enum import Enum
-from typing import Final
+from collections.abc import Mapping
+from enum import Enum, IntFlag
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -38,11 +39,71 @@ class Credentials(Struct, frozen=True, gc=False):
     password_hash: str
 
 
+ScopeName = Literal["read", "send", "account"]
+
+
+class Scope(IntFlag):
+    """What a session may do. The numbers are stored with tokens."""
+
+    READ = 1
+    """Read messages and look up users."""
+    SEND = 2
+    """Send messages."""
+    ACCOUNT = 4
+    """Change or delete the account, list and revoke its tokens."""
+
+
+SCOPES: Final[Mapping[ScopeName, Scope]] = {
+    "read": Scope.READ,
+    "send": Scope.SEND,
+    "account": Scope.ACCOUNT,
+}
+"""The scopes by the names that clients use."""
+
+ALL_SCOPES: Final = Scope.READ | Scope.SEND | Scope.ACCOUNT
+
+
+def scope_names(scopes: int) -> list[ScopeName]:
+    """The names of all these scopes."""
+    return [name for name, scope in SCOPES.items() if scope & scopes]
+
+
 class Session(Struct, frozen=True, gc=False):
-    """An authenticated caller; `token` is the SHA-256 of the bearer token, None with Basic."""
+    """An authenticated caller: with the token of this SHA-256 and id, or both None with Basic.
+
+    A session ends at `expires_at` if that is not None, when its token is revoked, or, with Basic,
+    when the account's password hash is no longer `password_hash`.
+    """
 
     user_id: int
     token: bytes | None = None
+    token_id: int | None = None
+    scopes: int = ALL_SCOPES.value
+    expires_at: int | None = None
+    password_hash: str | None = None
+
+
+class TokenOptions(Struct, frozen=True, gc=False):
+    """What a client chooses when it gets a token; `lifetime` is in microseconds, None: endless."""
+
+    label: str | None = None
+    scopes: Scope = ALL_SCOPES
+    lifetime: int | None = None
+
+
+UNLIMITED: Final = TokenOptions()
+
+
+class Token(Struct, frozen=True, gc=False):
+    """A bearer token as it is stored: `digest` is its SHA-256. Ids are never reused."""
+
+    id: int
+    digest: bytes
+    label: str | None
+    scopes: Scope
+    created_at: int
+    last_used_at: int | None
+    expires_at: int | None
 
 
 class IssuedToken(Struct, frozen=True, gc=False):
@@ -50,7 +111,28 @@ class IssuedToken(Struct, frozen=True, gc=False):
 
     token: str
     user_id: int
-    created_at: int
+    stored: Token
+
+
+class AccountChange(Struct, frozen=True, gc=False):
+    """A new password hash or email of an account, None where it stays.
+
+    The change is made only if the account still has the hash `verified`, which the caller's
+    password was checked against. A new password revokes all tokens but `kept`, a SHA-256.
+    """
+
+    user_id: int
+    verified: str
+    password_hash: str | None = None
+    email: str | None = None
+    kept: bytes | None = None
+
+
+class UserName(Struct, frozen=True, gc=False):
+    """A user as the directory lists them."""
+
+    id: int
+    username: str
 
 
 class Message(Struct, frozen=True, gc=False):

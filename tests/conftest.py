@@ -14,7 +14,9 @@ them, fails as well.
 """
 
 import contextlib
+import functools
 import gc
+import importlib.metadata
 import os
 import signal
 import sys
@@ -56,6 +58,9 @@ if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
     free = os.statvfs(MEMORY)
     if free.f_bavail * free.f_frsize >= MEMORY_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# pytest asks for the version of Twisted before each test, which parses a file of 50 KB.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # Iterations of the reactor that the end of a test, such as closing a connection, may take.
 SETTLING_TURNS = 5
@@ -274,13 +279,6 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _set_aside() -> None:
-    """Exempt what earlier modules left (reports, caches) from the collections after each test."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _errors() -> Iterator[LoggedFailures]:
     """The log observer of the session, which fails if an error is logged after the last test."""
@@ -318,6 +316,8 @@ def _check_leaks(request: pytest.FixtureRequest, _errors: LoggedFailures) -> Ite
         # Trial has its own check of logged errors.
         _errors.forget()
     gc.collect()
+    # What is left, such as reports and caches, need not be looked at after each of the next tests.
+    gc.freeze()
     findings = [*left.describe(), *_errors.describe()]
     left.clear()
     if findings:

@@ -164,6 +164,9 @@ class ControlledBus:
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         self._bus.publish_revoked(user_id, token)
 
+    def publish_sessions_changed(self, user_id: int) -> None:
+        self._bus.publish_sessions_changed(user_id)
+
     def release(self) -> None:
         """Deliver the oldest wake-up that was held back."""
         self._bus.publish(self.held.popleft())
@@ -237,6 +240,8 @@ class System:
         rates: Rates | None = None,
         max_held: int = 10_000,
         registration_open: bool = True,
+        directory: bool = False,
+        show_email: bool = True,
         min_password_length: int = 5,
         max_message_bytes: int = 16384,
         bus: ControlledBus | None = None,
@@ -264,6 +269,8 @@ class System:
             load({}, {})[0],
             max_polls=max_held,
             registration=registration_open,
+            directory=directory,
+            show_email=show_email,
             min_password_length=min_password_length,
             max_message_bytes=max_message_bytes,
         )
@@ -280,6 +287,8 @@ class System:
         )
         self.notifier = self.components.notifier
         self.accounts = self.components.accounts
+        self.account_changes = self.components.account_changes
+        self.tokens = self.components.tokens
         self.chats = self.components.chats
         self.subscriber = self.components.subscriber
         self.sweep = self.components.sweep

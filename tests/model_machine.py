@@ -19,12 +19,15 @@ import pytest
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
 from chatd.interfaces import IStore
 from chatd.model import (
+    ALL_SCOPES,
     Account,
+    AccountChange,
     Appended,
     ConversationCursor,
     Credentials,
@@ -35,6 +38,11 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Scope,
+    Session,
+    Token,
+    TokenOptions,
+    UserName,
 )
 
 T = TypeVar("T")
@@ -95,7 +103,10 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.users: dict[int, User] = {}
         self.names: set[str] = set()
-        self.tokens: dict[bytes, int | None] = {}
+        self.tokens: dict[bytes, tuple[int, Token]] = {}
+        # The valid ones above, those that were revoked or have expired here, too.
+        self.digests: set[bytes] = set()
+        self.last_token_id = 0
         self.keys: dict[tuple[int, str], tuple[bytes, Message]] = {}
         self.followers: list[Follower] = []
         self.store: IStore | None = None
@@ -152,36 +163,132 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.run(self.opened.delete_account(self.id_of(number))) is (user is not None)
         if user is not None:
             user.deleted = True
-            for token, owner in self.tokens.items():
-                if owner == user.account.id:
-                    self.tokens[token] = None
+            self.forget_tokens(user.account.id, None)
 
-    @rule(number=users, token=st.binary(min_size=32, max_size=32))
-    def issue_token(self, number: int, token: bytes) -> None:
-        if token in self.tokens:
+    @rule(
+        number=users,
+        digest=st.binary(min_size=32, max_size=32),
+        label=st.sampled_from([None, "phone", "Grüße '%s"]),
+        scopes=st.integers(1, ALL_SCOPES).map(Scope),
+        # At most a token of the past: the clock of a server cannot be changed.
+        lifetime=st.sampled_from([None, None, -(10**11), 10**15]),
+        verified=st.sampled_from([None, True, False]),
+    )
+    def issue_token(
+        self,
+        number: int,
+        digest: bytes,
+        label: str | None,
+        scopes: Scope,
+        lifetime: int | None,
+        verified: bool | None,
+    ) -> None:
+        if digest in self.digests:
             return
-        created_at = self.run(self.opened.add_token(self.id_of(number), token))
         user = self.existing(number)
-        assert (created_at is None) is (user is None)
-        self.tokens[token] = None if user is None else user.account.id
+        password_hash = None if verified is None else "another hash"
+        if verified and user is not None:
+            password_hash = user.password_hash
+        options = TokenOptions(label, scopes, lifetime)
+        token = self.run(self.opened.add_token(self.id_of(number), digest, options, password_hash))
+        if user is None or verified is False:
+            assert token is None
+            return
+        assert token is not None
+        assert token.id > self.last_token_id
+        self.last_token_id = token.id
+        expires_at = None if lifetime is None else token.created_at + lifetime
+        assert token == Token(token.id, digest, label, scopes, token.created_at, None, expires_at)
+        self.digests.add(digest)
+        if lifetime is None or lifetime > 0:
+            self.tokens[digest] = (user.account.id, token)
 
-    @rule(number=users, which=st.integers(0, 20))
-    def revoke_token(self, number: int, which: int) -> None:
-        token = [*self.tokens, bytes(32)][which % (len(self.tokens) + 1)]
+    def drawn_token(self, which: int) -> tuple[bytes, int, int | None]:
+        """The digest, id and owner of some token, perhaps one that does not exist."""
+        known = [
+            *((digest, token.id, owner) for digest, (owner, token) in self.tokens.items()),
+            (bytes(32), self.last_token_id + 1, None),
+        ]
+        return known[which % len(known)]
+
+    @rule(number=users, which=st.integers(0, 20), by_id=st.booleans())
+    def revoke_token(self, number: int, which: int, by_id: bool) -> None:
+        digest, token_id, owner = self.drawn_token(which)
         user_id = self.id_of(number)
-        owned = self.tokens.get(token) == user_id
-        assert self.run(self.opened.delete_token(user_id, token)) is owned
-        if owned:
-            self.tokens[token] = None
+        deletion = (
+            self.opened.delete_token_by_id(user_id, token_id)
+            if by_id
+            else self.opened.delete_token(user_id, digest)
+        )
+        assert self.run(deletion) is (owner == user_id)
+        if owner == user_id:
+            del self.tokens[digest]
 
-    @rule(seen=st.dictionaries(users, st.integers(1, 50), max_size=4))
-    def record_seen(self, seen: dict[int, int]) -> None:
-        self.run(self.opened.record_seen({self.id_of(number): at for number, at in seen.items()}))
+    @rule(number=users, which=st.one_of(st.none(), st.integers(0, 20)))
+    def revoke_other_tokens(self, number: int, which: int | None) -> None:
+        kept = None if which is None else self.drawn_token(which)[0]
+        self.run(self.opened.delete_other_tokens(self.id_of(number), kept))
+        self.forget_tokens(self.id_of(number), kept)
+
+    def forget_tokens(self, user_id: int, kept: bytes | None) -> None:
+        for digest, (owner, _) in [*self.tokens.items()]:
+            if owner == user_id and digest != kept:
+                del self.tokens[digest]
+
+    @rule(
+        number=users,
+        password=st.one_of(st.none(), st.sampled_from(["hash of x", "hash of y"])),
+        email=st.one_of(st.none(), st.sampled_from(["x@y", "Grüße@x"])),
+        verified=st.booleans(),
+        which=st.one_of(st.none(), st.integers(0, 20)),
+    )
+    def change_account(
+        self,
+        number: int,
+        password: str | None,
+        email: str | None,
+        verified: bool,
+        which: int | None,
+    ) -> None:
+        user_id, user = self.id_of(number), self.existing(number)
+        password_hash = None if password is None else f"{password} {len(self.users)} {user_id}"
+        kept = None if which is None else self.drawn_token(which)[0]
+        present = user.password_hash if verified and user is not None else "another hash"
+        if password_hash is not None and user is not None and password_hash == user.password_hash:
+            return  # New hashes are always different.
+        change = AccountChange(user_id, present, password_hash, email, kept)
+        account = self.run(self.opened.change_account(change))
+        if user is None or not verified:
+            assert account is None
+            return
+        old = user.account
+        user.account = Account(
+            old.id, old.username, email or old.email, old.date_joined, old.last_seen_at
+        )
+        assert account == user.account
+        if password_hash is not None:
+            user.password_hash = password_hash
+            self.forget_tokens(user_id, kept)
+
+    @rule(
+        seen=st.dictionaries(users, st.integers(1, 50), max_size=4),
+        used=st.dictionaries(st.integers(0, 20), st.integers(1, 50), max_size=4),
+    )
+    def record_seen(self, seen: dict[int, int], used: dict[int, int]) -> None:
+        tokens = {self.drawn_token(which)[0]: at for which, at in used.items()}
+        self.run(
+            self.opened.record_seen({self.id_of(number): at for number, at in seen.items()}, tokens)
+        )
         for number, at in seen.items():
             user = self.existing(number)
             if user is not None and (user.account.last_seen_at or 0) < at:
                 old = user.account
                 user.account = Account(old.id, old.username, old.email, old.date_joined, at)
+        for digest, at in tokens.items():
+            if digest in self.tokens:
+                owner, token = self.tokens[digest]
+                if (token.last_used_at or 0) < at:
+                    self.tokens[digest] = (owner, replace(token, last_used_at=at))
 
     @rule(drawn=st.lists(drafts, max_size=8))
     def append(self, drawn: list[tuple[int, int, str, str | None]]) -> None:
@@ -333,11 +440,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def look_up_tokens(self) -> None:
-        tokens = [*self.tokens, bytes(32)]
-        expected = [*self.tokens.values(), None]
-        if bytes(32) in self.tokens:
-            expected[-1] = self.tokens[bytes(32)]
-        assert self.run(self.opened.token_owners(tokens)) == expected
+        expected: dict[bytes, Session | None] = dict.fromkeys([bytes(32), *self.digests])
+        for user_id in (*self.users, 4711):
+            tokens = [token for owner, token in self.tokens.values() if owner == user_id]
+            assert self.run(self.opened.tokens(user_id)) == tokens[::-1]
+            for token in tokens:
+                expected[token.digest] = Session(
+                    user_id, token.digest, token.id, token.scopes.value, token.expires_at
+                )
+        assert self.run(self.opened.sessions([*expected])) == [*expected.values()]
+
+    @rule(prefix=st.sampled_from(["a", "An", "x", "X-", "b_", "zoe", "~"]), limit=limits)
+    def find_users(self, prefix: str, limit: int) -> None:
+        named = {
+            user.account.username.lower(): UserName(user_id, user.account.username)
+            for user_id, user in self.users.items()
+            if not user.deleted
+        }
+        found = [named[name] for name in sorted(named) if name.startswith(prefix.lower())]
+        assert self.run(self.opened.find_users(prefix, limit)) == found[:limit]
 
     @rule(name=st.sampled_from(NAMES), number=users)
     def look_up(self, name: str, number: int) -> None:
@@ -352,6 +473,10 @@ class StoreMachine(RuleBasedStateMachine):
         )
         user = self.existing(number)
         assert self.run(self.opened.account(self.id_of(number))) == (user and user.account)
+        hashes = {
+            user_id: user.password_hash for user_id, user in self.users.items() if not user.deleted
+        }
+        assert self.run(self.opened.password_hashes([*self.users, 4711])) == hashes
 
     @invariant()
     def there_are_accounts(self) -> None:

@@ -24,6 +24,8 @@ DEFAULTS = Settings(
     workers=1,
     trusted_proxies=(),
     access_log=False,
+    directory=False,
+    show_email=True,
 )
 
 # For each option: a value as text, the same value in TOML, and the resulting setting.
@@ -45,6 +47,8 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         (ip_network("10.0.0.0/8"), ip_network("::1")),
     ),
     "access-log": ("on", '"on"', True),
+    "directory": ("on", '"on"', True),
+    "show-email": ("owner", '"owner"', False),
 }
 OPTION = {option.name: option for option in OPTIONS}
 
@@ -137,6 +141,8 @@ WRONG: dict[str, list[Any]] = {
         ["::/129"],
     ],
     "access-log": ["yes", True, 1],
+    "directory": ["", "open", True],
+    "show-email": ["", "none", "Owner", False],
 }
 
 

@@ -21,8 +21,10 @@ from chatd.api.rendering import EncodedMessageCache
 from chatd.api.tokens import TokenCalls
 from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
+from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
+from chatd.domain.tokens import Tokens
 
 
 class API:
@@ -40,6 +42,8 @@ class API:
     def __init__(
         self,
         accounts: Accounts,
+        changes: AccountChanges,
+        tokens: Tokens,
         chats: Chats,
         *,
         ready: Callable[[], Awaitable[list[str]]],
@@ -52,8 +56,8 @@ class API:
         self.reads = ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter)
         self.handlers = bind(
             Authenticator(accounts, proxies),
-            UserCalls(accounts, proxies),
-            TokenCalls(accounts, proxies),
+            UserCalls(accounts, changes, proxies),
+            TokenCalls(accounts, tokens, proxies),
             self.sends,
             self.reads,
             HealthCalls(ready),

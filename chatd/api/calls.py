@@ -24,8 +24,8 @@ from chatd.api.context import RequestContext
 from chatd.api.error_codes import BAD_REQUEST, BODY_TOO_LARGE, DOMAIN_ERRORS, ErrorCode
 from chatd.api.parameters import Parameters
 from chatd.api.responses import Response, as_klein
-from chatd.errors import DomainError
-from chatd.model import Session
+from chatd.errors import DomainError, InsufficientScope
+from chatd.model import Scope, Session, scope_names
 
 BUSY: Final[tuple[type[DomainError], ...]] = (errors.Overloaded, errors.StoreUnavailable)
 """The errors of every call that needs the store."""
@@ -62,6 +62,7 @@ class Call(Struct, frozen=True, eq=False):
     responses: Mapping[int, ResponseSpec]
     raises: tuple[type[DomainError], ...]
     authenticated: bool
+    scope: Scope | None
     documented: bool
 
     @property
@@ -71,6 +72,8 @@ class Call(Struct, frozen=True, eq=False):
         codes = [BAD_REQUEST]
         if self.authenticated:
             raised |= {errors.Unauthorized, errors.InvalidHeader}
+        if self.scope is not None:
+            raised.add(errors.InsufficientScope)
         if self.parameters is not None:
             raised |= self.parameters.errors
         if self.body is not None:
@@ -91,12 +94,14 @@ def call(
     body: type[Struct] | None = None,
     raises: tuple[type[DomainError], ...] = (),
     authenticated: bool = False,
+    scope: Scope | None = None,
     documented: bool = True,
 ) -> Callable[[Callable[..., Awaitable[Response]]], Call]:
     """Declare the decorated method as a call.
 
     `path` has no trailing slash; the call is served with and without one. `raises` are the errors
-    that the method raises, without those of authentication, parameters and body.
+    that the method raises, without those of authentication, parameters and body. `scope` is what a
+    token needs for the call.
     """
 
     def declare(implementation: Callable[..., Awaitable[Response]]) -> Call:
@@ -113,6 +118,7 @@ def call(
             responses,
             raises,
             authenticated,
+            scope,
             documented,
         )
 
@@ -141,12 +147,15 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
         assert authenticate is not None, f"{declared.name} needs authentication"
     else:
         authenticate = None
+    scope = 0 if declared.scope is None else declared.scope.value
 
     async def handle(context: RequestContext) -> Response:
         arguments: list[Any] = []
         if authenticate is not None:
             session = await authenticate(context)
             context.user_id = session.user_id
+            if scope and not session.scopes & scope:
+                raise InsufficientScope(scope_names(scope)[0])
             arguments.append(session)
         if parameters is not None:
             arguments.append(

@@ -29,7 +29,7 @@ from chatd.domain import chats
 from chatd.domain.chats import Chats
 from chatd.domain.poll import Polled
 from chatd.errors import CursorEpoch, PageNotFound, UserNotFound
-from chatd.model import Cursor, Session, WakeReason
+from chatd.model import Cursor, Scope, Session, WakeReason
 
 PARAMETERS: Final = Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose)
 
@@ -164,6 +164,7 @@ class ReadCalls:
         },
         raises=(PageNotFound, UserNotFound, CursorEpoch, *BUSY),
         authenticated=True,
+        scope=Scope.READ,
     )
     def get_chats(
         self,

@@ -14,7 +14,7 @@ from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response
 from chatd.domain.chats import Chats
 from chatd.errors import IdempotencyKeyReused, MessageTooLarge, RateLimited, UserNotFound
-from chatd.model import Appended, Session
+from chatd.model import Appended, Scope, Session
 
 Text = Annotated[
     str,
@@ -71,6 +71,7 @@ class SendCalls:
         },
         raises=(MessageTooLarge, UserNotFound, IdempotencyKeyReused, RateLimited, *BUSY),
         authenticated=True,
+        scope=Scope.SEND,
     )
     async def send(
         self, context: RequestContext, session: Session, headers: SendHeaders, body: Send

@@ -47,10 +47,23 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
     (
         errors.Unauthorized,
         401,
-        "Log in. A token that worked before was revoked, or its account deleted.",
+        "Log in. A token that worked before was revoked or has expired, or its account was "
+        "deleted.",
+    ),
+    (errors.WrongPassword, 403, "Send the account's present password as `current_password`."),
+    (
+        errors.InsufficientScope,
+        403,
+        "`detail` names the scope. Log in again with it in `scopes`, or without `scopes`.",
+    ),
+    (
+        errors.DirectoryClosed,
+        403,
+        "The operator has not opened the directory. Look users up by their whole name.",
     ),
     (errors.RegistrationClosed, 403, "Ask the operator for an account."),
     (errors.UserNotFound, 404, "The user does not exist, or exists no longer."),
+    (errors.TokenNotFound, 404, "The token was revoked, has expired, or is somebody else's."),
     (errors.PageNotFound, 404, "The inbox ends before this page."),
     (errors.UsernameTaken, 409, "Choose another name. Names of deleted accounts stay taken."),
     (

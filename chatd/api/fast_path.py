@@ -33,7 +33,7 @@ from chatd.http.fast_handler import FastChannel
 from chatd.http.head import Head
 from chatd.http.request_headers import HeaderBlock
 from chatd.http.request_ids import RequestIds
-from chatd.model import Cursor, Session
+from chatd.model import Cursor, Scope, Session
 
 _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 
@@ -42,6 +42,10 @@ _UNUSUAL: Final = re.compile(rb"\r\n(?:x-request-id|prefer|last-event-id|upgrade
 
 _SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})(?![^&])")
 """A cursor as the parameter `since`, at a place where the parser of queries finds it, too."""
+
+# Numbers: the operators of `Scope` are functions.
+_READ: Final = Scope.READ.value
+_SEND: Final = Scope.SEND.value
 
 MAX_KNOWN_RESTS: Final = 1000
 MAX_KNOWN_LENGTH: Final = 200
@@ -137,7 +141,7 @@ class FastPath:
         if query is None:
             return False
         session = self._accounts.known_session(caller.digest)
-        if session is None:
+        if session is None or not session.scopes & _READ:
             return False
         if isinstance(query, PageQuery):
             return self._page(channel, head, session, query, began)
@@ -200,7 +204,7 @@ class FastPath:
         except DomainError:
             return False
         session = self._accounts.known_session(caller.digest)
-        if session is None:
+        if session is None or not session.scopes & _SEND:
             return False
         pending = PendingSend(self._responder, channel, head, session, began)
         try:

@@ -86,9 +86,31 @@ def seconds(name: str, description: str) -> Parameter:
     return Parameter(name, description, schema, parse)
 
 
+def flag(name: str, description: str) -> Parameter:
+    """`true`, or absent."""
+
+    def parse(text: str) -> bool:
+        if text != "true":
+            raise InvalidQuery(f"{name}: true, or left out")
+        return True
+
+    return Parameter(name, description, {"type": "boolean", "enum": [True]}, parse)
+
+
 def text(name: str, description: str) -> Parameter:
     """Any text."""
     return Parameter(name, description, {"type": "string"}, str)
+
+
+def prefix(name: str, description: str) -> Parameter:
+    """Any text that is not empty."""
+
+    def parse(text: str) -> str:
+        if not text:
+            raise InvalidQuery(f"{name}: at least one character")
+        return text
+
+    return Parameter(name, description, {"type": "string", "minLength": 1}, parse)
 
 
 def cursor(

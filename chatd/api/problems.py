@@ -17,7 +17,7 @@ from chatd.api.authentication import credentials
 from chatd.api.context import RequestContext
 from chatd.api.error_codes import DOMAIN_ERRORS, NotReady
 from chatd.api.responses import Headers
-from chatd.errors import Busy, DomainError, Unauthorized
+from chatd.errors import Busy, DomainError, InsufficientScope, Unauthorized
 
 CONTENT_TYPE: Final = b"application/problem+json"
 
@@ -80,6 +80,8 @@ def _domain_error(error: DomainError, context: RequestContext) -> Response:
         headers = {"Retry-After": str(max(1, ceil(error.retry_after)))}
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": _challenges(context)}
+    elif isinstance(error, InsufficientScope):
+        headers = {"WWW-Authenticate": _scope_challenge(error.scope)}
     more = {"reasons": error.reasons} if isinstance(error, NotReady) else {}
     status = DOMAIN_ERRORS[type(error)].status
     return _response(status, error.code, error.detail, error.title, headers, **more)
@@ -94,6 +96,11 @@ def _challenges(context: RequestContext) -> list[str]:
         return ['Bearer realm="chatd", error="invalid_token"']
     basic = 'Basic realm="chatd", charset="UTF-8"'
     return [basic] if scheme == b"basic" else ['Bearer realm="chatd"', basic]
+
+
+def _scope_challenge(scope: str) -> str:
+    # RFC 6750 section 3.1.
+    return f'Bearer realm="chatd", error="insufficient_scope", scope="{scope}"'
 
 
 def _response(

@@ -1,4 +1,4 @@
-"""`/api/v1/users`: register, look up and delete accounts."""
+"""`/api/v1/users`: register, look up, change and delete accounts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from chatd.api.calls import BUSY, ResponseSpec, call
 from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Time, UserId
-from chatd.api.parameters import HeaderValues, Parameters, integer, text
+from chatd.api.parameters import HeaderValues, Parameters, integer, prefix, reject, text
 from chatd.api.rendering import document, timestamp
 from chatd.api.responses import JSONResponse, Response, no_content
+from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.errors import (
+    DirectoryClosed,
     InvalidQuery,
     RateLimited,
     RegistrationClosed,
     UsernameTaken,
     UserNotFound,
+    WrongPassword,
 )
-from chatd.model import MAX_INTEGER, Account, Session
+from chatd.model import MAX_INTEGER, Account, Scope, Session
 
 # The domain checks these; decoding does not, so that its messages are the same for all clients.
 Username = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9._-]{1,32}$"})]
@@ -62,6 +65,27 @@ class User(Struct, forbid_unknown_fields=True, frozen=True):
         )
 
 
+class Change(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `PATCH /users/`: the present password, and what is to be changed."""
+
+    current_password: str
+    password: NewPassword | None = None
+    email: Email | None = None
+
+
+class ListedUser(Struct, forbid_unknown_fields=True, frozen=True):
+    """A user in the directory."""
+
+    id: UserId
+    username: str
+
+
+class UserList(Struct, forbid_unknown_fields=True, frozen=True):
+    """Users in the order of their names."""
+
+    users: list[ListedUser]
+
+
 class UserQuery(Struct, frozen=True):
     """Which account `GET /users/` looks up; the caller's own by default."""
 
@@ -73,7 +97,23 @@ class UserQuery(Struct, frozen=True):
     ] = None
 
 
-def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[UserQuery]:
+class DirectoryQuery(Struct, frozen=True):
+    """A search for users by the beginning of their names."""
+
+    prefix: Annotated[
+        str, prefix("prefix", "The users whose names begin with this, whatever its case.")
+    ]
+    limit: Annotated[int, integer("limit", "Users at most, with `prefix`.", 100)] = 20
+
+
+def _choose(
+    texts: Mapping[str, str], headers: HeaderValues
+) -> type[UserQuery] | type[DirectoryQuery]:
+    if "prefix" in texts:
+        reject(texts, ("user_id", "username"), "prefix")
+        return DirectoryQuery
+    if "limit" in texts:
+        raise InvalidQuery("limit goes together with prefix")
     if len(texts) > 1:
         raise InvalidQuery("user_id and username cannot be combined")
     return UserQuery
@@ -82,8 +122,11 @@ def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[UserQuery]:
 class UserCalls:
     """The calls of `/api/v1/users`."""
 
-    def __init__(self, accounts: Accounts, proxies: TrustedProxies) -> None:
+    def __init__(
+        self, accounts: Accounts, changes: AccountChanges, proxies: TrustedProxies
+    ) -> None:
         self._accounts = accounts
+        self._changes = changes
         self._proxies = proxies
 
     @call(
@@ -106,23 +149,53 @@ class UserCalls:
     @call(
         "GET",
         "/api/v1/users",
-        summary="Look up an account",
-        description="The caller's own, unless `user_id` or `username` names another.",
+        summary="Look up an account, or search for users",
+        description="The caller's own, unless `user_id` or `username` names another. With "
+        "`prefix`, where the directory is open, the users whose names begin with it.",
         tag="Users",
-        parameters=Parameters(UserQuery, choose=_choose),
-        responses={200: ResponseSpec("The account.", (User,))},
-        raises=(UserNotFound, *BUSY),
+        parameters=Parameters(UserQuery, DirectoryQuery, choose=_choose),
+        responses={200: ResponseSpec("The account, or the users found.", (User, UserList))},
+        raises=(UserNotFound, DirectoryClosed, *BUSY),
         authenticated=True,
+        scope=Scope.READ,
     )
     async def get_user(
-        self, context: RequestContext, session: Session, query: UserQuery
+        self, context: RequestContext, session: Session, query: UserQuery | DirectoryQuery
     ) -> Response:
+        if isinstance(query, DirectoryQuery):
+            users = await self._accounts.search(query.prefix, query.limit)
+            found = UserList([ListedUser(user.id, user.username) for user in users])
+            return JSONResponse(200, document(found))
         if query.user_id is not None:
             account = await self._accounts.by_id(query.user_id)
         elif query.username is not None:
             account = await self._accounts.by_name(query.username)
         else:
             account = await self._accounts.caller(session)
+        seen = self._accounts.as_seen_by(session, account)
+        return JSONResponse(200, document(User.of(seen)))
+
+    @call(
+        "PATCH",
+        "/api/v1/users",
+        summary="Change the caller's password or email",
+        description="Needs the present password. A new one ends every other session: all tokens "
+        "but the one of the request, and everything that was authenticated with the old "
+        "password, with their polls and streams.",
+        tag="Users",
+        body=Change,
+        responses={200: ResponseSpec("The account.", (User,))},
+        raises=(WrongPassword, RateLimited, *BUSY),
+        authenticated=True,
+        scope=Scope.ACCOUNT,
+    )
+    async def change_user(
+        self, context: RequestContext, session: Session, body: Change
+    ) -> Response:
+        address = self._proxies.address(context.request)
+        account = await self._changes.change(
+            session, body.current_password, body.password, body.email, address
+        )
         return JSONResponse(200, document(User.of(account)))
 
     @call(
@@ -134,6 +207,7 @@ class UserCalls:
         responses={204: ResponseSpec("It is gone.")},
         raises=BUSY,
         authenticated=True,
+        scope=Scope.ACCOUNT,
     )
     async def delete_user(self, context: RequestContext, session: Session) -> Response:
         await self._accounts.delete(session)

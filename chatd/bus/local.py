@@ -35,3 +35,7 @@ class LocalBus:
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         for subscriber in self._subscribers:
             subscriber.revoked(user_id, token)
+
+    def publish_sessions_changed(self, user_id: int) -> None:
+        for subscriber in self._subscribers:
+            subscriber.sessions_changed(user_id)

@@ -26,6 +26,7 @@ from chatd.postgres.notify_payloads import (
     MessagesNotice,
     NodeId,
     Ping,
+    RevokedNotice,
     decode,
     encode,
     sender,
@@ -130,6 +131,10 @@ class PostgresBus:
         if self._subscriber is not None:
             self._subscriber.revoked(user_id, token)
 
+    def publish_sessions_changed(self, user_id: int) -> None:
+        if self._subscriber is not None:
+            self._subscriber.sessions_changed(user_id)
+
     async def _run(self, connection: Connection | None) -> None:
         """Listen and reconnect until the bus is stopped."""
         while self._subscriber is not None:
@@ -228,8 +233,10 @@ class PostgresBus:
         if isinstance(notice, MessagesNotice):
             user_ids = dict.fromkeys([each.received_by for each in notice.messages])
             self._subscriber.wake(tuple(user_ids))
-        else:
+        elif isinstance(notice, RevokedNotice):
             self._subscriber.revoked(notice.user_id, notice.token)
+        else:
+            self._subscriber.sessions_changed(notice.user_id)
 
     def _on_ping(self, ping: _PendingPing) -> None:
         self._pending_ping = None

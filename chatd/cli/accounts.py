@@ -1,14 +1,19 @@
-"""`chatd register`, `login`, `logout` and `whoami`."""
+"""`chatd register`, `login`, `logout`, `whoami` and `passwd`."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import socket
 import sys
+from typing import Final
 
 from chatd.cli.errors import CommandError
 from chatd.cli.session import SavedLogin, Session
-from chatd.client import ChatClient
+from chatd.client import APIError, ChatClient
+
+LABEL_CHARACTERS: Final = 64
+"""The longest label of a token."""
 
 
 async def register(args: argparse.Namespace, session: Session) -> None:
@@ -27,10 +32,22 @@ async def log_in(args: argparse.Namespace, session: Session) -> None:
 
 
 async def _save_login(client: ChatClient, username: str, password: str, session: Session) -> None:
-    token = await client.log_in(username, password)
+    token = await _log_in(client, username, password)
     me = await client.me()
     session.file.save(SavedLogin(session.server, me.username, me.id, token))
     print(f"Logged in as {me.username} at {session.server}.")
+
+
+async def _log_in(client: ChatClient, username: str, password: str) -> str:
+    """Get a token that `chatd sessions` lists with the name of this machine."""
+    label = f"chatd on {socket.gethostname()}"[:LABEL_CHARACTERS]
+    try:
+        return await client.log_in(username, password, label=label)
+    except APIError as error:
+        if error.code != "invalid_body":
+            raise
+        # Version 1 of the service knows no labels.
+        return await client.log_in(username, password)
 
 
 async def log_out(args: argparse.Namespace, session: Session) -> None:
@@ -48,13 +65,56 @@ async def whoami(args: argparse.Namespace, session: Session) -> None:
     print(f"{me.username} (user {me.id}) at {session.server}")
 
 
+async def passwd(args: argparse.Namespace, session: Session) -> None:
+    """Change the password, which ends all other sessions."""
+    client, _ = session.logged_in()
+    if args.password_stdin:
+        current, new = _read_line(), _read_line()
+    else:
+        _require_terminal()
+        current = getpass.getpass("Current password: ")
+        new = _ask_twice("New password: ", "Repeat new password: ")
+    try:
+        await client.change_password(current, new)
+    except APIError as error:
+        raise _explained(error) from None
+    print("The password is changed. All other sessions of the account have ended.")
+
+
+def _explained(error: APIError) -> Exception:
+    if error.code == "wrong_password":
+        return CommandError("the current password is wrong")
+    return too_old(error)
+
+
+def too_old(error: APIError) -> Exception:
+    """The error, or a clearer one if the service is too old for the call."""
+    if error.status == 405:
+        return CommandError("this service is too old for that")
+    return error
+
+
 def _read_password(args: argparse.Namespace, *, confirm: bool) -> str:
     if args.password_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        return _read_line()
+    _require_terminal()
+    if confirm:
+        return _ask_twice("Password: ", "Repeat password: ")
+    return getpass.getpass("Password: ")
+
+
+def _read_line() -> str:
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _require_terminal() -> None:
     if not sys.stdin.isatty():
         raise CommandError("no terminal to ask for the password: use --password-stdin")
-    password = getpass.getpass("Password: ")
-    if confirm and getpass.getpass("Repeat password: ") != password:
+
+
+def _ask_twice(prompt: str, repeat: str) -> str:
+    password = getpass.getpass(prompt)
+    if getpass.getpass(repeat) != password:
         raise CommandError("the passwords differ")
     return password
 

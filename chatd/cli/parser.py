@@ -53,6 +53,19 @@ def parser() -> argparse.ArgumentParser:
     add("logout", "Revoke the token and delete it.")
     add("whoami", "Show who is logged in, and on which server.")
 
+    passwd = add("passwd", "Change the password, which ends all other sessions.")
+    passwd.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="read the current and the new password from standard input, a line each",
+    )
+    sessions = add("sessions", "List what is logged in to the account, or end it.")
+    revoking = sessions.add_mutually_exclusive_group()
+    revoking.add_argument("--revoke", metavar="ID", type=int, help="end the session of this id")
+    revoking.add_argument(
+        "--revoke-others", action="store_true", help="end all sessions but this one"
+    )
+
     send = add("send", "Send a message.")
     send.add_argument("user", metavar="USER", help="the recipient's name")
     send.add_argument(

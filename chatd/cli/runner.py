@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from chatd.cli import accounts, chat, demo, messages
+from chatd.cli import accounts, chat, demo, messages, sessions
 from chatd.cli.errors import CommandError
 from chatd.cli.session import Session, SessionFile
 from chatd.client import APIError, ChatError, Unreachable
@@ -23,6 +23,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "login": accounts.log_in,
     "logout": accounts.log_out,
     "whoami": accounts.whoami,
+    "passwd": accounts.passwd,
+    "sessions": sessions.sessions,
     "send": messages.send,
     "tail": messages.tail,
     "chat": chat.chat,

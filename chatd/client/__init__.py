@@ -22,7 +22,7 @@ from chatd.client.errors import (
     Unreachable,
 )
 from chatd.client.follow import Follow
-from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
+from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, Token, User
 
 __all__ = [
     "APIError",
@@ -39,6 +39,7 @@ __all__ = [
     "Poll",
     "Position",
     "Sent",
+    "Token",
     "Unreachable",
     "User",
 ]

@@ -6,22 +6,22 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from types import NoneType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from twisted.internet.interfaces import IReactorTime
 
+from chatd.client.account_calls import AccountCalls
 from chatd.client.backoff import parse_retry_after
 from chatd.client.caller import Caller
-from chatd.client.errors import APIError, ChatError, HistoryChanged
+from chatd.client.errors import ChatError, HistoryChanged
 from chatd.client.exchange import Requester
 from chatd.client.follow import Follow
 from chatd.client.polling import Polling
 from chatd.client.streaming import Streaming
-from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent, User
+from chatd.client.values import Conversation, Message, Page, Poll, Position, Sent
 from chatd.client.wire import (
     ConversationBody,
-    IssuedToken,
     PageBody,
     PollBody,
     decode,
@@ -31,7 +31,7 @@ FollowTransport = Literal["auto", "stream", "poll"]
 """How `ChatClient.follow` receives messages."""
 
 
-class ChatClient:
+class ChatClient(AccountCalls):
     """A client for one account of the service at `base_url` (`http://host:port`).
 
     Calls raise `APIError` for an error response and `Unreachable` if there is no response. What
@@ -58,27 +58,20 @@ class ChatClient:
         now: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self._caller = Caller(
-            base_url,
-            token,
-            retry_seconds=retry_seconds,
-            wait_for_service=wait_for_service,
-            reactor=reactor,
-            http=http,
-            polls=polls,
-            clock=clock,
-            now=now,
-            random=random,
+        super().__init__(
+            Caller(
+                base_url,
+                token,
+                retry_seconds=retry_seconds,
+                wait_for_service=wait_for_service,
+                reactor=reactor,
+                http=http,
+                polls=polls,
+                clock=clock,
+                now=now,
+                random=random,
+            )
         )
-
-    @property
-    def token(self) -> str | None:
-        """The token that calls are made with; None before `log_in`."""
-        return self._caller.token
-
-    @token.setter
-    def token(self, token: str | None) -> None:
-        self._caller.token = token
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,51 +90,6 @@ class ChatClient:
         This does not end calls in progress: cancel those.
         """
         await self._caller.close()
-
-    async def register(self, username: str, email: str, password: str) -> User:
-        """Create an account; `APIError` with `username_taken`, `registration_closed`, ...
-
-        Raises `Unreachable` instead of retrying if an attempt without a response may have created
-        the account; try to log in to find out.
-        """
-        body = {"username": username, "email": email, "password": password}
-        user, _ = await self._caller.call(
-            "POST", "/users/", User, body=body, idempotent=False, public=True
-        )
-        return user
-
-    async def log_in(self, username: str, password: str) -> str:
-        """Get a token, use it for the calls that follow, and return it."""
-        body = {"username": username, "password": password}
-        issued, _ = await self._caller.call("POST", "/tokens/", IssuedToken, body=body, public=True)
-        self.token = issued.token
-        return issued.token
-
-    async def log_out(self) -> None:
-        """Revoke the token, which ends its polls; succeeds if it was already revoked."""
-        try:
-            await self._caller.call("DELETE", "/tokens/", NoneType)
-        except APIError as error:
-            if error.status != 401:
-                raise
-        self.token = None
-
-    async def delete_account(self) -> None:
-        """Delete the account, its tokens and its inbox permanently."""
-        await self._caller.call("DELETE", "/users/", NoneType, idempotent=False)
-        self.token = None
-
-    async def me(self) -> User:
-        """The account that the token belongs to."""
-        return (await self._caller.call("GET", "/users/", User))[0]
-
-    async def user(self, user_id: int) -> User:
-        """An account by its id; `APIError` with `user_not_found`."""
-        return (await self._caller.call("GET", "/users/", User, [("user_id", str(user_id))]))[0]
-
-    async def user_named(self, username: str) -> User:
-        """An account by its name, ignoring case; `APIError` with `user_not_found`."""
-        return (await self._caller.call("GET", "/users/", User, [("username", username)]))[0]
 
     async def send(self, user_id: int, text: str, *, key: str | None = None) -> Sent:
         """Send a message to `user_id`; returns once it is stored durably.

@@ -17,6 +17,22 @@ class User(Struct, frozen=True):
     last_seen_at: datetime | None
 
 
+class Token(Struct, frozen=True):
+    """A token of the account, without itself; `current` is that of the client.
+
+    `last_used_at` may be a minute old, and is None before the first use; `expires_at` is None if
+    the token never expires.
+    """
+
+    id: int
+    label: str | None
+    scopes: tuple[str, ...]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    current: bool
+
+
 class Message(Struct, frozen=True):
     """A message. `seq` numbers the inbox of `received_by`: 1, 2, 3 ... without gaps."""
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from chatd.client.backoff import parse_retry_after
 from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Response
-from chatd.client.values import Message
+from chatd.client.values import Message, Token
 
 T = TypeVar("T")
 
@@ -21,6 +21,10 @@ class IssuedToken(Struct, frozen=True):
     token: str
     user_id: int
     created_at: datetime
+
+
+class TokensBody(Struct, frozen=True):
+    tokens: tuple[Token, ...]
 
 
 class PageMeta(Struct, frozen=True):

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from typing import Any, Final
 
+from msgspec import Struct
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import react
 
 from chatd.client import ChatError
-from chatd.conformance import general, polling, sending, streaming
-from chatd.conformance.checks import CHECKS, Check, CheckFailed
+from chatd.conformance import general, polling, sending, streaming, tokens
+from chatd.conformance.checks import CHECKS, Check, CheckFailed, NotSupported
 from chatd.conformance.server import Server
 
-__all__ = ["general", "polling", "sending", "streaming"]
+__all__ = ["general", "polling", "sending", "streaming", "tokens"]
 
 CHECK_SECONDS: Final = 60.0
 CONCURRENT_CHECKS: Final = 4
 
 
-async def run_check(check: Check, url: str, reactor: Any) -> str | None:
-    """Run a check; None if it passes, else what happened instead."""
+class Result(Struct, frozen=True):
+    """The result of a check, and what happened if it has not passed."""
+
+    verdict: str
+    detail: str = ""
+
+
+PASSED: Final = "passed"
+FAILED: Final = "FAILED"
+NOT_SUPPORTED: Final = "not supported"
+
+
+async def run_check(check: Check, url: str, reactor: Any) -> Result:
+    """Run a check."""
     server = Server(url, reactor)
     running = Deferred.fromCoroutine(_run(check, server))
     running.addTimeout(CHECK_SECONDS, reactor)
@@ -29,19 +43,21 @@ async def run_check(check: Check, url: str, reactor: Any) -> str | None:
         return await running
     except Exception as error:
         # A faulty server may send anything: a response that cannot be read fails the check.
-        return f"{type(error).__name__}: {error}"
+        return Result(FAILED, f"{type(error).__name__}: {error}")
     finally:
         await server.cleanup()
 
 
-async def _run(check: Check, server: Server) -> str | None:
+async def _run(check: Check, server: Server) -> Result:
     try:
         await check.run(server)
     except CheckFailed as failure:
-        return str(failure)
+        return Result(FAILED, str(failure))
+    except NotSupported as missing:
+        return Result(NOT_SUPPORTED, str(missing))
     except ChatError as error:
-        return f"{type(error).__name__}: {error}"
-    return None
+        return Result(FAILED, f"{type(error).__name__}: {error}")
+    return Result(PASSED)
 
 
 async def main(reactor: Any, url: str, only: str) -> None:
@@ -53,21 +69,27 @@ async def main(reactor: Any, url: str, only: str) -> None:
         slots.run(lambda check: Deferred.fromCoroutine(run_check(check, url, reactor)), check)
         for check in chosen
     ]
-    failed = 0
+    counts: Counter[str] = Counter()
     area = ""
     for check, result in zip(chosen, running, strict=True):
         if check.area != area:
             area = check.area
             print(f"\n{area}")
-        failure = await result
-        print(f"  {'FAILED' if failure else 'passed'}  {check.requirement}")
-        if failure:
-            failed += 1
-            print(f"          {failure}")
+        found = await result
+        counts[found.verdict] += 1
+        print(f"  {found.verdict}  {check.requirement}")
+        if found.detail:
+            print(f"          {found.detail}")
         sys.stdout.flush()
-    print(f"\n{len(chosen) - failed} of {len(chosen)} checks passed.")
-    if failed:
+    missing = counts[NOT_SUPPORTED]
+    supported = len(chosen) - missing
+    print(f"\n{counts[PASSED]} of {supported} checks passed{_missing(missing)}.")
+    if counts[FAILED]:
         raise SystemExit(1)
+
+
+def _missing(count: int) -> str:
+    return f", {count} are of parts that the server does not have" if count else ""
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from chatd.conformance.server import Server
+from chatd.conformance.server import JSONResponse, Server
 
 SOON: Final = 2.0
 """Seconds within which something counts as immediate, even on a busy machine."""
@@ -17,6 +17,10 @@ CheckFunction = Callable[[Server], Awaitable[None]]
 
 class CheckFailed(Exception):
     """The server does not meet a requirement; the text says what it did instead."""
+
+
+class NotSupported(Exception):
+    """The server lacks an optional part of the protocol; the text says how it told so."""
 
 
 class Check(Struct, frozen=True):
@@ -45,6 +49,12 @@ def expect(condition: object, failure: str) -> None:
     """Raise `CheckFailed` unless the condition holds."""
     if not condition:
         raise CheckFailed(failure)
+
+
+def require_support(response: JSONResponse, call: str) -> None:
+    """Raise `NotSupported` if the response to a call says that the server does not have it."""
+    if response.status in (404, 405, 501):
+        raise NotSupported(f"{call} is answered {response.status}")
 
 
 def expect_equal(actual: object, expected: object, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Accounts: registration, log-in, authentication of requests, revocation, deletion.
+"""Accounts: registration, log-in, authentication of requests, look-up, deletion.
 
 Sessions are cached, so that repeated requests cost neither a query nor a password hash. This is
 safe because every revocation in any process reaches `Accounts.revoked` through the bus, a look-up
@@ -8,41 +8,49 @@ during which a revocation arrived is repeated, and the cache is bypassed while t
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final
 
-from twisted.internet.defer import Deferred
+import msgspec
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
+from chatd.domain.account_rules import (
+    check_email,
+    check_password,
+    check_storable,
+    check_username,
+    is_username,
+)
+from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import Batcher
+from chatd.domain.last_seen import LastSeenWriter
+from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
-from chatd.domain.sessions import LastSeenWriter, RevocationTracker, SessionCache
-from chatd.errors import InvalidBody, NotAToken, RegistrationClosed, Unauthorized, UserNotFound
+from chatd.domain.sessions import RevocationTracker, SessionCache
+from chatd.errors import (
+    DirectoryClosed,
+    RegistrationClosed,
+    Unauthorized,
+    UserNotFound,
+)
 from chatd.interfaces import IBus, IStore
-from chatd.model import Account, IssuedToken, Session
+from chatd.model import UNLIMITED, Account, IssuedToken, Session, TokenOptions, UserName
 from chatd.runtime.shield import ShieldedTasks, shield
 
 TOKEN_PREFIX: Final = "chatd_"
 """Makes tokens recognizable, for people and secret scanners."""
 
-BASIC_CACHE_SECONDS: Final = 60.0
 TOKEN_CACHE_SECONDS: Final = 300.0
-MAX_PASSWORD: Final = 1024
-MAX_EMAIL: Final = 254
-
-_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
-_USERNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
 class Accounts:
     """Use cases of accounts.
 
-    `clock` measures seconds, for expiry; `now` returns microseconds since the Unix epoch, for
-    `last_seen_at`.
+    `clock` measures seconds, for the caches; `now` returns microseconds since the Unix epoch, for
+    tokens that expire. `tasks` run what completes even if its client disconnects.
     """
 
     def __init__(
@@ -50,31 +58,36 @@ class Accounts:
         store: IStore,
         bus: IBus,
         passwords: Passwords,
+        checks: PasswordChecks,
         limits: RateLimits,
+        last_seen: LastSeenWriter,
+        tasks: ShieldedTasks,
         *,
         clock: IReactorTime,
         now: Callable[[], int],
         registration_open: bool,
+        directory_open: bool,
+        emails_shown: bool,
         min_password_length: int,
     ) -> None:
         self._store = store
         self._bus = bus
         self._passwords = passwords
+        self._checks = checks
         self._limits = limits
+        self._now = now
+        self._directory_open = directory_open
+        self._emails_shown = emails_shown
         self._registration_open = registration_open
         self._min_password_length = min_password_length
-        self._owners: Batcher[bytes, int | None] = Batcher(
-            store.token_owners, clock, max_queued=20_000, max_batch_size=1000
+        self._look_ups: Batcher[bytes, Session | None] = Batcher(
+            store.sessions, clock, max_queued=20_000, max_batch_size=1000
         )
         self._tokens = SessionCache(clock, TOKEN_CACHE_SECONDS)
-        self._basic = SessionCache(clock, BASIC_CACHE_SECONDS)
-        # Basic credentials are cached only as a keyed hash; the key is lost with the process.
-        self._basic_key = secrets.token_bytes(32)
-        self._verifying: dict[bytes, list[Deferred[Session]]] = {}
         self._revocations = RevocationTracker()
-        # Work that completes even if its client disconnects.
-        self._tasks = ShieldedTasks()
-        self._last_seen = LastSeenWriter(store, clock, now)
+        self._basic = BasicSessions(checks, self._revocations, tasks, clock)
+        self._tasks = tasks
+        self._last_seen = last_seen
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
         """Create an account.
@@ -83,36 +96,42 @@ class Accounts:
         """
         if not self._registration_open:
             raise RegistrationClosed("accounts are made by the operator of this service")
-        if _USERNAME.fullmatch(username) is None:
-            raise InvalidBody(
-                "username: 1 to 32 of ASCII letters, digits, dot, underscore and hyphen"
-            )
-        local, at, domain = email.partition("@")
-        if not (local and at and domain) or "@" in domain or len(email) > MAX_EMAIL:
-            raise InvalidBody(f"email: up to {MAX_EMAIL} characters with one @ inside")
-        if _UNSTORABLE.search(email):
-            raise InvalidBody("email: U+0000 and lone surrogates cannot be stored")
-        if not self._min_password_length <= len(password) <= MAX_PASSWORD:
-            raise InvalidBody(f"password: {self._min_password_length} to {MAX_PASSWORD} characters")
+        check_username(username)
+        check_email(email)
+        check_password(password, self._min_password_length)
         self._limits.count_registration(address)
         return await self._tasks.run(self._register(username, email, password))
 
     async def _register(self, username: str, email: str, password: str) -> Account:
         return await self._store.add_account(username, email, await self._passwords.hash(password))
 
-    async def log_in(self, username: str, password: str, address: str) -> IssuedToken:
-        """Check a password and issue a token; raises `Unauthorized` or `RateLimited`."""
-        self._limits.count_log_in(address, username)
-        return await self._tasks.run(self._log_in(username, password, address))
+    async def log_in(
+        self, username: str, password: str, address: str, options: TokenOptions = UNLIMITED
+    ) -> IssuedToken:
+        """Check a password and issue a token.
 
-    async def _log_in(self, username: str, password: str, address: str) -> IssuedToken:
-        user_id = await self._verify(username, password, address)
+        Raises `Unauthorized`, `RateLimited`, or `InvalidBody` for the label.
+        """
+        if options.label is not None:
+            check_storable("label", options.label)
+        self._checks.count(username, address)
+        return await self._tasks.run(self._log_in(username, password, address, options))
+
+    async def _log_in(
+        self, username: str, password: str, address: str, options: TokenOptions
+    ) -> IssuedToken:
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        created_at = await self._store.add_token(user_id, token_digest(token.encode("ascii")))
-        if created_at is None:
-            raise Unauthorized("the account was deleted")
-        self._last_seen.touch(user_id)
-        return IssuedToken(token, user_id, created_at)
+        digest = token_digest(token.encode("ascii"))
+        stored = None
+        while stored is None:
+            checked = await self._checks.check(username, password, address)
+            # None: the password was changed or the account deleted meanwhile, so check again.
+            stored = await self._store.add_token(
+                checked.user_id, digest, options, checked.password_hash
+            )
+        # The user was here, but has not used the token yet.
+        self._last_seen.touch(Session(checked.user_id))
+        return IssuedToken(token, checked.user_id, stored)
 
     async def bearer(self, token: bytes) -> Session:
         """Authenticate a bearer token; raises `Unauthorized`."""
@@ -122,90 +141,34 @@ class Accounts:
             return session
         while session is None:
             with self._revocations.look_up() as since:
-                user_id = await self._owners.submit(digest)
-                if user_id is None:
-                    raise Unauthorized("the token is unknown or was revoked")
-                if not self._revocations.was_revoked(user_id, since):
-                    session = Session(user_id, digest)
-                    self._tokens.put(digest, session)
-        self._last_seen.touch(session.user_id)
+                found = await self._look_ups.submit(digest)
+                if found is None:
+                    raise Unauthorized("the token is unknown, was revoked or has expired")
+                if not self._revocations.was_revoked(found.user_id, since):
+                    session = found
+                    self._tokens.put(digest, session, self._seconds_left(session))
+        self._last_seen.touch(session)
         return session
+
+    def _seconds_left(self, session: Session) -> float:
+        if session.expires_at is None:
+            return inf
+        return (session.expires_at - self._now()) / 1_000_000
 
     def known_session(self, digest: bytes) -> Session | None:
         """The session of a token with this digest, if it is known without a query."""
         session = None if self._bus.problem() else self._tokens.get(digest)
         if session is not None:
-            self._last_seen.touch(session.user_id)
+            self._last_seen.touch(session)
         return session
 
     async def basic(self, username: str, password: str, address: str) -> Session:
         """Authenticate a username and password; raises `Unauthorized` or `RateLimited`."""
-        # ASCII only: the lower case of other letters may be somebody else's username.
-        name = username.lower() if username.isascii() else username
-        key = hashlib.blake2b(
-            f"{name}\0{password}".encode("utf-8", "surrogatepass"),
-            key=self._basic_key,
-            digest_size=32,
-        ).digest()
-        session = None if self._bus.problem() else self._basic.get(key)
-        if session is None:
-            session = await self._verify_once(key, username, password, address)
-        self._last_seen.touch(session.user_id)
+        session = await self._basic.authenticate(
+            username, password, address, cached=not self._bus.problem()
+        )
+        self._last_seen.touch(session)
         return session
-
-    def _verify_once(
-        self, key: bytes, username: str, password: str, address: str
-    ) -> Deferred[Session]:
-        """Verify credentials once for all concurrent requests that present them."""
-        result: Deferred[Session] = Deferred()
-        if key in self._verifying:
-            self._verifying[key].append(result)
-            return result
-        self._limits.count_log_in(address, username)
-        self._verifying[key] = [result]
-
-        def fire_all(outcome: Session | Failure) -> None:
-            for waiting in self._verifying.pop(key):
-                waiting.callback(outcome)  # a Failure is passed to the errbacks
-
-        self._tasks.run(self._basic_session(key, username, password, address)).addBoth(fire_all)
-        return result
-
-    async def _basic_session(
-        self, key: bytes, username: str, password: str, address: str
-    ) -> Session:
-        while True:
-            with self._revocations.look_up() as since:
-                session = Session(await self._verify(username, password, address))
-                if not self._revocations.was_revoked(session.user_id, since):
-                    self._basic.put(key, session)
-                    return session
-
-    async def _verify(self, username: str, password: str, address: str) -> int:
-        credentials = None
-        valid_username = _USERNAME.fullmatch(username) is not None
-        if valid_username:
-            credentials = await self._store.credentials(username)
-        password_hash = None if credentials is None else credentials.password_hash
-        matches = await self._passwords.verify(password_hash, password[: MAX_PASSWORD + 1])
-        if credentials is None or not matches:
-            if valid_username:  # Impossible usernames must not fill the rate limiter's memory.
-                self._limits.count_failed_log_in(address, username)
-            raise Unauthorized("there is no such username and password")
-        return credentials.user_id
-
-    async def log_out(self, session: Session) -> None:
-        """Revoke the session's token and end its polls; raises `NotAToken` for Basic."""
-        if session.token is None:
-            raise NotAToken("only a token can be revoked, and this request was made without one")
-        await self._tasks.run(self._log_out(session.user_id, session.token))
-
-    async def _log_out(self, user_id: int, token: bytes) -> None:
-        try:
-            await self._store.delete_token(user_id, token)
-        finally:
-            # The failed commit may have been applied: end the polls as requested.
-            self._bus.publish_revoked(user_id, token)
 
     async def delete(self, session: Session) -> None:
         """Delete the caller's account with its tokens and inbox, and end its polls."""
@@ -225,7 +188,7 @@ class Accounts:
     async def by_name(self, username: str) -> Account:
         """Look up an account by its case-insensitive username; raises `UserNotFound`."""
         account = None
-        if _USERNAME.fullmatch(username) is not None:
+        if is_username(username):
             account = await shield(self._store.account_named(username))
         return self._found(account, "there is no user of that name")
 
@@ -235,6 +198,20 @@ class Accounts:
         if account is None:
             raise Unauthorized("the account was deleted")
         return self._last_seen.with_last_seen(account)
+
+    def as_seen_by(self, caller: Session, account: Account) -> Account:
+        """The account as the caller may see it: where emails are not shown, without another's."""
+        if self._emails_shown or account.id == caller.user_id:
+            return account
+        return msgspec.structs.replace(account, email="")
+
+    async def search(self, prefix: str, limit: int) -> Sequence[UserName]:
+        """The first users by name whose names begin with `prefix`; raises `DirectoryClosed`."""
+        if not self._directory_open:
+            raise DirectoryClosed("this service has no directory: look users up by their name")
+        if not is_username(prefix):
+            return []
+        return await shield(self._store.find_users(prefix, limit))
 
     def _found(self, account: Account | None, error: str) -> Account:
         if account is None:
@@ -256,10 +233,22 @@ class Accounts:
         self._tokens.clear()
         self._basic.clear()
 
-    async def find_revoked(self, tokens: Sequence[bytes]) -> set[bytes]:
-        """The given tokens (SHA-256 digests) that are no longer valid."""
-        owners = await self._store.token_owners(tokens)
-        return {token for token, owner in zip(tokens, owners, strict=True) if owner is None}
+    async def find_ended(self, sessions: Sequence[Session]) -> list[Session]:
+        """Those of the given sessions that are no longer valid."""
+        tokens = [each.token for each in sessions if each.token is not None]
+        users = {each.user_id for each in sessions if each.token is None}
+        found = await self._store.sessions(tokens) if tokens else []
+        valid = {each.token for each in found if each is not None}
+        hashes = await self._store.password_hashes(users) if users else {}
+        return [
+            each
+            for each in sessions
+            if (
+                each.token not in valid
+                if each.token is not None
+                else hashes.get(each.user_id) != each.password_hash
+            )
+        ]
 
     async def stop(self) -> None:
         """Wait for running work to finish, then write what is pending."""

@@ -15,7 +15,7 @@ from chatd.interfaces import ISubscriber
 from chatd.metrics import Metrics
 
 QUERY_SIZE: Final = 500
-"""Tokens in one query."""
+"""Sessions in one query."""
 
 _log = Logger()
 
@@ -28,7 +28,8 @@ class BusSubscriber:
         self._notifier = notifier
         self._accounts = accounts
         self._metrics = metrics
-        self._sessions_verified = True
+        # The users whose sessions have to be verified; None: of all users.
+        self._unverified: set[int] | None = set()
 
     def wake(self, user_ids: Collection[int]) -> None:
         self._metrics.count_wakeups("bus", self._notifier.wake(user_ids))
@@ -36,31 +37,37 @@ class BusSubscriber:
     def wake_all(self) -> None:
         self._accounts.clear_cache()
         self._metrics.count_wakeups("resync", self._notifier.wake_all())
-        # Polls that were woken notice a deleted account when they read, but not a revoked token.
-        self._sessions_verified = False
+        # Polls that were woken notice a deleted account when they read, but not that their session
+        # has ended.
+        self._unverified = None
         Deferred.fromCoroutine(self.verify_sessions())
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
         self._accounts.revoked(user_id, token)
         self._notifier.revoke(user_id, token)
 
-    async def verify_sessions(self) -> None:
-        """End the polls whose token was revoked while the bus was down.
+    def sessions_changed(self, user_id: int) -> None:
+        self._accounts.revoked(user_id, None)
+        if self._unverified is not None:
+            self._unverified.add(user_id)
+        Deferred.fromCoroutine(self.verify_sessions())
 
-        Does nothing if that has been done since the last `wake_all`. If the store fails, the next
-        sweep tries again.
+    async def verify_sessions(self) -> None:
+        """End the polls whose sessions have ended, where that may be.
+
+        Does nothing if that has been done since the last `wake_all` or `sessions_changed`. If the
+        store fails, the next sweep tries again.
         """
-        if self._sessions_verified:
-            return
-        self._sessions_verified = True
-        tokens = self._notifier.tokens()
+        users, self._unverified = self._unverified, set()
+        sessions = self._notifier.sessions(users)
         try:
-            for start in range(0, len(tokens), QUERY_SIZE):
-                part = tokens[start : start + QUERY_SIZE]
-                revoked = await self._accounts.find_revoked([token for _, token in part])
-                for user_id, token in part:
-                    if token in revoked:
-                        self.revoked(user_id, token)
+            for start in range(0, len(sessions), QUERY_SIZE):
+                part = sessions[start : start + QUERY_SIZE]
+                for session in await self._accounts.find_ended(part):
+                    self._notifier.end(session)
         except Exception:
-            self._sessions_verified = False
+            if users is None or self._unverified is None:
+                self._unverified = None
+            else:
+                self._unverified |= users
             _log.failure("the sessions of held polls could not be verified")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, Protocol
 
+from chatd.domain.session_expiry import SessionExpiry
 from chatd.model import Session, WakeReason
 
 HELD_PER_USER: Final = 8
@@ -56,11 +57,12 @@ class Notifier:
 
     At most `max_held` polls are held at once: further ones are woken at once with
     `WakeReason.OVERLOAD`. At most `HELD_PER_USER` of them belong to one user: beyond that, the
-    oldest is woken with `WakeReason.SUPERSEDED`.
+    oldest is woken with `WakeReason.SUPERSEDED`. `expiry` ends those whose sessions expire.
     """
 
-    def __init__(self, *, max_held: int) -> None:
+    def __init__(self, *, max_held: int, expiry: SessionExpiry) -> None:
         self._max_held = max_held
+        self._expiry = expiry
         self._waiters: dict[int, list[Waiter]] = {}
         self._held = 0
         self._draining = False
@@ -72,16 +74,21 @@ class Notifier:
 
     def add(self, waiter: Waiter) -> None:
         """Register a waiter: from now on events of its session wake or end it."""
-        self._waiters.setdefault(waiter.session.user_id, []).append(waiter)
+        session = waiter.session
+        self._waiters.setdefault(session.user_id, []).append(waiter)
+        if session.expires_at is not None:
+            self._expiry.watch(waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Unregister a waiter that is not held; does nothing if it is not registered."""
-        user_id = waiter.session.user_id
-        waiters = self._waiters.get(user_id)
+        session = waiter.session
+        waiters = self._waiters.get(session.user_id)
         if waiters is not None and waiter in waiters:
             waiters.remove(waiter)
             if not waiters:
-                del self._waiters[user_id]
+                del self._waiters[session.user_id]
+            if session.expires_at is not None:
+                self._expiry.unwatch(waiter)
 
     def hold(self, waiter: Waiter) -> None:
         """Count a registered waiter that has begun to wait.
@@ -110,10 +117,12 @@ class Notifier:
             if (held := [waiter for waiter in waiters if waiter.held])
         }
 
-    def tokens(self) -> list[tuple[int, bytes]]:
-        """The distinct (user id, token) pairs of all registered waiters that use a token."""
-        sessions = {waiter.session for waiters in self._waiters.values() for waiter in waiters}
-        return [(each.user_id, each.token) for each in sessions if each.token is not None]
+    def sessions(self, user_ids: Collection[int] | None = None) -> list[Session]:
+        """The distinct sessions of the registered waiters of these users, or of all if None."""
+        found = self._waiters.keys() if user_ids is None else user_ids
+        return list(
+            {waiter.session for user_id in found for waiter in self._waiters.get(user_id, ())}
+        )
 
     def wake(self, user_ids: Collection[int]) -> int:
         """Wake the users' waiters for new messages; returns how many were held."""
@@ -132,6 +141,12 @@ class Notifier:
         """End the user's polls that use `token`, or all of them if it is None, as unauthorized."""
         for waiter in tuple(self._waiters.get(user_id, ())):
             if token is None or token == waiter.session.token:
+                waiter.revoke()
+
+    def end(self, session: Session) -> None:
+        """End the polls of a session as unauthorized."""
+        for waiter in tuple(self._waiters.get(session.user_id, ())):
+            if waiter.session == session:
                 waiter.revoke()
 
     def drain(self) -> None:

@@ -45,13 +45,22 @@ class RevokedNotice(Struct, frozen=True):
     token: bytes | None
 
 
+class SessionsNotice(Struct, frozen=True):
+    """Sessions of a user may have ended: the database knows which."""
+
+    user_id: int
+
+
 class Ping(Struct, frozen=True):
     """A notice that a node sends to itself to check that notices arrive."""
 
     number: int
 
 
-Notice = MessagesNotice | RevokedNotice | Ping
+CommitNotice = MessagesNotice | RevokedNotice | SessionsNotice
+"""A notice of something that another node has committed."""
+
+Notice = CommitNotice | Ping
 
 _messages: Final = msgspec.json.Decoder(tuple[MessageNotice, ...])
 
@@ -67,7 +76,7 @@ class Listener(Protocol):
         """From now on notices may be missed."""
         ...
 
-    def on_notice(self, notice: MessagesNotice | RevokedNotice) -> None:
+    def on_notice(self, notice: CommitNotice) -> None:
         """Another node committed something."""
         ...
 
@@ -102,6 +111,8 @@ def encode(node_id: str, notice: Notice) -> str:
     if isinstance(notice, RevokedNotice):
         token = "" if notice.token is None else notice.token.hex()
         return f"{node_id}:r:{notice.user_id}:{token}"
+    if isinstance(notice, SessionsNotice):
+        return f"{node_id}:s:{notice.user_id}"
     return f"{node_id}:p:{notice.number}"
 
 
@@ -116,6 +127,8 @@ def decode(payload: str) -> Notice:
     if kind == "r":
         user_id, token = rest.split(":")
         return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)
+    if kind == "s":
+        return SessionsNotice(int(rest))
     if kind == "p":
         return Ping(int(rest))
     raise ValueError(f"unknown kind of notice: {kind!r}")

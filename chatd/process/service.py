@@ -21,11 +21,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd import __version__
+from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.sweep import Sweep
+from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
@@ -52,6 +54,8 @@ class Components:
     notifier: Notifier
     passwords: Passwords
     accounts: Accounts
+    account_changes: AccountChanges
+    tokens: Tokens
     chats: Chats
     readiness: Readiness
     metrics: Metrics

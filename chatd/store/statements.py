@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from chatd.model import Account, ConversationSlice, Credentials, Message, ReadConversation
+from chatd.model import (
+    Account,
+    AccountChange,
+    ConversationSlice,
+    Credentials,
+    Message,
+    ReadConversation,
+    UserName,
+)
 from chatd.store.results import KEY_SECONDS, merge_directions, username_taken
 
 T = TypeVar("T")
@@ -104,6 +112,42 @@ def credentials(username: str) -> Statement[Credentials | None]:
     )
 
 
+# Repeated, it finds the new password hash, which has a new salt each time.
+CHANGE_ACCOUNT: Final = """
+UPDATE account
+SET password_hash = coalesce(:password_hash, password_hash), email = coalesce(:email, email)
+WHERE id = :user_id AND deleted_at IS NULL AND password_hash IN (:verified, :password_hash)
+"""
+PASSWORD_CHANGED: Final = (
+    "SELECT id FROM account WHERE id = :user_id AND password_hash = :password_hash"
+)
+
+
+def changed_account(change: AccountChange, source: str = "account") -> Statement[Account | None]:
+    """Look up an account that `CHANGE_ACCOUNT` changed; None if there is none."""
+    condition = "id = :user_id AND password_hash = :expected"
+    expected = change.password_hash or change.verified
+    return _account(condition, {"user_id": change.user_id, "expected": expected}, source)
+
+
+_FIND_USERS: Final = """
+SELECT id, username FROM account
+WHERE username_folded >= :first AND username_folded < :end AND deleted_at IS NULL
+ORDER BY username_folded LIMIT :limit
+"""
+
+
+def find_users(prefix: str, limit: int) -> Statement[list[UserName]]:
+    """See `IStore.find_users`; `prefix` is ASCII and not empty."""
+    first = prefix.lower()
+    end = first[:-1] + chr(ord(first[-1]) + 1)
+    return Statement(
+        _FIND_USERS,
+        {"first": first, "end": end, "limit": limit},
+        lambda rows: [UserName(*row) for row in rows],
+    )
+
+
 # `DELETED` finds the account that `DELETE_ACCOUNT` deleted, also when both are repeated.
 DELETE_ACCOUNT: Final = """
 UPDATE account SET deleted_at = :at, email = NULL, password_hash = NULL
@@ -120,23 +164,6 @@ def purge_step(table: str, owner: str, key: str, user: str = ":user_id") -> str:
         f" (SELECT {key} FROM {table} WHERE {owner} = {user} ORDER BY {key} LIMIT :step)"
     )
 
-
-# The row lock waits for a concurrent deletion, and makes a later one wait for this token.
-_ADD_TOKEN: Final = """
-INSERT INTO token (digest, user_id, created_at)
-SELECT :digest, id, :at FROM account WHERE id = :user_id AND deleted_at IS NULL FOR SHARE
-ON CONFLICT (digest) DO UPDATE SET created_at = token.created_at
-RETURNING created_at
-"""
-
-
-def add_token(user_id: int, digest: bytes, at: int) -> Statement[int | None]:
-    """Add a token and return its creation time; None if there is no account. Safe to repeat."""
-    parameters = {"user_id": user_id, "digest": digest, "at": at}
-    return Statement(_ADD_TOKEN, parameters, lambda rows: rows[0][0] if rows else None)
-
-
-DELETE_TOKEN: Final = "DELETE FROM token WHERE digest = :digest AND user_id = :user_id RETURNING 1"
 
 # Skips keys that another process is deleting. With `sent_by` before `key`, SQLite would read all
 # keys of each sender.

@@ -28,7 +28,10 @@ def test_logging_in_returns_a_token(service: Service) -> None:
     response = service.post(TOKENS, LOG_IN)
     assert response.status == 201
     assert response.header("Cache-Control") == "no-store"
-    assert list(response.json) == ["token", "user_id", "created_at"]
+    assert list(response.json) == [
+        *("token", "user_id", "created_at"),
+        *("id", "label", "scopes", "expires_at"),
+    ]
     assert response.json["user_id"] == ann.id
     assert response.json["created_at"] == "2026-01-01T00:00:00Z"
     found = service.get(USERS, auth=f"Bearer {response.json['token']}")

@@ -46,7 +46,15 @@ def test_paths_have_no_final_slash(application: Any) -> None:
     for rule in rules(application):
         assert rule.rule == "/" or not rule.rule.endswith("/")
         assert rule.methods
-        assert rule.methods - {"HEAD"} <= {"GET", "POST", "DELETE"}
+        assert rule.methods - {"HEAD"} <= {"GET", "POST", "PATCH", "DELETE"}
+
+
+def test_authenticated_calls_need_a_scope() -> None:
+    # Every token may revoke itself.
+    assert {each.name for each in API.calls if each.authenticated and each.scope is None} == {
+        "log_out"
+    }
+    assert not [each.name for each in API.calls if each.scope and not each.authenticated]
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)

@@ -27,7 +27,7 @@ from chatd.domain.poll import Poll
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
-from chatd.model import WakeReason
+from chatd.model import Scope, TokenOptions, WakeReason
 from tests.api.service import CHATS, OWN, TOKENS, Serve, Service, serving
 from tests.conftest import LoggedFailures
 from tests.doubles import SteppedExecutor, scratch
@@ -244,6 +244,43 @@ def test_sends_are_answered_alike(tmp_path: Path) -> None:
             sides.check(("POST", "?x=y", headers, BODIES[0]))
             sides.check(("POST", "", headers, BODIES[0], "1.0"))
         assert sides.fast.metrics() == sides.ordinary.metrics()
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_tokens_of_one_scope_are_answered_alike(tmp_path: Path, scope: Scope) -> None:
+    with both(tmp_path) as sides:
+        for side in (sides.fast, sides.ordinary):
+            log_in = side.service.system.accounts.log_in
+            options = TokenOptions(scopes=scope)
+            issued = side.service.system.run(log_in("ann", "password", "192.0.2.1", options))
+            side.names["token"] = issued.token
+            side.answer([side.request("GET", "", [BEARER])])
+        requests: dict[Scope, list[tuple[Any, ...]]] = {
+            Scope.READ: [("GET", "", [BEARER]), ("GET", "?since={epoch}-3&wait=1", [BEARER])],
+            Scope.SEND: [("POST", "", [BEARER, JSON], BODIES[0])],
+        }
+        for needed, each in requests.items():
+            for request in each:
+                before = sides.taken
+                answer = sides.check(request)
+                assert (b" 403 " in answer) is (needed != scope)
+                assert sides.taken == before + (needed == scope)
+
+
+def test_a_token_that_expires_is_answered_alike(tmp_path: Path) -> None:
+    with both(tmp_path) as sides:
+        for side in (sides.fast, sides.ordinary):
+            log_in = side.service.system.accounts.log_in
+            options = TokenOptions(lifetime=60_000_000)
+            issued = side.service.system.run(log_in("ann", "password", "192.0.2.1", options))
+            side.names["token"] = issued.token
+            side.answer([side.request("GET", "", [BEARER])])
+            side.service.advance(50)
+        answer = sides.check(("GET", "?since={epoch}-3&wait=30", [BEARER]))
+        assert b" 401 " in answer
+        assert sides.taken == 1
+        assert b" 401 " in sides.check(("GET", "", [BEARER]))
+        assert sides.taken == 1
 
 
 def test_pipelined_requests_are_answered_alike(tmp_path: Path) -> None:

@@ -29,10 +29,24 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-MEMBERS = st.sampled_from(["username", "email", "password", "user_id", "message", "x", ""])
+MEMBERS = st.sampled_from(
+    [
+        *("username", "email", "password", "user_id", "message", "x", ""),
+        *("current_password", "label", "expires_in", "scopes"),
+    ]
+)
+LOG_INS = st.fixed_dictionaries(
+    {"username": st.just("tester"), "password": st.just("password")},
+    optional={"label": VALUES, "expires_in": VALUES, "scopes": VALUES},
+)
+CHANGES = st.fixed_dictionaries(
+    {"current_password": st.just("password")}, optional={"email": VALUES, "password": VALUES}
+)
 BODIES = (
     st.binary(max_size=60)
-    | st.dictionaries(MEMBERS, VALUES, max_size=5).map(lambda value: json.dumps(value).encode())
+    | (st.dictionaries(MEMBERS, VALUES, max_size=5) | LOG_INS | CHANGES).map(
+        lambda value: json.dumps(value).encode()
+    )
     | VALUES.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 )
 KINDS = st.sampled_from([b"application/json"] * 6 + [b"", b"\xff", b"text/plain"]) | st.binary(
@@ -42,8 +56,9 @@ DIGITS = st.text(alphabet="0123456789+-_.eEx \u0660\u0661", max_size=8).map(str.
 QUERIES = st.lists(
     st.tuples(
         st.sampled_from([b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"username"])
+        | st.sampled_from([b"id", b"others", b"prefix"])
         | st.binary(max_size=4),
-        DIGITS | st.binary(max_size=12) | st.sampled_from([b"now", b"0", b"1", b"10", b"55.5"]),
+        DIGITS | st.binary(max_size=12) | st.sampled_from([b"now", b"0", b"1", b"10", b"true"]),
     ),
     max_size=4,
 )
@@ -67,17 +82,21 @@ METHODS = st.sampled_from([b"GET", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PU
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
     with ExitStack() as stack:
-        yield [
+        services = [
             stack.enter_context(
                 serving(
                     tmp_path_factory.mktemp("fuzzed"),
                     front,
                     trusted=["0.0.0.0/0"],
                     access_log=True,
+                    directory=True,
                 )
             )
             for front in FRONTS
         ]
+        for service in services:
+            service.new_user("tester")
+        yield services
 
 
 def quoted(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -134,10 +153,14 @@ _numbers = iter(range(10**9))
 
 
 @BOUNDED
-@given(target=TARGETS, kind=KINDS, body=BODIES)
-def test_any_body(fuzzed: list[Service], target: bytes, kind: bytes, body: bytes) -> None:
+@given(
+    target=TARGETS, method=st.sampled_from([b"POST", b"POST", b"PATCH"]), kind=KINDS, body=BODIES
+)
+def test_any_body(
+    fuzzed: list[Service], target: bytes, method: bytes, kind: bytes, body: bytes
+) -> None:
     kind = bytes(octet for octet in kind if octet >= 0x20 and octet != 0x7F)
-    request(fuzzed, b"POST", target, [(b"Content-Type", kind)], body)
+    request(fuzzed, method, target, [(b"Content-Type", kind)], body)
 
 
 @BOUNDED

@@ -20,8 +20,8 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 PATHS = ["/api/v1/users", "/api/v1/tokens", "/api/v1/chats", "/healthz", "/readyz"]
 ALLOW = {
-    "/api/v1/users": "DELETE, GET, HEAD, OPTIONS, POST",
-    "/api/v1/tokens": "DELETE, OPTIONS, POST",
+    "/api/v1/users": "DELETE, GET, HEAD, OPTIONS, PATCH, POST",
+    "/api/v1/tokens": "DELETE, GET, HEAD, OPTIONS, POST",
     "/api/v1/chats": "GET, HEAD, OPTIONS, POST",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
@@ -359,7 +359,10 @@ SECRET = "the inside says /var/lib/secret"
         *(("GET", USERS + "?username=ann", "account_named"), ("POST", USERS, "add_account")),
         *(("POST", TOKENS, "credentials"), ("POST", TOKENS, "add_token")),
         *(("DELETE", TOKENS, "delete_token"), ("DELETE", USERS, "delete_account")),
-        *(("GET", CHATS + "?since=0", "read"), ("GET", CHATS, "token_owners")),
+        *(("GET", CHATS + "?since=0", "read"), ("GET", CHATS, "sessions")),
+        *(("GET", TOKENS, "tokens"), ("DELETE", TOKENS + "?id=99", "delete_token_by_id")),
+        ("DELETE", TOKENS + "?others=true", "delete_other_tokens"),
+        *(("PATCH", USERS, "account"), ("PATCH", USERS, "change_account")),
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
@@ -381,15 +384,15 @@ def test_a_500_reveals_no_internals(
             raise Broken(SECRET)
         return fail(Broken(SECRET))
 
-    if verb == "token_owners":
-        monkeypatch.setattr(service.system.accounts._owners, "_run", broken)
+    if verb == "sessions":
+        monkeypatch.setattr(service.system.accounts._look_ups, "_run", broken)
     elif verb in ("read", "append"):
         batch = {"read": "_reads", "append": "_sends"}[verb]
         monkeypatch.setattr(getattr(service.system.chats, batch), "_run", broken)
     else:
         monkeypatch.setattr(service.system.store, verb, broken)
-    body = BODIES.get(target)
-    options: dict[str, Any] = {} if method != "POST" else {"json_body": body}
+    bodies = {"POST": BODIES.get(target), "PATCH": {"current_password": "password", "email": "a@b"}}
+    options: dict[str, Any] = {"json_body": bodies[method]} if method in bodies else {}
     response = ann.request(method, target, headers={"X-Request-ID": "find-me"}, **options)
     document = response.problem(500, "internal_error")
     assert b"inside says" not in response.body

@@ -14,7 +14,7 @@ from chatd import errors
 from chatd.api import problems
 from chatd.api.context import RequestContext
 from chatd.api.error_codes import DOMAIN_ERRORS, ERROR_CODES, NotReady
-from chatd.errors import Busy, DomainError, RateLimited, Unauthorized
+from chatd.errors import Busy, DomainError, InsufficientScope, RateLimited, Unauthorized
 from tests.conftest import LoggedFailures
 
 
@@ -52,12 +52,13 @@ def test_a_domain_error_becomes_a_problem(error: type[DomainError]) -> None:
     assert response.code == document["status"] == DOMAIN_ERRORS[error].status
     assert (document["code"], document["detail"], document["title"]) == (
         error.code,
-        "why",
+        raised.detail,
         error.title,
     )
     headers: Any = response.headers
     assert ("Retry-After" in headers) is issubclass(error, Busy)
-    assert ("WWW-Authenticate" in headers) is (error is Unauthorized)
+    assert "why" in raised.detail
+    assert ("WWW-Authenticate" in headers) is (error in (Unauthorized, InsufficientScope))
 
 
 @pytest.mark.parametrize(("after", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2")])

@@ -8,7 +8,7 @@ import msgspec
 
 from chatd.api.api import API
 from chatd.api.problems import Problem
-from tests.api.service import CHATS, TOKENS, USERS, Service, ServiceResponse
+from tests.api.service import CHATS, TOKENS, USERS, Serve, ServiceResponse
 
 
 def declared(name: str, status: int) -> Any:
@@ -22,7 +22,8 @@ def check(response: ServiceResponse, kind: Any) -> None:
     msgspec.json.decode(response.body, type=kind)
 
 
-def test_every_response_is_of_the_declared_type(stock: Service) -> None:
+def test_every_response_is_of_the_declared_type(serve: Serve) -> None:
+    stock = serve(directory=True)
     ann, bob = stock.new_user("ann"), stock.new_user("bob")
     account = {"username": "cat", "email": "c@c", "password": "zzzzz"}
     log_in = {"username": ann.name, "password": "password"}
@@ -30,8 +31,15 @@ def test_every_response_is_of_the_declared_type(stock: Service) -> None:
     key = {"Idempotency-Key": "key"}
     page, poll, conversation = declared("get_chats", 200)
     check(stock.post(USERS, account), declared("register", 201))
-    check(ann.get(USERS), declared("get_user", 200))
+    user, users = declared("get_user", 200)
+    check(ann.get(USERS), user)
+    check(ann.get(USERS + "?prefix=a"), users)
+    change = {"current_password": "password", "email": "new@example.org"}
+    check(ann.request("PATCH", USERS, json_body=change), declared("change_user", 200))
     check(stock.post(TOKENS, log_in), declared("log_in", 201))
+    limits = {"label": "phone", "expires_in": 60, "scopes": ["read"]}
+    check(stock.post(TOKENS, {**log_in, **limits}), declared("log_in", 201))
+    check(ann.get(TOKENS), declared("get_tokens", 200))
     check(bob.post(CHATS, message, headers=key), declared("send", 201))
     check(bob.post(CHATS, message, headers=key), declared("send", 200))
     check(ann.get(CHATS), page)

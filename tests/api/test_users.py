@@ -1,4 +1,4 @@
-"""Users: register, look up, delete (contract, Users)."""
+"""Users: register, look up, find, change, delete (contract, Users, Account and tokens)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, basic, texts
+from chatd.domain.rate_limits import Rate, Rates
+from tests.api.service import (
+    CHATS,
+    TOKENS,
+    USERS,
+    Serve,
+    Service,
+    ServiceResponse,
+    User,
+    basic,
+    texts,
+)
 
 ANN = {"username": "ann", "email": "ann@example.org", "password": "zzzzz"}
 
@@ -278,3 +289,222 @@ def test_an_account_can_be_deleted_once_only(service: Service) -> None:
     service.settle()
     assert [first.response.status, second.response.status] == [204, 401]
     ann.request("DELETE", USERS).problem(401, "unauthorized")
+
+
+# Finding users by the beginning of their name
+
+
+def found(service: Service, query: str) -> list[str]:
+    """The names that Ann, who is the first user, finds."""
+    response = service.get(USERS + query, auth=basic("ann", "password"))
+    assert response.status == 200, response
+    assert response.header("Cache-Control") == "no-store"
+    users = response.json["users"]
+    assert all(list(user) == ["id", "username"] for user in users)
+    return [user["username"] for user in users]
+
+
+@pytest.fixture
+def directory(serve: Serve) -> Service:
+    """A service with an open directory and some users."""
+    service = serve(directory=True)
+    for name in ("ann", "Bob", "anna", "ANNE", "an-x", "an.y", "an_z", "Bo", "b", "zoe"):
+        service.new_user(name)
+    return service
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("?prefix=an", ["an-x", "an.y", "an_z", "ann", "anna", "ANNE"]),
+        ("?prefix=AN", ["an-x", "an.y", "an_z", "ann", "anna", "ANNE"]),
+        ("?prefix=an&limit=2", ["an-x", "an.y"]),
+        ("?prefix=ann", ["ann", "anna", "ANNE"]),
+        ("?prefix=an_", ["an_z"]),
+        ("?prefix=an.", ["an.y"]),
+        ("?prefix=b", ["b", "Bo", "Bob"]),
+        ("?prefix=z", ["zoe"]),
+        ("?prefix=zoe1", []),
+        ("?prefix=%25", []),
+        ("?prefix=%C3%A4", []),
+        ("?prefix=%00", []),
+        ("?prefix=" + "a" * 33, []),
+        ("?prefix=%20an", []),
+    ],
+)
+def test_users_are_found_by_the_beginning_of_their_name(
+    directory: Service, query: str, names: list[str]
+) -> None:
+    assert found(directory, query) == names
+
+
+def test_twenty_users_are_found_unless_more_are_wanted(directory: Service) -> None:
+    for number in range(30):
+        directory.system.account(f"user{number:02}")
+    names = [f"user{number:02}" for number in range(30)]
+    assert found(directory, "?prefix=user") == names[:20]
+    assert found(directory, "?prefix=user&limit=100") == names
+
+
+def test_a_deleted_user_is_not_found(directory: Service) -> None:
+    directory.request("DELETE", USERS, auth=basic("anna", "password"))
+    assert found(directory, "?prefix=ann") == ["ann", "ANNE"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("?prefix=", "?prefix=a&limit=0", "?prefix=a&limit=101", "?prefix=a&limit=x", "?limit=5"),
+        *("?prefix=a&user_id=1", "?prefix=a&username=ann", "?prefix=a&prefix=b", "?prefix=%FF"),
+    ],
+)
+def test_wrong_parameters_of_a_search(directory: Service, query: str) -> None:
+    response = directory.get(USERS + query, auth=basic("ann", "password"))
+    response.problem(400, "invalid_query")
+
+
+def test_the_directory_is_closed_unless_it_is_opened(service: Service) -> None:
+    ann = service.new_user("ann")
+    ann.get(USERS + "?prefix=a").problem(403, "directory_closed")
+    ann.get(USERS + "?prefix=").problem(400, "invalid_query")
+    service.get(USERS + "?prefix=a").problem(401, "unauthorized")
+
+
+# Who sees an email address
+
+
+def test_emails_may_be_shown_to_their_owners_only(serve: Serve) -> None:
+    service = serve(show_email=False)
+    assert service.post(USERS, {**ANN, "username": "eve"}).json["email"] == "ann@example.org"
+    ann, bob = service.new_user("ann"), service.new_user("bob")
+    for query in (f"?user_id={bob.id}", "?username=Bob"):
+        assert bob.get(USERS + query).json["email"] == "bob@example.org"
+        assert ann.get(USERS + query).json["email"] == ""
+    assert ann.get(USERS).json["email"] == "ann@example.org"
+    change = {"current_password": "password", "email": "new@example.org"}
+    assert ann.request("PATCH", USERS, json_body=change).json["email"] == "new@example.org"
+
+
+def test_emails_are_shown_to_all_by_default(stock: Service) -> None:
+    ann, bob = stock.new_user("ann"), stock.new_user("bob")
+    assert ann.get(USERS + f"?user_id={bob.id}").json["email"] == "bob@example.org"
+
+
+# Changing password and email
+
+
+def change(user: User, **members: Any) -> ServiceResponse:
+    """`PATCH` with the present password, unless another is given."""
+    auth = members.pop("auth", user.bearer)
+    body = {"current_password": "password", **members}
+    return user.request("PATCH", USERS, json_body=body, auth=auth)
+
+
+def log_in(service: Service, password: str) -> ServiceResponse:
+    return service.post(TOKENS, {"username": "ann", "password": password})
+
+
+def test_the_email_is_changed(service: Service) -> None:
+    ann, bob = service.new_user("ann"), service.new_user("bob")
+    response = change(ann, email="new@example.org")
+    assert response.status == 200
+    assert response.header("Cache-Control") == "no-store"
+    assert response.json == ann.get(USERS).json
+    assert list(response.json) == ["id", "username", "email", "date_joined", "last_seen_at"]
+    assert bob.get(USERS + "?username=ann").json["email"] == "new@example.org"
+    # Nobody is logged out.
+    assert ann.get(CHATS, auth=ann.basic).status == 200
+
+
+def test_a_new_password_replaces_the_old_one(service: Service) -> None:
+    ann = service.new_user("ann")
+    assert change(ann, password="very secret", email="x@y").json["email"] == "x@y"
+    log_in(service, "password").problem(401, "unauthorized")
+    ann.get(CHATS, auth=ann.basic).problem(401, "unauthorized")
+    assert log_in(service, "very secret").status == 201
+    assert ann.get(CHATS, auth=basic("ann", "very secret")).status == 200
+    change(ann, email="a@b").problem(403, "wrong_password")
+    assert change(ann, current_password="very secret", password="password").status == 200
+    assert log_in(service, "password").status == 201
+
+
+def test_a_new_password_ends_all_other_sessions_and_their_polls(service: Service) -> None:
+    ann, bob = service.new_user("ann"), service.new_user("bob")
+    other = f"Bearer {log_in(service, 'password').json['token']}"
+    ended = [ann.wait(auth=auth) for auth in (other, ann.basic)]
+    kept = [ann.wait(), bob.wait()]
+    streams = [
+        ann.start_and_settle("GET", CHATS, auth=auth, headers={"Accept": "text/event-stream"})
+        for auth in (other, ann.basic, ann.bearer)
+    ]
+    assert change(ann, password="very secret").status == 200
+    for poll in ended:
+        poll.response.problem(401, "unauthorized")
+    assert [stream.held for stream in streams] == [False, False, True]
+    for stream in streams[:2]:
+        assert b"event: error" in stream.client.transport.value()
+    assert all(poll.held for poll in kept)
+    service.get(CHATS, auth=other).problem(401, "unauthorized")
+    assert ann.get(CHATS).status == 200
+    assert [token["current"] for token in ann.get(TOKENS).json["tokens"]] == [True]
+    for poll in (*kept, streams[2]):
+        poll.disconnect()
+
+
+def test_with_a_password_the_change_ends_all_sessions(service: Service) -> None:
+    ann = service.new_user("ann")
+    polls = [ann.wait(), ann.wait(auth=ann.basic)]
+    assert change(ann, password="very secret", auth=ann.basic).status == 200
+    for poll in polls:
+        poll.response.problem(401, "unauthorized")
+    for auth in (ann.bearer, ann.basic):
+        service.get(USERS, auth=auth).problem(401, "unauthorized")
+    [] = ann.get(TOKENS, auth=basic("ann", "very secret")).json["tokens"]
+
+
+@pytest.mark.parametrize("wrong", ["", "Password", "password ", "p" * 2000])
+def test_a_wrong_password_changes_nothing(service: Service, wrong: str) -> None:
+    ann = service.new_user("ann")
+    before = ann.get(USERS).json
+    response = change(ann, current_password=wrong, email="x@y", password="very secret")
+    response.problem(403, "wrong_password")
+    assert ann.get(USERS).json == before
+    assert log_in(service, "password").status == 201
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({}, "password"),
+        ({"password": None, "email": None}, "password"),
+        ({"password": "zzzz"}, "password: 5 to 1024"),
+        ({"password": "z" * 1025}, "password: 5 to 1024"),
+        ({"email": "x"}, "email"),
+        ({"email": ""}, "email"),
+        ({"email": "a@b\0"}, "email"),
+        ({"password": 1}, "password"),
+        ({"username": "bob"}, "username"),
+        ({"current_password": None, "email": "a@b"}, "current_password"),
+    ],
+)
+def test_wrong_changes_are_named(stock: Service, members: dict[str, Any], named: str) -> None:
+    ann = stock.new_user("ann")
+    assert named in change(ann, **members).problem(400, "invalid_body")["detail"]
+
+
+def test_the_present_password_is_required(stock: Service) -> None:
+    ann = stock.new_user("ann")
+    response = ann.request("PATCH", USERS, json_body={"email": "a@b"})
+    assert "current_password" in response.problem(400, "invalid_body")["detail"]
+    stock.request("PATCH", USERS, json_body={"email": "a@b"}).problem(401, "unauthorized")
+
+
+def test_wrong_present_passwords_are_limited_as_log_ins_are(serve: Serve) -> None:
+    service = serve(rates=Rates(failed_log_in=Rate(2, 0.1)))
+    ann = service.new_user("ann")
+    for _ in range(2):
+        change(ann, current_password="wrong", email="x@y").problem(403, "wrong_password")
+    assert change(ann, email="x@y").problem(429, "rate_limited")
+    log_in(service, "password").problem(429, "rate_limited")
+    service.advance(11)
+    assert change(ann, email="x@y").status == 200

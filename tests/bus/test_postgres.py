@@ -15,7 +15,7 @@ from pytest_twisted import async_yield_fixture, ensureDeferred
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
 from chatd.errors import StartError, StoreUnavailable
-from chatd.model import Appended, Draft, InboxSlice, ReadAfter
+from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
 from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
@@ -280,6 +280,30 @@ async def test_revocations_and_deletions_reach_other_processes(processes: Pair) 
     await one.store.delete_account(bob)
     await two.recorder.until(lambda recorder: len(recorder.revocations) > 1)
     assert two.recorder.revocations == [(ann, digest("1")), (bob, None)]
+    assert one.recorder.revocations == []
+
+
+@ensureDeferred
+async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: Pair) -> None:
+    one, two = processes
+    [ann] = await add_accounts(one.store, "ann")
+    for name in ("1", "2"):
+        token = await one.store.add_token(ann, digest(name))
+    assert token is not None
+    assert await one.store.delete_token_by_id(ann, token.id) is True
+    assert await one.store.delete_token_by_id(ann, token.id) is False
+    await two.recorder.until(lambda recorder: recorder.revocations)
+    assert two.recorder.revocations == [(ann, digest("2"))]
+    await one.store.delete_other_tokens(ann, None)
+    await two.recorder.until(lambda recorder: len(recorder.changed) == 1)
+    # Neither a new email nor a refused change ends a session.
+    await one.store.change_account(AccountChange(ann, "hash of ann", email="x@y"))
+    await one.store.change_account(AccountChange(ann, "another hash", "new hash"))
+    await one.store.change_account(AccountChange(ann, "hash of ann", "new hash"))
+    await two.recorder.until(lambda recorder: len(recorder.changed) == 2)
+    await two.wait_for_notices()
+    assert two.recorder.changed == [ann, ann]
+    assert one.recorder.changed == []
     assert one.recorder.revocations == []
 
 

@@ -15,6 +15,7 @@ from chatd.client import (
     ChatClient,
     HistoryChanged,
     NoTokenError,
+    Token,
     Unreachable,
     exchange,
 )
@@ -190,6 +191,62 @@ class TestCalls:
         assert success(self.harness.start(self.client.me())).id == 1
         assert self.service.requests[0].getHeader("authorization") is None
         assert self.service.requests[1].getHeader("authorization") == "Bearer chatd_new"
+
+    def test_a_token_may_be_limited(self) -> None:
+        issued = {"token": "t", "user_id": 1, "created_at": "2026-11-22T12:00:00Z"}
+        self.service.script = [Canned(201, issued), Canned(201, issued)]
+        limits: dict[str, Any] = {"label": "cron", "expires_in": 60, "scopes": ("send",)}
+        success(self.harness.start(self.client.log_in("ann", "secret", **limits)))
+        success(self.harness.start(self.client.log_in("ann", "secret")))
+        ann = {"username": "ann", "password": "secret"}
+        limited, plain = map(json.loads, self.service.bodies)
+        assert limited == {**ann, "label": "cron", "expires_in": 60, "scopes": ["send"]}
+        assert plain == ann, "as version 1 of the service takes it"
+
+    def test_tokens_are_listed(self) -> None:
+        token = {
+            "id": 3,
+            "label": "cron",
+            "scopes": ["read", "send"],
+            "created_at": "2026-11-22T12:00:00Z",
+            "last_used_at": None,
+            "expires_at": "2026-11-22T13:00:00Z",
+            "current": True,
+        }
+        self.service.script = [Canned(200, {"tokens": [token]})]
+        [found] = success(self.harness.start(self.client.tokens()))
+        noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
+        later = noon.replace(hour=13)
+        assert found == Token(3, "cron", ("read", "send"), noon, None, later, True)
+        assert self.service.requests[0].path == b"/api/v1/tokens/"
+
+    def test_tokens_are_revoked(self) -> None:
+        self.service.script = [Canned(204, raw=b""), Disconnect(), Canned(204, raw=b"")]
+        success(self.harness.start(self.client.revoke_token(3)))
+        assert (self.service.requests[0].method, self.service.query("id")) == (b"DELETE", "3")
+        revoking = self.harness.start(self.client.revoke_other_tokens())
+        self.harness.advance(5)
+        success(revoking)
+        assert (self.service.query("id"), self.service.query("others")) == (None, "true")
+        assert self.client.token == "chatd_token"
+
+    def test_the_email_is_changed_and_the_change_repeated(self) -> None:
+        self.service.script = [Disconnect(), Canned(200, ANN)]
+        changing = self.harness.start(self.client.change_email("secret", "ann@example.org"))
+        self.harness.advance(5)
+        assert success(changing).email == "ann@example.org"
+        body = {"current_password": "secret", "email": "ann@example.org"}
+        assert [json.loads(each) for each in self.service.bodies] == [body, body]
+        assert self.service.requests[0].method == b"PATCH"
+
+    def test_a_new_password_is_not_sent_again_when_it_may_be_in_force(self) -> None:
+        self.service.script = [Disconnect(), Canned(200, ANN)]
+        failure(self.harness.start(self.client.change_password("secret", "new")), Unreachable)
+        success(self.harness.start(self.client.change_password("secret", "new")))
+        assert json.loads(self.service.bodies[1]) == {
+            "current_password": "secret",
+            "password": "new",
+        }
 
     def test_register_is_not_retried_when_it_may_have_succeeded(self) -> None:
         self.service.script = [Disconnect()]

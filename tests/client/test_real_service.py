@@ -123,17 +123,21 @@ class Service:
 
     def client(self, name: str) -> ChatClient:
         """A logged-in client for a new account, connected by `networks[name]`."""
+        client = self.guest(name)
+        self.run(client.register(name, f"{name}@example.org", "password"))
+        self.run(client.log_in(name, "password"))
+        return client
+
+    def guest(self, name: str) -> ChatClient:
+        """A client that is not logged in, connected by `networks[name]`."""
         self.networks[name] = UnreliableNetwork(self.http)
-        client = ChatClient(
+        return ChatClient(
             "http://chat.example",
             http=self.networks[name],
             clock=self.system.clock,
             now=lambda: self.system.now() / 1_000_000,
             random=lambda: 0.5,
         )
-        self.run(client.register(name, f"{name}@example.org", "password"))
-        self.run(client.log_in(name, "password"))
-        return client
 
     def settle(self) -> None:
         for _ in range(4):
@@ -201,6 +205,36 @@ TRANSPORTS: Final[tuple[FollowTransport, ...]] = ("poll", "stream")
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     with serving(tmp_path / "data", request.param) as running:
         yield running
+
+
+def test_tokens_and_password(service: Service) -> None:
+    ann = service.client("ann")
+    phone, guest = service.guest("phone"), service.guest("guest")
+    service.run(phone.log_in("ann", "password", label="phone", expires_in=3600, scopes=["read"]))
+    service.run(guest.log_in("ann", "password"))
+    tokens = service.run(ann.tokens())
+    assert [(each.label, each.current) for each in tokens] == [
+        (None, False),
+        ("phone", False),
+        (None, True),
+    ]
+    assert tokens[1].scopes == ("read",)
+    with pytest.raises(APIError, match="insufficient_scope"):
+        service.run(phone.send(1, "x"))
+    service.run(ann.revoke_token(tokens[1].id))
+    with pytest.raises(APIError, match="token_not_found"):
+        service.run(ann.revoke_token(tokens[1].id))
+    assert service.run(ann.change_email("password", "new@example.org")).email == "new@example.org"
+    with pytest.raises(APIError, match="wrong_password"):
+        service.run(ann.change_password("wrong", "very secret"))
+    service.run(ann.change_password("password", "very secret"))
+    for gone in (phone, guest):
+        with pytest.raises(APIError, match="unauthorized"):
+            service.run(gone.me())
+    service.run(guest.log_in("ann", "very secret"))
+    service.run(guest.revoke_other_tokens())
+    with pytest.raises(APIError, match="unauthorized"):
+        service.run(ann.me())
 
 
 def test_a_session(service: Service) -> None:

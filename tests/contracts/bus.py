@@ -35,6 +35,7 @@ class Recorder:
     def __init__(self) -> None:
         self.woken: Counter[int] = Counter()
         self.wake_all_calls = 0
+        self.changed: list[int] = []
         self.revocations: list[tuple[int, bytes | None]] = []
         self._waiting: list[tuple[Callable[[Recorder], object], Deferred[None]]] = []
 
@@ -48,6 +49,10 @@ class Recorder:
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
         self.revocations.append((user_id, token))
+        self._check()
+
+    def sessions_changed(self, user_id: int) -> None:
+        self.changed.append(user_id)
         self._check()
 
     def until(self, condition: Callable[[Recorder], object]) -> Deferred[None]:
@@ -148,6 +153,16 @@ class BusContract:
         assert not recorder.woken
 
     @ensureDeferred
+    async def test_changes_of_sessions_are_passed_on(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
+        for user_id in (1, MAX_INTEGER):
+            bus.publish_sessions_changed(user_id)
+        await recorder.until(lambda recorder: len(recorder.changed) >= 2)
+        assert recorder.changed == [1, MAX_INTEGER]
+        assert recorder.revocations == []
+
+    @ensureDeferred
     async def test_a_stopped_bus_passes_nothing_on(self, open_bus: OpenBus) -> None:
         bus, recorder = await open_bus(), Recorder()
         await bus.start(recorder)
@@ -156,6 +171,8 @@ class BusContract:
         await bus.stop()
         bus.publish([2])
         bus.publish_revoked(2, None)
+        bus.publish_sessions_changed(2)
+        assert recorder.changed == []
         assert 2 not in recorder.woken
         assert recorder.revocations == []
 

@@ -33,6 +33,12 @@ async def add_accounts(store: IStore, *names: str) -> list[int]:
     ]
 
 
+async def owners(store: IStore, *digests: bytes) -> list[int | None]:
+    """The owner of each token; None for those that are not valid."""
+    found = await store.sessions(digests)
+    return [None if session is None else session.user_id for session in found]
+
+
 def draft(sent_by: int, received_by: int, text: str, key: str | None = None) -> Draft:
     """A draft; a key gets a fingerprint of recipient and text, as in `chatd.domain`."""
     if key is None:

@@ -19,6 +19,7 @@ from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_tokens import ChangeContract, DirectoryContract, TokenListContract
 
 
 class StoreContract(
@@ -26,6 +27,9 @@ class StoreContract(
     AccountsContract,
     DeletionContract,
     TokensContract,
+    TokenListContract,
+    ChangeContract,
+    DirectoryContract,
     LastSeenContract,
     AppendContract,
     IdempotencyContract,

@@ -23,6 +23,7 @@ from tests.contracts.helpers import (
     add_accounts,
     digest,
     draft,
+    owners,
     read_inbox,
     send,
     send_many,
@@ -143,7 +144,7 @@ class DeletionContract:
         assert await store.account(ann) is None
         assert await store.account_named("ann") is None
         assert await store.credentials("ann") is None
-        assert await store.token_owners([digest("token")]) == [None]
+        assert await owners(store, digest("token")) == [None]
 
     @ensureDeferred
     async def test_an_account_can_be_deleted_only_once(self, open_store: OpenStore) -> None:
@@ -208,7 +209,7 @@ class DeletionContract:
         await store.add_token(bob, digest("bob's"))
         mine = await send_many(store, ann, bob, 3)
         await store.delete_account(ann)
-        assert await store.token_owners([digest("bob's")]) == [bob]
+        assert await owners(store, digest("bob's")) == [bob]
         assert await store.credentials("bob") == Credentials(bob, "hash of bob")
         assert await read_inbox(store, bob) == mine
         assert (await send(store, bob, bob, "a note")).seq == 4
@@ -236,32 +237,32 @@ class TokensContract:
     async def test_the_owner_of_a_token_is_found(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        created_at = await store.add_token(ann, digest("1"))
-        assert created_at is not None
-        assert created_at > 0
+        token = await store.add_token(ann, digest("1"))
+        assert token is not None
+        assert token.created_at > 0
         await store.add_token(bob, digest("2"))
         await store.add_token(ann, digest("3"))
         digests = [digest(text) for text in ("3", "unknown", "2", "1", "2")]
-        assert await store.token_owners(digests) == [ann, None, bob, ann, bob]
+        assert await owners(store, *digests) == [ann, None, bob, ann, bob]
 
     @ensureDeferred
     async def test_many_tokens_are_looked_up_in_one_call(self, open_store: OpenStore) -> None:
         store = await open_store()
         ids = await add_accounts(store, "ann", "bob", "cat")
-        owners = [ids[number % 3] for number in range(300)]
-        for number, owner in enumerate(owners):
+        expected = [ids[number % 3] for number in range(300)]
+        for number, owner in enumerate(expected):
             await store.add_token(owner, digest(f"{number}"))
         digests = [digest(f"{number}") for number in range(1000)]
-        assert await store.token_owners(digests) == owners + [None] * 700
+        assert await owners(store, *digests) == expected + [None] * 700
 
     @ensureDeferred
     async def test_any_32_bytes_are_a_valid_token(self, open_store: OpenStore) -> None:
         store = await open_store()
         [ann] = await add_accounts(store, "ann")
         for token in (bytes(32), b"\xff" * 32, bytes(range(32)), b"'\\%" + bytes(29)):
-            assert await store.token_owners([token]) == [None]
+            assert await owners(store, token) == [None]
             await store.add_token(ann, token)
-            assert await store.token_owners([token]) == [ann]
+            assert await owners(store, token) == [ann]
 
     @ensureDeferred
     async def test_revoking_a_token_does_not_affect_the_others(self, open_store: OpenStore) -> None:
@@ -271,7 +272,7 @@ class TokensContract:
         await store.add_token(ann, digest("2"))
         assert await store.delete_token(ann, digest("1")) is True
         assert await store.delete_token(ann, digest("1")) is False
-        assert await store.token_owners([digest("1"), digest("2")]) == [None, ann]
+        assert await owners(store, digest("1"), digest("2")) == [None, ann]
 
     @ensureDeferred
     async def test_a_token_can_be_revoked_only_by_its_owner(self, open_store: OpenStore) -> None:
@@ -280,7 +281,7 @@ class TokensContract:
         await store.add_token(ann, digest("1"))
         assert await store.delete_token(bob, digest("1")) is False
         assert await store.delete_token(ann, digest("unknown")) is False
-        assert await store.token_owners([digest("1")]) == [ann]
+        assert await owners(store, digest("1")) == [ann]
 
     @ensureDeferred
     async def test_tokens_of_missing_accounts_are_not_stored(self, open_store: OpenStore) -> None:
@@ -289,7 +290,7 @@ class TokensContract:
         await store.delete_account(ann)
         assert await store.add_token(ann, digest("1")) is None
         assert await store.add_token(MAX_INTEGER, digest("2")) is None
-        assert await store.token_owners([digest("1"), digest("2")]) == [None, None]
+        assert await owners(store, digest("1"), digest("2")) == [None, None]
 
     @ensureDeferred
     async def test_tokens_added_during_a_deletion_do_not_survive_it(
@@ -306,7 +307,7 @@ class TokensContract:
             ]
         await gatherResults(calls)
         digests = [digest(f"{which}{user_id}") for user_id in ids for which in "ab"]
-        assert await store.token_owners(digests) == [None] * 16
+        assert await owners(store, *digests) == [None] * 16
 
 
 class LastSeenContract:
@@ -317,7 +318,7 @@ class LastSeenContract:
         store = await open_store()
         ids = await add_accounts(store, *(f"user{number}" for number in range(20)))
         seen = {user_id: 1_700_000_000_000_000 + user_id for user_id in ids[1:]}
-        await store.record_seen(seen)
+        await store.record_seen(seen, {})
         for user_id in ids:
             account = await store.account(user_id)
             assert account is not None
@@ -328,7 +329,7 @@ class LastSeenContract:
         store = await open_store()
         [ann] = await add_accounts(store, "ann")
         for at, expected in ((1000, 1000), (999, 1000), (1000, 1000), (1001, 1001)):
-            await store.record_seen({ann: at})
+            await store.record_seen({ann: at}, {})
             account = await store.account(ann)
             assert account is not None
             assert account.last_seen_at == expected
@@ -340,7 +341,7 @@ class LastSeenContract:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
         await store.delete_account(ann)
-        await store.record_seen({ann: 1000, bob: 2000, MAX_INTEGER: 3000})
+        await store.record_seen({ann: 1000, bob: 2000, MAX_INTEGER: 3000}, {})
         assert await store.account(ann) is None
         assert await store.account(MAX_INTEGER) is None
         account = await store.account(bob)

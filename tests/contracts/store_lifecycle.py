@@ -20,6 +20,7 @@ from tests.contracts.helpers import (
     appended,
     digest,
     draft,
+    owners,
     read_inbox,
     send,
 )
@@ -55,9 +56,9 @@ class LifecycleContract:
         store = await open_store()
         assert await store.append([]) == []
         assert await store.read([]) == []
-        assert await store.token_owners([]) == []
+        assert await owners(store) == []
         assert await store.last_seqs([]) == {}
-        assert await store.record_seen({}) is None  # type: ignore[func-returns-value]
+        assert await store.record_seen({}, {}) is None  # type: ignore[func-returns-value]
 
     @ensureDeferred
     async def test_everything_is_kept_when_the_store_is_reopened(
@@ -66,7 +67,7 @@ class LifecycleContract:
         store = await open_store()
         ann, bob, deleted = await add_accounts(store, "ann", "bob", "deleted")
         await store.add_token(ann, digest("token"))
-        await store.record_seen({ann: 1_700_000_000_000_000})
+        await store.record_seen({ann: 1_700_000_000_000_000}, {})
         first = await send(store, ann, bob, "first", "key")
         await store.delete_account(deleted)
         epoch = store.epoch
@@ -75,7 +76,7 @@ class LifecycleContract:
         store = await open_store()
         assert store.epoch == epoch
         assert [await store.account(each) for each in (ann, bob, deleted)] == accounts
-        assert await store.token_owners([digest("token")]) == [ann]
+        assert await owners(store, digest("token")) == [ann]
         assert await read_inbox(store, bob) == [first]
         assert await store.append([draft(ann, bob, "first", "key")]) == [Appended(first, True)]
         second = await send(store, ann, bob, "second")

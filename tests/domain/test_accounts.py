@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
 
-from chatd.domain.accounts import BASIC_CACHE_SECONDS, TOKEN_CACHE_SECONDS, TOKEN_PREFIX
+from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
+from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
+from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
 from chatd.domain.rate_limits import Rate, Rates
-from chatd.domain.sessions import LAST_SEEN_FLUSH_SECONDS
 from chatd.errors import (
     InvalidBody,
     NotAToken,
@@ -66,7 +67,7 @@ def test_a_registered_account_can_log_in(system: System) -> None:
     account = register(system, "Ann", "ann@example.org", "secret")
     assert account == Account(1, "Ann", "ann@example.org", system.now(), None)
     assert log_in(system, "ann", "secret").user_id == 1
-    assert basic(system, "ANN", "secret") == Session(1)
+    assert basic(system, "ANN", "secret").user_id == 1
 
 
 def test_registration_can_be_closed(tmp_path: Path) -> None:
@@ -177,14 +178,14 @@ def test_a_registration_is_refused_while_too_many_passwords_are_pending(stepped:
 def test_a_token_authenticates_its_owner(system: System) -> None:
     ann, bob = system.account("ann"), system.account("bob")
     first, second, third = (log_in(system, name) for name in ("ann", "ann", "bob"))
-    assert first.created_at == system.now()
+    assert first.stored.created_at == system.now()
     assert len({first.token, second.token, third.token}) == 3
     for issued, account in ((first, ann), (second, ann), (third, bob)):
         digest = hashlib.sha256(issued.token.encode("ascii")).digest()
         assert issued.token.startswith(TOKEN_PREFIX)
         assert len(issued.token) >= len(TOKEN_PREFIX) + 43
         assert issued.user_id == account.id
-        assert bearer(system, issued) == Session(account.id, digest)
+        assert bearer(system, issued) == Session(account.id, digest, issued.stored.id)
 
 
 @pytest.mark.parametrize("token", [b"", b"chatd_x", b"\xff\xfe", b"x" * 100_000])
@@ -316,7 +317,7 @@ def test_a_look_up_is_repeated_if_a_revocation_arrives_meanwhile(stepped: System
     pending = stepped.start(stepped.accounts.bearer(issued.token.encode("ascii")))
     stepped.reader.work()
     # The owner was read, but the result has not been delivered yet.
-    revoked = stepped.start(stepped.accounts.log_out(Session(1, digest)))
+    revoked = stepped.start(stepped.tokens.log_out(Session(1, digest)))
     stepped.writer.step()
     assert revoked.called
     stepped.settle()
@@ -365,7 +366,7 @@ def test_the_caches_are_bypassed_while_the_bus_is_down(stepped: System) -> None:
     pending = stepped.start(stepped.accounts.basic("ann", "password", HERE))
     assert not pending.called
     stepped.settle()
-    assert result_of(pending) == Session(1)
+    assert result_of(pending).user_id == 1
     stepped.bus.broken = None
     # What the bus calls after it has reconnected.
     stepped.subscriber.wake_all()
@@ -394,7 +395,7 @@ def test_all_sessions_are_looked_up_again_after_the_cache_was_cleared(stepped: S
 
 def test_cached_basic_credentials_expire(stepped: System) -> None:
     stepped.account("ann")
-    assert basic(stepped, "ann") == Session(1)
+    assert basic(stepped, "ann").user_id == 1
     stepped.clock.advance(BASIC_CACHE_SECONDS - 1)
     stepped.settle()
     assert stepped.start(stepped.accounts.basic("ANN", "password", HERE)).called
@@ -408,13 +409,13 @@ def test_cached_basic_credentials_expire(stepped: System) -> None:
     pending = stepped.start(stepped.accounts.basic("ann", "password", HERE))
     assert not pending.called
     stepped.settle()
-    assert result_of(pending) == Session(1)
+    assert result_of(pending).user_id == 1
 
 
 def test_the_cache_does_not_contain_passwords(system: System) -> None:
     system.account("ann")
     basic(system, "ann")
-    [key] = system.accounts._basic._sessions
+    [key] = system.accounts._basic._cache._sessions
     assert len(key) == 32
     assert hashlib.blake2b(b"ann\0password", digest_size=32).digest() != key
 
@@ -429,8 +430,8 @@ def test_requests_with_the_same_credentials_share_one_hash(stepped: System) -> N
     stepped.reader.step()
     assert stepped.hashing.pending == 1
     stepped.settle()
-    assert [result_of(each) for each in pending] == [Session(1)] * 4
-    assert stepped.accounts._verifying == {}
+    assert [result_of(each).user_id for each in pending] == [1] * 4
+    assert stepped.accounts._basic._verifying == {}
 
 
 def test_concurrent_attempts_with_the_same_wrong_credentials_count_once(tmp_path: Path) -> None:
@@ -443,7 +444,7 @@ def test_concurrent_attempts_with_the_same_wrong_credentials_count_once(tmp_path
             with pytest.raises(Unauthorized):
                 result_of(each)
         # One of two attempts is left.
-        assert basic(system, "ann") == Session(1)
+        assert basic(system, "ann").user_id == 1
 
 
 def test_some_clients_may_disconnect_while_their_credentials_are_checked(stepped: System) -> None:
@@ -453,8 +454,8 @@ def test_some_clients_may_disconnect_while_their_credentials_are_checked(stepped
     stepped.reader.step()
     cancel(pending[2])
     stepped.settle()
-    assert result_of(pending[1]) == Session(1)
-    assert stepped.accounts._verifying == {}
+    assert result_of(pending[1]).user_id == 1
+    assert stepped.accounts._basic._verifying == {}
 
 
 def test_all_clients_may_disconnect_while_wrong_credentials_are_checked(stepped: System) -> None:
@@ -462,26 +463,26 @@ def test_all_clients_may_disconnect_while_wrong_credentials_are_checked(stepped:
     for each in pending:
         cancel(each)
     stepped.settle()
-    assert stepped.accounts._verifying == {}
+    assert stepped.accounts._basic._verifying == {}
 
 
 def test_refused_credentials_are_not_cached(system: System) -> None:
     with pytest.raises(Unauthorized):
         basic(system, "ann")
     system.account("ann")
-    assert basic(system, "ann") == Session(1)
+    assert basic(system, "ann").user_id == 1
 
 
 def test_a_rate_limit_refuses_before_a_password_is_checked(tmp_path: Path) -> None:
     with composed(tmp_path, worker=SteppedExecutor, rates=Rates(log_in=Rate(1, 0.1))) as system:
         system.account("ann")
-        assert basic(system, "ann") == Session(1)
+        assert basic(system, "ann").user_id == 1
         for verb in (system.accounts.basic, system.accounts.log_in):
             with pytest.raises(RateLimited):
                 result_of(system.start(verb("bob", "password", HERE)))
         assert system.hashing.pending == system.reader.pending == 0
         # Cached credentials need no check and are not limited.
-        assert basic(system, "ann") == Session(1)
+        assert basic(system, "ann").user_id == 1
         system.clock.advance(11)
         with pytest.raises(Unauthorized):
             basic(system, "bob")
@@ -504,7 +505,7 @@ def test_a_revoked_token_does_not_end_basic_sessions(stepped: System) -> None:
     stepped.account("ann")
     session = bearer(stepped, log_in(stepped, "ann"))
     basic(stepped, "ann")
-    stepped.run(stepped.accounts.log_out(session))
+    stepped.run(stepped.tokens.log_out(session))
     assert stepped.start(stepped.accounts.basic("ann", "password", HERE)).called
 
 
@@ -514,7 +515,7 @@ def test_an_error_of_the_store_fails_all_waiting_requests(
     monkeypatch.setattr(system.store, "credentials", lambda name: fail(StoreUnavailable("disk", 1)))
     with pytest.raises(StoreUnavailable):
         basic(system, "ann")
-    assert system.accounts._verifying == {}
+    assert system.accounts._basic._verifying == {}
 
 
 def test_many_concurrent_authentications_all_complete(stepped: System) -> None:
@@ -543,7 +544,7 @@ def test_logging_out_revokes_only_the_token_used(system: System) -> None:
     one, other = log_in(system, "ann"), log_in(system, "ann")
     session = bearer(system, one)
     bearer(system, other)
-    system.run(system.accounts.log_out(session))
+    system.run(system.tokens.log_out(session))
     with pytest.raises(Unauthorized):
         bearer(system, one)
     assert bearer(system, other).user_id == 1
@@ -552,7 +553,7 @@ def test_logging_out_revokes_only_the_token_used(system: System) -> None:
 def test_a_request_with_basic_cannot_log_out(system: System) -> None:
     system.account("ann")
     with pytest.raises(NotAToken):
-        system.run(system.accounts.log_out(Session(1)))
+        system.run(system.tokens.log_out(Session(1)))
 
 
 def test_a_log_out_or_deletion_completes_even_if_its_client_disconnects(tmp_path: Path) -> None:
@@ -563,7 +564,8 @@ def test_a_log_out_or_deletion_completes_even_if_its_client_disconnects(tmp_path
             system.account("ann")
             issued[:] = [log_in(system, "ann")]
             session = bearer(system, issued[0])
-            return Deferred.fromCoroutine(getattr(system.accounts, which)(session))
+            use_case = system.tokens.log_out if which == "log_out" else system.accounts.delete
+            return Deferred.fromCoroutine(use_case(session))
 
         return begin_it
 

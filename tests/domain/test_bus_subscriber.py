@@ -12,7 +12,7 @@ import chatd.domain.bus_subscriber
 from chatd.domain.poll import Polled
 from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
-from chatd.model import BEGINNING, Session, WakeReason
+from chatd.model import BEGINNING, AccountChange, Session, WakeReason
 from tests.conftest import LoggedFailures
 from tests.domain.waiters import DeferredWaiter
 from tests.doubles import System, result_of
@@ -69,6 +69,75 @@ def test_a_revocation_ends_waits_and_sessions(system: System) -> None:
     system.run(system.accounts.stop())
 
 
+def test_changed_sessions_are_looked_up_and_ended(stepped: System) -> None:
+    """What another process has revoked, as its notice tells."""
+    system = stepped
+    ann, bob = session_with_token(system, "ann"), session_with_token(system, "bob")
+    other = Session(ann.user_id, hashlib.sha256(b"other").digest())
+    assert other.token is not None
+    system.wait_for(system.store.add_token(other.user_id, other.token))
+    old_hash = password_hash(system, ann.user_id)
+    basic = Session(ann.user_id, password_hash=old_hash)
+    sessions = (ann, other, basic, bob)
+    polls = [poll(system, each) for each in sessions]
+    # Nothing has changed.
+    system.subscriber.sessions_changed(ann.user_id)
+    system.settle()
+    assert not any(held.called for held in polls)
+    change = AccountChange(ann.user_id, old_hash, "new hash", kept=ann.token)
+    system.wait_for(system.store.change_account(change))
+    # Somebody else is told of: Ann's are not looked up.
+    system.subscriber.sessions_changed(bob.user_id)
+    system.settle()
+    assert not any(held.called for held in polls)
+    system.subscriber.sessions_changed(ann.user_id)
+    system.settle()
+    assert [held.called for held in polls] == [False, True, True, False]
+    for held in polls[1:3]:
+        with pytest.raises(Unauthorized):
+            result_of(held)
+    for each in (ann, bob):
+        system.send(each, each.user_id, "still here")
+    assert [result_of(polls[0]).why, result_of(polls[3]).why] == [WakeReason.MESSAGE] * 2
+
+
+def password_hash(system: System, user_id: int) -> str:
+    hashes: dict[int, str] = system.wait_for(system.store.password_hashes([user_id]))
+    return hashes[user_id]
+
+
+def test_a_password_changed_while_the_bus_was_down_ends_basic_polls(system: System) -> None:
+    system.account("ann")
+    session = system.run(system.accounts.basic("ann", "password", "192.0.2.1"))
+    held = poll(system, session)
+    change = AccountChange(1, password_hash(system, 1), "new hash")
+    system.wait_for(system.store.change_account(change))
+    system.subscriber.wake_all()
+    system.settle()
+    with pytest.raises(Unauthorized):
+        result_of(held)
+    system.run(system.accounts.stop())
+
+
+def test_changed_sessions_that_could_not_be_looked_up_are_ended_by_the_sweep(
+    system: System, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
+) -> None:
+    ann = session_with_token(system, "ann")
+    held = poll(system, ann)
+    system.wait_for(system.store.delete_other_tokens(ann.user_id, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            system.store, "sessions", lambda _: fail(StoreUnavailable("away", retry_after=1))
+        )
+        system.subscriber.sessions_changed(ann.user_id)
+        system.settle()
+    assert len(logged_failures.flush(StoreUnavailable)) == 1
+    assert not held.called
+    assert system.run(system.sweep.sweep()) == 0
+    with pytest.raises(Unauthorized):
+        result_of(held)
+
+
 # The sweep
 
 
@@ -116,7 +185,7 @@ def test_a_failed_verification_is_repeated_by_the_next_sweep(
     system.wait_for(system.store.delete_token(ann.user_id, ann.token))
     with monkeypatch.context() as patch:
         patch.setattr(
-            system.store, "token_owners", lambda _: fail(StoreUnavailable("away", retry_after=1))
+            system.store, "sessions", lambda _: fail(StoreUnavailable("away", retry_after=1))
         )
         system.subscriber.wake_all()
         system.settle()
@@ -127,5 +196,5 @@ def test_a_failed_verification_is_repeated_by_the_next_sweep(
     with pytest.raises(Unauthorized):
         result_of(held)
     # Once it succeeded, it is not repeated.
-    monkeypatch.delattr(type(system.store), "token_owners")
+    monkeypatch.delattr(type(system.store), "sessions")
     assert system.run(sweep.sweep()) == 0

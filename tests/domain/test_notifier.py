@@ -170,9 +170,11 @@ def test_held_waiters_are_listed_by_user() -> None:
     harness.close_all()
 
 
-def test_tokens_are_listed_once_each() -> None:
+def test_sessions_are_listed_once_each() -> None:
     harness = WaiterHarness()
     for session in (ANN, ANN, ANN_BASIC, BOB):
         harness.add(session)
-    assert sorted(harness.notifier.tokens()) == [(1, b"ann's token"), (2, b"bob's token")]
+    assert set(harness.notifier.sessions()) == {ANN, ANN_BASIC, BOB}
+    assert len(harness.notifier.sessions()) == 3
+    assert harness.notifier.sessions([2, 3]) == [BOB]
     harness.close_all()

@@ -11,9 +11,11 @@ from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier, Waiter
 from chatd.domain.poll import Poll, Polled, Polls
+from chatd.domain.session_expiry import SessionExpiry
 from chatd.errors import CursorEpoch, Overloaded, Unauthorized
 from chatd.model import InboxSlice, Message, ReadAfter, Session, WakeReason
 from tests.conftest import LoggedFailures
+from tests.doubles import Now
 
 ANN = Session(1, b"ann's token")
 EMPTY = InboxSlice(4, ())
@@ -49,7 +51,8 @@ class Harness:
 
     def __init__(self, *results: Any) -> None:
         self.clock = Clock()
-        self.notifier = Notifier(max_held=100)
+        expiry = SessionExpiry(self.clock, Now(self.clock))
+        self.notifier = Notifier(max_held=100, expiry=expiry)
         self.results = list(results)
         self.queries: list[tuple[ReadAfter, bool]] = []
         self.observed: list[tuple[str, float]] = []

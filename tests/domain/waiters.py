@@ -9,8 +9,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 
 from chatd.domain.notifier import Notifier
+from chatd.domain.session_expiry import SessionExpiry
 from chatd.errors import Unauthorized
 from chatd.model import Session, WakeReason
+from tests.doubles import Now
 
 ANN: Final = Session(1, b"ann's token")
 ANN_BASIC: Final = Session(1)
@@ -101,7 +103,9 @@ class WaiterHarness:
 
     def __init__(self, max_held: int = 100) -> None:
         self.clock = Clock()
-        self.notifier = Notifier(max_held=max_held)
+        self.now = Now(self.clock)
+        expiry = SessionExpiry(self.clock, self.now)
+        self.notifier = Notifier(max_held=max_held, expiry=expiry)
         self.waiters: list[DeferredWaiter] = []
 
     def add(self, session: Session) -> DeferredWaiter:

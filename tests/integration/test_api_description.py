@@ -24,6 +24,10 @@ include-operation-id = "send"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "422"]
 checks.negative_data_rejection.expected-statuses = ["400", "401", "404", "413", "415", "422"]
 
+[[operations]]
+include-operation-id = "log_in"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "429"]
+
 # Nor which parameters can be combined, or whether a cursor belongs to this inbox.
 [[operations]]
 include-operation-id = "get_chats"
@@ -32,6 +36,11 @@ checks.positive_data_acceptance.enabled = false
 [[operations]]
 include-operation-id = "get_user"
 checks.positive_data_acceptance.enabled = false
+
+# Nor that one of two members is needed.
+[[operations]]
+include-operation-id = "change_user"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "403"]
 """
 
 

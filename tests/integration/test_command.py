@@ -8,6 +8,7 @@ import os
 import re
 import select
 import signal
+import socket
 import stat
 import termios
 import time
@@ -390,6 +391,55 @@ def test_the_password_is_asked_for_in_a_terminal(
     terminal.expect("Logged in as dora")
     assert terminal.wait() == 0
     assert "miaow" not in terminal.output
+
+
+def test_sessions_are_listed_and_ended_and_the_password_is_changed(
+    daemon: Daemon, cat: User, terminals: list[Terminal]
+) -> None:
+    server = ("--server", daemon.url, "--password-stdin")
+    cat.run("register", "eve", "--email", "eve@example.org", *server, typed="secret\n")
+    label = f"chatd on {socket.gethostname()}"[:64]
+    first = cat.saved_login.load()
+    assert first is not None
+    cat.run("login", "eve", *server, typed="secret\n")
+    header, this, other = cat.run("sessions").splitlines()
+    assert header.split() == ["ID", "LABEL", "CREATED", "LAST", "USED"]
+    assert label in this
+    assert label in other
+    assert this.endswith("  this one")
+    number = other.split()[0]
+    assert cat.run("sessions", "--revoke", number) == f"Session {number} has ended.\n"
+    assert daemon.request("GET", USERS, None, bearer(first.token)).status == 401
+    assert f"no session {number}" in cat.fail("sessions", "--revoke", number)
+
+    daemon.request("POST", TOKENS, {"username": "eve", "password": "secret"})
+    assert len(cat.run("sessions").splitlines()) == 3
+    assert "no terminal" in cat.fail("passwd")
+    terminal = Terminal(cat, "passwd")
+    terminals.append(terminal)
+    for prompt, password in [
+        ("Current password: ", "secret"),
+        ("New password: ", "miaow"),
+        ("Repeat new password: ", "miaow"),
+    ]:
+        terminal.expect(prompt)
+        terminal.type(f"{password}\n")
+    terminal.expect("The password is changed. All other sessions of the account have ended.")
+    assert terminal.wait() == 0
+    assert "miaow" not in terminal.output
+    assert len(cat.run("sessions").splitlines()) == 2
+
+    wrong = cat.fail("passwd", "--password-stdin", typed="secret\nother\n")
+    assert wrong == "chatd: the current password is wrong\n"
+    short = cat.fail("passwd", "--password-stdin", typed="miaow\nx\n")
+    assert "5 to 1024 characters" in short
+    cat.run("passwd", "--password-stdin", typed="miaow\nsecret\n")
+
+    daemon.request("POST", TOKENS, {"username": "eve", "password": "secret"})
+    assert cat.run("sessions", "--revoke-others") == "All other sessions have ended.\n"
+    [_, last] = cat.run("sessions").splitlines()
+    assert cat.run("sessions", "--revoke", last.split()[0]) == "Logged out eve.\n"
+    assert cat.saved_login.load() is None
 
 
 def test_an_interrupt_at_a_prompt_exits_quietly(

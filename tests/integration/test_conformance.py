@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -53,20 +54,29 @@ class FaultyHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.body)
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
 
     def log_message(self, *arguments: object) -> None:
         """Log nothing."""
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server with this handler."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def faulty_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        serving.join()
+    with serving(FaultyHandler) as url:
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -74,6 +84,7 @@ def faulty_server() -> Iterator[str]:
     [
         ("sending", "seqs are 1, 2, 3 ... without gaps"),
         ("streams", "a stream begins at once"),
+        ("version 1.1", "wrong labels, ends and scopes are 400"),
     ],
 )
 def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement: str) -> None:
@@ -82,6 +93,27 @@ def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement
     assert report.stderr == ""
     assert f"  FAILED  {requirement}" in report.stdout
     assert "  passed" not in report.stdout
+
+
+class Version1(FaultyHandler):
+    """Has no list of tokens."""
+
+    def do_GET(self) -> None:
+        if self.path != "/api/v1/tokens/":
+            super().do_GET()
+            return
+        self.send_response(405)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_parts_that_a_server_does_not_have_are_no_failures() -> None:
+    with serving(Version1) as url:
+        report = run_checks(url, "--only", "version 1.1")
+    assert (report.returncode, report.stderr) == (0, "")
+    assert "  not supported  a new password ends" in report.stdout
+    assert "GET /tokens/ is answered 405" in report.stdout
+    assert "0 of 0 checks passed, 8 are of parts that the server does not have." in report.stdout
 
 
 def test_checks_can_be_selected(faulty_server: str) -> None:

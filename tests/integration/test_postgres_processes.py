@@ -7,10 +7,12 @@ import re
 import signal
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +76,41 @@ def test_revocations_and_deletions_reach_the_other_daemon(
         assert response[0] == 401
         assert response[2] - ended < WAKE_SECONDS
         assert client.at(two).call("GET", "/api/v1/users/")[0] == 401
+
+
+class PasswordClient(Client):
+    """Ann with her password instead of a token."""
+
+    def at(self, port: int) -> Client:
+        return PasswordClient(port)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        basic = f"Basic {b64encode(b'ann:hello').decode()}"
+        return super().call(method, path, body, Authorization=basic, **headers)
+
+
+def test_a_new_password_ends_the_other_sessions_at_the_other_daemon(
+    daemons: list[Daemon],
+) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    _, ann = registered(one, "ann")
+    log_in = {"username": "ann", "password": "hello"}
+    other = Client(one, ann.call("POST", "/api/v1/tokens/", log_in)[1]["token"])
+    basic = PasswordClient(one)
+    change = {"current_password": "hello", "password": "very secret"}
+    with (
+        polling(other.at(two), "now", 20) as token_poll,
+        polling(basic.at(two), "now", 20) as basic_poll,
+        Stream(two, f"Bearer {ann.token}", MEDIA_TYPES[0], "now"),
+    ):
+        changed = time.monotonic()
+        assert ann.at(one).call("PATCH", "/api/v1/users/", change)[0] == 200
+    for response in (token_poll, basic_poll):
+        assert response[0] == 401
+        assert response[2] - changed < WAKE_SECONDS
+    for client in (other, basic):
+        assert client.at(two).call("GET", "/api/v1/users/")[0] == 401
+    assert ann.at(two).call("GET", "/api/v1/users/")[0] == 200
 
 
 def test_streams_at_one_show_what_happens_at_the_other(daemons: list[Daemon]) -> None:

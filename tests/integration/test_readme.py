@@ -131,20 +131,23 @@ task.react(lambda reactor: defer.ensureDeferred(listen()))
 
     # docs/client.md uses the same accounts: it works after the README, and twice.
     for _ in range(2):
-        first, second = run_client_programs(shell)
+        first, second, third = run_client_programs(shell)
         assert re.fullmatch(r"\d+ 1 hai\n", first)
         assert re.fullmatch(r"\d+ hai\n", second)
+        newest, own = third.splitlines()[:2]
+        assert re.fullmatch(r"\d+ nightly report \('send',\) 20\S+ \S+ False", newest)
+        assert re.fullmatch(r"\d+ Ann's laptop \(.*\) 20\S+ \S+ True", own)
 
 
 def test_the_client_programs_work_without_the_readme(shell: Shell) -> None:
-    assert run_client_programs(shell) == ["1 1 hai\n", "1 hai\n"]
+    assert run_client_programs(shell)[:2] == ["1 1 hai\n", "1 hai\n"]
 
 
 def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None:
     run_curl_session(shell)
     text = example("README.md", "In the terminal", "bash")
     commands = [shlex.split(line, comments=True) for line in text.splitlines()]
-    [login, send, tail, chat] = [command[1:] for command in commands]
+    [login, send, tail, chat, sessions, passwd] = [command[1:] for command in commands]
     assert {command[0] for command in commands} == {"chatd"}
     chatd = (sys.executable, "-m", "chatd.cli")
     # Without a terminal, the password comes from standard input.
@@ -154,18 +157,29 @@ def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None
     [message] = documents(shell.paste(*chatd, *tail, "--count", "1"))
     assert message["message"] == "hai"
     assert (shell.folder / tail[-1]).exists()
-    assert chat == ["chat", "bob"]  # needs a terminal: test_command.py
+    assert "this one" in shell.paste(*chatd, *sessions)
+    # These need a terminal: test_command.py.
+    assert (chat, passwd) == (["chat", "bob"], ["passwd"])
 
 
 def test_the_streams_of_the_protocol_work_after_the_curl_session(shell: Shell) -> None:
     run_curl_session(shell)
     commands = [each.text for each in examples("docs/protocol.md") if each.language == "bash"]
-    assert len(commands) == 2
-    for command in commands:
-        assert command.startswith("curl -N ")
+    streams = [command for command in commands if command.startswith("curl -N ")]
+    assert len(streams) == 2
+    for command in streams:
         # Without a terminal curl shows its progress; and the streams are endless.
         limited = command.replace("curl -N ", "curl -sN --max-time 1 ")
         assert '"message":"hai"' in shell.paste("bash", "-c", f"{limited}test $? = 28")
+
+
+def test_the_tokens_of_the_protocol_work_after_the_curl_session(shell: Shell) -> None:
+    run_curl_session(shell)
+    commands = [each.text for each in examples("docs/protocol.md") if each.language == "bash"]
+    [tokens] = [command for command in commands if "/tokens/" in command]
+    page, listed = documents(shell.paste("bash", "-euc", tokens))
+    assert page["messages"][0]["message"] == "hai"
+    assert [token["label"] for token in listed["tokens"]] == ["backup of the inbox"]
 
 
 def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from chatd.postgres.notify_payloads import (
     Notice,
     Ping,
     RevokedNotice,
+    SessionsNotice,
     decode,
     encode,
     sender,
@@ -34,6 +35,7 @@ PAYLOAD_LIMIT = 8000
         ),
         RevokedNotice(7, None),
         RevokedNotice(MAX_INTEGER, bytes(range(32))),
+        SessionsNotice(MAX_INTEGER),
         Ping(3),
     ],
 )
@@ -66,6 +68,8 @@ def test_the_largest_payload_is_below_the_limit() -> None:
         "a:r:1",
         "a:r:1:xyz",
         "a:p:",
+        "a:s:",
+        "a:s:x",
     ],
 )
 def test_malformed_payloads_are_rejected(payload: str) -> None:

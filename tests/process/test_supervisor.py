@@ -97,6 +97,8 @@ def test_settings_survive_a_round_trip_through_the_environment() -> None:
         trusted_proxies="10.0.0.0/8, ::1",
         access_log="on",
         listen_db="host=x password=y",
+        directory="on",
+        show_email="owner",
     )
     assert load({}, to_environment(given)) == (given, [])
 

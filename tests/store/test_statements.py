@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from chatd.model import ReadConversation
-from chatd.store import statements
+from chatd.store import statements, token_statements
 from chatd.store.migrations import migrations
+from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.statements import Statement, postgres, sqlite
 
@@ -56,6 +57,27 @@ def test_conversations_are_read_from_indexes_in_order() -> None:
 def test_deleting_old_keys_does_not_scan() -> None:
     plan = sqlite_plan(statements.delete_old_keys(0, 1))
     assert "SEARCH idempotency USING PRIMARY KEY (sent_by=? AND key=?)" in plan
+    assert not [line for line in plan if line.startswith("SCAN")], plan
+
+
+def test_users_are_found_by_an_index_without_deleted_ones() -> None:
+    plan = sqlite_plan(statements.find_users("an", 20))
+    assert plan == [
+        "SEARCH account USING INDEX account_directory (username_folded>? AND username_folded<?)"
+    ]
+
+
+def test_tokens_are_listed_from_an_index_in_order() -> None:
+    plan = sqlite_plan(token_statements.tokens(1, 0, sqlite_accounts.TOKENS))
+    assert sorted(plan) == [
+        "SEARCH inbox USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH token USING INDEX token_user (user_id=?)",
+    ]
+
+
+def test_expired_tokens_are_found_by_an_index() -> None:
+    plan = sqlite_plan(token_statements.delete_expired(0, 1))
+    assert "SEARCH token USING INDEX token_expiry (expires_at<?)" in plan
     assert not [line for line in plan if line.startswith("SCAN")], plan
 
 

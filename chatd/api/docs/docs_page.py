@@ -146,7 +146,10 @@ def _call(path: str, method: str, call: dict[str, Any], schemas: dict[str, str])
         f"<p><strong>{_text(call['summary'])}.</strong> {_text(call.get('description', ''))}</p>",
     ]
     if call["security"]:
-        parts.append("<p>Needs a token or a password.</p>")
+        scope = "".join(
+            f" of the scope <code>{each}</code>" for each in call["security"][0]["token"]
+        )
+        parts.append(f"<p>Needs a token{scope} or a password.</p>")
     if "requestBody" in call:
         schema = call["requestBody"]["content"]["application/json"]["schema"]
         parts.append(f"<h4>Takes</h4><p><code>{escape(_named(schema, schemas))}</code></p>")

@@ -14,6 +14,7 @@ from chatd.api.error_codes import ERROR_CODES, ErrorCode
 from chatd.api.parameters import Parameter
 from chatd.api.problems import Problem
 from chatd.errors import Overloaded, RateLimited, StoreUnavailable, Unauthorized
+from chatd.model import scope_names
 
 _SCHEMA: Final = "#/components/schemas/{name}"
 _BUSY: Final = {RateLimited.code, Overloaded.code, StoreUnavailable.code}
@@ -77,7 +78,7 @@ def _operation(call: Call) -> dict[str, Any]:
         "summary": call.summary,
         "tags": [call.tag],
         "responses": responses,
-        "security": [{"token": []}, {"password": []}] if call.authenticated else [],
+        "security": _security(call),
     }
     if call.description:
         described["description"] = call.description
@@ -92,6 +93,14 @@ def _operation(call: Call) -> dict[str, Any]:
             "content": {"application/json": {"schema": schema}},
         }
     return described
+
+
+def _security(call: Call) -> list[dict[str, list[str]]]:
+    """Who may call: OpenAPI 3.1 has scopes of bearer tokens as "role names"."""
+    if not call.authenticated:
+        return []
+    scopes = [] if call.scope is None else scope_names(call.scope)
+    return [{"token": [*scopes]}, {"password": []}]
 
 
 def _parameter(parameter: Parameter, default: Any) -> dict[str, Any]:

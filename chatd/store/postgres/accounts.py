@@ -6,14 +6,22 @@ was executed. `at`, in microseconds, is unique to a call and so identifies what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from chatd.model import Account, AccountChange, Session
 from chatd.postgres.array_literals import array
-from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, encode
-from chatd.store import statements
+from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
+from chatd.store import statements, token_statements
 from chatd.store.postgres.retry import RetryingExecutor
-from chatd.store.statements import DELETED, PURGE_STEP, Statement, purge_step
+from chatd.store.statements import (
+    DELETED,
+    PASSWORD_CHANGED,
+    PURGE_STEP,
+    Statement,
+    postgres,
+    purge_step,
+)
 
 T = TypeVar("T")
 
@@ -59,11 +67,35 @@ WITH picked AS (
 SELECT count(*) FROM picked
 """
 
-_TOKEN_OWNERS: Final = "SELECT digest, user_id FROM token WHERE digest = ANY(%s::bytea[])"
+# As the one above.
+_CHANGE_ACCOUNT: Final = f"""
+{statements.CHANGE_ACCOUNT};
+{token_statements.DELETE_OTHERS} AND EXISTS ({PASSWORD_CHANGED});
+SELECT pg_notify(:channel, :payload) FROM ({PASSWORD_CHANGED}) AS changed;
+"""
+
+_PASSWORD_HASHES: Final = (
+    "SELECT id, password_hash FROM account WHERE id = ANY(%s::bigint[]) AND deleted_at IS NULL"
+)
+
+_SESSIONS: Final = f"""
+SELECT {token_statements.SESSION} FROM token
+WHERE digest = ANY(:digests::bytea[]) AND {token_statements.VALID}
+"""
 
 _DELETE_TOKEN: Final = f"""
-WITH deleted AS ({statements.DELETE_TOKEN})
+WITH deleted AS ({token_statements.DELETE})
 SELECT pg_notify(:channel, :payload) FROM deleted
+"""
+
+_DELETE_TOKEN_BY_ID: Final = f"""
+WITH deleted AS ({token_statements.DELETE_BY_ID})
+SELECT pg_notify(:channel, :payload || encode(digest, 'hex')) FROM deleted
+"""
+
+_DELETE_OTHER_TOKENS: Final = f"""
+{token_statements.DELETE_OTHERS};
+SELECT pg_notify(:channel, :payload)
 """
 
 # Ordered by user id, like all statements that lock rows of several users, to prevent deadlocks.
@@ -76,11 +108,45 @@ ON CONFLICT (user_id) DO UPDATE SET last_seen_at = excluded.last_seen_at
 WHERE seen.last_seen_at < excluded.last_seen_at
 """
 
+# Waits for nobody: a token that another process is writing or deleting is written the next time.
+_RECORD_USED: Final = """
+WITH free AS (
+    SELECT digest, at
+    FROM token JOIN unnest(%s::bytea[], %s::bigint[]) AS given (digest, at) USING (digest)
+    FOR NO KEY UPDATE OF token SKIP LOCKED
+)
+UPDATE token SET last_used_at = at FROM free
+WHERE token.digest = free.digest AND coalesce(last_used_at, 0) < at
+"""
+
 
 def delete_account(user_id: int, at: int, node_id: str) -> Statement[bool]:
     """Make an account and its inbox inaccessible; `purge` deletes the messages later."""
     parameters = {"user_id": user_id, "at": at, **_notice(node_id, user_id, None)}
     return Statement(_DELETE_ACCOUNT, parameters, bool)
+
+
+def change_account(change: AccountChange, node_id: str) -> Statement[Account | None]:
+    """See `IStore.change_account`; notifies other processes of a new password."""
+    parameters = {
+        "user_id": change.user_id,
+        "verified": change.verified,
+        "password_hash": change.password_hash,
+        "email": change.email,
+        "kept": change.kept,
+        "channel": CHANNEL,
+        "payload": encode(node_id, SessionsNotice(change.user_id)),
+    }
+    found = statements.changed_account(change, ACCOUNTS)
+    return Statement(_CHANGE_ACCOUNT + found.sql, {**parameters, **found.parameters}, found.result)
+
+
+async def password_hashes(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, str]:
+    """See `IStore.password_hashes`."""
+    found: dict[int, str] = {}
+    for part in _parts(list(user_ids)):
+        found.update(await executor.run(_PASSWORD_HASHES, (array(part),)))
+    return found
 
 
 def purge() -> Statement[bool]:
@@ -94,20 +160,46 @@ def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:
     return Statement(_DELETE_TOKEN, parameters, bool)
 
 
-async def token_owners(executor: RetryingExecutor, digests: Sequence[bytes]) -> list[int | None]:
-    """See `IStore.token_owners`."""
-    owners: dict[bytes, int] = {}
+def delete_token_by_id(user_id: int, token_id: int, now: int, node_id: str) -> Statement[bool]:
+    """Revoke a token and notify other processes; False if the user does not own it."""
+    # The statement adds the token to the notice.
+    notice = _notice(node_id, user_id, b"")
+    parameters = {"user_id": user_id, "id": token_id, "now": now, **notice}
+    return Statement(_DELETE_TOKEN_BY_ID, parameters, bool)
+
+
+def delete_other_tokens(user_id: int, kept: bytes | None, node_id: str) -> Statement[None]:
+    """See `IStore.delete_other_tokens`; notifies other processes."""
+    payload = encode(node_id, SessionsNotice(user_id))
+    parameters = {"user_id": user_id, "kept": kept, "channel": CHANNEL, "payload": payload}
+    return Statement(_DELETE_OTHER_TOKENS, parameters, lambda rows: None)
+
+
+async def sessions(
+    executor: RetryingExecutor, digests: Sequence[bytes], now: int
+) -> list[Session | None]:
+    """See `IStore.sessions`."""
+    found: dict[bytes, Session] = {}
     for part in _parts(digests):
-        rows = await executor.run(_TOKEN_OWNERS, (array(part),))
-        owners.update({bytes(digest): user_id for digest, user_id in rows})
-    return [owners.get(digest) for digest in digests]
+        parameters = {"digests": array(part), "now": now}
+        for user_id, digest, *rest in await executor.run(postgres(_SESSIONS), parameters):
+            found[bytes(digest)] = Session(user_id, bytes(digest), *rest)
+    return [found.get(digest) for digest in digests]
 
 
-async def record_seen(executor: RetryingExecutor, seen: Mapping[int, int]) -> None:
+async def record_seen(
+    executor: RetryingExecutor, users: Mapping[int, int], tokens: Mapping[bytes, int]
+) -> None:
     """See `IStore.record_seen`."""
-    for part in _parts(list(seen.items())):
-        users, times = [user_id for user_id, _ in part], [at for _, at in part]
-        await executor.run(_RECORD_SEEN, (array(users), array(times)))
+    for users_part in _parts(list(users.items())):
+        await executor.run(_RECORD_SEEN, _columns(users_part))
+    for tokens_part in _parts(list(tokens.items())):
+        await executor.run(_RECORD_USED, _columns(tokens_part))
+
+
+def _columns(times: Sequence[tuple[int | bytes, int]]) -> tuple[str, str]:
+    """Keys and times as arrays."""
+    return array([key for key, _ in times]), array([at for _, at in times])
 
 
 def _notice(node_id: str, user_id: int, token: bytes | None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Background deletion of old keys, batch results and deleted accounts' data on PostgreSQL."""
+"""Background deletion of old keys, batch results, tokens and accounts' data on PostgreSQL."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -12,18 +13,29 @@ from twisted.python.failure import Failure
 from chatd.store.postgres import accounts
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.token_statements import delete_expired
 
 HOUSEKEEPING_SECONDS: Final = 60.0
+DELETE_TOKENS_STEP: Final = 1000
 
 _log = Logger()
 
 
 class Housekeeping:
-    """Deletes in small transactions, every `seconds`; several processes may do so concurrently."""
+    """Deletes in small transactions, every `seconds`; several processes may do so concurrently.
+
+    `now` returns microseconds since the Unix epoch.
+    """
 
     def __init__(
-        self, executor: RetryingExecutor, appender: Appender, reactor: Any, seconds: float
+        self,
+        executor: RetryingExecutor,
+        appender: Appender,
+        reactor: Any,
+        seconds: float,
+        now: Callable[[], int],
     ) -> None:
+        self._now = now
         self._executor = executor
         self._appender = appender
         self._seconds = seconds
@@ -49,6 +61,8 @@ class Housekeeping:
     async def _run(self) -> None:
         try:
             await self._appender.delete_old()
+            while await self._executor.execute(delete_expired(self._now(), DELETE_TOKENS_STEP)):
+                pass
             await self._purge()
         except Exception:
             _log.failure("housekeeping of the database failed")

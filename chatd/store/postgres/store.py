@@ -16,7 +16,9 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
+    UNLIMITED,
     Account,
+    AccountChange,
     Appended,
     ConversationSlice,
     Credentials,
@@ -26,11 +28,15 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Session,
+    Token,
+    TokenOptions,
+    UserName,
 )
 from chatd.postgres.address import Address
-from chatd.postgres.notify_payloads import MessagesNotice, NodeId, RevokedNotice
+from chatd.postgres.notify_payloads import CommitNotice, MessagesNotice, NodeId, RevokedNotice
 from chatd.postgres.pool import Pool
-from chatd.store import statements
+from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats
@@ -39,6 +45,7 @@ from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
 from chatd.store.results import new_messages
+from chatd.store.statements import Statement
 
 T = TypeVar("T")
 
@@ -98,7 +105,7 @@ class PostgresStore:
         self._appender = Appender(self._executor, now=now, lane=lane)
         self.location = address.location
         self._housekeeping = Housekeeping(
-            self._executor, self._appender, reactor, housekeeping_seconds
+            self._executor, self._appender, reactor, housekeeping_seconds, now
         )
 
     def open(self) -> Deferred[None]:
@@ -141,6 +148,15 @@ class PostgresStore:
     def credentials(self, username: str) -> Deferred[Credentials | None]:
         return self._executor.execute(statements.credentials(username))
 
+    def password_hashes(self, user_ids: Collection[int]) -> Deferred[dict[int, str]]:
+        return Deferred.fromCoroutine(accounts.password_hashes(self._executor, user_ids))
+
+    def change_account(self, change: AccountChange) -> Deferred[Account | None]:
+        return self._execute_notifying(accounts.change_account(change, self._node_id.name))
+
+    def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
+        return self._executor.execute(statements.find_users(prefix, limit))
+
     def delete_account(self, user_id: int) -> Deferred[bool]:
         return Deferred.fromCoroutine(self._delete_account(user_id))
 
@@ -152,18 +168,37 @@ class PostgresStore:
             self._housekeeping.purge()
         return existed
 
-    def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
-        return self._executor.execute(statements.add_token(user_id, digest, self._now()))
+    def add_token(
+        self,
+        user_id: int,
+        digest: bytes,
+        options: TokenOptions = UNLIMITED,
+        verified: str | None = None,
+    ) -> Deferred[Token | None]:
+        addition = token_statements.add(user_id, digest, options, verified, self._now())
+        return self._executor.execute(addition)
 
-    def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
-        return Deferred.fromCoroutine(accounts.token_owners(self._executor, digests))
+    def sessions(self, digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
+        return Deferred.fromCoroutine(accounts.sessions(self._executor, digests, self._now()))
+
+    def tokens(self, user_id: int) -> Deferred[list[Token]]:
+        return self._executor.execute(token_statements.tokens(user_id, self._now()))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        deletion = accounts.delete_token(user_id, digest, self._node_id.name)
-        return Deferred.fromCoroutine(self._notifying(self._executor.execute(deletion)))
+        return self._execute_notifying(accounts.delete_token(user_id, digest, self._node_id.name))
 
-    def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
-        return Deferred.fromCoroutine(accounts.record_seen(self._executor, seen))
+    def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
+        return self._execute_notifying(
+            accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
+        )
+
+    def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:
+        return self._execute_notifying(
+            accounts.delete_other_tokens(user_id, kept, self._node_id.name)
+        )
+
+    def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
+        return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
         return Deferred.fromCoroutine(self._append(drafts))
@@ -220,11 +255,11 @@ class PostgresStore:
         """`Listener`: notices may be missed."""
         self._is_notified = False
 
-    def on_notice(self, notice: MessagesNotice | RevokedNotice) -> None:
+    def on_notice(self, notice: CommitNotice) -> None:
         """`Listener`: another process committed messages or revoked sessions."""
-        if isinstance(notice, RevokedNotice):
-            if notice.token is None:
-                self._inbox_cache.drop(notice.user_id)
+        if isinstance(notice, RevokedNotice) and notice.token is None:
+            self._inbox_cache.drop(notice.user_id)
+        if not isinstance(notice, MessagesNotice):
             return
         for each in notice.messages:
             if each.text is None:
@@ -235,6 +270,9 @@ class PostgresStore:
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return Deferred.fromCoroutine(chats.last_seqs(self._executor, user_ids))
+
+    def _execute_notifying(self, statement: Statement[T]) -> Deferred[T]:
+        return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
 
     async def _notifying(self, work: Awaitable[T]) -> T:
         """Await work whose notices this process ignores, because it wakes its own waiters itself.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from chatd.model import Account
-from chatd.store import statements
+from chatd.model import Account, AccountChange, Session
+from chatd.store import statements, token_statements
 from chatd.store.sqlite.transactions import execute, transaction
 from chatd.store.statements import PURGE_STEP, purge_step
 
@@ -15,12 +15,16 @@ _PURGE: Final = (
     purge_step("message", "received_by", "seq"),
     "DELETE FROM conversation WHERE received_by = :user_id AND (seq, sent_at, sent_by) IN"
     " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
-    purge_step("token", "user_id", "digest"),
+    purge_step("token", "user_id", "id"),
     purge_step("idempotency", "sent_by", "key"),
 )
 
 # A deleted account has no inbox, but its tokens may not have been purged yet.
-_OWNER: Final = "SELECT user_id FROM token JOIN inbox USING (user_id) WHERE digest = ?"
+TOKENS: Final = "token JOIN inbox USING (user_id)"
+_SESSION: Final = (
+    f"SELECT {token_statements.SESSION} FROM {TOKENS}"
+    f" WHERE digest = :digest AND {token_statements.VALID}"
+)
 
 
 def add_account(
@@ -31,6 +35,35 @@ def add_account(
         account = execute(db, statements.add_account(username, email, password_hash, now))
         db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
     return account
+
+
+def change_account(db: sqlite3.Connection, change: AccountChange) -> Account | None:
+    """See `IStore.change_account`."""
+    parameters = {
+        "user_id": change.user_id,
+        "verified": change.verified,
+        "password_hash": change.password_hash,
+        "email": change.email,
+        "kept": change.kept,
+    }
+    with transaction(db):
+        changed = db.execute(statements.CHANGE_ACCOUNT, parameters).rowcount
+        if changed and change.password_hash is not None:
+            db.execute(token_statements.DELETE_OTHERS, parameters)
+    return execute(db, statements.changed_account(change)) if changed else None
+
+
+def password_hashes(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[int, str]:
+    """See `IStore.password_hashes`."""
+    found: dict[int, str] = {}
+    for user_id in user_ids:
+        found.update(
+            db.execute(
+                "SELECT id, password_hash FROM account WHERE id = ? AND deleted_at IS NULL",
+                (user_id,),
+            )
+        )
+    return found
 
 
 def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
@@ -58,23 +91,34 @@ def purge(db: sqlite3.Connection) -> bool:
     return True
 
 
-def token_owners(db: sqlite3.Connection, digests: Sequence[bytes]) -> list[int | None]:
-    """See `IStore.token_owners`."""
-    rows = [db.execute(_OWNER, (digest,)).fetchone() for digest in digests]
-    return [None if row is None else row[0] for row in rows]
+def sessions(db: sqlite3.Connection, digests: Sequence[bytes], now: int) -> list[Session | None]:
+    """See `IStore.sessions`."""
+    rows = [db.execute(_SESSION, {"digest": digest, "now": now}).fetchone() for digest in digests]
+    return [None if row is None else Session(*row) for row in rows]
 
 
-def delete_token(db: sqlite3.Connection, user_id: int, digest: bytes) -> bool:
-    """See `IStore.delete_token`."""
-    parameters = {"user_id": user_id, "digest": digest}
-    return bool(db.execute(statements.DELETE_TOKEN, parameters).fetchall())
+def delete_token(db: sqlite3.Connection, sql: str, parameters: Mapping[str, object]) -> bool:
+    """Run a statement that deletes one token; False if there was none."""
+    return bool(db.execute(sql, parameters).fetchall())
 
 
-def record_seen(db: sqlite3.Connection, seen: Mapping[int, int]) -> None:
+def delete_other_tokens(db: sqlite3.Connection, user_id: int, kept: bytes | None) -> None:
+    """See `IStore.delete_other_tokens`."""
+    db.execute(token_statements.DELETE_OTHERS, {"user_id": user_id, "kept": kept})
+
+
+def record_seen(
+    db: sqlite3.Connection, users: Mapping[int, int], tokens: Mapping[bytes, int]
+) -> None:
     """See `IStore.record_seen`."""
     with transaction(db):
         db.executemany(
             "UPDATE account SET last_seen_at = ?1"
             " WHERE id = ?2 AND deleted_at IS NULL AND coalesce(last_seen_at, 0) < ?1",
-            [(at, user_id) for user_id, at in seen.items()],
+            [(at, user_id) for user_id, at in users.items()],
+        )
+        db.executemany(
+            "UPDATE token SET last_used_at = ?1"
+            " WHERE digest = ?2 AND coalesce(last_used_at, 0) < ?1",
+            [(at, digest) for digest, at in tokens.items()],
         )

@@ -1,4 +1,4 @@
-"""Background deletion of old idempotency keys and of deleted accounts' data in SQLite."""
+"""Background deletion of old keys, expired tokens and deleted accounts' data in SQLite."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.store import statements
 from chatd.store.sqlite import accounts
 from chatd.store.sqlite.transactions import execute
+from chatd.store.statements import Statement, delete_old_keys
+from chatd.store.token_statements import delete_expired
 
 HOUSEKEEPING_SECONDS: Final = 60.0
-DELETE_KEYS_STEP: Final = 1000
-"""Keys deleted per transaction, so that other writes are not delayed."""
+DELETE_STEP: Final = 1000
+"""Keys or tokens deleted per transaction, so that other writes are not delayed."""
 
 _log = Logger()
 
@@ -39,7 +40,7 @@ class Housekeeping:
         self._write = write
         self._now = now
         self._is_running = False
-        self._timer = LoopingCall(self._delete_old_keys)
+        self._timer = LoopingCall(self._run)
         self._timer.clock = clock
 
     def start(self) -> None:
@@ -62,14 +63,20 @@ class Housekeeping:
         if more:
             self.purge()
 
-    def _delete_old_keys(self) -> None:
+    def _run(self) -> None:
         self.purge()
-        deletion = statements.delete_old_keys(self._now(), DELETE_KEYS_STEP)
-        self._write(execute, deletion).addCallbacks(self._deleted_keys, _log_failure)
+        self._delete(delete_old_keys)
+        self._delete(delete_expired)
 
-    def _deleted_keys(self, more: bool) -> None:
-        if more and self._is_running:
-            self._delete_old_keys()
+    def _delete(self, statement: Callable[[int, int], Statement[bool]]) -> None:
+        """Run a deletion until nothing is left to be deleted."""
+
+        def deleted(more: bool) -> None:
+            if more and self._is_running:
+                self._delete(statement)
+
+        deletion = statement(self._now(), DELETE_STEP)
+        self._write(execute, deletion).addCallbacks(deleted, _log_failure)
 
 
 def _log_failure(failure: Failure) -> None:

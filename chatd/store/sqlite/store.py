@@ -21,7 +21,9 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
+    UNLIMITED,
     Account,
+    AccountChange,
     Appended,
     ConversationSlice,
     Credentials,
@@ -30,9 +32,13 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Session,
+    Token,
+    TokenOptions,
+    UserName,
 )
 from chatd.runtime.thread_pool import Executor
-from chatd.store import statements
+from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
@@ -139,6 +145,15 @@ class SqliteStore:
     def credentials(self, username: str) -> Deferred[Credentials | None]:
         return self._read(execute, statements.credentials(username))
 
+    def password_hashes(self, user_ids: Collection[int]) -> Deferred[dict[int, str]]:
+        return self._read(sqlite_accounts.password_hashes, user_ids)
+
+    def change_account(self, change: AccountChange) -> Deferred[Account | None]:
+        return self._write(sqlite_accounts.change_account, change)
+
+    def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
+        return self._read(execute, statements.find_users(prefix, limit))
+
     def delete_account(self, user_id: int) -> Deferred[bool]:
         deleted = self._write(self._delete_account, user_id, self._now())
 
@@ -154,17 +169,36 @@ class SqliteStore:
 
         return deleted.addCallbacks(on_success, on_failure)
 
-    def add_token(self, user_id: int, digest: bytes) -> Deferred[int | None]:
-        return self._write(execute, statements.add_token(user_id, digest, self._now()))
+    def add_token(
+        self,
+        user_id: int,
+        digest: bytes,
+        options: TokenOptions = UNLIMITED,
+        verified: str | None = None,
+    ) -> Deferred[Token | None]:
+        addition = token_statements.add(user_id, digest, options, verified, self._now())
+        return self._write(execute, addition)
 
-    def token_owners(self, digests: Sequence[bytes]) -> Deferred[list[int | None]]:
-        return self._read(sqlite_accounts.token_owners, digests)
+    def sessions(self, digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
+        return self._read(sqlite_accounts.sessions, digests, self._now())
+
+    def tokens(self, user_id: int) -> Deferred[list[Token]]:
+        query = token_statements.tokens(user_id, self._now(), sqlite_accounts.TOKENS)
+        return self._read(execute, query)
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        return self._write(sqlite_accounts.delete_token, user_id, digest)
+        parameters = {"user_id": user_id, "digest": digest}
+        return self._write(sqlite_accounts.delete_token, token_statements.DELETE, parameters)
 
-    def record_seen(self, seen: Mapping[int, int]) -> Deferred[None]:
-        return self._write(sqlite_accounts.record_seen, seen)
+    def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
+        parameters = {"user_id": user_id, "id": token_id, "now": self._now()}
+        return self._write(sqlite_accounts.delete_token, token_statements.DELETE_BY_ID, parameters)
+
+    def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:
+        return self._write(sqlite_accounts.delete_other_tokens, user_id, kept)
+
+    def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
+        return self._write(sqlite_accounts.record_seen, users, tokens)
 
     def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
         ticket = self._inbox_cache.begin_query()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import psycopg2.errors
+import pytest
 from pytest_twisted import ensureDeferred
 
-from chatd.model import Appended
+from chatd.model import Appended, TokenOptions
+from chatd.store.postgres import housekeeping
 from chatd.store.statements import PURGE_STEP
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
     appended,
+    digest,
     draft,
     send,
     send_many,
@@ -56,6 +59,27 @@ async def test_old_keys_and_batch_results_are_deleted(
     assert await store.append([draft(ann, bob, "new", "new")]) == [Appended(new, True)]
     [again] = await store.append([draft(ann, bob, "old", "old")])
     assert appended(again).seq == old.seq + 2
+    await store.close()
+
+
+@ensureDeferred
+async def test_expired_tokens_are_deleted(
+    postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "DELETE_TOKENS_STEP", 2)
+    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
+    await store.open()
+    [ann] = await add_accounts(store, "ann")
+    for number in range(5):
+        await store.add_token(ann, digest(f"{number}"), TokenOptions(lifetime=1))
+    kept = [
+        await store.add_token(ann, digest("later"), TokenOptions(lifetime=HOUR)),
+        await store.add_token(ann, digest("endless")),
+    ]
+    with connected(postgres.url(postgres_database)) as db:
+        while len(rows(db, "SELECT 1 FROM token")) > 2:
+            await sleep(0.01)
+    assert await store.tokens(ann) == kept[::-1]
     await store.close()
 
 

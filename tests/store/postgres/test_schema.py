@@ -10,10 +10,13 @@ from chatd.errors import (
     StartError,
     StoreUnavailable,
 )
+from chatd.model import ALL_SCOPES, Token
 from chatd.store.migrations import Migration, migrations
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
+    digest,
+    owners,
 )
 from tests.postgres_server import Databases, connected, rows
 from tests.store.postgres.stores import store_at
@@ -118,3 +121,32 @@ async def test_an_unreachable_server_is_reported_without_the_password() -> None:
     assert "s3cret" not in str(caught.value)
     assert "s3cret" not in store.location
     await store.close()
+
+
+@ensureDeferred
+async def test_tokens_are_kept_when_they_get_ids(postgres: Databases) -> None:
+    database = postgres.create()
+    url = postgres.url(database)
+    old = store_at(url, known=migrations("postgres")[:2])
+    await old.open()
+    ann, bob = await add_accounts(old, "ann", "bob")
+    await old.close()
+    created = {digest(f"{number}"): 1000 + number for number in range(10)}
+    with connected(url) as db:
+        for token, at in created.items():
+            rows(db, "INSERT INTO token VALUES (%s, %s, %s)", token, (ann, bob)[at % 2], at)
+    store = store_at(url)
+    await store.open()
+    assert await owners(store, *created) == [(ann, bob)[at % 2] for at in created.values()]
+    tokens = [*await store.tokens(ann), *await store.tokens(bob)]
+    assert sorted(token.id for token in tokens) == [*range(1, 11)]
+    for each in tokens:
+        at = created[each.digest]
+        assert each == Token(each.id, each.digest, None, ALL_SCOPES, at, None, None)
+    with connected(url) as db:
+        # As a process of the version before does, which may still run.
+        rows(db, "INSERT INTO token VALUES (%s, %s, 7)", digest("new"), ann)
+    [newest, *_] = await store.tokens(ann)
+    assert newest == Token(11, digest("new"), None, ALL_SCOPES, 7, None, None)
+    await store.close()
+    postgres.drop(database)

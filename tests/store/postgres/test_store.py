@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytest_twisted import ensureDeferred
 
 from chatd.errors import (
     UsernameTaken,
 )
-from chatd.model import InboxSlice, ReadAfter
+from chatd.model import AccountChange, InboxSlice, ReadAfter, TokenOptions
+from chatd.postgres import connection
+from chatd.store import statements, token_statements
+from chatd.store.postgres import accounts
+from chatd.store.statements import Statement
+from chatd.store.statements import postgres as converted
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
     digest,
+    owners,
     read_inbox,
     send,
 )
@@ -31,7 +39,7 @@ async def test_processes_share_all_data(open_store: OpenStore) -> None:
     assert one.epoch == two.epoch
     ann, bob = await add_accounts(one, "ann", "bob")
     await two.add_token(ann, digest("token"))
-    assert await one.token_owners([digest("token")]) == [ann]
+    assert await owners(one, digest("token")) == [ann]
     sent = [await send(each, ann, bob, "x") for each in (one, two, one, two)]
     assert [message.seq for message in sent] == [1, 2, 3, 4]
     assert await read_inbox(one, bob) == await read_inbox(two, bob) == sent
@@ -72,7 +80,18 @@ async def test_writes_whose_results_were_lost_are_repeated_safely(
     assert await store.account(cat.id) == cat
     with losing_results(store, 1):
         assert await store.add_token(bob, digest("1")) is not None
-    assert await store.token_owners([digest("1")]) == [bob]
+    assert await owners(store, digest("1")) == [bob]
+    change = AccountChange(bob, "hash of bob", "new hash", "new@x", digest("1"))
+    with losing_results(store, 1):
+        changed = await store.change_account(change)
+    assert changed == await store.account(bob)
+    assert await store.password_hashes([bob]) == {bob: "new hash"}
+    with losing_results(store, 1):
+        await store.delete_other_tokens(bob, digest("1"))
+    with losing_results(store, 1):
+        # The repetition finds nothing left to be deleted.
+        assert await store.delete_token_by_id(bob, 1) is False
+    assert await owners(store, digest("1")) == [None]
     await store.close()
 
 
@@ -94,3 +113,75 @@ async def test_adding_a_token_waits_for_a_running_deletion(
         rows(db, "COMMIT")
         assert await adding is None
         assert rows(db, "SELECT 1 FROM token") == []
+
+
+@ensureDeferred
+async def test_adding_a_token_waits_for_a_running_change_of_the_password(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    [ann] = await add_accounts(store, "ann")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "UPDATE account SET password_hash = 'new' WHERE id = %s", ann)
+        adding = store.add_token(ann, digest("token"), TokenOptions(), "hash of ann")
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+        while not (adding.called or postgres.admin(waiting, postgres_database)):
+            await sleep(0.01)
+        assert not adding.called
+        rows(db, "COMMIT")
+        assert await adding is None
+        assert rows(db, "SELECT 1 FROM token") == []
+
+
+@ensureDeferred
+async def test_a_token_that_another_process_locks_is_not_waited_for(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    [ann] = await add_accounts(store, "ann")
+    for name in ("1", "2"):
+        await store.add_token(ann, digest(name))
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "SELECT 1 FROM token WHERE digest = %s FOR UPDATE", digest("1"))
+        await store.record_seen({}, {digest("1"): 7, digest("2"): 7})
+        rows(db, "COMMIT")
+    assert [token.last_used_at for token in await store.tokens(ann)] == [7, None]
+
+
+@ensureDeferred
+async def test_tokens_and_users_are_found_by_indexes(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    [ann] = await add_accounts(store, "ann")
+    expected: list[tuple[Statement[Any], str]] = [
+        (statements.find_users("an", 20), "account_directory"),
+        (token_statements.tokens(ann, 0), "token_user_id"),
+        (token_statements.delete_expired(0, 10), "token_expiry"),
+        (accounts.delete_token_by_id(ann, 1, 0, "node"), "token_user_id"),
+    ]
+    with connected(postgres.url(postgres_database)) as db:
+        rows(
+            db,
+            "INSERT INTO token (digest, user_id, created_at, expires_at)"
+            " SELECT sha256(n::text::bytea), n %% 2, n, nullif(n %% 7, 0)"
+            " FROM generate_series(1, %s) AS n",
+            5000,
+        )
+        rows(
+            db,
+            "INSERT INTO account (username, username_folded, date_joined)"
+            " SELECT n, n, n FROM generate_series(1, %s) AS n",
+            5000,
+        )
+        rows(db, "ANALYZE")
+        rows(db, connection._PLANNING)
+        for statement, index in expected:
+            with db.cursor() as cursor:
+                cursor.execute(f"EXPLAIN {converted(statement.sql)}", statement.parameters)
+                plan = [line for [line] in cursor.fetchall()]
+            assert [line for line in plan if f"using {index} on" in line], plan
+            assert not [line for line in plan if "Seq Scan" in line], plan
+            assert not [line for line in plan if "Sort" in line], plan

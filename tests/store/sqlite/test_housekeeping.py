@@ -7,14 +7,16 @@ from itertools import pairwise
 import pytest
 
 from chatd.errors import StoreUnavailable
-from chatd.model import Appended, Draft, ReadAfter
+from chatd.model import Appended, Draft, ReadAfter, TokenOptions
 from chatd.store.results import KEY_SECONDS
 from chatd.store.sqlite import accounts as sqlite_accounts
+from chatd.store.sqlite import housekeeping
 from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     add_accounts,
     appended,
+    digest,
     draft,
     send,
 )
@@ -149,8 +151,26 @@ def test_a_failure_of_housekeeping_is_logged(
     now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")
     database.clock.advance(HOUSEKEEPING_SECONDS)
-    [failure] = logged_failures.flush(StoreUnavailable)
+    # Old keys and expired tokens.
+    failure, _ = logged_failures.flush(StoreUnavailable)
     assert "the database cannot do this now" in failure.getErrorMessage()
     store._write_db.execute("PRAGMA query_only = OFF")
     database.clock.advance(HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
+
+
+def test_expired_tokens_are_deleted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "DELETE_STEP", 2)
+    store = database.open()
+    [ann] = run_now(add_accounts(store, "ann"))
+    for number in range(5):
+        result_of(store.add_token(ann, digest(f"{number}"), TokenOptions(lifetime=1)))
+    later = TokenOptions(lifetime=3_600_000_000)
+    kept = [
+        result_of(store.add_token(ann, digest("later"), later)),
+        result_of(store.add_token(ann, digest("endless"))),
+    ]
+    assert count(database, "SELECT count(*) FROM token") == 7
+    database.clock.advance(HOUSEKEEPING_SECONDS)
+    assert count(database, "SELECT count(*) FROM token") == 2
+    assert result_of(store.tokens(ann)) == kept[::-1]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from chatd.model import ALL_SCOPES, Token
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import APPLICATION_ID
 from tests.contracts.helpers import (
     add_accounts,
+    digest,
+    owners,
     read_conversation,
     read_inbox,
     send_many,
@@ -145,3 +148,35 @@ def test_conversations_are_kept_when_their_index_is_migrated(database: Database)
     store = database.open()
     found = run_now(read_conversation(store, 2, 3, 100))
     assert [message.text for message in found] == texts[::2][::-1]
+
+
+def test_tokens_are_kept_when_they_get_ids(database: Database) -> None:
+    old = sqlite3.connect(database.path)
+    for migration in migrations("sqlite")[:3]:
+        old.executescript(migration.sql)
+    old.executescript(f"PRAGMA user_version = 3; PRAGMA application_id = {APPLICATION_ID}")
+    for user_id, name in enumerate(("ann", "bob"), 1):
+        old.execute(
+            "INSERT INTO account (id, username, username_folded, date_joined) VALUES (?, ?, ?, 0)",
+            (user_id, name, name),
+        )
+        old.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (user_id,))
+    created = {digest(f"{number}"): 1000 - number for number in range(10)}
+    old.executemany(
+        "INSERT INTO token VALUES (?, ?, ?)",
+        [(token, 1 + at % 2, at) for token, at in created.items()],
+    )
+    old.commit()
+    old.close()
+    store = database.open()
+    assert run_now(owners(store, *created)) == [1 + at % 2 for at in created.values()]
+    tokens = [*result_of(store.tokens(1)), *result_of(store.tokens(2))]
+    for token in tokens:
+        at = created[token.digest]
+        assert token == Token(at - 990, token.digest, None, ALL_SCOPES, at, None, None)
+    assert result_of(store.delete_token_by_id(1, 10)) is True
+    added = result_of(store.add_token(1, digest("new")))
+    assert added is not None
+    assert added.id == 11, "ids are never reused"
+    [copy] = backups(database)
+    assert copy.name.startswith("chatd.db.v3.")

@@ -1,0 +1,82 @@
+"""A user's tokens: listing and revoking them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from chatd.errors import InsufficientScope, NotAToken, TokenNotFound
+from chatd.interfaces import IBus, IStore
+from chatd.model import Scope, Session, Token
+from chatd.runtime.shield import ShieldedTasks, shield
+
+
+class Tokens:
+    """Use cases of tokens; `with_last_used` adds what is not written yet.
+
+    Whatever is revoked ends with its polls and streams, in every process. A revocation that fails
+    may have been committed, and one that was repeated finds no token: it is announced in any case.
+    """
+
+    def __init__(
+        self,
+        store: IStore,
+        bus: IBus,
+        tasks: ShieldedTasks,
+        with_last_used: Callable[[Token], Token],
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._tasks = tasks
+        self._with_last_used = with_last_used
+
+    async def list(self, session: Session) -> Sequence[Token]:
+        """The caller's tokens, newest first."""
+        tokens = await shield(self._store.tokens(session.user_id))
+        return [self._with_last_used(token) for token in tokens]
+
+    async def log_out(self, session: Session) -> None:
+        """Revoke the session's token and end its polls; raises `NotAToken` for Basic."""
+        if session.token is None:
+            raise NotAToken("only a token can be revoked, and this request was made without one")
+        await self._tasks.run(self._log_out(session.user_id, session.token))
+
+    async def _log_out(self, user_id: int, token: bytes) -> None:
+        try:
+            await self._store.delete_token(user_id, token)
+        finally:
+            self._bus.publish_revoked(user_id, token)
+
+    async def revoke(self, session: Session, token_id: int) -> None:
+        """Revoke one of the caller's tokens; raises `TokenNotFound` or `InsufficientScope`.
+
+        Every token may revoke itself.
+        """
+        if token_id == session.token_id:
+            await self.log_out(session)
+        else:
+            _require_account_scope(session)
+            await self._tasks.run(self._revoke(session.user_id, token_id))
+
+    async def _revoke(self, user_id: int, token_id: int) -> None:
+        try:
+            found = await self._store.delete_token_by_id(user_id, token_id)
+        finally:
+            self._bus.publish_sessions_changed(user_id)
+        if not found:
+            raise TokenNotFound(f"you have no token {token_id}")
+
+    async def revoke_others(self, session: Session) -> None:
+        """Revoke all tokens of the caller but the one that the session was made with."""
+        _require_account_scope(session)
+        await self._tasks.run(self._revoke_others(session.user_id, session.token))
+
+    async def _revoke_others(self, user_id: int, kept: bytes | None) -> None:
+        try:
+            await self._store.delete_other_tokens(user_id, kept)
+        finally:
+            self._bus.publish_sessions_changed(user_id)
+
+
+def _require_account_scope(session: Session) -> None:
+    if not session.scopes & Scope.ACCOUNT:
+        raise InsufficientScope("account")

@@ -1,0 +1,87 @@
+"""SQL statements on tokens that SQLite and PostgreSQL share, see `chatd.store.statements`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatd.interfaces import MAX_LISTED_TOKENS
+from chatd.model import Scope, Token, TokenOptions
+from chatd.store.statements import Rows, Statement
+
+# The columns are in the order of the fields in `chatd.model`.
+_TOKEN: Final = "id, digest, label, scopes, created_at, last_used_at, expires_at"
+SESSION: Final = "user_id, digest, id, scopes, expires_at"
+VALID: Final = "(expires_at IS NULL OR expires_at > :now)"
+
+# The row lock waits for a concurrent deletion or change of the password, and makes a later one wait
+# for this token.
+_ADD: Final = """
+INSERT INTO token (digest, user_id, label, scopes, created_at, expires_at)
+SELECT :digest, id, :label, :scopes, :at, :expires_at FROM account
+WHERE id = :user_id AND deleted_at IS NULL
+    AND (:verified IS NULL OR password_hash = :verified) FOR SHARE
+ON CONFLICT (digest) DO UPDATE SET created_at = token.created_at
+RETURNING id, created_at
+"""
+
+
+def add(
+    user_id: int, digest: bytes, options: TokenOptions, verified: str | None, at: int
+) -> Statement[Token | None]:
+    """Add a token; None if there is no account of that password hash. Safe to repeat."""
+    expires_at = None if options.lifetime is None else at + options.lifetime
+    parameters = {
+        "user_id": user_id,
+        "digest": digest,
+        "label": options.label,
+        "scopes": options.scopes.value,
+        "at": at,
+        "expires_at": expires_at,
+        "verified": verified,
+    }
+
+    def result(rows: Rows) -> Token | None:
+        if not rows:
+            return None
+        token_id, created_at = rows[0]
+        return Token(token_id, digest, options.label, options.scopes, created_at, None, expires_at)
+
+    return Statement(_ADD, parameters, result)
+
+
+def tokens(user_id: int, now: int, source: str = "token") -> Statement[list[Token]]:
+    """See `IStore.tokens`; `source` may join a table that only users with an account are in."""
+
+    def result(rows: Rows) -> list[Token]:
+        return [
+            Token(id, bytes(digest), label, Scope(scopes), *times)
+            for id, digest, label, scopes, *times in rows
+        ]
+
+    sql = (
+        f"SELECT {_TOKEN} FROM {source} WHERE user_id = :user_id AND {VALID}"
+        f" ORDER BY id DESC LIMIT {MAX_LISTED_TOKENS}"
+    )
+    return Statement(sql, {"user_id": user_id, "now": now}, result)
+
+
+DELETE: Final = "DELETE FROM token WHERE digest = :digest AND user_id = :user_id RETURNING digest"
+DELETE_BY_ID: Final = (
+    f"DELETE FROM token WHERE id = :id AND user_id = :user_id AND {VALID} RETURNING digest"
+)
+DELETE_OTHERS: Final = (
+    "DELETE FROM token WHERE user_id = :user_id AND (:kept IS NULL OR digest <> :kept)"
+)
+
+# Skips tokens that another process is deleting.
+_DELETE_EXPIRED: Final = """
+DELETE FROM token WHERE digest IN (
+    SELECT digest FROM token WHERE expires_at <= :now ORDER BY expires_at LIMIT :step
+    FOR UPDATE SKIP LOCKED
+) RETURNING 1
+"""
+
+
+def delete_expired(now: int, step: int) -> Statement[bool]:
+    """Delete up to `step` tokens that have expired; True if more may be left."""
+    return Statement(_DELETE_EXPIRED, {"now": now, "step": step}, lambda rows: len(rows) == step)

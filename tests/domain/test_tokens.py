@@ -1,0 +1,125 @@
+"""Listing and revoking tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+
+from chatd.errors import InsufficientScope, StoreUnavailable, TokenNotFound, Unauthorized
+from chatd.model import IssuedToken, Scope, Session, TokenOptions
+from tests.doubles import System, cancelled_everywhere, composed, result_of
+
+HERE = "192.0.2.1"
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    """A system whose threads run inline, with an account."""
+    with composed(tmp_path) as system:
+        system.account("ann")
+        yield system
+
+
+def log_in(system: System, options: TokenOptions = TokenOptions()) -> IssuedToken:  # noqa: B008
+    return system.run(system.accounts.log_in("ann", "password", HERE, options))
+
+
+def bearer(system: System, issued: IssuedToken) -> Session:
+    return system.run(system.accounts.bearer(issued.token.encode("ascii")))
+
+
+def test_tokens_are_listed_with_their_latest_use(system: System) -> None:
+    one = log_in(system, TokenOptions("phone"))
+    log_in(system, TokenOptions("never used"))
+    bearer(system, one)
+    first = system.now()
+    system.clock.advance(100)
+    session = bearer(system, log_in(system))
+    listed = system.run(system.tokens.list(session))
+    assert [token.label for token in listed] == [None, "never used", "phone"]
+    assert [token.last_used_at for token in listed] == [system.now(), None, first]
+
+
+def test_a_token_is_revoked_with_its_polls(system: System) -> None:
+    one, two = log_in(system), log_in(system)
+    session = bearer(system, one)
+    held = system.start(system.chats.poll(session, None, 100, 55))
+    system.run(system.tokens.revoke(bearer(system, two), one.stored.id))
+    with pytest.raises(Unauthorized):
+        result_of(held)
+    with pytest.raises(Unauthorized):
+        bearer(system, one)
+    with pytest.raises(TokenNotFound, match=f"{one.stored.id}"):
+        system.run(system.tokens.revoke(bearer(system, two), one.stored.id))
+
+
+def test_a_token_without_the_scope_revokes_only_itself(system: System) -> None:
+    other = log_in(system)
+    limited = log_in(system, TokenOptions(scopes=Scope.READ | Scope.SEND))
+    session = bearer(system, limited)
+    for refused in (
+        system.tokens.revoke(session, other.stored.id),
+        system.tokens.revoke(session, 99),
+        system.tokens.revoke_others(session),
+    ):
+        with pytest.raises(InsufficientScope):
+            system.run(refused)
+    system.run(system.tokens.revoke(session, limited.stored.id))
+    with pytest.raises(Unauthorized):
+        bearer(system, limited)
+    bearer(system, other)
+
+
+@pytest.mark.parametrize("verb", ["delete_token_by_id", "delete_other_tokens"])
+def test_a_failed_revocation_may_have_been_committed(
+    system: System, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    one, two = log_in(system), log_in(system)
+    held = system.start(system.chats.poll(bearer(system, one), None, 100, 55))
+    session = bearer(system, two)
+    commit = getattr(system.store, verb)
+
+    def fail_after_commit(*arguments: object) -> Deferred[object]:
+        result_of(commit(*arguments))
+        return fail(StoreUnavailable("the disk", 1))
+
+    monkeypatch.setattr(system.store, verb, fail_after_commit)
+    with pytest.raises(StoreUnavailable):
+        system.run(
+            system.tokens.revoke(session, one.stored.id)
+            if verb == "delete_token_by_id"
+            else system.tokens.revoke_others(session)
+        )
+    with pytest.raises(Unauthorized):
+        result_of(held)
+    with pytest.raises(Unauthorized):
+        bearer(system, one)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_revocation_completes_even_if_its_client_disconnects(
+    tmp_path: Path, others: bool
+) -> None:
+    issued: list[IssuedToken] = []
+
+    def begin(system: System) -> Deferred[None]:
+        system.account("ann")
+        issued[:] = [log_in(system), log_in(system)]
+        session = bearer(system, issued[1])
+        bearer(system, issued[0])
+        return Deferred.fromCoroutine(
+            system.tokens.revoke_others(session)
+            if others
+            else system.tokens.revoke(session, issued[0].stored.id)
+        )
+
+    moments = 0
+    for system in cancelled_everywhere(tmp_path, begin):
+        with pytest.raises(Unauthorized):
+            bearer(system, issued[0])
+        bearer(system, issued[1])
+        moments += 1
+    assert moments >= 2

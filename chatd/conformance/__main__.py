@@ -12,15 +12,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import react
 
 from chatd.client import ChatError
-from chatd.conformance import (
-    blocking,
-    general,
-    polling,
-    revising,
-    sending,
-    streaming,
-    tokens,
-)
+from chatd.conformance import blocking, general, polling, revising, sending, streaming, tokens
 from chatd.conformance.checks import CHECKS, Check, CheckFailed, NotSupported
 from chatd.conformance.server import Server
 
@@ -58,8 +50,6 @@ async def run_check(check: Check, url: str, reactor: Any) -> Result:
 
 async def _run(check: Check, server: Server) -> Result:
     try:
-        if check.supported is not None and not await check.supported(server):
-            return Result(NOT_SUPPORTED)
         await check.run(server)
     except CheckFailed as failure:
         return Result(FAILED, str(failure))
@@ -71,10 +61,7 @@ async def _run(check: Check, server: Server) -> Result:
 
 
 async def main(reactor: Any, url: str, only: str) -> None:
-    """Run the checks and print a report; raises SystemExit(1) if one fails.
-
-    What the server need not have and does not have does not fail.
-    """
+    """Run the checks and print a report; raises SystemExit(1) if one fails."""
     chosen = [each for each in CHECKS if only.lower() in f"{each.area} {each.requirement}".lower()]
     # Most checks wait most of the time.
     slots = DeferredSemaphore(CONCURRENT_CHECKS)

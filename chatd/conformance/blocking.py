@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 
-from chatd.conformance.checks import check, expect_equal, is_served
+from chatd.conformance.checks import check, expect_equal, require_support
 from chatd.conformance.server import Account, JSONResponse, Server
 
-BLOCKING = "Blocking"
+BLOCKING = "Blocking (version 1.1)"
 
 
 async def block(who: Account, user_id: int) -> JSONResponse:
@@ -20,15 +20,16 @@ async def unblock(who: Account, user_id: int) -> JSONResponse:
     return await who.request("DELETE", f"/blocks/?user_id={user_id}")
 
 
-async def supported(server: Server) -> bool:
-    """Whether the server has this part of the API."""
-    ann = await server.new_account()
-    return is_served(await ann.request("GET", "/blocks/"))
-
-
-@check(BLOCKING, "what a blocked account sends is refused until it is unblocked", supported)
-async def blocked(server: Server) -> None:
+async def two_accounts(server: Server) -> tuple[Account, Account]:
+    """Two accounts; raises `NotSupported` if nobody can be blocked."""
     ann, bob = await server.two_accounts()
+    require_support(await ann.request("GET", "/blocks/"), "GET /blocks/")
+    return ann, bob
+
+
+@check(BLOCKING, "what a blocked account sends is refused until it is unblocked")
+async def blocked(server: Server) -> None:
+    ann, bob = await two_accounts(server)
     for _ in range(2):
         expect_equal((await block(bob, ann.id)).status, 204, "PUT /blocks/")
     response = await ann.send(bob)
@@ -40,9 +41,9 @@ async def blocked(server: Server) -> None:
     expect_equal((await ann.send(bob)).json["seq"], 2, "the seq of the first message after it")
 
 
-@check(BLOCKING, "a repeated send is answered although its sender was blocked since", supported)
+@check(BLOCKING, "a repeated send is answered although its sender was blocked since")
 async def replays(server: Server) -> None:
-    ann, bob = await server.two_accounts()
+    ann, bob = await two_accounts(server)
     key = {"Idempotency-Key": secrets.token_hex(8)}
     first = await ann.send(bob, headers=key)
     expect_equal((await block(bob, ann.id)).status, 204, "PUT /blocks/")
@@ -50,9 +51,9 @@ async def replays(server: Server) -> None:
     expect_equal((again.status, again.json), (200, first.json), "the repeated send")
 
 
-@check(BLOCKING, "blocks are listed; neither oneself nor nobody can be blocked", supported)
+@check(BLOCKING, "blocks are listed; neither oneself nor nobody can be blocked")
 async def lists(server: Server) -> None:
-    ann, bob = await server.two_accounts()
+    ann, bob = await two_accounts(server)
     await block(ann, bob.id)
     found = (await ann.request("GET", "/blocks/")).json
     expect_equal(found, {"blocks": [{"user_id": bob.id, "username": bob.name}]}, "GET /blocks/")

@@ -13,8 +13,6 @@ SOON: Final = 2.0
 """Seconds within which something counts as immediate, even on a busy machine."""
 
 CheckFunction = Callable[[Server], Awaitable[None]]
-Probe = Callable[[Server], Awaitable[bool]]
-"""Finds out whether a server has a part of the API that it need not have."""
 
 
 class CheckFailed(Exception):
@@ -26,36 +24,25 @@ class NotSupported(Exception):
 
 
 class Check(Struct, frozen=True):
-    """A requirement of the protocol and the function that tests it.
-
-    It does not apply to servers that are not `supported`; None: it applies to all.
-    """
+    """A requirement of the protocol and the function that tests it."""
 
     area: str
     requirement: str
     run: CheckFunction
-    supported: Probe | None = None
 
 
 CHECKS: Final[list[Check]] = []
 """All checks, in the order of the report."""
 
 
-def check(
-    area: str, requirement: str, supported: Probe | None = None
-) -> Callable[[CheckFunction], CheckFunction]:
+def check(area: str, requirement: str) -> Callable[[CheckFunction], CheckFunction]:
     """Register the decorated function as the check of a requirement."""
 
     def register(run: CheckFunction) -> CheckFunction:
-        CHECKS.append(Check(area, requirement, run, supported))
+        CHECKS.append(Check(area, requirement, run))
         return run
 
     return register
-
-
-def is_served(response: JSONResponse) -> bool:
-    """Whether a server knows the call that it has answered."""
-    return response.status not in (405, 501) and response.code != "not_found"
 
 
 def expect(condition: object, failure: str) -> None:

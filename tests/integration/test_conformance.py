@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
@@ -62,32 +61,9 @@ class FaultyHandler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-class OldHandler(FaultyHandler):
-    """The same, but does not know what version 1 of the protocol does not have."""
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/api/v1/blocks/"):
-            self.answer(404, "not_found")
-        else:
-            super().do_GET()
-
-    def do_PATCH(self) -> None:
-        self.answer(405, "method_not_allowed")
-
-    def answer(self, status: int, code: str) -> None:
-        """Answer with a problem document."""
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = json.dumps({"code": code}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/problem+json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """A server with this handler, by its URL."""
+    """The URL of a server with this handler."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -104,25 +80,12 @@ def faulty_server() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("area", ["Edit and delete", "Blocking"])
-def test_what_a_server_does_not_have_is_not_supported(area: str) -> None:
-    with serving(OldHandler) as url:
-        report = run_checks(url, "--only", area)
-    assert (report.returncode, report.stderr) == (0, "")
-    lines = report.stdout.split("\n")
-    assert lines[1] == area
-    assert all(line.startswith("  not supported  ") for line in lines[2:-3])
-    assert lines[-2] == (
-        f"0 of 0 checks passed, {len(lines) - 5} are of parts that the server does not have."
-    )
-
-
 @pytest.mark.parametrize(
     ("area", "requirement"),
     [
         ("sending", "seqs are 1, 2, 3 ... without gaps"),
         ("streams", "a stream begins at once"),
-        ("version 1.1", "wrong labels, ends and scopes are 400"),
+        ("account and tokens", "wrong labels, ends and scopes are 400"),
         ("edit and delete", "only the sender"),
         ("blocking", "blocks are listed"),
     ],
@@ -136,13 +99,23 @@ def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement
 
 
 class Version1(FaultyHandler):
-    """Has no list of tokens."""
+    """Has no list of tokens and no blocks, and changes no messages."""
 
     def do_GET(self) -> None:
-        if self.path != "/api/v1/tokens/":
+        if self.path == "/api/v1/tokens/":
+            self.refuse(405)
+        elif self.path == "/api/v1/blocks/":
+            self.refuse(404)
+        else:
             super().do_GET()
-            return
-        self.send_response(405)
+
+    def do_PATCH(self) -> None:
+        self.refuse(405)
+
+    def refuse(self, status: int) -> None:
+        """Answer with an error."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -153,7 +126,14 @@ def test_parts_that_a_server_does_not_have_are_no_failures() -> None:
     assert (report.returncode, report.stderr) == (0, "")
     assert "  not supported  a new password ends" in report.stdout
     assert "GET /tokens/ is answered 405" in report.stdout
-    assert "0 of 0 checks passed, 8 are of parts that the server does not have." in report.stdout
+    assert "PATCH /chats/ is answered 405" in report.stdout
+    assert "GET /blocks/ is answered 404" in report.stdout
+    missing = report.stdout.count("  not supported  ")
+    assert missing > 15
+    assert (
+        f"0 of 0 checks passed, {missing} are of parts that the server does not have."
+        in report.stdout
+    )
 
 
 def test_checks_can_be_selected(faulty_server: str) -> None:

@@ -28,6 +28,7 @@ from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
@@ -38,6 +39,7 @@ from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.receipts import Receipts
+from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
@@ -218,6 +220,14 @@ def compose_domain(
         conversations=Conversations(store, bus),
         receipts=Receipts(store, notifier, clock),
         deliveries=deliveries,
+        revisions=Revisions(
+            store,
+            bus,
+            limits,
+            max_message_bytes=settings.max_message_bytes,
+            edit_seconds=settings.edit_seconds,
+        ),
+        blocks=Blocks(store, limits),
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
     )
@@ -241,6 +251,8 @@ def compose_api(
         components.chats,
         components.conversations,
         components.receipts,
+        components.revisions,
+        components.blocks,
         ready=components.readiness.reasons,
         clock=clock,
         retry_jitter=retry_jitter,
@@ -284,6 +296,7 @@ def compose_store_and_bus(
             clock=reactor,
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
+            known_only=not settings.first_contact,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
@@ -334,6 +347,7 @@ def _postgres_store_and_bus(
         reactor=reactor,
         now=microseconds,
         node_id=node_id,
+        known_only=not settings.first_contact,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

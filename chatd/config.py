@@ -34,6 +34,8 @@ class Settings:
     rate_limits: bool
     max_message_bytes: int
     min_password_length: int
+    edit_seconds: int
+    first_contact: bool
     max_polls: int
     drain_seconds: float
     workers: int
@@ -148,6 +150,8 @@ OPTIONS: Final = (
     Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off."),
     Option("max-message-bytes", _integer(1, 1 << 24), 16384, "Maximum message size, UTF-8 bytes."),
     Option("min-password-length", _integer(1, 1024), 5, "Minimum password length, characters."),
+    Option("edit-seconds", _integer(0), 0, "How long messages can be edited, 0: always."),
+    Option("first-contact", _choice("open", "known"), "open", "Who may write first: open|known."),
     Option("max-polls", _integer(0), 10000, "Maximum polls held at once per process."),
     Option("drain-seconds", _parse_seconds, 10, "Time limit for finishing requests at shutdown."),
     Option("workers", _integer(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),
@@ -217,7 +221,7 @@ def to_environment(settings: Settings) -> dict[str, str]:
         if isinstance(value, bool):
             texts[option.variable] = next(
                 word
-                for word in ("on", "off", "open", "closed", "all", "owner")
+                for word in ("on", "off", "open", "closed", "known", "all", "owner")
                 if _parses_to(option, word, value)
             )
         elif isinstance(value, tuple):

@@ -99,6 +99,41 @@ class UserNotFound(DomainError):
     title = "There is no such user"
 
 
+class MessageNotFound(DomainError):
+    code = "message_not_found"
+    title = "There is no such message"
+
+
+class NotTheSender(DomainError):
+    code = "not_the_sender"
+    title = "Only its sender may change a message"
+
+
+class MessageDeleted(DomainError):
+    code = "message_deleted"
+    title = "The message was deleted"
+
+
+class TooLate(DomainError):
+    code = "too_late"
+    title = "The message can no longer be changed"
+
+
+class Blocked(DomainError):
+    code = "blocked"
+    title = "The recipient has blocked the sender"
+
+
+class FirstContactClosed(DomainError):
+    code = "first_contact_closed"
+    title = "The recipient has to write first"
+
+
+class TooManyBlocks(DomainError):
+    code = "too_many_blocks"
+    title = "Too many accounts are blocked"
+
+
 class PageNotFound(DomainError):
     code = "page_not_found"
     title = "There is no such page"

@@ -17,13 +17,16 @@ from chatd.model import (
     Account,
     AccountChange,
     Appended,
+    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
     InboxSlice,
+    Message,
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
     Session,
     Token,
     TokenOptions,
@@ -170,10 +173,37 @@ class IStore(Interface):
 
         The messages of each inbox are numbered 1, 2, 3 ... in order of commit, and those of one
         call in the order of `drafts`. The result is `UserNotFound` if there is no recipient,
-        `IdempotencyKeyReused` if the key was used for another request, and the first message,
-        marked as replayed, if the key was used for the same request. Such drafts do not affect
-        the others. Succeeds only once the transaction is on stable storage.
+        `IdempotencyKeyReused` if the key was used for another request, and the first message as it
+        is now, marked as replayed, if the key was used for the same request. Otherwise it is
+        `Blocked` if the recipient has blocked the sender, and, unless the store lets everybody
+        write first, `FirstContactClosed` if neither had sent the other a message before this
+        call, and they are not the same. Such drafts do not affect the others. Succeeds only once
+        the transaction is on stable storage. A draft that is appended after a `block` has
+        succeeded is subject to it.
         """
+
+    def revise(revision: Revision) -> Deferred[Message]:
+        """Edit or delete a message; returns it as it is then, once that is on stable storage.
+
+        The former text is not stored any more, and no result that this store returns from now on
+        contains it. An edit to the same text and the deletion of a deleted message change nothing.
+        Fails with `MessageNotFound` if there is no such inbox or
+        message, or the message is neither from nor to `revised_by`; else with `NotTheSender`;
+        else, for an edit, with `MessageDeleted`; else, unless it is deleted already, with
+        `TooLate`; else, for an edit, with `Blocked` if the recipient has blocked the sender.
+        """
+
+    def block(user_id: int, blocked_id: int) -> Deferred[None]:
+        """From now on `append` refuses what `blocked_id` sends to `user_id`; safe to repeat.
+
+        Fails with `UserNotFound` if either has no account, and with `TooManyBlocks`.
+        """
+
+    def unblock(user_id: int, blocked_id: int) -> Deferred[None]:
+        """Undo `block`; does nothing if there is nothing to undo."""
+
+    def blocks(user_id: int) -> Deferred[list[BlockedUser]]:
+        """The accounts that a user has blocked, without deleted ones, in the order of names."""
 
     def read(queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         """Answer queries from one snapshot; None for each inbox that does not exist.
@@ -192,9 +222,10 @@ class IStore(Interface):
     def read_cached(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:
         """The result of `read` if it is known without a query, otherwise None.
 
-        It is never older than any earlier result of this store. With `listening`, the caller is
-        subscribed to the bus, and the result may be older than what other processes have returned:
-        the bus will wake the caller for what is missing.
+        It is never older than any earlier result of this store, and contains no text that was
+        revised through this store, or through another as far as the bus has told. With `listening`,
+        the caller is subscribed to the bus, and the result may be older than what other processes
+        have returned: the bus will wake the caller for what is missing.
         """
 
     def last_seqs(user_ids: Collection[int]) -> Deferred[dict[int, int]]:
@@ -210,6 +241,9 @@ class ISubscriber(Interface):
     def wake_for_changes(user_ids: Collection[int]) -> None:
         """Changes of these accounts were committed."""
 
+    def changed(received_by: int, seq: int, sent_by: int) -> None:
+        """A message was edited or deleted, or may have been."""
+
     def wake_all() -> None:
         """Events may have been missed: check every inbox and forget all cached sessions."""
 
@@ -221,7 +255,7 @@ class ISubscriber(Interface):
 
 
 class IBus(Interface):
-    """Announces new messages and revocations to all processes that share a store."""
+    """Announces new and revised messages and revocations to all processes that share a store."""
 
     def start(subscriber: ISubscriber) -> Deferred[None]:
         """Subscribe; succeeds once no later commit can be missed, or fails with `StartError`."""
@@ -237,6 +271,9 @@ class IBus(Interface):
 
     def publish_changes(user_ids: Collection[int]) -> None:
         """Announce that changes of these accounts were committed."""
+
+    def publish_changed(received_by: int, seq: int, sent_by: int) -> None:
+        """Announce that a message was edited or deleted, or may have been."""
 
     def publish_revoked(user_id: int, token: bytes | None) -> None:
         """Announce a committed revocation; None: of all tokens of the user."""

@@ -69,6 +69,7 @@ class Metrics(Collector):
         self._batch_sizes: dict[str, Histogram] = {}
         self._wakeups: Counter[str] = Counter({"bus": 0, "sweep": 0})
         self._missed_wakeups = 0
+        self._changed_messages = 0
         self._lag = Histogram(_SECONDS)
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._counters: list[tuple[str, str, Callable[[], float]]] = []
@@ -117,6 +118,10 @@ class Metrics(Collector):
         self._missed_wakeups += polls
         self.count_wakeups("sweep", polls)
 
+    def count_changed_message(self) -> None:
+        """Count a message that was edited or deleted, in whichever process."""
+        self._changed_messages += 1
+
     def observe_lag(self, seconds: float) -> None:
         """Record how late the reactor ran a timer."""
         self._lag.observe(seconds)
@@ -153,6 +158,11 @@ class Metrics(Collector):
             "chatd_sweep_found",
             "Held polls and streams that had missed a wake-up: above 0 there is a bug",
             self._missed_wakeups,
+        )
+        yield CounterMetricFamily(
+            "chatd_changed_messages",
+            "Messages edited or deleted, by this process and by others as it was told",
+            self._changed_messages,
         )
         yield _histogram(
             "chatd_request_seconds",

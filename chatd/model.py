@@ -139,13 +139,44 @@ class UserName(Struct, frozen=True, gc=False):
 
 
 class Message(Struct, frozen=True, gc=False):
-    """A message in the inbox of `received_by`, where `seq` numbers messages 1, 2, 3 ..."""
+    """A message in the inbox of `received_by`, where `seq` numbers messages 1, 2, 3 ...
+
+    `edited_at` is the time of the last edit; a deleted message has `deleted_at` and no text. Both
+    are None otherwise.
+    """
 
     received_by: int
     seq: int
     sent_by: int
     sent_at: int
     text: str
+    edited_at: int | None = None
+    deleted_at: int | None = None
+
+    @property
+    def is_revised(self) -> bool:
+        """Whether it was edited or deleted since it was sent."""
+        return self.edited_at is not None or self.deleted_at is not None
+
+
+class Revision(Struct, frozen=True, gc=False):
+    """The wish of `revised_by` to change the text of a message, or with None to delete it.
+
+    It is too late `within` microseconds after the message was sent; None is never.
+    """
+
+    revised_by: int
+    received_by: int
+    seq: int
+    text: str | None
+    within: int | None = None
+
+
+class BlockedUser(Struct, frozen=True, gc=False):
+    """An account that somebody has blocked."""
+
+    user_id: int
+    username: str
 
 
 class IdempotencyKey(Struct, frozen=True, gc=False):

@@ -166,6 +166,9 @@ class ControlledBus:
         if not self.lose:
             self._bus.publish_changes(user_ids)
 
+    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        self._bus.publish_changed(received_by, seq, sent_by)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         self._bus.publish_revoked(user_id, token)
 
@@ -249,6 +252,8 @@ class System:
         show_email: bool = True,
         min_password_length: int = 5,
         max_message_bytes: int = 16384,
+        edit_seconds: int = 0,
+        known_only: bool = False,
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
@@ -269,6 +274,7 @@ class System:
             now=self.now,
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
+            known_only=known_only,
         )
         settings = attrs.evolve(
             load({}, {})[0],
@@ -278,6 +284,7 @@ class System:
             show_email=show_email,
             min_password_length=min_password_length,
             max_message_bytes=max_message_bytes,
+            edit_seconds=edit_seconds,
         )
         self.components = compose_domain(
             settings,
@@ -295,6 +302,8 @@ class System:
         self.account_changes = self.components.account_changes
         self.tokens = self.components.tokens
         self.chats = self.components.chats
+        self.revisions = self.components.revisions
+        self.blocks = self.components.blocks
         self.subscriber = self.components.subscriber
         self.sweep = self.components.sweep
 

@@ -22,13 +22,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
-from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
+from chatd.errors import (
+    Blocked,
+    DomainError,
+    FirstContactClosed,
+    IdempotencyKeyReused,
+    MessageDeleted,
+    MessageNotFound,
+    NotTheSender,
+    TooLate,
+    UsernameTaken,
+    UserNotFound,
+)
 from chatd.interfaces import IStore
 from chatd.model import (
     ALL_SCOPES,
     Account,
     AccountChange,
     Appended,
+    BlockedUser,
     ConversationCursor,
     Credentials,
     Draft,
@@ -38,6 +50,7 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
     Scope,
     Session,
     Token,
@@ -83,7 +96,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Implemented by subclasses
 
-    def open_store(self) -> IStore:
+    def open_store(self, *, known_only: bool = False) -> IStore:
         """Open a store, on a new database first and later on the same one."""
         raise NotImplementedError
 
@@ -109,6 +122,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.last_token_id = 0
         self.keys: dict[tuple[int, str], tuple[bytes, Message]] = {}
         self.followers: list[Follower] = []
+        self.blocks: set[tuple[int, int]] = set()
+        self.known_only = False
         self.store: IStore | None = None
 
     @property
@@ -133,10 +148,12 @@ class StoreMachine(RuleBasedStateMachine):
     def set_initial_accounts(self, count: int) -> None:
         self.initial_accounts = count
 
-    @rule()
-    def reopen(self) -> None:
+    # Rarely, because then most messages are refused.
+    @rule(known_only=st.sampled_from([False, False, False, True]))
+    def reopen(self, known_only: bool) -> None:
         self.run(self.opened.close())
-        self.store = self.open_store()
+        self.store = self.open_store(known_only=known_only)
+        self.known_only = known_only
         assert self.store.epoch == self.epoch
 
     @rule(seconds=st.sampled_from([0.000001, 0.5, 60.0, -60.0]))
@@ -164,6 +181,7 @@ class StoreMachine(RuleBasedStateMachine):
         if user is not None:
             user.deleted = True
             self.forget_tokens(user.account.id, None)
+            self.blocks -= {each for each in self.blocks if each[0] == user.account.id}
 
     @rule(
         number=users,
@@ -293,8 +311,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(drawn=st.lists(drafts, max_size=8))
     def append(self, drawn: list[tuple[int, int, str, str | None]]) -> None:
         batch = self.batch(drawn)
+        contacts = self.contacts()
         for one, result in zip(batch, self.run(self.opened.append(batch)), strict=True):
-            self.expect(one, result)
+            self.expect(one, result, contacts)
 
     @rule(drawn=st.lists(drafts, max_size=4), again=st.lists(drafts, max_size=4))
     def append_concurrently(
@@ -302,7 +321,9 @@ class StoreMachine(RuleBasedStateMachine):
         drawn: list[tuple[int, int, str, str | None]],
         again: list[tuple[int, int, str, str | None]],
     ) -> None:
-        # Without keys, so that the results do not depend on the order of the calls.
+        # The results must not depend on the order of the calls, so there are no keys.
+        if self.known_only:
+            return
         calls = [self.batch([(*each[:3], None) for each in call]) for call in (drawn, again)]
         deferreds = [self.opened.append(call) for call in calls]
         results = [
@@ -312,7 +333,7 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         results.sort(key=lambda each: each[1].message.seq if isinstance(each[1], Appended) else 0)
         for one, result in results:
-            self.expect(one, result)
+            self.expect(one, result, self.contacts())
 
     def batch(self, drawn: list[tuple[int, int, str, str | None]]) -> list[Draft]:
         """Drafts, without those of unknown senders."""
@@ -325,19 +346,40 @@ class StoreMachine(RuleBasedStateMachine):
                 batch.append(Draft(self.id_of(sender), received_by, text, idempotency))
         return batch
 
-    def expect(self, draft: Draft, result: Appended | DomainError) -> None:
+    def contacts(self) -> set[tuple[int, int]]:
+        """The pairs of accounts of which one has sent the other a message, in both orders."""
+        pairs = {
+            (user_id, each.sent_by) for user_id, user in self.users.items() for each in user.inbox
+        }
+        return pairs | {(one, other) for other, one in pairs}
+
+    def current(self, message: Message) -> Message:
+        """A message as it is now; as it was sent if its inbox is gone."""
+        user = self.users[message.received_by]
+        return message if user.deleted else user.inbox[message.seq - 1]
+
+    def expect(
+        self, draft: Draft, result: Appended | DomainError, contacts: set[tuple[int, int]]
+    ) -> None:
         """Compare a result with the model and update the model."""
         key = draft.idempotency
         if key is not None and (draft.sent_by, key.key) in self.keys:
             fingerprint, first = self.keys[draft.sent_by, key.key]
             if fingerprint == key.fingerprint:
-                assert result == Appended(first, replayed=True)
+                assert result == Appended(self.current(first), replayed=True)
             else:
                 assert isinstance(result, IdempotencyKeyReused)
             return
         recipient = self.users.get(draft.received_by)
         if recipient is None or recipient.deleted:
             assert isinstance(result, UserNotFound)
+            return
+        if (draft.received_by, draft.sent_by) in self.blocks:
+            assert isinstance(result, Blocked)
+            return
+        known = draft.sent_by == draft.received_by or (draft.sent_by, draft.received_by) in contacts
+        if self.known_only and not known:
+            assert isinstance(result, FirstContactClosed)
             return
         assert isinstance(result, Appended)
         message = result.message
@@ -349,6 +391,102 @@ class StoreMachine(RuleBasedStateMachine):
         recipient.inbox.append(message)
         if key is not None:
             self.keys[draft.sent_by, key.key] = (key.fingerprint, message)
+
+    @rule(
+        number=users,
+        recipient=users,
+        place=st.integers(0, 12),
+        text=st.one_of(st.none(), texts.filter(lambda text: "\0" not in text)),
+        too_late=st.booleans(),
+    )
+    def revise(
+        self, number: int, recipient: int, place: int, text: str | None, too_late: bool
+    ) -> None:
+        by, received_by = self.id_of(number), self.id_of(recipient)
+        within = 1 if too_late else None
+        user = self.existing(recipient)
+        seq = 1 + place % len(user.inbox) if user is not None and user.inbox else 1 + place
+        if self.existing(number) is None:
+            return
+        deferred = self.opened.revise(Revision(by, received_by, seq, text, within))
+        old = None if user is None or seq > len(user.inbox) else user.inbox[seq - 1]
+        if old is None or by not in (old.sent_by, old.received_by):
+            with pytest.raises(MessageNotFound):
+                self.run(deferred)
+        elif by != old.sent_by:
+            with pytest.raises(NotTheSender):
+                self.run(deferred)
+        elif old.deleted_at is not None:
+            if text is None:
+                assert self.run(deferred) == old
+            else:
+                with pytest.raises(MessageDeleted):
+                    self.run(deferred)
+        else:
+            self.expect_revised(old, text, within, deferred)
+
+    def expect_revised(
+        self, old: Message, text: str | None, within: int | None, deferred: Deferred[Message]
+    ) -> None:
+        """Compare the revision of a message that is the caller's with the model."""
+        try:
+            new = self.run(deferred)
+        except TooLate:
+            assert within is not None
+            return
+        except Blocked:
+            assert text is not None
+            assert (old.received_by, old.sent_by) in self.blocks
+            return
+        assert text is None or (old.received_by, old.sent_by) not in self.blocks
+        edited_at, deleted_at = new.edited_at, new.deleted_at
+        if text == old.text:
+            assert new == old
+        elif text is None:
+            assert edited_at == old.edited_at
+            assert deleted_at is not None
+            assert deleted_at >= (edited_at or old.sent_at)
+        else:
+            assert deleted_at is None
+            assert edited_at is not None
+            assert edited_at >= (old.edited_at or old.sent_at)
+        assert new == Message(
+            old.received_by,
+            old.seq,
+            old.sent_by,
+            old.sent_at,
+            text or "",
+            edited_at,
+            deleted_at,
+        )
+        self.users[old.received_by].inbox[old.seq - 1] = new
+
+    @rule(number=users, other=users)
+    def block(self, number: int, other: int) -> None:
+        user_id, blocked_id = self.id_of(number), self.id_of(other)
+        deferred = self.opened.block(user_id, blocked_id)
+        if number == other or not (self.existing(number) and self.existing(other)):
+            with pytest.raises(UserNotFound):
+                self.run(deferred)
+        else:
+            self.run(deferred)
+            self.blocks.add((user_id, blocked_id))
+
+    @rule(number=users, other=users)
+    def unblock(self, number: int, other: int) -> None:
+        self.run(self.opened.unblock(self.id_of(number), self.id_of(other)))
+        self.blocks.discard((self.id_of(number), self.id_of(other)))
+
+    @rule(number=users)
+    def list_blocks(self, number: int) -> None:
+        user_id = self.id_of(number)
+        expected = [
+            BlockedUser(each.account.id, each.account.username)
+            for each in self.users.values()
+            if (user_id, each.account.id) in self.blocks and not each.deleted
+        ]
+        expected.sort(key=lambda each: each.username.lower())
+        assert self.run(self.opened.blocks(user_id)) == expected
 
     @rule(drawn=st.lists(st.tuples(users, places, limits), max_size=5))
     def read_after(self, drawn: list[tuple[int, int, int]]) -> None:

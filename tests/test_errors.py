@@ -3,7 +3,7 @@
 import pytest
 
 import chatd.errors
-from chatd.errors import Busy, DomainError
+from chatd.errors import Busy, DomainError, InsufficientScope
 
 
 def coded() -> list[type[DomainError]]:
@@ -31,6 +31,9 @@ def test_an_error_has_its_detail_as_text(error: type[DomainError]) -> None:
         busy = error("wait", 1.5)
         assert (busy.detail, busy.retry_after) == ("wait", 1.5)
         assert str(busy) == "wait"
+    elif issubclass(error, InsufficientScope):
+        missing = error("send")
+        assert missing.detail == str(missing) == "this needs a token with the scope send"
     else:
         raised = error("because")
         assert raised.detail == str(raised) == "because"

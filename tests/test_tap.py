@@ -53,7 +53,11 @@ def test_listen_is_repeatable() -> None:
 def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
     value = {"listen": "tcp:1", "registration": "closed", "rate-limits": "off"}.get(option.name)
     if value is None:
-        value = {"access-log": "on", "trusted-proxies": "::/0"}.get(option.name)
+        value = {
+            "access-log": "on",
+            "first-contact": "known",
+            "trusted-proxies": "::/0",
+        }.get(option.name)
     if value is None:
         value = {"directory": "on", "show-email": "owner"}.get(option.name, "7")
     default = getattr(load({}, {})[0], option.field)

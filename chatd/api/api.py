@@ -11,8 +11,10 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.api.authentication import Authenticator
+from chatd.api.blocks import BlockCalls
 from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
+from chatd.api.chats_revise import RevisionCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.client_address import TrustedProxies
 from chatd.api.conversations import ConversationCalls
@@ -24,9 +26,11 @@ from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.receipts import Receipts
+from chatd.domain.revisions import Revisions
 from chatd.domain.tokens import Tokens
 
 
@@ -43,6 +47,8 @@ class API:
         SendCalls,
         ReadCalls,
         ConversationCalls,
+        RevisionCalls,
+        BlockCalls,
         HealthCalls,
         WebPageCalls,
         DescriptionCalls,
@@ -57,6 +63,8 @@ class API:
         chats: Chats,
         conversations: Conversations,
         receipts: Receipts,
+        revisions: Revisions,
+        blocks: Blocks,
         *,
         ready: Callable[[], Awaitable[list[str]]],
         clock: IReactorTime,
@@ -73,6 +81,8 @@ class API:
             self.sends,
             self.reads,
             ConversationCalls(conversations, render, clock=clock),
+            RevisionCalls(revisions, render),
+            BlockCalls(blocks),
             HealthCalls(ready),
             WebPageCalls(),
             DescriptionCalls(self.calls),

@@ -15,7 +15,14 @@ from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response
 from chatd.domain.chats import Chats
 from chatd.domain.receipts import Receipt, Receipts
-from chatd.errors import IdempotencyKeyReused, MessageTooLarge, RateLimited, UserNotFound
+from chatd.errors import (
+    Blocked,
+    FirstContactClosed,
+    IdempotencyKeyReused,
+    MessageTooLarge,
+    RateLimited,
+    UserNotFound,
+)
 from chatd.model import Appended, Scope, Session
 
 Text = Annotated[
@@ -87,12 +94,20 @@ class SendCalls:
         responses={
             201: ResponseSpec("The message.", (SentMessage,)),
             200: ResponseSpec(
-                "The message that an earlier request with this key has stored.",
+                "The message that an earlier request with this key has stored, as it is now.",
                 (SentMessage,),
                 {"Idempotency-Replayed": "`true`"},
             ),
         },
-        raises=(MessageTooLarge, UserNotFound, IdempotencyKeyReused, RateLimited, *BUSY),
+        raises=(
+            MessageTooLarge,
+            UserNotFound,
+            Blocked,
+            FirstContactClosed,
+            IdempotencyKeyReused,
+            RateLimited,
+            *BUSY,
+        ),
         authenticated=True,
         scope=Scope.SEND,
     )

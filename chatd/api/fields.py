@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatd.model import MAX_INTEGER
 
@@ -30,10 +30,16 @@ CursorText = Annotated[
 
 
 class Message(Struct, forbid_unknown_fields=True):
-    """A message; `seq` is its place in the recipient's inbox: 1, 2, 3 ... without gaps."""
+    """A message; `seq` is its place in the recipient's inbox: 1, 2, 3 ... without gaps.
+
+    `edited_at` is present if the sender has edited it; `deleted_at` if they have deleted it, and
+    then `message` is empty.
+    """
 
     seq: Seq
     sent_by: UserId
     message: str
     sent_at: Time
     received_by: UserId
+    edited_at: Time | UnsetType = UNSET
+    deleted_at: Time | UnsetType = UNSET

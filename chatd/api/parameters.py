@@ -198,6 +198,8 @@ class _Alternative(Struct, frozen=True):
 
     parameters: list[Parameter]
     defaults: list[Any]
+    required: list[str]
+    """The query parameters that have no default."""
     query: list[tuple[int, str, Callable[[Any], Any]]]
     """Position, parameter name and parser, in the order of parsing."""
     headers: list[tuple[int, bytes, str, Callable[[Any], Any]]]
@@ -211,6 +213,11 @@ def _alternative(kind: type[Struct]) -> _Alternative:
     return _Alternative(
         parameters,
         [None if field.required else field.default for field in fields],
+        [
+            each.name
+            for field, each in zip(fields, parameters, strict=True)
+            if field.required and each.in_query
+        ],
         # In reverse order, which decides the error that is reported if there are several.
         [(place, each.name, each.parse) for place, each in reversed(numbered) if each.in_query],
         [
@@ -248,6 +255,13 @@ class Parameters:
                 found.setdefault(parameter.name, (parameter, []))[1].append(default)
         return found
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The query parameters that every request has to have."""
+        return frozenset.intersection(
+            *(frozenset(each.required) for each in self._alternatives.values())
+        )
+
     def described(self) -> list[tuple[Parameter, Any]]:
         """Each parameter and its default, headers last; None where alternatives have several."""
         described = [
@@ -265,12 +279,15 @@ class Parameters:
     def parse(self, query: bytes, headers: HeaderValues) -> Any:
         """The struct that the query string and the headers of a request select and fill.
 
-        Raises `InvalidQuery` for a parameter that is repeated or is not UTF-8, and what the
+        Raises `InvalidQuery` for a parameter that is missing, repeated or not UTF-8, and what the
         parsers of the parameters raise; parameters that are not declared are ignored.
         """
         texts = parse_query(query, self._names) if query else {}
         kind = self.kinds[0] if self._choose is None else self._choose(texts, headers)
         alternative = self._alternatives[kind]
+        for name in alternative.required:
+            if name not in texts:
+                raise InvalidQuery(f"{name}: missing")
         values = alternative.defaults.copy()
         if texts:
             for place, name, parse in alternative.query:

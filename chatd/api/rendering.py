@@ -38,13 +38,25 @@ def _second(second: int) -> str:
 
 
 def message(value: Message) -> bytes:
-    """`{"seq","sent_by","message","sent_at","received_by"}`, without a line feed."""
-    return b'{"seq":%d,"sent_by":%d,"message":%b,"sent_at":"%b","received_by":%d}' % (
+    """`{"seq","sent_by","message","sent_at","received_by"}`, without a line feed.
+
+    If they are set, `edited_at` and `deleted_at` follow.
+    """
+    return b'{"seq":%d,"sent_by":%d,"message":%b,"sent_at":"%b","received_by":%d%b}' % (
         value.seq,
         value.sent_by,
         _encode(value.text),
         timestamp(value.sent_at).encode("ascii"),
         value.received_by,
+        _revision(value) if value.is_revised else b"",
+    )
+
+
+def _revision(value: Message) -> bytes:
+    return b"".join(
+        b',"%b":"%b"' % (name, timestamp(at).encode("ascii"))
+        for name, at in ((b"edited_at", value.edited_at), (b"deleted_at", value.deleted_at))
+        if at is not None
     )
 
 
@@ -59,8 +71,8 @@ def messages(meta: Struct, values: tuple[Message, ...], render: RenderMessage = 
 class EncodedMessageCache:
     """Caches encoded messages for all responses that contain them: sends, polls and pages.
 
-    Messages never change, and recipient and seq identify one. The latest are cached, long ones
-    excepted: about 5 MB at most.
+    Recipient and seq identify a message that was not revised; others, which are few, are encoded
+    each time. The latest are cached, long ones excepted: about 5 MB at most.
     """
 
     SIZE: Final = 8192
@@ -71,6 +83,8 @@ class EncodedMessageCache:
         self._encoded: dict[int, bytes] = {}
 
     def __call__(self, value: Message) -> bytes:
+        if value.is_revised:
+            return message(value)
         key = value.received_by * _SEQS + value.seq
         encoded = self._encoded.get(key)
         if encoded is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -86,8 +86,15 @@ class UserList(Struct, forbid_unknown_fields=True, frozen=True):
     users: list[ListedUser]
 
 
+_LIMIT: Final = integer("limit", "Users at most, with `prefix`.", 100)
+
+
 class UserQuery(Struct, frozen=True):
-    """Which account `GET /users/` looks up; the caller's own by default."""
+    """Which account `GET /users/` looks up; the caller's own by default.
+
+    The limit is checked and has no effect: clients that are made from the description may send it
+    always, since it has a default.
+    """
 
     user_id: Annotated[int | None, integer("user_id", "The account of this id.", MAX_INTEGER)] = (
         None
@@ -95,6 +102,7 @@ class UserQuery(Struct, frozen=True):
     username: Annotated[
         str | None, text("username", "The account of this name, whatever its case.")
     ] = None
+    limit: Annotated[int, _LIMIT] = 20
 
 
 class DirectoryQuery(Struct, frozen=True):
@@ -103,7 +111,7 @@ class DirectoryQuery(Struct, frozen=True):
     prefix: Annotated[
         str, prefix("prefix", "The users whose names begin with this, whatever its case.")
     ]
-    limit: Annotated[int, integer("limit", "Users at most, with `prefix`.", 100)] = 20
+    limit: Annotated[int, _LIMIT] = 20
 
 
 def _choose(
@@ -112,9 +120,7 @@ def _choose(
     if "prefix" in texts:
         reject(texts, ("user_id", "username"), "prefix")
         return DirectoryQuery
-    if "limit" in texts:
-        raise InvalidQuery("limit goes together with prefix")
-    if len(texts) > 1:
+    if "user_id" in texts and "username" in texts:
         raise InvalidQuery("user_id and username cannot be combined")
     return UserQuery
 

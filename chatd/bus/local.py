@@ -36,6 +36,10 @@ class LocalBus:
         for subscriber in self._subscribers:
             subscriber.wake_for_changes(user_ids)
 
+    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        for subscriber in self._subscribers:
+            subscriber.changed(received_by, seq, sent_by)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         for subscriber in self._subscribers:
             subscriber.revoked(user_id, token)

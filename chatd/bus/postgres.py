@@ -22,6 +22,7 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable, reason
 from chatd.postgres.notify_payloads import (
     CHANNEL,
+    ChangedNotice,
     ChangesNotice,
     Listener,
     MessagesNotice,
@@ -132,6 +133,10 @@ class PostgresBus:
         if self._subscriber is not None:
             self._subscriber.wake_for_changes(user_ids)
 
+    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        if self._subscriber is not None:
+            self._subscriber.changed(received_by, seq, sent_by)
+
     def publish_revoked(self, user_id: int, token: bytes | None) -> None:
         if self._subscriber is not None:
             self._subscriber.revoked(user_id, token)
@@ -241,6 +246,8 @@ class PostgresBus:
         if isinstance(notice, MessagesNotice):
             user_ids = dict.fromkeys([each.received_by for each in notice.messages])
             self._subscriber.wake(tuple(user_ids))
+        elif isinstance(notice, ChangedNotice):
+            self._subscriber.changed(notice.received_by, notice.seq, notice.sent_by)
         elif isinstance(notice, RevokedNotice):
             self._subscriber.revoked(notice.user_id, notice.token)
         else:

@@ -32,13 +32,13 @@ async def log_in(args: argparse.Namespace, session: Session) -> None:
 
 
 async def _save_login(client: ChatClient, username: str, password: str, session: Session) -> None:
-    token = await _log_in(client, username, password)
+    token = await log_in_with_label(client, username, password)
     me = await client.me()
     session.file.save(SavedLogin(session.server, me.username, me.id, token))
     print(f"Logged in as {me.username} at {session.server}.")
 
 
-async def _log_in(client: ChatClient, username: str, password: str) -> str:
+async def log_in_with_label(client: ChatClient, username: str, password: str) -> str:
     """Get a token that `chatd sessions` lists with the name of this machine."""
     label = f"chatd on {socket.gethostname()}"[:LABEL_CHARACTERS]
     try:

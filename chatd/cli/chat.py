@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
+import os
 import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 
+from chatd.cli.chat_session import ChatSession
 from chatd.cli.errors import CommandError
-from chatd.cli.line_editor import LineEditor
 from chatd.cli.messages import find_user
-from chatd.cli.printing import escape_controls, format_message
-from chatd.cli.session import SavedLogin, Session
-from chatd.client import APIError, ChatClient, ChatError, Message, Unreachable, User
+from chatd.cli.prompt import Size
+from chatd.cli.session import Session
+from chatd.cli.style import style_for
 
 HISTORY: Final = 20
 """Earlier messages shown at the start."""
+_DEFAULT_SIZE: Final = (80, 24)
+_BRACKETED_PASTE_ON, _BRACKETED_PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
 async def chat(args: argparse.Namespace, session: Session) -> None:
-    """Show earlier messages, then send and receive until Ctrl-D."""
+    """Show earlier messages, then send and receive; raises `KeyboardInterrupt` on Ctrl-C."""
     client, login = session.logged_in()
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise CommandError("chat needs a terminal; use chatd send and chatd tail in scripts")
@@ -38,8 +40,22 @@ async def chat(args: argparse.Namespace, session: Session) -> None:
     # shown once.
     cursor = await client.cursor()
     history = await client.conversation(peer.id, limit=HISTORY)
+    terminal = Terminal()
+    conversation = ChatSession(
+        client,
+        login,
+        peer,
+        write=terminal.write,
+        size=terminal_size,
+        style=style_for(sys.stdout, os.environ),
+        clock=session.reactor,
+    )
     with raw_mode(sys.stdin.fileno()):
-        await ChatSession(client, login, peer).run(cursor, history.messages[::-1])
+        async with terminal.opened(conversation):
+            with calling_on_resize(session.reactor, conversation.editor.resize):
+                await conversation.run(cursor, history.messages[::-1])
+    if conversation.interrupted:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -53,111 +69,57 @@ def raw_mode(descriptor: int) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-class Keyboard(Protocol):
-    """Passes standard input to the line editor."""
+@contextlib.contextmanager
+def calling_on_resize(reactor: Any, resize: Callable[[], object]) -> Iterator[None]:
+    """Call `resize` in the reactor whenever the size of the terminal changes."""
+    # A signal handler may run amid other code that is drawing.
+    previous = signal.signal(signal.SIGWINCH, lambda *_: reactor.callFromThread(resize))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, previous)
 
-    def __init__(self, chat: ChatSession) -> None:
-        self._chat = chat
+
+def terminal_size() -> Size:
+    """Columns and rows of the terminal; unlike that of `shutil`, it ignores COLUMNS and LINES."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        return _DEFAULT_SIZE
+    return columns or _DEFAULT_SIZE[0], rows or _DEFAULT_SIZE[1]
+
+
+class Keyboard(Protocol):
+    """Passes standard input to the line editor; `closed` fires when the terminal is closed."""
+
+    def __init__(self, conversation: ChatSession) -> None:
+        self._conversation = conversation
+        self.closed: Deferred[None] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
-        self._chat.editor.feed(data)
+        self._conversation.editor.feed(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._chat.end()
+        self._conversation.end()
+        self.closed.callback(None)
 
 
-class ChatSession:
-    """A conversation with one user on the terminal."""
+class Terminal:
+    """Standard input and output, which the reactor reads and writes."""
 
-    def __init__(self, client: ChatClient, login: SavedLogin, peer: User) -> None:
-        self._client = client
-        self._login = login
-        self._peer = peer
-        self._ended: Deferred[None] = Deferred()
-        self._outbox: DeferredQueue[str | None] = DeferredQueue()
-        self._shown: set[tuple[int, int]] = set()
-        self.editor = LineEditor(
-            f"{escape_controls(login.username)}> ",
-            write=self._write,
-            on_line=self._on_line,
-            on_exit=self.end,
-            width=lambda: shutil.get_terminal_size().columns,
-        )
-
-    async def run(self, cursor: str, history: tuple[Message, ...]) -> None:
-        """Chat until Ctrl-D, or until an error that retrying does not solve."""
+    @contextlib.asynccontextmanager
+    async def opened(self, conversation: ChatSession) -> AsyncIterator[None]:
+        """Pass keys and pastes to the conversation; in the end, all output has been written."""
+        keyboard = Keyboard(conversation)
         # StandardIO makes the terminal non-blocking, so all output has to go through it.
-        self._terminal = StandardIO(Keyboard(self))
-        name = escape_controls(self._peer.username)
-        self._write(f"Chatting with {name}. Return sends, Ctrl-D quits.\r\n")
-        for message in history:
-            self._show(message)
-        self.editor.show()
-        following = Deferred.fromCoroutine(self._follow(cursor))
-        sending = Deferred.fromCoroutine(self._send())
-        for work in (following, sending):
-            work.addErrback(self._on_failure)
-        previous = signal.signal(signal.SIGWINCH, lambda *_: self.editor.show())
+        self._stdio = StandardIO(keyboard)
+        self.write(_BRACKETED_PASTE_ON)
         try:
-            await self._ended
+            yield
         finally:
-            signal.signal(signal.SIGWINCH, previous)
-            following.cancel()
-            self._outbox.put(None)
-        # Send what is still in the outbox.
-        await sending
-        self.editor.hide()
-        self._terminal.loseConnection()
+            self.write(_BRACKETED_PASTE_OFF)
+            self._stdio.loseConnection()
+            await keyboard.closed
 
-    def end(self) -> None:
-        """End the conversation."""
-        if not self._ended.called:
-            self._ended.callback(None)
-
-    def _on_failure(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
-        if self._ended.called:
-            failure.raiseException()
-        self._ended.errback(failure)
-
-    async def _follow(self, cursor: str) -> None:
-        async for message in self._client.follow(
-            cursor, on_connection_change=self._report_connection
-        ):
-            if message.sent_by == self._peer.id:
-                self._show(message)
-
-    async def _send(self) -> None:
-        while (text := await self._outbox.get()) is not None:
-            while True:
-                try:
-                    sent = await self._client.send(self._peer.id, text)
-                except Unreachable:
-                    if self._ended.called:
-                        raise
-                    # `_follow` reports the lost connection.
-                    continue
-                except APIError as error:
-                    self.editor.print_above(f"not sent: {error.detail}")
-                else:
-                    self._show(sent.message)
-                break
-
-    def _on_line(self, text: str) -> None:
-        if text.strip():
-            self._outbox.put(text)
-
-    def _show(self, message: Message) -> None:
-        key = (message.received_by, message.seq)
-        if key not in self._shown:
-            self._shown.add(key)
-            own = message.sent_by == self._login.user_id
-            name = self._login.username if own else self._peer.username
-            self.editor.print_above(format_message(message, name))
-
-    def _report_connection(self, error: ChatError | None) -> None:
-        self.editor.print_above("(connected again)" if error is None else "(offline, trying again)")
-
-    def _write(self, text: str) -> None:
-        self._terminal.write(text.encode("utf-8", "replace"))
+    def write(self, text: str) -> None:
+        self._stdio.write(text.encode("utf-8", "replace"))

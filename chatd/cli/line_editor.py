@@ -1,28 +1,26 @@
-"""A one-line editor for terminals that keeps its line below other output."""
+"""An editor for drafts in a terminal that keeps its prompt below other output."""
 
 from __future__ import annotations
 
-import codecs
-import re
+import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-from chatd.cli.printing import display_width, escape_controls
+from chatd.cli.draft import KEYS, Draft
+from chatd.cli.keys import KeyReader, Paste
+from chatd.cli.printing import escape_controls
+from chatd.cli.prompt import PromptView, Size
 
-_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-9;]*[~A-Za-z]|O[A-Za-z]|.)?", re.DOTALL)
-_UNFINISHED: Final = re.compile(r"\x1b(\[[0-9;]*|O)?\Z")
-_LEFT, _RIGHT = ("\x1b[D", "\x1bOD", "\x02"), ("\x1b[C", "\x1bOC", "\x06")
-_HOME, _END = ("\x1b[H", "\x1bOH", "\x1b[1~", "\x01"), ("\x1b[F", "\x1bOF", "\x1b[4~", "\x05")
-_DELETE: Final = "\x1b[3~"
-_CLEAR: Final = "\r\x1b[K"
-_SHORT_PROMPT: Final = "> "
+_INTERRUPT, _END_OF_INPUT, _CLEAR_SCREEN = "\x03", "\x04", "\x0c"
+_ENTER: Final = ("\r", "\n")
 
 
 class LineEditor:
-    """Turns keyboard input into lines and draws the line being edited.
+    """Turns keyboard input into texts and draws the one being edited.
 
-    `write` writes to the terminal. `on_line` is called with each line that Return completes,
-    `on_exit` on Ctrl-C, and on Ctrl-D in an empty line. `width` returns the terminal's columns.
+    `write` writes to the terminal, `size` returns its columns and rows. `on_line` is called with
+    each text that Enter completes, which has several lines if it was pasted so. `on_interrupt` is
+    called on Ctrl-C and `on_end` on Ctrl-D, if the draft is empty.
     """
 
     def __init__(
@@ -30,95 +28,66 @@ class LineEditor:
         prompt: str,
         *,
         write: Callable[[str], object],
+        size: Callable[[], Size],
         on_line: Callable[[str], object],
-        on_exit: Callable[[], object],
-        width: Callable[[], int],
+        on_interrupt: Callable[[], object],
+        on_end: Callable[[], object],
     ) -> None:
-        self._prompt = prompt
-        self._write = write
+        self._view = PromptView(prompt, write=write, size=size)
         self._on_line = on_line
-        self._on_exit = on_exit
-        self._width = width
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._pending = ""
-        self._text = ""
-        self._cursor = 0
+        self._on_interrupt = on_interrupt
+        self._on_end = on_end
+        self._keys = KeyReader()
+        self._draft = Draft()
+        self._closed = False
 
     def show(self) -> None:
-        """Draw the line; a long one is scrolled so that the cursor stays visible."""
-        width = self._width()
-        prompt = self._prompt if 2 * display_width(self._prompt) <= width else _SHORT_PROMPT
-        room = max(1, width - display_width(prompt) - 1)
-        start = 0
-        while display_width(self._text[start : self._cursor]) > room:
-            start += 1
-        shown = ""
-        for character in self._text[start:]:
-            if display_width(shown) + display_width(character) > room:
-                break
-            shown += character
-        behind = display_width(shown) - display_width(self._text[start : self._cursor])
-        back = f"\x1b[{behind}D" if behind > 0 else ""
-        self._write(_CLEAR + prompt + shown + back)
+        """Draw the prompt and the draft."""
+        self._view.draw(self._draft.text, self._draft.cursor)
 
     def print_above(self, text: str) -> None:
-        """Print lines above the line being edited."""
-        self._write(_CLEAR + text.replace("\n", "\r\n") + "\r\n")
-        self.show()
+        """Print lines above the prompt."""
+        self._view.draw_below(text, self._draft.text, self._draft.cursor)
 
-    def hide(self) -> None:
-        """Clear the line."""
-        self._write(_CLEAR)
+    def resize(self) -> None:
+        """Draw again after the size of the terminal has changed."""
+        self._view.redraw_resized(self._draft.text, self._draft.cursor)
+
+    def close(self) -> None:
+        """Erase the prompt and the draft, and ignore the keyboard from then on."""
+        self._closed = True
+        self._view.erase()
 
     def feed(self, data: bytes) -> None:
         """Process bytes from the keyboard."""
-        self._pending += self._decoder.decode(data)
-        while self._pending and _UNFINISHED.match(self._pending) is None:
-            match = _SEQUENCE.match(self._pending)
-            key = match[0] if match else self._pending[0]
-            self._pending = self._pending[len(key) :]
-            if self._handle_key(key):
+        for key in self._keys.feed(data):
+            if self._closed:
                 return
-        self.show()
+            if isinstance(key, Paste):
+                self._draft.insert(_without_controls(key.text))
+            elif key == _INTERRUPT and self._draft.text:
+                self._draft.clear()
+            elif key == _INTERRUPT:
+                self._on_interrupt()
+            elif key == _END_OF_INPUT and not self._draft.text:
+                self._on_end()
+            elif key in _ENTER:
+                self._enter()
+            elif key == _CLEAR_SCREEN:
+                self._view.redraw_screen(self._draft.text, self._draft.cursor)
+            elif key in KEYS:
+                KEYS[key](self._draft)
+            elif escape_controls(key) == key:
+                self._draft.insert(key)
+        if not self._closed:
+            self.show()
 
-    def _handle_key(self, key: str) -> bool:
-        """Handle a key; True if it ends the session."""
-        if key == "\x03" or (key == "\x04" and not self._text):
-            self._on_exit()
-            return True
-        if key in ("\r", "\n"):
-            text, self._text, self._cursor = self._text, "", 0
-            self._write(_CLEAR)
-            self._on_line(text)
-        elif key in ("\x7f", "\x08"):
-            self._delete(self._cursor - 1, self._cursor)
-        elif key in (_DELETE, "\x04"):
-            self._delete(self._cursor, self._cursor + 1)
-        elif key == "\x15":
-            self._delete(0, self._cursor)
-        elif key == "\x0b":
-            self._delete(self._cursor, len(self._text))
-        elif key == "\x17":
-            rest = self._text[: self._cursor].rstrip().rpartition(" ")
-            self._delete(len(rest[0] + rest[1]), self._cursor)
-        else:
-            self._move_or_insert(key)
-        return False
+    def _enter(self) -> None:
+        text = self._draft.accept()
+        self._view.erase()
+        self._on_line(text)
 
-    def _move_or_insert(self, key: str) -> None:
-        if key in _LEFT:
-            self._cursor = max(0, self._cursor - 1)
-        elif key in _RIGHT:
-            self._cursor = min(len(self._text), self._cursor + 1)
-        elif key in _HOME:
-            self._cursor = 0
-        elif key in _END:
-            self._cursor = len(self._text)
-        elif escape_controls(key) == key and key != "\n":
-            self._text = self._text[: self._cursor] + key + self._text[self._cursor :]
-            self._cursor += len(key)
 
-    def _delete(self, start: int, end: int) -> None:
-        start = max(0, start)
-        self._text = self._text[:start] + self._text[end:]
-        self._cursor = start
+def _without_controls(text: str) -> str:
+    """The text without control characters but tabs and line feeds."""
+    return "".join(c for c in text if c in "\t\n" or unicodedata.category(c) != "Cc")

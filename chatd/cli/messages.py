@@ -12,6 +12,8 @@ import msgspec
 from chatd.cli.errors import CommandError
 from chatd.cli.printing import UsernameCache, format_message
 from chatd.cli.session import Session
+from chatd.cli.style import style_for
+from chatd.cli.transcript import Transcript
 from chatd.client import APIError, ChatClient, ChatError, Message, Position, User
 
 
@@ -43,7 +45,10 @@ def _read_message() -> str:
 
 async def tail(args: argparse.Namespace, session: Session) -> None:
     """Print messages as they arrive, until interrupted or `--count` is reached."""
-    client, _ = session.logged_in()
+    client, login = session.logged_in()
+    transcript = None
+    if sys.stdout.isatty():
+        transcript = Transcript(style_for(sys.stdout, os.environ), login.user_id)
     since: str | Position = args.since
     if args.resume is not None:
         since = load_position(args.resume) or since
@@ -55,7 +60,10 @@ async def tail(args: argparse.Namespace, session: Session) -> None:
         if args.json:
             print(to_json(message), flush=True)
         else:
-            print(format_message(message, await names.get(message.sent_by)), flush=True)
+            name = await names.get(message.sent_by)
+            # Days are separated for people; scripts get messages only.
+            text = transcript.format(message, name) if transcript else format_message(message, name)
+            print(text, flush=True)
         if args.resume is not None:
             save_position(args.resume, follow.position)
         remaining = None if remaining is None else remaining - 1
@@ -90,5 +98,6 @@ def to_json(message: Message) -> str:
 
 def report_connection(error: ChatError | None) -> None:
     """Report a lost connection, or with None a restored one, on standard error."""
-    text = "connected again" if error is None else f"{error}; trying again"
+    style = style_for(sys.stderr, os.environ)
+    text = style.note("connected again") if error is None else style.error(f"{error}; trying again")
     print(f"chatd: {text}", file=sys.stderr, flush=True)

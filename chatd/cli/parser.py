@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
         "not get through",
     )
 
-    conversation = add("chat", "Chat with somebody in the terminal.")
+    conversation = add(
+        "chat", "Chat with somebody in the terminal; /help there lists commands and keys."
+    )
     conversation.add_argument("user", metavar="USER", help="the other person's name")
 
     show = add("demo", "Run a daemon in a temporary directory with two people chatting.")

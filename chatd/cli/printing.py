@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
+from chatd.cli.style import PLAIN, Style
 from chatd.client import APIError, ChatClient, Message
 
 # Bidirectional controls reorder the text beside them.
@@ -16,12 +17,13 @@ _BIDI_CONTROLS: Final = frozenset(
 def escape_controls(text: str) -> str:
     """Escape control and bidirectional characters; line ends are kept."""
     return "".join(
-        character if character == "\n" or not _is_control(character) else _escape(character)
+        character if character == "\n" or not is_control(character) else _escape(character)
         for character in text.replace("\r\n", "\n")
     )
 
 
-def _is_control(character: str) -> bool:
+def is_control(character: str) -> bool:
+    """Whether terminals act on the character instead of showing it."""
     # Cc: C0 and C1 controls, such as escape; Zl and Zp: line ends unknown to terminals.
     return character in _BIDI_CONTROLS or unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
@@ -43,11 +45,20 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def format_message(message: Message, name: str) -> str:
-    """A message for display: local time, sender and text, with further lines indented."""
+def format_message(message: Message, name: str, style: Style = PLAIN, *, own: bool = False) -> str:
+    """A message for display: local time, sender and text, with further lines indented.
+
+    It says whether the message was edited, or deleted.
+    """
     when = message.sent_at.astimezone().strftime("%H:%M")
-    head = f"{when} {escape_controls(name)}: "
-    return head + escape_controls(message.text).replace("\n", "\n" + " " * display_width(head))
+    name = escape_controls(name)
+    indent = " " * display_width(f"{when} {name}: ")
+    styled_name = style.own_name(name) if own else style.name(name, message.sent_by)
+    head = f"{style.time(when)} {styled_name}: "
+    if message.deleted_at is not None:
+        return f"{head}(deleted)"
+    text = escape_controls(message.text).replace("\n", "\n" + indent)
+    return f"{head}{text}" if message.edited_at is None else f"{head}{text} (edited)"
 
 
 class UsernameCache:

@@ -85,7 +85,7 @@ async def _run(args: argparse.Namespace, session: Session) -> None:
         # Interrupted: `CommandRunner` sets the exit status.
         return
     except KeyboardInterrupt:
-        # At a prompt, before the reactor has taken over the signals.
+        # At a prompt, before the reactor has taken over the signals, or in a chat.
         raise SystemExit(INTERRUPTED) from None
     except EOFError:
         raise SystemExit("chatd: no input") from None

@@ -24,6 +24,7 @@ from chatd.client.errors import (
 )
 from chatd.client.follow import Follow, FollowChanges
 from chatd.client.values import (
+    BlockedUser,
     Change,
     Conversation,
     Conversations,
@@ -43,6 +44,7 @@ from chatd.client.values import (
 
 __all__ = [
     "APIError",
+    "BlockedUser",
     "Change",
     "ChatClient",
     "ChatError",

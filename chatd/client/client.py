@@ -21,6 +21,7 @@ from chatd.client.follow import Follow, FollowChanges
 from chatd.client.polling import Polling
 from chatd.client.streaming import Streaming
 from chatd.client.values import (
+    BlockedUser,
     Conversation,
     Conversations,
     Message,
@@ -30,6 +31,7 @@ from chatd.client.values import (
     Sent,
 )
 from chatd.client.wire import (
+    BlocksBody,
     ConversationBody,
     ConversationsBody,
     PageBody,
@@ -141,6 +143,38 @@ class ChatClient(AccountCalls):
             raise NotSupported("the service does not tell what is delivered and read")
         message = Message(sent.seq, sent.sent_by, sent.text, sent.sent_at, sent.received_by)
         return Sent(message, response.header("Idempotency-Replayed") == "true", received)
+
+    async def edit(self, user_id: int, seq: int, text: str) -> Message:
+        """Change the text of a message that this account sent to `user_id`; returns it then.
+
+        `seq` is that of the `Sent` message. `APIError` with `message_not_found`, `not_the_sender`,
+        `message_deleted`, `too_late`, `blocked`.
+        """
+        body = {"user_id": user_id, "seq": seq, "message": text}
+        return (await self._caller.call("PATCH", "/chats/", Message, body=body))[0]
+
+    async def delete(self, user_id: int, seq: int) -> None:
+        """Delete a message that this account sent to `user_id`; it may be deleted already.
+
+        `APIError` with `message_not_found`, `not_the_sender`, `too_late`.
+        """
+        params = [("user_id", str(user_id)), ("seq", str(seq))]
+        await self._caller.call("DELETE", "/chats/", NoneType, params)
+
+    async def block(self, user_id: int) -> None:
+        """Refuse what an account sends from now on; it may be blocked already.
+
+        `APIError` with `user_not_found`, `too_many_blocks`.
+        """
+        await self._caller.call("PUT", "/blocks/", NoneType, body={"user_id": user_id})
+
+    async def unblock(self, user_id: int) -> None:
+        """Undo `block`; the account need not be blocked."""
+        await self._caller.call("DELETE", "/blocks/", NoneType, [("user_id", str(user_id))])
+
+    async def blocks(self) -> tuple[BlockedUser, ...]:
+        """The accounts that this one has blocked, in the order of names."""
+        return (await self._caller.call("GET", "/blocks/", BlocksBody))[0].blocks
 
     async def page(self, page: int = 1, *, limit: int = 10, at: str | None = None) -> Page:
         """A page of the inbox, newest first; `at` (a cursor) pins it while messages arrive."""

@@ -33,14 +33,27 @@ class Token(Struct, frozen=True):
     current: bool
 
 
-class Message(Struct, frozen=True):
-    """A message. `seq` numbers the inbox of `received_by`: 1, 2, 3 ... without gaps."""
+class Message(Struct, frozen=True, omit_defaults=True):
+    """A message. `seq` numbers the inbox of `received_by`: 1, 2, 3 ... without gaps.
+
+    `edited_at` is None unless the sender has edited it; a deleted message has `deleted_at` and no
+    text.
+    """
 
     seq: int
     sent_by: int
     text: str = field(name="message")
     sent_at: datetime
     received_by: int
+    edited_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+class BlockedUser(Struct, frozen=True):
+    """An account that the caller has blocked."""
+
+    user_id: int
+    username: str
 
 
 class Sent(Struct, frozen=True):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from chatd.client.backoff import parse_retry_after
 from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Response
-from chatd.client.values import Change, ConversationSummary, Message, Token
+from chatd.client.values import BlockedUser, Change, ConversationSummary, Message, Token
 
 T = TypeVar("T")
 
@@ -74,6 +74,10 @@ class ConversationBody(Struct, frozen=True):
 class ConversationsBody(Struct, frozen=True):
     meta: ConversationMeta
     conversations: tuple[ConversationSummary, ...]
+
+
+class BlocksBody(Struct, frozen=True):
+    blocks: tuple[BlockedUser, ...]
 
 
 class Problem(Struct, frozen=True):

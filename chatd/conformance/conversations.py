@@ -9,8 +9,9 @@ from chatd.conformance.checks import SOON, NotSupported, check, expect, expect_e
 from chatd.conformance.server import Account, JSONResponse, Server
 from chatd.conformance.stream_reader import MEDIA_TYPES, open_stream
 
-CONVERSATIONS, RECEIPTS = "Conversations", "Receipts"
-CHANGES = "Changes on the same cursor"
+CONVERSATIONS = "Conversations (version 1.1)"
+RECEIPTS = "Receipts (version 1.1)"
+CHANGES = "Changes on the same cursor (version 1.1)"
 
 POSITION_SECONDS = 3.0
 """Delivered positions may be written once a second."""

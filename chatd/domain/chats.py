@@ -7,7 +7,6 @@ store numbers the messages of an inbox, clients hold the cursors (contract, Chat
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -23,11 +22,10 @@ from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.texts import encode_text
 from chatd.errors import (
     CursorEpoch,
     DomainError,
-    InvalidBody,
-    MessageTooLarge,
     PageNotFound,
     Unauthorized,
     UserNotFound,
@@ -54,9 +52,6 @@ from chatd.runtime.shield import shield
 MAX_BATCH_SIZE: Final = 512
 MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
-
-# White_Space of the Unicode Character Database; `str.isspace` includes U+001C..U+001F as well.
-_BLANK: Final = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
 
 
 class Page(Struct, frozen=True, gc=False):
@@ -138,9 +133,9 @@ class Chats:
     ) -> Appended:
         """Append a message to the recipient's inbox; returns once it is durable.
 
-        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`,
-        `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the store completes or
-        fails as a whole, even if the caller is cancelled.
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`, `Blocked`,
+        `FirstContactClosed`, `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the
+        store completes or fails as a whole, even if the caller is cancelled.
         """
         return await self._sends.submit(self._draft(session, received_by, text, key))
 
@@ -155,18 +150,7 @@ class Chats:
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        if _BLANK.fullmatch(text):
-            raise InvalidBody("message: empty, or nothing but white space")
-        if "\0" in text:
-            raise InvalidBody("message: U+0000 cannot be stored")
-        try:
-            encoded = text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InvalidBody("message: a lone surrogate is not text") from None
-        if len(encoded) > self._max_message_bytes:
-            raise MessageTooLarge(
-                f"message: {len(encoded)} bytes of UTF-8, {self._max_message_bytes} are allowed"
-            )
+        encoded = encode_text(text, self._max_message_bytes)
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:

@@ -37,7 +37,7 @@ class Rates(Struct, frozen=True):
     """Wrong passwords, per username from any address: high enough that locking its owner out takes
     many addresses, low enough that a distributed guessing attack does not get far."""
     send: Rate = Rate(burst=200, per_second=50.0)
-    """Messages sent, per account."""
+    """Messages sent, edited and deleted, and changes of blocks, per account."""
 
 
 class TokenBuckets:
@@ -112,7 +112,7 @@ class RateLimits:
                 self._guessed_log_ins.take(username.lower())
 
     def count_send(self, user_id: int) -> None:
-        """Count a message sent by an account; raises `RateLimited`."""
+        """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
         if self._enabled:
             self._sends.take(user_id)
 

@@ -1,4 +1,4 @@
-"""Payloads of the NOTIFYs by which processes announce new messages and revoked sessions.
+"""Payloads of the NOTIFYs that announce new and changed messages and revoked sessions.
 
 A payload starts with the id of the node that sent it. A node ignores its own notices, because it
 wakes its own waiters directly. If it gave up on a transaction without knowing the outcome, it
@@ -38,6 +38,14 @@ class MessagesNotice(Struct, frozen=True):
     messages: tuple[MessageNotice, ...]
 
 
+class ChangedNotice(Struct, frozen=True):
+    """A message that was edited or deleted."""
+
+    received_by: int
+    seq: int
+    sent_by: int
+
+
 class RevokedNotice(Struct, frozen=True):
     """A revoked token of a user; None: all tokens, because the account was deleted."""
 
@@ -63,7 +71,7 @@ class Ping(Struct, frozen=True):
     number: int
 
 
-CommitNotice = MessagesNotice | RevokedNotice | SessionsNotice
+CommitNotice = MessagesNotice | ChangedNotice | RevokedNotice | SessionsNotice
 """A notice of something that another node has committed."""
 
 Notice = CommitNotice | ChangesNotice | Ping
@@ -117,6 +125,8 @@ def encode(node_id: str, notice: Notice) -> str:
     if isinstance(notice, MessagesNotice):
         messages = ",".join([msgspec.json.encode(each).decode() for each in notice.messages])
         return messages_prefix(node_id) + messages
+    if isinstance(notice, ChangedNotice):
+        return f"{node_id}:c:{notice.received_by}:{notice.seq}:{notice.sent_by}"
     if isinstance(notice, RevokedNotice):
         token = "" if notice.token is None else notice.token.hex()
         return f"{node_id}:r:{notice.user_id}:{token}"
@@ -135,6 +145,9 @@ def decode(payload: str) -> Notice:
             return MessagesNotice(_messages.decode(f"[{rest}]"))
         except msgspec.DecodeError as error:
             raise ValueError(str(error)) from None
+    if kind == "c":
+        received_by, seq, sent_by = map(int, rest.split(":"))
+        return ChangedNotice(received_by, seq, sent_by)
     if kind == "r":
         user_id, token = rest.split(":")
         return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)

@@ -23,12 +23,14 @@ from twisted.python.failure import Failure
 from chatd import __version__
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.receipts import Receipts
+from chatd.domain.revisions import Revisions
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
@@ -63,6 +65,8 @@ class Components:
     conversations: Conversations
     receipts: Receipts
     deliveries: Deliveries
+    revisions: Revisions
+    blocks: Blocks
     readiness: Readiness
     metrics: Metrics
 

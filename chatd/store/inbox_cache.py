@@ -18,6 +18,9 @@ TAIL_LENGTH: Final = 32
 MAX_BYTES: Final = 64 << 20
 """Approximate limit on the size of the cache."""
 
+MAX_READS: Final = 3
+"""How often an inbox is read of which a message is revised during each read."""
+
 _TAIL_BYTES: Final = 400
 _MESSAGE_BYTES: Final = 160
 
@@ -61,6 +64,8 @@ class InboxCache:
         self._open_tickets: OrderedDict[int, None] = OrderedDict()
         # Dropped users, each with the last ticket issued before; kept while older queries run.
         self._dropped: OrderedDict[int, int] = OrderedDict()
+        # Of these, the ones that were dropped because a message was revised.
+        self._revised: dict[int, int] = {}
         self._cleared = 0
 
     def get(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
@@ -88,7 +93,8 @@ class InboxCache:
         del self._open_tickets[ticket]
         oldest = next(iter(self._open_tickets), self._last_ticket + 1)
         while self._dropped and next(iter(self._dropped.values())) < oldest:
-            self._dropped.popitem(last=False)
+            user_id, _ = self._dropped.popitem(last=False)
+            self._revised.pop(user_id, None)
 
     def apply_commit(self, ticket: int, messages: Iterable[Message]) -> None:
         """Add messages that this process committed; those of one inbox in the order of seq."""
@@ -133,6 +139,19 @@ class InboxCache:
             self._dropped[user_id] = self._last_ticket
             self._dropped.move_to_end(user_id)
         self._remove(user_id)
+
+    def drop_revised(self, user_id: int) -> None:
+        """Drop an inbox of which a message was revised, or may have been."""
+        self.drop(user_id)
+        if self._open_tickets:
+            self._revised[user_id] = self._last_ticket
+
+    def may_be_older(self, ticket: int, user_ids: Iterable[int]) -> bool:
+        """Whether an inbox was revised, or the cache cleared, since the query of `ticket` began."""
+        revised = self._revised
+        return ticket <= self._cleared or (
+            bool(revised) and any(ticket <= revised.get(each, 0) for each in user_ids)
+        )
 
     def drop_recipients(self, drafts: Iterable[Draft]) -> None:
         """Drop the inboxes of drafts whose append failed: they may have been committed."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from chatd.errors import DomainError, IdempotencyKeyReused, UsernameTaken, UserNotFound
+from chatd.errors import (
+    Blocked,
+    DomainError,
+    FirstContactClosed,
+    IdempotencyKeyReused,
+    MessageDeleted,
+    MessageNotFound,
+    NotTheSender,
+    TooLate,
+    TooManyBlocks,
+    UsernameTaken,
+    UserNotFound,
+)
 from chatd.model import (
     Appended,
     ConversationCursor,
@@ -16,10 +28,17 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
 )
+
+MessageState = tuple[str, int | None, int | None]
+"""The text, `edited_at` and `deleted_at` of a message."""
 
 KEY_SECONDS: Final = 48 * 3600
 """How long an Idempotency-Key is kept; the API promises at least 24 hours."""
+
+MAX_BLOCKS: Final = 10_000
+"""Accounts that one account can block: the response that lists them has no pages."""
 
 
 def first_use(draft: Draft, seq: int, sent_at: int) -> Appended:
@@ -28,13 +47,20 @@ def first_use(draft: Draft, seq: int, sent_at: int) -> Appended:
 
 
 def replayed(
-    draft: Draft, fingerprint: bytes, seq: int, sent_at: int
+    draft: Draft, fingerprint: bytes, seq: int, sent_at: int, state: MessageState | None = None
 ) -> Appended | IdempotencyKeyReused:
-    """The result of a draft whose key was used before, by a request with that fingerprint."""
+    """The result of a draft whose key was used before, by a request with that fingerprint.
+
+    `state` is the message as it is now, None if it is as it was sent or its inbox is gone.
+    """
     if draft.idempotency is None or draft.idempotency.fingerprint != fingerprint:
         return IdempotencyKeyReused("this key was used for a message that differs")
-    # Since the fingerprints are equal, the draft has the text of the first message.
-    return Appended(_message(draft, seq, sent_at), replayed=True)
+    # Since the fingerprints are equal, the draft has the recipient and text of the first message.
+    first = _message(draft, seq, sent_at)
+    if state is not None:
+        text, edited_at, deleted_at = state
+        first = Message(draft.received_by, seq, draft.sent_by, sent_at, text, edited_at, deleted_at)
+    return Appended(first, replayed=True)
 
 
 def new_messages(results: Iterable[Appended | DomainError]) -> list[Message]:
@@ -44,9 +70,50 @@ def new_messages(results: Iterable[Appended | DomainError]) -> list[Message]:
     ]
 
 
-def user_not_found(draft: Draft) -> UserNotFound:
-    """The result of a draft whose recipient has no inbox."""
-    return UserNotFound(f"there is no user {draft.received_by}")
+def user_not_found(user_id: int) -> UserNotFound:
+    """The error for a recipient without an inbox, or another account that does not exist."""
+    return UserNotFound(f"there is no user {user_id}")
+
+
+def blocked(received_by: int) -> Blocked:
+    """The error for a sender whom the recipient has blocked."""
+    return Blocked(f"user {received_by} does not receive messages from this account")
+
+
+def first_contact_closed(received_by: int) -> FirstContactClosed:
+    """The error for a sender whom the recipient does not know."""
+    return FirstContactClosed(f"user {received_by} has to write to this account first")
+
+
+def too_many_blocks() -> TooManyBlocks:
+    """The error for an account with `MAX_BLOCKS` blocks."""
+    return TooManyBlocks(f"an account can block {MAX_BLOCKS} others")
+
+
+def check_revision(
+    revision: Revision, message: Message | None, now: int, is_blocked: bool
+) -> DomainError | None:
+    """Why a message cannot be revised; None if it can, or if there is nothing to change.
+
+    `message` is the one that the revision names, None if there is none or its inbox is gone;
+    `is_blocked` is whether its recipient has blocked its sender. See `IStore.revise`.
+    """
+    if message is None or revision.revised_by not in (message.sent_by, message.received_by):
+        return MessageNotFound("the caller has neither sent nor received such a message")
+    if revision.revised_by != message.sent_by:
+        return NotTheSender("somebody else has sent this message")
+    if message.deleted_at is not None:
+        return None if revision.text is None else MessageDeleted("there is no text to change")
+    if revision.within is not None and now - message.sent_at > revision.within:
+        return TooLate(f"messages can be changed for {revision.within // 1_000_000} seconds")
+    if is_blocked and revision.text is not None:
+        return blocked(message.received_by)
+    return None
+
+
+def changes(revision: Revision, message: Message) -> bool:
+    """Whether a revision without an error changes the message."""
+    return message.deleted_at is None and revision.text != message.text
 
 
 def username_taken(username: str) -> UsernameTaken:

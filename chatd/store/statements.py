@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from chatd.model import (
     Account,
     AccountChange,
+    BlockedUser,
     ConversationSlice,
     Credentials,
     Message,
@@ -31,7 +32,8 @@ T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
 
 # The columns are in the order of the fields in `chatd.model`.
-MESSAGE: Final = "received_by, seq, sent_by, sent_at, text"
+NEW_MESSAGE: Final = "received_by, seq, sent_by, sent_at, text"
+MESSAGE: Final = f"{NEW_MESSAGE}, edited_at, deleted_at"
 _ACCOUNT: Final = "id, username, email, date_joined, last_seen_at"
 
 KEY: Final = "sent_by, key, fingerprint, seq, sent_at"
@@ -180,6 +182,19 @@ def delete_old_keys(now: int, step: int) -> Statement[bool]:
     """Delete up to `step` keys that are older than `KEY_SECONDS`; True if more may be left."""
     parameters = {"before": now - KEY_SECONDS * 1_000_000, "step": step}
     return Statement(_DELETE_OLD_KEYS, parameters, lambda rows: len(rows) == step)
+
+
+_BLOCKS: Final = """
+SELECT blocked_id, username FROM block JOIN account ON id = blocked_id AND deleted_at IS NULL
+WHERE user_id = :user_id ORDER BY username_folded
+"""
+
+
+def blocks(user_id: int) -> Statement[list[BlockedUser]]:
+    """See `IStore.blocks`."""
+    return Statement(
+        _BLOCKS, {"user_id": user_id}, lambda rows: [BlockedUser(*row) for row in rows]
+    )
 
 
 def direction(received_by: str, sent_by: str) -> str:

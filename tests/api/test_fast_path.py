@@ -233,6 +233,31 @@ def test_headers_are_understood_alike(tmp_path: Path) -> None:
         assert sides.fast.metrics() == sides.ordinary.metrics()
 
 
+def test_revised_messages_and_blocks_are_answered_alike(tmp_path: Path) -> None:
+    keyed = ("POST", "", [BEARER, JSON, "Idempotency-Key: one"], BODIES[0])
+    with both(tmp_path) as sides:
+        sides.check(keyed)
+        for side in (sides.fast, sides.ordinary):
+            user = side.user
+            bob = side.service.new_user("bob")
+            bob.request("PUT", "/api/v1/blocks/", json_body={"user_id": user.id})
+            for seq in (2, 4):
+                body = {"user_id": user.id, "seq": seq, "message": "new"}
+                assert user.request("PATCH", CHATS, json_body=body).status == 200
+            assert user.request("DELETE", f"{CHATS}?user_id={user.id}&seq=3").status == 204
+        for query in ("", "?since=0", "?since={epoch}-1&wait=1", "?page=2&limit=1"):
+            before = sides.taken
+            sides.check(("GET", query, [BEARER]))
+            answer = sides.check(("GET", query, [BEARER]))
+            assert b'"deleted_at":' in answer
+            # The first read fills the cache.
+            assert sides.taken > before
+        assert b'"edited_at":' in sides.check(keyed)
+        answer = sides.check(("POST", "", [BEARER, JSON], '{{"user_id": 2, "message": "x"}}'))
+        assert b'"code":"blocked"' in answer
+        assert sides.fast.metrics() == sides.ordinary.metrics()
+
+
 def test_sends_are_answered_alike(tmp_path: Path) -> None:
     with both(tmp_path) as sides:
         for body in BODIES:

@@ -31,7 +31,7 @@ VALUES = st.recursive(
 )
 MEMBERS = st.sampled_from(
     [
-        *("username", "email", "password", "user_id", "message", "seq", "x", ""),
+        *("username", "email", "password", "user_id", "seq", "message", "x", ""),
         *("current_password", "label", "expires_in", "scopes"),
     ]
 )
@@ -57,7 +57,7 @@ QUERIES = st.lists(
     st.tuples(
         st.sampled_from(
             [
-                *(b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"username"),
+                *(b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"seq", b"username"),
                 *(b"changes", b"wait_for", b"before", b"with"),
                 *(b"id", b"others", b"prefix"),
             ]
@@ -81,9 +81,10 @@ HEADERS = st.lists(
     st.tuples(NAMES, OCTETS | DIGITS | st.sampled_from([b"wait=1", b"Basic YTpi", b"Bearer x"])),
     max_size=3,
 )
+BLOCKS = "/api/v1/blocks/"
 TARGETS = st.sampled_from(
     [
-        *(CHATS, USERS, TOKENS, "/healthz", "/readyz"),
+        *(CHATS, USERS, TOKENS, BLOCKS, "/healthz", "/readyz"),
         *("/api/v1/conversations/", "/api/v1/conversations/read/"),
     ]
 ).map(str.encode)
@@ -167,7 +168,7 @@ _numbers = iter(range(10**9))
 @BOUNDED
 @given(
     target=TARGETS,
-    method=st.sampled_from([b"POST", b"POST", b"PUT", b"PATCH"]),
+    method=st.sampled_from([b"POST", b"POST", b"PATCH", b"PUT"]),
     kind=KINDS,
     body=BODIES,
 )
@@ -176,6 +177,19 @@ def test_any_body(
 ) -> None:
     kind = bytes(octet for octet in kind if octet >= 0x20 and octet != 0x7F)
     request(fuzzed, method, target, [(b"Content-Type", kind)], body)
+
+
+@BOUNDED
+@given(
+    user_id=st.integers(1, 30) | NUMBERS,
+    seq=st.integers(1, 3) | NUMBERS,
+    text=st.text(st.characters(exclude_categories=[]), max_size=8) | VALUES,
+)
+def test_any_revision(fuzzed: list[Service], user_id: Any, seq: Any, text: Any) -> None:
+    body = json.dumps({"user_id": user_id, "seq": seq, "message": text}).encode()
+    request(fuzzed, b"PATCH", CHATS.encode(), [(b"Content-Type", b"application/json")], body)
+    query = quoted([(b"user_id", str(user_id).encode()), (b"seq", str(seq).encode())])
+    request(fuzzed, b"DELETE", CHATS.encode() + b"?" + query, [], None)
 
 
 @BOUNDED

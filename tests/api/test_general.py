@@ -18,11 +18,15 @@ BODIES: dict[str, dict[str, Any]] = {
     TOKENS: {"username": "ann", "password": "password"},
     CHATS: {"user_id": 1, "message": "hai"},
 }
-PATHS = ["/api/v1/users", "/api/v1/tokens", "/api/v1/chats", "/healthz", "/readyz"]
+PATHS = [
+    *("/api/v1/users", "/api/v1/tokens", "/api/v1/chats", "/api/v1/blocks"),
+    *("/healthz", "/readyz"),
+]
 ALLOW = {
     "/api/v1/users": "DELETE, GET, HEAD, OPTIONS, PATCH, POST",
     "/api/v1/tokens": "DELETE, GET, HEAD, OPTIONS, POST",
-    "/api/v1/chats": "GET, HEAD, OPTIONS, POST",
+    "/api/v1/blocks": "DELETE, GET, HEAD, OPTIONS, PUT",
+    "/api/v1/chats": "DELETE, GET, HEAD, OPTIONS, PATCH, POST",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
 }

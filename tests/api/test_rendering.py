@@ -40,6 +40,20 @@ def test_a_message_is_json(text: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("edited_at", "deleted_at"), [(SEED, None), (None, SEED), (SEED, SEED + 60)]
+)
+def test_the_times_of_a_revised_message_follow(
+    edited_at: int | None, deleted_at: int | None
+) -> None:
+    times = {"edited_at": edited_at, "deleted_at": deleted_at}
+    micros = [None if at is None else at * SECOND + 999_999 for at in times.values()]
+    document = json.loads(rendering.message(Message(1, 2, 3, 0, "x", *micros)))
+    assert list(document.items())[5:] == [
+        (name, rendering.timestamp(at * SECOND)) for name, at in times.items() if at is not None
+    ]
+
+
 def test_the_largest_integers_are_exact() -> None:
     message = Message(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER, 0, "x")
     document = json.loads(rendering.message(message))
@@ -77,6 +91,21 @@ def test_a_message_is_encoded_once_unless_it_is_long(monkeypatch: pytest.MonkeyP
     for _ in range(2):
         assert encode(long) == long.text.encode()
     assert made == [*short, long, long]
+
+
+def test_a_revised_message_is_never_taken_from_the_cache() -> None:
+    encode = rendering.EncodedMessageCache()
+    old = Message(1, 1, 2, 0, "old")
+    for value in (
+        old,
+        Message(1, 1, 2, 0, "new", 5),
+        Message(1, 1, 2, 0, "newer", 6),
+        Message(1, 1, 2, 0, "", 6, 7),
+        # A result that was read before.
+        old,
+        Message(1, 1, 2, 0, "", 6, 7),
+    ):
+        assert encode(value) == rendering.message(value)
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from pytest_twisted import async_yield_fixture, ensureDeferred
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.errors import StartError, StoreUnavailable
-from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter
+from chatd.errors import NotTheSender, StartError, StoreUnavailable
+from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter, Revision
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
 from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
@@ -23,7 +23,7 @@ from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.bus import BusContract, OpenBus, Recorder
-from tests.contracts.helpers import add_accounts, digest, draft, read_inbox
+from tests.contracts.helpers import add_accounts, appended, digest, draft, read_inbox
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
@@ -295,16 +295,74 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: 
     await two.recorder.until(lambda recorder: recorder.revocations)
     assert two.recorder.revocations == [(ann, digest("2"))]
     await one.store.delete_other_tokens(ann, None)
-    await two.recorder.until(lambda recorder: len(recorder.changed) == 1)
+    await two.recorder.until(lambda recorder: len(recorder.session_changes) == 1)
     # Neither a new email nor a refused change ends a session.
     await one.store.change_account(AccountChange(ann, "hash of ann", email="x@y"))
     await one.store.change_account(AccountChange(ann, "another hash", "new hash"))
     await one.store.change_account(AccountChange(ann, "hash of ann", "new hash"))
-    await two.recorder.until(lambda recorder: len(recorder.changed) == 2)
+    await two.recorder.until(lambda recorder: len(recorder.session_changes) == 2)
     await two.wait_for_notices()
-    assert two.recorder.changed == [ann, ann]
-    assert one.recorder.changed == []
+    assert two.recorder.session_changes == [ann, ann]
+    assert one.recorder.session_changes == []
     assert one.recorder.revocations == []
+
+
+@ensureDeferred
+async def test_revisions_reach_other_processes_and_their_caches(processes: Pair) -> None:
+    one, two = processes
+    ann, bob = await add_accounts(one.store, "ann", "bob")
+    [first, second] = [
+        appended(each)
+        for each in await one.store.append([Draft(ann, bob, "old"), Draft(ann, bob, "secret")])
+    ]
+    query = ReadAfter(bob, 0, 10)
+    await two.recorder.until_woken(bob)
+    for process in processes:
+        await process.store.read([query])
+        assert process.store.read_cached(query) == InboxSlice(2, (first, second))
+    reading = two.store.read([query])
+    edited = await one.store.revise(Revision(ann, bob, 1, "new"))
+    known = one.store.read_cached(query)
+    assert known is None or known.messages[0] == edited
+    await two.recorder.until(lambda recorder: recorder.changes)
+    assert two.store.read_cached(query) is None
+    await reading
+    known = two.store.read_cached(query)
+    assert known is None or known.messages[0] == edited
+    assert await two.store.read([query]) == [InboxSlice(2, (edited, second))]
+    deleted = await two.store.revise(Revision(ann, bob, 2, None))
+    await one.recorder.until(lambda recorder: recorder.changes)
+    assert await one.store.read([query]) == [InboxSlice(2, (edited, deleted))]
+    assert one.store.read_cached(query) == InboxSlice(2, (edited, deleted))
+    # What changes nothing is not told, nor what is refused.
+    await one.store.revise(Revision(ann, bob, 2, None))
+    await one.store.revise(Revision(ann, bob, 1, "new"))
+    with pytest.raises(NotTheSender):
+        await one.store.revise(Revision(bob, bob, 1, "x"))
+    for process in processes:
+        await process.wait_for_notices()
+    assert two.recorder.changes == [(bob, 1, ann)]
+    assert one.recorder.changes == [(bob, 2, ann)]
+    assert not one.recorder.woken
+
+
+@ensureDeferred
+async def test_what_others_revised_while_the_bus_was_down_is_not_cached(
+    processes: Pair, postgres: Databases, postgres_database: str
+) -> None:
+    one, two = processes
+    ann, bob = await add_accounts(one.store, "ann", "bob")
+    query = ReadAfter(bob, 0, 10)
+    await two.store.append([Draft(ann, bob, "old")])
+    assert two.store.read_cached(query) is not None
+    postgres.terminate(postgres_database, "chatd bus")
+    while not two.bus.problem():
+        await sleep(0.001)
+    assert two.store.read_cached(query) is None
+    edited = await one.store.revise(Revision(ann, bob, 1, "new"))
+    await two.recorder.until(lambda recorder: recorder.wake_all_calls)
+    assert two.store.read_cached(query) is None
+    assert await two.store.read([query]) == [InboxSlice(1, (edited,))]
 
 
 GIVEN_UP_SECONDS = 0.3
@@ -340,6 +398,29 @@ async def test_a_timed_out_batch_that_is_committed_later_wakes_its_own_process(
     await hasty.store.append([Draft(ann, cat, "x")])
     await hasty.wait_for_notices()
     assert hasty.recorder.woken == {ann: 1, bob: 1}
+
+
+@ensureDeferred
+async def test_a_timed_out_revision_that_is_committed_later_reaches_its_own_process(
+    hasty: Process, postgres: Databases, postgres_database: str
+) -> None:
+    ann, bob = await add_accounts(hasty.store, "ann", "bob")
+    await hasty.store.append([Draft(ann, bob, "old")])
+    query = ReadAfter(bob, 0, 10)
+    assert hasty.store.read_cached(query) is not None
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "SELECT FROM message FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match="outcome is unknown"):
+            await hasty.store.revise(Revision(ann, bob, 1, "late"))
+        await hasty.store.read([query])
+        assert hasty.store.read_cached(query) is not None
+        assert hasty.recorder.changes == []
+        rows(db, "COMMIT")
+    await hasty.recorder.until(lambda recorder: recorder.changes)
+    assert hasty.recorder.changes == [(bob, 1, ann)]
+    assert hasty.store.read_cached(query) is None
+    assert [each.text for each in await read_inbox(hasty.store, bob)] == ["late"]
 
 
 @ensureDeferred

@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from chatd.cli.printing import display_width, escape_controls, format_message
+from chatd.cli.style import Style
 from chatd.client import Message
 
 
@@ -43,6 +45,19 @@ def test_further_lines_are_indented() -> None:
     first, second = shown.split("\n")
     assert first.endswith("bob: one")
     assert second == " " * (len(first) - 3) + "two"
+
+
+def test_edited_and_deleted_messages_are_marked() -> None:
+    later = datetime(2026, 11, 22, 12, 5, tzinfo=UTC)
+    edited = msgspec.structs.replace(message("one\ntwo"), edited_at=later)
+    assert format_message(edited, "bob").endswith("two (edited)")
+    deleted = msgspec.structs.replace(edited, text="", deleted_at=later)
+    assert format_message(deleted, "bob").endswith(" bob: (deleted)")
+
+
+def test_colours_do_not_move_further_lines() -> None:
+    shown = format_message(message("one\ntwo"), "bob", Style(colours=True))
+    assert shown.split("\n")[1] == " " * len("00:00 bob: ") + "two"
 
 
 def test_names_are_escaped() -> None:

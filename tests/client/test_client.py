@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 from chatd.client import (
     APIError,
+    BlockedUser,
     ChatClient,
     HistoryChanged,
     NoTokenError,
@@ -273,6 +274,35 @@ class TestCalls:
         self.client.token = "chatd_old"
         self.service.script = [problem(400, "not_a_token")]
         failure(self.harness.start(self.client.log_out()), APIError)
+
+    def test_a_message_is_edited_and_deleted(self) -> None:
+        edited = {**message(7, "new"), "edited_at": "2026-11-22T12:01:00Z"}
+        self.service.script = [Disconnect(), Canned(200, edited)]
+        editing = self.harness.start(self.client.edit(1, 7, "new"))
+        self.harness.advance(5)
+        found = success(editing)
+        assert (found.text, found.deleted_at) == ("new", None)
+        assert found.edited_at == datetime(2026, 11, 22, 12, 1, tzinfo=UTC)
+        assert {request.method for request in self.service.requests} == {b"PATCH"}
+        assert json.loads(self.service.bodies[1]) == {"user_id": 1, "seq": 7, "message": "new"}
+        self.service.script = [Canned(204, raw=b"")]
+        success(self.harness.start(self.client.delete(1, 7)))
+        request = self.service.requests[-1]
+        assert (request.method, request.uri) == (b"DELETE", b"/api/v1/chats/?user_id=1&seq=7")
+        self.service.script = [problem(403, "too_late")]
+        assert failure(self.harness.start(self.client.delete(1, 7)), APIError).code == "too_late"
+
+    def test_accounts_are_blocked_and_unblocked(self) -> None:
+        self.service.script = [Canned(204, raw=b""), Canned(204, raw=b"")]
+        success(self.harness.start(self.client.block(2)))
+        success(self.harness.start(self.client.unblock(2)))
+        put, delete = self.service.requests
+        assert (put.method, put.uri) == (b"PUT", b"/api/v1/blocks/")
+        assert json.loads(self.service.bodies[0]) == {"user_id": 2}
+        assert (delete.method, delete.uri) == (b"DELETE", b"/api/v1/blocks/?user_id=2")
+        listed = {"blocks": [{"user_id": 2, "username": "bob"}]}
+        self.service.script = [Canned(200, listed)]
+        assert success(self.harness.start(self.client.blocks())) == (BlockedUser(2, "bob"),)
 
     def test_an_account_is_deleted(self) -> None:
         self.service.script = [Canned(204, raw=b"")]

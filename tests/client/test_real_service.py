@@ -265,6 +265,23 @@ def test_a_session(service: Service) -> None:
     service.run(bob.delete_account())
 
 
+def test_messages_are_edited_and_deleted_and_senders_blocked(service: Service) -> None:
+    ann, bob = service.client("ann"), service.client("bob")
+    for text in ("one", "two"):
+        service.run(ann.send(2, text))
+    edited = service.run(ann.edit(2, 1, "new"))
+    assert (edited.text, edited.edited_at is None) == ("new", False)
+    service.run(ann.delete(2, 2))
+    found = service.run(bob.page()).messages
+    assert found[1] == edited
+    assert (found[0].text, found[0].deleted_at is None) == ("", False)
+    service.run(bob.block(1))
+    assert [each.username for each in service.run(bob.blocks())] == ["ann"]
+    assert failure(service.start(ann.send(2, "x")), APIError).code == "blocked"
+    service.run(bob.unblock(1))
+    assert service.run(ann.send(2, "x")).message.seq == 3
+
+
 def test_a_key_is_used_once_across_clients(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     first = service.run(ann.send(2, "x", key="k"))

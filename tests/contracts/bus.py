@@ -36,8 +36,9 @@ class Recorder:
         self.woken: Counter[int] = Counter()
         self.told: Counter[int] = Counter()
         self.wake_all_calls = 0
-        self.changed: list[int] = []
+        self.session_changes: list[int] = []
         self.revocations: list[tuple[int, bytes | None]] = []
+        self.changes: list[tuple[int, int, int]] = []
         self._waiting: list[tuple[Callable[[Recorder], object], Deferred[None]]] = []
 
     def wake(self, user_ids: Collection[int]) -> None:
@@ -52,12 +53,16 @@ class Recorder:
         self.wake_all_calls += 1
         self._check()
 
+    def changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        self.changes.append((received_by, seq, sent_by))
+        self._check()
+
     def revoked(self, user_id: int, token: bytes | None) -> None:
         self.revocations.append((user_id, token))
         self._check()
 
     def sessions_changed(self, user_id: int) -> None:
-        self.changed.append(user_id)
+        self.session_changes.append(user_id)
         self._check()
 
     def until(self, condition: Callable[[Recorder], object]) -> Deferred[None]:
@@ -173,9 +178,22 @@ class BusContract:
         await bus.start(recorder)
         for user_id in (1, MAX_INTEGER):
             bus.publish_sessions_changed(user_id)
-        await recorder.until(lambda recorder: len(recorder.changed) >= 2)
-        assert recorder.changed == [1, MAX_INTEGER]
+        await recorder.until(lambda recorder: len(recorder.session_changes) >= 2)
+        assert recorder.session_changes == [1, MAX_INTEGER]
         assert recorder.revocations == []
+
+    @ensureDeferred
+    async def test_each_changed_message_is_passed_on_and_wakes_nobody(
+        self, open_bus: OpenBus
+    ) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        await bus.start(recorder)
+        changes = [(1, 2, 3), (1, 2, 3), (MAX_INTEGER, MAX_INTEGER, MAX_INTEGER), (3, 1, 1)]
+        for change in changes:
+            bus.publish_changed(*change)
+        await recorder.until(lambda recorder: len(recorder.changes) >= len(changes))
+        assert recorder.changes == changes
+        assert not recorder.woken
 
     @ensureDeferred
     async def test_a_stopped_bus_passes_nothing_on(self, open_bus: OpenBus) -> None:
@@ -187,8 +205,10 @@ class BusContract:
         bus.publish([2])
         bus.publish_revoked(2, None)
         bus.publish_sessions_changed(2)
-        assert recorder.changed == []
+        assert recorder.session_changes == []
+        bus.publish_changed(2, 1, 1)
         assert 2 not in recorder.woken
+        assert recorder.changes == []
         assert recorder.revocations == []
 
     @ensureDeferred

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection
-from typing import TypeAlias
+from collections.abc import Awaitable, Collection
+from typing import Protocol
 
 from chatd.interfaces import IStore
 from chatd.model import (
@@ -17,7 +17,11 @@ from chatd.model import (
     ReadConversation,
 )
 
-OpenStore: TypeAlias = Callable[[], Awaitable[IStore]]
+
+class OpenStore(Protocol):
+    """Opens a store; with `known_only`, nobody may write first."""
+
+    def __call__(self, *, known_only: bool = False) -> Awaitable[IStore]: ...
 
 
 def digest(text: str) -> bytes:

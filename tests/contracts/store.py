@@ -16,9 +16,11 @@ from tests.contracts.store_accounts import (
     TokensContract,
 )
 from tests.contracts.store_append import AppendContract, IdempotencyContract
+from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_revisions import RevisionsContract
 from tests.contracts.store_sync import SyncContract
 from tests.contracts.store_tokens import ChangeContract, DirectoryContract, TokenListContract
 
@@ -39,5 +41,8 @@ class StoreContract(
     LastSeqsContract,
     ConversationContract,
     SyncContract,
+    RevisionsContract,
+    BlocksContract,
+    FirstContactContract,
 ):
     """All tests of the contract."""

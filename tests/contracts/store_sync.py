@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from chatd.errors import CursorEpoch, InvalidBody, UserNotFound
 from chatd.interfaces import IStore, ISyncStore
-from chatd.model import ALL_CHANGES, ChangesPosition
+from chatd.model import ALL_CHANGES, ChangesPosition, Revision
 from chatd.model_sync import (
     Change,
     ChangesSlice,
@@ -174,6 +174,28 @@ class SyncContract:
         assert found[5:] == [PeerChange(bob, PeerPositions(5, 0)), ReadChange(bob, 5)]
         with pytest.raises(CursorEpoch):
             await store.sync.changes(ReadChanges(ann, ChangesPosition(end.number + 1), 10))
+
+    @ensureDeferred
+    async def test_edits_and_deletions_are_told_to_both_sides(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
+        starts = [(await changes(store, each, None)).position for each in (ann, bob, cat)]
+        await send_many(store, ann, bob, 2)
+        own = await send(store, ann, ann, "a note")
+        edited = await store.revise(Revision(ann, bob, 1, "edited"))
+        deleted = await store.revise(Revision(ann, bob, 2, None))
+        note = await store.revise(Revision(ann, ann, own.seq, "edited"))
+        by_ann, by_bob, by_cat = [
+            (await all_changes(store, each, start))[0]
+            for each, start in zip((ann, bob, cat), starts, strict=True)
+        ]
+        assert by_bob == [MessageChange("changed", edited), MessageChange("changed", deleted)]
+        # Also what was sent is told as it is now.
+        assert by_ann == [
+            *[MessageChange("sent", each) for each in (edited, deleted, note)],
+            *[MessageChange("changed", each) for each in (edited, deleted, note)],
+        ]
+        assert by_cat == []
 
     @ensureDeferred
     async def test_changes_survive_a_restart(self, open_store: OpenStore) -> None:

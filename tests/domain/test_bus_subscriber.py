@@ -55,6 +55,17 @@ def test_waking_ends_the_waits_of_the_users_and_is_counted(system: System) -> No
         each.close()
 
 
+def test_changed_messages_are_counted_and_wake_nobody(system: System) -> None:
+    ann = system.session("ann")
+    held = poll(system, ann)
+    for _ in range(2):
+        system.subscriber.changed(ann.user_id, 1, 2)
+    assert not held.called
+    assert value(system.metrics, "chatd_changed_messages_total") == 2
+    held.cancel()
+    held.addErrback(lambda _: None)
+
+
 def test_a_revocation_ends_waits_and_sessions(system: System) -> None:
     system.account("ann")
     issued = system.run(system.accounts.log_in("ann", "password", "192.0.2.1"))

@@ -33,6 +33,16 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "429"]
 include-operation-id = "mark_read"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404"]
 
+[[operations]]
+include-operation-id = "edit_message"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404", "409"]
+checks.negative_data_rejection.expected-statuses = ["400", "401", "404", "413", "415"]
+
+# Nor that nobody can block themselves.
+[[operations]]
+include-operation-id = "block"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404"]
+
 # Nor which parameters can be combined, or whether a cursor belongs to this inbox.
 [[operations]]
 include-operation-id = "get_chats"

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import stat
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,9 @@ class LoggedIn(User):
         assert self._daemon.request("POST", CHATS, body, basic(self.name)).status == 201
 
 
+_COLOURS_AND_MODES = re.compile(r"\x1b\[(?:[0-9;]*m|\?[0-9]+[hl])")
+
+
 class Terminal:
     """A command running in a pseudo-terminal."""
 
@@ -140,12 +144,16 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size of the terminal, which sends SIGWINCH to the command."""
+        termios.tcsetwinsize(self._descriptor, (rows, columns))
+
     def expect(self, pattern: str) -> None:
-        """Wait until the output since the last match matches the pattern."""
+        """Wait until the output since the last match matches; colours and modes are ignored."""
         deadline = time.monotonic() + SECONDS
-        while (found := re.search(pattern, self.output)) is None:
+        while (found := re.search(pattern, _COLOURS_AND_MODES.sub("", self.output))) is None:
             assert self._read(deadline - time.monotonic()), f"no {pattern!r} in {self.output!r}"
-        self.output = self.output[found.end() :]
+        self.output = found.string[found.end() :]
 
     def wait(self) -> int:
         """Wait until the command exits; returns its status."""
@@ -330,6 +338,43 @@ def test_two_people_chat_in_terminals(
     assert here.wait() == 0
     last = json.loads(bob.run("tail", "--since", "0", "--json", "--count", "4").splitlines()[-1])
     assert last["message"] == "goodbye"
+
+
+def test_a_chat_in_a_terminal_that_is_resized_and_left_with_ctrl_c(
+    ann: LoggedIn, bob: LoggedIn, terminals: list[Terminal]
+) -> None:
+    terminal = Terminal(ann, "chat", bob.name)
+    terminals.append(terminal)
+    terminal.resize(80, 24)
+    terminal.expect(f"{ann.name}> $")
+    terminal.type("/help\r")
+    terminal.expect("/quit +leave")
+    ann.post(ann, "to myself")
+    terminal.expect(rf"\({ann.name}: to myself\)")
+    # A terminal marks pastes only if it was asked to.
+    terminal.type("\x1b[200~one\rtwo\x1b[201~")
+    terminal.expect(f"{ann.name}> one\r\n +two$")
+    terminal.type("\r")
+    terminal.expect(f"{ann.name}: one\r\n +two\r\n")
+    terminal.type("x" * 50)
+    terminal.expect("x{50}$")
+    terminal.resize(40, 12)
+    terminal.expect(r"x{25,35}\r\n +x{15,25}$")
+    terminal.type("\x03")
+    terminal.expect(f"{ann.name}> $")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert terminal.output.endswith("\x1b[J\x1b[?2004l")
+
+
+def test_tail_in_a_terminal_has_colours_and_days(ann: LoggedIn, terminals: list[Terminal]) -> None:
+    ann.post(ann, "to myself")
+    terminal = Terminal(ann, "tail", "--since", "0", "--count", "1")
+    terminals.append(terminal)
+    assert terminal.wait() == 0
+    day, line = terminal.output.splitlines()
+    assert re.fullmatch(r"\x1b\[2m— \w+day, \d+ \w+ \d{4} —\x1b\[0m", day)
+    assert line.endswith(f" \x1b[1m{ann.name}\x1b[0m: to myself")
 
 
 def test_the_password_is_asked_for_in_a_terminal(

@@ -113,6 +113,31 @@ def test_a_new_password_ends_the_other_sessions_at_the_other_daemon(
     assert ann.at(two).call("GET", "/api/v1/users/")[0] == 200
 
 
+def test_edits_and_blocks_at_one_take_effect_at_the_other(daemons: list[Daemon]) -> None:
+    one, two = (daemon.port for daemon in daemons)
+    ann_id, ann = registered(one, "ann")
+    bob_id, bob = registered(one, "bob")
+    chats = "/api/v1/chats/"
+    for number in range(1, 6):
+        ann.send(bob_id, "old")
+        # From the memory of the other daemon, as soon as it is there.
+        assert bob.at(two).poll("0", 5)[1]["messages"][-1]["message"] == "old"
+        body = {"user_id": bob_id, "seq": number, "message": "new"}
+        status, edited = ann.call("PATCH", chats, body)
+        assert status == 200
+        eventually(
+            lambda: bob.at(two).poll("0", 0)[1]["messages"][-1]["message"] == "new",
+            WAKE_SECONDS,
+            "the edit reaches the other daemon",
+        )
+        # What is not from memory is never behind.
+        assert bob.at(two).call("GET", chats)[1]["messages"][0] == edited
+    assert bob.at(two).call("PUT", "/api/v1/blocks/", {"user_id": ann_id})[0] == 204
+    assert ann.send(bob_id, "x")[1]["code"] == "blocked"
+    assert bob.call("DELETE", f"/api/v1/blocks/?user_id={ann_id}")[0] == 204
+    assert ann.at(two).send(bob_id, "x")[0] == 201
+
+
 def test_streams_at_one_show_what_happens_at_the_other(daemons: list[Daemon]) -> None:
     one, two = (daemon.port for daemon in daemons)
     bob_id, bob = registered(one, "bob")

@@ -98,6 +98,10 @@ def run_curl_session(shell: Shell) -> list[Any]:
     return documents(shell.paste("bash", "-c", session).strip())
 
 
+NOTE = r"A note to myself\. 20[-0-9]+ [:0-9]+\+00:00\n'' 20[-0-9]+ [:0-9]+\+00:00\n\['bob'\]\n"
+"""The output of the program that edits, deletes and blocks."""
+
+
 def run_client_programs(shell: Shell) -> list[str]:
     programs = [each.text for each in examples("docs/client.md") if each.language == "python"]
     assert all(ADDRESS in program for program in programs)
@@ -131,13 +135,14 @@ task.react(lambda reactor: defer.ensureDeferred(listen()))
 
     # docs/client.md uses the same accounts: it works after the README, and twice.
     for _ in range(2):
-        first, second, third, fourth = run_client_programs(shell)
+        first, second, third, fourth, fifth = run_client_programs(shell)
         assert re.fullmatch(r"\d+ 1 hai\n", first)
         assert re.fullmatch(r"\d+ (hai|from my phone)\n", second)
         newest, own = third.splitlines()[:2]
         assert re.fullmatch(r"\d+ nightly report \('send',\) 20\S+ \S+ False", newest)
         assert re.fullmatch(r"\d+ Ann's laptop \(.*\) 20\S+ \S+ True", own)
-        assert fourth.splitlines()[:3] == [
+        assert re.fullmatch(NOTE, fourth)
+        assert fifth.splitlines()[:3] == [
             "sent by another device: from my phone",
             "read by bob",
             "bob 1 from my phone",
@@ -145,7 +150,9 @@ task.react(lambda reactor: defer.ensureDeferred(listen()))
 
 
 def test_the_client_programs_work_without_the_readme(shell: Shell) -> None:
-    assert run_client_programs(shell)[:2] == ["1 1 hai\n", "1 hai\n"]
+    first, second, _, fourth = run_client_programs(shell)
+    assert [first, second] == ["1 1 hai\n", "1 hai\n"]
+    assert re.fullmatch(NOTE, fourth)
 
 
 def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None:

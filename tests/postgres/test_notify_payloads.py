@@ -8,6 +8,7 @@ from chatd.model import MAX_INTEGER
 from chatd.postgres.notify_payloads import (
     MAX_TEXT_BYTES,
     SPLIT_BYTES,
+    ChangedNotice,
     ChangesNotice,
     MessageNotice,
     MessagesNotice,
@@ -34,6 +35,8 @@ PAYLOAD_LIMIT = 8000
                 MessageNotice(MAX_INTEGER, 1),
             )
         ),
+        ChangedNotice(1, 2, 3),
+        ChangedNotice(MAX_INTEGER, MAX_INTEGER, MAX_INTEGER),
         RevokedNotice(7, None),
         RevokedNotice(MAX_INTEGER, bytes(range(32))),
         SessionsNotice(MAX_INTEGER),
@@ -66,6 +69,8 @@ def test_the_largest_payload_is_below_the_limit() -> None:
         "a:m:1",
         "a:m:[1]",
         "a:m:[1,2",
+        "a:c:1:2",
+        "a:c:1:2:x",
         "a:r:1",
         "a:r:1:xyz",
         "a:p:",

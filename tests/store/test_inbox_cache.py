@@ -253,3 +253,36 @@ def test_a_dropped_inbox_is_left_to_the_database() -> None:
     commit(cache, message(1, 1))
     cache.drop(1)
     assert cache.get(ReadAfter(1, 0, 10)) is None
+
+
+def test_a_query_that_began_before_a_revision_may_be_older() -> None:
+    cache = InboxCache()
+    commit(cache, message(1, 1), message(2, 1))
+    before = cache.begin_query()
+    cache.drop_revised(1)
+    after = cache.begin_query()
+    assert cache.may_be_older(before, [2, 1])
+    assert not cache.may_be_older(before, [2])
+    assert not cache.may_be_older(after, [1, 2])
+    # What it has read is not cached.
+    cache.apply_read(before, ReadAfter(1, 0, 10), InboxSlice(1, (message(1, 1),)))
+    assert cache.get(ReadAfter(1, 0, 10)) is None
+    assert cache.get(ReadAfter(2, 0, 10)) == InboxSlice(1, (message(2, 1),))
+    new = message(1, 1, "new")
+    cache.apply_read(after, ReadAfter(1, 0, 10), InboxSlice(1, (new,)))
+    assert cache.get(ReadAfter(1, 0, 10)) == InboxSlice(1, (new,))
+    cache.end_query(before)
+    cache.end_query(after)
+    # Nothing is remembered for longer than queries run.
+    assert not cache._revised
+    cache.drop_revised(1)
+    assert not cache._revised
+
+
+def test_a_query_that_began_before_the_cache_was_cleared_may_be_older() -> None:
+    cache = InboxCache()
+    before = cache.begin_query()
+    cache.clear()
+    after = cache.begin_query()
+    assert cache.may_be_older(before, [1])
+    assert not cache.may_be_older(after, [1])

@@ -84,7 +84,8 @@ def _operation(call: Call) -> dict[str, Any]:
         described["description"] = call.description
     if call.parameters is not None:
         described["parameters"] = [
-            _parameter(parameter, default) for parameter, default in call.parameters.described()
+            _parameter(parameter, default, parameter.name in call.parameters.required)
+            for parameter, default in call.parameters.described()
         ]
     if call.body is not None:
         schema = {"$ref": _SCHEMA.format(name=call.body.__name__)}
@@ -103,13 +104,14 @@ def _security(call: Call) -> list[dict[str, list[str]]]:
     return [{"token": [*scopes]}, {"password": []}]
 
 
-def _parameter(parameter: Parameter, default: Any) -> dict[str, Any]:
-    return {
+def _parameter(parameter: Parameter, default: Any, required: bool) -> dict[str, Any]:
+    described = {
         "name": parameter.name,
         "in": "query" if parameter.in_query else "header",
         "description": parameter.description,
         "schema": parameter.schema if default is None else {**parameter.schema, "default": default},
     }
+    return {**described, "required": True} if required else described
 
 
 def _response(spec: ResponseSpec) -> dict[str, Any]:

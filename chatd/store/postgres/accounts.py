@@ -54,6 +54,7 @@ DELETE FROM idempotency WHERE sent_by = :user_id AND EXISTS ({DELETED});
 DELETE FROM delivered WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM sync_state WHERE user_id = :user_id AND EXISTS ({DELETED});
 {FORGET_DELETED_PEER} AND EXISTS ({DELETED});
+DELETE FROM block WHERE user_id = :user_id AND EXISTS ({DELETED});
 {statements.SCHEDULE_PURGE};
 SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted;
 """

@@ -17,7 +17,13 @@ from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.postgres import append_sql
 from chatd.store.postgres.retry import RetryingExecutor
-from chatd.store.results import first_use, replayed, user_not_found
+from chatd.store.results import (
+    blocked,
+    first_contact_closed,
+    first_use,
+    replayed,
+    user_not_found,
+)
 from chatd.store.statements import delete_old_keys
 
 BATCH_SECONDS: Final = 900
@@ -36,7 +42,7 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. For `lane` see `PostgresStore`.
+    messages have the server's time. For `known_only` and `lane` see `PostgresStore`.
     """
 
     def __init__(
@@ -44,10 +50,12 @@ class Appender:
         executor: RetryingExecutor,
         *,
         now: Callable[[], int],
+        known_only: bool = False,
         lane: Callable[[int], int] | None = None,
     ) -> None:
         self._executor = executor
         self._now = now
+        self._known_only = known_only
         self._lane = lane
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
@@ -105,26 +113,33 @@ class Appender:
         # Each attempt sees at least one key that the attempt before did not, or is the only one
         # that finds accounts with changes.
         for _ in range(len(drafts) + 2):
-            statement = append_sql.append(keyed=keyed, linked=linked)
+            statement = append_sql.append(keyed=keyed, known_only=self._known_only, linked=linked)
             try:
                 rows = await self._executor.run(statement, parameters, prepare=True)
             except psycopg2.errors.UniqueViolation as violation:
                 constraint = violation.diag.constraint_name
                 if constraint == _BATCH_KEY:
-                    # An earlier attempt was committed, but its result was lost on the way.
-                    return await self._executor.run(append_sql.REPLAY, parameters)
+                    # An earlier attempt was committed, but its result was lost on the way. What
+                    # it has not stored is tried again.
+                    rows = await self._executor.run(append_sql.REPLAY, parameters)
+                    found = {row[0] for row in rows}
+                    places = range(1, len(drafts) + 1)
+                    return rows + [
+                        (place, None, None, None) for place in places if place not in found
+                    ]
                 if constraint != _IDEMPOTENCY_KEY:
                     raise
                 # Another process has just used one of the keys: the next attempt will see it.
                 continue
-            found = [row[1] for row in rows if not row[0]]
-            if found:
+            synchronised = [row[1] for row in rows if not row[0]]
+            if synchronised:
                 linked = True
-                self._add_synchronised(found)
+                self._add_synchronised(synchronised)
                 continue
             if pairs:
                 # A row of an earlier use of a key may be for another recipient.
-                stored = [row[0] for row in rows if row[1] is not None and row[3] is None]
+                used = {row[0] for row in rows if len(row) > 4 and row[4] is not None}
+                stored = [row[0] for row in rows if row[1] is not None and row[0] not in used]
                 self._pairs.add([pairs[place] for place in stored if place in pairs])
             return rows
         raise StoreUnavailable("others are using the same Idempotency-Keys", retry_after=1)
@@ -174,8 +189,8 @@ def _results(
 ) -> list[Appended | DomainError | None]:
     """The result of each draft; None if it has to be retried.
 
-    That is the case if another draft with the same key went first, but lost its recipient to a
-    concurrent deletion.
+    That is the case if its recipient's blocks were changed meanwhile, or if another draft with the
+    same key went first, but lost its recipient to a concurrent deletion.
     """
     rows_by_place = {row[0]: row for row in rows}
     results: list[Appended | DomainError | None] = []
@@ -183,9 +198,17 @@ def _results(
     for place, draft in enumerate(drafts, 1):
         idempotency = draft.idempotency
         key = None if idempotency is None else (draft.sent_by, idempotency.key)
-        _, seq, sent_at, used = rows_by_place.get(place, (place, None, None, None))
-        if used is not None:
-            results.append(replayed(draft, bytes(used), seq, sent_at))
+        row = rows_by_place.get(place)
+        if row is None:
+            results.append(user_not_found(draft.received_by))
+            continue
+        seq, sent_at, refusal = row[1:4]
+        if refusal is not None:
+            error = blocked if refusal == append_sql.BLOCKED else first_contact_closed
+            results.append(error(draft.received_by))
+        elif len(row) > 4 and row[4] is not None:
+            state = None if row[5] is None else (row[5], row[6], row[7])
+            results.append(replayed(draft, bytes(row[4]), seq, sent_at, state))
         elif seq is not None:
             results.append(first_use(draft, seq, sent_at))
             if idempotency is not None and key is not None:
@@ -193,5 +216,5 @@ def _results(
         elif key is not None and key in keys:
             results.append(replayed(draft, *keys[key]))
         else:
-            results.append(None if place in rows_by_place else user_not_found(draft))
+            results.append(None)
     return results

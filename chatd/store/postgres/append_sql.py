@@ -1,9 +1,11 @@
 """SQL that appends a batch of messages to inboxes in one statement.
 
 The parameters are arrays with one element per draft. Each statement returns rows of place (from 1),
-seq, sent_at and fingerprint. The fingerprint is that of the first request with the draft's key, and
-NULL if the draft was stored now. A row without seq is for a draft that repeats the key of another
-draft of the batch, and there is no row for a draft without recipient.
+seq, sent_at and refusal, for batches with keys followed by fingerprint, text, edited_at and
+deleted_at. The fingerprint is that of the first request with the draft's key, and NULL if the draft
+was stored now; text and times are those of its message now, NULL if its inbox is gone. A refusal is
+one of the constants below. A row without seq and refusal is for a draft that has to be tried again,
+and there is no row for a draft without recipient.
 """
 
 from __future__ import annotations
@@ -13,52 +15,101 @@ from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
 from chatd.store.postgres.sync_sql import LOG_SENT
-from chatd.store.statements import KEY, MESSAGE
+from chatd.store.statements import KEY, NEW_MESSAGE
+
+BLOCKED: Final = "b"
+UNKNOWN: Final = "u"
+"""Nobody may write first, and neither has written to the other."""
 
 # The time is taken after the locks, so that in an inbox the order of `sent_at` is that of commit.
-_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The server's time in microseconds."""
+
+# Scalar subqueries are executed only if they are needed, and always by index. Most recipients have
+# never blocked anybody, which their inbox tells.
+_BLOCKED: Final = f"""
+        WHEN block_changes > 0 AND (
+            SELECT 1 FROM block
+            WHERE block.user_id = draft.received_by AND blocked_id = draft.sent_by
+        ) IS NOT NULL THEN '{BLOCKED}'
+"""
+_UNKNOWN: Final = f"""
+        WHEN draft.sent_by <> draft.received_by AND (
+            SELECT 1 FROM message
+            WHERE received_by = draft.received_by AND sent_by = draft.sent_by LIMIT 1
+        ) IS NULL AND (
+            SELECT 1 FROM message
+            WHERE received_by = draft.sent_by AND sent_by = draft.received_by LIMIT 1
+        ) IS NULL THEN '{UNKNOWN}'
+"""
 
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """
-        row_number() OVER (PARTITION BY received_by ORDER BY place)
-        - count(*) OVER (PARTITION BY received_by) AS back
+        row_number() OVER (PARTITION BY received_by, refusal ORDER BY place)
+        - count(*) OVER (PARTITION BY received_by, refusal) AS back
 """
+
+
+def _deliverable(draft: str, known_only: bool, condition: str = "true") -> str:
+    """SQL for the drafts that have a recipient, each with its `refusal`, usually NULL."""
+    return f"""
+    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} END AS refusal
+    FROM {draft} JOIN inbox ON user_id = draft.received_by AND NOT closed
+    WHERE {condition}
+"""
+
+
+_DRAFTS: Final = """
+    unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
+        WITH ORDINALITY AS draft (sent_by, received_by, text, place)
+"""
+
+
 # The accounts of the batch that have changes.
 _SYNCHRONISED: Final = """
 WITH synchronised AS MATERIALIZED (
     SELECT user_id FROM sync_state WHERE user_id = ANY(%(participants)s::bigint[])
 ), """
 # Unless the statement records changes, it does nothing if there are any.
-_GATE: Final = " AND NOT EXISTS (SELECT FROM synchronised)"
+_GATE: Final = "NOT EXISTS (SELECT FROM synchronised)"
 
-_WITHOUT_KEYS: Final = f"""
+
+def _without_keys(known_only: bool, gate: str) -> str:
+    return f"""
 fresh AS (
-    SELECT draft.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
-    FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[])
-        WITH ORDINALITY AS draft (sent_by, received_by, text, place)
-    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed){{gate}}
+    SELECT deliverable.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
+    FROM ({_deliverable(_DRAFTS, known_only)}) AS deliverable WHERE {gate}
 ), """
 
+
 # `used` has the drafts whose key was used by an earlier transaction. Of the other drafts with the
-# same key, the first that has a recipient is stored and the rest are replays of it.
-_WITH_KEYS: Final = f"""
+# same key, the first that is not refused is stored and the rest are replays of it.
+_USED: Final = """
+    SELECT draft.place, previous.seq, previous.sent_at, previous.fingerprint,
+        message.text, message.edited_at, message.deleted_at
+    FROM draft JOIN idempotency AS previous
+        ON previous.sent_by = draft.sent_by AND previous.key = draft.key
+    LEFT JOIN inbox ON user_id = draft.received_by AND NOT closed
+    LEFT JOIN message ON message.received_by = user_id AND message.seq = previous.seq
+"""
+
+
+def _with_keys(known_only: bool, gate: str) -> str:
+    unused = "NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)"
+    return f"""
 draft AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[],
                          %(keys)s::text[], %(fingerprints)s::bytea[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
-), used AS (
-    SELECT draft.place, previous.seq, previous.sent_at, previous.fingerprint
-    FROM draft JOIN idempotency AS previous
-        ON previous.sent_by = draft.sent_by AND previous.key = draft.key
-), deliverable AS (
-    SELECT draft.*, row_number() OVER (PARTITION BY sent_by, key ORDER BY place) AS use
-    FROM draft
-    WHERE EXISTS (SELECT FROM inbox WHERE user_id = draft.received_by AND NOT closed)
-        AND NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)
+), used AS ({_USED}), deliverable AS (
+    SELECT *, count(*) FILTER (WHERE refusal IS NULL)
+        OVER (PARTITION BY sent_by, key ORDER BY place) AS use
+    FROM ({_deliverable("draft", known_only, unused)}) AS deliverable
 ), fresh AS (
     SELECT deliverable.*, {_NUMBERED}
-    FROM deliverable WHERE (key IS NULL OR use = 1){{gate}}
+    FROM deliverable WHERE (key IS NULL OR use = 1 OR refusal IS NOT NULL) AND {gate}
 ), """
+
 
 # See `chatd.postgres.notify_payloads.MessageNotice`. Other processes answer polls with the texts in
 # notices, and read only those that are too long from the database.
@@ -72,30 +123,34 @@ _NOTICE: Final = f"""
 
 # INSERT ... ON CONFLICT updates rows in a defined order, here that of user ids, which prevents
 # deadlocks; the order of UPDATE depends on the plan. It sees each row as of the moment when the row
-# was locked, and returns nothing for a closed inbox.
+# was locked, and returns nothing for an inbox that was closed, or whose owner has changed their
+# blocks, since the statement began.
 _STORED: Final = f"""
 advanced AS (
-    INSERT INTO inbox (user_id, last_seq, last_sent_at)
-    SELECT received_by, count(*), 0 FROM fresh GROUP BY received_by ORDER BY received_by
+    INSERT INTO inbox (user_id, last_seq, last_sent_at, block_changes)
+    SELECT received_by, count(*), 0, max(block_changes) FROM fresh WHERE refusal IS NULL
+    GROUP BY received_by ORDER BY received_by
     ON CONFLICT (user_id) DO UPDATE SET
         last_seq = inbox.last_seq + excluded.last_seq,
-        last_sent_at = greatest(inbox.last_sent_at, {_NOW})
-    WHERE NOT inbox.closed
+        last_sent_at = greatest(inbox.last_sent_at, {NOW})
+    WHERE NOT inbox.closed AND inbox.block_changes = excluded.block_changes
     RETURNING user_id, last_seq, last_sent_at
 ), numbered AS (
     SELECT fresh.*, last_seq + back AS seq, last_sent_at AS sent_at
-    FROM fresh JOIN advanced ON user_id = received_by
+    FROM fresh LEFT JOIN advanced ON user_id = received_by AND refusal IS NULL
 ), stored AS (
-    INSERT INTO message ({MESSAGE}) SELECT {MESSAGE} FROM numbered
+    INSERT INTO message ({NEW_MESSAGE}) SELECT {NEW_MESSAGE} FROM numbered WHERE seq IS NOT NULL
 ), recorded AS (
     INSERT INTO batch (id, places, seqs, times)
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
-    FROM numbered HAVING count(*) > 0
+    FROM numbered WHERE seq IS NOT NULL HAVING count(*) > 0
 ), notified AS (
     SELECT count(pg_notify(%(channel)s, %(origin)s || lines)) FROM (
         SELECT string_agg(line, ',' ORDER BY place) AS lines FROM (
             SELECT *, sum(octet_length(line) + 1) OVER (ORDER BY place) / {SPLIT_BYTES} AS part
-            FROM (SELECT place, {_NOTICE} AS line FROM numbered) AS each
+            FROM (
+                SELECT place, {_NOTICE} AS line FROM numbered WHERE seq IS NOT NULL
+            ) AS each
         ) AS parted GROUP BY part ORDER BY part
     ) AS payloads
 )"""
@@ -104,61 +159,66 @@ advanced AS (
 # index. The rows are ordered to prevent deadlocks between transactions that share several keys.
 _REMEMBER_KEYS: Final = f""", keys AS (
     INSERT INTO idempotency ({KEY}) SELECT {KEY} FROM numbered
-    WHERE key IS NOT NULL ORDER BY sent_by, key
+    WHERE key IS NOT NULL AND seq IS NOT NULL ORDER BY sent_by, key
 )"""
 
 # While the inbox is locked no other transaction can add the same pair.
 _ADD_CONTACTS: Final = """, contacts AS (
-    INSERT INTO contact (sent_by, received_by) SELECT DISTINCT sent_by, received_by FROM numbered
+    INSERT INTO contact (sent_by, received_by)
+    SELECT DISTINCT sent_by, received_by FROM numbered WHERE seq IS NOT NULL
     ON CONFLICT DO NOTHING
 )"""
 
-# `notified` has one row; PostgreSQL would not evaluate it if it were not selected from.
-_RESULT: Final = """
-SELECT place, seq, sent_at, NULL::bytea FROM numbered, notified"""
-
-_REFUSED: Final = """
-UNION ALL SELECT 0, user_id, NULL, NULL FROM synchronised
-"""
-_REPLAYS: Final = """
+_NO_KEY: Final = "NULL::bytea, NULL::text, NULL::bigint, NULL::bigint"
+_REPLAYED: Final = "place, seq, sent_at, NULL::text, fingerprint, text, edited_at, deleted_at"
+_REPLAYS: Final = f"""
 UNION ALL
-SELECT place, seq, sent_at, fingerprint FROM used
+SELECT {_REPLAYED} FROM used
 UNION ALL
-SELECT place, NULL, NULL, NULL FROM deliverable WHERE key IS NOT NULL AND use > 1
+SELECT place, NULL, NULL, NULL, {_NO_KEY} FROM deliverable
+WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
 """
 
 
 @cache
-def append(*, keyed: bool, linked: bool) -> str:
-    """The statement for drafts of which some have keys.
+def append(*, keyed: bool, known_only: bool, linked: bool) -> str:
+    """The statement, for batches with keys or without; with `known_only` nobody may write first.
 
     If it is `linked`, it also stores contacts, and records changes of accounts that have them. If
     not, and there are such accounts, it has no effect and returns a row of place 0 for each, with
     its id as the seq.
     """
-    begin = _WITH_KEYS if keyed else _WITHOUT_KEYS
+    gate = "true" if linked else _GATE
+    more = f", {_NO_KEY}" if keyed else ""
+    # `notified` and `told` have one row; PostgreSQL would not evaluate them if they were not
+    # selected from.
     return "".join(
         [
             _SYNCHRONISED,
-            begin.replace("{gate}", "" if linked else _GATE),
+            _with_keys(known_only, gate) if keyed else _without_keys(known_only, gate),
             _STORED,
             _REMEMBER_KEYS if keyed else "",
-            _ADD_CONTACTS + LOG_SENT + _RESULT + ", told" if linked else _RESULT + _REFUSED,
+            _ADD_CONTACTS + LOG_SENT if linked else "",
+            f"SELECT place, seq, sent_at, refusal{more} FROM numbered, notified",
+            ", told" if linked else "",
+            "" if linked else f" UNION ALL SELECT 0, user_id, NULL, NULL{more} FROM synchronised",
             _REPLAYS if keyed else "",
         ]
     )
 
 
-# The result of the transaction with this id, for keys from before it as well as its own.
-REPLAY: Final = """
-SELECT place, seq, sent_at, NULL::bytea
-FROM batch, unnest(places, seqs, times) AS result (place, seq, sent_at)
-WHERE id = %(id)s::uuid
+# The result of the transaction with this id, for keys from before it as well as its own. It has no
+# rows for drafts that were not stored.
+REPLAY: Final = f"""
+WITH recorded AS (
+    SELECT result.* FROM batch, unnest(places, seqs, times) AS result (place, seq, sent_at)
+    WHERE id = %(id)s::uuid
+), draft AS (
+    SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(keys)s::text[])
+        WITH ORDINALITY AS draft (sent_by, received_by, key, place)
+    WHERE place NOT IN (SELECT place FROM recorded)
+), used AS ({_USED})
+SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded
 UNION ALL
-SELECT place, previous.seq, previous.sent_at, previous.fingerprint
-FROM unnest(%(senders)s::bigint[], %(keys)s::text[]) WITH ORDINALITY AS draft (sent_by, key, place)
-JOIN idempotency AS previous
-    ON previous.sent_by = draft.sent_by AND previous.key = draft.key
-WHERE place NOT IN (
-    SELECT unnest(places) FROM batch WHERE id = %(id)s::uuid)
+SELECT {_REPLAYED} FROM used
 """

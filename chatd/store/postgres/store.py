@@ -20,6 +20,7 @@ from chatd.model import (
     Account,
     AccountChange,
     Appended,
+    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
@@ -28,18 +29,25 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
     Session,
     Token,
     TokenOptions,
     UserName,
 )
 from chatd.postgres.address import Address
-from chatd.postgres.notify_payloads import CommitNotice, MessagesNotice, NodeId, RevokedNotice
+from chatd.postgres.notify_payloads import (
+    ChangedNotice,
+    CommitNotice,
+    MessagesNotice,
+    NodeId,
+    RevokedNotice,
+)
 from chatd.postgres.pool import Pool
 from chatd.store import statements, token_statements
-from chatd.store.inbox_cache import InboxCache
+from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import accounts, chats
+from chatd.store.postgres import accounts, chats, contacts, revisions
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
@@ -62,6 +70,8 @@ class PostgresStore:
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
+    With `known_only`, nobody may write first to anybody.
+
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
 
@@ -81,6 +91,7 @@ class PostgresStore:
         now: Callable[[], int],
         node_id: NodeId,
         known: list[Migration] | None = None,
+        known_only: bool = False,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -104,7 +115,7 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
-        self._appender = Appender(self._executor, now=now, lane=lane)
+        self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
         self.sync = PostgresSyncStore(self._executor, reactor)
         self.location = address.location
         self._housekeeping = Housekeeping(
@@ -220,34 +231,80 @@ class PostgresStore:
             self._inbox_cache.end_query(ticket)
         return results
 
+    def revise(self, revision: Revision) -> Deferred[Message]:
+        return Deferred.fromCoroutine(self._revise(revision))
+
+    async def _revise(self, revision: Revision) -> Message:
+        revising = revisions.revise(self._executor, revision, self._node_id.name)
+        try:
+            result = await self._notifying(revising)
+        finally:
+            # Also if it failed: it may have been committed nevertheless.
+            self._inbox_cache.drop_revised(revision.received_by)
+        if isinstance(result, DomainError):
+            raise result
+        return result
+
+    def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._executor.execute(contacts.block(user_id, blocked_id))
+
+    def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._executor.execute(contacts.unblock(user_id, blocked_id))
+
+    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
+        return self._executor.execute(statements.blocks(user_id))
+
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         return Deferred.fromCoroutine(self._read(queries))
 
     async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
-        ticket = self._inbox_cache.begin_query()
-        try:
-            inboxes = await chats.read(self._executor, queries)
+        def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
-        finally:
-            self._inbox_cache.end_query(ticket)
-        return inboxes
+
+        user_ids = [query.user_id for query in queries]
+        return await self._read_revised(
+            user_ids, apply, lambda: chats.read(self._executor, queries)
+        )
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._executor.execute(statements.conversation(query))
+        statement = statements.conversation(query)
+        users = (query.user_id, query.peer)
+        return Deferred.fromCoroutine(
+            self._read_revised(users, lambda *_: None, lambda: self._executor.execute(statement))
+        )
+
+    async def _read_revised(
+        self,
+        user_ids: Sequence[int],
+        apply: Callable[[int, T], object],
+        read: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Read these inboxes, again if a message of one of them was revised meanwhile."""
+        for _ in range(MAX_READS):
+            ticket = self._inbox_cache.begin_query()
+            try:
+                result = await read()
+                apply(ticket, result)
+                if not self._inbox_cache.may_be_older(ticket, user_ids):
+                    break
+            finally:
+                self._inbox_cache.end_query(ticket)
+        return result
 
     def read_cached(
         self, query: ReadAfter | ReadPage, *, listening: bool = False
     ) -> InboxSlice | None:
         if isinstance(query, ReadPage):
             return None  # It has to be up to date.
+        if not self._is_notified:
+            return None  # Others may have revised what is cached.
         cached = self._inbox_cache.get(query)
         if cached is None or cached.messages:
-            # Messages never change, so cached ones may be returned even if there are newer ones.
+            # The bus tells what is revised, so these may be returned even if there are newer ones.
             return cached
         # Only a listener may be answered "nothing new": it is woken when there is something.
-        is_current = query.seq == cached.last_seq
-        return cached if listening and self._is_notified and is_current else None
+        return cached if listening and query.seq == cached.last_seq else None
 
     def on_connected(self) -> None:
         """`Listener`: from now on this process receives the notices of all others."""
@@ -260,8 +317,10 @@ class PostgresStore:
         self._is_notified = False
 
     def on_notice(self, notice: CommitNotice) -> None:
-        """`Listener`: another process committed messages or revoked sessions."""
-        if isinstance(notice, RevokedNotice) and notice.token is None:
+        """`Listener`: another process committed messages, revised one or revoked sessions."""
+        if isinstance(notice, ChangedNotice):
+            self._inbox_cache.drop_revised(notice.received_by)
+        elif isinstance(notice, RevokedNotice) and notice.token is None:
             self._inbox_cache.drop(notice.user_id)
         if not isinstance(notice, MessagesNotice):
             return

@@ -80,10 +80,10 @@ _RECEIVED: Final = {"received_seq": "seq", "received_at": "sent_at"}
 # Of a batch of new messages, the CTE `numbered`, for the accounts of the CTE `synchronised`.
 LOG_SENT: Final = f""", sent AS MATERIALIZED (
     SELECT sent_by AS user_id, 'sent' AS kind, received_by AS peer, seq, sent_at
-    FROM numbered WHERE sent_by IN (SELECT user_id FROM synchronised)
+    FROM numbered WHERE seq IS NOT NULL AND sent_by IN (SELECT user_id FROM synchronised)
 ), received AS (
     SELECT received_by AS user_id, sent_by AS peer, seq, sent_at
-    FROM numbered WHERE received_by IN (SELECT user_id FROM synchronised)
+    FROM numbered WHERE seq IS NOT NULL AND received_by IN (SELECT user_id FROM synchronised)
 ), {logging("sent")}, summarised AS ({
     _summarising(("sent", "user_id, peer", _SENT), ("received", "user_id, peer", _RECEIVED))
 })"""

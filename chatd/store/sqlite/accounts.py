@@ -21,6 +21,7 @@ _PURGE: Final = (
     purge_step("change", "user_id", "number"),
     purge_step("token", "user_id", "id"),
     purge_step("idempotency", "sent_by", "key"),
+    purge_step("block", "user_id", "blocked_id"),
 )
 
 # A deleted account has no inbox, but its tokens may not have been purged yet.

@@ -19,8 +19,10 @@ from chatd.store.results import (
     wanted_seqs,
 )
 from chatd.store.sqlite.changes import Synchronised
+from chatd.store.sqlite.contacts import ContactRules
+from chatd.store.sqlite.revisions import find
 from chatd.store.sqlite.transactions import transaction
-from chatd.store.statements import KEY, MESSAGE
+from chatd.store.statements import KEY, MESSAGE, NEW_MESSAGE
 
 _RANGE: Final = (
     f"SELECT {MESSAGE} FROM message WHERE received_by = ? AND seq >= ? AND seq < ? ORDER BY seq"
@@ -79,13 +81,14 @@ def append(
     drafts: Sequence[Draft],
     now: int,
     ends: InboxEnds,
+    contacts: ContactRules,
     pairs: KnownPairs,
     synchronised: Synchronised,
 ) -> list[Appended | DomainError]:
     """See `IStore.append`; `now` must not be less than in any earlier call."""
     try:
         with transaction(db):
-            batch = _Batch(db, now, ends, pairs)
+            batch = _Batch(db, now, ends, contacts, pairs)
             results = [batch.add(draft) for draft in drafts]
             batch.write()
             if synchronised.user_ids:
@@ -107,9 +110,15 @@ class _Batch:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, now: int, ends: InboxEnds, pairs: KnownPairs
+        self,
+        db: sqlite3.Connection,
+        now: int,
+        ends: InboxEnds,
+        contacts: ContactRules,
+        pairs: KnownPairs,
     ) -> None:
         self._db = db
+        self._contacts = contacts
         self._now = now
         self._known = ends
         self._pairs = pairs
@@ -127,11 +136,14 @@ class _Batch:
         if key is not None:
             first = self._get_first_use(draft.sent_by, key.key)
             if first is not None:
-                return replayed(draft, *first)
+                return self._replay(draft, *first)
         user_id = draft.received_by
         end = self.ends.get(user_id) or self._known.get(self._db, user_id)
         if end is None:
-            return user_not_found(draft)
+            return user_not_found(user_id)
+        refusal = self._contacts.refusal(self._db, draft)
+        if refusal is not None:
+            return refusal
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1])
         if not self._pairs.has(draft.sent_by, user_id):
@@ -159,6 +171,13 @@ class _Batch:
         if self.new_pairs:
             self._db.executemany(_ADD_CONTACT, self.new_pairs)
 
+    def _replay(
+        self, draft: Draft, fingerprint: bytes, seq: int, sent_at: int
+    ) -> Appended | DomainError:
+        message = find(self._db, draft.received_by, seq)
+        state = None if message is None else (message.text, message.edited_at, message.deleted_at)
+        return replayed(draft, fingerprint, seq, sent_at, state)
+
     def _get_first_use(self, sender: int, key: str) -> tuple[bytes, int, int] | None:
         if (sender, key) in self._keys:
             return self._keys[sender, key]
@@ -171,7 +190,7 @@ class _Batch:
 
 @cache
 def _add_messages(count: int) -> str:
-    return f"INSERT INTO message ({MESSAGE}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}"
+    return f"INSERT INTO message ({NEW_MESSAGE}) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}"
 
 
 @cache

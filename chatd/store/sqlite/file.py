@@ -114,6 +114,9 @@ def _tune(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA wal_autocheckpoint = 8000")
     db.execute("PRAGMA cache_size = -65536")
     db.execute("PRAGMA temp_store = MEMORY")
+    # What is deleted is overwritten with zeros. Always, because pages that are split leave copies
+    # behind. Some distributions compile SQLite with this as the default, others do not.
+    db.execute("PRAGMA secure_delete = ON")
 
 
 def _migrate(db: sqlite3.Connection, path: str, known: list[Migration]) -> None:

@@ -1,7 +1,8 @@
-"""Background deletion of old keys, expired tokens and deleted accounts' data in SQLite."""
+"""Background deletion of what SQLite need not keep: keys, tokens, old texts, deleted accounts."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -40,7 +41,8 @@ class Housekeeping:
         self._write = write
         self._now = now
         self._is_running = False
-        self._timer = LoopingCall(self._run)
+        self._has_old_texts = False
+        self._timer = LoopingCall(self._work)
         self._timer.clock = clock
 
     def start(self) -> None:
@@ -63,10 +65,21 @@ class Housekeeping:
         if more:
             self.purge()
 
-    def _run(self) -> None:
+    def text_removed(self) -> None:
+        """Have the write-ahead log emptied, which still contains the text of a revised message."""
+        self._has_old_texts = True
+
+    def _work(self) -> None:
+        if self._has_old_texts:
+            self._has_old_texts = False
+            self._write(_empty_wal).addCallbacks(self._emptied_wal, _log_failure)
         self.purge()
         self._delete(delete_old_keys)
         self._delete(delete_expired)
+
+    def _emptied_wal(self, emptied: bool) -> None:
+        if not emptied:
+            self._has_old_texts = True
 
     def _delete(self, statement: Callable[[int, int], Statement[bool]]) -> None:
         """Run a deletion until nothing is left to be deleted."""
@@ -77,6 +90,12 @@ class Housekeeping:
 
         deletion = statement(self._now(), DELETE_STEP)
         self._write(execute, deletion).addCallbacks(deleted, _log_failure)
+
+
+def _empty_wal(db: sqlite3.Connection) -> bool:
+    """Empty the log; False if that was not possible because a reader used it."""
+    [(busy, *_)] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return not busy
 
 
 def _log_failure(failure: Failure) -> None:

@@ -25,13 +25,16 @@ from chatd.model import (
     Account,
     AccountChange,
     Appended,
+    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
     InboxSlice,
+    Message,
     ReadAfter,
     ReadConversation,
     ReadPage,
+    Revision,
     Session,
     Token,
     TokenOptions,
@@ -39,13 +42,15 @@ from chatd.model import (
 )
 from chatd.runtime.thread_pool import Executor
 from chatd.store import statements, token_statements
-from chatd.store.inbox_cache import InboxCache
+from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite import revisions
 from chatd.store.sqlite.changes import Synchronised
+from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.housekeeping import Housekeeping
@@ -63,7 +68,7 @@ class SqliteStore:
     """An `IStore` in the file `path`, which is created if it does not exist.
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
-    epoch.
+    epoch. With `known_only`, nobody may write first to anybody.
     """
 
     epoch: str
@@ -78,6 +83,7 @@ class SqliteStore:
         now: Callable[[], int],
         worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
+        known_only: bool = False,
     ) -> None:
         self._path = path
         self._now = now
@@ -88,6 +94,7 @@ class SqliteStore:
         # Used by the writer's thread only.
         self._ends = sqlite_chats.InboxEnds()
         self._pairs = KnownPairs()
+        self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._write_fails = False
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
@@ -108,6 +115,7 @@ class SqliteStore:
         self._pairs = KnownPairs()
         self._synchronised = Synchronised(self._read_db)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
+        self._contacts.load(self._read_db)
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -226,11 +234,41 @@ class SqliteStore:
     def _append(
         self, db: sqlite3.Connection, drafts: Sequence[Draft]
     ) -> list[Appended | DomainError]:
+        return sqlite_chats.append(
+            db,
+            drafts,
+            self._next_time(),
+            self._ends,
+            self._contacts,
+            self._pairs,
+            self._synchronised,
+        )
+
+    def _next_time(self) -> int:
         # If the clock was set back, new messages must not get an earlier time than old ones.
         self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return sqlite_chats.append(
-            db, drafts, self._latest_sent_at, self._ends, self._pairs, self._synchronised
-        )
+        return self._latest_sent_at
+
+    def revise(self, revision: Revision) -> Deferred[Message]:
+        def on_end(result: T) -> T:
+            # Also if it failed: it may have been committed nevertheless, see `append`.
+            self._inbox_cache.drop_revised(revision.received_by)
+            self._housekeeping.text_removed()
+            return result
+
+        return self._write(self._revise, revision).addBoth(on_end)
+
+    def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
+        return revisions.revise(db, revision, self._next_time(), self._contacts, self._synchronised)
+
+    def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._write(self._contacts.block, user_id, blocked_id)
+
+    def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
+        return self._write(self._contacts.unblock, user_id, blocked_id)
+
+    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
+        return self._read(execute, statements.blocks(user_id))
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
         self._ends.drop(user_id)
@@ -238,15 +276,31 @@ class SqliteStore:
         return sqlite_accounts.delete_account(db, user_id, now)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        ticket = self._inbox_cache.begin_query()
-
-        def on_success(inboxes: list[InboxSlice | None]) -> list[InboxSlice | None]:
+        def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
-            return inboxes
 
-        read = self._read(sqlite_chats.read, queries).addCallback(on_success)
-        return self._end_query(ticket, read)
+        user_ids = [query.user_id for query in queries]
+        return self._read_revised(user_ids, apply, sqlite_chats.read, queries)
+
+    def _read_revised(
+        self,
+        user_ids: Sequence[int],
+        apply: Callable[[int, T], object],
+        call: Callable[..., T],
+        *args: Any,
+        attempts: int = MAX_READS,
+    ) -> Deferred[T]:
+        """Read these inboxes, again if a message of one of them was revised meanwhile."""
+        ticket = self._inbox_cache.begin_query()
+
+        def on_success(result: T) -> T | Deferred[T]:
+            apply(ticket, result)
+            if attempts > 1 and self._inbox_cache.may_be_older(ticket, user_ids):
+                return self._read_revised(user_ids, apply, call, *args, attempts=attempts - 1)
+            return result
+
+        return self._end_query(ticket, self._read(call, *args).addCallback(on_success))
 
     def _end_query(self, ticket: int, query: Deferred[T]) -> Deferred[T]:
         def on_result(result: T) -> T:
@@ -261,7 +315,9 @@ class SqliteStore:
         return self._inbox_cache.get(query)
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        return self._read(execute, statements.conversation(query, sqlite_chats.direction))
+        statement = statements.conversation(query, sqlite_chats.direction)
+        users = (query.user_id, query.peer)
+        return self._read_revised(users, lambda *_: None, execute, statement)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)

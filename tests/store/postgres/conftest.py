@@ -19,8 +19,8 @@ from tests.store.postgres.stores import store_at
 async def open_store(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
-    async def open_one() -> IStore:
-        store = store_at(postgres.url(postgres_database))
+    async def open_one(*, known_only: bool = False) -> IStore:
+        store = store_at(postgres.url(postgres_database), known_only=known_only)
         opened.append(store)
         await store.open()
         return store

@@ -238,8 +238,12 @@ async def test_prepared_statements_never_scan_tables(
         rows(db, connection._PLANNING)
         for sql, parameters in (
             *(
-                (append_sql.append(keyed=keyed, linked=linked), appending)
+                (
+                    append_sql.append(keyed=keyed, known_only=known_only, linked=linked),
+                    appending,
+                )
                 for keyed in (False, True)
+                for known_only in (False, True)
                 for linked in (False, True)
             ),
             (chats.READ, reading),

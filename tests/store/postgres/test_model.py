@@ -29,8 +29,8 @@ class PostgresMachine(SyncStoreMachine):
         super().__init__()
         self.database = self.databases.create(self.template)
 
-    def open_store(self) -> IStore:
-        opened = store_at(self.databases.url(self.database))
+    def open_store(self, *, known_only: bool = False) -> IStore:
+        opened = store_at(self.databases.url(self.database), known_only=known_only)
         self.run(opened.open())
         return opened
 

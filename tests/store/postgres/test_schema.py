@@ -7,16 +7,18 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from chatd.errors import (
+    Blocked,
     StartError,
     StoreUnavailable,
 )
-from chatd.model import ALL_SCOPES, Token
+from chatd.model import ALL_SCOPES, Draft, Message, Revision, Token
 from chatd.store.migrations import Migration, migrations
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
     digest,
     owners,
+    read_inbox,
     send_many,
 )
 from tests.postgres_server import Databases, connected, rows, sleep
@@ -65,6 +67,40 @@ async def test_an_older_database_is_migrated_once(
     await gatherResults([store.close() for store in [old, *stores]])
     with pytest.raises(StartError, match="run the chatd that made it, or a newer one"):
         await store_at(url).open()
+
+
+@ensureDeferred
+async def test_messages_of_the_first_release_are_not_rewritten_and_can_be_revised(
+    postgres: Databases,
+) -> None:
+    database = postgres.create()
+    url = postgres.url(database)
+    old = store_at(url, known=migrations("postgres")[:2])
+    await old.open()
+    await old.close()
+    files = "SELECT pg_relation_filenode(name) FROM unnest(ARRAY['message', 'inbox']) AS name"
+    with connected(url) as db:
+        rows(
+            db,
+            "INSERT INTO account (username, username_folded, date_joined)"
+            " VALUES ('ann', 'ann', 0), ('bob', 'bob', 0)",
+        )
+        rows(db, "INSERT INTO inbox VALUES (1, 0, 0), (2, 2, 7)")
+        rows(db, "INSERT INTO message VALUES (2, 1, 1, 6, 'one'), (2, 2, 1, 7, 'two')")
+        before = rows(db, files)
+    store = store_at(url)
+    await store.open()
+    with connected(url) as db:
+        assert rows(db, files) == before
+    sent = [Message(2, 1, 1, 6, "one"), Message(2, 2, 1, 7, "two")]
+    assert await read_inbox(store, 2) == sent
+    edited = await store.revise(Revision(1, 2, 2, "new"))
+    assert await read_inbox(store, 2) == [sent[0], edited]
+    await store.block(2, 1)
+    [refused] = await store.append([Draft(1, 2, "x")])
+    assert isinstance(refused, Blocked)
+    await store.close()
+    postgres.drop(database)
 
 
 @ensureDeferred
@@ -135,7 +171,7 @@ async def test_contacts_of_an_older_database_are_found(
     for sent_by, received_by in ((ann, bob), (cat, bob), (ann, cat), (cat, cat), (cat, dan)):
         await send_many(store, sent_by, received_by, 30)
     await store.delete_account(dan)
-    [step] = [each for each in migrations("postgres") if each.name == "004_contacts.sql"]
+    [step] = [each for each in migrations("postgres") if each.name == "005_contacts.sql"]
     with connected(url) as db:
         while rows(db, "SELECT 1 FROM purge"):
             await sleep(0.01)

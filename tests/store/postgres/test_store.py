@@ -14,6 +14,7 @@ from chatd.model import AccountChange, InboxSlice, ReadAfter, TokenOptions
 from chatd.postgres import connection
 from chatd.store import statements, token_statements
 from chatd.store.postgres import accounts
+from chatd.store.postgres.store import PostgresStore
 from chatd.store.statements import Statement
 from chatd.store.statements import postgres as converted
 from tests.contracts.helpers import (
@@ -54,15 +55,24 @@ async def test_cached_results_are_correct_while_other_processes_append(
     one, two = await two_stores(open_store)
     ann, bob = await add_accounts(one, "ann", "bob")
     sent = [await send(each, ann, bob, "x") for each in (one, one, two, two, one, two)]
+    # Nobody tells this process what others revise.
+    assert one.read_cached(ReadAfter(bob, 4, 10)) is None
+    assert isinstance(one, PostgresStore)
+    one.on_connected()
+    sent += [await send(one, ann, bob, "x")]
     # Messages that this process wrote are cached, but there may be later ones of others.
-    assert one.read_cached(ReadAfter(bob, 4, 10)) == InboxSlice(5, (sent[4],))
+    sent += [await send(two, ann, bob, "x")]
+    assert one.read_cached(ReadAfter(bob, 6, 10)) == InboxSlice(7, (sent[6],))
     assert one.read_cached(ReadAfter(bob, 2, 10)) is None
-    assert one.read_cached(ReadAfter(bob, 5, 10)) is None
-    assert await one.read([ReadAfter(bob, 5, 10)]) == [InboxSlice(6, (sent[5],))]
-    assert one.read_cached(ReadAfter(bob, 5, 10)) == InboxSlice(6, (sent[5],))
+    assert one.read_cached(ReadAfter(bob, 7, 10)) is None
+    assert await one.read([ReadAfter(bob, 7, 10)]) == [InboxSlice(8, (sent[7],))]
+    assert one.read_cached(ReadAfter(bob, 7, 10)) == InboxSlice(8, (sent[7],))
+    one.on_disconnected()
+    assert one.read_cached(ReadAfter(bob, 7, 10)) is None
     assert await two.delete_account(bob)
     assert await one.read([ReadAfter(bob, 0, 10)]) == [None]
-    assert one.read_cached(ReadAfter(bob, 5, 10)) is None
+    one.on_connected()
+    assert one.read_cached(ReadAfter(bob, 7, 10)) is None
 
 
 @ensureDeferred

@@ -216,6 +216,7 @@ from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.file import open_writer
+from chatd.store.sqlite.contacts import ContactRules
 from tests.contracts.helpers import draft
 
 lock, db, epoch = open_writer(sys.argv[1], migrations("sqlite"))
@@ -224,13 +225,16 @@ if start == 0:
     for name in ("ann", "bob", "cat"):
         sqlite_accounts.add_account(db, name, "a@example.org", "hash", 1)
 number = start
-ends, pairs, synchronised = sqlite_chats.InboxEnds(), KnownPairs(), Synchronised(db)
+ends = sqlite_chats.InboxEnds()
+contacts = ContactRules(known_only=False)
+pairs, synchronised = KnownPairs(), Synchronised(db)
 while True:
     drafts = []
     for _ in range(1 + number % 40):
         number += 1
         drafts.append(draft(1, 1 + number % 3, f"{number}", f"key {number}"))
-    for result in sqlite_chats.append(db, drafts, 1 + number, ends, pairs, synchronised):
+    results = sqlite_chats.append(db, drafts, 1 + number, ends, contacts, pairs, synchronised)
+    for result in results:
         message = result.message
         os.write(1, b"%d %d %s\\n" % (message.received_by, message.seq, message.text.encode()))
 """

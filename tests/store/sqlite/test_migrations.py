@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from chatd.model import ALL_SCOPES, Token
+from chatd.errors import Blocked
+from chatd.model import ALL_SCOPES, Draft, Message, Revision, Token
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import APPLICATION_ID
 from tests.contracts.helpers import (
@@ -165,17 +166,17 @@ def test_contacts_are_found_among_indexed_and_newer_messages(database: Database)
     assert written == [(ann, bob), (ann, cat), (cat, bob), (cat, cat)]
     for table in ("contact", "sync_state", "conversation_summary", "change", "delivered"):
         database.sql(f"DROP TABLE {table}")
-    database.sql("PRAGMA user_version = 4")
+    database.sql("PRAGMA user_version = 5")
     database.open()
     assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == written
 
 
 def test_contacts_are_migrated_without_reading_all_messages() -> None:
     db = sqlite3.connect(":memory:")
-    for migration in migrations("sqlite")[:5]:
+    for migration in migrations("sqlite")[:6]:
         db.executescript(migration.sql)
     [statement] = [
-        each for each in migrations("sqlite")[4].sql.split(";") if "WITH RECURSIVE" in each
+        each for each in migrations("sqlite")[5].sql.split(";") if "WITH RECURSIVE" in each
     ]
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
     db.close()
@@ -213,3 +214,29 @@ def test_tokens_are_kept_when_they_get_ids(database: Database) -> None:
     assert added.id == 11, "ids are never reused"
     [copy] = backups(database)
     assert copy.name.startswith("chatd.db.v3.")
+
+
+def test_messages_of_the_first_release_can_be_revised_and_senders_blocked(
+    database: Database,
+) -> None:
+    old = sqlite3.connect(database.path)
+    for migration in migrations("sqlite")[:3]:
+        old.executescript(migration.sql)
+    old.executescript(f"PRAGMA user_version = 3; PRAGMA application_id = {APPLICATION_ID}")
+    old.executescript(
+        """
+        INSERT INTO account (username, username_folded, date_joined)
+            VALUES ('ann', 'ann', 0), ('bob', 'bob', 0);
+        INSERT INTO inbox VALUES (1, 0, 0, 0), (2, 2, 7, 0);
+        INSERT INTO message VALUES (2, 1, 1, 6, 'one'), (2, 2, 1, 7, 'two');
+        """
+    )
+    old.close()
+    store = database.open()
+    sent = [Message(2, 1, 1, 6, "one"), Message(2, 2, 1, 7, "two")]
+    assert run_now(read_inbox(store, 2)) == sent
+    edited = result_of(store.revise(Revision(1, 2, 2, "new")))
+    assert run_now(read_inbox(store, 2)) == [sent[0], edited]
+    result_of(store.block(2, 1))
+    [refused] = result_of(store.append([Draft(1, 2, "x")]))
+    assert isinstance(refused, Blocked)

@@ -33,12 +33,13 @@ class SqliteMachine(SyncStoreMachine):
         patch = self.cleanup.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(sqlite_chats, "INDEX_STEP", 3)
 
-    def open_store(self) -> IStore:
+    def open_store(self, *, known_only: bool = False) -> IStore:
         store = SqliteStore(
             str(self.folder / "chatd.db"),
             clock=self.clock,
             now=self.now,
             worker=lambda _: InlineExecutor(),
+            known_only=known_only,
         )
         self.run(store.open())
         # Durability is not part of the model, and this is much faster.

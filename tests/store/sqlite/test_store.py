@@ -33,12 +33,13 @@ async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
 
     opened: list[SqliteStore] = []
 
-    async def open_one() -> SqliteStore:
+    async def open_one(*, known_only: bool = False) -> SqliteStore:
         store = SqliteStore(
             str(tmp_path / "chatd.db"),
             clock=IReactorTime(reactor),
             now=lambda: time.time_ns() // 1000,
             worker=lambda name: ThreadPool(name, 1, IReactorFromThreads(reactor).callFromThread),
+            known_only=known_only,
         )
         await store.open()
         opened.append(store)

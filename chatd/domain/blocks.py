@@ -1,0 +1,37 @@
+"""Blocks: whose messages an account does not want. The store applies them to what is sent."""
+
+from __future__ import annotations
+
+from chatd.domain.rate_limits import RateLimits
+from chatd.errors import InvalidBody
+from chatd.interfaces import IStore
+from chatd.model import BlockedUser, Session
+from chatd.runtime.shield import shield
+
+
+class Blocks:
+    """Use cases of blocks. A change counts as a message for the rate limit."""
+
+    def __init__(self, store: IStore, limits: RateLimits) -> None:
+        self._store = store
+        self._limits = limits
+
+    async def block(self, session: Session, user_id: int) -> None:
+        """Refuse what an account sends from now on; does nothing if that is so already.
+
+        Raises `InvalidBody` for the caller's own account, `RateLimited`, `UserNotFound`,
+        `TooManyBlocks`.
+        """
+        if user_id == session.user_id:
+            raise InvalidBody("user_id: nobody can block themselves")
+        self._limits.count_send(session.user_id)
+        await shield(self._store.block(session.user_id, user_id))
+
+    async def unblock(self, session: Session, user_id: int) -> None:
+        """Undo `block`; does nothing if there is nothing to undo. Raises `RateLimited`."""
+        self._limits.count_send(session.user_id)
+        await shield(self._store.unblock(session.user_id, user_id))
+
+    async def blocked(self, session: Session) -> list[BlockedUser]:
+        """The accounts that the caller has blocked, without deleted ones, in order of name."""
+        return await shield(self._store.blocks(session.user_id))

@@ -1,0 +1,78 @@
+"""Editing and deleting messages.
+
+Neither moves a message or a cursor, so only polls with changes are woken: whoever reads the message
+from now on gets it as it is. `BusSubscriber.changed` is called in every process after a message has
+changed.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from chatd.domain.rate_limits import RateLimits
+from chatd.domain.texts import encode_text
+from chatd.errors import DomainError, StoreUnavailable
+from chatd.interfaces import IBus, IStore
+from chatd.model import Message, Revision, Session
+from chatd.runtime.shield import shield
+
+
+class Revisions:
+    """Use cases of editing and deleting.
+
+    `edit_seconds` is for how long after it was sent a message may be edited or deleted; 0: always.
+    """
+
+    def __init__(
+        self,
+        store: IStore,
+        bus: IBus,
+        limits: RateLimits,
+        *,
+        max_message_bytes: int,
+        edit_seconds: int,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._limits = limits
+        self._max_message_bytes = max_message_bytes
+        self._within = edit_seconds * 1_000_000 or None
+
+    async def edit(self, session: Session, received_by: int, seq: int, text: str) -> Message:
+        """Change the text of a message that the caller sent; returns it once that is durable.
+
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, and what `IStore.revise` raises. An
+        edit to the same text changes nothing, so that an edit can be repeated.
+        """
+        encode_text(text, self._max_message_bytes)
+        return await self._revise(session, received_by, seq, text)
+
+    async def delete(self, session: Session, received_by: int, seq: int) -> None:
+        """Delete a message that the caller sent; returns once that is durable.
+
+        Raises `RateLimited`, and what `IStore.revise` raises.
+        """
+        await self._revise(session, received_by, seq, None)
+
+    def _revise(
+        self, session: Session, received_by: int, seq: int, text: str | None
+    ) -> Deferred[Message]:
+        self._limits.count_send(session.user_id)
+
+        def announce() -> None:
+            self._bus.publish_changed(received_by, seq, session.user_id)
+            self._bus.publish_changes({received_by, session.user_id})
+
+        def publish(message: Message) -> Message:
+            announce()
+            return message
+
+        def publish_if_uncertain(failure: Failure) -> Failure:
+            # It may have been committed nevertheless.
+            if failure.check(StoreUnavailable) or not failure.check(DomainError):
+                announce()
+            return failure
+
+        revision = Revision(session.user_id, received_by, seq, text, self._within)
+        return shield(self._store.revise(revision).addCallbacks(publish, publish_if_uncertain))

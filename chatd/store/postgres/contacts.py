@@ -1,0 +1,50 @@
+"""Blocks on PostgreSQL. `append_sql` applies them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatd.store.results import MAX_BLOCKS, too_many_blocks, user_not_found
+from chatd.store.statements import Rows, Statement
+
+# The update of the inbox waits for messages that are being stored, and lets those that wait for it
+# find out that the blocks have changed.
+_BLOCK: Final = """
+WITH blocked AS (
+    SELECT 1 FROM block WHERE user_id = :user_id AND blocked_id = :blocked_id
+), accounts AS (
+    SELECT count(*) AS found FROM inbox
+    WHERE user_id = ANY(ARRAY[:user_id, :blocked_id]::bigint[]) AND NOT closed
+), owner AS (
+    UPDATE inbox SET block_changes = block_changes + 1
+    WHERE user_id = :user_id AND (SELECT found FROM accounts) = 2
+        AND NOT EXISTS (SELECT FROM blocked)
+        AND (SELECT count(*) FROM block WHERE user_id = :user_id) < :max
+    RETURNING user_id
+), added AS (
+    INSERT INTO block (user_id, blocked_id) SELECT user_id, :blocked_id FROM owner
+    ON CONFLICT DO NOTHING
+)
+SELECT found, EXISTS (SELECT FROM blocked) OR EXISTS (SELECT FROM owner) FROM accounts
+"""
+_UNBLOCK: Final = "DELETE FROM block WHERE user_id = :user_id AND blocked_id = :blocked_id"
+
+
+def block(user_id: int, blocked_id: int) -> Statement[None]:
+    """See `IStore.block`."""
+
+    def result(rows: Rows) -> None:
+        [(accounts, blocked)] = rows
+        if accounts != 2:
+            raise user_not_found(blocked_id)
+        if not blocked:
+            raise too_many_blocks()
+
+    parameters = {"user_id": user_id, "blocked_id": blocked_id, "max": MAX_BLOCKS}
+    return Statement(_BLOCK, parameters, result)
+
+
+def unblock(user_id: int, blocked_id: int) -> Statement[None]:
+    """See `IStore.unblock`."""
+    parameters = {"user_id": user_id, "blocked_id": blocked_id}
+    return Statement(_UNBLOCK, parameters, lambda _: None)

@@ -1,0 +1,99 @@
+"""Who may write to whom in SQLite: blocks, and whether two accounts know each other."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from chatd.errors import DomainError
+from chatd.model import Draft
+from chatd.store.results import (
+    MAX_BLOCKS,
+    blocked,
+    first_contact_closed,
+    too_many_blocks,
+    user_not_found,
+)
+from chatd.store.sqlite.transactions import transaction
+
+_IS_BLOCKED: Final = "SELECT 1 FROM block WHERE user_id = ? AND blocked_id = ?"
+_ARE_ACCOUNTS: Final = "SELECT count(*) FROM inbox WHERE user_id IN (?, ?)"
+_COUNT: Final = "SELECT count(*) FROM block WHERE user_id = ?"
+_BLOCK: Final = "INSERT INTO block (user_id, blocked_id) VALUES (?, ?)"
+_UNBLOCK: Final = "DELETE FROM block WHERE user_id = ? AND blocked_id = ?"
+
+# The newest messages of an inbox are not in the index yet.
+_HAS_RECEIVED: Final = """
+SELECT EXISTS (SELECT 1 FROM conversation WHERE received_by = :received_by AND sent_by = :sent_by)
+OR EXISTS (
+    SELECT 1 FROM message WHERE received_by = :received_by AND sent_by = :sent_by
+        AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :received_by)
+)
+"""
+
+
+class ContactRules:
+    """Decides whose messages are refused; used by the writer's thread only, which changes blocks.
+
+    Who has blocked anybody is kept in memory, so that sends to all others cost no query. With
+    `known_only` nobody may write first.
+    """
+
+    def __init__(self, known_only: bool) -> None:
+        self._known_only = known_only
+        # May contain accounts that have no blocks any more.
+        self._blockers: set[int] = set()
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """Read who has blocked anybody."""
+        self._blockers = {user_id for (user_id,) in db.execute("SELECT user_id FROM block")}
+
+    def refusal(self, db: sqlite3.Connection, draft: Draft) -> DomainError | None:
+        """Why a draft is refused, or None.
+
+        Messages that the present transaction has not written yet do not count.
+        """
+        # Checked here first, because this is called for every message.
+        if draft.received_by in self._blockers and self.is_blocked(
+            db, draft.received_by, draft.sent_by
+        ):
+            return blocked(draft.received_by)
+        if self._known_only and not _know_each_other(db, draft.received_by, draft.sent_by):
+            return first_contact_closed(draft.received_by)
+        return None
+
+    def is_blocked(self, db: sqlite3.Connection, user_id: int, blocked_id: int) -> bool:
+        """Whether `user_id` has blocked `blocked_id`."""
+        return (
+            user_id in self._blockers
+            and db.execute(_IS_BLOCKED, (user_id, blocked_id)).fetchone() is not None
+        )
+
+    def block(self, db: sqlite3.Connection, user_id: int, blocked_id: int) -> None:
+        """See `IStore.block`."""
+        with transaction(db):
+            if db.execute(_ARE_ACCOUNTS, (user_id, blocked_id)).fetchone() != (2,):
+                raise user_not_found(blocked_id)
+            # Before the commit: if its outcome is not certain, the database is asked.
+            self._blockers.add(user_id)
+            if self.is_blocked(db, user_id, blocked_id):
+                return
+            if db.execute(_COUNT, (user_id,)).fetchone() >= (MAX_BLOCKS,):
+                raise too_many_blocks()
+            db.execute(_BLOCK, (user_id, blocked_id))
+
+    def unblock(self, db: sqlite3.Connection, user_id: int, blocked_id: int) -> None:
+        """See `IStore.unblock`."""
+        db.execute(_UNBLOCK, (user_id, blocked_id))
+
+
+def _know_each_other(db: sqlite3.Connection, user_id: int, other: int) -> bool:
+    return (
+        user_id == other or _has_received(db, user_id, other) or _has_received(db, other, user_id)
+    )
+
+
+def _has_received(db: sqlite3.Connection, received_by: int, sent_by: int) -> bool:
+    parameters = {"received_by": received_by, "sent_by": sent_by}
+    [(found,)] = db.execute(_HAS_RECEIVED, parameters).fetchall()
+    return bool(found)

@@ -76,7 +76,7 @@ CommitNotice = MessagesNotice | ChangedNotice | RevokedNotice | SessionsNotice
 
 Notice = CommitNotice | ChangesNotice | Ping
 
-CHANGES_PREFIX: Final = "any:c:"
+CHANGES_PREFIX: Final = "any:l:"
 """What precedes the comma-separated ids in the payload of a `ChangesNotice`: it is from no node."""
 
 _messages: Final = msgspec.json.Decoder(tuple[MessageNotice, ...])
@@ -151,7 +151,7 @@ def decode(payload: str) -> Notice:
     if kind == "r":
         user_id, token = rest.split(":")
         return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)
-    if kind == "c":
+    if kind == "l":
         return ChangesNotice(tuple(map(int, rest.split(","))))
     if kind == "s":
         return SessionsNotice(int(rest))

@@ -31,11 +31,14 @@ from chatd.domain.accounts import Accounts
 from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
+from chatd.domain.conversations import Conversations
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
@@ -189,6 +192,7 @@ def compose_domain(
         last_seen.with_last_seen,
         min_password_length=settings.min_password_length,
     )
+    deliveries = Deliveries(store, bus, clock)
     chats = Chats(
         store,
         bus,
@@ -196,6 +200,7 @@ def compose_domain(
         limits,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
+        note_delivered=deliveries.note,
         observe_poll=metrics.observe_poll,
         observe_batch=metrics.batch_observer,
     )
@@ -212,6 +217,9 @@ def compose_domain(
         account_changes=changes,
         tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
         chats=chats,
+        conversations=Conversations(store, bus),
+        receipts=Receipts(store, notifier, clock),
+        deliveries=deliveries,
         revisions=Revisions(
             store,
             bus,
@@ -241,6 +249,8 @@ def compose_api(
         components.account_changes,
         components.tokens,
         components.chats,
+        components.conversations,
+        components.receipts,
         components.revisions,
         components.blocks,
         ready=components.readiness.reasons,

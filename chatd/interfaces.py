@@ -32,6 +32,55 @@ from chatd.model import (
     TokenOptions,
     UserName,
 )
+from chatd.model_sync import (
+    ChangesSlice,
+    ConversationList,
+    ListConversations,
+    MarkRead,
+    PeerPositions,
+    ReadChanges,
+)
+
+
+class ISyncStore(Interface):
+    """Durable storage of what the devices of an account need to show the same.
+
+    Nothing of it is written for accounts that have never asked: an account has changes from its
+    first call of `conversations`, `changes`, `mark_read` or `synchronise` on.
+    """
+
+    def synchronise(user_id: int) -> Deferred[bool]:
+        """Record the changes of an account from now on; False if there is no such account."""
+
+    def conversations(query: ListConversations) -> Deferred[ConversationList | None]:
+        """The conversations of an account, from one snapshot; None if there is no such account.
+
+        The cost depends neither on the number of messages nor on that of conversations.
+        """
+
+    def changes(query: ReadChanges) -> Deferred[ChangesSlice | None]:
+        """What has changed for an account after a position; None if there is no such account.
+
+        Changes are numbered in the order of commit, so that none is ever missed. Fails with
+        `CursorEpoch` for a position past the end.
+        """
+
+    def mark_read(query: MarkRead) -> Deferred[Collection[int] | None]:
+        """Move a read position forward and return the accounts for which something has changed.
+
+        None if there is no such account. Fails with `InvalidBody` past the end of the inbox, and
+        with `UserNotFound` if the peer has never existed.
+        """
+
+    def peer_positions(user_id: int, peer: int) -> Deferred[PeerPositions]:
+        """The last messages of `user_id` that were delivered to `peer`, and read by it."""
+
+    def record_delivered(delivered: Mapping[int, int]) -> Deferred[Collection[int]]:
+        """Move delivered positions, seq by user, forward; returns who has changes by that.
+
+        Positions past the end of an inbox are ignored.
+        """
+
 
 MAX_LISTED_TOKENS: Final = 1000
 
@@ -46,6 +95,7 @@ class IStore(Interface):
 
     epoch: str = Attribute("Identifies this database's history, `[a-z2-7]{8,32}`; set by `open`.")
     location: str = Attribute("Where the data is, for display; contains no password.")
+    sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
 
     def open() -> Deferred[None]:
         """Open the database and migrate its schema; fails with `StartError`."""
@@ -188,6 +238,9 @@ class ISubscriber(Interface):
     def wake(user_ids: Collection[int]) -> None:
         """Messages were committed to these inboxes."""
 
+    def wake_for_changes(user_ids: Collection[int]) -> None:
+        """Changes of these accounts were committed."""
+
     def changed(received_by: int, seq: int, sent_by: int) -> None:
         """A message was edited or deleted, or may have been."""
 
@@ -215,6 +268,9 @@ class IBus(Interface):
 
     def publish(user_ids: Collection[int]) -> None:
         """Announce that messages were committed to these inboxes."""
+
+    def publish_changes(user_ids: Collection[int]) -> None:
+        """Announce that changes of these accounts were committed."""
 
     def publish_changed(received_by: int, seq: int, sent_by: int) -> None:
         """Announce that a message was edited or deleted, or may have been."""

@@ -19,7 +19,10 @@ MAX_INTEGER: Final = 2**53 - 1
 
 _HEX: Final = "([1-9a-f][0-9a-f]{0,13})"
 _CONVERSATION_CURSOR: Final = re.compile(rf"{_HEX}\.{_HEX}\.{_HEX}")
-_CURSOR: Final = re.compile(r"([a-z2-7]{8,32})-(0|[1-9][0-9]{0,15})")
+_NUMBER: Final = "(0|[1-9][0-9]{0,15})"
+_CURSOR: Final = re.compile(
+    rf"([a-z2-7]{{8,32}})-{_NUMBER}(?:\.{_NUMBER}(?:\.{_NUMBER}\.{_NUMBER})?)?"
+)
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -287,26 +290,51 @@ class ConversationSlice(Struct, frozen=True, gc=False):
     peer_exists: bool
 
 
+class ChangesPosition(Struct, frozen=True, gc=False):
+    """A position in the changes of an account: the client has seen all up to `number`.
+
+    What was sent before the account had changes is read first, by recipient and seq: `sent` is the
+    last one that was seen, None when all were.
+    """
+
+    number: int
+    sent: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.number}" if self.sent is None else f"{self.number}.%d.%d" % self.sent
+
+
+ALL_CHANGES: Final = ChangesPosition(0, (0, 0))
+"""Before everything."""
+
+
 class Cursor(Struct, frozen=True, gc=False):
     """A position in an inbox: the client has seen all messages up to `seq`.
 
     It is valid in the database history `epoch` only; an empty epoch means the beginning of any
-    inbox, `since=0`. Clients see it as an opaque string (contract, long poll).
+    inbox, `since=0`. `changes` is the position in the changes of the account; None if the client
+    has seen none. Clients see it as an opaque string (contract, long poll).
     """
 
     epoch: str
     seq: int
+    changes: ChangesPosition | None = None
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}"
+        text = f"{self.epoch}-{self.seq}"
+        return text if self.changes is None else f"{text}.{self.changes}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Parse the string form; raises `InvalidCursor` for anything that `str` never returns."""
         match = _CURSOR.fullmatch(text)
-        if match is None or int(match[2]) > MAX_INTEGER:
+        numbers = [int(digits) for digits in match.groups()[1:] if digits] if match else []
+        if match is None or max(numbers) > MAX_INTEGER:
             raise InvalidCursor("this is not a cursor that this service has issued")
-        return cls(match[1], int(match[2]))
+        if len(numbers) == 1:
+            return cls(match[1], numbers[0])
+        sent = (numbers[2], numbers[3]) if len(numbers) == 4 else None
+        return cls(match[1], numbers[0], ChangesPosition(numbers[1], sent))
 
 
 BEGINNING: Final = Cursor("", 0)

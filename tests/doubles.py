@@ -28,6 +28,7 @@ from zope.interface import implementer
 from chatd.bus.local import LocalBus
 from chatd.compose import compose_domain
 from chatd.config import load
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
@@ -160,6 +161,10 @@ class ControlledBus:
             self.held.append(frozenset(user_ids))
         else:
             self._bus.publish(user_ids)
+
+    def publish_changes(self, user_ids: Collection[int]) -> None:
+        if not self.lose:
+            self._bus.publish_changes(user_ids)
 
     def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
         self._bus.publish_changed(received_by, seq, sent_by)
@@ -322,6 +327,7 @@ class System:
 
     def close(self) -> None:
         """Stop everything in the order of the service."""
+        self.run(self.components.deliveries.stop())
         self.run(self.accounts.stop())
         self.wait_for(self.bus.stop())
         self.wait_for(self.store.close())
@@ -368,11 +374,12 @@ class System:
         return False
 
     def timers(self) -> list[IDelayedCall]:
-        """The delayed calls, except those of periodic tasks."""
+        """The delayed calls, except those of periodic tasks and of delivered positions."""
         return [
             call
             for call in self.clock.getDelayedCalls()
             if not isinstance(call.func, LoopingCall)  # type: ignore[attr-defined]
+            and not isinstance(getattr(call.func, "__self__", None), Deliveries)  # type: ignore[attr-defined]
         ]
 
     def is_idle(self) -> bool:

@@ -17,6 +17,7 @@ from chatd.api.chats_read import ReadCalls
 from chatd.api.chats_revise import RevisionCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.client_address import TrustedProxies
+from chatd.api.conversations import ConversationCalls
 from chatd.api.docs.docs_page import DescriptionCalls
 from chatd.api.health import HealthCalls
 from chatd.api.rendering import EncodedMessageCache
@@ -27,6 +28,8 @@ from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
+from chatd.domain.conversations import Conversations
+from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.tokens import Tokens
 
@@ -43,6 +46,7 @@ class API:
         TokenCalls,
         SendCalls,
         ReadCalls,
+        ConversationCalls,
         RevisionCalls,
         BlockCalls,
         HealthCalls,
@@ -57,6 +61,8 @@ class API:
         changes: AccountChanges,
         tokens: Tokens,
         chats: Chats,
+        conversations: Conversations,
+        receipts: Receipts,
         revisions: Revisions,
         blocks: Blocks,
         *,
@@ -66,7 +72,7 @@ class API:
         proxies: TrustedProxies,
     ) -> None:
         render = EncodedMessageCache()
-        self.sends = SendCalls(chats, render)
+        self.sends = SendCalls(chats, receipts, render)
         self.reads = ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter)
         self.handlers = bind(
             Authenticator(accounts, proxies),
@@ -74,6 +80,7 @@ class API:
             TokenCalls(accounts, tokens, proxies),
             self.sends,
             self.reads,
+            ConversationCalls(conversations, render, clock=clock),
             RevisionCalls(revisions, render),
             BlockCalls(blocks),
             HealthCalls(ready),

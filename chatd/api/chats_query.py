@@ -11,6 +11,7 @@ from chatd.api.parameters import (
     LAST_EVENT_ID,
     PREFERRED_WAIT,
     HeaderValues,
+    boolean,
     cursor,
     integer,
     page_number,
@@ -24,7 +25,8 @@ from chatd.model import BEGINNING, MAX_INTEGER, ConversationCursor, Cursor
 MAX_WAIT: Final = 55
 """Seconds; proxies commonly cut a silent connection at 60."""
 
-_CURSOR: Final = "[a-z2-7]{8,32}-(0|[1-9][0-9]{0,15})"
+_NUMBER: Final = "(0|[1-9][0-9]{0,15})"
+_CURSOR: Final = f"[a-z2-7]{{8,32}}-{_NUMBER}([.]{_NUMBER}([.]{_NUMBER}[.]{_NUMBER})?)?"
 _SINCE: Final = {"now": None, "0": BEGINNING}
 
 _LIMIT: Final = integer(
@@ -58,12 +60,16 @@ _SINCE_PARAMETER: Final = cursor(
 _WAIT: Final = seconds("wait", "Seconds to wait for a message, up to 55; more is lowered to that.")
 
 
+_CHANGES: Final = boolean("changes", "Whether to include changes, and to wait for them, too.")
+
+
 class PollQuery(Struct, frozen=True):
     """A long poll; `since` None is from now on."""
 
     since: Annotated[Cursor | None, _SINCE_PARAMETER] = None
     wait: Annotated[float | None, _WAIT] = None
     limit: Annotated[int, _LIMIT] = 100
+    changes: Annotated[bool | None, _CHANGES] = None
     preferred_wait: Annotated[int | None, PREFERRED_WAIT] = None
 
     @property
@@ -83,6 +89,7 @@ class StreamQuery(Struct, frozen=True):
     since: Annotated[Cursor | None, _SINCE_PARAMETER] = None
     wait: Annotated[float | None, _WAIT] = None
     limit: Annotated[int, _LIMIT] = 100
+    changes: Annotated[bool | None, _CHANGES] = None
     last_event_id: Annotated[Cursor | None, LAST_EVENT_ID] = None
 
 
@@ -109,14 +116,17 @@ def choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
     if negotiate(headers(b"accept")) is not None:
         reject(texts, ("with", "before", "page", "at"), "a stream, which Accept asks for")
         return StreamQuery
+    # Some clients send all parameters, also those that are false.
+    changes = texts.get("changes", "false") != "false"
     if "with" in texts:
-        reject(texts, ("page", "at", "since", "wait"), "the parameter with")
+        others = ("page", "at", "since", "wait", *(("changes",) if changes else ()))
+        reject(texts, others, "the parameter with")
         return ConversationQuery
     if "before" in texts:
         raise InvalidQuery("before goes together with the parameter with")
-    if "since" in texts or "wait" in texts:
+    if "since" in texts or "wait" in texts or changes:
         if "page" in texts or "at" in texts:
-            reject(texts, ("page", "at"), "since or wait")
+            reject(texts, ("page", "at"), "since, wait or changes")
         return PollQuery
     if "page" in texts or "at" in texts:
         return PageQuery

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from chatd.api import rendering
 from chatd.api.calls import BUSY, ResponseSpec, call
+from chatd.api.changes import AnyChange, render_change
 from chatd.api.chats_query import (
     MAX_WAIT,
     ConversationQuery,
@@ -95,16 +96,26 @@ class PollMeta(Struct, forbid_unknown_fields=True):
 
 
 class Poll(Struct, forbid_unknown_fields=True):
-    """Messages after `since`, oldest first; empty when the wait is over."""
+    """Messages after `since`, oldest first; empty when the wait is over.
+
+    `changes` is present if they were asked for: what is different from what `since` saw.
+    """
 
     meta: PollMeta
     messages: list[Message]
+    changes: list[AnyChange] | UnsetType = UNSET
 
 
 class ConversationMeta(Struct, forbid_unknown_fields=True):
-    """`older` goes into the `before` of the next request; null at the beginning."""
+    """`older` goes into the `before` of the next request; null at the beginning.
+
+    `peer_read` and `peer_delivered` are the places, in the other's inbox, of the caller's last
+    messages that they have read, and that were delivered; 0 for none.
+    """
 
     older: str | None
+    peer_read: Count
+    peer_delivered: Count
     took: Count
 
 
@@ -140,7 +151,9 @@ class ReadCalls:
         "newest first (`page`, `limit`, `at`). The long poll, oldest first (`since`, `wait`, "
         "`limit`): answered as soon as there is a message after `since`. A stream, oldest first "
         "(`since`, and `Accept: text/event-stream` or `application/x-ndjson`): the poll without "
-        "end. A conversation, newest first (`with`, `before`, `limit`).",
+        "end. A conversation, newest first (`with`, `before`, `limit`). With `changes=true` polls "
+        "and streams also tell what the caller's other devices sent and read, and what became of "
+        "the caller's messages.",
         tag="Chats",
         parameters=Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose),
         responses={
@@ -154,11 +167,12 @@ class ReadCalls:
                 },
                 streams={
                     SERVER_SENT_EVENTS.media_type.decode(): "Events `message` (data: a message; "
-                    "id: the cursor after it), and before the end `drain`, `superseded` or "
-                    "`error`; a comment every 15 seconds.",
-                    JSON_LINES.media_type.decode(): "Lines `{cursor, message}`, and before the end "
-                    "`{drain, retry_after}`, `{superseded}` or `{error}`; `{keepalive}` at the "
-                    "beginning and every 15 seconds.",
+                    "id: the cursor after it), with `changes=true` also `change`, and before the "
+                    "end `drain`, `superseded` or `error`; a comment every 15 seconds.",
+                    JSON_LINES.media_type.decode(): "Lines `{cursor, message}`, with "
+                    "`changes=true` also `{cursor, change}`, and before the end `{drain, "
+                    "retry_after}`, `{superseded}` or `{error}`; `{keepalive}` at the beginning "
+                    "and every 15 seconds.",
                 },
             )
         },
@@ -199,7 +213,12 @@ class ReadCalls:
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
         polled = await self._chats.poll(
-            session, query.since, query.limit, query.wait_seconds, context
+            session,
+            query.since,
+            query.limit,
+            query.wait_seconds,
+            context,
+            changes=bool(query.changes),
         )
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
 
@@ -214,7 +233,12 @@ class ReadCalls:
         elif polled.why is WakeReason.DRAIN:
             headers[b"Retry-After"] = b"%d" % self._retry_jitter()
             headers[b"Connection"] = b"close"
-        return JSONResponse(200, rendering.messages(meta, polled.messages, self._render), headers)
+        document = rendering.messages(meta, polled.messages, self._render)
+        if query.changes:
+            changes = polled.found.changes if polled.found is not None else ()
+            items = b",".join([render_change(each, self._render) for each in changes])
+            document = b'%b,"changes":[%b]}\n' % (document[:-2], items)
+        return JSONResponse(200, document, headers)
 
     async def _stream(
         self, context: RequestContext, session: Session, query: StreamQuery
@@ -222,7 +246,9 @@ class ReadCalls:
         format = negotiate(context.header_values(b"accept"))
         assert format is not None
         since = query.since if query.last_event_id is None else query.last_event_id
-        stream, inbox = await self._chats.stream(session, since, context)
+        stream, inbox = await self._chats.stream(
+            session, since, context, changes=bool(query.changes)
+        )
         writer = StreamWriter(
             context,
             stream,
@@ -237,7 +263,9 @@ class ReadCalls:
         began = self._seconds()
         found = await self._chats.conversation(session, query.peer, query.limit, query.before)
         older = None if found.older is None else str(found.older)
-        meta = ConversationMeta(older, int((self._seconds() - began) * 1000))
+        positions = found.positions
+        took = int((self._seconds() - began) * 1000)
+        meta = ConversationMeta(older, positions.read, positions.delivered, took)
         return JSONResponse(200, rendering.messages(meta, found.messages, self._render))
 
 

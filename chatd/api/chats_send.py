@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatd.api.calls import BUSY, ResponseSpec, call
+from chatd.api.chats_query import MAX_WAIT
 from chatd.api.context import RequestContext
 from chatd.api.fields import Message, UserId
-from chatd.api.parameters import IDEMPOTENCY_KEY, Parameters
+from chatd.api.parameters import IDEMPOTENCY_KEY, Parameters, choice, seconds
 from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response
 from chatd.domain.chats import Chats
+from chatd.domain.receipts import Receipt, Receipts
 from chatd.errors import (
     Blocked,
     FirstContactClosed,
@@ -43,20 +45,39 @@ class Send(Struct, forbid_unknown_fields=True, frozen=True):
     message: Text
 
 
-class SendHeaders(Struct, frozen=True):
-    """The headers that `POST /chats/` understands."""
+class SentMessage(Message):
+    """A message; with `wait_for`, also whether it was delivered or read."""
 
+    delivered: bool | UnsetType = UNSET
+    read: bool | UnsetType = UNSET
+
+
+class SendParameters(Struct, frozen=True):
+    """The parameters and headers that `POST /chats/` understands."""
+
+    wait_for: Annotated[
+        Receipt | None,
+        choice(
+            "wait_for",
+            "Answer when the message is delivered, or read, or when the wait is over.",
+            get_args(Receipt),
+        ),
+    ] = None
+    wait: Annotated[
+        float | None, seconds("wait", "Seconds to wait, up to 55; more is lowered to that.")
+    ] = None
     key: Annotated[str | None, IDEMPOTENCY_KEY] = None
 
 
-SEND_PARAMETERS: Final = Parameters(SendHeaders)
+SEND_PARAMETERS: Final = Parameters(SendParameters)
 
 
 class SendCalls:
     """The call that sends messages."""
 
-    def __init__(self, chats: Chats, render: RenderMessage) -> None:
+    def __init__(self, chats: Chats, receipts: Receipts, render: RenderMessage) -> None:
         self._chats = chats
+        self._receipts = receipts
         self._render = render
 
     @call(
@@ -64,15 +85,17 @@ class SendCalls:
         "/api/v1/chats",
         summary="Send a message",
         description="Answered when the message is durable, not before. With an `Idempotency-Key` "
-        "the request can be repeated safely: the message is stored once.",
+        "the request can be repeated safely: the message is stored once. With `wait_for` it is "
+        "answered when the recipient's client has received the message, or its user has read it; "
+        "the message is sent whatever the answer.",
         tag="Chats",
         parameters=SEND_PARAMETERS,
         body=Send,
         responses={
-            201: ResponseSpec("The message.", (Message,)),
+            201: ResponseSpec("The message.", (SentMessage,)),
             200: ResponseSpec(
                 "The message that an earlier request with this key has stored, as it is now.",
-                (Message,),
+                (SentMessage,),
                 {"Idempotency-Replayed": "`true`"},
             ),
         },
@@ -89,14 +112,22 @@ class SendCalls:
         scope=Scope.SEND,
     )
     async def send(
-        self, context: RequestContext, session: Session, headers: SendHeaders, body: Send
+        self, context: RequestContext, session: Session, parameters: SendParameters, body: Send
     ) -> Response:
-        sent = await self._chats.send(session, body.user_id, body.message, headers.key)
-        return self.response(sent)
+        receipt = parameters.wait_for
+        if receipt is not None:
+            await self._receipts.prepare(session)
+        sent = await self._chats.send(session, body.user_id, body.message, parameters.key)
+        if receipt is None:
+            return self.response(sent)
+        wait = min(parameters.wait or 0.0, MAX_WAIT)
+        came = await self._receipts.wait(session, sent.message, receipt, wait, context)
+        return self.response(sent, b',"%b":%b' % (receipt.encode(), b"true" if came else b"false"))
 
-    def response(self, sent: Appended) -> JSONResponse:
-        """The response to a message that is durable."""
-        document = self._render(sent.message) + b"\n"
+    def response(self, sent: Appended, receipt: bytes = b"") -> JSONResponse:
+        """The response to a message that is durable; `receipt` is a member to be added."""
+        document = self._render(sent.message)
+        document = b"%b%b}\n" % (document[:-1], receipt) if receipt else document + b"\n"
         if sent.replayed:
             return JSONResponse(200, document, {b"Idempotency-Replayed": b"true"})
         return JSONResponse(201, document)

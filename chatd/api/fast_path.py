@@ -124,7 +124,9 @@ class FastPath:
         method = head.method
         if method == b"GET":
             return not body and self._read(channel, head, caller, query)
-        return method == b"POST" and caller.is_json and self._send(channel, head, caller, body)
+        if method != b"POST" or query or not caller.is_json:
+            return False
+        return self._send(channel, head, caller, body)
 
     def _understand(self, block: HeaderBlock) -> object:
         caller = understand(block)
@@ -175,7 +177,7 @@ class FastPath:
             query = PARAMETERS.parse(text, headers.values)
         except DomainError:
             return None, None
-        if type(query) is PollQuery:
+        if type(query) is PollQuery and not query.changes:
             if match is not None and len(text) < MAX_KNOWN_LENGTH:
                 if len(self._known_rests) >= MAX_KNOWN_RESTS:
                     self._known_rests.clear()

@@ -86,6 +86,17 @@ def seconds(name: str, description: str) -> Parameter:
     return Parameter(name, description, schema, parse)
 
 
+def choice(name: str, description: str, values: Sequence[str]) -> Parameter:
+    """One of several words."""
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise InvalidQuery(f"{name}: {' or '.join(values)}")
+        return text
+
+    return Parameter(name, description, {"type": "string", "enum": list(values)}, parse)
+
+
 def flag(name: str, description: str) -> Parameter:
     """`true`, or absent."""
 
@@ -95,6 +106,13 @@ def flag(name: str, description: str) -> Parameter:
         return True
 
     return Parameter(name, description, {"type": "boolean", "enum": [True]}, parse)
+
+
+def boolean(name: str, description: str) -> Parameter:
+    """`true` or `false`."""
+    words = choice(name, description, ("true", "false"))
+    schema = {"type": "boolean"}
+    return Parameter(name, description, schema, lambda text: words.parse(text) == "true")
 
 
 def text(name: str, description: str) -> Parameter:

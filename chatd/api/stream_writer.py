@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatd.api.changes import render_change
 from chatd.api.context import RequestContext
 from chatd.api.problems import response_to
 from chatd.api.rendering import RenderMessage
@@ -16,7 +17,8 @@ from chatd.api.stream_formats import StreamFormat
 from chatd.domain.message_stream import End, MessageStream
 from chatd.http.request import Request
 from chatd.http.timeouts import TICK, Timeouts
-from chatd.model import InboxSlice, Message, WakeReason
+from chatd.model import ChangesPosition, InboxSlice, Message, WakeReason
+from chatd.model_sync import Change
 
 WRITE_BYTES: Final = 64 * 1024
 """Messages are written in pieces of about this size, so that a slow reader's buffer is limited."""
@@ -61,6 +63,7 @@ class StreamWriter:
     """
 
     __slots__ = (
+        "_changes",
         "_context",
         "_ended",
         "_epoch",
@@ -91,6 +94,8 @@ class StreamWriter:
         self._keep_alives = keep_alives
         self._retry_jitter = retry_jitter
         self._epoch = stream.cursor.epoch.encode("ascii")
+        # The part of the cursor that is the position in the changes.
+        self._changes = _suffix(stream.cursor.changes)
         self._ended: Callable[[], None] | None = None
         # How many keep-alives were due since the transport paused.
         self._paused_keep_alives = 0
@@ -131,7 +136,23 @@ class StreamWriter:
         written = size = 0
         pieces = []
         for message in messages:
-            piece = self._format.message(self._epoch, message.seq, self._render(message))
+            document = self._render(message)
+            piece = self._format.message(self._epoch, message.seq, self._changes, document)
+            pieces.append(piece)
+            written += 1
+            size += len(piece)
+            if size >= WRITE_BYTES:
+                break
+        self._request.write(b"".join(pieces))
+        return written
+
+    def write_changes(self, changes: Sequence[Change], positions: Sequence[ChangesPosition]) -> int:
+        written = size = 0
+        pieces = []
+        for change, position in zip(changes, positions, strict=True):
+            self._changes = _suffix(position)
+            document = render_change(change, self._render)
+            piece = self._format.change(self._epoch, self._stream.seq, self._changes, document)
             pieces.append(piece)
             written += 1
             size += len(piece)
@@ -194,3 +215,7 @@ class StreamWriter:
             # Else the request and this object would wait for a garbage collection.
             self._request.producer = None
             ended()
+
+
+def _suffix(position: ChangesPosition | None) -> bytes:
+    return b"" if position is None else b".%b" % str(position).encode("ascii")

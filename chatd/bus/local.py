@@ -32,6 +32,10 @@ class LocalBus:
         for subscriber in self._subscribers:
             subscriber.wake(user_ids)
 
+    def publish_changes(self, user_ids: Collection[int]) -> None:
+        for subscriber in self._subscribers:
+            subscriber.wake_for_changes(user_ids)
+
     def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
         for subscriber in self._subscribers:
             subscriber.changed(received_by, seq, sent_by)

@@ -23,6 +23,7 @@ from chatd.postgres.connection import Connection, Connector, Unreachable, reason
 from chatd.postgres.notify_payloads import (
     CHANNEL,
     ChangedNotice,
+    ChangesNotice,
     Listener,
     MessagesNotice,
     NodeId,
@@ -128,6 +129,10 @@ class PostgresBus:
         if self._subscriber is not None and user_ids:
             self._subscriber.wake(user_ids)
 
+    def publish_changes(self, user_ids: Collection[int]) -> None:
+        if self._subscriber is not None:
+            self._subscriber.wake_for_changes(user_ids)
+
     def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
         if self._subscriber is not None:
             self._subscriber.changed(received_by, seq, sent_by)
@@ -230,6 +235,9 @@ class PostgresBus:
             _log.warn("ignoring a malformed notice: {payload}", payload=payload)
             return
         if isinstance(notice, Ping):
+            return
+        if isinstance(notice, ChangesNotice):
+            self.publish_changes(notice.user_ids)
             return
         if self._listener is not None:
             self._listener.on_notice(notice)

@@ -12,23 +12,31 @@ once and in order, by a stream or by long polls, whatever happens to connections
 complete programs.
 """
 
-from chatd.client.client import ChatClient, FollowTransport
+from chatd.client.client import ChatClient, FollowTransport, Receipt
 from chatd.client.errors import (
     APIError,
     ChatError,
     Gap,
     HistoryChanged,
     NoTokenError,
+    NotSupported,
     Unreachable,
 )
-from chatd.client.follow import Follow
+from chatd.client.follow import Follow, FollowChanges
 from chatd.client.values import (
     BlockedUser,
+    Change,
     Conversation,
+    Conversations,
+    ConversationSummary,
     Message,
+    MessageChanged,
+    MessageSent,
     Page,
+    PeerMoved,
     Poll,
     Position,
+    ReadMoved,
     Sent,
     Token,
     User,
@@ -37,18 +45,28 @@ from chatd.client.values import (
 __all__ = [
     "APIError",
     "BlockedUser",
+    "Change",
     "ChatClient",
     "ChatError",
     "Conversation",
+    "ConversationSummary",
+    "Conversations",
     "Follow",
+    "FollowChanges",
     "FollowTransport",
     "Gap",
     "HistoryChanged",
     "Message",
+    "MessageChanged",
+    "MessageSent",
     "NoTokenError",
+    "NotSupported",
     "Page",
+    "PeerMoved",
     "Poll",
     "Position",
+    "ReadMoved",
+    "Receipt",
     "Sent",
     "Token",
     "Unreachable",

@@ -91,13 +91,14 @@ class Caller:
             self._polls, "GET", "/chats/", params, seconds=wait + POLL_GRACE_SECONDS
         )
 
-    async def open_stream(self, since: str) -> LineReader:
+    async def open_stream(self, since: str, *, changes: bool = False) -> LineReader:
         """A stream of the inbox after a cursor; raises as `streaming.open_stream` does."""
         stream = await open_stream(
             self._polls,
             self.clock,
             f"{self.url}/chats/",
             since=since,
+            changes=changes,
             headers=self._authorization(),
             now=self.now,
         )
@@ -116,15 +117,26 @@ class Caller:
         key: str | None = None,
         idempotent: bool = True,
         public: bool = False,
+        wait: float = 0.0,
     ) -> tuple[T, Response]:
-        """Send a request and retry; if not `idempotent`, only where it was not acted on."""
+        """Send a request and retry; if not `idempotent`, only where it was not acted on.
+
+        The service may take `wait` seconds longer than usual to respond.
+        """
         backoff = Backoff(self.random)
         deadline = self.clock.seconds() + self._retry_seconds
         while True:
             failure: APIError | Unreachable
             try:
                 response = await self._attempt(
-                    self._http, method, path, params, body=body, key=key, public=public
+                    self._polls if wait else self._http,
+                    method,
+                    path,
+                    params,
+                    body=body,
+                    key=key,
+                    public=public,
+                    seconds=CALL_SECONDS + wait,
                 )
                 return decode(response, body_type), response
             except Unreachable as error:

@@ -6,22 +6,24 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import NoneType, TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, overload
 
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.client.account_calls import AccountCalls
 from chatd.client.backoff import parse_retry_after
 from chatd.client.caller import Caller
-from chatd.client.errors import ChatError, HistoryChanged
+from chatd.client.errors import ChatError, HistoryChanged, NotSupported
 from chatd.client.exchange import Requester
-from chatd.client.follow import Follow
+from chatd.client.follow import Follow, FollowChanges
 from chatd.client.polling import Polling
 from chatd.client.streaming import Streaming
 from chatd.client.values import (
     BlockedUser,
     Conversation,
+    Conversations,
     Message,
     Page,
     Poll,
@@ -31,10 +33,16 @@ from chatd.client.values import (
 from chatd.client.wire import (
     BlocksBody,
     ConversationBody,
+    ConversationsBody,
     PageBody,
     PollBody,
+    SentBody,
     decode,
+    decode_changes,
 )
+
+Receipt = Literal["delivered", "read"]
+"""What `ChatClient.send` can wait for."""
 
 FollowTransport = Literal["auto", "stream", "poll"]
 """How `ChatClient.follow` receives messages."""
@@ -100,8 +108,19 @@ class ChatClient(AccountCalls):
         """
         await self._caller.close()
 
-    async def send(self, user_id: int, text: str, *, key: str | None = None) -> Sent:
+    async def send(
+        self,
+        user_id: int,
+        text: str,
+        *,
+        key: str | None = None,
+        wait_for: Receipt | None = None,
+        wait: float = 30.0,
+    ) -> Sent:
         """Send a message to `user_id`; returns once it is stored durably.
+
+        With `wait_for`, returns when the message is delivered or read, or after `wait` seconds, at
+        most 55; `Sent.received` tells which.
 
         The message is stored exactly once, however often the request is retried: all attempts
         carry one Idempotency-Key. Pass your own `key` to retry across restarts of your program:
@@ -109,8 +128,21 @@ class ChatClient(AccountCalls):
         """
         key = key or secrets.token_urlsafe(18)
         body = {"user_id": user_id, "message": text}
-        message, response = await self._caller.call("POST", "/chats/", Message, body=body, key=key)
-        return Sent(message, response.header("Idempotency-Replayed") == "true")
+        params = [] if wait_for is None else [("wait_for", wait_for), ("wait", f"{wait:g}")]
+        sent, response = await self._caller.call(
+            "POST",
+            "/chats/",
+            SentBody,
+            params,
+            body=body,
+            key=key,
+            wait=0.0 if wait_for is None else wait,
+        )
+        received = sent.read if wait_for == "read" else sent.delivered
+        if wait_for is not None and received is None:
+            raise NotSupported("the service does not tell what is delivered and read")
+        message = Message(sent.seq, sent.sent_by, sent.text, sent.sent_at, sent.received_by)
+        return Sent(message, response.header("Idempotency-Replayed") == "true", received)
 
     async def edit(self, user_id: int, seq: int, text: str) -> Message:
         """Change the text of a message that this account sent to `user_id`; returns it then.
@@ -161,20 +193,42 @@ class ChatClient(AccountCalls):
         if before is not None:
             params.append(("before", before))
         body, _ = await self._caller.call("GET", "/chats/", ConversationBody, params)
-        return Conversation(body.messages, body.meta.older)
+        meta = body.meta
+        return Conversation(body.messages, meta.older, meta.peer_read, meta.peer_delivered)
+
+    async def conversations(self, *, limit: int = 50, before: str | None = None) -> Conversations:
+        """The conversations of this account, the one with the newest message first."""
+        params = [("limit", str(limit))]
+        if before is not None:
+            params.append(("before", before))
+        body, _ = await self._caller.call("GET", "/conversations/", ConversationsBody, params)
+        return Conversations(body.conversations, body.meta.older)
+
+    async def mark_read(self, user_id: int, seq: int) -> None:
+        """What `user_id` sent is read up to the message `seq` of this account's inbox."""
+        body = {"user_id": user_id, "seq": seq}
+        await self._caller.call("PUT", "/conversations/read/", NoneType, body=body)
 
     async def cursor(self) -> str:
         """The current end of the inbox: `follow(since=cursor)` yields what arrives from now on."""
         return (await self.poll("now", 0)).cursor
 
-    async def poll(self, since: str, wait: float = 30.0, limit: int = 100) -> Poll:
+    async def poll(
+        self, since: str, wait: float = 30.0, limit: int = 100, *, changes: bool = False
+    ) -> Poll:
         """Messages after `since` (a cursor, `0` or `now`), waiting up to `wait` seconds.
+
+        With `changes`, also changes; raises `NotSupported` if the service knows none.
 
         A single attempt without retries; `follow` is built on it.
         """
         params = [("since", since), ("wait", f"{wait:g}"), ("limit", str(limit))]
+        if changes:
+            params.append(("changes", "true"))
         response = await self._caller.poll(params, wait)
         body = decode(response, PollBody)
+        if changes and body.changes is None:
+            raise NotSupported("the service does not tell changes")
         meta = body.meta
         return Poll(
             body.messages,
@@ -185,18 +239,47 @@ class ChatClient(AccountCalls):
             meta.superseded,
             meta.waited / 1000,
             parse_retry_after(response.header("Retry-After"), self._caller.now),
+            decode_changes(body.changes or ()),
         )
+
+    @overload
+    def follow(
+        self,
+        since: str | Position = "now",
+        *,
+        changes: Literal[False] = False,
+        wait: float = 30.0,
+        transport: FollowTransport = "auto",
+        on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None = None,
+        on_connection_change: Callable[[ChatError | None], object] | None = None,
+    ) -> Follow: ...
+
+    @overload
+    def follow(
+        self,
+        since: str | Position = "now",
+        *,
+        changes: Literal[True],
+        wait: float = 30.0,
+        transport: FollowTransport = "auto",
+        on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None = None,
+        on_connection_change: Callable[[ChatError | None], object] | None = None,
+    ) -> FollowChanges: ...
 
     def follow(
         self,
         since: str | Position = "now",
         *,
+        changes: bool = False,
         wait: float = 30.0,
         transport: FollowTransport = "auto",
         on_resync: Callable[[HistoryChanged], str | Awaitable[str]] | None = None,
         on_connection_change: Callable[[ChatError | None], object] | None = None,
-    ) -> Follow:
+    ) -> Follow | FollowChanges:
         """Iterate over every message after `since`, exactly once and in order: see `Follow`.
+
+        With `changes`, also over what the account's other devices send and read, over edits and
+        deletions, and over what is delivered and read: see `FollowChanges`.
 
         `transport` is `stream` (one response that does not end), `poll` (requests held for up to
         `wait` seconds), or `auto`: a stream, and polls instead once the service proves too old for
@@ -205,9 +288,12 @@ class ChatClient(AccountCalls):
         if transport not in get_args(FollowTransport):
             raise ValueError(f"{transport!r} is not a transport")
         clock, random = self._caller.clock, self._caller.random
-        streaming = Streaming(self._caller.open_stream, random=random)
-        return Follow(
-            Polling(self.poll, wait=wait, clock=clock, random=random),
+        open_stream = partial(self._caller.open_stream, changes=changes)
+        streaming = Streaming(open_stream, random=random)
+        poll = partial(self.poll, changes=changes)
+        kind = FollowChanges if changes else Follow
+        return kind(
+            Polling(poll, wait=wait, clock=clock, random=random),
             None if transport == "poll" else streaming,
             since,
             may_fall_back=transport == "auto",

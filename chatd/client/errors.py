@@ -52,6 +52,10 @@ class APIError(ChatError):
         return self.status in (429, 502, 503, 504)
 
 
+class NotSupported(ChatError):
+    """The service is too old for what was asked."""
+
+
 class HistoryChanged(APIError):
     """410 `cursor_epoch`: the cursor belongs to another history of the inbox.
 

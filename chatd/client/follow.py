@@ -1,4 +1,4 @@
-"""`Follow`: iterate over an inbox, every message exactly once and in order.
+"""`Follow`: iterate over an inbox, every message exactly once and in order, and over changes.
 
 Messages come by a stream or by long polls. Either way each carries a cursor with it, and the next
 request passes on the last one, so that what was lost is simply sent again; `seq` proves that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final, Generic, Self, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -19,14 +19,17 @@ from chatd.client.backoff import Backoff
 from chatd.client.errors import APIError, ChatError, Gap, HistoryChanged, Unreachable
 from chatd.client.streaming import NoStream
 from chatd.client.transport import Received, Transport
-from chatd.client.values import Message, Position
+from chatd.client.values import Change, Message, Position
 
 FAILED_STREAMS: Final = 5
 """After so many streams in a row that brought nothing, polls are used instead."""
 
 
-class Follow:
-    """An asynchronous iterator over the messages after `since`; it waits for new ones.
+Item = TypeVar("Item")
+
+
+class Following(Generic[Item]):
+    """An asynchronous iterator over what comes after `since`; it waits for more.
 
     It survives failing connections, restarts, proxies that cut connections, networks that lose
     long responses, 429 and 5xx: it waits, with full jitter and as `Retry-After` requests, and
@@ -67,7 +70,7 @@ class Follow:
         self._disconnected = False
         self._failed_streams = 0
         self._streamed = False
-        self._ready: deque[Message] = deque()
+        self._ready: deque[Any] = deque()
         self._pause = 0.0
         self._start_at(since)
 
@@ -85,17 +88,21 @@ class Follow:
         """After the last message that was taken: `follow(since=position)` continues from there."""
         return self._position
 
-    def __aiter__(self) -> Follow:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Item:
         while not self._ready:
             await self._receive()
-        message = self._ready.popleft()
+        item: Any = self._ready.popleft()
         # Cursors lie between responses: within one, the seq says what was already taken.
         cursor = self._position.cursor if self._ready else self._cursor
-        self._position = Position(cursor, message.seq)
-        return message
+        seq = item.seq if isinstance(item, Message) else self._position.seq
+        if not self._ready:
+            seq = self._last_seq
+        self._position = Position(cursor, seq)
+        taken: Item = item
+        return taken
 
     def close(self) -> None:
         """Close the stream that a loop which was left early may still have open.
@@ -162,10 +169,10 @@ class Follow:
             if last_seq is not None and last_seq < received.count:
                 raise Gap(last_seq + 1, received.count)
             last_seq = received.count
-        self._ready.extend(new)
+        self._ready.extend([*new, *received.changes])
         self._last_seq = last_seq
         self._cursor = received.cursor
-        if not new:
+        if not self._ready:
             self._position = Position(received.cursor, last_seq)
 
     def _should_poll(self, error: Unreachable) -> bool:
@@ -195,3 +202,15 @@ class Follow:
         if not self._disconnected and self._on_connection_change is not None:
             self._on_connection_change(error)
         self._disconnected = True
+
+
+class Follow(Following[Message]):
+    """Every message after `since`, exactly once and in order."""
+
+
+class FollowChanges(Following[Message | Change]):
+    """Every message after `since`, exactly once and in order, and changes of what was before.
+
+    A change tells a state. If iteration is resumed from a saved `Position`, changes that were taken
+    may be told again.
+    """

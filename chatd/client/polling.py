@@ -57,13 +57,14 @@ class Polling:
         pause = self._pause_after(poll, cursor)
         if poll.timed_out and self._wait < self._full_wait:
             self._wait = min(self._wait * 1.05, self._full_wait)
-        return Received(poll.messages, poll.cursor, None if poll.more else poll.count, pause)
+        count = None if poll.more else poll.count
+        return Received(poll.messages, poll.cursor, count, pause, poll.changes)
 
     def close(self) -> None:
         """Do nothing: there is no connection between polls."""
 
     def _pause_after(self, poll: Poll, cursor: str) -> float:
-        if poll.messages or poll.timed_out or cursor == "now":
+        if poll.messages or poll.changes or poll.timed_out or cursor == "now":
             self._early_backoff.reset()
             return poll.retry_after or 0.0
         if poll.retry_after is not None or poll.waited < EARLY_SECONDS or poll.superseded:

@@ -19,7 +19,7 @@ from chatd.client.exchange import (
 )
 from chatd.client.lines import LineReader
 from chatd.client.transport import Received
-from chatd.client.wire import StreamLine, api_error, decode_error, decode_line
+from chatd.client.wire import StreamLine, api_error, decode_changes, decode_error, decode_line
 
 MEDIA_TYPE: Final = "application/x-ndjson"
 FIRST_LINE_SECONDS: Final = 15.0
@@ -42,10 +42,11 @@ async def open_stream(
     url: str,
     *,
     since: str,
+    changes: bool,
     headers: Mapping[str, str],
     now: Callable[[], float],
 ) -> LineReader:
-    """The lines after the cursor `since`; at least one has arrived.
+    """The lines after the cursor `since`, with `changes` if asked for; at least one has arrived.
 
     Raises `APIError` for an error response, `NoStream` if there is another response or none in
     time, and `Unreachable` if the connection fails.
@@ -53,7 +54,8 @@ async def open_stream(
 
     async def work() -> LineReader | Response:
         fields = {**headers, "Accept": MEDIA_TYPE}
-        response = await send_request(http, "GET", url, fields, [("since", since)])
+        params = [("since", since), *([("changes", "true")] if changes else [])]
+        response = await send_request(http, "GET", url, fields, params)
         if not 200 <= response.code < 300:
             return Response(response.code, response.headers, await read_body(response))
         lines = LineReader(clock, SILENCE_SECONDS)
@@ -106,7 +108,10 @@ class Streaming:
         if line.drain or line.superseded:
             self.close()
             return Received((), cursor, pause=self._pause_after(line))
-        if line.message is None:
+        changes = decode_changes([line.change] if line.change else [])
+        if changes:
+            received = Received((), line.cursor, changes=changes)
+        elif line.message is None:
             # The first keep-alive comes at once, also from a service that then fails.
             received = Received((), cursor, settled=not opening)
         else:

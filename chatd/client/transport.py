@@ -6,11 +6,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from chatd.client.values import Message
+from chatd.client.values import Change, Message
 
 
 class Received(Struct, frozen=True):
-    """The next messages, oldest first, if there are any.
+    """The next messages, oldest first, and the changes after them, if there are any.
 
     `cursor` is the position after them. `count` is set where they reach the end of the inbox, and
     is then its number of messages. `pause` is how many seconds to wait before receiving again.
@@ -21,6 +21,7 @@ class Received(Struct, frozen=True):
     cursor: str
     count: int | None = None
     pause: float = 0.0
+    changes: tuple[Change, ...] = ()
     settled: bool = True
 
 

@@ -57,10 +57,14 @@ class BlockedUser(Struct, frozen=True):
 
 
 class Sent(Struct, frozen=True):
-    """A stored message; `replayed` if an earlier send with the same key had stored it."""
+    """A stored message; `replayed` if an earlier send with the same key had stored it.
+
+    `received` is whether it was delivered or read in time; None if that was not asked for.
+    """
 
     message: Message
     replayed: bool
+    received: bool | None = None
 
 
 class Page(Struct, frozen=True):
@@ -80,10 +84,67 @@ class Conversation(Struct, frozen=True):
     """The messages between the caller and another user, newest first.
 
     Pass `older` as `before` to the next call; it is None at the beginning of the conversation.
+    `peer_read` and `peer_delivered` are places in the other user's inbox: the caller's last
+    messages that they have read, and that were delivered to them; 0 for none.
     """
 
     messages: tuple[Message, ...]
     older: str | None
+    peer_read: int = 0
+    peer_delivered: int = 0
+
+
+class ConversationSummary(Struct, frozen=True):
+    """A conversation in the list; `username` is None if the other account was deleted.
+
+    `unread` is at most 100, which means that many or more. `read` is a place in the caller's inbox.
+    """
+
+    user_id: int
+    username: str | None
+    last_message: Message
+    unread: int
+    read: int
+    peer_read: int
+    peer_delivered: int
+
+
+class Conversations(Struct, frozen=True):
+    """Conversations, the one with the newest message first; pass `older` to the next call."""
+
+    conversations: tuple[ConversationSummary, ...]
+    older: str | None
+
+
+class MessageSent(Struct, frozen=True, tag_field="type", tag="sent"):
+    """A change: the account sent a message, from this or another device."""
+
+    message: Message
+
+
+class MessageChanged(Struct, frozen=True, tag_field="type", tag="changed"):
+    """A change: a message that the account sent or received was edited or deleted."""
+
+    message: Message
+
+
+class ReadMoved(Struct, frozen=True, tag_field="type", tag="read"):
+    """A change: what `user_id` sent is read up to `seq` of the account's inbox."""
+
+    user_id: int
+    seq: int
+
+
+class PeerMoved(Struct, frozen=True, tag_field="type", tag="peer"):
+    """A change: the last messages of the account that `user_id` has received, and read."""
+
+    user_id: int
+    delivered: int
+    read: int
+
+
+Change = MessageSent | MessageChanged | ReadMoved | PeerMoved
+"""What has changed, as it is now: a change that is overtaken is told once."""
 
 
 class Poll(Struct, frozen=True):
@@ -91,6 +152,7 @@ class Poll(Struct, frozen=True):
 
     `count` is the number of messages in the inbox, `waited` the seconds that the poll was held.
     `retry_after`, in seconds, is set when an overloaded or stopping service asks for a pause.
+    `changes` are there if they were asked for.
     """
 
     messages: tuple[Message, ...]
@@ -101,6 +163,7 @@ class Poll(Struct, frozen=True):
     superseded: bool
     waited: float
     retry_after: float | None
+    changes: tuple[Change, ...] = ()
 
 
 class Position(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from types import NoneType
 from typing import Final, TypeVar, cast
@@ -12,7 +13,7 @@ from msgspec import Struct
 from chatd.client.backoff import parse_retry_after
 from chatd.client.errors import APIError, HistoryChanged, Unreachable
 from chatd.client.exchange import Response
-from chatd.client.values import BlockedUser, Message, Token
+from chatd.client.values import BlockedUser, Change, ConversationSummary, Message, Token
 
 T = TypeVar("T")
 
@@ -51,15 +52,28 @@ class PollMeta(Struct, frozen=True):
 class PollBody(Struct, frozen=True):
     meta: PollMeta
     messages: tuple[Message, ...]
+    changes: tuple[msgspec.Raw, ...] | None = None
+
+
+class SentBody(Message, frozen=True):
+    delivered: bool | None = None
+    read: bool | None = None
 
 
 class ConversationMeta(Struct, frozen=True):
     older: str | None
+    peer_read: int = 0
+    peer_delivered: int = 0
 
 
 class ConversationBody(Struct, frozen=True):
     meta: ConversationMeta
     messages: tuple[Message, ...]
+
+
+class ConversationsBody(Struct, frozen=True):
+    meta: ConversationMeta
+    conversations: tuple[ConversationSummary, ...]
 
 
 class BlocksBody(Struct, frozen=True):
@@ -81,10 +95,11 @@ class StreamProblem(Problem, frozen=True, kw_only=True):
 
 
 class StreamLine(Struct, frozen=True):
-    """A line of a stream: a message and the cursor after it, or one of the others."""
+    """A line of a stream: a message or change and the cursor after it, or one of the others."""
 
     cursor: str = ""
     message: Message | None = None
+    change: msgspec.Raw = msgspec.Raw()
     drain: bool = False
     retry_after: float = 0.0
     superseded: bool = False
@@ -92,6 +107,7 @@ class StreamLine(Struct, frozen=True):
 
 
 _LINES: Final = msgspec.json.Decoder(StreamLine)
+_CHANGES: Final[msgspec.json.Decoder[Change]] = msgspec.json.Decoder(Change)
 
 
 def decode(response: Response, body_type: type[T]) -> T:
@@ -113,9 +129,20 @@ def decode_line(line: bytes) -> StreamLine:
         decoded = _LINES.decode(line)
     except msgspec.DecodeError as error:
         raise Unreachable(f"not a line of chatd: {error}") from error
-    if decoded.message is not None and not decoded.cursor:
-        raise Unreachable("not a line of chatd: a message without a cursor")
+    if (decoded.message or decoded.change) and not decoded.cursor:
+        raise Unreachable("not a line of chatd: a message or change without a cursor")
     return decoded
+
+
+def decode_changes(changes: Iterable[msgspec.Raw]) -> tuple[Change, ...]:
+    """Changes, without those of types that this client does not know."""
+    found = []
+    for raw in changes:
+        try:
+            found.append(_CHANGES.decode(raw))
+        except msgspec.ValidationError:
+            continue
+    return tuple(found)
 
 
 def decode_error(response: Response, unix_time: float) -> APIError:

@@ -12,11 +12,29 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import react
 
 from chatd.client import ChatError
-from chatd.conformance import blocking, general, polling, revising, sending, streaming, tokens
+from chatd.conformance import (
+    blocking,
+    conversations,
+    general,
+    polling,
+    revising,
+    sending,
+    streaming,
+    tokens,
+)
 from chatd.conformance.checks import CHECKS, Check, CheckFailed, NotSupported
 from chatd.conformance.server import Server
 
-__all__ = ["blocking", "general", "polling", "revising", "sending", "streaming", "tokens"]
+__all__ = [
+    "blocking",
+    "conversations",
+    "general",
+    "polling",
+    "revising",
+    "sending",
+    "streaming",
+    "tokens",
+]
 
 CHECK_SECONDS: Final = 60.0
 CONCURRENT_CHECKS: Final = 4

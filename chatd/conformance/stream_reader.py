@@ -29,7 +29,7 @@ class Event(Struct, frozen=True):
     """An event, the same for both formats.
 
     `name` is the type of a server-sent event, or the first of these that a line of JSON has:
-    `message`, `error`, or its only member. `cursor` is the last one that was received.
+    `message`, `change`, `error`, or its only member. `cursor` is the last one that was received.
     """
 
     name: str
@@ -74,7 +74,7 @@ class EventParser:
         if not isinstance(document, dict) or not document:
             raise ValueError(f"not an event: {line[:100]!r}")
         self._cursor = document.get("cursor", self._cursor)
-        for name in ("message", "error"):
+        for name in ("message", "change", "error"):
             if name in document:
                 return Event(name, document[name], self._cursor)
         return Event(next(iter(document)), document, self._cursor)
@@ -122,10 +122,14 @@ class StreamReader(Protocol):
 
     async def messages(self, count: int, seconds: float = RESPONSE_SECONDS) -> list[Event]:
         """The next messages; another event, or the end, fails the check."""
+        return await self.events("message", count, seconds)
+
+    async def events(self, name: str, count: int, seconds: float = RESPONSE_SECONDS) -> list[Event]:
+        """The next events of this name; another one, or the end, fails the check."""
         found = []
         for _ in range(count):
             event = await self.news(seconds)
-            expect_equal(event and event.name, "message", "the next event")
+            expect_equal(event and event.name, name, "the next event")
             assert event is not None
             found.append(event)
         return found

@@ -34,6 +34,9 @@ class BusSubscriber:
     def wake(self, user_ids: Collection[int]) -> None:
         self._metrics.count_wakeups("bus", self._notifier.wake(user_ids))
 
+    def wake_for_changes(self, user_ids: Collection[int]) -> None:
+        self._metrics.count_wakeups("bus", self._notifier.wake_for_changes(user_ids))
+
     def changed(self, received_by: int, seq: int, sent_by: int) -> None:
         # Nobody is woken: polls wait for messages, and what is read from now on is as it is.
         self._metrics.count_changed_message()

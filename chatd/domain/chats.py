@@ -16,6 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.domain.batch import Batcher, Receiver
+from chatd.domain.changes_poll import ChangesPoll
+from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
@@ -30,7 +32,9 @@ from chatd.errors import (
 )
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
+    ALL_CHANGES,
     Appended,
+    ChangesPosition,
     ConversationCursor,
     Cursor,
     Draft,
@@ -42,6 +46,7 @@ from chatd.model import (
     ReadPage,
     Session,
 )
+from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
 from chatd.runtime.shield import shield
 
 MAX_BATCH_SIZE: Final = 512
@@ -59,10 +64,14 @@ class Page(Struct, frozen=True, gc=False):
 
 
 class Conversation(Struct, frozen=True, gc=False):
-    """Messages between two accounts, newest first; `older` is the `before` of the next page."""
+    """Messages between two accounts, newest first; `older` is the `before` of the next page.
+
+    `positions` is how far the caller's messages were delivered and read.
+    """
 
     messages: tuple[Message, ...]
     older: ConversationCursor | None
+    positions: PeerPositions
 
 
 class Chats:
@@ -82,6 +91,7 @@ class Chats:
         *,
         clock: IReactorTime,
         max_message_bytes: int,
+        note_delivered: Callable[[int, int], None] = lambda user_id, seq: None,
         observe_poll: Callable[[str, float], None] | None = None,
         observe_batch: Callable[[str], Callable[[float], None]] | None = None,
     ) -> None:
@@ -92,7 +102,16 @@ class Chats:
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
-        self._polls = Polls(notifier, self._read_inbox, clock, lambda: store.epoch, observe_poll)
+        self._note_delivered = note_delivered
+        self._polls = Polls(
+            notifier,
+            self._read_inbox,
+            clock,
+            lambda: store.epoch,
+            observe_poll,
+            self._read_changes,
+            note_delivered,
+        )
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
             clock,
@@ -143,19 +162,20 @@ class Chats:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
+            self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
         return self._store.append(drafts).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.
-        self._bus.publish(
-            {
-                result.message.received_by
-                for result in results
-                if isinstance(result, Appended) and not result.replayed
-            }
-        )
+        messages = [
+            result.message
+            for result in results
+            if isinstance(result, Appended) and not result.replayed
+        ]
+        self._bus.publish({message.received_by for message in messages})
+        self._bus.publish_changes({message.sent_by for message in messages})
 
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
@@ -188,14 +208,17 @@ class Chats:
         limit: int,
         wait: float,
         sink: PollSink,
+        *,
+        changes: bool = False,
     ) -> Poll:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
         """
-        after = None if since is None else self._seq(since)
-        return self._polls.start(session, after, limit, wait, sink)
+        after, start = self._start(since, changes)
+        kind = ChangesPoll if changes else Poll
+        return self._polls.start(session, after, limit, wait, sink, start, kind)
 
     async def poll(
         self,
@@ -204,6 +227,8 @@ class Chats:
         limit: int,
         wait: float,
         record: RecordsHold | None = None,
+        *,
+        changes: bool = False,
     ) -> Polled:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
@@ -214,7 +239,7 @@ class Chats:
         sink = DeferredSink()
         result = sink.result
         assert result is not None
-        sink.poll = poll = self.start_poll(session, since, limit, wait, sink)
+        sink.poll = poll = self.start_poll(session, since, limit, wait, sink, changes=changes)
         try:
             return await result
         finally:
@@ -222,21 +247,36 @@ class Chats:
                 record.held_seconds = poll.waited
 
     async def stream(
-        self, session: Session, since: Cursor | None, record: RecordsHold
+        self,
+        session: Session,
+        since: Cursor | None,
+        record: RecordsHold,
+        *,
+        changes: bool = False,
     ) -> tuple[MessageStream, InboxSlice]:
         """A stream of the messages after `since` (None: from now on), and its first messages.
 
+        With `changes`, also of the changes.
+
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
-        after = None if since is None else self._seq(since)
+        after, start = self._start(since, changes)
         # As for a poll, first of all: from here on no message and no revocation is missed.
-        stream = MessageStream(
-            session, self._notifier, self._read_inbox, self._clock, record, self._observe_poll
+        arguments = (session, self._notifier, self._read_inbox, self._clock, record)
+        stream = (
+            ChangesStream(*arguments, self._observe_poll, read_changes=self._read_changes)
+            if changes
+            else MessageStream(*arguments, self._observe_poll)
         )
         try:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
-            stream.begin_at(Cursor(self._store.epoch, position(after, inbox)))
+            begin = position(after, inbox)
+            if after:
+                self._note_delivered(session.user_id, after)
+            if isinstance(stream, ChangesStream):
+                start = await stream.read_first(start, shield)
+            stream.begin_at(Cursor(self._store.epoch, begin, start))
         except BaseException as ended:
             stream.close(_outcome(ended))
             raise
@@ -250,13 +290,19 @@ class Chats:
         Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
         query = ReadConversation(session.user_id, peer, limit, before)
-        found = await shield(self._store.conversation(query))
+        reading = shield(self._store.sync.peer_positions(session.user_id, peer))
+        try:
+            found = await shield(self._store.conversation(query))
+            positions = await reading
+        except BaseException:
+            reading.addErrback(lambda _: None)
+            raise
         if found is None:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
         older = ConversationCursor.of(found.messages[-1]) if found.older else None
-        return Conversation(found.messages, older)
+        return Conversation(found.messages, older, positions)
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""
@@ -274,6 +320,19 @@ class Chats:
     ) -> InboxSlice | Deferred[InboxSlice | None]:
         cached = self._store.read_cached(query, listening=listening)
         return self._reads.submit(query) if cached is None else cached
+
+    def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
+        return self._store.sync.changes(query)
+
+    def _start(
+        self, since: Cursor | None, changes: bool
+    ) -> tuple[int | None, ChangesPosition | None]:
+        """Where a poll or stream begins: in the inbox, and in the changes."""
+        if since is None:
+            return None, None
+        if changes and not since.epoch:
+            return since.seq, ALL_CHANGES
+        return self._seq(since), since.changes
 
     def _seq(self, cursor: Cursor) -> int:
         if cursor.epoch not in ("", self._store.epoch):

@@ -13,7 +13,16 @@ from twisted.python.failure import Failure
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, Read
 from chatd.errors import DomainError, Unauthorized
-from chatd.model import Cursor, InboxSlice, Message, ReadAfter, Session, WakeReason
+from chatd.model import (
+    ChangesPosition,
+    Cursor,
+    InboxSlice,
+    Message,
+    ReadAfter,
+    Session,
+    WakeReason,
+)
+from chatd.model_sync import Change
 
 READ_LIMIT: Final = 100
 """Messages in one read."""
@@ -32,6 +41,10 @@ class MessageSink(Protocol):
 
         The stream passes the others again when the sink is not paused.
         """
+        ...
+
+    def write_changes(self, changes: Sequence[Change], positions: Sequence[ChangesPosition]) -> int:
+        """Write the first of these changes, at least one, with the positions after them."""
         ...
 
     def end(self, why: End) -> None:
@@ -100,6 +113,8 @@ class MessageStream:
         notifier.add(self)
         notifier.hold(self)
 
+    wants_changes = False
+
     @property
     def is_behind(self) -> bool:
         """Whether there may be messages after `seq`: the stream is reading, or its sink is slow."""
@@ -160,8 +175,7 @@ class MessageStream:
         try:
             while self._unread and self.held and not self._paused:
                 self._unread = False
-                query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT)
-                inbox = self._read(query, listening=False)
+                inbox = self._read_new()
                 if isinstance(inbox, Deferred):
                     self._reading = True
                     inbox.addCallback(self._on_read).addErrback(self._on_failure)
@@ -170,6 +184,10 @@ class MessageStream:
         except Exception:
             # The notifier, which may have called this, has other waiters to wake.
             self._on_failure(Failure())
+
+    def _read_new(self) -> InboxSlice | Deferred[InboxSlice | None]:
+        query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT)
+        return self._read(query, listening=False)
 
     def _on_read(self, inbox: InboxSlice | None) -> None:
         self._reading = False

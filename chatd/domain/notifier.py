@@ -37,6 +37,11 @@ class Waiter(Protocol):
         """Whether it knows that there may be messages after `seq`, though it is held."""
         ...
 
+    @property
+    def wants_changes(self) -> bool:
+        """Whether changes of its account wake it, too."""
+        ...
+
     def wake(self, reason: WakeReason) -> None:
         """Stop waiting; a poll that is not waiting does not begin to wait."""
         ...
@@ -131,6 +136,17 @@ class Notifier:
             for waiter in tuple(self._waiters.get(user_id, ())):
                 woken += waiter.held
                 waiter.wake(WakeReason.MESSAGE)
+        return woken
+
+    def wake_for_changes(self, user_ids: Collection[int]) -> int:
+        """Wake those of the users' waiters that want changes; returns how many were held."""
+        woken = 0
+        for user_id in user_ids:
+            waiters = self._waiters.get(user_id)
+            if waiters is not None:
+                for waiter in [each for each in waiters if each.wants_changes]:
+                    woken += waiter.held
+                    waiter.wake(WakeReason.MESSAGE)
         return woken
 
     def wake_all(self) -> int:

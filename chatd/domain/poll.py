@@ -17,7 +17,16 @@ from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier
 from chatd.errors import CursorEpoch, DomainError, Unauthorized
-from chatd.model import Cursor, InboxSlice, Message, ReadAfter, Session, WakeReason
+from chatd.model import (
+    ChangesPosition,
+    Cursor,
+    InboxSlice,
+    Message,
+    ReadAfter,
+    Session,
+    WakeReason,
+)
+from chatd.model_sync import ChangesSlice, ReadChanges
 from chatd.runtime.deadlines import Deadlines, Entry
 
 DISCONNECTED: Final = "disconnect"
@@ -41,11 +50,13 @@ class Polled(Struct, frozen=True, gc=False):
     cursor: Cursor
     why: WakeReason
     waited: float
+    found: ChangesSlice | None = None
+    """The changes, if they were asked for."""
 
     @property
     def more(self) -> bool:
-        """Whether the inbox has messages after the last one of this result."""
-        return self.cursor.seq < self.count
+        """Whether there are messages, or changes if asked for, after those of this result."""
+        return self.cursor.seq < self.count or (self.found is not None and self.found.more)
 
 
 class PollSink(Protocol):
@@ -68,9 +79,16 @@ class Read(Protocol):
     ) -> InboxSlice | Deferred[InboxSlice | None]: ...
 
 
+class ReadsChanges(Protocol):
+    """Reads changes, see `ISyncStore.changes`."""
+
+    def __call__(self, query: ReadChanges) -> Deferred[ChangesSlice | None]: ...
+
+
 class Polls:
     """What all polls share. `observe` is called with the outcome of each poll that asked to wait
-    and the seconds for which it was held."""
+    and the seconds for which it was held, `note_delivered` with the user and the seq of each valid
+    cursor that has come back."""
 
     def __init__(
         self,
@@ -79,7 +97,11 @@ class Polls:
         clock: IReactorTime,
         epoch: Callable[[], str],
         observe: Callable[[str, float], None] | None,
+        read_changes: ReadsChanges,
+        note_delivered: Callable[[int, int], None],
     ) -> None:
+        self.read_changes = read_changes
+        self.note_delivered = note_delivered
         self.notifier = notifier
         self.read = read
         self.seconds = clock.seconds
@@ -88,11 +110,21 @@ class Polls:
         self.observe = observe
 
     def start(
-        self, session: Session, after: int | None, limit: int, wait: float, sink: PollSink
+        self,
+        session: Session,
+        after: int | None,
+        limit: int,
+        wait: float,
+        sink: PollSink,
+        position: ChangesPosition | None = None,
+        kind: type[Poll] | None = None,
     ) -> Poll:
         """Start a poll for messages after `after` (None: from now on) that waits up to `wait`
-        seconds; `sink` may be called before this returns."""
-        poll = Poll(self, session, limit, wait, sink)
+        seconds; `sink` may be called before this returns.
+
+        `position` is that in the changes, which a `Poll` passes on. `kind` is another class.
+        """
+        poll = (kind or Poll)(self, session, limit, wait, sink, position)
         # First of all, in the reactor turn that authenticated the caller: nothing that happens
         # from here on can be missed, neither a message nor a revocation.
         self.notifier.add(poll)
@@ -108,21 +140,34 @@ class Poll:
         "_deadline",
         "_due",
         "_ended",
+        "_found",
         "_held_since",
         "_limit",
         "_pending",
         "_polls",
+        "_returned",
         "_sink",
         "_wait",
         "held",
+        "position",
         "seq",
         "session",
         "waited",
     )
 
     def __init__(
-        self, polls: Polls, session: Session, limit: int, wait: float, sink: PollSink
+        self,
+        polls: Polls,
+        session: Session,
+        limit: int,
+        wait: float,
+        sink: PollSink,
+        position: ChangesPosition | None,
     ) -> None:
+        self.position = position
+        self._found: ChangesSlice | None = None
+        # The seq of the client's cursor, until it has proved valid.
+        self._returned: int | None = None
         self.session = session
         self.seq = 0
         self.held = False
@@ -141,12 +186,14 @@ class Poll:
         self._held_since = 0.0
         self._deadline: Entry | None = None
 
+    wants_changes = False
     is_behind = False
     """While it is held, it has read everything that it knows of."""
 
     def begin(self, after: int | None) -> None:
         """Read for the first time."""
         self.seq = -1 if after is None else after
+        self._returned = after
         # A commit of another process that is not known here yet will wake the poll.
         self._read(after, listening=self._wait > 0)
 
@@ -207,7 +254,11 @@ class Poll:
         except CursorEpoch:
             self._fail(Failure())
             return
-        if inbox.messages or self._wait <= 0:
+        if self._returned:
+            self._polls.note_delivered(self.session.user_id, self._returned)
+            self._returned = None
+        found = self._found
+        if inbox.messages or self._wait <= 0 or (found and (found.changes or found.more)):
             self._end(inbox.messages, WakeReason.MESSAGE)
         else:
             self._hold()
@@ -246,11 +297,11 @@ class Poll:
         if messages:
             messages = truncated(messages)
             seq = messages[-1].seq
-        cursor = Cursor(self._polls.epoch(), seq)
+        cursor = Cursor(self._polls.epoch(), seq, self.position)
         sink, self._sink = self._sink, None
         assert sink is not None
         try:
-            sink.poll_ended(Polled(messages, self._count, cursor, why, self.waited))
+            sink.poll_ended(Polled(messages, self._count, cursor, why, self.waited, self._found))
         except Exception:
             # The notifier, which may have called this, has other waiters to wake.
             _log.failure("the result of a poll could not be passed on")

@@ -1,7 +1,8 @@
 """Editing and deleting messages.
 
-Neither moves a message or a cursor, so no poll is woken: whoever reads the message from now on gets
-it as it is. `BusSubscriber.changed` is called in every process after a message has changed.
+Neither moves a message or a cursor, so only polls with changes are woken: whoever reads the message
+from now on gets it as it is. `BusSubscriber.changed` is called in every process after a message has
+changed.
 """
 
 from __future__ import annotations
@@ -59,14 +60,18 @@ class Revisions:
     ) -> Deferred[Message]:
         self._limits.count_send(session.user_id)
 
-        def publish(message: Message) -> Message:
+        def announce() -> None:
             self._bus.publish_changed(received_by, seq, session.user_id)
+            self._bus.publish_changes({received_by, session.user_id})
+
+        def publish(message: Message) -> Message:
+            announce()
             return message
 
         def publish_if_uncertain(failure: Failure) -> Failure:
             # It may have been committed nevertheless.
             if failure.check(StoreUnavailable) or not failure.check(DomainError):
-                self._bus.publish_changed(received_by, seq, session.user_id)
+                announce()
             return failure
 
         revision = Revision(session.user_id, received_by, seq, text, self._within)

@@ -53,6 +53,12 @@ class RevokedNotice(Struct, frozen=True):
     token: bytes | None
 
 
+class ChangesNotice(Struct, frozen=True):
+    """Changes of these accounts were committed; also the node that sent it takes notice."""
+
+    user_ids: tuple[int, ...]
+
+
 class SessionsNotice(Struct, frozen=True):
     """Sessions of a user may have ended: the database knows which."""
 
@@ -68,7 +74,10 @@ class Ping(Struct, frozen=True):
 CommitNotice = MessagesNotice | ChangedNotice | RevokedNotice | SessionsNotice
 """A notice of something that another node has committed."""
 
-Notice = CommitNotice | Ping
+Notice = CommitNotice | ChangesNotice | Ping
+
+CHANGES_PREFIX: Final = "any:l:"
+"""What precedes the comma-separated ids in the payload of a `ChangesNotice`: it is from no node."""
 
 _messages: Final = msgspec.json.Decoder(tuple[MessageNotice, ...])
 
@@ -121,6 +130,8 @@ def encode(node_id: str, notice: Notice) -> str:
     if isinstance(notice, RevokedNotice):
         token = "" if notice.token is None else notice.token.hex()
         return f"{node_id}:r:{notice.user_id}:{token}"
+    if isinstance(notice, ChangesNotice):
+        return CHANGES_PREFIX + ",".join(map(str, notice.user_ids))
     if isinstance(notice, SessionsNotice):
         return f"{node_id}:s:{notice.user_id}"
     return f"{node_id}:p:{notice.number}"
@@ -140,6 +151,8 @@ def decode(payload: str) -> Notice:
     if kind == "r":
         user_id, token = rest.split(":")
         return RevokedNotice(int(user_id), bytes.fromhex(token) if token else None)
+    if kind == "l":
+        return ChangesNotice(tuple(map(int, rest.split(","))))
     if kind == "s":
         return SessionsNotice(int(rest))
     if kind == "p":

@@ -25,8 +25,11 @@ from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
+from chatd.domain.conversations import Conversations
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
+from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
@@ -59,6 +62,9 @@ class Components:
     account_changes: AccountChanges
     tokens: Tokens
     chats: Chats
+    conversations: Conversations
+    receipts: Receipts
+    deliveries: Deliveries
     revisions: Revisions
     blocks: Blocks
     readiness: Readiness
@@ -182,6 +188,7 @@ class ChatService(Service):
             listener.server.abort_all()
         await components.chats.wait_idle()
         await _log_errors(components.sweep.stop())
+        await _log_errors(components.deliveries.stop())
         await _log_errors(components.accounts.stop())
         components.passwords.stop()
         if self._lag_loop.running:

@@ -34,7 +34,7 @@ def test_both_directions_newest_first(service: Service) -> None:
         found = conversation(user, peer.id)
         assert texts(found) == expected
         assert found["meta"]["older"] is None
-        assert list(found["meta"]) == ["older", "took"]
+        assert list(found["meta"]) == ["older", "peer_read", "peer_delivered", "took"]
 
 
 def test_older_leads_back_to_the_beginning(service: Service) -> None:

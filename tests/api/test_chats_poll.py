@@ -432,7 +432,16 @@ def test_a_cursor_applies_to_the_callers_inbox(service: Service) -> None:
     "since",
     [
         *("", "1", "-1", "00", "0.0", "NOW", "Now", "none", "%200", "0%20", "x", "-", "aaaaaaaa"),
-        *("aaaaaaaa-", "aaaaaaaa--1", "aaaaaaaa-01", "aaaaaaaa-1.0", "aaaaaaaa-+1", "-1-1"),
+        *(
+            "aaaaaaaa-",
+            "aaaaaaaa--1",
+            "aaaaaaaa-01",
+            "aaaaaaaa-1.",
+            "aaaaaaaa-1.2.3",
+            "aaaaaaaa-1.01",
+            "aaaaaaaa-+1",
+            "-1-1",
+        ),
         *("AAAAAAAA-1", "aaaaaaa1-1", "aaaaaaa-1", "a" * 33 + "-1", "aaaaaaaa-%D9%A1", "%D9%A0"),
         *("aaaaaaaa-9007199254740992", "aaaaaaaa-" + "9" * 400, "aaaaaaaa-1%0A", "%00", "a" * 5000),
         *("aaaaaaaa-1-1", "aaaaaaaa_1", "null", "0x0", "now%0A", "%F0%9F%99%82-1"),

@@ -56,11 +56,16 @@ DIGITS = st.text(alphabet="0123456789+-_.eEx \u0660\u0661", max_size=8).map(str.
 QUERIES = st.lists(
     st.tuples(
         st.sampled_from(
-            [b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"seq", b"username"]
+            [
+                *(b"since", b"wait", b"page", b"limit", b"at", b"user_id", b"seq", b"username"),
+                *(b"changes", b"wait_for", b"before", b"with"),
+                *(b"id", b"others", b"prefix"),
+            ]
         )
-        | st.sampled_from([b"id", b"others", b"prefix"])
         | st.binary(max_size=4),
-        DIGITS | st.binary(max_size=12) | st.sampled_from([b"now", b"0", b"1", b"10", b"true"]),
+        DIGITS
+        | st.binary(max_size=12)
+        | st.sampled_from([b"now", b"0", b"1", b"10", b"55.5", b"true"]),
     ),
     max_size=4,
 )
@@ -77,7 +82,12 @@ HEADERS = st.lists(
     max_size=3,
 )
 BLOCKS = "/api/v1/blocks/"
-TARGETS = st.sampled_from([CHATS, USERS, TOKENS, BLOCKS, "/healthz", "/readyz"]).map(str.encode)
+TARGETS = st.sampled_from(
+    [
+        *(CHATS, USERS, TOKENS, BLOCKS, "/healthz", "/readyz"),
+        *("/api/v1/conversations/", "/api/v1/conversations/read/"),
+    ]
+).map(str.encode)
 METHODS = st.sampled_from([b"GET", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PUT", b"PATCH"])
 
 

@@ -185,8 +185,8 @@ def test_reading_chats_is_parsed_from_query_and_headers(
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        (b"page=1&wait=1", "page cannot be combined with since or wait"),
-        (b"at=x&since=x", "at cannot be combined with since or wait"),
+        (b"page=1&wait=1", "page cannot be combined with since, wait or changes"),
+        (b"at=x&since=x", "at cannot be combined with since, wait or changes"),
         (b"with=1&since=0", "since cannot be combined with the parameter with"),
         (b"before=1.1.1&since=0", "before goes together with the parameter with"),
         (b"at=x&limit=0", "limit: a whole number from 1 to 100"),

@@ -54,8 +54,11 @@ def test_the_format_that_is_wanted(accept: list[str], wanted: StreamFormat | Non
 def test_server_sent_events() -> None:
     events = SERVER_SENT_EVENTS
     assert events.opening(CURSOR) == b"retry: 2000\nid: abcdefgh-7\n\n"
-    assert events.message(b"abcdefgh", 8, b"{}") == (
+    assert events.message(b"abcdefgh", 8, b"", b"{}") == (
         b"event: message\nid: abcdefgh-8\ndata: {}\n\n"
+    )
+    assert events.change(b"abcdefgh", 8, b".5", b"{}") == (
+        b"event: change\nid: abcdefgh-8.5\ndata: {}\n\n"
     )
     assert events.keep_alive == b": keepalive\n\n"
     assert events.drain(3) == (
@@ -76,7 +79,9 @@ def test_lines_of_json() -> None:
     events = (
         (lines.opening(CURSOR), {"keepalive": True}),
         (lines.keep_alive, {"keepalive": True}),
-        (lines.message(b"abcdefgh", 8, b"{}"), {"cursor": "abcdefgh-8", "message": {}}),
+        (lines.message(b"abcdefgh", 8, b"", b"{}"), {"cursor": "abcdefgh-8", "message": {}}),
+        (lines.message(b"abcdefgh", 8, b".5", b"{}"), {"cursor": "abcdefgh-8.5", "message": {}}),
+        (lines.change(b"abcdefgh", 8, b".5", b"{}"), {"cursor": "abcdefgh-8.5", "change": {}}),
         (lines.drain(3), {"drain": True, "retry_after": 3}),
         (lines.superseded(), {"superseded": True}),
         (lines.error(refusal), {"error": json.loads(refusal)}),

@@ -85,8 +85,8 @@ class Stream:
                 continue
             fields = dict(line.split(": ", 1) for line in block.split("\n"))
             document = json.loads(fields["data"])
-            if fields["event"] == "message":
-                document = {"cursor": fields["id"], "message": document}
+            if fields["event"] in ("message", "change"):
+                document = {"cursor": fields["id"], fields["event"]: document}
             elif fields["event"] == "error":
                 document = {"error": document}
             else:

@@ -35,7 +35,8 @@ class Following:
     def open(self, *script: Step, since: Any = "0", **options: Any) -> Follow:
         """A follow that nobody reads yet."""
         self.service.script = [*script]
-        return self.harness.client.follow(since, transport=self.transport, **options)
+        follow: Follow = self.harness.client.follow(since, transport=self.transport, **options)
+        return follow
 
     def read(self, follow: Follow) -> None:
         async def reading() -> None:

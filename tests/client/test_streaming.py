@@ -377,4 +377,4 @@ def test_without_a_connection_nothing_is_known_of_streams() -> None:
 
 def test_the_transport_is_checked() -> None:
     with pytest.raises(ValueError, match="'carrier pigeon' is not a transport"):
-        Harness().client.follow(transport="carrier pigeon")  # type: ignore[arg-type]
+        Harness().client.follow(transport="carrier pigeon")  # type: ignore[call-overload]

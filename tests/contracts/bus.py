@@ -34,6 +34,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.woken: Counter[int] = Counter()
+        self.told: Counter[int] = Counter()
         self.wake_all_calls = 0
         self.session_changes: list[int] = []
         self.revocations: list[tuple[int, bytes | None]] = []
@@ -42,6 +43,10 @@ class Recorder:
 
     def wake(self, user_ids: Collection[int]) -> None:
         self.woken.update(user_ids)
+        self._check()
+
+    def wake_for_changes(self, user_ids: Collection[int]) -> None:
+        self.told.update(user_ids)
         self._check()
 
     def wake_all(self) -> None:
@@ -108,6 +113,16 @@ class BusContract:
         bus.publish({1, 2, MAX_INTEGER})
         await recorder.until_woken(1, 2, 7, MAX_INTEGER)
         assert recorder.woken.keys() == {1, 2, 7, MAX_INTEGER}
+
+    @ensureDeferred
+    async def test_changes_are_published_apart_from_messages(self, open_bus: OpenBus) -> None:
+        bus, recorder = await open_bus(), Recorder()
+        bus.publish_changes([1])
+        await bus.start(recorder)
+        bus.publish_changes([])
+        bus.publish_changes({7, MAX_INTEGER})
+        await recorder.until(lambda recorder: recorder.told.keys() == {7, MAX_INTEGER})
+        assert not recorder.woken
 
     @ensureDeferred
     async def test_publishing_no_users_wakes_nobody(self, open_bus: OpenBus) -> None:

@@ -21,6 +21,7 @@ from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
 from tests.contracts.store_revisions import RevisionsContract
+from tests.contracts.store_sync import SyncContract
 from tests.contracts.store_tokens import ChangeContract, DirectoryContract, TokenListContract
 
 
@@ -39,6 +40,7 @@ class StoreContract(
     CachedReadContract,
     LastSeqsContract,
     ConversationContract,
+    SyncContract,
     RevisionsContract,
     BlocksContract,
     FirstContactContract,

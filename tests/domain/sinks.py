@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from chatd.domain.message_stream import End, MessageStream
-from chatd.model import Cursor, Message, Session
+from chatd.model import ChangesPosition, Cursor, Message, Session
+from chatd.model_sync import Change
 from tests.doubles import System, result_of
 
 
@@ -26,6 +27,8 @@ class RecordingSink:
         self.room = room
         self.stream: MessageStream | None = None
         self.messages: list[Message] = []
+        self.changes: list[Change] = []
+        self.position: ChangesPosition | None = None
         self.ended: End | Failure | None = None
 
     @property
@@ -43,6 +46,18 @@ class RecordingSink:
             assert self.stream is not None
             self.stream.pause()
         return len(taken)
+
+    def write_changes(self, changes: Sequence[Change], positions: Sequence[ChangesPosition]) -> int:
+        assert self.ended is None
+        assert self.room > 0
+        taken = min(self.takes, self.room, len(changes))
+        self.changes += changes[:taken]
+        self.position = positions[taken - 1]
+        self.room -= taken
+        if not self.room:
+            assert self.stream is not None
+            self.stream.pause()
+        return taken
 
     def end(self, why: End) -> None:
         assert self.ended is None

@@ -14,6 +14,7 @@ from chatd.domain.poll import Poll, Polled, Polls
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.errors import CursorEpoch, Overloaded, Unauthorized
 from chatd.model import InboxSlice, Message, ReadAfter, Session, WakeReason
+from chatd.model_sync import ReadChanges
 from tests.conftest import LoggedFailures
 from tests.doubles import Now
 
@@ -54,6 +55,7 @@ class Harness:
         expiry = SessionExpiry(self.clock, Now(self.clock))
         self.notifier = Notifier(max_held=100, expiry=expiry)
         self.results = list(results)
+        self.delivered: list[tuple[int, int]] = []
         self.queries: list[tuple[ReadAfter, bool]] = []
         self.observed: list[tuple[str, float]] = []
         self.polls = Polls(
@@ -62,7 +64,12 @@ class Harness:
             self.clock,
             lambda: "abcdefgh",
             lambda outcome, seconds: self.observed.append((outcome, seconds)),
+            self._read_changes,
+            lambda user_id, seq: self.delivered.append((user_id, seq)),
         )
+
+    def _read_changes(self, query: ReadChanges) -> Any:
+        raise AssertionError(query)
 
     def _read(self, query: ReadAfter, *, listening: bool) -> Any:
         self.queries.append((query, listening))

@@ -42,6 +42,7 @@ class DeferredWaiter:
         return self._deferred is not None
 
     is_behind = False
+    wants_changes = False
 
     def wait(self, seconds: float, clock: IReactorTime) -> Deferred[WakeReason]:
         """Fires with the reason why the wait ended; at once if woken since the last wait.

@@ -28,6 +28,11 @@ checks.negative_data_rejection.expected-statuses = ["400", "401", "404", "413", 
 include-operation-id = "log_in"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "429"]
 
+# Nor where the inbox ends.
+[[operations]]
+include-operation-id = "mark_read"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404"]
+
 [[operations]]
 include-operation-id = "edit_message"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404", "409"]

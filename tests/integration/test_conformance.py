@@ -99,15 +99,18 @@ def test_a_faulty_server_fails_checks(faulty_server: str, area: str, requirement
 
 
 class Version1(FaultyHandler):
-    """Has no list of tokens and no blocks, and changes no messages."""
+    """Has none of the calls of version 1.1, and ignores parameters that it does not know."""
 
     def do_GET(self) -> None:
         if self.path == "/api/v1/tokens/":
             self.refuse(405)
-        elif self.path == "/api/v1/blocks/":
+        elif self.path == "/api/v1/blocks/" or "/conversations/" in self.path:
             self.refuse(404)
         else:
             super().do_GET()
+
+    def do_PUT(self) -> None:
+        self.refuse(404)
 
     def do_PATCH(self) -> None:
         self.refuse(405)
@@ -128,6 +131,8 @@ def test_parts_that_a_server_does_not_have_are_no_failures() -> None:
     assert "GET /tokens/ is answered 405" in report.stdout
     assert "PATCH /chats/ is answered 405" in report.stdout
     assert "GET /blocks/ is answered 404" in report.stdout
+    assert "GET /conversations/ is answered 404" in report.stdout
+    assert "the response to changes=true has no changes" in report.stdout
     missing = report.stdout.count("  not supported  ")
     assert missing > 15
     assert (

@@ -135,13 +135,18 @@ task.react(lambda reactor: defer.ensureDeferred(listen()))
 
     # docs/client.md uses the same accounts: it works after the README, and twice.
     for _ in range(2):
-        first, second, third, fourth = run_client_programs(shell)
+        first, second, third, fourth, fifth = run_client_programs(shell)
         assert re.fullmatch(r"\d+ 1 hai\n", first)
-        assert re.fullmatch(r"\d+ hai\n", second)
+        assert re.fullmatch(r"\d+ (hai|from my phone)\n", second)
         newest, own = third.splitlines()[:2]
         assert re.fullmatch(r"\d+ nightly report \('send',\) 20\S+ \S+ False", newest)
         assert re.fullmatch(r"\d+ Ann's laptop \(.*\) 20\S+ \S+ True", own)
         assert re.fullmatch(NOTE, fourth)
+        assert fifth.splitlines()[:3] == [
+            "sent by another device: from my phone",
+            "read by bob",
+            "bob 1 from my phone",
+        ]
 
 
 def test_the_client_programs_work_without_the_readme(shell: Shell) -> None:

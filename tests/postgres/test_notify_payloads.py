@@ -9,6 +9,7 @@ from chatd.postgres.notify_payloads import (
     MAX_TEXT_BYTES,
     SPLIT_BYTES,
     ChangedNotice,
+    ChangesNotice,
     MessageNotice,
     MessagesNotice,
     NodeId,
@@ -93,3 +94,11 @@ def test_renewing_changes_the_node_id() -> None:
         node_id.renew()
         names.add(node_id.name)
     assert len(names) == 11
+
+
+def test_notices_of_changes_are_from_no_node() -> None:
+    node_id = NodeId().name
+    notice = ChangesNotice((1, MAX_INTEGER))
+    payload = encode(node_id, notice)
+    assert decode(payload) == notice
+    assert sender(payload) != node_id

@@ -69,6 +69,7 @@ class Daemon:
             ),
             notifier=SimpleNamespace(drain=self.drain),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
+            deliveries=SimpleNamespace(stop=lambda: self.note("stop deliveries", succeed(None))),
             accounts=SimpleNamespace(stop=lambda: self.note("stop accounts", succeed(None))),
             chats=SimpleNamespace(wait_idle=lambda: self.note("sends", self.sent)),
             readiness=self.readiness,
@@ -135,7 +136,14 @@ def logged(call: Callable[[], object]) -> list[str]:
 STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90", "start sweep"]
 STOPPED = [
     *("close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80", "sends"),
-    *("stop sweep", "stop accounts", "stop passwords", "close tcp:90", "abort tcp:90"),
+    *(
+        "stop sweep",
+        "stop deliveries",
+        "stop accounts",
+        "stop passwords",
+        "close tcp:90",
+        "abort tcp:90",
+    ),
     *("stop bus", "close store"),
 ]
 

@@ -22,6 +22,7 @@ from chatd.store.statements import (
     postgres,
     purge_step,
 )
+from chatd.store.sync_statements import FORGET_DELETED_PEER
 
 T = TypeVar("T")
 
@@ -50,20 +51,33 @@ UPDATE inbox SET closed = true WHERE user_id = ({DELETED});
 DELETE FROM token WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM seen WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM idempotency WHERE sent_by = :user_id AND EXISTS ({DELETED});
+DELETE FROM delivered WHERE user_id = :user_id AND EXISTS ({DELETED});
+DELETE FROM sync_state WHERE user_id = :user_id AND EXISTS ({DELETED});
+{FORGET_DELETED_PEER} AND EXISTS ({DELETED});
 DELETE FROM block WHERE user_id = :user_id AND EXISTS ({DELETED});
 {statements.SCHEDULE_PURGE};
 SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted;
 """
 
+_PICKED: Final = "(SELECT user_id FROM picked)"
 # Skips users whose inbox another process is purging.
 _PURGE: Final = f"""
 WITH picked AS (
     SELECT user_id FROM purge LIMIT 1 FOR UPDATE SKIP LOCKED
 ), gone AS (
-    {purge_step("message", "received_by", "seq", "(SELECT user_id FROM picked)")} RETURNING 1
+    {purge_step("message", "received_by", "seq", _PICKED)} RETURNING 1
+), strangers AS (
+    {purge_step("contact", "received_by", "sent_by", _PICKED)} RETURNING 1
+), conversations AS (
+    {purge_step("conversation_summary", "user_id", "peer", _PICKED)} RETURNING 1
+), changes AS (
+    {purge_step("change", "user_id", "number", _PICKED)} RETURNING 1
 ), emptied AS (
     DELETE FROM purge
-    WHERE user_id = (SELECT user_id FROM picked) AND (SELECT count(*) FROM gone) < :step
+    WHERE user_id = {_PICKED} AND :step > greatest(
+        (SELECT count(*) FROM gone), (SELECT count(*) FROM strangers),
+        (SELECT count(*) FROM conversations), (SELECT count(*) FROM changes)
+    )
 )
 SELECT count(*) FROM picked
 """

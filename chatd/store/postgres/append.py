@@ -14,6 +14,7 @@ from chatd.model import Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
+from chatd.store.known_pairs import KnownPairs
 from chatd.store.postgres import append_sql
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.results import (
@@ -32,6 +33,7 @@ _BATCH_KEY: Final = "batch_pkey"
 _IDEMPOTENCY_KEY: Final = "idempotency_pkey"
 
 DELETE_KEYS_STEP: Final = 5000
+MAX_KNOWN_SYNCHRONISED: Final = 200_000
 
 _DELETE_OLD_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
 
@@ -55,6 +57,9 @@ class Appender:
         self._now = now
         self._known_only = known_only
         self._lane = lane
+        self._pairs = KnownPairs()
+        # Accounts that are known to have changes; without them a batch may be refused once.
+        self._synchronised: set[int] = set()
 
     async def append(self, drafts: Sequence[Draft], node_id: str) -> list[Appended | DomainError]:
         """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices."""
@@ -103,11 +108,14 @@ class Appender:
         """Execute a batch once, even if its statement has to be sent several times."""
         parameters = parameters_of(drafts, new_batch_id(self._now()), prefix)
         keyed = any(draft.idempotency is not None for draft in drafts)
-        # Each attempt sees at least one key that the attempt before did not.
-        for _ in range(len(drafts) + 1):
+        pairs = self._pairs.unknown(drafts)
+        linked = bool(pairs) or self._has_synchronised(drafts)
+        # Each attempt sees at least one key that the attempt before did not, or is the only one
+        # that finds accounts with changes.
+        for _ in range(len(drafts) + 2):
+            statement = append_sql.append(keyed=keyed, known_only=self._known_only, linked=linked)
             try:
-                statement = append_sql.append(keyed=keyed, known_only=self._known_only)
-                return await self._executor.run(statement, parameters, prepare=True)
+                rows = await self._executor.run(statement, parameters, prepare=True)
             except psycopg2.errors.UniqueViolation as violation:
                 constraint = violation.diag.constraint_name
                 if constraint == _BATCH_KEY:
@@ -122,7 +130,30 @@ class Appender:
                 if constraint != _IDEMPOTENCY_KEY:
                     raise
                 # Another process has just used one of the keys: the next attempt will see it.
+                continue
+            synchronised = [row[1] for row in rows if not row[0]]
+            if synchronised:
+                linked = True
+                self._add_synchronised(synchronised)
+                continue
+            if pairs:
+                # A row of an earlier use of a key may be for another recipient.
+                used = {row[0] for row in rows if len(row) > 4 and row[4] is not None}
+                stored = [row[0] for row in rows if row[1] is not None and row[0] not in used]
+                self._pairs.add([pairs[place] for place in stored if place in pairs])
+            return rows
         raise StoreUnavailable("others are using the same Idempotency-Keys", retry_after=1)
+
+    def _has_synchronised(self, drafts: Sequence[Draft]) -> bool:
+        known = self._synchronised
+        return bool(known) and any(
+            draft.sent_by in known or draft.received_by in known for draft in drafts
+        )
+
+    def _add_synchronised(self, user_ids: Iterable[int]) -> None:
+        if len(self._synchronised) > MAX_KNOWN_SYNCHRONISED:
+            self._synchronised.clear()
+        self._synchronised.update(user_ids)
 
     async def delete_old(self) -> None:
         """Delete old idempotency keys and results of batches."""
@@ -146,6 +177,7 @@ def parameters_of(drafts: Sequence[Draft], id: str, prefix: str) -> dict[str, An
         "origin": prefix,
         "senders": array([draft.sent_by for draft in drafts]),
         "recipients": array([draft.received_by for draft in drafts]),
+        "participants": array({id for each in drafts for id in (each.sent_by, each.received_by)}),
         "texts": texts([draft.text for draft in drafts]),
         "keys": texts([None if key is None else key.key for key in keys]),
         "fingerprints": array([None if key is None else key.fingerprint for key in keys]),

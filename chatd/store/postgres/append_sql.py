@@ -14,6 +14,7 @@ from functools import cache
 from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
+from chatd.store.postgres.sync_sql import LOG_SENT
 from chatd.store.statements import KEY, NEW_MESSAGE
 
 BLOCKED: Final = "b"
@@ -64,11 +65,20 @@ _DRAFTS: Final = """
 """
 
 
-def _without_keys(known_only: bool) -> str:
+# The accounts of the batch that have changes.
+_SYNCHRONISED: Final = """
+WITH synchronised AS MATERIALIZED (
+    SELECT user_id FROM sync_state WHERE user_id = ANY(%(participants)s::bigint[])
+), """
+# Unless the statement records changes, it does nothing if there are any.
+_GATE: Final = "NOT EXISTS (SELECT FROM synchronised)"
+
+
+def _without_keys(known_only: bool, gate: str) -> str:
     return f"""
-WITH fresh AS (
+fresh AS (
     SELECT deliverable.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
-    FROM ({_deliverable(_DRAFTS, known_only)}) AS deliverable
+    FROM ({_deliverable(_DRAFTS, known_only)}) AS deliverable WHERE {gate}
 ), """
 
 
@@ -84,10 +94,10 @@ _USED: Final = """
 """
 
 
-def _with_keys(known_only: bool) -> str:
+def _with_keys(known_only: bool, gate: str) -> str:
     unused = "NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)"
     return f"""
-WITH draft AS (
+draft AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[],
                          %(keys)s::text[], %(fingerprints)s::bytea[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
@@ -97,7 +107,7 @@ WITH draft AS (
     FROM ({_deliverable("draft", known_only, unused)}) AS deliverable
 ), fresh AS (
     SELECT deliverable.*, {_NUMBERED}
-    FROM deliverable WHERE key IS NULL OR use = 1 OR refusal IS NOT NULL
+    FROM deliverable WHERE (key IS NULL OR use = 1 OR refusal IS NOT NULL) AND {gate}
 ), """
 
 
@@ -152,26 +162,49 @@ _REMEMBER_KEYS: Final = f""", keys AS (
     WHERE key IS NOT NULL AND seq IS NOT NULL ORDER BY sent_by, key
 )"""
 
-# `notified` has one row; PostgreSQL would not evaluate it if it were not selected from.
-_RESULT: Final = "SELECT place, seq, sent_at, refusal FROM numbered, notified"
+# While the inbox is locked no other transaction can add the same pair.
+_ADD_CONTACTS: Final = """, contacts AS (
+    INSERT INTO contact (sent_by, received_by)
+    SELECT DISTINCT sent_by, received_by FROM numbered WHERE seq IS NOT NULL
+    ON CONFLICT DO NOTHING
+)"""
 
 _NO_KEY: Final = "NULL::bytea, NULL::text, NULL::bigint, NULL::bigint"
 _REPLAYED: Final = "place, seq, sent_at, NULL::text, fingerprint, text, edited_at, deleted_at"
-
-
-@cache
-def append(*, keyed: bool, known_only: bool) -> str:
-    """The statement, for batches with keys or without; with `known_only` nobody may write first."""
-    if not keyed:
-        return _without_keys(known_only) + _STORED + _RESULT
-    return f"""{_with_keys(known_only)}{_STORED}{_REMEMBER_KEYS}
-SELECT place, seq, sent_at, refusal, {_NO_KEY} FROM numbered, notified
+_REPLAYS: Final = f"""
 UNION ALL
 SELECT {_REPLAYED} FROM used
 UNION ALL
 SELECT place, NULL, NULL, NULL, {_NO_KEY} FROM deliverable
 WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
 """
+
+
+@cache
+def append(*, keyed: bool, known_only: bool, linked: bool) -> str:
+    """The statement, for batches with keys or without; with `known_only` nobody may write first.
+
+    If it is `linked`, it also stores contacts, and records changes of accounts that have them. If
+    not, and there are such accounts, it has no effect and returns a row of place 0 for each, with
+    its id as the seq.
+    """
+    gate = "true" if linked else _GATE
+    more = f", {_NO_KEY}" if keyed else ""
+    # `notified` and `told` have one row; PostgreSQL would not evaluate them if they were not
+    # selected from.
+    return "".join(
+        [
+            _SYNCHRONISED,
+            _with_keys(known_only, gate) if keyed else _without_keys(known_only, gate),
+            _STORED,
+            _REMEMBER_KEYS if keyed else "",
+            _ADD_CONTACTS + LOG_SENT if linked else "",
+            f"SELECT place, seq, sent_at, refusal{more} FROM numbered, notified",
+            ", told" if linked else "",
+            "" if linked else f" UNION ALL SELECT 0, user_id, NULL, NULL{more} FROM synchronised",
+            _REPLAYS if keyed else "",
+        ]
+    )
 
 
 # The result of the transaction with this id, for keys from before it as well as its own. It has no

@@ -13,6 +13,7 @@ from chatd.model import Message, Revision
 from chatd.postgres.notify_payloads import CHANNEL, ChangedNotice, encode
 from chatd.store.postgres.append_sql import NOW
 from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.sync_sql import logging
 from chatd.store.results import changes, check_revision
 from chatd.store.statements import MESSAGE, postgres
 
@@ -39,9 +40,13 @@ WITH open AS (
     FROM open
     WHERE received_by = :received_by AND seq = :seq AND deleted_at IS NULL
         AND edited_at IS NOT DISTINCT FROM :edited_at AND block_changes = :block_changes
-    RETURNING edited_at, deleted_at
-)
-SELECT edited_at, deleted_at, pg_notify(:channel, :payload) FROM changed
+    RETURNING received_by, seq, sent_by, edited_at, deleted_at
+), revised AS MATERIALIZED (
+    SELECT sent_by AS user_id, 'changed' AS kind, received_by AS peer, seq FROM changed
+    UNION
+    SELECT received_by, 'changed', received_by, seq FROM changed
+), {logging("revised")}
+SELECT edited_at, deleted_at, pg_notify(:channel, :payload) FROM changed, told
 """)
 
 

@@ -52,6 +52,7 @@ from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
+from chatd.store.postgres.sync_store import PostgresSyncStore
 from chatd.store.results import new_messages
 from chatd.store.statements import Statement
 
@@ -80,6 +81,7 @@ class PostgresStore:
 
     epoch: str
     location: str
+    sync: PostgresSyncStore
 
     def __init__(
         self,
@@ -114,6 +116,7 @@ class PostgresStore:
             self.pool, reactor, random=random.random, deadline=deadline
         )
         self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
+        self.sync = PostgresSyncStore(self._executor, reactor)
         self.location = address.location
         self._housekeeping = Housekeeping(
             self._executor, self._appender, reactor, housekeeping_seconds, now
@@ -132,6 +135,7 @@ class PostgresStore:
 
     async def _close(self) -> None:
         await self._housekeeping.stop()
+        await self.sync.stop()
         await self._executor.close()
 
     def check(self) -> Deferred[None]:

@@ -10,11 +10,15 @@ from chatd.model import Account, AccountChange, Session
 from chatd.store import statements, token_statements
 from chatd.store.sqlite.transactions import execute, transaction
 from chatd.store.statements import PURGE_STEP, purge_step
+from chatd.store.sync_statements import FORGET_DELETED_PEER
 
 _PURGE: Final = (
     purge_step("message", "received_by", "seq"),
     "DELETE FROM conversation WHERE received_by = :user_id AND (seq, sent_at, sent_by) IN"
     " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
+    purge_step("contact", "received_by", "sent_by"),
+    purge_step("conversation_summary", "user_id", "peer"),
+    purge_step("change", "user_id", "number"),
     purge_step("token", "user_id", "id"),
     purge_step("idempotency", "sent_by", "key"),
     purge_step("block", "user_id", "blocked_id"),
@@ -73,7 +77,9 @@ def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
     with transaction(db):
         deleted = db.execute(statements.DELETE_ACCOUNT, deletion).rowcount
         if deleted:
-            db.execute("DELETE FROM inbox WHERE user_id = ?", (user_id,))
+            for table in ("inbox", "delivered", "sync_state"):
+                db.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
+            db.execute(FORGET_DELETED_PEER, deletion)
             db.execute(statements.SCHEDULE_PURGE, deletion)
     return bool(deleted)
 

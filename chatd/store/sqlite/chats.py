@@ -9,7 +9,16 @@ from typing import Final
 
 from chatd.errors import DomainError
 from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
-from chatd.store.results import first_use, inbox_slice, replayed, user_not_found, wanted_seqs
+from chatd.store.known_pairs import KnownPairs
+from chatd.store.results import (
+    first_use,
+    inbox_slice,
+    new_messages,
+    replayed,
+    user_not_found,
+    wanted_seqs,
+)
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.revisions import find
 from chatd.store.sqlite.transactions import transaction
@@ -26,6 +35,9 @@ INSERT INTO conversation (received_by, sent_by, sent_at, seq)
 SELECT received_by, sent_by, sent_at, seq FROM message
 WHERE received_by = ? AND seq > ? ORDER BY sent_by, sent_at, seq
 """
+_ADD_CONTACT: Final = (
+    "INSERT INTO contact (sent_by, received_by) VALUES (?, ?) ON CONFLICT DO NOTHING"
+)
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 
 MAX_KNOWN_INBOXES: Final = 100_000
@@ -70,17 +82,22 @@ def append(
     now: int,
     ends: InboxEnds,
     contacts: ContactRules,
+    pairs: KnownPairs,
+    synchronised: Synchronised,
 ) -> list[Appended | DomainError]:
     """See `IStore.append`; `now` must not be less than in any earlier call."""
     try:
         with transaction(db):
-            batch = _Batch(db, now, ends, contacts)
+            batch = _Batch(db, now, ends, contacts, pairs)
             results = [batch.add(draft) for draft in drafts]
             batch.write()
+            if synchronised.user_ids:
+                synchronised.log_sent(db, new_messages(results))
     except BaseException:
         ends.clear()
         raise
     ends.update(batch.ends)
+    pairs.add(batch.new_pairs)
     return results
 
 
@@ -93,17 +110,25 @@ class _Batch:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, now: int, ends: InboxEnds, contacts: ContactRules
+        self,
+        db: sqlite3.Connection,
+        now: int,
+        ends: InboxEnds,
+        contacts: ContactRules,
+        pairs: KnownPairs,
     ) -> None:
         self._db = db
         self._contacts = contacts
         self._now = now
         self._known = ends
+        self._pairs = pairs
         self.ends: dict[int, tuple[int, int]] = {}
         """The new ends of the inboxes."""
         self._keys: dict[tuple[int, str], tuple[bytes, int, int]] = {}
         self._messages: list[int | str] = []
         self._new_keys: list[tuple[int, str, bytes, int, int]] = []
+        self.new_pairs: set[tuple[int, int]] = set()
+        """The (sender, recipient) pairs that may have had no message before."""
 
     def add(self, draft: Draft) -> Appended | DomainError:
         """Number a draft and return its result."""
@@ -121,6 +146,8 @@ class _Batch:
             return refusal
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1])
+        if not self._pairs.has(draft.sent_by, user_id):
+            self.new_pairs.add((draft.sent_by, user_id))
         self._messages += (user_id, seq, draft.sent_by, self._now, draft.text)
         if key is not None:
             self._keys[draft.sent_by, key.key] = (key.fingerprint, seq, self._now)
@@ -141,6 +168,8 @@ class _Batch:
         self._db.execute(_move_inboxes(len(self.ends)), (self._now, *rows))
         if self._new_keys:
             self._db.executemany(_ADD_KEY, self._new_keys)
+        if self.new_pairs:
+            self._db.executemany(_ADD_CONTACT, self.new_pairs)
 
     def _replay(
         self, draft: Draft, fingerprint: bytes, seq: int, sent_at: int

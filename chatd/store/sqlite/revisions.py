@@ -10,9 +10,11 @@ from typing import Final
 
 from chatd.model import Message, Revision
 from chatd.store.results import MessageState, changes, check_revision
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.statements import MESSAGE
+from chatd.store.sync_statements import CHANGED
 
 # The messages of a deleted account may not have been purged yet.
 _FIND: Final = (
@@ -24,7 +26,13 @@ _REVISE: Final = (
 )
 
 
-def revise(db: sqlite3.Connection, revision: Revision, now: int, contacts: ContactRules) -> Message:
+def revise(
+    db: sqlite3.Connection,
+    revision: Revision,
+    now: int,
+    contacts: ContactRules,
+    synchronised: Synchronised,
+) -> Message:
     """See `IStore.revise`; `now` must not be less than the time of any message."""
     with transaction(db):
         message = find(db, revision.received_by, revision.seq)
@@ -41,6 +49,8 @@ def revise(db: sqlite3.Connection, revision: Revision, now: int, contacts: Conta
             else:
                 state = (revision.text, now, None)
             db.execute(_REVISE, (*state, message.received_by, message.seq))
+            for user_id in {message.sent_by, message.received_by}:
+                synchronised.log(db, user_id, CHANGED, message.received_by, message.seq)
             message = Message(
                 message.received_by, message.seq, message.sent_by, message.sent_at, *state
             )

@@ -43,15 +43,18 @@ from chatd.model import (
 from chatd.runtime.thread_pool import Executor
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
+from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import Migration, migrations
 from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite import revisions
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
 
 P = ParamSpec("P")
@@ -70,6 +73,7 @@ class SqliteStore:
 
     epoch: str
     location: str
+    sync: SqliteSyncStore
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class SqliteStore:
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
         self._ends = sqlite_chats.InboxEnds()
+        self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._write_fails = False
@@ -107,6 +112,9 @@ class SqliteStore:
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
+        self._pairs = KnownPairs()
+        self._synchronised = Synchronised(self._read_db)
+        self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
@@ -226,7 +234,15 @@ class SqliteStore:
     def _append(
         self, db: sqlite3.Connection, drafts: Sequence[Draft]
     ) -> list[Appended | DomainError]:
-        return sqlite_chats.append(db, drafts, self._next_time(), self._ends, self._contacts)
+        return sqlite_chats.append(
+            db,
+            drafts,
+            self._next_time(),
+            self._ends,
+            self._contacts,
+            self._pairs,
+            self._synchronised,
+        )
 
     def _next_time(self) -> int:
         # If the clock was set back, new messages must not get an earlier time than old ones.
@@ -243,7 +259,7 @@ class SqliteStore:
         return self._write(self._revise, revision).addBoth(on_end)
 
     def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
-        return revisions.revise(db, revision, self._next_time(), self._contacts)
+        return revisions.revise(db, revision, self._next_time(), self._contacts, self._synchronised)
 
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.block, user_id, blocked_id)
@@ -256,6 +272,7 @@ class SqliteStore:
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
         self._ends.drop(user_id)
+        self._synchronised.drop(user_id)
         return sqlite_accounts.delete_account(db, user_id, now)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:

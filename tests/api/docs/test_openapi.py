@@ -74,6 +74,7 @@ def test_parameters_have_the_default_that_applies_to_every_alternative(
         "limit",
         "since",
         "wait",
+        "changes",
         "with",
         "before",
         "Prefer",
@@ -85,7 +86,7 @@ def test_parameters_have_the_default_that_applies_to_every_alternative(
 def test_the_pattern_of_a_cursor_is_that_of_the_model(document: dict[str, Any]) -> None:
     call = document["paths"]["/api/v1/chats/"]["get"]
     [pattern] = [each["schema"]["pattern"] for each in call["parameters"] if each["name"] == "at"]
-    for text in ("abcdefgh-0", "a2345672-9007199254740991"):
+    for text in ("abcdefgh-0", "a2345672-9007199254740991", "abcdefgh-1.2", "abcdefgh-0.0.0.0"):
         assert re.search(pattern, text)
         assert str(Cursor.parse(text)) == text
 

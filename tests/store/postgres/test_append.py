@@ -203,6 +203,27 @@ async def test_inconsistent_data_is_not_reported_as_unavailable(
 
 
 @ensureDeferred
+async def test_contacts_are_written_once_by_two_processes(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    one, two = await two_stores(open_store)
+    ann, bob, cat = await add_accounts(one, "ann", "bob", "cat")
+    await gatherResults(
+        [store.append([Draft(ann, bob, "x"), Draft(bob, ann, "y")]) for store in (one, two, one)]
+    )
+    # The key was used for a message to another account.
+    await one.append([draft(ann, bob, "first", "key"), draft(ann, cat, "second", "key")])
+    with connected(postgres.url(postgres_database)) as db:
+        assert sorted(rows(db, "SELECT * FROM contact")) == [(ann, bob), (bob, ann)]
+        await one.append([draft(ann, cat, "third", "key"), Draft(ann, cat, "fourth")])
+        assert sorted(rows(db, "SELECT * FROM contact")) == [(ann, bob), (ann, cat), (bob, ann)]
+        await one.delete_account(cat)
+        while rows(db, "SELECT 1 FROM purge"):
+            await sleep(0.01)
+        assert sorted(rows(db, "SELECT * FROM contact")) == [(ann, bob), (bob, ann)]
+
+
+@ensureDeferred
 async def test_prepared_statements_never_scan_tables(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:
@@ -217,9 +238,13 @@ async def test_prepared_statements_never_scan_tables(
         rows(db, connection._PLANNING)
         for sql, parameters in (
             *(
-                (append_sql.append(keyed=keyed, known_only=known_only), appending)
+                (
+                    append_sql.append(keyed=keyed, known_only=known_only, linked=linked),
+                    appending,
+                )
                 for keyed in (False, True)
                 for known_only in (False, True)
+                for linked in (False, True)
             ),
             (chats.READ, reading),
         ):

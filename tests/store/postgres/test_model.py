@@ -12,14 +12,14 @@ from twisted.internet.defer import Deferred
 from chatd.interfaces import IStore
 from chatd.store.postgres import store
 from tests.examples import examples
-from tests.model_machine import StoreMachine
+from tests.model_sync import SyncStoreMachine
 from tests.postgres_server import Databases
 from tests.store.postgres.stores import store_at
 
 T = TypeVar("T")
 
 
-class PostgresMachine(StoreMachine):
+class PostgresMachine(SyncStoreMachine):
     """A new database for each example; the server's clock cannot be changed."""
 
     databases: ClassVar[Databases]

@@ -19,8 +19,9 @@ from tests.contracts.helpers import (
     digest,
     owners,
     read_inbox,
+    send_many,
 )
-from tests.postgres_server import Databases, connected, rows
+from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import store_at
 
 STEP_TWO = Migration(
@@ -156,6 +157,29 @@ async def test_an_unreachable_server_is_reported_without_the_password() -> None:
         await store.open()
     assert "s3cret" not in str(caught.value)
     assert "s3cret" not in store.location
+    await store.close()
+
+
+@ensureDeferred
+async def test_contacts_of_an_older_database_are_found(
+    postgres: Databases, postgres_database: str
+) -> None:
+    url = postgres.url(postgres_database)
+    store = store_at(url)
+    await store.open()
+    ann, bob, cat, dan = await add_accounts(store, "ann", "bob", "cat", "dan")
+    for sent_by, received_by in ((ann, bob), (cat, bob), (ann, cat), (cat, cat), (cat, dan)):
+        await send_many(store, sent_by, received_by, 30)
+    await store.delete_account(dan)
+    [step] = [each for each in migrations("postgres") if each.name == "005_contacts.sql"]
+    with connected(url) as db:
+        while rows(db, "SELECT 1 FROM purge"):
+            await sleep(0.01)
+        written = sorted(rows(db, "SELECT * FROM contact"))
+        assert written == [(ann, bob), (ann, cat), (cat, bob), (cat, cat)]
+        rows(db, "DROP TABLE contact")
+        rows(db, step.sql)
+        assert sorted(rows(db, "SELECT * FROM contact")) == written
     await store.close()
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from chatd.errors import StoreUnavailable
 from chatd.model import Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.store import known_pairs
 from chatd.store.sqlite import chats as sqlite_chats
 from tests.contracts.helpers import (
     add_accounts,
@@ -94,3 +96,47 @@ def test_a_read_does_not_see_commits_made_during_it(database: Database) -> None:
         InboxSlice(3, tuple(reversed(sent))),
         InboxSlice(0, ()),
     ]
+
+
+def test_a_contact_is_written_with_the_first_message_of_a_pair_only(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send_many(store, ann, bob, 3))
+    assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == [(ann, bob)]
+    db = store._write_db
+    store._write_db = breaking = FailingConnection(db)  # type: ignore[assignment]
+    run_now(send(store, ann, bob, "more"))
+    monkeypatch.setattr(breaking, "executemany", None, raising=False)
+    run_now(send(store, ann, bob, "without another statement"))
+    monkeypatch.undo()
+    run_now(send(store, bob, ann, "the other direction"))
+    store._write_db = db
+    assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == [(ann, bob), (bob, ann)]
+
+
+def test_known_pairs_may_be_forgotten(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_pairs, "MAX_KNOWN_PAIRS", 2)
+    store = database.open()
+    users = run_now(add_accounts(store, *(f"user{number}" for number in range(6))))
+    for _ in range(2):
+        for each in users:
+            run_now(send(store, users[0], each, "x"))
+            assert len(store._pairs._pairs) <= 3
+    assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == [
+        (users[0], each) for each in users
+    ]
+
+
+def test_a_failed_append_leaves_the_pair_unknown(database: Database) -> None:
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    db = store._write_db
+    store._write_db = breaking = FailingConnection(db)  # type: ignore[assignment]
+    breaking.fail = {"COMMIT": sqlite3.OperationalError("disk full")}
+    with pytest.raises(StoreUnavailable):
+        run_now(send(store, ann, bob, "lost"))
+    store._write_db = db
+    run_now(send(store, ann, bob, "x"))
+    assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == [(ann, bob)]

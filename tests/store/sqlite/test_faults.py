@@ -210,9 +210,11 @@ def test_a_store_that_cannot_write_is_not_ready_until_it_can(
 WRITER = """
 import os, sys
 from chatd.model import Draft
+from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import migrations
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.file import open_writer
 from chatd.store.sqlite.contacts import ContactRules
 from tests.contracts.helpers import draft
@@ -225,12 +227,14 @@ if start == 0:
 number = start
 ends = sqlite_chats.InboxEnds()
 contacts = ContactRules(known_only=False)
+pairs, synchronised = KnownPairs(), Synchronised(db)
 while True:
     drafts = []
     for _ in range(1 + number % 40):
         number += 1
         drafts.append(draft(1, 1 + number % 3, f"{number}", f"key {number}"))
-    for result in sqlite_chats.append(db, drafts, 1 + number, ends, contacts):
+    results = sqlite_chats.append(db, drafts, 1 + number, ends, contacts, pairs, synchronised)
+    for result in results:
         message = result.message
         os.write(1, b"%d %d %s\\n" % (message.received_by, message.seq, message.text.encode()))
 """

@@ -149,6 +149,39 @@ def test_conversations_are_kept_when_their_index_is_migrated(database: Database)
     store = database.open()
     found = run_now(read_conversation(store, 2, 3, 100))
     assert [message.text for message in found] == texts[::2][::-1]
+    assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == [(1, 2), (3, 2)]
+
+
+def test_contacts_are_found_among_indexed_and_newer_messages(database: Database) -> None:
+    store = database.open()
+    ann, bob, cat, dan = run_now(add_accounts(store, "ann", "bob", "cat", "dan"))
+    run_now(send_many(store, ann, bob, 200))
+    run_now(send_many(store, cat, bob, 3))
+    run_now(send_many(store, ann, cat, 1))
+    run_now(send_many(store, cat, cat, 300))
+    run_now(send_many(store, cat, dan, 1))
+    result_of(store.delete_account(dan))
+    result_of(store.close())
+    written = database.sql("SELECT * FROM contact ORDER BY 1, 2")
+    assert written == [(ann, bob), (ann, cat), (cat, bob), (cat, cat)]
+    for table in ("contact", "sync_state", "conversation_summary", "change", "delivered"):
+        database.sql(f"DROP TABLE {table}")
+    database.sql("PRAGMA user_version = 5")
+    database.open()
+    assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == written
+
+
+def test_contacts_are_migrated_without_reading_all_messages() -> None:
+    db = sqlite3.connect(":memory:")
+    for migration in migrations("sqlite")[:6]:
+        db.executescript(migration.sql)
+    [statement] = [
+        each for each in migrations("sqlite")[5].sql.split(";") if "WITH RECURSIVE" in each
+    ]
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    db.close()
+    assert "SEARCH conversation USING PRIMARY KEY (received_by=? AND sent_by>?)" in plan
+    assert not [line for line in plan if line.startswith("SCAN conversation")], plan
 
 
 def test_tokens_are_kept_when_they_get_ids(database: Database) -> None:

@@ -15,12 +15,12 @@ from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
 from tests.doubles import InlineExecutor, Now, result_of, scratch
 from tests.examples import examples
-from tests.model_machine import StoreMachine
+from tests.model_sync import SyncStoreMachine
 
 T = TypeVar("T")
 
 
-class SqliteMachine(StoreMachine):
+class SqliteMachine(SyncStoreMachine):
     """A new file for each example; calls finish synchronously."""
 
     def __init__(self) -> None:

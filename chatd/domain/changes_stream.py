@@ -1,0 +1,75 @@
+"""A stream with changes: an endless poll for messages and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from chatd.domain.message_stream import READ_LIMIT, MessageStream
+from chatd.errors import Unauthorized
+from chatd.model import ChangesPosition, InboxSlice
+from chatd.model_sync import ChangesSlice, ReadChanges
+
+
+class ChangesStream(MessageStream):
+    """A `MessageStream` that hands changes to its sink, too; each after the messages before it.
+
+    `read_changes` is `ISyncStore.changes`.
+    """
+
+    __slots__ = ("_found", "_position", "_read_changes")
+
+    wants_changes = True
+
+    def __init__(
+        self, *arguments: Any, read_changes: Callable[[ReadChanges], Deferred[ChangesSlice | None]]
+    ) -> None:
+        super().__init__(*arguments)
+        self._read_changes = read_changes
+        self._position: ChangesPosition | None = None
+        self._found: ChangesSlice | None = None
+
+    async def read_first(
+        self,
+        position: ChangesPosition | None,
+        protect: Callable[[Deferred[ChangesSlice | None]], Awaitable[ChangesSlice | None]],
+    ) -> ChangesPosition:
+        """Read the first changes after a position, None being now; returns that position.
+
+        `protect` protects the read from a cancellation.
+        """
+        found = await protect(self._query(position))
+        if found is None:
+            raise Unauthorized("the account was deleted")
+        self._found = found
+        self._position = found.position if position is None else position
+        return self._position
+
+    def _query(self, position: ChangesPosition | None) -> Deferred[ChangesSlice | None]:
+        return self._read_changes(ReadChanges(self.session.user_id, position, READ_LIMIT))
+
+    def _read_new(self) -> Deferred[InboxSlice | None]:
+        return Deferred.fromCoroutine(self._read_both())
+
+    async def _read_both(self) -> InboxSlice | None:
+        read = super()._read_new()
+        inbox = await read if isinstance(read, Deferred) else read
+        if inbox is not None:
+            self._found = await self._query(self._position)
+        return inbox if self._found is not None else None
+
+    def _deliver(self, inbox: InboxSlice) -> None:
+        super()._deliver(inbox)
+        found, self._found = self._found, None
+        assert found is not None
+        written = 0
+        while written < len(found.changes) and not self._paused:
+            assert self._sink is not None
+            written += self._sink.write_changes(found.changes[written:], found.positions[written:])
+            self._position = found.positions[written - 1]
+        if written < len(found.changes) or found.more:
+            self._unread = True
+        else:
+            self._position = found.position

@@ -1,0 +1,74 @@
+"""Finding the messages that one account sent another, in SQLite.
+
+The index of conversations lacks the newest messages of each inbox, so that part of the inbox is
+searched; it has a limited length, see `chats.INDEX_STEP`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from chatd.model import MAX_INTEGER, Message
+from chatd.store.statements import MESSAGE
+
+_INDEXED: Final = "SELECT indexed_seq FROM inbox WHERE user_id = ?"
+_LAST_NEW: Final = """
+SELECT seq, sent_at FROM message
+WHERE received_by = ? AND seq > ? AND seq <= ? AND sent_by = ? ORDER BY seq DESC LIMIT 1
+"""
+# The time of the last message of the inbox at or before a seq.
+_TIME: Final = """
+(SELECT sent_at FROM message WHERE received_by = :received_by AND seq <= :{0}
+ ORDER BY seq DESC LIMIT 1)
+"""
+_LAST_INDEXED: Final = f"""
+SELECT seq, sent_at FROM conversation
+WHERE received_by = :received_by AND sent_by = :sent_by
+    AND (sent_at, seq) <= ({_TIME.format("upto")}, :upto)
+ORDER BY sent_at DESC, seq DESC LIMIT 1
+"""
+_INDEXED_BETWEEN: Final = f"""
+SELECT {MESSAGE} FROM conversation JOIN message USING (received_by, sent_by, sent_at, seq)
+WHERE received_by = :received_by AND sent_by = :sent_by
+    AND (sent_at, seq) > (coalesce({_TIME.format("after")}, 0), :after)
+    AND (sent_at, seq) <= ({_TIME.format("upto")}, :upto)
+ORDER BY sent_at, seq LIMIT :limit
+"""
+_NEW_BETWEEN: Final = f"""
+SELECT {MESSAGE} FROM message
+WHERE received_by = ? AND seq > ? AND seq <= ? AND sent_by = ? ORDER BY seq LIMIT ?
+"""
+
+
+def indexed_seq(db: sqlite3.Connection, user_id: int) -> int | None:
+    """Up to where an inbox is in the index of conversations; None if there is no inbox."""
+    row = db.execute(_INDEXED, (user_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def last_message(
+    db: sqlite3.Connection, received_by: int, sent_by: int, upto: int = MAX_INTEGER
+) -> tuple[int, int]:
+    """Seq and time of the last message from `sent_by` up to the seq `upto`; zeros if none."""
+    indexed = indexed_seq(db, received_by)
+    if indexed is None or not upto:
+        return 0, 0
+    row = db.execute(_LAST_NEW, (received_by, indexed, upto, sent_by)).fetchone()
+    if row is None:
+        bounds = {"received_by": received_by, "sent_by": sent_by, "upto": upto}
+        row = db.execute(_LAST_INDEXED, bounds).fetchone()
+    return row or (0, 0)
+
+
+def sent_between(
+    db: sqlite3.Connection, received_by: int, sent_by: int, after: int, upto: int, limit: int
+) -> list[Message]:
+    """Up to `limit` messages from `sent_by` after one seq and up to another, in order."""
+    indexed = indexed_seq(db, received_by)
+    if indexed is None:
+        return []
+    bounds = {"received_by": received_by, "sent_by": sent_by, "after": after, "upto": upto}
+    rows = db.execute(_INDEXED_BETWEEN, {**bounds, "limit": limit}).fetchall()
+    new = (received_by, max(after, indexed), upto, sent_by, limit - len(rows))
+    return [Message(*row) for row in [*rows, *db.execute(_NEW_BETWEEN, new)]]

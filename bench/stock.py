@@ -108,7 +108,9 @@ class Stock:
                 (sent_at, user),
             ).fetchall()
             db.execute(
-                "INSERT INTO message VALUES (?, ?, ?, ?, ?)", (user, seq, sender, sent_at, text)
+                "INSERT INTO message (received_by, seq, sent_by, sent_at, text)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (user, seq, sender, sent_at, text),
             )
             seqs.append(seq)
         db.execute("COMMIT")

@@ -150,7 +150,7 @@ task.react(lambda reactor: defer.ensureDeferred(listen()))
 
 
 def test_the_client_programs_work_without_the_readme(shell: Shell) -> None:
-    first, second, _, fourth = run_client_programs(shell)
+    first, second, _, fourth, _ = run_client_programs(shell)
     assert [first, second] == ["1 1 hai\n", "1 hai\n"]
     assert re.fullmatch(NOTE, fourth)
 

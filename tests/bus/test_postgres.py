@@ -225,7 +225,9 @@ async def test_after_a_reconnection_the_database_is_read(
     await two.recorder.until(lambda recorder: recorder.wake_all_calls)
     await reading
     assert two.bus.problem() is None
-    assert two.store.read_cached(nothing, listening=True) is None
+    # The read that was under way is not remembered, unless it was repeated since.
+    known = two.store.read_cached(nothing, listening=True)
+    assert known is None or known.last_seq == 1
     [found] = await two.store.read([nothing])
     assert found is not None
     assert found.last_seq == 1

@@ -281,7 +281,7 @@ def programs() -> list[str]:
 @ensureDeferred
 async def test_the_programs_in_the_documentation_run(folder: Path) -> None:
     with Daemon(folder) as daemon:
-        printed = ("hai", "hai", "nightly report")
+        printed = ("hai", "hai", "nightly report", "A note to myself", "read by bob")
         for number, (program, expected) in enumerate(zip(programs(), printed, strict=True)):
             assert "http://127.0.0.1:8080" in program
             path = folder / f"program{number}.py"

@@ -16,7 +16,7 @@ from chatd.errors import StoreUnavailable
 from chatd.postgres.address import parse
 from chatd.postgres.pool import Pool
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
-from tests.postgres_server import Databases, Server, sleep
+from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 OpenExecutor: TypeAlias = Callable[..., Awaitable[RetryingExecutor]]
 
@@ -118,10 +118,13 @@ async def test_a_statement_whose_connection_was_terminated_is_retried(
     open_executor: OpenExecutor, postgres: Databases, postgres_database: str
 ) -> None:
     executor = await open_executor(size=1)
-    running = executor.run("SELECT pg_backend_pid() FROM pg_sleep(0.3)")
-    [[pid]] = await pool_pids(postgres, postgres_database)
-    await sleep(0.1)
-    postgres.admin("SELECT pg_terminate_backend(%s)", pid)
+    with connected(postgres.url(postgres_database)) as blocker:
+        rows(blocker, "SELECT pg_advisory_lock(1)")
+        running = executor.run("SELECT pg_backend_pid() FROM pg_advisory_lock(1)")
+        while not (waiting := rows(blocker, "SELECT pid FROM pg_locks WHERE NOT granted")):
+            await sleep(0.01)
+        [[pid]] = waiting
+        assert postgres.terminate(postgres_database, "pool under test") == 1
     [[other]] = await running
     assert other != pid
 
@@ -142,14 +145,6 @@ async def test_a_statement_that_timed_out_is_not_retried(
         )
         assert working == times
     assert executor.pool.reconnects == 2
-
-
-async def pool_pids(postgres: Databases, database: str) -> list[tuple[Any, ...]]:
-    return postgres.admin(
-        "SELECT pid FROM pg_stat_activity"
-        " WHERE datname = %s AND application_name = 'pool under test'",
-        database,
-    )
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])

@@ -32,6 +32,17 @@ class Account:
         finally:
             client.close()
 
+    def edit(self, to: Account, seq: int, text: str) -> None:
+        """Edit a message to `to`."""
+        body = {"user_id": to.id, "seq": seq, "message": text}
+        response = self.daemon.request("PATCH", CHATS, body, bearer(self.token))
+        assert response.status == 200, response
+
+    def delete(self, to: Account, seq: int) -> None:
+        """Delete a message to `to`."""
+        target = f"{CHATS}?user_id={to.id}&seq={seq}"
+        assert self.daemon.request("DELETE", target, None, bearer(self.token)).status == 204
+
     def conversation(self, peer: Account) -> list[str]:
         """The texts that the service holds of a conversation, oldest first."""
         client = Client(self.daemon.port, bearer(self.token))

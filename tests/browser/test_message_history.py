@@ -1,6 +1,6 @@
-"""The order of a conversation's messages in simulated histories of loading and receiving."""
+"""The messages of a conversation: their order in simulated histories, and what was changed."""
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import CreateAccount, OpenPage
 
 _SIMULATION = r"""
 const [done] = arguments;
@@ -75,3 +75,20 @@ const [done] = arguments;
 def test_any_history_is_shown_in_the_order_of_the_service(open_page: OpenPage) -> None:
     page = open_page()
     assert page.driver.execute_async_script(_SIMULATION) == []
+
+
+def test_edited_and_deleted_messages_are_marked(
+    create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann, bob = create_account("ann"), create_account("bob")
+    bob.send(ann, "frist", "a secret", "third")
+    bob.edit(ann, 1, "first")
+    bob.delete(ann, 2)
+    page = open_page(ann)
+    page.open_conversation(bob)
+    page.wait_for_messages(["first", "This message was deleted.", "third"])
+    assert page.find("#messages .edited .details").text.endswith("edited")
+    bob.delete(ann, 3)
+    page.driver.refresh()
+    page.wait_for_messages(["first"] + 2 * ["This message was deleted."])
+    assert page.texts("#contacts .last") == ["This message was deleted."]

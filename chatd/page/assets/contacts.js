@@ -1,5 +1,6 @@
 // The people an account has conversations with: names, last messages and unread counts.
 
+import { messageText } from "./format.js";
 import { messageKey } from "./message_history.js";
 import { load, remove, rename, save } from "./storage.js";
 
@@ -123,7 +124,7 @@ export class Contacts {
     if (contact.lastKey === key || (contact.at !== null && message.sent_at < contact.at)) return;
     contact.lastKey = key;
     contact.at = message.sent_at;
-    contact.last = (own ? "You: " : "") + message.message;
+    contact.last = (own ? "You: " : "") + messageText(message);
     contact.order = this.#positions += 1;
   }
 

@@ -1,4 +1,4 @@
-// Times in the user's language.
+// Texts for display: messages, and times in the user's language.
 
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const weekday = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
@@ -25,3 +25,7 @@ export function dayName(date) {
   if (isSameDay(date, yesterday)) return "Yesterday";
   return (today - date < RECENT_MS ? weekday : fullDate).format(date);
 }
+
+/** The text of a message; a deleted one has none. */
+export const messageText = (message) =>
+  message.deleted_at ? "This message was deleted." : message.message;

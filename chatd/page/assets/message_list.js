@@ -1,7 +1,7 @@
 // Renders the messages of a conversation.
 
 import { byId, createElement } from "./dom.js";
-import { clockTime, dayName } from "./format.js";
+import { clockTime, dayName, messageText } from "./format.js";
 import { messageKey } from "./message_history.js";
 
 const GROUP_MS = 5 * 60_000;
@@ -77,10 +77,11 @@ export class MessageList {
       key: messageKey(message),
       own,
       author: own ? "You" : peerName,
-      text: message.message,
+      text: messageText(message),
       date: new Date(message.sent_at),
       sentAt: message.sent_at,
       status: "sent",
+      change: message.deleted_at ? "deleted" : message.edited_at ? "edited" : null,
     };
   }
 
@@ -95,8 +96,8 @@ export class MessageList {
         previous?.row.classList.add("last");
         previous = null;
       }
-      const { author, text, status, sentAt, error } = item;
-      const content = JSON.stringify([author, text, status, sentAt, error]);
+      const { author, text, status, sentAt, error, change } = item;
+      const content = JSON.stringify([author, text, status, sentAt, error, change]);
       const row = this.#row(item.key, content, () => messageRow(item));
       const grouped = previous?.own === item.own && item.date - previous.date < GROUP_MS;
       if (!grouped) previous?.row.classList.add("last");
@@ -152,6 +153,7 @@ function dayRow(name) {
 function messageRow(item) {
   const row = createElement("li", `message ${item.status}`);
   row.classList.toggle("own", item.own);
+  if (item.change) row.classList.add(item.change);
   const bubble = createElement("div", "bubble", item.text);
   bubble.dir = "auto";
   const details = createElement("span", "details");
@@ -159,6 +161,7 @@ function messageRow(item) {
     const time = createElement("time", "", clockTime(item.date));
     time.dateTime = item.sentAt;
     details.append(time);
+    if (item.change === "edited") details.append(" · edited");
   } else if (item.status === "pending") details.append("Sending …");
   else details.append(`Not sent: ${item.error} `, ...failedActions(item.key));
   row.append(createElement("span", "visually-hidden", `${item.author}:`), bubble, details);

@@ -323,6 +323,17 @@ class IdempotencyContract:
         assert replays == [Appended(appended(result), True) for result in results]
 
     @ensureDeferred
+    async def test_a_key_is_refused_before_the_recipient_is(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
+        await store.block(cat, ann)
+        used = [draft(ann, user_id, "x", "key") for user_id in (bob, 4711, cat, bob)]
+        first, *others, replay = await store.append(used)
+        assert replay == Appended(appended(first), True)
+        assert [type(each) for each in others] == [IdempotencyKeyReused] * 2
+        assert [type(each) for each in await store.append(used[1:3])] == [IdempotencyKeyReused] * 2
+
+    @ensureDeferred
     async def test_a_rejected_draft_does_not_use_up_its_key(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")

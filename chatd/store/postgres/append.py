@@ -198,6 +198,10 @@ def _results(
     for place, draft in enumerate(drafts, 1):
         idempotency = draft.idempotency
         key = None if idempotency is None else (draft.sent_by, idempotency.key)
+        if key is not None and key in keys:
+            # Whoever the recipient is: the key was used by an earlier draft.
+            results.append(replayed(draft, *keys[key]))
+            continue
         row = rows_by_place.get(place)
         if row is None:
             results.append(user_not_found(draft.received_by))
@@ -213,8 +217,6 @@ def _results(
             results.append(first_use(draft, seq, sent_at))
             if idempotency is not None and key is not None:
                 keys[key] = (idempotency.fingerprint, seq, sent_at)
-        elif key is not None and key in keys:
-            results.append(replayed(draft, *keys[key]))
         else:
             results.append(None)
     return results

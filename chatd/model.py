@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum, IntFlag
+from math import inf
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -84,6 +85,10 @@ class Session(Struct, frozen=True, gc=False):
     scopes: int = ALL_SCOPES.value
     expires_at: int | None = None
     password_hash: str | None = None
+
+    def seconds_left(self, now: int) -> float:
+        """The seconds until the session expires; infinite if it never does."""
+        return inf if self.expires_at is None else (self.expires_at - now) / 1_000_000
 
 
 class TokenOptions(Struct, frozen=True, gc=False):

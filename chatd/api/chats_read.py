@@ -155,7 +155,7 @@ class ReadCalls:
         "and streams also tell what the caller's other devices sent and read, and what became of "
         "the caller's messages.",
         tag="Chats",
-        parameters=Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose),
+        parameters=PARAMETERS,
         responses={
             200: ResponseSpec(
                 "A page, the result of a poll, or a conversation.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -133,33 +133,30 @@ class StreamWriter:
     # MessageSink
 
     def write_messages(self, messages: Sequence[Message]) -> int:
-        written = size = 0
-        pieces = []
-        for message in messages:
-            document = self._render(message)
-            piece = self._format.message(self._epoch, message.seq, self._changes, document)
-            pieces.append(piece)
-            written += 1
-            size += len(piece)
-            if size >= WRITE_BYTES:
-                break
-        self._request.write(b"".join(pieces))
-        return written
+        form, epoch, suffix = self._format.message, self._epoch, self._changes
+        return self._write_first(
+            form(epoch, message.seq, suffix, self._render(message)) for message in messages
+        )
 
     def write_changes(self, changes: Sequence[Change], positions: Sequence[ChangesPosition]) -> int:
-        written = size = 0
-        pieces = []
-        for change, position in zip(changes, positions, strict=True):
-            self._changes = _suffix(position)
-            document = render_change(change, self._render)
-            piece = self._format.change(self._epoch, self._stream.seq, self._changes, document)
-            pieces.append(piece)
-            written += 1
+        return self._write_first(map(self._change, changes, positions))
+
+    def _change(self, change: Change, position: ChangesPosition) -> bytes:
+        self._changes = _suffix(position)
+        document = render_change(change, self._render)
+        return self._format.change(self._epoch, self._stream.seq, self._changes, document)
+
+    def _write_first(self, pieces: Iterable[bytes]) -> int:
+        """Write the first pieces, `WRITE_BYTES` or a little more; returns how many."""
+        first = []
+        size = 0
+        for piece in pieces:
+            first.append(piece)
             size += len(piece)
             if size >= WRITE_BYTES:
                 break
-        self._request.write(b"".join(pieces))
-        return written
+        self._request.write(b"".join(first))
+        return len(first)
 
     def end(self, why: End) -> None:
         if isinstance(why, WakeReason):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Final
 
 import msgspec
@@ -146,14 +145,9 @@ class Accounts:
                     raise Unauthorized("the token is unknown, was revoked or has expired")
                 if not self._revocations.was_revoked(found.user_id, since):
                     session = found
-                    self._tokens.put(digest, session, self._seconds_left(session))
+                    self._tokens.put(digest, session, session.seconds_left(self._now()))
         self._last_seen.touch(session)
         return session
-
-    def _seconds_left(self, session: Session) -> float:
-        if session.expires_at is None:
-            return inf
-        return (session.expires_at - self._now()) / 1_000_000
 
     def known_session(self, digest: bytes) -> Session | None:
         """The session of a token with this digest, if it is known without a query."""

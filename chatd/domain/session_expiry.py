@@ -44,9 +44,8 @@ class SessionExpiry:
 
     def watch(self, waiter: Revocable) -> None:
         """End the waiter when its session expires."""
-        expires_at = waiter.session.expires_at
-        if expires_at is not None:
-            due = self._clock.seconds() + self.seconds_left(expires_at)
+        if waiter.session.expires_at is not None:
+            due = self._clock.seconds() + waiter.session.seconds_left(self._now())
             self._entries[waiter] = self._deadlines.add(due, _Expiry(waiter))
 
     def unwatch(self, waiter: Revocable) -> None:
@@ -54,7 +53,3 @@ class SessionExpiry:
         entry = self._entries.pop(waiter, None)
         if entry is not None:
             self._deadlines.cancel(entry)
-
-    def seconds_left(self, expires_at: int) -> float:
-        """The seconds until this time."""
-        return (expires_at - self._now()) / 1_000_000

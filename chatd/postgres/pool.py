@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from chatd.postgres.address import Address
 from chatd.postgres.connection import Connection, Connector, Unreachable
 from chatd.runtime.backoff import Backoff
+from chatd.runtime.delays import Delays
 
 SIZE: Final = 4
 MAX_WAITING: Final = 1000
@@ -60,7 +60,7 @@ class Pool:
         self._live: set[Connection] = set()
         self._waiters: deque[Deferred[Connection]] = deque()
         self._maintaining: list[Deferred[None]] = []
-        self._delays: set[Deferred[None]] = set()
+        self._delays = Delays(reactor)
         self._is_open = False
         self._down_since: float | None = None
         self._reported_problem = ""
@@ -93,8 +93,7 @@ class Pool:
     async def close(self) -> None:
         """Close all connections, those in use included."""
         self._is_open = False
-        for delay in tuple(self._delays):
-            delay.cancel()
+        self._delays.stop()
         for connector in self._connectors:
             connector.stop()
         for connection in tuple(self._live):
@@ -168,7 +167,7 @@ class Pool:
                 connection = None
                 if self._reactor.seconds() - since >= STABLE_SECONDS:
                     backoff.reset()
-            await self._delay(backoff.next())
+            await self._delays.wait(backoff.next())
 
     async def _lend(self, connection: Connection) -> None:
         """Offer the connection to callers until it is closed."""
@@ -194,15 +193,3 @@ class Pool:
             _log.warn("no connection to the database: {problem}", problem=problem)
         else:
             _log.info("connected to the database again")
-
-    async def _delay(self, seconds: float) -> None:
-        if not self._is_open:
-            return
-        delay: Deferred[None] = deferLater(self._reactor, seconds)
-        self._delays.add(delay)
-        # `close` cancels it.
-        delay.addErrback(lambda _: None)
-        try:
-            await delay
-        finally:
-            self._delays.discard(delay)

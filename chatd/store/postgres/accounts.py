@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from msgspec import structs
+
 from chatd.model import Account, AccountChange, Session
 from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
@@ -144,11 +146,7 @@ def delete_account(user_id: int, at: int, node_id: str) -> Statement[bool]:
 def change_account(change: AccountChange, node_id: str) -> Statement[Account | None]:
     """See `IStore.change_account`; notifies other processes of a new password."""
     parameters = {
-        "user_id": change.user_id,
-        "verified": change.verified,
-        "password_hash": change.password_hash,
-        "email": change.email,
-        "kept": change.kept,
+        **structs.asdict(change),
         "channel": CHANNEL,
         "payload": encode(node_id, SessionsNotice(change.user_id)),
     }

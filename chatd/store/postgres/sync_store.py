@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -28,6 +27,7 @@ from chatd.model_sync import (
     ReadChanges,
 )
 from chatd.postgres.array_literals import array
+from chatd.runtime.delays import Delays
 from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading, sync_sql
 from chatd.store.postgres.retry import RetryingExecutor
@@ -52,14 +52,13 @@ class PostgresSyncStore:
         self._executor = executor
         self._reactor = reactor
         self._settling: dict[int, Deferred[None]] = {}
-        self._delays: set[Deferred[None]] = set()
+        self._delays = Delays(reactor)
         self._stopped = False
 
     async def stop(self) -> None:
         """End what is running in the background."""
         self._stopped = True
-        for delay in tuple(self._delays):
-            delay.cancel()
+        self._delays.stop()
         for settling in tuple(self._settling.values()):
             await settling
 
@@ -178,7 +177,7 @@ class PostgresSyncStore:
             settled = found = False
             # What is found may have been recorded by somebody else meanwhile: look once more.
             while not settled or found:
-                await self._delay()
+                await self._delays.wait(SETTLE_SECONDS)
                 if self._stopped:
                     break
                 [[settled]] = await self._executor.run(sync_sql.SETTLED, (began,))
@@ -190,18 +189,6 @@ class PostgresSyncStore:
                 _log.failure("the changes of an account could not be completed")
         finally:
             del self._settling[user_id]
-
-    async def _delay(self) -> None:
-        if self._stopped:
-            return
-        delay: Deferred[None] = deferLater(self._reactor, SETTLE_SECONDS)
-        self._delays.add(delay)
-        # `stop` cancels it.
-        delay.addErrback(lambda _: None)
-        try:
-            await delay
-        finally:
-            self._delays.discard(delay)
 
     def _run(self, sql: str, **parameters: Any) -> Deferred[Rows]:
         return self._executor.run(postgres(sql), parameters, prepare=True)

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from chatd.model import Account, AccountChange, Session
 from chatd.store import statements, token_statements
 from chatd.store.sqlite.transactions import execute, transaction
@@ -44,13 +46,7 @@ def add_account(
 
 def change_account(db: sqlite3.Connection, change: AccountChange) -> Account | None:
     """See `IStore.change_account`."""
-    parameters = {
-        "user_id": change.user_id,
-        "verified": change.verified,
-        "password_hash": change.password_hash,
-        "email": change.email,
-        "kept": change.kept,
-    }
+    parameters = structs.asdict(change)
     with transaction(db):
         changed = db.execute(statements.CHANGE_ACCOUNT, parameters).rowcount
         if changed and change.password_hash is not None:

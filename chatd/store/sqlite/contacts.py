@@ -22,13 +22,8 @@ _COUNT: Final = "SELECT count(*) FROM block WHERE user_id = ?"
 _BLOCK: Final = "INSERT INTO block (user_id, blocked_id) VALUES (?, ?)"
 _UNBLOCK: Final = "DELETE FROM block WHERE user_id = ? AND blocked_id = ?"
 
-# The newest messages of an inbox are not in the index yet.
-_HAS_RECEIVED: Final = """
-SELECT EXISTS (SELECT 1 FROM conversation WHERE received_by = :received_by AND sent_by = :sent_by)
-OR EXISTS (
-    SELECT 1 FROM message WHERE received_by = :received_by AND sent_by = :sent_by
-        AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :received_by)
-)
+_HAVE_CONTACT: Final = """
+SELECT 1 FROM contact WHERE (sent_by, received_by) IN (VALUES (:one, :other), (:other, :one))
 """
 
 
@@ -88,12 +83,5 @@ class ContactRules:
 
 
 def _know_each_other(db: sqlite3.Connection, user_id: int, other: int) -> bool:
-    return (
-        user_id == other or _has_received(db, user_id, other) or _has_received(db, other, user_id)
-    )
-
-
-def _has_received(db: sqlite3.Connection, received_by: int, sent_by: int) -> bool:
-    parameters = {"received_by": received_by, "sent_by": sent_by}
-    [(found,)] = db.execute(_HAS_RECEIVED, parameters).fetchall()
-    return bool(found)
+    pair = {"one": user_id, "other": other}
+    return user_id == other or db.execute(_HAVE_CONTACT, pair).fetchone() is not None

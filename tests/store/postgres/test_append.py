@@ -13,8 +13,6 @@ from chatd.errors import (
     UserNotFound,
 )
 from chatd.model import Appended, Draft, InboxSlice, ReadAfter, ReadPage
-from chatd.postgres import connection
-from chatd.postgres.prepared import prepared
 from chatd.store.postgres import append_sql, chats
 from chatd.store.postgres.append import new_batch_id, parameters_of
 from tests.contracts.helpers import (
@@ -27,6 +25,7 @@ from tests.contracts.helpers import (
     send_many,
 )
 from tests.postgres_server import Databases, connected, rows, sleep
+from tests.store.postgres.plans import plan
 from tests.store.postgres.stores import losing_results, store_at, two_stores
 
 # A transaction that inserts the message "hold" waits before its commit while a lock is held.
@@ -235,7 +234,6 @@ async def test_prepared_statements_never_scan_tables(
     reading = chats.parameters_of([ReadAfter(bob, 3, 10), ReadPage(bob, 1, 10, None)])
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "ANALYZE")
-        rows(db, connection._PLANNING)
         for sql, parameters in (
             *(
                 (
@@ -248,10 +246,6 @@ async def test_prepared_statements_never_scan_tables(
             ),
             (chats.READ, reading),
         ):
-            statement = prepared(sql)
-            with db.cursor() as cursor:
-                cursor.execute(statement.prepare)
-                cursor.execute(f"EXPLAIN {statement.execute}", parameters)
-                plan = [line for [line] in cursor.fetchall()]
-            assert any("Index" in line for line in plan)
-            assert not [line for line in plan if "Seq Scan" in line], plan
+            lines = plan(db, sql, parameters)
+            assert any("Index" in line for line in lines)
+            assert not [line for line in lines if "Seq Scan" in line], lines

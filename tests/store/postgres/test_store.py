@@ -105,36 +105,26 @@ async def test_writes_whose_results_were_lost_are_repeated_safely(
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "verified"),
+    [("deleted_at = 1", None), ("password_hash = 'new'", "hash of ann")],
+    ids=["deletion", "new password"],
+)
 @ensureDeferred
-async def test_adding_a_token_waits_for_a_running_deletion(
-    open_store: OpenStore, postgres: Databases, postgres_database: str
+async def test_adding_a_token_waits_for_a_running_change_of_the_account(
+    open_store: OpenStore,
+    postgres: Databases,
+    postgres_database: str,
+    change: str,
+    verified: str | None,
 ) -> None:
     store = await open_store()
     [ann] = await add_accounts(store, "ann")
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "BEGIN")
-        rows(db, "UPDATE account SET deleted_at = 1 WHERE id = %s", ann)
-        adding = store.add_token(ann, digest("token"))
+        rows(db, f"UPDATE account SET {change} WHERE id = %s", ann)
+        adding = store.add_token(ann, digest("token"), TokenOptions(), verified)
         # On another connection: within a transaction pg_stat_activity does not change.
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-        while not (adding.called or postgres.admin(waiting, postgres_database)):
-            await sleep(0.01)
-        assert not adding.called
-        rows(db, "COMMIT")
-        assert await adding is None
-        assert rows(db, "SELECT 1 FROM token") == []
-
-
-@ensureDeferred
-async def test_adding_a_token_waits_for_a_running_change_of_the_password(
-    open_store: OpenStore, postgres: Databases, postgres_database: str
-) -> None:
-    store = await open_store()
-    [ann] = await add_accounts(store, "ann")
-    with connected(postgres.url(postgres_database)) as db:
-        rows(db, "BEGIN")
-        rows(db, "UPDATE account SET password_hash = 'new' WHERE id = %s", ann)
-        adding = store.add_token(ann, digest("token"), TokenOptions(), "hash of ann")
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
         while not (adding.called or postgres.admin(waiting, postgres_database)):
             await sleep(0.01)

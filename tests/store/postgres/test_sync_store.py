@@ -16,14 +16,13 @@ from chatd.model_sync import (
     PeerChange,
     PeerPositions,
 )
-from chatd.postgres import connection
-from chatd.postgres.prepared import prepared
 from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading, sync_sql, sync_store
 from chatd.store.statements import postgres as postgres_sql
 from tests.contracts.helpers import OpenStore, add_accounts, send, send_many
 from tests.contracts.store_sync import all_changes, changes, conversations
 from tests.postgres_server import Databases, connected, rows, sleep
+from tests.store.postgres.plans import plan
 from tests.store.postgres.stores import two_stores
 from tests.store.postgres.test_append import HOLD_COMMITS
 
@@ -173,14 +172,9 @@ async def test_no_statement_of_changes_scans_a_table(
     ]
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "ANALYZE")
-        rows(db, connection._PLANNING)
         for sql, parameters in statements:
-            statement = prepared(sql)
-            with db.cursor() as cursor:
-                cursor.execute(statement.prepare)
-                cursor.execute(f"EXPLAIN {statement.execute}", parameters)
-                plan = [line for [line] in cursor.fetchall()]
-            assert any("Index" in line for line in plan)
+            lines = plan(db, sql, parameters)
+            assert any("Index" in line for line in lines)
             # Only whether anybody has changes at all is read without an index.
-            scans = [line for line in plan if "Seq Scan" in line]
-            assert all("sync_state" in line for line in scans), plan
+            scans = [line for line in lines if "Seq Scan" in line]
+            assert all("sync_state" in line for line in scans), lines

@@ -136,13 +136,14 @@ def _park(
     client = LoadClient()
     try:
         check = DeliveryCheck(held)
-        senders = Senders(client, protocol, 1, held, check)
         before = server.process.resident_bytes
         receivers(client, check).start()
         usage = CPUUsage(server.process)
         client.run_until(now() + seconds)
         idle = usage.figures()["cpu_server"]
         growth = server.process.resident_bytes - before
+        # Connected now: servers close connections without requests, within less than `seconds`.
+        senders = Senders(client, protocol, 1, held, check)
         for count in range(1, WAKES + 1):
             senders.send(now())
             client.run_until(

@@ -70,8 +70,10 @@ class Daemon:
     `port` is the public port according to the first line of the log, 0 if there is none. A daemon
     that is restarted on the same port needs one from `bench.processes.free_port`, because another
     process may meanwhile use the one that the kernel chose. `command_line`, if given, replaces all
-    of it. The log of all daemons in a folder is `log` in it. Leaving the context kills the process
-    and prints the log, which pytest shows if the test failed.
+    of it. `forked` chooses the fork server, which starts a daemon sooner; the heap of a forked
+    daemon has the holes of the server's, so memory is measured without it. The log of all daemons
+    in a folder is `log` in it. Leaving the context kills the process and prints the log, which
+    pytest shows if the test failed.
     """
 
     def __init__(
@@ -80,14 +82,16 @@ class Daemon:
         *arguments: str,
         port: int = 0,
         command_line: Sequence[str] = (),
+        forked: bool = True,
         **variables: str,
     ) -> None:
         self.folder = folder
         self._wanted = port
         self._command_line = list(command_line)
         self._arguments = arguments
+        self._forked = forked
         self._variables = variables
-        self._process: ForkedProcess | None = None
+        self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self._log_start = 0
         self.log = folder / "log"
@@ -143,12 +147,19 @@ class Daemon:
             arguments += ["--rate-limits", "off"]
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self._process = ForkedProcess(
-                self._command_line or command(*arguments),
-                cwd=self.folder,
-                env=environment(**self._variables),
-                stdout=log,
-            )
+            line = self._command_line or command(*arguments)
+            env = environment(**self._variables)
+            if self._forked:
+                self._process = ForkedProcess(line, cwd=self.folder, env=env, stdout=log)
+            else:
+                self._process = subprocess.Popen(
+                    line,
+                    cwd=self.folder,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
 
     def _listening(self) -> re.Match[str] | None:
         assert self._process is not None

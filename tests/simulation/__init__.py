@@ -1,0 +1,1 @@
+"""A deterministic simulator of the daemon: networks, disks, threads and clocks that a seed drives."""

@@ -1,0 +1,329 @@
+"""One run: clients and a daemon, scheduled and disturbed as a tape says, and what went wrong."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, Cooperator
+from twisted.python.failure import Failure
+
+from tests import history
+from tests.history import Stored
+from tests.simulation.clients import Client, Follower, Reader, Sender
+from tests.simulation.disk import Disk, torn
+from tests.simulation.network import Link, Network
+from tests.simulation.node import Node, WallClock, inboxes
+from tests.simulation.tape import Tape
+
+USERS: Final = 3
+SETUP_SECONDS: Final = 30.0
+LIVENESS_SECONDS: Final = 200.0
+"""How long after the last fault everything may take: clients back off up to a minute."""
+MAX_FAIR_STEPS: Final = 200_000
+
+Action = Callable[[], None]
+
+
+class Stuck(Exception):
+    """Nothing can happen any more, or it never ends."""
+
+
+class Simulation:
+    """A run of at most `steps` steps under faults, then a phase without faults.
+
+    `problems` is what was wrong; `reached` counts how often rare things happened.
+    """
+
+    def __init__(self, folder: Path, tape: Tape, steps: int = 600) -> None:
+        self.tape = tape
+        self.steps = steps
+        self.network = Network()
+        self.disk = Disk(folder)
+        self.clock = Clock()
+        """The clock of the clients, with which those of daemons keep in step."""
+        self.now = WallClock(self.clock)
+        self.events: list[history.Event] = []
+        self.problems: list[str] = []
+        self.reached: Counter[str] = Counter()
+        self.trace: list[str] = []
+        self.time = 0
+        """Counts steps: the times of the history."""
+        self.clients: list[Client] = []
+        self.paused: list[Deferred[None]] = []
+        self.users: dict[int, str] = {}
+        self.node: Node | None = None
+        self._faults = True
+
+    # What clients use.
+
+    def pause(self) -> Deferred[None]:
+        """Fires when the schedule lets this client go on."""
+        paused: Deferred[None] = Deferred()
+        self.paused.append(paused)
+        return paused
+
+    # The run.
+
+    def run(self) -> None:
+        """Run to the end; `problems` says what was wrong."""
+        try:
+            with _cooperating(self.clock):
+                self._set_up()
+                for _ in range(self.steps):
+                    self._step()
+                self._faults = False
+                self._recover()
+                self._check()
+        except Stuck as stuck:
+            self.problems.append(f"stuck: {stuck}")
+        finally:
+            if self.node is not None:
+                self.node.crash(self.disk.read())
+                self.node = None
+
+    def _set_up(self) -> None:
+        self._start_node()
+        for number in range(USERS):
+            client = Client(self, f"user{number}")
+            self._run_fair(client.start(client.register(f"user{number}")), SETUP_SECONDS)
+            self.users[client.user_id] = client.token
+        kinds = [Sender, Sender, Follower, Follower, Reader]
+        for number, kind in enumerate(kinds):
+            user_id = list(self.users)[number % USERS if kind is not Follower else number - 2]
+            client = kind(self, f"{kind.__name__.lower()}{number}", user_id, self.users[user_id])
+            client.start(client.run())
+            self.clients.append(client)
+
+    def _start_node(self) -> None:
+        self.node = Node(self.disk, self.network, self.now, self.clock.seconds())
+
+    def _step(self) -> None:
+        """One thing happens, chosen by the tape."""
+        self.time += 1
+        if self._faults and self.tape.one_in(40):
+            self._fault()
+            return
+        actions = self._actions()
+        if actions and not self.tape.one_in(12):
+            name, action = self.tape.choice(actions)
+            self._do(name, action)
+        else:
+            self._pass_time(self.tape.choice((0.001, 0.1, 1.0, 5.0)))
+        self.network.forget_closed()
+
+    def _do(self, name: str, action: Action) -> None:
+        self.trace.append(name)
+        action()
+
+    def _actions(self) -> list[tuple[str, Action]]:
+        actions: list[tuple[str, Action]] = []
+        for number, paused in enumerate(self.paused):
+            actions.append((f"go on {number}", lambda paused=paused: self._go_on(paused)))
+        for link in self.network.links:
+            for end in link.ends:
+                if end.lost is not None:
+                    actions.append((f"lost {link.number} {end.name}", end.tell_lost))
+                elif end.can_send:
+                    actions.append((f"send {link.number} {end.name}", lambda end=end: self._send(end)))
+        if self.node is not None:
+            for name, thread in self.node.threads.items():
+                if thread.pending:
+                    actions.append((f"work {name}", thread.work))
+                if thread.done:
+                    actions.append((f"result {name}", thread.deliver))
+            if self.node.bus.held:
+                actions.append(("wake", self.node.bus.release))
+        if self._is_due():
+            actions.append(("turn", lambda: self._pass_time(0)))
+        return actions
+
+    def _go_on(self, paused: Deferred[None]) -> None:
+        self.paused.remove(paused)
+        paused.callback(None)
+
+    def _send(self, end: Any) -> None:
+        count = len(end.unsent)
+        if self._faults and count > 1 and self.tape.one_in(4):
+            count = 1 + self.tape.below(count)
+        end.send(count)
+
+    def _clocks(self) -> list[Clock]:
+        return [self.clock] if self.node is None else [self.node.clock, self.clock]
+
+    def _is_due(self) -> bool:
+        now = self.clock.seconds()
+        return any(call.getTime() <= now for clock in self._clocks() for call in clock.getDelayedCalls())
+
+    def _pass_time(self, seconds: float) -> None:
+        self.trace.append(f"pass {seconds}")
+        for clock in self._clocks():
+            clock.advance(seconds)
+        if self.node is not None and self.node.has_stopped:
+            self.node.end()
+            self.node = None
+
+    # Faults.
+
+    def _fault(self) -> None:
+        faults: list[tuple[str, Action]] = [("jump", self._jump)]
+        if self.network.links:
+            faults += [("cut", self._cut)] * 3
+        if self.node is None:
+            faults += [("start", self._start_node)] * 6
+        else:
+            faults += [("crash", self._crash)]
+            if not self.node.is_stopping:
+                faults += [("drain", self.node.stop), ("hold wake-ups", self._hold)]
+        name, fault = self.tape.choice(faults)
+        self.reached[name] += 1
+        self._do(name, fault)
+
+    def _jump(self) -> None:
+        self.now.jumped += self.tape.choice((-60, 60, -7200, 86400)) * 1_000_000
+
+    def _cut(self) -> None:
+        link: Link = self.tape.choice(self.network.links)
+        ends = self.tape.choice((link.ends, (link.client,), (link.server,), ()))
+        if not ends:
+            self.reached["half-open connection"] += 1
+        link.reset(ends)
+
+    def _hold(self) -> None:
+        assert self.node is not None
+        self.node.bus.hold = not self.node.bus.hold
+
+    def _crash(self) -> None:
+        node = self.node
+        assert node is not None
+        writer = node.threads["writer"]
+        before = self.disk.read()
+        if writer.done:
+            self.reached["crash after commit, before the answer"] += 1
+        if writer.pending and not self.tape.one_in(3):
+            writer.work()
+            after = self.disk.read()
+            left = torn(before, after, self.tape)
+            if left == after != before:
+                self.reached["crash in a transaction: committed"] += 1
+            elif after != before:
+                self.reached["crash in a transaction: torn"] += 1
+        else:
+            left = before
+        node.crash(left)
+        self.node = None
+        for link in self.network.links:
+            link.reset((link.client,))
+            link.server.connected = False
+            link.server.lost = None
+
+    # Without faults.
+
+    def _recover(self) -> None:
+        """Mend everything, and let every client come to its end."""
+        if self.node is None:
+            self._start_node()
+        assert self.node is not None
+        self.node.bus.hold = False
+        while self.node.bus.held:
+            self.node.bus.release()
+        for link in self.network.links:
+            if link.broken:
+                link.reset(link.ends)
+        for client in self.clients:
+            client.finish()
+        self._run_until(
+            lambda: all(client.ended for client in self.clients if not isinstance(client, Follower))
+            and all(client.is_done for client in self.clients),
+            LIVENESS_SECONDS,
+        )
+        for client in self.clients:
+            self._run_fair(client.stop(), SETUP_SECONDS)
+
+    def count(self, user_id: int) -> int:
+        """How many messages a user's inbox has now."""
+        if self.node is None:
+            return 1 << 60
+        query = "SELECT last_seq FROM inbox WHERE user_id = ?"
+        (count,) = self.node.store._read_db.execute(query, (user_id,)).fetchone()
+        return int(count)
+
+    def _run_fair(self, deferred: Deferred[Any], seconds: float) -> None:
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        self._run_until(lambda: bool(results), seconds)
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+
+    def _run_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        until = self.clock.seconds() + seconds
+        self._fair_steps(0)
+        while not condition():
+            due = [call.getTime() for clock in self._clocks() for call in clock.getDelayedCalls()]
+            if not due or min(due) > until:
+                waiting = [client.name for client in self.clients if not client.ended]
+                raise Stuck(f"waiting for {waiting} at {self.clock.seconds():.3f}")
+            self._pass_time(max(0.0, min(due) - self.clock.seconds()))
+            if self.node is None:
+                self._start_node()
+            self._fair_steps(0)
+
+    def _fair_steps(self, done: int) -> None:
+        while actions := self._actions():
+            for name, action in actions[:1]:
+                self.time += 1
+                self._do(name, action)
+            self.network.forget_closed()
+            if self.node is not None and self.node.has_stopped:
+                self.node.end()
+                self._start_node()
+            done += 1
+            if done > MAX_FAIR_STEPS:
+                raise Stuck(f"endless: {actions[0][0]}")
+
+    # Checks.
+
+    def _check(self) -> None:
+        node = self.node
+        assert node is not None
+        stored = {
+            user_id: [Stored(*message) for message in messages]
+            for user_id, messages in inboxes(node).items()
+        }
+        self.problems += history.check(self.events, stored)
+        for client in self.clients:
+            self.problems += client.problems(stored)
+        missed = node.components.sweep.found if hasattr(node.components.sweep, "found") else 0
+        if missed and not self.reached["hold wake-ups"]:
+            self.problems.append(f"the sweep found {missed} polls that were not woken")
+        node.stop()
+        self._run_until(lambda: self.node is not node, LIVENESS_SECONDS)
+        self.problems += [f"left over: {each}" for each in node.remaining()]
+
+
+@contextmanager
+def _cooperating(clock: Clock) -> Iterator[None]:
+    # treq sends bodies through the global cooperator, whose clock is the global reactor.
+    usual = task._theCooperator
+    task._theCooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+    try:
+        yield
+    finally:
+        task._theCooperator = usual
+
+
+def simulate(seed: int, given: list[int] | None = None, steps: int = 600) -> Simulation:
+    """A run that has ended, in a folder in memory if possible."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(
+        prefix="chatd-simulation-", dir=memory if Path(memory).is_dir() else None
+    ) as folder:
+        simulation = Simulation(Path(folder), Tape(seed, given), steps)
+        simulation.run()
+        return simulation

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
-from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from chatd.client import APIError, ChatClient, ChatError
 from tests.history import ACKNOWLEDGED, REFUSED, UNKNOWN, Seen, Sent, Stored
@@ -17,8 +22,58 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 SENDS: Final = 8
+LONG: Final = 8000
+"""Characters of a long message: a few of them fill the window of a connection."""
 URL: Final = "http://127.0.0.1:8080"
-NOT_KNOWN: Final = frozenset({"outcome_unknown"})
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """The body of a request, written at once."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class AgentRequester:
+    """A `chatd.client.exchange.Requester` on Twisted's `Agent`, of which treq is a layer.
+
+    Half of the time of a simulation would go into treq's parsing of URLs.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        params: Sequence[tuple[str, str]],
+        data: bytes | None,
+        **_: object,
+    ) -> Deferred[Any]:
+        """Send a request; fires with the response once its headers have arrived."""
+        target = f"{url}?{urlencode(params)}" if params else url
+        fields = Headers({name: [value] for name, value in headers.items()})
+        body = None if data is None else _Body(data)
+        result: Deferred[Any] = self._agent.request(method.encode(), target.encode(), fields, body)
+        return result
 
 
 class Client:
@@ -38,7 +93,7 @@ class Client:
         self._pool = HTTPConnectionPool(clock, persistent=True)
         self._pool.retryAutomatically = False
         agent = Agent.usingEndpointFactory(clock, simulation.network, pool=self._pool)
-        http = HTTPClient(agent)
+        http = AgentRequester(agent)
         tape = simulation.tape
         self.client = ChatClient(
             URL,
@@ -95,7 +150,10 @@ class Client:
 
 
 class Sender(Client):
-    """Sends messages to everybody, each with a key, until it is acknowledged or given up."""
+    """Sends messages to everybody, each with a key, until it is acknowledged or given up.
+
+    Some it sends twice at once, with the same key.
+    """
 
     async def run(self) -> None:
         simulation = self.simulation
@@ -104,15 +162,26 @@ class Sender(Client):
                 await simulation.pause()
             to = simulation.tape.choice(list(simulation.users))
             text = f"{self.name}-{number}"
+            if simulation.tape.one_in(8):
+                text += "." * LONG
+            key = f"{self.name}-{number}"
+            if simulation.tape.one_in(4):
+                again = Deferred.fromCoroutine(self.client.send(to, text, key=key))
+                again.addErrback(lambda failure: failure.trap(ChatError))
+                simulation.reached["two sends with one key at once"] += 1
             began = simulation.time
+            simulation.sent_at[text] = simulation.clock.seconds()
             outcome, seq = ACKNOWLEDGED, 0
             try:
-                sent = await self.client.send(to, text, key=f"{self.name}-{number}")
+                sent = await self.client.send(to, text, key=key)
                 seq = sent.message.seq
+                simulation.reached["replayed"] += sent.replayed
             except APIError as error:
-                known = error.status < 500 and error.code not in NOT_KNOWN
-                outcome = REFUSED if known and error.status != 429 else UNKNOWN
+                outcome = UNKNOWN if error.retryable else REFUSED
                 simulation.reached[f"send {outcome}: {error.code}"] += 1
+                if outcome == REFUSED:
+                    # Nothing is wrong with any of these sends.
+                    simulation.problems.append(f"refused: {text!r}: {error}")
             except ChatError:
                 outcome = UNKNOWN
                 simulation.reached["send without an answer"] += 1
@@ -169,3 +238,85 @@ class Reader(Client):
                 Seen(began, simulation.time, self.user_id, after, messages, page.count)
             )
 
+
+
+class Poller(Client):
+    """Polls its inbox a few messages at a time, without the library's care."""
+
+    async def run(self) -> None:
+        simulation = self.simulation
+        self.cursor, self.after = "0", 0
+        while True:
+            limit = 1 + simulation.tape.below(4)
+            wait = simulation.tape.choice((0.0, 1.0, 20.0))
+            began = simulation.time
+            try:
+                poll = await self.client.poll(self.cursor, wait, limit)
+            except ChatError:
+                await deferLater(simulation.clock, 1.0)
+                continue
+            messages = [Stored(each.seq, each.sent_by, each.text) for each in poll.messages]
+            simulation.events.append(
+                Seen(
+                    began,
+                    simulation.time,
+                    self.user_id,
+                    self.after,
+                    messages,
+                    poll.count,
+                    self.name,
+                )
+            )
+            self.cursor = poll.cursor
+            self.after += len(messages)
+            simulation.reached["long poll answered late"] += poll.waited > 0 and bool(messages)
+            if not messages:
+                await simulation.pause()
+
+    @property
+    def is_done(self) -> bool:
+        return self.ended or self.after >= self.simulation.count(self.user_id)
+
+
+class Revoker(Client):
+    """Follows its inbox with a second token, and revokes that: then nothing more may come."""
+
+    def __init__(
+        self, simulation: Simulation, name: str, user_id: int = 0, token: str = ""
+    ) -> None:
+        super().__init__(simulation, name, user_id, token)
+        self._revoked_at: dict[str, float] = {}
+        self._found: list[str] = []
+
+    def problems(self, stored: Mapping[int, Sequence[Stored]]) -> list[str]:
+        return [*super().problems(stored), *self._found]
+
+    async def run(self) -> None:
+        simulation = self.simulation
+        for number in range(3):
+            if not self.finishing:
+                await simulation.pause()
+            other = Client(simulation, f"{self.name}-{number}", self.user_id)
+            try:
+                await other.client.log_in(f"user{self.user_id}", "password")
+            except ChatError:
+                continue
+            other.start(self._follow(other))
+            if not self.finishing:
+                await simulation.pause()
+            try:
+                await self.client.revoke_other_tokens()
+            except ChatError:
+                simulation.reached["revocation without an answer"] += 1
+            else:
+                self._revoked_at[other.name] = simulation.clock.seconds()
+                simulation.reached["revocation"] += 1
+            if not other.ended:
+                await other.stop()
+
+    async def _follow(self, other: Client) -> None:
+        simulation = self.simulation
+        async for message in other.client.follow("0", wait=20.0):
+            # What was on its way already may arrive.
+            if simulation.sent_at[message.text] > self._revoked_at.get(other.name, inf) + 1:
+                self._found.append(f"{other.name} was told {message.text!r} after its revocation")

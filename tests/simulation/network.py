@@ -119,9 +119,13 @@ class End:
         self._closing_write = True
 
     def abortConnection(self) -> None:
+        # As Twisted does: nothing is read any more, and in the next turn the protocol is told.
         if self.connected:
             self.disconnecting = True
+            self.reading = False
+            self.unsent.clear()
             self.lost = self.lost or ConnectionLost()
+            self.link.aborted.append(self)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
@@ -161,8 +165,11 @@ class End:
 class Link:
     """A connection. Once it is `broken` nothing arrives any more, and nobody knows."""
 
-    def __init__(self, number: int, client: Any, server: Any, address: Any) -> None:
+    def __init__(
+        self, number: int, client: Any, server: Any, address: Any, aborted: list[End]
+    ) -> None:
         self.number = number
+        self.aborted = aborted
         self.broken = False
         self.client = End(self, "client", address, SERVER)
         self.server = End(self, "server", SERVER, address)
@@ -195,6 +202,7 @@ class Network:
         self.factory: Any = None
         """The factory of the server's connections while it listens."""
         self._numbers = iter(range(10**9))
+        self._aborted: list[End] = []
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Open a connection; refused if nobody listens."""
@@ -203,14 +211,16 @@ class Network:
         number = next(self._numbers)
         address = IPv4Address("TCP", "127.0.0.1", 10_000 + number % 50_000)
         client, server = factory.buildProtocol(SERVER), self.factory.buildProtocol(address)
-        link = Link(number, client, server, address)
+        link = Link(number, client, server, address, self._aborted)
         self.links.append(link)
         server.makeConnection(link.server)
         client.makeConnection(link.client)
         return succeed(client)
 
-    def forget_closed(self) -> None:
-        """Forget the connections that both sides know to be closed."""
+    def next_turn(self) -> None:
+        """Tell who has aborted a connection; forget those that both sides know to be closed."""
+        while self._aborted:
+            self._aborted.pop(0).tell_lost()
         self.links = [link for link in self.links if link.is_open]
 
     def endpointForURI(self, uri: Any) -> ClientEndpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
@@ -121,6 +122,29 @@ class Node:
         """After the daemon has stopped: leave its files to the next one."""
         self.disk.leave(self.disk.read())
         self.disk.remove()
+
+    def set_disk_full(self, full: bool) -> None:
+        """Whether the database cannot grow."""
+        if self.is_stopping:
+            return
+        db = self.store._write_db
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages if full else 1 << 30}")
+
+    def missed_wakeups(self) -> list[str]:
+        """A line if the sweep has found polls that nobody had woken."""
+        found = re.search(r"^chatd_sweep_found_total ([1-9].*)$", self.metrics.render().decode(), re.M)
+        return [] if found is None else [f"the sweep found {found[1]} polls that were not woken"]
+
+    def times_going_back(self) -> list[str]:
+        """A line for each message that seems to be older than the one before it in its inbox."""
+        query = """
+            SELECT later.received_by, later.seq FROM message AS earlier JOIN message AS later
+            ON later.received_by = earlier.received_by AND later.seq = earlier.seq + 1
+            WHERE later.sent_at < earlier.sent_at
+        """
+        rows = self.store._read_db.execute(query)
+        return [f"message {seq} of user {user_id} is older than the last" for user_id, seq in rows]
 
     def remaining(self) -> list[str]:
         """What a daemon that has stopped should not have any more."""

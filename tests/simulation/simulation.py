@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet import task
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, Cooperator
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from chatd.errors import StoreUnavailable
 from tests import history
 from tests.history import Stored
-from tests.simulation.clients import Client, Follower, Reader, Sender
+from tests.simulation.clients import Client, Follower, Poller, Reader, Revoker, Sender
 from tests.simulation.disk import Disk, torn
 from tests.simulation.network import Link, Network
 from tests.simulation.node import Node, WallClock, inboxes
 from tests.simulation.tape import Tape
 
-USERS: Final = 3
+USERS: Final = 4
 SETUP_SECONDS: Final = 30.0
 LIVENESS_SECONDS: Final = 200.0
 """How long after the last fault everything may take: clients back off up to a minute."""
-MAX_FAIR_STEPS: Final = 200_000
+MAX_FAIR_STEPS: Final = 20_000
+
+_CLIENTS: Final[Sequence[tuple[type[Any], int]]] = (
+    (Sender, 1),
+    (Sender, 2),
+    (Sender, 3),
+    (Follower, 1),
+    (Follower, 2),
+    (Poller, 2),
+    (Poller, 3),
+    (Reader, 1),
+    (Reader, 2),
+    (Revoker, 4),
+)
 
 Action = Callable[[], None]
 
@@ -58,6 +71,9 @@ class Simulation:
         self.clients: list[Client] = []
         self.paused: list[Deferred[None]] = []
         self.users: dict[int, str] = {}
+        self.sent_at: dict[str, float] = {}
+        """When the send of each text began, in seconds."""
+        self._disk_is_full = False
         self.node: Node | None = None
         self._faults = True
 
@@ -73,35 +89,43 @@ class Simulation:
 
     def run(self) -> None:
         """Run to the end; `problems` says what was wrong."""
+        globalLogPublisher.addObserver(self._on_log)
         try:
-            with _cooperating(self.clock):
-                self._set_up()
-                for _ in range(self.steps):
-                    self._step()
-                self._faults = False
-                self._recover()
-                self._check()
+            self._set_up()
+            for _ in range(self.steps):
+                self._step()
+            self._faults = False
+            self._recover()
+            self._check()
         except Stuck as stuck:
             self.problems.append(f"stuck: {stuck}")
         finally:
+            globalLogPublisher.removeObserver(self._on_log)
             if self.node is not None:
                 self.node.crash(self.disk.read())
                 self.node = None
 
+    def _on_log(self, event: LogEvent) -> None:
+        """Nothing fails unexpectedly; what a full disk prevents is told to whoever asks for it."""
+        failure = event.get("log_failure")
+        if failure is not None and not failure.check(StoreUnavailable):
+            self.problems.append(f"logged: {formatEvent(event)}: {failure.getTraceback()}")
+
     def _set_up(self) -> None:
         self._start_node()
         for number in range(USERS):
-            client = Client(self, f"user{number}")
-            self._run_fair(client.start(client.register(f"user{number}")), SETUP_SECONDS)
+            client = Client(self, f"user{number + 1}")
+            self._run_fair(client.start(client.register(client.name)), SETUP_SECONDS)
             self.users[client.user_id] = client.token
-        kinds = [Sender, Sender, Follower, Follower, Reader]
-        for number, kind in enumerate(kinds):
-            user_id = list(self.users)[number % USERS if kind is not Follower else number - 2]
-            client = kind(self, f"{kind.__name__.lower()}{number}", user_id, self.users[user_id])
+        # Whom a client belongs to; the last user revokes its tokens.
+        for kind, user_id in _CLIENTS:
+            name = f"{kind.__name__.lower()}-{user_id}"
+            client = kind(self, name, user_id, self.users[user_id])
             client.start(client.run())
             self.clients.append(client)
 
     def _start_node(self) -> None:
+        self._disk_is_full = False
         self.node = Node(self.disk, self.network, self.now, self.clock.seconds())
 
     def _step(self) -> None:
@@ -116,7 +140,7 @@ class Simulation:
             self._do(name, action)
         else:
             self._pass_time(self.tape.choice((0.001, 0.1, 1.0, 5.0)))
-        self.network.forget_closed()
+        self.network.next_turn()
 
     def _do(self, name: str, action: Action) -> None:
         self.trace.append(name)
@@ -174,13 +198,14 @@ class Simulation:
     def _fault(self) -> None:
         faults: list[tuple[str, Action]] = [("jump", self._jump)]
         if self.network.links:
-            faults += [("cut", self._cut)] * 3
+            faults += [("cut", self._cut)] * 3 + [("slow reader", self._pause_reader)] * 2
         if self.node is None:
             faults += [("start", self._start_node)] * 6
         else:
             faults += [("crash", self._crash)]
             if not self.node.is_stopping:
                 faults += [("drain", self.node.stop), ("hold wake-ups", self._hold)]
+                faults += [("disk full or not", lambda: self._set_disk_full(not self._disk_is_full))]
         name, fault = self.tape.choice(faults)
         self.reached[name] += 1
         self._do(name, fault)
@@ -198,6 +223,15 @@ class Simulation:
     def _hold(self) -> None:
         assert self.node is not None
         self.node.bus.hold = not self.node.bus.hold
+
+    def _pause_reader(self) -> None:
+        end = self.tape.choice(self.network.links).client
+        end.reading = not end.reading
+
+    def _set_disk_full(self, full: bool) -> None:
+        assert self.node is not None
+        self._disk_is_full = full
+        self.node.set_disk_full(full)
 
     def _crash(self) -> None:
         node = self.node
@@ -236,11 +270,15 @@ class Simulation:
         for link in self.network.links:
             if link.broken:
                 link.reset(link.ends)
+            for end in link.ends:
+                end.reading = True
+        self._set_disk_full(False)
         for client in self.clients:
             client.finish()
+        senders = [client for client in self.clients if isinstance(client, Sender)]
+        self._run_until(lambda: all(client.ended for client in senders), LIVENESS_SECONDS)
         self._run_until(
-            lambda: all(client.ended for client in self.clients if not isinstance(client, Follower))
-            and all(client.is_done for client in self.clients),
+            lambda: all(client.is_done for client in self.clients),
             LIVENESS_SECONDS,
         )
         for client in self.clients:
@@ -279,7 +317,7 @@ class Simulation:
             for name, action in actions[:1]:
                 self.time += 1
                 self._do(name, action)
-            self.network.forget_closed()
+            self.network.next_turn()
             if self.node is not None and self.node.has_stopped:
                 self.node.end()
                 self._start_node()
@@ -297,25 +335,14 @@ class Simulation:
             for user_id, messages in inboxes(node).items()
         }
         self.problems += history.check(self.events, stored)
+        self.problems += node.times_going_back()
         for client in self.clients:
             self.problems += client.problems(stored)
-        missed = node.components.sweep.found if hasattr(node.components.sweep, "found") else 0
-        if missed and not self.reached["hold wake-ups"]:
-            self.problems.append(f"the sweep found {missed} polls that were not woken")
+        if not self.reached["hold wake-ups"]:
+            self.problems += node.missed_wakeups()
         node.stop()
         self._run_until(lambda: self.node is not node, LIVENESS_SECONDS)
         self.problems += [f"left over: {each}" for each in node.remaining()]
-
-
-@contextmanager
-def _cooperating(clock: Clock) -> Iterator[None]:
-    # treq sends bodies through the global cooperator, whose clock is the global reactor.
-    usual = task._theCooperator
-    task._theCooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
-    try:
-        yield
-    finally:
-        task._theCooperator = usual
 
 
 def simulate(seed: int, given: list[int] | None = None, steps: int = 600) -> Simulation:

@@ -65,10 +65,12 @@ UNUSUAL: Final = object()
 """The memo of a block that has a request go the ordinary way."""
 
 
-def understand(block: HeaderBlock) -> object:
-    """The `Caller` of a block, or `UNUSUAL`."""
+def understand(block: HeaderBlock, *, cors: bool = False) -> object:
+    """The `Caller` of a block, or `UNUSUAL`; with `cors`, responses depend on the origin."""
     lines = block.block.lower()
     if block.coding is not None or block.expects or block.close or _UNUSUAL.search(lines):
+        return UNUSUAL
+    if cors and b"\r\norigin:" in lines:
         return UNUSUAL
     authorization = block.values(b"authorization")
     content_type = block.values(b"content-type")
@@ -99,6 +101,7 @@ class FastPath:
         *,
         seconds: Callable[[], float],
         request_ids: RequestIds,
+        cors: bool = False,
     ) -> None:
         self._responder = Responder(dispatch, reads, sends, seconds, request_ids)
         self._reads = reads
@@ -108,6 +111,7 @@ class FastPath:
         # Poll queries by their text without the cursor.
         self._known_rests: dict[bytes, PollQuery] = {}
         self._decoder = msgspec.json.Decoder(Send)
+        self._cors = cors
 
     def __call__(self, channel: Any, head: Head, body: bytes) -> bool:
         """See `FastHandler`."""
@@ -129,7 +133,7 @@ class FastPath:
         return self._send(channel, head, caller, body)
 
     def _understand(self, block: HeaderBlock) -> object:
-        caller = understand(block)
+        caller = understand(block, cors=self._cors)
         if isinstance(caller, Caller):
             session = self._accounts.known_session(caller.digest)
             if session is not None and session.token is not None:

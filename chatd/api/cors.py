@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from chatd.api.unknown_parameters import HEADER
 from chatd.http.response_head import header_block
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -23,7 +24,7 @@ PREFLIGHT_SECONDS: Final = 7200
 
 _EXPOSED: Final = (
     b"Location, Link, Retry-After, X-Request-ID, Idempotency-Replayed, Preference-Applied, "
-    b"WWW-Authenticate, Allow"
+    b"WWW-Authenticate, Allow, " + HEADER
 )
 _PREFLIGHT: Final[Fields] = (
     # The same for every path, so that an app is told 404 and 405 as by any other client.

@@ -26,6 +26,7 @@ from chatd.api.chats_send import SEND_PARAMETERS, Send, SendCalls
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.api.stream_formats import negotiate
+from chatd.api.unknown_parameters import unknown_parameters
 from chatd.domain.accounts import Accounts, token_digest
 from chatd.domain.chats import Chats
 from chatd.errors import DomainError
@@ -164,8 +165,8 @@ class FastPath:
     def _parse(
         self, text: bytes, headers: HeaderBlock
     ) -> tuple[Cursor | None, PollQuery | PageQuery | None]:
-        """The parameters of a poll and where it begins, or those of a page; None if they are
-        others, or invalid.
+        """The parameters of a poll and where it begins, or those of a page; None if there are
+        others, or if they are invalid.
 
         Clients change the cursor from poll to poll and repeat the rest, so that is parsed once, and
         held polls share it.
@@ -177,9 +178,12 @@ class FastPath:
             known = self._known_rests.get(rest)
             if known is not None:
                 return cursor, known
+        unknown: list[str] = []
         try:
-            query = PARAMETERS.parse(text, headers.values)
+            query = PARAMETERS.parse(text, headers.values, unknown)
         except DomainError:
+            return None, None
+        if unknown and unknown_parameters(unknown, PARAMETERS.names) is not None:
             return None, None
         if type(query) is PollQuery and not query.changes:
             if match is not None and len(text) < MAX_KNOWN_LENGTH:

@@ -85,14 +85,21 @@ def _tag(name: str) -> dict[str, str]:
 
 
 def json_schemas(calls: Sequence[Call]) -> dict[str, Any]:
-    """The JSON Schema of every type that requests and responses of the calls have."""
+    """The JSON Schema of every type that requests and responses of the calls have.
+
+    Unknown members of requests are refused. Those of responses are not excluded, so that clients
+    made from the description can read the responses of later versions.
+    """
     types: list[Any] = [Problem]
     for call in calls:
         types += [each for spec in call.responses.values() for each in spec.types]
         types += [] if call.body is None else [call.body]
     _, found = msgspec.json.schema_components(types, ref_template=_SCHEMA)
     found["Problem"]["properties"]["code"]["enum"] = list(ERROR_CODES)
-    for schema in found.values():
+    requests = {call.body.__name__ for call in calls if call.body is not None}
+    for name, schema in found.items():
+        if name not in requests:
+            schema.pop("additionalProperties", None)
         if "description" in schema:
             # In Markdown, indented text is code.
             schema["description"] = cleandoc(schema["description"])

@@ -122,6 +122,15 @@ def test_what_can_be_left_out_has_no_default(document: dict[str, Any]) -> None:
     assert "default" not in str(schemas)
 
 
+def test_only_requests_exclude_other_members(document: dict[str, Any]) -> None:
+    closed = {
+        name
+        for name, schema in document["components"]["schemas"].items()
+        if schema.get("additionalProperties") is False
+    }
+    assert closed == {call.body.__name__ for call in API.calls if call.body is not None}
+
+
 def test_descriptions_are_not_indented(document: dict[str, Any]) -> None:
     descriptions = [each["description"] for each in document["components"]["schemas"].values()]
     assert any("\n\n" in each for each in descriptions)

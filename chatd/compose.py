@@ -6,6 +6,7 @@ a clock, threads and a bus that they control.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import resource
@@ -28,6 +29,7 @@ from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.administration import Administration
 from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
@@ -48,6 +50,7 @@ from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
+from chatd.process.admin_socket import AdminSocket
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
@@ -130,6 +133,7 @@ def compose_service(
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
+    admin_path = admin_socket_path(settings)
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
     sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
     return ChatService(
@@ -141,8 +145,28 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        admin_socket=None
+        if admin_path is None
+        else AdminSocket(admin_path, Administration(store, bus), reactor),
         gc_tuner=gc_tuner,
     )
+
+
+async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
+    """Administration of the database that `--db` names, and its store, which is open.
+
+    Raises `ConfigError`, and `StartError` also for a database that does not exist or is old.
+    """
+    store, _ = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
+    await store.open()
+    # Processes on the same database are notified by the store; this one has no polls.
+    return store, Administration(store, LocalBus())
+
+
+def admin_socket_path(settings: Settings) -> str | None:
+    """Where the daemon has its administrator's socket; None on PostgreSQL, which needs none."""
+    scheme, _, path = settings.db.partition(":")
+    return os.path.realpath(path) + ".admin" if scheme == "sqlite" and path else None
 
 
 def compose_domain(
@@ -284,9 +308,12 @@ def compose_admin(components: Components, *, clock: IReactorTime) -> Dispatch:
 
 
 def compose_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
+    settings: Settings, reactor: Any, metrics: Metrics, *, upgrade: bool = True
 ) -> tuple[IStore, IBus]:
-    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`."""
+    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`.
+
+    Without `upgrade` the store cannot be opened if its schema is missing or old.
+    """
     scheme, _, rest = settings.db.partition(":")
     if scheme == "sqlite" and rest:
         if settings.listen_db is not None:
@@ -297,10 +324,11 @@ def compose_store_and_bus(
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
+            upgrade=upgrade,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
-        return _postgres_store_and_bus(settings, reactor, metrics)
+        return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
     # The value may hold a password, so it is not repeated.
     raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
 
@@ -334,7 +362,7 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
 
 
 def _postgres_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
+    settings: Settings, reactor: Any, metrics: Metrics, upgrade: bool
 ) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     from chatd.bus.postgres import PostgresBus
@@ -348,6 +376,7 @@ def _postgres_store_and_bus(
         now=microseconds,
         node_id=node_id,
         known_only=not settings.first_contact,
+        upgrade=upgrade,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

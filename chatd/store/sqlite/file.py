@@ -9,27 +9,34 @@ import stat
 import time
 from typing import Final
 
-from chatd.errors import StartError
+from chatd.errors import DatabaseInUse, StartError
 from chatd.store.epoch import new_epoch
-from chatd.store.migrations import Migration, pending
+from chatd.store.migrations import UPGRADE, Migration, pending
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.transactions import transaction
 
 APPLICATION_ID: Final = 0x63686174  # "chat", in the file's header
 
 
-def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Connection, str]:
+def open_writer(
+    path: str, known: list[Migration], *, upgrade: bool = True
+) -> tuple[FileLock, sqlite3.Connection, str]:
     """Lock the database at `path`, create or migrate it, and return it with its epoch.
 
     An existing database is copied to the same folder before it is migrated. Raises `StartError` if
-    the folder is missing or not writable, if the database is in use, or if it was made by another
-    program or a newer chatd.
+    the folder is missing or not writable, if the database is in use (`DatabaseInUse`), if it was
+    made by another program or a newer chatd, or if it is missing or old and `upgrade` is False.
     """
     try:
         _check_file(path)
+        if not upgrade and not os.path.exists(path):
+            raise StartError(f"there is no database {path}: {UPGRADE}")
         lock = FileLock(path + ".lock")
+        _give_to_owner(path + ".lock", path)
     except BlockingIOError as held:
-        raise StartError(f"the database {path} is open in another chatd, process {held}") from None
+        raise DatabaseInUse(
+            f"the database {path} is open in another chatd, process {held}"
+        ) from None
     except OSError as problem:
         raise StartError(f"cannot open the database {path}: {problem.strerror}") from None
     try:
@@ -39,7 +46,7 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
         try:
             _check_application(db, path)
             _tune(db)
-            _migrate(db, path, known)
+            _migrate(db, path, known, upgrade)
             return lock, db, _epoch(db)
         except BaseException:
             db.close()
@@ -53,6 +60,14 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
     except BaseException:
         lock.release()
         raise
+
+
+def _give_to_owner(created: str, path: str) -> None:
+    """Give what root has created to the owner of the database, who could not open it otherwise."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(path)
+            os.chown(created, owner.st_uid, owner.st_gid)
 
 
 def _check_file(path: str) -> None:
@@ -119,9 +134,9 @@ def _tune(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA secure_delete = ON")
 
 
-def _migrate(db: sqlite3.Connection, path: str, known: list[Migration]) -> None:
+def _migrate(db: sqlite3.Connection, path: str, known: list[Migration], upgrade: bool) -> None:
     version = _pragma(db, "user_version")
-    missing = pending(known, version, f"the database {path}")
+    missing = pending(known, version, f"the database {path}", upgrade=upgrade)
     if version and missing:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         backup(db, f"{path}.v{version}.{stamp}.backup")

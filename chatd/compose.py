@@ -49,6 +49,7 @@ from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
+from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
 from chatd.process.admin_socket import AdminSocket
 from chatd.process.gc_tuning import GCTuner
@@ -59,6 +60,7 @@ from chatd.process.service import ChatService, Components
 from chatd.process.supervisor import Supervisor
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.migrations import migrations
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -163,10 +165,43 @@ async def compose_administration(settings: Settings, reactor: Any) -> tuple[ISto
     return store, Administration(store, LocalBus())
 
 
+async def upgrade_database(settings: Settings, reactor: Any) -> None:
+    """Create or migrate the database that `--db` names; raises `ConfigError` and `StartError`."""
+    store, _ = compose_store_and_bus(settings, reactor, Metrics())
+    await store.open()
+    await store.close()
+
+
+def compose_maintenance(settings: Settings) -> Maintenance:
+    """Maintenance of the database that `--db` names; raises `ConfigError`."""
+    path = _sqlite_path(settings.db)
+    if path is not None:
+        from chatd.store.sqlite.maintenance import SqliteMaintenance
+
+        return SqliteMaintenance(path, migrations("sqlite"))
+    if not is_postgres(settings.db):
+        raise _unknown_database()
+    [address, _] = _postgres_addresses(settings)
+    from chatd.store.postgres.maintenance import PostgresMaintenance
+
+    return PostgresMaintenance(address, migrations("postgres"))
+
+
 def admin_socket_path(settings: Settings) -> str | None:
     """Where the daemon has its administrator's socket; None on PostgreSQL, which needs none."""
-    scheme, _, path = settings.db.partition(":")
-    return os.path.realpath(path) + ".admin" if scheme == "sqlite" and path else None
+    path = _sqlite_path(settings.db)
+    return None if path is None else os.path.realpath(path) + ".admin"
+
+
+def _sqlite_path(db: str) -> str | None:
+    """The file that `--db` names; None if it is no SQLite database."""
+    scheme, _, path = db.partition(":")
+    return path if scheme == "sqlite" and path else None
+
+
+def _unknown_database() -> ConfigError:
+    # The value may hold a password, so it is not repeated.
+    return ConfigError("db: neither sqlite:PATH nor postgresql://...")
 
 
 def compose_domain(
@@ -314,12 +349,12 @@ def compose_store_and_bus(
 
     Without `upgrade` the store cannot be opened if its schema is missing or old.
     """
-    scheme, _, rest = settings.db.partition(":")
-    if scheme == "sqlite" and rest:
+    path = _sqlite_path(settings.db)
+    if path is not None:
         if settings.listen_db is not None:
             raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
         store = SqliteStore(
-            rest,
+            path,
             clock=reactor,
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
@@ -329,8 +364,7 @@ def compose_store_and_bus(
         return store, LocalBus()
     if is_postgres(settings.db):
         return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
-    # The value may hold a password, so it is not repeated.
-    raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+    raise _unknown_database()
 
 
 def is_postgres(db: str) -> bool:

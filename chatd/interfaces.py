@@ -105,6 +105,9 @@ class IAdminStore(Interface):
         `add_token` adds none. Messages to it are stored as before. Safe to repeat.
         """
 
+    def recipients(user_id: int) -> Deferred[list[int]]:
+        """The accounts to which a user has sent messages, in the order of ids."""
+
     def enable(user_id: int) -> Deferred[bool]:
         """Undo `disable`, except that revoked tokens stay revoked; False if there is no account."""
 

@@ -26,6 +26,7 @@ TABLE: dict[str, set[str]] = {
     "model_sync": {"errors", "model"},
     "interfaces": {"errors", "model", "model_sync"},
     "config": set(),
+    "maintenance": set(),
     "metrics": {"__init__"},
     # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
     "runtime": {"errors"},
@@ -34,7 +35,7 @@ TABLE: dict[str, set[str]] = {
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},
     # Implementations of the interfaces.
-    "store": {"errors", "interfaces", "model", "model_sync", "postgres", "runtime"},
+    "store": {"errors", "interfaces", "maintenance", "model", "model_sync", "postgres", "runtime"},
     "bus": {"errors", "interfaces", "model", "postgres", "runtime"},
     # Translates between HTTP and the domain.
     "page": set(),
@@ -62,6 +63,7 @@ TABLE: dict[str, set[str]] = {
         "domain",
         "http",
         "interfaces",
+        "maintenance",
         "metrics",
         "postgres",
         "process",
@@ -71,7 +73,7 @@ TABLE: dict[str, set[str]] = {
     "tap": {"__init__", "compose", "config", "process"},
     # The commands for administrators, which work on the database itself, and the command `chatd`,
     # which imports them when one of them is run and is a client otherwise.
-    "admin": {"compose", "config", "domain", "errors", "interfaces", "model", "runtime"},
+    "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
     "cli": {"__init__", "admin", "client"},
 }
 

@@ -8,6 +8,7 @@ from typing import Final
 FAILED: Final = 1
 NOT_FOUND: Final = 3
 CONFLICT: Final = 4
+DAMAGED: Final = 5
 
 STATUSES: Final[Mapping[str, int]] = {
     "user_not_found": NOT_FOUND,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
-COMMANDS: Final = ("user", "token")
+COMMANDS: Final = ("user", "token", "db", "export")
 
 
 def add_commands(commands: Any) -> None:
@@ -33,6 +33,20 @@ def add_commands(commands: Any) -> None:
     which = revoke.add_mutually_exclusive_group(required=True)
     which.add_argument("id", metavar="ID", type=int, nargs="?", help="id of the token")
     which.add_argument("--all", action="store_true", help="all tokens of the account")
+
+    database = _group(commands, "db", "Maintain the database, as an administrator.")
+    _add(database, "status", "Show what the database holds, and how large it is.")
+    _add(database, "upgrade", "Create the database, or bring its schema up to date.")
+    backup = _add(database, "backup", "Copy the database to a new file, while daemons use it.")
+    backup.add_argument("target", metavar="FILE")
+    restore = _add(database, "restore", "Replace the database by a copy; no daemon may use it.")
+    restore.add_argument("source", metavar="FILE")
+    _add(database, "check", "Check that what is stored is consistent.")
+    _add(database, "vacuum", "Return space that holds nothing to the disk.")
+
+    export = _add(commands, "export", "Print all that belongs to an account, JSON line by line.")
+    export.add_argument("--user", metavar="NAME", required=True, dest="username")
+    export.set_defaults(action="user")
 
 
 def _group(commands: Any, name: str, summary: str) -> Any:

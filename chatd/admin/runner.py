@@ -11,9 +11,10 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from chatd.admin import tokens, users
-from chatd.admin.errors import AdminError
+from chatd.admin import database, export, tokens, users
+from chatd.admin.errors import FAILED, AdminError
 from chatd.config import ConfigError, Settings, load
+from chatd.maintenance import MaintenanceError
 
 Command = Callable[[argparse.Namespace, Settings, Any], Coroutine[Deferred[Any], Any, None]]
 
@@ -27,6 +28,13 @@ COMMANDS: Final[Mapping[tuple[str, str], Command]] = {
     ("user", "delete"): users.delete,
     ("token", "list"): tokens.list_all,
     ("token", "revoke"): tokens.revoke,
+    ("db", "status"): database.status,
+    ("db", "upgrade"): database.upgrade,
+    ("db", "backup"): database.backup,
+    ("db", "restore"): database.restore,
+    ("db", "check"): database.check,
+    ("db", "vacuum"): database.vacuum,
+    ("export", "user"): export.export,
 }
 INTERRUPTED: Final = 130
 
@@ -53,8 +61,10 @@ async def _run(args: argparse.Namespace, settings: Settings, reactor: Any) -> No
         _exit(str(wrong), 2)
     except AdminError as error:
         _exit(str(error), error.status)
+    except MaintenanceError as error:
+        _exit(str(error), FAILED)
     except EOFError:
-        _exit("no input", 1)
+        _exit("no input", FAILED)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:

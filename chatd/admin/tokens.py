@@ -18,10 +18,10 @@ async def list_all(args: argparse.Namespace, settings: Settings, reactor: Any) -
         tokens = (await database.perform(ListTokens(args.username))).tokens
     if args.json:
         for token in tokens:
-            print_json(_record(token))
+            print_json(token_record(token))
         return
     columns = ["ID", "LABEL", "SCOPES", "CREATED", "LAST USED", "EXPIRES"]
-    print_table(columns, [list(_record(token).values()) for token in tokens])
+    print_table(columns, [list(token_record(token).values()) for token in tokens])
 
 
 async def revoke(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
@@ -35,7 +35,8 @@ async def revoke(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
         sys.stdout.write(f"{what} revoked.\n")
 
 
-def _record(token: TokenState) -> Record:
+def token_record(token: TokenState) -> Record:
+    """A token as it is printed."""
     return {
         "id": token.id,
         "label": token.label,

@@ -72,7 +72,7 @@ async def delete(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
 async def show(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
     """Show an account."""
     state = await _change(ShowUser(args.username), settings, reactor)
-    (print_json if args.json else print_fields)(_record(state))
+    (print_json if args.json else print_fields)(account_record(state))
 
 
 async def list_all(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
@@ -88,10 +88,10 @@ async def list_all(args: argparse.Namespace, settings: Settings, reactor: Any) -
             after = found[-1].account.id
     if args.json:
         for state in states:
-            print_json(_record(state))
+            print_json(account_record(state))
         return
     columns = ["ID", "NAME", "EMAIL", "JOINED", "LAST SEEN", "MESSAGES", "TOKENS", "DISABLED"]
-    print_table(columns, [list(_record(state).values()) for state in states])
+    print_table(columns, [list(account_record(state).values()) for state in states])
 
 
 async def _change(request: Request, settings: Settings, reactor: Any) -> AccountState:
@@ -107,14 +107,15 @@ def _report(
     """Report a change, with the password if it was made up."""
     made_up = password if password is not None and args.generate_password else None
     if args.json:
-        print_json({**_record(state), **({"password": made_up} if made_up else {})})
+        print_json({**account_record(state), **({"password": made_up} if made_up else {})})
         return
     sys.stdout.write(text + "\n")
     if made_up:
         sys.stdout.write(f"password: {made_up}\n")
 
 
-def _record(state: AccountState) -> Record:
+def account_record(state: AccountState) -> Record:
+    """An account as it is printed."""
     account = state.account
     return {
         "id": account.id,

@@ -12,7 +12,16 @@ from twisted.logger import Logger
 from chatd.domain.account_rules import check_email, check_username
 from chatd.errors import TokenNotFound, UserNotFound
 from chatd.interfaces import IBus, IStore
-from chatd.model import AccountState, Token, scope_names
+from chatd.model import (
+    AccountState,
+    BlockedUser,
+    ConversationCursor,
+    Message,
+    ReadAfter,
+    ReadConversation,
+    Token,
+    scope_names,
+)
 
 _log = Logger()
 
@@ -76,6 +85,38 @@ class RevokeTokens(Struct, frozen=True, tag=True):
     token_id: int | None
 
 
+class ReadInbox(Struct, frozen=True, tag=True):
+    """Read up to `limit` messages of an inbox after a seq."""
+
+    username: str
+    after: int
+    limit: int
+
+
+class ListRecipients(Struct, frozen=True, tag=True):
+    """List to whom an account has sent messages."""
+
+    username: str
+
+
+class ReadConversationWith(Struct, frozen=True, tag=True):
+    """Read up to `limit` messages that an account exchanged with another, newest first.
+
+    With `before`, the `older` of a reply, those that are older.
+    """
+
+    username: str
+    peer: int
+    before: str | None
+    limit: int
+
+
+class ListBlocks(Struct, frozen=True, tag=True):
+    """List whom an account has blocked."""
+
+    username: str
+
+
 Request = (
     AddUser
     | ListUsers
@@ -86,7 +127,13 @@ Request = (
     | DeleteUser
     | ListTokens
     | RevokeTokens
+    | ReadInbox
+    | ListRecipients
+    | ReadConversationWith
+    | ListBlocks
 )
+
+_Reading = ShowUser | ListTokens | ReadInbox | ListRecipients | ReadConversationWith | ListBlocks
 
 
 class TokenState(Struct, frozen=True):
@@ -101,10 +148,17 @@ class TokenState(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """The accounts or tokens that were asked for, or the account as it was changed."""
+    """What was asked for, or the account as it was changed.
+
+    `older` goes into the next `ReadConversationWith`; None when there is nothing older.
+    """
 
     users: Sequence[AccountState] = ()
     tokens: Sequence[TokenState] = ()
+    messages: Sequence[Message] = ()
+    recipients: Sequence[int] = ()
+    blocks: Sequence[BlockedUser] = ()
+    older: str | None = None
 
 
 class Refusal(Struct, frozen=True):
@@ -140,11 +194,8 @@ class Administration:
             return await self._add(request)
         state = await self._state(request.username)
         user_id = state.account.id
-        if isinstance(request, ShowUser):
-            return Reply(users=[state])
-        if isinstance(request, ListTokens):
-            tokens = await self._store.tokens(user_id)
-            return Reply(tokens=[_token_state(token) for token in tokens])
+        if isinstance(request, _Reading):
+            return await self._read(state, request)
         if isinstance(request, DeleteUser):
             await self._delete(user_id, request.username)
         elif isinstance(request, RevokeTokens):
@@ -158,6 +209,27 @@ class Administration:
         name = state.account.username
         _log.info("administration: {what} of {user}", what=type(request).__name__, user=name)
         return Reply() if isinstance(request, DeleteUser) else await self._show(request.username)
+
+    async def _read(self, state: AccountState, request: _Reading) -> Reply:
+        user_id, store = state.account.id, self._store
+        if isinstance(request, ListTokens):
+            tokens = await store.tokens(user_id)
+            return Reply(tokens=[_token_state(token) for token in tokens])
+        if isinstance(request, ListBlocks):
+            return Reply(blocks=await store.blocks(user_id))
+        if isinstance(request, ListRecipients):
+            return Reply(recipients=await store.admin.recipients(user_id))
+        if isinstance(request, ReadInbox):
+            [inbox] = await store.read([ReadAfter(user_id, request.after, request.limit)])
+            return Reply(messages=() if inbox is None else inbox.messages)
+        if isinstance(request, ReadConversationWith):
+            before = None if request.before is None else ConversationCursor.parse(request.before)
+            query = ReadConversation(user_id, request.peer, request.limit, before)
+            found = await store.conversation(query)
+            messages = () if found is None else found.messages
+            older = str(ConversationCursor.of(messages[-1])) if found and found.older else None
+            return Reply(messages=messages, older=older)
+        return Reply(users=[state])
 
     async def _add(self, request: AddUser) -> Reply:
         check_username(request.username)

@@ -28,6 +28,7 @@ DISABLE: Final = (
 ENABLE: Final = (
     "UPDATE account SET disabled_at = NULL WHERE id = :user_id AND deleted_at IS NULL RETURNING id"
 )
+_RECIPIENTS: Final = "SELECT received_by FROM contact WHERE sent_by = :user_id ORDER BY received_by"
 REVOKE_ALL: Final = "DELETE FROM token WHERE user_id = :user_id"
 
 
@@ -51,6 +52,11 @@ def account_named(
 def enable(user_id: int) -> Statement[bool]:
     """See `IAdminStore.enable`."""
     return Statement(ENABLE, {"user_id": user_id}, bool)
+
+
+def recipients(user_id: int) -> Statement[list[int]]:
+    """See `IAdminStore.recipients`."""
+    return Statement(_RECIPIENTS, {"user_id": user_id}, lambda rows: [row[0] for row in rows])
 
 
 def _states(rows: Rows) -> list[AccountState]:

@@ -26,6 +26,23 @@ class Commands:
     def __init__(self, db: str, capsys: pytest.CaptureFixture[str]) -> None:
         self.settings = load({"db": db}, {})[0]
         self._capsys = capsys
+        self.running: IStore | None = None
+        """The store of the daemon that runs in this process, if there is one."""
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[IStore]:
+        """The store of the daemon, or one that is open within the block."""
+        from twisted.internet import reactor
+
+        if self.running is not None:
+            yield self.running
+            return
+        store, _ = compose_store_and_bus(self.settings, reactor, Metrics())
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
 
     async def run(self, *arguments: str) -> str:
         """Run a command; returns its output."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,5 +33,14 @@ async def commands(
     if request.param == STOPPED:
         yield commands
         return
-    async with daemon_of(commands.settings):
+    async with daemon_of(commands.settings) as store:
+        commands.running = store
         yield commands
+
+
+@pytest.fixture
+def postgres_empty(postgres: Databases) -> Iterator[str]:
+    """The URL of a PostgreSQL database without tables."""
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)

@@ -61,6 +61,9 @@ class PostgresAdminStore:
     def disable(self, user_id: int) -> Deferred[bool]:
         return self._end_sessions(_DISABLE, user_id, at=self._now())
 
+    def recipients(self, user_id: int) -> Deferred[list[int]]:
+        return self._executor.execute(admin_statements.recipients(user_id))
+
     def enable(self, user_id: int) -> Deferred[bool]:
         return self._executor.execute(admin_statements.enable(user_id))
 

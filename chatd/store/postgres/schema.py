@@ -14,7 +14,7 @@ from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
-_LOCK: Final = 0x6368617464
+LOCK: Final = 0x6368617464
 
 _VERSION: Final = "SELECT version FROM schema_version"
 _EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
@@ -65,7 +65,7 @@ async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgra
         return cursor.fetchall() if cursor.description is not None else []
 
     # Released at the end of the transaction; works with transaction poolers, too.
-    await run("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    await run("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     [[encoding]] = await run("SHOW server_encoding")
     if encoding != "UTF8":
         raise StartError(f"{where} has the encoding {encoding}: chatd needs UTF8")

@@ -46,6 +46,9 @@ class SqliteAdminStore:
         parameters = {"user_id": user_id, "at": self._now()}
         return self._write(_end_sessions, admin_statements.DISABLE, parameters)
 
+    def recipients(self, user_id: int) -> Deferred[list[int]]:
+        return self._read(execute, admin_statements.recipients(user_id))
+
     def enable(self, user_id: int) -> Deferred[bool]:
         return self._write(execute, admin_statements.enable(user_id))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chatd.store.sqlite.file import backup
+from chatd.store.sqlite.backup import backup
 from tests.contracts.helpers import (
     add_accounts,
     read_inbox,

@@ -36,11 +36,24 @@ class Account(Struct, frozen=True, gc=False):
     last_seen_at: int | None
 
 
+class AccountState(Struct, frozen=True, gc=False):
+    """An account as an administrator sees it; `messages` is the seq of its last message."""
+
+    account: Account
+    disabled_at: int | None
+    messages: int
+    tokens: int
+
+
 class Credentials(Struct, frozen=True, gc=False):
-    """What a password is checked against: an encoded Argon2id hash, and the owner's id."""
+    """What a password is checked against: an encoded Argon2id hash, and the owner's id.
+
+    An account that is `disabled` cannot be used, whatever the password.
+    """
 
     user_id: int
     password_hash: str
+    disabled: bool = False
 
 
 ScopeName = Literal["read", "send", "account"]

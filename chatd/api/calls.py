@@ -72,7 +72,7 @@ class Call(Struct, frozen=True, eq=False):
         raised = set(self.raises)
         codes = [BAD_REQUEST]
         if self.authenticated:
-            raised |= {errors.Unauthorized, errors.InvalidHeader}
+            raised |= {errors.Unauthorized, errors.AccountDisabled, errors.InvalidHeader}
         if self.scope is not None:
             raised.add(errors.InsufficientScope)
         if self.parameters is not None:

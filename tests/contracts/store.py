@@ -15,6 +15,7 @@ from tests.contracts.store_accounts import (
     LastSeenContract,
     TokensContract,
 )
+from tests.contracts.store_admin import AdminContract
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
@@ -32,6 +33,7 @@ class StoreContract(
     TokensContract,
     TokenListContract,
     ChangeContract,
+    AdminContract,
     DirectoryContract,
     LastSeenContract,
     AppendContract,

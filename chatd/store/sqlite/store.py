@@ -49,6 +49,7 @@ from chatd.store.results import new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite import revisions
+from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
@@ -68,7 +69,8 @@ class SqliteStore:
     """An `IStore` in the file `path`, which is created if it does not exist.
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
-    epoch. With `known_only`, nobody may write first to anybody.
+    epoch. With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
+    must exist and have the present schema.
     """
 
     epoch: str
@@ -84,11 +86,13 @@ class SqliteStore:
         worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
         known_only: bool = False,
+        upgrade: bool = True,
     ) -> None:
         self._path = path
         self._now = now
         self._new_worker = worker
         self._known = migrations("sqlite") if known is None else known
+        self._upgrade = upgrade
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
@@ -98,6 +102,7 @@ class SqliteStore:
         self._latest_sent_at = 0
         self._write_fails = False
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
+        self.admin = SqliteAdminStore(self._read, self._write, now)
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -107,7 +112,9 @@ class SqliteStore:
         self._path = os.path.realpath(self._path)
         self.location = f"sqlite:{self._path}"
         # This may block: at startup nothing else is running in the reactor.
-        self._lock, self._write_db, self.epoch = open_writer(self._path, self._known)
+        self._lock, self._write_db, self.epoch = open_writer(
+            self._path, self._known, upgrade=self._upgrade
+        )
         self._read_db = open_reader(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()

@@ -171,11 +171,19 @@ _ADD_CONTACTS: Final = """, contacts AS (
     ON CONFLICT DO NOTHING
 )"""
 
+# A transaction that writes nothing commits without waiting for a synchronous standby. But what it
+# has found may not be there yet: the connection that wrote it may have been lost while it waited.
+# Any entry of the log has the commit wait.
+_DURABLE: Final = """durable AS (
+    SELECT pg_logical_emit_message(true, 'chatd', ''::text){}
+)"""
+
 _NO_KEY: Final = "NULL::bytea, NULL::text, NULL::bigint, NULL::bigint"
+_WAITING: Final = ", " + _DURABLE.format(" FROM (SELECT FROM used LIMIT 1) AS replayed")
 _REPLAYED: Final = "place, seq, sent_at, NULL::text, fingerprint, text, edited_at, deleted_at"
 _REPLAYS: Final = f"""
 UNION ALL
-SELECT {_REPLAYED} FROM used
+SELECT {_REPLAYED} FROM used, durable
 UNION ALL
 SELECT place, NULL, NULL, NULL, {_NO_KEY} FROM deliverable
 WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
@@ -199,7 +207,7 @@ def append(*, keyed: bool, known_only: bool, linked: bool) -> str:
             _SYNCHRONISED,
             _with_keys(known_only, gate) if keyed else _without_keys(known_only, gate),
             _STORED,
-            _REMEMBER_KEYS if keyed else "",
+            _REMEMBER_KEYS + _WAITING if keyed else "",
             _ADD_CONTACTS + LOG_SENT if linked else "",
             f"SELECT place, seq, sent_at, refusal{more} FROM numbered, notified",
             ", told" if linked else "",
@@ -219,8 +227,8 @@ WITH recorded AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(keys)s::text[])
         WITH ORDINALITY AS draft (sent_by, received_by, key, place)
     WHERE place NOT IN (SELECT place FROM recorded)
-), used AS ({_USED})
-SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded
+), used AS ({_USED}), {_DURABLE.format("")}
+SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded, durable
 UNION ALL
-SELECT {_REPLAYED} FROM used
+SELECT {_REPLAYED} FROM used, durable
 """

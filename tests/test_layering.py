@@ -69,7 +69,7 @@ TABLE: dict[str, set[str]] = {
         "runtime",
         "store",
     },
-    "tap": {"__init__", "compose", "config", "process"},
+    "tap": {"__init__", "compose", "config", "process", "runtime"},
 }
 
 # Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.

@@ -18,6 +18,7 @@ from tests.contracts.store_accounts import (
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_erasure import ErasureContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
 from tests.contracts.store_revisions import RevisionsContract
@@ -42,6 +43,7 @@ class StoreContract(
     ConversationContract,
     SyncContract,
     RevisionsContract,
+    ErasureContract,
     BlocksContract,
     FirstContactContract,
 ):

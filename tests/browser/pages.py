@@ -100,7 +100,8 @@ class Page:
         self.find("#choose-register").click()
         self.type("#username", name)
         self.type("#email", f"{name}@example.org")
-        self.type("#password", PASSWORD + Keys.ENTER)
+        self.type("#password", PASSWORD)
+        self.type("#repeat", PASSWORD + Keys.ENTER)
         self.wait_online()
 
     def log_in(self, name: str) -> None:
@@ -108,15 +109,19 @@ class Page:
         self.type("#password", PASSWORD + Keys.ENTER)
         self.wait_online()
 
+    def log_out(self) -> None:
+        self.find("#open-settings").click()
+        self.run("document.getElementById('logout').click()")
+
     def start_conversation(self, name: str) -> None:
         """Enter a username."""
-        self.type("#new-name", name + Keys.ENTER)
+        self.type("#search", name + Keys.ENTER)
         self.until(lambda: self.texts("#peer-name") == [name], f"no conversation with {name}")
 
     def open_conversation(self, peer: Account) -> None:
-        """Click a contact."""
-        selector = f'#contacts button[data-id="{peer.id}"]'
-        self.until(lambda: self.texts(selector), f"{peer.name} is no contact")
+        """Click a conversation in the list."""
+        selector = f'#conversations button[data-id="{peer.id}"]'
+        self.until(lambda: self.texts(selector), f"{peer.name} is not in the list")
         self.run("document.querySelector(arguments[0]).click()", selector)
         self.until(lambda: self.texts("#peer-name") == [peer.name], "not opened")
 
@@ -139,8 +144,9 @@ class Page:
         return self.texts("#messages .pending .bubble")
 
     @property
-    def contacts(self) -> list[str]:
-        return self.texts("#contacts .name")
+    def conversations(self) -> list[str]:
+        """The names in the list, the newest conversation first."""
+        return self.texts("#conversations .name")
 
     @property
     def draft(self) -> str:

@@ -27,7 +27,8 @@ class Receipt(NamedTuple):
 
     @property
     def is_poll(self) -> bool:
-        return not self.is_stream and "since=" in self.target
+        """Whether it waits, or asks for what a stream may not bring; not where the inbox ends."""
+        return not self.is_stream and "since=" in self.target and "since=now" not in self.target
 
 
 class Proxy:
@@ -111,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._forward()
 
-    do_POST = do_DELETE = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def _forward(self) -> None:
         proxy = self.server.proxy

@@ -43,7 +43,7 @@ def test_screenshots(
     phone = open_page(ann, url=own_daemon.url, size=(390, 760), dark=True)
 
     cat.send(ann, "Are you coming tonight?")
-    desktop.until(lambda: desktop.contacts == ["Catherine"], "no message")
+    desktop.until(lambda: desktop.conversations == ["Catherine"], "no message")
     desktop.start_conversation("bob")
     texts = ["Did the train get out of the tunnel?"]
     desktop.send(texts[-1])
@@ -60,7 +60,7 @@ def test_screenshots(
     take_screenshot(desktop, "page-light.png")
     assert low_contrast(desktop) == []
 
-    phone.until(lambda: len(phone.contacts) == 2, "the phone is behind")
+    phone.until(lambda: len(phone.conversations) == 2, "the phone is behind")
     assert low_contrast(phone) == []
     phone.open_conversation(bob)
     phone.wait_for_messages(texts)
@@ -69,4 +69,4 @@ def test_screenshots(
     assert phone.run("return document.documentElement.scrollWidth <= innerWidth")
     assert not phone.find(".sidebar").is_displayed()
     phone.find("#back").click()
-    phone.until(lambda: phone.find("#contacts").is_displayed(), "no way back")
+    phone.until(lambda: phone.find("#conversations").is_displayed(), "no way back")

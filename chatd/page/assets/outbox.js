@@ -2,6 +2,7 @@
 // accepts or refuses it, also after the page was closed and opened again.
 
 import { APIError } from "./api.js";
+import { describeError } from "./errors.js";
 import { list, load, remove, save } from "./storage.js";
 
 export class Outbox {
@@ -10,6 +11,7 @@ export class Outbox {
   #prefix;
   #entries;
   #running = false;
+  #sending = null;
   #callbacks;
 
   /** Results are passed to `onSent(message)` and `onFailed(entry)`. */
@@ -33,6 +35,11 @@ export class Outbox {
   /** Unsent messages to a user, in order. */
   entriesFor(userId) {
     return this.#entries.filter((entry) => entry.to === userId);
+  }
+
+  /** Whether a message that was sent may be the one whose response is being waited for. */
+  mayBeSending(message) {
+    return this.#sending?.to === message.received_by && this.#sending.text === message.message;
   }
 
   add(userId, text) {
@@ -80,6 +87,7 @@ export class Outbox {
   }
 
   async #send(entry) {
+    this.#sending = entry;
     try {
       const { body } = await this.#connection.untilSuccess((signal) =>
         this.#api.request("POST", "/chats/", {
@@ -88,11 +96,13 @@ export class Outbox {
           signal,
         }),
       );
+      this.#sending = null;
       this.discard(entry.key);
       this.#callbacks.onSent(body);
     } catch (error) {
+      this.#sending = null;
       if (!(error instanceof APIError) || error.status === 401) throw error;
-      entry.failed = error.message;
+      entry.failed = describeError(error);
       this.#save(entry);
       this.#callbacks.onFailed(entry);
     }

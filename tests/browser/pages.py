@@ -131,6 +131,22 @@ class Page:
     def send(self, text: str) -> None:
         self.type("#text", text + Keys.ENTER)
 
+    def press(self, *keys: str) -> None:
+        """Press keys wherever the focus is."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    def close_conversation(self) -> None:
+        self.run("document.getElementById('back').click()")
+        self.until(lambda: not self.find("#conversation-open").is_displayed(), "still open")
+
+    def open_settings(self) -> None:
+        self.find("#open-settings").click()
+        self.until(lambda: self.texts("#sessions li"), "no sessions")
+
+    def close_settings(self) -> None:
+        self.find("#close-settings").click()
+
     # What the user sees
 
     @property
@@ -147,6 +163,20 @@ class Page:
     def conversations(self) -> list[str]:
         """The names in the list, the newest conversation first."""
         return self.texts("#conversations .name")
+
+    @property
+    def unread(self) -> list[str]:
+        """The counts in the list that are shown."""
+        return [text for text in self.texts("#conversations .unread") if text]
+
+    @property
+    def marks(self) -> list[str | None]:
+        """What became of the open conversation's own messages."""
+        script = (
+            "return [...document.querySelectorAll('#messages .mark')].map((e) => e.dataset.mark)"
+        )
+        marks: list[str | None] = self.run(script)
+        return marks
 
     @property
     def draft(self) -> str:
@@ -174,6 +204,18 @@ class Page:
             f"the conversation is not {expected}",
             seconds,
         )
+
+    def wait_for_marks(self, *marks: str | None) -> None:
+        """Wait until this has become of the open conversation's own messages."""
+        self.until(lambda: self.marks == list(marks), f"not marked as {marks}")
+
+    def wait_for_unread(self, *counts: str) -> None:
+        """Wait until these counts are in the list."""
+        self.until(lambda: self.unread == list(counts), f"the counts are not {counts}")
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        """Wait until the only element that a selector finds has this text."""
+        self.until(lambda: self.texts(selector) == [text], f"{selector} is not {text!r}")
 
     def assert_no_errors(self) -> None:
         """The console has no errors, except of requests that failed or were refused."""

@@ -50,7 +50,7 @@ def test_refused_credentials_are_explained(
     page = open_page()
     page.type("#username", ann.name)
     page.type("#password", "wrong!" + Keys.ENTER)
-    page.until(lambda: page.find("#login-error").text == WRONG, "no error")
+    page.wait_for_text("#login-error", WRONG)
     page.find("#choose-register").click()
     for field, text, error in [
         ("#email", "ann", "This is not an email address."),
@@ -62,7 +62,7 @@ def test_refused_credentials_are_explained(
         if field == "#email":
             page.type("#password", "")
         page.type(field, text + Keys.ENTER)
-        page.until(lambda error=error: page.find("#login-error").text == error, error)
+        page.wait_for_text("#login-error", error)
 
 
 def test_log_out_asks_before_it_discards_messages(

@@ -18,6 +18,19 @@ HOSTILE = [
     "'\"`\\",
 ]
 
+LINKIFY = """
+return import("/web/links.js").then(({ linkify }) => {
+  const holder = document.createElement("div");
+  holder.append(...linkify(arguments[0]));
+  const links = [...holder.querySelectorAll("a")];
+  return [
+    links.map((link) => link.textContent),
+    holder.textContent,
+    links.map((link) => [link.target, link.rel]),
+  ];
+});
+"""
+
 # Gives everybody in the list of conversations one name.
 RENAME = """{
 const { fetch } = window;
@@ -42,6 +55,20 @@ def test_hostile_messages_stay_text(create_account: CreateAccount, open_page: Op
     assert page.texts("#conversations .last") == [HOSTILE[-1]]
     assert page.run("return document.documentElement.scrollWidth <= innerWidth")
     page.assert_no_errors()
+
+
+def test_addresses_become_links(open_page: OpenPage) -> None:
+    page = open_page()
+    for text, links in [
+        ("no link: example.org, ftp://example.org, javascript:alert(1)", []),
+        ("HTTPS://example.org/a?b=c&d#e!", ["HTTPS://example.org/a?b=c&d#e"]),
+        ("(see http://a.b/c_(d)), or <http://e>.", ["http://a.b/c_(d)", "http://e"]),
+        ("“https://example.org/ü”…", ["https://example.org/ü"]),
+        ("http:// https://: xhttp://example.org", []),
+    ]:
+        found, whole, attributes = page.run(LINKIFY, text)
+        assert (found, whole) == (links, text)
+        assert attributes == [["_blank", "noopener noreferrer"]] * len(links)
 
 
 def test_hostile_names_stay_text(create_account: CreateAccount, open_page: OpenPage) -> None:

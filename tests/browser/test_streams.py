@@ -166,6 +166,24 @@ def test_a_stream_continues_after_the_server_has_crashed(
     chat.page.assert_no_errors()
 
 
+def test_a_server_of_version_1_will_do(
+    daemon: Daemon, create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann, bob = create_account("ann"), create_account("bob")
+    bob.send(ann, "before")
+    with Proxy(daemon, version=1) as proxy:
+        page = open_page(ann, url=proxy.url)
+        assert (page.conversations, page.unread) == ([bob.name], [])
+        bob.send(ann, "now")
+        page.until(lambda: page.unread == ["1"], "not received")
+        page.open_conversation(bob)
+        page.send("an answer")
+        page.wait_for_messages(["before", "now", "an answer"])
+        assert (page.unread, page.marks) == ([], [None])
+        assert page.texts("#messages .actions") == []
+        page.assert_no_errors()
+
+
 def test_a_silent_stream_is_opened_again(open_chat: OpenChat) -> None:
     chat = open_chat()
     chat.page.run(SOON_SILENT + RECONNECT)

@@ -182,7 +182,7 @@ export class Conversation {
       own,
       pending,
       author: own ? "You" : this.#peerName,
-      mark: own ? this.#conversations.mark(message) : null,
+      mark: own && !message.deleted_at ? this.#conversations.mark(message) : null,
       canChange: own && !message.deleted_at && this.#conversations.hasPositions,
       isNew: !own && this.#newAfter !== null && message.seq > this.#newAfter,
     };

@@ -1,8 +1,7 @@
 // Renders the list of conversations and of people that were searched for, and moves the focus in it.
 
-import { MAX_UNREAD } from "./conversations.js";
 import { byId, createButton, createElement, setAvatar, setName } from "./dom.js";
-import { shortTime } from "./format.js";
+import { countText, shortTime } from "./format.js";
 
 export class ConversationList {
   #list = byId("conversations");
@@ -101,7 +100,7 @@ function listItem(button) {
 }
 
 function unreadBadge(count) {
-  const text = count >= MAX_UNREAD ? `${MAX_UNREAD - 1}+` : count || "";
+  const text = count ? countText(count) : "";
   const badge = createElement("span", "unread", text);
   if (count) {
     badge.setAttribute("aria-label", `${text} unread`);

@@ -99,8 +99,7 @@ export class ConversationView {
     }
     this.#conversation.open(id);
     this.#showPeer(id);
-    if (hasTouchScreen()) byId("scroller").focus();
-    else this.#composer.focus();
+    this.#focus();
   }
 
   /** Add messages of this conversation, oldest first. */
@@ -130,6 +129,11 @@ export class ConversationView {
   /** Other people are blocked, or can be. */
   updatePeer() {
     this.#peerBar.update();
+  }
+
+  #focus() {
+    if (hasTouchScreen()) byId("scroller").focus();
+    else this.#composer.focus();
   }
 
   async #showPeer(id) {
@@ -165,7 +169,9 @@ export class ConversationView {
       text: `“${message.message.slice(0, MAX_QUOTE)}”\n${name} will not see it any more, either.`,
       action: "Delete",
     });
-    if (confirmed) this.#revisions.remove(message);
+    if (!confirmed) return;
+    this.#revisions.remove(message);
+    this.#focus(); // what had it goes with the message
   }
 
   #showError(error) {

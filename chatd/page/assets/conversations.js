@@ -2,9 +2,6 @@
 
 import { isLater, latestVersion, messageKey } from "./messages.js";
 
-/** The service counts unread messages of a conversation up to this number. */
-export const MAX_UNREAD = 100;
-
 /**
  * A conversation is `{ peer, last, unread, read, peerRead, peerDelivered }`, with the members of
  * the API's conversations: `read` is a place in the account's own inbox, the others in the peer's.

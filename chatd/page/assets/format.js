@@ -1,4 +1,4 @@
-// Times in the user's language.
+// Times in the user's language, and numbers of unread messages.
 
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const weekday = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
@@ -29,3 +29,6 @@ export function dayName(date) {
 
 /** The day and time of something that may be long ago. */
 export const dateTime = (date) => (isSameDay(date, new Date()) ? clock : full).format(date);
+
+/** A number of unread messages; the service counts up to 100. */
+export const countText = (count) => (count < 100 ? String(count) : "99+");

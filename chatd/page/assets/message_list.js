@@ -1,7 +1,7 @@
 // Renders the messages of a conversation, and keeps the place where the user reads.
 
 import { byId } from "./dom.js";
-import { dayName } from "./format.js";
+import { countText, dayName } from "./format.js";
 import { dayRow, messageRow, newRow, sentItem, setMark, unsentItem } from "./message_row.js";
 
 const GROUP_MS = 5 * 60_000;
@@ -155,7 +155,7 @@ export class MessageList {
 
 function newestText(unread) {
   if (unread === 0) return "Newest messages";
-  return unread === 1 ? "1 new message" : `${unread} new messages`;
+  return unread === 1 ? "1 new message" : `${countText(unread)} new messages`;
 }
 
 // Rows that remain are not touched, so that a screen reader announces only what is new.

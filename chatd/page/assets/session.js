@@ -117,8 +117,10 @@ export class Session {
   async start() {
     // Of earlier versions of the page.
     remove(...["contacts", "people", "read"].map((name) => `${name}.${this.#me.id}`));
-    setAvatar(byId("my-avatar"), this.#me.id, this.#me.username);
-    setName(byId("my-name"), this.#me.username);
+    for (const place of ["my", "settings"]) {
+      setAvatar(byId(`${place}-avatar`), this.#me.id, this.#me.username);
+      setName(byId(`${place}-name`), this.#me.username);
+    }
     byId("chat").hidden = false;
     this.#showState();
     this.#outbox.run();
@@ -136,8 +138,9 @@ export class Session {
   #listen(signal) {
     const listen = (target, type, listener) => target.addEventListener(type, listener, { signal });
     listen(byId("back"), "click", () => this.#navigate(null));
-    listen(byId("conversation"), "keydown", (event) => {
-      if (event.key === "Escape") this.#navigate(null);
+    listen(document, "keydown", ({ key, target }) => {
+      const isConversation = target === document.body || byId("conversation").contains(target);
+      if (key === "Escape" && isConversation) this.#navigate(null);
     });
     listen(byId("logout"), "click", () => this.#logOut());
     listen(document, "visibilitychange", () => this.#update());

@@ -2,6 +2,7 @@
 
 from selenium.webdriver.common.keys import Keys
 
+from tests.browser.accounts import numbered
 from tests.browser.conftest import PHONE, CreateAccount, OpenPage
 
 PREVIEWS = "#conversations .last"
@@ -72,22 +73,24 @@ def test_what_one_device_does_is_seen_on_all(
     # What one device has read is read on the other.
     desktop.press(Keys.ESCAPE)
     phone.close_conversation()
-    other.send("three")
-    other.send("four")
+    texts = ["three", *numbered(range(4, 10))]
+    bob.send(ann, *texts)
     for page in (desktop, phone):
-        page.wait_for_unread("2")
+        page.wait_for_unread("7")
+        assert page.find("#conversations .unread").get_attribute("aria-label") == "7 unread"
     phone.open_conversation(bob)
-    phone.wait_for_messages([DELETED, "two and a half", "three", "four"])
+    for page in (phone, other):
+        page.wait_for_messages([DELETED, "two and a half", *texts])
     assert phone.texts("#messages .new + .message .bubble") == ["three"]
     desktop.wait_for_unread()
-    other.wait_for_marks("read", "read")
+    other.wait_for_marks(*["read"] * 7)
 
     # Another device, or the same one after a log-out, has all of it.
     desktop.log_out()
     desktop.until(lambda: desktop.find("#login").is_displayed(), "still logged in")
     desktop.log_in(ann.name)
-    assert (desktop.conversations, desktop.texts(PREVIEWS)) == ([bob.name], ["four"])
-    assert desktop.unread == []
+    assert (desktop.conversations, desktop.texts(PREVIEWS)) == ([bob.name], [texts[-1]])
+    assert (desktop.unread, desktop.driver.title) == ([], "chatd")
     for page in (desktop, phone, other):
         page.assert_no_errors()
 

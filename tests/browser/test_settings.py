@@ -78,7 +78,7 @@ def test_a_blocked_person_cannot_write(create_account: CreateAccount, open_page:
 
     other.open_conversation(ann)
     other.send("are you there?")
-    refused = "Not sent: This person does not accept messages from you. Try againDiscard"
+    refused = "Not sent: This person does not accept messages from you. Try againEditDiscard"
     other.until(lambda: other.texts("#messages .failed .details") == [refused], "not refused")
     page.open_settings()
     page.until(lambda: page.texts("#blocked .entry") == [bob.name], "not listed")

@@ -107,19 +107,6 @@ def test_many_messages_arrive_in_order(open_chat: OpenChat) -> None:
     assert (chat.proxy.streams, chat.proxy.polls) == (1, 0)
 
 
-def test_the_pages_of_one_user_receive_the_same(
-    create_account: CreateAccount, open_page: OpenPage
-) -> None:
-    ann, bob = create_account("ann"), create_account("bob")
-    pages = [open_page(ann), open_page(ann)]
-    for page in pages:
-        page.start_conversation(bob.name)
-    texts = numbered(range(10))
-    bob.send(ann, *texts)
-    for page in pages:
-        page.wait_for_messages(texts)
-
-
 def test_a_hidden_page_polls(open_chat: OpenChat) -> None:
     """Streams of hidden pages would occupy all connections that the browser has to the server."""
     chat = open_chat()

@@ -43,6 +43,13 @@ export class Composer {
     this.#text.placeholder = disabled ? "This account was deleted." : "Message";
   }
 
+  /** Put a text before what is written. */
+  prepend(text) {
+    this.cancelEdit();
+    this.#setText([text, this.#text.value].filter(Boolean).join("\n"));
+    this.#handleInput();
+  }
+
   /** Put the text of a message into the field until it is saved or left as it was. */
   edit(message) {
     this.#setEdited(message);

@@ -8,6 +8,7 @@ import { messageKey } from "./messages.js";
 
 const PAGE_SIZE = 50;
 const MAX_PAGE_SIZE = 100;
+const REORDER_MS = 1500;
 
 export class Conversation {
   #api;
@@ -24,21 +25,23 @@ export class Conversation {
   #isLoaded = false;
   #newAfter = null;
   #refreshes = 0;
+  #reorder;
   #loadingOlder = false;
 
   /**
    * `onLoad(meta, message)` is called with the newest message of each page that was loaded, if it
-   * has one, and the positions of the peer; `onEnd()` when the user has scrolled to the end.
+   * has one, and the positions of the peer; `onEnd()` when the user has scrolled to the end;
+   * `onRewrite(text)` when a message that was refused should be written anew.
    */
-  constructor({ api, connection, me, conversations, outbox, revisions, signal, onLoad, onEnd }) {
+  constructor({ api, connection, me, conversations, outbox, revisions, signal, ...callbacks }) {
     this.#api = api;
     this.#connection = connection;
     this.#me = me;
     this.#conversations = conversations;
     this.#outbox = outbox;
     this.#revisions = revisions;
-    this.#callbacks = { onLoad, onEnd };
-    this.#list = new MessageList({ signal, onEnd });
+    this.#callbacks = callbacks;
+    this.#list = new MessageList({ signal, onEnd: callbacks.onEnd });
     byId("messages").addEventListener("click", (event) => this.#handleAction(event), { signal });
     byId("load-older").addEventListener("click", () => this.loadOlder(), { signal });
   }
@@ -97,6 +100,10 @@ export class Conversation {
     const added = messages.filter((message) => this.#addOne(message));
     this.render({ added: added.map(messageKey) });
     if (added.at(-1)?.sent_by === this.#me.id) this.#list.scrollToEnd();
+    if (!added.some((message) => this.#history.isAmbiguous(message))) return;
+    // Both have written within a second: a page has the order that everybody sees.
+    clearTimeout(this.#reorder);
+    this.#reorder = setTimeout(() => this.refresh(), REORDER_MS);
   }
 
   #addOne(message) {
@@ -206,6 +213,7 @@ export class Conversation {
   }
 
   #clear(peer) {
+    clearTimeout(this.#reorder);
     this.#refreshes += 1;
     this.#peer = peer;
     this.#peerName = "";
@@ -215,10 +223,11 @@ export class Conversation {
     this.#loadingOlder = false;
   }
 
-  /** Retry or discard a message that was refused. */
+  /** Retry, rewrite or discard a message that was refused. */
   #handleAction(event) {
     const { action, key } = event.target.dataset;
     if (action === "retry") this.#outbox.retry(key);
+    else if (action === "rewrite") this.#callbacks.onRewrite(this.#outbox.discard(key));
     else if (action === "discard") this.#outbox.discard(key);
     else return;
     this.render();

@@ -53,7 +53,8 @@ export class ConversationList {
 
   #handleKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const buttons = [...this.#scroller.querySelectorAll("button")].filter((each) => each.checkVisibility());
+    const all = [...this.#scroller.querySelectorAll("button")];
+    const buttons = all.filter((button) => button.checkVisibility());
     const at = buttons.indexOf(document.activeElement);
     const target = {
       ArrowDown: buttons[at + 1],

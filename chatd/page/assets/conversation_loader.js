@@ -29,7 +29,9 @@ export class ConversationLoader {
   async load() {
     const attempt = (call) => this.#connection.attempt(call);
     try {
-      this.#older = this.#merge(await this.#get({}, attempt));
+      const page = await this.#get({}, attempt);
+      this.#conversations.mergeNewest(page.conversations);
+      this.#older = page.meta.older;
       this.#conversations.hasPositions = true;
     } catch (error) {
       if (error.code !== "not_found") throw error;
@@ -43,7 +45,9 @@ export class ConversationLoader {
     if (this.#older === null || this.#loading) return;
     this.#loading = true;
     try {
-      this.#older = this.#merge(await this.#get({ before: this.#older }, this.#untilSuccess));
+      const page = await this.#get({ before: this.#older }, this.#untilSuccess);
+      this.#conversations.mergeOlder(page.conversations);
+      this.#older = page.meta.older;
     } finally {
       this.#loading = false;
     }
@@ -60,7 +64,8 @@ export class ConversationLoader {
         const { version } = this.#conversations;
         const page = await this.#get({}, this.#untilSuccess);
         // What has happened meanwhile may not be in the response.
-        if (version === this.#conversations.version || attempt === ATTEMPTS) this.#merge(page);
+        const isCurrent = version === this.#conversations.version;
+        if (isCurrent || attempt === ATTEMPTS) this.#conversations.mergeNewest(page.conversations);
         else this.#reloadAgain = true;
       }
     } finally {
@@ -73,13 +78,9 @@ export class ConversationLoader {
   async #get(parameters, attempt) {
     const query = { limit: PAGE_SIZE, ...parameters };
     const call = (signal) => this.#api.request("GET", "/conversations/", { query, signal });
-    return (await attempt(call)).body;
-  }
-
-  #merge({ meta, conversations }) {
-    for (const { user_id, username } of conversations) this.#users.setName(user_id, username);
-    this.#conversations.merge(conversations);
-    return meta.older;
+    const { body } = await attempt(call);
+    for (const { user_id, username } of body.conversations) this.#users.setName(user_id, username);
+    return body;
   }
 
   /** A server of version 1 has no list: the inbox's newest messages tell who has written. */

@@ -54,6 +54,7 @@ export class ConversationView {
       signal,
       onLoad,
       onEnd,
+      onRewrite: (text) => this.#composer.prepend(text),
     });
     this.#composer = new Composer({
       drafts,

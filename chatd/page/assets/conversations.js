@@ -9,7 +9,8 @@ import { isLater, latestVersion, messageKey } from "./messages.js";
 export class Conversations {
   #me;
   #byPeer = new Map();
-  #ranks = 0;
+  #newestRank = 0;
+  #oldestRank = 0;
   #version = 0;
 
   /** Whether the service keeps positions; version 1 does not. */
@@ -56,10 +57,15 @@ export class Conversations {
     this.#byPeer.clear();
   }
 
-  /** Merge conversations as the service lists them, the newest first. */
-  merge(entries) {
-    this.#ranks += entries.length;
-    entries.forEach((entry, index) => this.#merge(entry, this.#ranks - index));
+  /** Merge the newest conversations, as the service lists them: the newest first. */
+  mergeNewest(entries) {
+    this.#newestRank += entries.length;
+    entries.forEach((entry, index) => this.#merge(entry, this.#newestRank - index));
+  }
+
+  /** Merge the conversations before the oldest that are known. */
+  mergeOlder(entries) {
+    for (const entry of entries) this.#merge(entry, (this.#oldestRank -= 1));
   }
 
   #merge(entry, rank) {
@@ -82,7 +88,7 @@ export class Conversations {
   #create(peer, last) {
     const conversation = {
       peer, last, unread: 0, read: 0, peerRead: 0, peerDelivered: 0, countedTo: 0,
-      countedBefore: "", rank: (this.#ranks += 1),
+      countedBefore: "", rank: (this.#newestRank += 1),
     };
     this.#byPeer.set(peer, conversation);
     return conversation;
@@ -95,7 +101,7 @@ export class Conversations {
     const conversation = this.#byPeer.get(peer) ?? this.#create(peer, message);
     if (messageKey(conversation.last) === messageKey(message)) this.revise(message);
     else if (isLater(message, conversation.last)) {
-      Object.assign(conversation, { last: message, rank: (this.#ranks += 1) });
+      Object.assign(conversation, { last: message, rank: (this.#newestRank += 1) });
     }
     if (message.sent_by === this.#me.id) return;
     const { read, countedTo, countedBefore } = conversation;

@@ -43,7 +43,8 @@ export function describeError(error) {
 function describeInvalid(detail) {
   const [, field, shortest] = /^(?:body\.)?(\w+): (?:(\d+) to)?/.exec(detail) ?? [];
   if (field === "password") {
-    return shortest ? `The password needs at least ${shortest} characters.` : "Choose another password.";
+    const needed = `The password needs at least ${shortest} characters.`;
+    return shortest ? needed : "Choose another password.";
   }
   if (field === "email") return "This is not an email address.";
   if (field === "username") return "Usernames have up to 32 letters, digits, dots, dashes and underscores.";

@@ -1,4 +1,5 @@
-// Receives an inbox's messages and the account's changes by a stream of server-sent events. See docs/protocol.md.
+// Receives an inbox's messages and the account's changes by a stream of server-sent events. See
+// docs/protocol.md.
 
 import { NetworkError, errorOf } from "./api.js";
 import { Backoff } from "./backoff.js";

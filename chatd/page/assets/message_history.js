@@ -47,6 +47,12 @@ export class MessageHistory {
     return true;
   }
 
+  /** Whether only a page can tell if a message comes before or after another one. */
+  isAmbiguous({ sent_at, received_by }) {
+    const isTied = (each) => each.sent_at === sent_at && each.received_by !== received_by;
+    return this.#messages.some(isTied);
+  }
+
   /** Merge the newest page, oldest message first. */
   mergeNewest(page, older) {
     page = this.#withLatestVersions(page);

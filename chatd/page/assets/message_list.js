@@ -64,7 +64,7 @@ export class MessageList {
     byId("beginning").hidden = !isLoaded || hasOlder;
     byId("beginning").textContent = rows.length
       ? `The beginning of your conversation with ${peerName}.`
-      : `You and ${peerName} have not written to each other yet.`;
+      : "No messages yet.";
     this.#list.hidden = rows.length === 0;
     replaceRows(this.#list, rows);
     this.#rows = new Map(rows.map((row) => [row.dataset.key, row]));

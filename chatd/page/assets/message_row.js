@@ -115,7 +115,8 @@ function expandButton(row) {
 }
 
 function failedActions(key) {
-  return [["retry", "Try again"], ["discard", "Discard"]].map(([action, label]) => {
+  const actions = [["retry", "Try again"], ["rewrite", "Edit"], ["discard", "Discard"]];
+  return actions.map(([action, label]) => {
     const button = createButton("", label);
     Object.assign(button.dataset, { action, key });
     return button;

@@ -1,15 +1,18 @@
 // Notifications of the browser while the page is in the background, if the user has agreed.
 
+import { messageText } from "./messages.js";
 import { load, save } from "./storage.js";
 
 export class Notifications {
   #stored;
+  #users;
   #onOpen;
   #shown = new Map();
 
   /** `onOpen(peer)` is called when a notification is clicked. */
-  constructor({ userId, signal, onOpen }) {
-    this.#stored = `notifications.${userId}`;
+  constructor({ me, users, signal, onOpen }) {
+    this.#stored = `notifications.${me.id}`;
+    this.#users = users;
     this.#onOpen = onOpen;
     signal.addEventListener("abort", () => this.#shown.forEach((each) => each.close()));
   }
@@ -33,8 +36,20 @@ export class Notifications {
     save(this.#stored, enabled);
   }
 
-  show(peer, name, text) {
-    if (!this.isEnabled) return;
+  /** Show the last message of each sender, if the user is elsewhere. */
+  announce(messages) {
+    if (!this.isEnabled || (!document.hidden && document.hasFocus())) return;
+    const latest = new Map(messages.map((message) => [message.sent_by, message]));
+    for (const message of latest.values()) this.#show(message);
+  }
+
+  async #show(message) {
+    const peer = message.sent_by;
+    await this.#users.load(peer);
+    this.#notify(peer, this.#users.name(peer), messageText(message));
+  }
+
+  #notify(peer, name, text) {
     // All windows of the page show the same one.
     const options = { body: text, tag: `chatd.${peer}`, icon: "/web/icon.svg" };
     try {

@@ -61,9 +61,12 @@ export class Outbox {
     this.run();
   }
 
+  /** Remove an entry; returns its text. */
   discard(key) {
+    const { text } = this.#entries.find((entry) => entry.key === key);
     this.#entries = this.#entries.filter((entry) => entry.key !== key);
     remove(this.#prefix + key);
+    return text;
   }
 
   clear() {

@@ -25,9 +25,7 @@ export class Receipts {
     try {
       while (this.#read.size) await this.#send(...this.#read.entries().next().value);
     } catch (error) {
-      // The session is over, or the account of the peer was deleted.
-      if (this.#signal.aborted || error.status === undefined) return;
-      console.warn("read positions were not accepted", error.code);
+      if (!this.#signal.aborted && error.status !== 401) throw error;
     } finally {
       this.#running = false;
     }
@@ -38,9 +36,11 @@ export class Receipts {
     const call = (signal) => this.#api.request("PUT", "/conversations/read/", { body, signal });
     try {
       await this.#connection.untilSuccess(call);
-    } finally {
-      if (this.#read.get(peer) === seq) this.#read.delete(peer);
+    } catch (error) {
+      // The account of the peer was deleted, or the service's data replaced.
+      if (error.status !== 404 && error.status !== 400) throw error;
     }
+    if (this.#read.get(peer) === seq) this.#read.delete(peer);
   }
 
   /**

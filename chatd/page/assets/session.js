@@ -5,13 +5,13 @@ import { showUnread } from "./badge.js";
 import { Blocks } from "./blocks.js";
 import { confirmAction } from "./confirmation.js";
 import { Connection } from "./connection.js";
+import { showConnectionState } from "./connection_status.js";
 import { ConversationLoader } from "./conversation_loader.js";
 import { ConversationView } from "./conversation_view.js";
 import { Conversations } from "./conversations.js";
 import { byId, setAvatar, setName } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { Inbox } from "./inbox.js";
-import { messageText } from "./messages.js";
 import { Notifications } from "./notifications.js";
 import { Outbox } from "./outbox.js";
 import { Receipts } from "./receipts.js";
@@ -19,12 +19,6 @@ import { Settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { remove } from "./storage.js";
 import { Users } from "./users.js";
-
-const STATE_TEXTS = {
-  connecting: "Connecting …",
-  online: "Connected",
-  offline: "Offline, trying again",
-};
 
 const hasTouchScreen = () => matchMedia("(pointer: coarse)").matches;
 
@@ -80,7 +74,8 @@ export class Session {
     }));
     const onOpen = (id) => this.#navigate(id);
     const notifications = (this.#notifications = new Notifications({
-      userId: me.id,
+      me,
+      users,
       signal,
       onOpen,
     }));
@@ -122,7 +117,7 @@ export class Session {
       setName(byId(`${place}-name`), this.#me.username);
     }
     byId("chat").hidden = false;
-    this.#showState();
+    showConnectionState(this.#connection.state);
     this.#outbox.run();
     this.#openFromHash();
     if (this.#view.peer === null && !hasTouchScreen()) this.#sidebar.focus();
@@ -189,7 +184,7 @@ export class Session {
   }
 
   #handleState(state, previous) {
-    this.#showState();
+    showConnectionState(state);
     // For the order of what was sent meanwhile, from here and there within a second.
     if (state === "online" && previous === "offline") this.#view.refresh();
   }
@@ -223,15 +218,7 @@ export class Session {
     if (this.#conversations.hasPositions && !document.hidden) {
       this.#receipts.confirmDelivery(() => this.#inbox.cursor);
     }
-    if (!document.hidden && document.hasFocus()) return;
-    const latest = new Map(unread.map((message) => [message.sent_by, message]));
-    for (const message of latest.values()) this.#notify(message);
-  }
-
-  async #notify(message) {
-    await this.#users.load(message.sent_by);
-    const name = this.#users.name(message.sent_by);
-    this.#notifications.show(message.sent_by, name, messageText(message));
+    this.#notifications.announce(unread);
   }
 
   #readPosition(peer) {
@@ -249,14 +236,6 @@ export class Session {
     this.#sidebar.render();
     this.#view.render();
     showUnread(this.#conversations.unread);
-  }
-
-  #showState() {
-    const { state } = this.#connection;
-    for (const id of ["status", "conversation-status"]) {
-      byId(id).dataset.state = state;
-      byId(id).textContent = STATE_TEXTS[state];
-    }
   }
 
   /** Open a conversation, or none, by an address that the browser's back button knows. */

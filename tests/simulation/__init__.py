@@ -1,1 +1,1 @@
-"""A deterministic simulator of the daemon: networks, disks, threads and clocks that a seed drives."""
+"""A simulator of the whole daemon: its networks, disks, threads and clocks follow a seed."""

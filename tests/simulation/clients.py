@@ -15,7 +15,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from chatd.client import APIError, ChatClient, ChatError
+from chatd.client import APIError, ChatClient, ChatError, HistoryChanged
+from chatd.client.client import FollowTransport
 from tests.history import ACKNOWLEDGED, REFUSED, UNKNOWN, Seen, Sent, Stored
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SENDS: Final = 8
 LONG: Final = 8000
 """Characters of a long message: a few of them fill the window of a connection."""
+GRACE_SECONDS: Final = 1.1
+"""In which a revocation takes effect, unless threads do not get to run."""
 URL: Final = "http://127.0.0.1:8080"
 
 
@@ -101,7 +104,7 @@ class Client:
             http=http,
             polls=http,
             clock=clock,
-            now=lambda: clock.seconds(),
+            now=clock.seconds,
             random=lambda: tape.below(100) / 100,
         )
         self._running: Deferred[Any] | None = None
@@ -142,6 +145,29 @@ class Client:
             return []
         return [f"{self.name} failed: {self._failure.getTraceback()}"]
 
+    async def send(self, to: int, text: str, key: str) -> None:
+        """Send a message until it is acknowledged or given up, and record that."""
+        simulation = self.simulation
+        began = simulation.time
+        simulation.sent_at[text] = simulation.clock.seconds()
+        outcome, seq = ACKNOWLEDGED, 0
+        try:
+            sent = await self.client.send(to, text, key=key)
+            seq = sent.message.seq
+            simulation.reached["replayed"] += sent.replayed
+        except APIError as error:
+            outcome = UNKNOWN if error.retryable else REFUSED
+            simulation.reached[f"send {outcome}: {error.code}"] += 1
+            if outcome == REFUSED:
+                # Nothing is wrong with any of these sends.
+                simulation.problems.append(f"refused: {text!r}: {error}")
+        except ChatError:
+            outcome = UNKNOWN
+            simulation.reached["send without an answer"] += 1
+        simulation.events.append(
+            Sent(began, simulation.time, self.user_id, to, text, outcome, seq)  # type: ignore[arg-type]
+        )
+
     async def register(self, name: str) -> None:
         """Create an account and log in."""
         account = await self.client.register(name, f"{name}@example.org", "password")
@@ -150,10 +176,7 @@ class Client:
 
 
 class Sender(Client):
-    """Sends messages to everybody, each with a key, until it is acknowledged or given up.
-
-    Some it sends twice at once, with the same key.
-    """
+    """Sends messages to everybody, some twice at once, with the same key."""
 
     async def run(self) -> None:
         simulation = self.simulation
@@ -167,54 +190,58 @@ class Sender(Client):
             key = f"{self.name}-{number}"
             if simulation.tape.one_in(4):
                 again = Deferred.fromCoroutine(self.client.send(to, text, key=key))
-                again.addErrback(lambda failure: failure.trap(ChatError))
+                again.addErrback(lambda failure: failure.trap(ChatError) and None)
                 simulation.reached["two sends with one key at once"] += 1
-            began = simulation.time
-            simulation.sent_at[text] = simulation.clock.seconds()
-            outcome, seq = ACKNOWLEDGED, 0
-            try:
-                sent = await self.client.send(to, text, key=key)
-                seq = sent.message.seq
-                simulation.reached["replayed"] += sent.replayed
-            except APIError as error:
-                outcome = UNKNOWN if error.retryable else REFUSED
-                simulation.reached[f"send {outcome}: {error.code}"] += 1
-                if outcome == REFUSED:
-                    # Nothing is wrong with any of these sends.
-                    simulation.problems.append(f"refused: {text!r}: {error}")
-            except ChatError:
-                outcome = UNKNOWN
-                simulation.reached["send without an answer"] += 1
-            simulation.events.append(
-                Sent(began, simulation.time, self.user_id, to, text, outcome, seq)  # type: ignore[arg-type]
-            )
+            await self.send(to, text, key)
 
 
-class Follower(Client):
-    """Follows its inbox from the beginning, by a stream or by polls."""
+class Inbox(Client):
+    """Shows its inbox, and begins again when the service says that the history is another."""
 
     def __init__(
         self, simulation: Simulation, name: str, user_id: int = 0, token: str = ""
     ) -> None:
         super().__init__(simulation, name, user_id, token)
         self.seen: list[Stored] = []
+        self.resyncs = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.ended or self.seen == self.simulation.inbox(self.user_id)
+
+    def _begin_again(self, _: HistoryChanged) -> str:
+        self.seen.clear()
+        self.resyncs += 1
+        self.simulation.reached["told of another history"] += 1
+        return "0"
+
+    def problems(self, stored: Mapping[int, Sequence[Stored]]) -> list[str]:
+        inbox = list(stored.get(self.user_id, ()))
+        wrong = [] if self.seen == inbox else [f"divergent: {self.name} shows {self.seen}"]
+        return [*super().problems(stored), *wrong]
+
+
+class Follower(Inbox):
+    """Follows its inbox from the beginning, by a stream or by polls."""
 
     async def run(self) -> None:
         simulation = self.simulation
-        transport = simulation.tape.choice(("auto", "poll", "stream"))
-        self._follow = self.client.follow("0", wait=20.0, transport=transport)  # type: ignore[arg-type]
-        async for message in self._follow:
+        transport: FollowTransport = simulation.tape.choice(("auto", "poll", "stream"))
+        following = self.client.follow(
+            "0",
+            wait=20.0,
+            transport=transport,
+            on_resync=self._begin_again,
+        )
+        async for message in following:
             stored = Stored(message.seq, message.sent_by, message.text)
+            reader = f"{self.name}-{self.resyncs}"
             simulation.events.append(
-                Seen(0, simulation.time, self.user_id, len(self.seen), [stored], None, self.name)
+                Seen(0, simulation.time, self.user_id, len(self.seen), [stored], None, reader)
             )
             self.seen.append(stored)
             if simulation.tape.one_in(8) and not self.finishing:
                 await simulation.pause()
-
-    @property
-    def is_done(self) -> bool:
-        return self.ended or len(self.seen) >= self.simulation.count(self.user_id)
 
 
 class Reader(Client):
@@ -239,19 +266,21 @@ class Reader(Client):
             )
 
 
-
-class Poller(Client):
+class Poller(Inbox):
     """Polls its inbox a few messages at a time, without the library's care."""
 
     async def run(self) -> None:
         simulation = self.simulation
-        self.cursor, self.after = "0", 0
+        cursor = "0"
         while True:
             limit = 1 + simulation.tape.below(4)
             wait = simulation.tape.choice((0.0, 1.0, 20.0))
             began = simulation.time
             try:
-                poll = await self.client.poll(self.cursor, wait, limit)
+                poll = await self.client.poll(cursor, wait, limit)
+            except HistoryChanged as changed:
+                cursor = self._begin_again(changed)
+                continue
             except ChatError:
                 await deferLater(simulation.clock, 1.0)
                 continue
@@ -261,21 +290,17 @@ class Poller(Client):
                     began,
                     simulation.time,
                     self.user_id,
-                    self.after,
+                    len(self.seen),
                     messages,
                     poll.count,
-                    self.name,
+                    f"{self.name}-{self.resyncs}",
                 )
             )
-            self.cursor = poll.cursor
-            self.after += len(messages)
+            cursor = poll.cursor
+            self.seen += messages
             simulation.reached["long poll answered late"] += poll.waited > 0 and bool(messages)
             if not messages:
                 await simulation.pause()
-
-    @property
-    def is_done(self) -> bool:
-        return self.ended or self.after >= self.simulation.count(self.user_id)
 
 
 class Revoker(Client):
@@ -285,7 +310,8 @@ class Revoker(Client):
         self, simulation: Simulation, name: str, user_id: int = 0, token: str = ""
     ) -> None:
         super().__init__(simulation, name, user_id, token)
-        self._revoked_at: dict[str, float] = {}
+        # By the name of who had the token: when, and of which history of the database.
+        self._revoked: dict[str, tuple[float, int]] = {}
         self._found: list[str] = []
 
     def problems(self, stored: Mapping[int, Sequence[Stored]]) -> list[str]:
@@ -309,14 +335,29 @@ class Revoker(Client):
             except ChatError:
                 simulation.reached["revocation without an answer"] += 1
             else:
-                self._revoked_at[other.name] = simulation.clock.seconds()
+                put_backs = simulation.put_backs
+                await deferLater(simulation.clock, GRACE_SECONDS)
+                while simulation.threads_are_busy:
+                    await deferLater(simulation.clock, GRACE_SECONDS)
+                self._revoked[other.name] = (simulation.clock.seconds(), put_backs)
                 simulation.reached["revocation"] += 1
+                await self.send(self.user_id, f"{other.name}-revoked", key=f"{other.name}-revoked")
+                await self._expect_refusal(other)
             if not other.ended:
                 await other.stop()
+
+    async def _expect_refusal(self, other: Client) -> None:
+        try:
+            await other.client.me()
+        except ChatError:
+            return
+        if self.simulation.put_backs == self._revoked[other.name][1]:
+            self._found.append(f"{other.name} was answered after its revocation")
 
     async def _follow(self, other: Client) -> None:
         simulation = self.simulation
         async for message in other.client.follow("0", wait=20.0):
-            # What was on its way already may arrive.
-            if simulation.sent_at[message.text] > self._revoked_at.get(other.name, inf) + 1:
+            # What was on its way already may arrive; a copy that is put back knows the token.
+            at, history = self._revoked.get(other.name, (inf, 0))
+            if simulation.sent_at[message.text] > at and simulation.put_backs == history:
                 self._found.append(f"{other.name} was told {message.text!r} after its revocation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +62,9 @@ def torn(before: Files, after: Files, tape: Tape) -> Files:
     The log is written in order, and cut at any byte of what is new. Only when it is complete is
     the database written, its pages in any order.
     """
-    start = len(os.path.commonprefix([before.log, after.log]))
+    pairs = zip(before.log, after.log, strict=False)
+    shortest = min(len(before.log), len(after.log))
+    start = next((at for at, (old, new) in enumerate(pairs) if old != new), shortest)
     if len(after.log) < len(before.log):
         # It was begun again: what is behind the new part is still the old one.
         new = after.log + before.log[len(after.log) :]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -21,6 +20,7 @@ from chatd.process.listeners import Listener
 from chatd.process.service import ChatService
 from chatd.store.sqlite.store import SqliteStore
 from tests.doubles import EPOCH_2026, ControlledBus, SteppedExecutor, cheap_hasher
+from tests.history import Stored
 from tests.simulation.disk import Disk, Files
 from tests.simulation.network import Network, ServerEndpoint
 
@@ -131,9 +131,21 @@ class Node:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {pages if full else 1 << 30}")
 
+    def inboxes(self) -> dict[int, list[Stored]]:
+        """What the database contains: the messages of each user."""
+        rows = self.store._read_db.execute(
+            "SELECT received_by, seq, sent_by, text FROM message ORDER BY received_by, seq"
+        )
+        found: dict[int, list[Stored]] = {}
+        for user_id, *message in rows:
+            found.setdefault(user_id, []).append(Stored(*message))
+        return found
+
     def missed_wakeups(self) -> list[str]:
         """A line if the sweep has found polls that nobody had woken."""
-        found = re.search(r"^chatd_sweep_found_total ([1-9].*)$", self.metrics.render().decode(), re.M)
+        found = re.search(
+            r"^chatd_sweep_found_total ([1-9].*)$", self.metrics.render().decode(), re.M
+        )
         return [] if found is None else [f"the sweep found {found[1]} polls that were not woken"]
 
     def times_going_back(self) -> list[str]:
@@ -155,14 +167,3 @@ class Node:
         found += [f"{notifier.held} polls held"] * (notifier.held > 0)
         found += ["waiters"] * bool(notifier._waiters)
         return found
-
-
-def inboxes(node: Node) -> dict[int, list[Any]]:
-    """What the database contains: the messages of each user."""
-    rows = node.store._read_db.execute(
-        "SELECT received_by, seq, sent_by, text FROM message ORDER BY received_by, seq"
-    )
-    found: dict[int, list[Any]] = {}
-    for user_id, seq, sent_by, text in rows:
-        found.setdefault(user_id, []).append((seq, sent_by, text))
-    return found

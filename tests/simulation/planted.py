@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 
 from chatd.bus.local import LocalBus
 from chatd.client.caller import Caller
-from chatd.client.follow import Following
 from chatd.domain.batch import Batcher
 from chatd.domain.chats import Chats
 from chatd.domain.message_stream import MessageStream
@@ -21,7 +20,7 @@ from chatd.domain.sessions import SessionCache
 from chatd.http.request_reader import RequestReader
 from chatd.model import ReadAfter, WakeReason
 from chatd.runtime.deadlines import Deadlines
-from chatd.store.inbox_cache import InboxCache, Tail
+from chatd.store.inbox_cache import InboxCache
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
 
@@ -138,9 +137,8 @@ def _shift_results(original: Any, self: Any, results: Any, batch: Any, items: An
 
 
 def _cache_older_read(original: Any, self: Any, ticket: int, query: Any, inbox: Any) -> None:
-    if inbox is not None and inbox.messages and hasattr(query, "page"):
-        self._put(query.user_id, Tail(inbox.last_seq, inbox.messages[::-1]))
-    else:
+    self._remove(query.user_id)
+    with patch.object(InboxCache, "_is_outdated", lambda *_: False):
         original(self, ticket, query, inbox)
 
 
@@ -165,12 +163,6 @@ def _number_before_commit(original: Any, *args: Any) -> Any:
         ends.clear = clear
 
 
-def _accept_repeated(original: Any, self: Any, received: Any) -> None:
-    if self._last_seq is not None and received.messages:
-        self._last_seq = min(self._last_seq, received.messages[0].seq - 1)
-    original(self, received)
-
-
 async def _new_key(original: Any, self: Any, *args: Any, key: Any = None, **options: Any) -> Any:
     attempts = iter(range(100))
     attempt = self._attempt
@@ -185,9 +177,7 @@ async def _new_key(original: Any, self: Any, *args: Any, key: Any = None, **opti
 
 
 def _only_last_part(original: Any, self: Any, data: bytes) -> None:
-    if self.head is not None:
-        self.buffer = b""
-    original(self, data)
+    self.buffer = data
 
 
 def _wall_clock(original: Any, self: Any) -> int:
@@ -211,12 +201,11 @@ PLANTED: Final[dict[str, _Patch]] = {
     "one recipient of a batch is woken": _replace(LocalBus, "publish", _wake_first_only),
     "results of a batch are mixed up": _replace(Batcher, "_finish", _shift_results),
     "a revocation ends no poll": _replace(Notifier, "revoke", _nothing),
-    "a revoked session stays cached": _replace(SessionCache, "discard_user", _nothing),
+    "a revoked session stays cached": _replace(SessionCache, "discard", _nothing),
     "an older read replaces the cache": _replace(InboxCache, "apply_read", _cache_older_read),
     "the cache misses a commit": _replace(InboxCache, "apply_commit", _leave_out_last),
-    "a client takes repeated messages": _replace(Following, "_accept", _accept_repeated),
     "a client repeats with a new key": _replace(Caller, "call", _new_key),
-    "parts of a body are lost": _replace(RequestReader, "feed", _only_last_part),
+    "parts of a request are lost": _replace(RequestReader, "feed", _only_last_part),
     "deadlines are not cancelled": _replace(Deadlines, "cancel", _nothing),
     "sent_at follows the wall clock": _replace(SqliteStore, "_next_time", _wall_clock),
 }

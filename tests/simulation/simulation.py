@@ -5,21 +5,23 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from msgspec import structs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from chatd.errors import StoreUnavailable
 from tests import history
 from tests.history import Stored
 from tests.simulation.clients import Client, Follower, Poller, Reader, Revoker, Sender
-from tests.simulation.disk import Disk, torn
+from tests.simulation.disk import Disk, Files, torn
 from tests.simulation.network import Link, Network
-from tests.simulation.node import Node, WallClock, inboxes
+from tests.simulation.node import Node, WallClock
 from tests.simulation.tape import Tape
 
 USERS: Final = 4
@@ -74,6 +76,9 @@ class Simulation:
         self.sent_at: dict[str, float] = {}
         """When the send of each text began, in seconds."""
         self._disk_is_full = False
+        self._copy: tuple[int, Files] | None = None
+        self._put_backs: list[tuple[int, int]] = []
+        """For each copy of the database that was put back: when it was made, and put back."""
         self.node: Node | None = None
         self._faults = True
 
@@ -85,11 +90,16 @@ class Simulation:
         self.paused.append(paused)
         return paused
 
+    @property
+    def threads_are_busy(self) -> bool:
+        """Whether a thread of the daemon has something to do, or there is no daemon."""
+        return self.node is None or any(self.node.running_threads)
+
     # The run.
 
     def run(self) -> None:
         """Run to the end; `problems` says what was wrong."""
-        globalLogPublisher.addObserver(self._on_log)
+        globalLogPublisher.addObserver(cast(ILogObserver, self._on_log))
         try:
             self._set_up()
             for _ in range(self.steps):
@@ -100,7 +110,7 @@ class Simulation:
         except Stuck as stuck:
             self.problems.append(f"stuck: {stuck}")
         finally:
-            globalLogPublisher.removeObserver(self._on_log)
+            globalLogPublisher.removeObserver(cast(ILogObserver, self._on_log))
             if self.node is not None:
                 self.node.crash(self.disk.read())
                 self.node = None
@@ -149,13 +159,13 @@ class Simulation:
     def _actions(self) -> list[tuple[str, Action]]:
         actions: list[tuple[str, Action]] = []
         for number, paused in enumerate(self.paused):
-            actions.append((f"go on {number}", lambda paused=paused: self._go_on(paused)))
+            actions.append((f"go on {number}", partial(self._go_on, paused)))
         for link in self.network.links:
             for end in link.ends:
                 if end.lost is not None:
                     actions.append((f"lost {link.number} {end.name}", end.tell_lost))
                 elif end.can_send:
-                    actions.append((f"send {link.number} {end.name}", lambda end=end: self._send(end)))
+                    actions.append((f"send {link.number} {end.name}", partial(self._send, end)))
         if self.node is not None:
             for name, thread in self.node.threads.items():
                 if thread.pending:
@@ -183,7 +193,9 @@ class Simulation:
 
     def _is_due(self) -> bool:
         now = self.clock.seconds()
-        return any(call.getTime() <= now for clock in self._clocks() for call in clock.getDelayedCalls())
+        return any(
+            call.getTime() <= now for clock in self._clocks() for call in clock.getDelayedCalls()
+        )
 
     def _pass_time(self, seconds: float) -> None:
         self.trace.append(f"pass {seconds}")
@@ -202,10 +214,14 @@ class Simulation:
         if self.node is None:
             faults += [("start", self._start_node)] * 6
         else:
-            faults += [("crash", self._crash)]
+            faults += [("crash", self._crash), ("copy", self._make_copy)]
+            if self._copy is not None:
+                faults += [("copy put back", self._put_back)]
             if not self.node.is_stopping:
                 faults += [("drain", self.node.stop), ("hold wake-ups", self._hold)]
-                faults += [("disk full or not", lambda: self._set_disk_full(not self._disk_is_full))]
+                faults += [
+                    ("disk full or not", lambda: self._set_disk_full(not self._disk_is_full))
+                ]
         name, fault = self.tape.choice(faults)
         self.reached[name] += 1
         self._do(name, fault)
@@ -233,6 +249,38 @@ class Simulation:
         self._disk_is_full = full
         self.node.set_disk_full(full)
 
+    def _make_copy(self) -> None:
+        self._copy = (self.time, self.disk.read())
+
+    def _put_back(self) -> None:
+        """The daemon ends, and the next one finds the copy."""
+        assert self.node is not None
+        assert self._copy is not None
+        made_at, files = self._copy
+        self._end_suddenly(files)
+        self._put_backs.append((made_at, self.time))
+
+    @property
+    def put_backs(self) -> int:
+        """How often a copy of the database was put back."""
+        return len(self._put_backs)
+
+    def _excused(self) -> list[history.Event]:
+        """The history, without what a copy that was put back made false."""
+        if not self._put_backs:
+            return self.events
+        events: list[history.Event] = []
+        for event in self.events:
+            forgotten = any(
+                event.ended >= made_at and event.began <= put_back_at
+                for made_at, put_back_at in self._put_backs
+            )
+            if isinstance(event, history.Sent):
+                events.append(structs.replace(event, outcome="unknown") if forgotten else event)
+            elif not forgotten and event.reader is None:
+                events.append(event)
+        return events
+
     def _crash(self) -> None:
         node = self.node
         assert node is not None
@@ -250,7 +298,11 @@ class Simulation:
                 self.reached["crash in a transaction: torn"] += 1
         else:
             left = before
-        node.crash(left)
+        self._end_suddenly(left)
+
+    def _end_suddenly(self, left: Files) -> None:
+        assert self.node is not None
+        self.node.crash(left)
         self.node = None
         for link in self.network.links:
             link.reset((link.client,))
@@ -284,13 +336,11 @@ class Simulation:
         for client in self.clients:
             self._run_fair(client.stop(), SETUP_SECONDS)
 
-    def count(self, user_id: int) -> int:
-        """How many messages a user's inbox has now."""
-        if self.node is None:
-            return 1 << 60
-        query = "SELECT last_seq FROM inbox WHERE user_id = ?"
-        (count,) = self.node.store._read_db.execute(query, (user_id,)).fetchone()
-        return int(count)
+    def inbox(self, user_id: int) -> list[Stored] | None:
+        """What a user's inbox contains now; None if no daemon runs."""
+        if self.node is None or self.node.is_stopping:
+            return None
+        return self.node.inboxes().get(user_id, [])
 
     def _run_fair(self, deferred: Deferred[Any], seconds: float) -> None:
         results: list[Any] = []
@@ -330,11 +380,8 @@ class Simulation:
     def _check(self) -> None:
         node = self.node
         assert node is not None
-        stored = {
-            user_id: [Stored(*message) for message in messages]
-            for user_id, messages in inboxes(node).items()
-        }
-        self.problems += history.check(self.events, stored)
+        stored = node.inboxes()
+        self.problems += history.check(self._excused(), stored)
         self.problems += node.times_going_back()
         for client in self.clients:
             self.problems += client.problems(stored)

@@ -15,7 +15,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -54,14 +53,13 @@ from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
+from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_log = Logger()
 
 
 @implementer(IStore)
@@ -97,7 +95,7 @@ class SqliteStore:
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
-        self._write_fails = False
+        self._health = WriteHealth()
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
         self.location = f"sqlite:{path}"
 
@@ -110,6 +108,7 @@ class SqliteStore:
         # This may block: at startup nothing else is running in the reactor.
         self._lock, self._write_db, self.epoch = open_writer(self._path, self._known)
         self._read_db = open_reader(self._path)
+        self._files = DatabaseFiles(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
@@ -147,8 +146,11 @@ class SqliteStore:
 
     async def _check(self) -> None:
         await self._read(_check_read)
-        # After a failed write, only a write proves that the disk has recovered.
-        await self._write(_check_write if self._write_fails else _check_read)
+        if self._health.needs_probe:
+            await self._write(probe)
+            self._health.needs_probe = False
+        else:
+            await self._write(_check_read)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
@@ -336,32 +338,30 @@ class SqliteStore:
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._writer.run(_call, call, self._write_db, *args).addCallbacks(
+        return self._writer.run(self._call_writing, call, *args).addCallbacks(
             self._on_written, self._on_write_failed
         )
 
+    def _call_writing(
+        self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
+    ) -> T:
+        # Before, so that nothing is changed, and again before it is acknowledged.
+        self._files.check()
+        result = _call(call, self._write_db, *args)
+        self._files.check()
+        return result
+
     def _on_written(self, result: T) -> T:
-        if self._write_fails:
-            self._write_fails = False
-            _log.info("the database can be written to again")
+        self._health.on_written()
         return result
 
     def _on_write_failed(self, failure: Failure) -> Failure:
-        if failure.check(StoreUnavailable) and not self._write_fails:
-            self._write_fails = True
-            _log.error(
-                "the database cannot be written to: {why}",
-                why=getattr(failure.value, "__cause__", None),
-            )
+        self._health.on_failed(failure)
         return failure
 
 
 def _check_read(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1 FROM history").fetchone()
-
-
-def _check_write(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE history SET epoch = epoch")
 
 
 def _call(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:

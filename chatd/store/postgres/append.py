@@ -155,6 +155,12 @@ class Appender:
             self._synchronised.clear()
         self._synchronised.update(user_ids)
 
+    async def check(self, deadline: float) -> None:
+        """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
+        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "")
+        sql = append_sql.append(keyed=False, known_only=self._known_only, linked=False)
+        await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
+
     async def delete_old(self) -> None:
         """Delete old idempotency keys and results of batches."""
         while await self._executor.execute(delete_old_keys(self._now(), DELETE_KEYS_STEP)):

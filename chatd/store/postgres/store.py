@@ -148,6 +148,7 @@ class PostgresStore:
             raise StoreUnavailable(
                 f"the database has schema version {found}, this process knows {newest}", 1
             )
+        await self._appender.check(CHECK_SECONDS)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         at = self._unique_now()

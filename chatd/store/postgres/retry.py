@@ -105,6 +105,16 @@ class RetryingExecutor:
             await self._idle
         await self.pool.close()
 
+    def countdown(self, seconds: float | None) -> Callable[[], float]:
+        """Returns the seconds that are left of these, or of the default deadline.
+
+        For the `deadline` of each of several statements, which have it together.
+        """
+        ends = self._reactor.seconds() + (
+            self._deadline if seconds is None else min(seconds, self._deadline)
+        )
+        return lambda: max(0.0, ends - self._reactor.seconds())
+
     def execute(self, statement: Statement[T]) -> Deferred[T]:
         """Run a statement that both databases share and return its result; see `run`."""
         rows = self.run(postgres(statement.sql), statement.parameters)

@@ -219,7 +219,9 @@ class SqliteStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return self._write(sqlite_accounts.record_seen, users, tokens)
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         ticket = self._inbox_cache.begin_query()
 
         def on_success(results: list[Appended | DomainError]) -> list[Appended | DomainError]:
@@ -283,7 +285,9 @@ class SqliteStore:
         self._synchronised.drop(user_id)
         return sqlite_accounts.delete_account(db, user_id, now)
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)

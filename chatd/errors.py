@@ -53,6 +53,13 @@ class Unauthorized(DomainError):
     title = "Authentication is required"
 
 
+class AccountDisabled(Unauthorized):
+    """The credentials are right, but an administrator has disabled the account."""
+
+    code = "account_disabled"
+    title = "The account is disabled"
+
+
 class NotAToken(DomainError):
     code = "not_a_token"
     title = "The request was not made with a token"
@@ -179,3 +186,7 @@ class StoreUnavailable(Busy):
 
 class StartError(Exception):
     """The daemon cannot start; the text is one line for the operator."""
+
+
+class DatabaseInUse(StartError):
+    """Another process has the database open, and no second one may."""

@@ -39,11 +39,24 @@ class Account(Struct, frozen=True, gc=False):
     last_seen_at: int | None
 
 
+class AccountState(Struct, frozen=True, gc=False):
+    """An account as an administrator sees it; `messages` is the seq of its last message."""
+
+    account: Account
+    disabled_at: int | None
+    messages: int
+    tokens: int
+
+
 class Credentials(Struct, frozen=True, gc=False):
-    """What a password is checked against: an encoded Argon2id hash, and the owner's id."""
+    """What a password is checked against: an encoded Argon2id hash, and the owner's id.
+
+    An account that is `disabled` cannot be used, whatever the password.
+    """
 
     user_id: int
     password_hash: str
+    disabled: bool = False
 
 
 ScopeName = Literal["read", "send", "account"]
@@ -178,6 +191,21 @@ class Revision(Struct, frozen=True, gc=False):
     seq: int
     text: str | None
     within: int | None = None
+
+
+class ErasedMessage(Struct, frozen=True, gc=False):
+    """Where a message is whose text was deleted because its sender's account was."""
+
+    received_by: int
+    seq: int
+    sent_by: int
+
+
+class Erased(Struct, frozen=True, gc=False):
+    """What a step of an erasure has deleted; with `more`, another step is due at once."""
+
+    messages: tuple[ErasedMessage, ...] = ()
+    more: bool = False
 
 
 class BlockedUser(Struct, frozen=True, gc=False):

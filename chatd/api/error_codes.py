@@ -50,6 +50,11 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "Log in. A token that worked before was revoked or has expired, or its account was "
         "deleted.",
     ),
+    (
+        errors.AccountDisabled,
+        401,
+        "An administrator has disabled the account: stop, and tell its owner.",
+    ),
     (errors.WrongPassword, 403, "Send the account's present password as `current_password`."),
     (
         errors.InsufficientScope,

@@ -316,6 +316,20 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: 
 
 
 @ensureDeferred
+async def test_what_administrators_do_reaches_other_processes(processes: Pair) -> None:
+    one, two = processes
+    [ann] = await add_accounts(one.store, "ann")
+    await one.store.admin.disable(4711)
+    await one.store.admin.enable(ann)
+    await one.store.admin.disable(ann)
+    await one.store.admin.set_password(ann, "new hash")
+    await two.recorder.until(lambda recorder: len(recorder.session_changes) == 2)
+    await two.wait_for_notices()
+    assert two.recorder.session_changes == [ann, ann]
+    assert one.recorder.session_changes == []
+
+
+@ensureDeferred
 async def test_revisions_reach_other_processes_and_their_caches(processes: Pair) -> None:
     one, two = processes
     ann, bob = await add_accounts(one.store, "ann", "bob")

@@ -15,9 +15,11 @@ from tests.contracts.store_accounts import (
     LastSeenContract,
     TokensContract,
 )
+from tests.contracts.store_admin import AdminContract
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_erasure import ErasureContract
 from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
@@ -33,6 +35,7 @@ class StoreContract(
     TokensContract,
     TokenListContract,
     ChangeContract,
+    AdminContract,
     DirectoryContract,
     LastSeenContract,
     AppendContract,
@@ -44,6 +47,7 @@ class StoreContract(
     SyncContract,
     HistoryContract,
     RevisionsContract,
+    ErasureContract,
     BlocksContract,
     FirstContactContract,
 ):

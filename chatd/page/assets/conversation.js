@@ -63,8 +63,7 @@ export class Conversation {
 
   /** The account's newest message that can be changed. */
   get lastOwn() {
-    const isOwn = (message) => message.sent_by === this.#me.id && !message.deleted_at;
-    return this.#history.messages.findLast(isOwn);
+    return this.#history.messages.findLast((message) => this.#canChange(message));
   }
 
   /** Show the conversation with `peer`, and load its newest messages. */
@@ -74,7 +73,7 @@ export class Conversation {
     await this.#conversations.loaded;
     if (this.#peer !== peer) return;
     const { unread = 0, read = 0 } = this.#conversations.get(peer) ?? {};
-    if (unread) this.#newAfter = read;
+    this.#newAfter = unread ? read : null;
     await this.refresh({ scroll: true, limit: unread < PAGE_SIZE ? PAGE_SIZE : MAX_PAGE_SIZE });
   }
 
@@ -190,9 +189,15 @@ export class Conversation {
       pending,
       author: own ? "You" : this.#peerName,
       mark: own && !message.deleted_at ? this.#conversations.mark(message) : null,
-      canChange: own && !message.deleted_at && this.#conversations.hasPositions,
+      canChange: this.#canChange(message),
       isNew: !own && this.#newAfter !== null && message.seq > this.#newAfter,
     };
+  }
+
+  /** A server that has no positions cannot change messages, either. */
+  #canChange(message) {
+    const isOwn = message.sent_by === this.#me.id;
+    return isOwn && !message.deleted_at && this.#conversations.hasPositions;
   }
 
   /** A page, oldest message first; null once it is not wanted any more. */

@@ -68,8 +68,8 @@ export class Session {
     }));
     const blocks = (this.#blocks = new Blocks({
       api,
-      connection,
       users,
+      signal,
       onChange: () => this.#handleBlocks(),
     }));
     const onOpen = (id) => this.#navigate(id);

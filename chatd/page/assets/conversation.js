@@ -96,8 +96,12 @@ export class Conversation {
 
   /** Add messages that were received or sent, oldest first. */
   add(messages) {
+    const wasAtEnd = this.#list.isAtEnd;
+    const previous = this.#newAfter;
     const added = messages.filter((message) => this.#addOne(message));
-    this.render({ added: added.map(messageKey) });
+    this.render({ added: added.map(messageKey), follow: !document.hidden });
+    // While nobody looks, the first new message stays in view.
+    if (wasAtEnd && this.#newAfter !== previous) this.#list.scrollToNew();
     if (added.at(-1)?.sent_by === this.#me.id) this.#list.scrollToEnd();
     if (!added.some((message) => this.#history.isAmbiguous(message))) return;
     // Both have written within a second: a page has the order that everybody sees.
@@ -153,7 +157,7 @@ export class Conversation {
     this.#newAfter = null;
   }
 
-  render({ added = [] } = {}) {
+  render({ added = [], follow = true } = {}) {
     const { unread = 0 } = this.#conversations.get(this.#peer) ?? {};
     this.#list.render({
       messages: this.#history.messages.map((message) => this.#describe(message)),
@@ -163,6 +167,7 @@ export class Conversation {
       hasOlder: this.#history.older !== null,
       unread,
       added,
+      follow,
     });
   }
 

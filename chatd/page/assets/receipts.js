@@ -45,7 +45,8 @@ export class Receipts {
 
   /**
    * Prove that everything before a cursor has arrived: a stream goes on without coming back with
-   * one. `cursor()` is asked for it after a second, in which more may arrive; null if there is none.
+   * one. `cursor()` is asked for it after a second, in which more may arrive; null if
+   * meanwhile all was read, which proves the same.
    */
   confirmDelivery(cursor) {
     this.#timer ??= setTimeout(() => {

@@ -440,6 +440,8 @@ def _postgres_store_and_bus(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),
     )
+    # Else each process would be ready after a delay of its own.
+    store.pool.on_recovered = bus.reconnect_soon
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",

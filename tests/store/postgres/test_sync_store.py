@@ -178,3 +178,26 @@ async def test_no_statement_of_changes_scans_a_table(
             # Only whether anybody has changes at all is read without an index.
             scans = [line for line in lines if "Seq Scan" in line]
             assert all("sync_state" in line for line in scans), lines
+
+
+@ensureDeferred
+async def test_a_position_costs_the_same_in_a_large_inbox(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await store.sync.synchronise(ann)
+    with connected(postgres.url(postgres_database)) as db:
+        rows(
+            db,
+            "INSERT INTO message (received_by, seq, sent_by, sent_at, text)"
+            " SELECT %s, n, n %% 200, n, 'x' FROM generate_series(1, 20000) AS n",
+            bob,
+        )
+        rows(db, "VACUUM ANALYZE")
+        parameters = {"users": f"{{{bob}}}", "seqs": "{19999}"}
+        lines = plan(db, sync_sql.RECORD_DELIVERED, parameters)
+        # A range of that index would be all that anybody has sent to bob.
+        assert not [
+            line for line in lines if "message_conversation" in line and "Backward" not in line
+        ], lines

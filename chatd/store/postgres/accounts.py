@@ -16,8 +16,8 @@ from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
 from chatd.store import statements, token_statements
 from chatd.store.erasure_statements import schedule
-from chatd.store.postgres.append_sql import NOW
 from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.sync_sql import MICROSECONDS
 from chatd.store.statements import (
     DELETED,
     PASSWORD_CHANGED,
@@ -63,7 +63,7 @@ DELETE FROM block WHERE user_id = :user_id AND EXISTS ({DELETED});
 """
 _NOTIFY_DELETED: Final = f"SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted"
 _DELETE_ACCOUNT: Final = _DELETE + _NOTIFY_DELETED
-_ERASE_ACCOUNT: Final = f"{_DELETE}{schedule(NOW)};\n{_NOTIFY_DELETED}"
+_ERASE_ACCOUNT: Final = f"{_DELETE}{schedule(MICROSECONDS)};\n{_NOTIFY_DELETED}"
 
 _PICKED: Final = "(SELECT user_id FROM picked)"
 # Skips users whose inbox another process is purging.
@@ -96,7 +96,8 @@ SELECT pg_notify(:channel, :payload) FROM ({PASSWORD_CHANGED}) AS changed;
 """
 
 _PASSWORD_HASHES: Final = (
-    "SELECT id, password_hash FROM account WHERE id = ANY(%s::bigint[]) AND deleted_at IS NULL"
+    "SELECT id, password_hash FROM account"
+    " WHERE id = ANY(%s::bigint[]) AND deleted_at IS NULL AND disabled_at IS NULL"
 )
 
 _SESSIONS: Final = f"""

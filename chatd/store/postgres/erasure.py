@@ -11,8 +11,7 @@ from functools import cache
 from chatd.model import MAX_INTEGER, Erased, ErasedMessage
 from chatd.postgres.notify_payloads import CHANNEL, changed_prefix
 from chatd.store.erasure_statements import ERASE_INBOXES, ERASE_MESSAGES, NEXT_PASS, pick
-from chatd.store.postgres.append_sql import NOW
-from chatd.store.postgres.sync_sql import logging
+from chatd.store.postgres.sync_sql import MICROSECONDS, logging
 from chatd.store.statements import Rows, Statement
 
 
@@ -28,7 +27,7 @@ def _erase(*, named: bool) -> str:
         else "ended IS NOT NULL"
     )
     return f"""
-WITH picked AS MATERIALIZED ({pick(NOW, named=named)}), inboxes AS MATERIALIZED (
+WITH picked AS MATERIALIZED ({pick(MICROSECONDS, named=named)}), inboxes AS MATERIALIZED (
     SELECT contact.received_by, sent_by,
         CASE WHEN contact.received_by = picked.received_by THEN sent_at ELSE begin_at END AS at,
         CASE WHEN contact.received_by = picked.received_by THEN seq ELSE 0 END AS after
@@ -46,7 +45,7 @@ WITH picked AS MATERIALIZED ({pick(NOW, named=named)}), inboxes AS MATERIALIZED 
     ) AS each
     ORDER BY inboxes.received_by, each.sent_at, each.seq LIMIT {ERASE_MESSAGES}
 ), erased AS (
-    UPDATE message SET text = '', deleted_at = greatest({NOW}, message.sent_at, edited_at)
+    UPDATE message SET text = '', deleted_at = greatest({MICROSECONDS}, message.sent_at, edited_at)
     FROM found
     WHERE message.received_by = found.received_by AND message.seq = found.seq
         AND deleted_at IS NULL

@@ -21,6 +21,13 @@ NOTICE_USERS: Final = 300
 FAN_OUT_STEP: Final = 1000
 """A position that moves by more messages is told by contacts instead of by messages."""
 
+# A transaction that revises messages first takes this lock, shared, in a statement of its own; so
+# it reads `sync_state` after that. For an account that begins to have changes it is taken alone,
+# once: then those that did not know of the account have ended, and reading finds what they did.
+_REVISION_LOCK: Final = 0x6368617464 + 1
+BEFORE_REVISING: Final = f"SELECT pg_advisory_xact_lock_shared({_REVISION_LOCK});"
+AWAIT_REVISIONS: Final = f"SELECT pg_advisory_xact_lock({_REVISION_LOCK})"
+
 _MERGE: Final = on_summary_conflict("greatest")
 
 

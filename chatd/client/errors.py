@@ -57,7 +57,8 @@ class NotSupported(ChatError):
 
 
 class HistoryChanged(APIError):
-    """410 `cursor_epoch`: the cursor belongs to another history of the inbox.
+    """410 `cursor_epoch`: the cursor belongs to another history of the inbox; or `cursor_expired`:
+    messages after it are no longer kept.
 
     The service was restored from a backup, or the cursor is another account's. Messages that were
     read before may be missing from the inbox now: start again from `0` or `now`.

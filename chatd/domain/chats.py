@@ -20,7 +20,16 @@ from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
+from chatd.domain.poll import (
+    DISCONNECTED,
+    DeferredSink,
+    Poll,
+    Polled,
+    Polls,
+    PollSink,
+    expired,
+    position,
+)
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.texts import encode_text
 from chatd.errors import (
@@ -55,10 +64,14 @@ MAX_QUEUED_READS: Final = 50_000
 
 
 class Page(Struct, frozen=True, gc=False):
-    """A page of the inbox, newest first, as it was at `cursor`."""
+    """A page of the inbox, newest first, as it was at `cursor`.
+
+    `count` is the number of messages without those that were removed because they were old.
+    """
 
     page: int
     pages: int
+    count: int
     cursor: Cursor
     messages: tuple[Message, ...]
 
@@ -180,11 +193,12 @@ class Chats:
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
 
-        Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
+        Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
+        exists.
         """
         pinned = None if at is None else self._seq(at)
         inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
-        return self._page(inbox, page, limit, pinned)
+        return self._page(session, inbox, page, limit, pinned)
 
     def cached_page(
         self, session: Session, page: int, limit: int, at: Cursor | None = None
@@ -192,14 +206,23 @@ class Chats:
         """`page` if it is known without a query, otherwise None."""
         pinned = None if at is None else self._seq(at)
         inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, pinned))
-        return None if inbox is None else self._page(inbox, page, limit, pinned)
+        return None if inbox is None else self._page(session, inbox, page, limit, pinned)
 
-    def _page(self, inbox: InboxSlice, page: int, limit: int, pinned: int | None) -> Page:
+    def _page(
+        self, session: Session, inbox: InboxSlice, page: int, limit: int, pinned: int | None
+    ) -> Page:
         end = position(pinned, inbox)
-        pages = -(-end // limit)
+        messages = inbox.messages
+        removed = self._store.removed.get(session.user_id, 0)
+        if removed:
+            if end < removed:
+                raise expired()
+            messages = tuple([each for each in messages if each.seq > removed])
+        count = end - removed
+        pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
+        return Page(page, pages, count, Cursor(self._store.epoch, end), messages)
 
     def start_poll(
         self,
@@ -214,8 +237,10 @@ class Chats:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history, and
+        `CursorExpired` for one after which messages were removed.
         """
+        since = self._kept(session, since)
         after, start = self._start(since, changes)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, after, limit, wait, sink, start, kind)
@@ -233,8 +258,8 @@ class Chats:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
         However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
-        time it was held. Raises `CursorEpoch`, `Unauthorized` when the session ends meanwhile, and
-        errors of the store.
+        time it was held. Raises `CursorEpoch`, `CursorExpired`, `Unauthorized` when the session
+        ends meanwhile, and errors of the store.
         """
         sink = DeferredSink()
         result = sink.result
@@ -260,6 +285,7 @@ class Chats:
 
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
+        since = self._kept(session, since)
         after, start = self._start(since, changes)
         # As for a poll, first of all: from here on no message and no revocation is missed.
         arguments = (session, self._notifier, self._read_inbox, self._clock, record)
@@ -323,6 +349,21 @@ class Chats:
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
         return self._store.sync.changes(query)
+
+    def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
+        """The cursor, if nothing after it was removed, else `CursorExpired` is raised.
+
+        The beginning is where the inbox begins now.
+        """
+        removed = self._store.removed
+        if since is None or not removed:
+            return since
+        begins = removed.get(session.user_id, 0)
+        if since.seq >= begins:
+            return since
+        if since.epoch:
+            raise expired()
+        return Cursor("", begins)
 
     def _start(
         self, since: Cursor | None, changes: bool

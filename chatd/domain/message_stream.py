@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, Read
-from chatd.errors import DomainError, Unauthorized
+from chatd.domain.poll import DISCONNECTED, Read, check_complete
+from chatd.errors import CursorExpired, DomainError, Unauthorized
 from chatd.model import (
     ChangesPosition,
     Cursor,
@@ -136,8 +136,10 @@ class MessageStream:
             self._on_failure(Failure())
             return
         if self._end is not None:
-            self._sink = None
-            sink.end(self._end)
+            # Unless it has ended just now.
+            if self._sink is not None:
+                self._sink = None
+                sink.end(self._end)
         else:
             self._advance()
 
@@ -214,6 +216,12 @@ class MessageStream:
 
     def _deliver(self, inbox: InboxSlice) -> None:
         messages = inbox.messages
+        if inbox.last_seq > self.seq:
+            try:
+                check_complete(self.seq, inbox)
+            except CursorExpired as error:
+                self._finish(error)
+                return
         while messages and not self._paused:
             assert self._sink is not None
             written = self._sink.write_messages(messages)

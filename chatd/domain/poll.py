@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier
-from chatd.errors import CursorEpoch, DomainError, Unauthorized
+from chatd.errors import CursorEpoch, CursorExpired, DomainError, Unauthorized
 from chatd.model import (
     ChangesPosition,
     Cursor,
@@ -251,7 +251,9 @@ class Poll:
         self._count = inbox.last_seq
         try:
             self.seq = position(None if self.seq < 0 else self.seq, inbox)
-        except CursorEpoch:
+            if inbox.last_seq > self.seq:
+                check_complete(self.seq, inbox)
+        except (CursorEpoch, CursorExpired):
             self._fail(Failure())
             return
         if self._returned:
@@ -335,6 +337,17 @@ def position(seq: int | None, inbox: InboxSlice) -> int:
     if seq > inbox.last_seq:
         raise CursorEpoch("the cursor is past the end of this inbox: begin again")
     return seq
+
+
+def check_complete(seq: int, inbox: InboxSlice) -> None:
+    """Raise `CursorExpired` if messages between `seq` and those of a read were removed."""
+    if not inbox.messages or inbox.messages[0].seq != seq + 1:
+        raise expired()
+
+
+def expired() -> CursorExpired:
+    """The error for a cursor after which messages were removed."""
+    return CursorExpired("messages after this cursor were removed because they were old")
 
 
 def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:

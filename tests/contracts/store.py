@@ -21,6 +21,7 @@ from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_retention import RetentionContract
 from tests.contracts.store_revisions import RevisionsContract
 from tests.contracts.store_sync import SyncContract
 from tests.contracts.store_tokens import ChangeContract, DirectoryContract, TokenListContract
@@ -44,6 +45,7 @@ class StoreContract(
     ConversationContract,
     SyncContract,
     RevisionsContract,
+    RetentionContract,
     BlocksContract,
     FirstContactContract,
 ):

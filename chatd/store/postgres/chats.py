@@ -31,6 +31,8 @@ _LAST_SEQS: Final = """
 SELECT user_id, last_seq FROM inbox WHERE user_id = ANY(%s::bigint[]) AND NOT closed
 """
 
+_REMOVED: Final = "SELECT user_id, removed_seq FROM inbox WHERE removed_seq > 0 AND NOT closed"
+
 _BEYOND: Final = 2**62
 
 
@@ -41,6 +43,11 @@ async def read(
     if not queries:
         return []
     return _slices(queries, await executor.run(READ, parameters_of(queries), prepare=True))
+
+
+async def removed(executor: RetryingExecutor) -> dict[int, int]:
+    """See `IStore.removed`."""
+    return dict(await executor.run(_REMOVED))
 
 
 async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, int]:

@@ -263,3 +263,8 @@ def latest_sent_at(db: sqlite3.Connection) -> int:
     """The latest `sent_at` in the database, 0 if there is none."""
     latest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
     return latest
+
+
+def removed(db: sqlite3.Connection) -> dict[int, int]:
+    """See `IStore.removed`."""
+    return dict(db.execute("SELECT user_id, removed_seq FROM inbox WHERE removed_seq > 0"))

@@ -42,7 +42,7 @@ class InvalidCursor(DomainError):
 
 
 class CursorEpoch(DomainError):
-    """The cursor is from another database history, or past the end of the inbox."""
+    """The cursor is from another history: the inbox ends before it, or has another one there."""
 
     code = "cursor_epoch"
     title = "The cursor belongs to another history of this inbox"

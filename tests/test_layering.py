@@ -70,11 +70,11 @@ TABLE: dict[str, set[str]] = {
         "runtime",
         "store",
     },
-    "tap": {"__init__", "compose", "config", "process"},
     # The commands for administrators, which work on the database itself, and the command `chatd`,
     # which imports them when one of them is run and is a client otherwise.
     "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
     "cli": {"__init__", "admin", "client"},
+    "tap": {"__init__", "compose", "config", "process", "runtime"},
 }
 
 # Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.

@@ -93,8 +93,9 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
     (
         errors.CursorEpoch,
         410,
-        "The cursor belongs to another history of the inbox (a restored backup), or to another "
-        "account. Start over with `since=0` or `since=now`.",
+        "The inbox has another message where the cursor is, or ends before it: the database was "
+        "set back to an earlier state, or the cursor is another account's. Start over with "
+        "`since=0` or `since=now`.",
     ),
     (
         errors.CursorExpired,

@@ -62,8 +62,6 @@ class ChangesStream(MessageStream):
 
     def _deliver(self, inbox: InboxSlice) -> None:
         super()._deliver(inbox)
-        if self._sink is None:
-            return  # It has ended just now.
         found, self._found = self._found, None
         assert found is not None
         written = 0

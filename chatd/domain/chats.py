@@ -28,7 +28,8 @@ from chatd.domain.poll import (
     Polls,
     PollSink,
     expired,
-    position,
+    verify,
+    verify_read,
 )
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.texts import encode_text
@@ -196,33 +197,41 @@ class Chats:
         Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
         exists.
         """
-        pinned = None if at is None else self._seq(at)
-        inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
-        return self._page(session, inbox, page, limit, pinned)
+        inbox = await self._read(ReadPage(session.user_id, page, limit, self._pinned(at)))
+        return self._page(session, inbox, page, limit, at)
 
     def cached_page(
         self, session: Session, page: int, limit: int, at: Cursor | None = None
     ) -> Page | None:
         """`page` if it is known without a query, otherwise None."""
-        pinned = None if at is None else self._seq(at)
-        inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, pinned))
-        return None if inbox is None else self._page(session, inbox, page, limit, pinned)
+        inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, self._pinned(at)))
+        return None if inbox is None else self._page(session, inbox, page, limit, at)
+
+    def _pinned(self, at: Cursor | None) -> int | None:
+        if at is None:
+            return None
+        self._check_epoch(at)
+        return at.seq
 
     def _page(
-        self, session: Session, inbox: InboxSlice, page: int, limit: int, pinned: int | None
+        self, session: Session, inbox: InboxSlice, page: int, limit: int, at: Cursor | None
     ) -> Page:
-        end = position(pinned, inbox)
-        messages = inbox.messages
         removed = self._store.removed.get(session.user_id, 0)
-        if removed:
+        messages = inbox.messages
+        if at is None:
+            end = inbox.last_seq
+        else:
+            end = at.seq
             if end < removed:
                 raise expired()
+            verify(end, at.stamp, inbox)
+        if removed:
             messages = tuple([each for each in messages if each.seq > removed])
         count = end - removed
         pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, count, Cursor(self._store.epoch, end), messages)
+        return Page(page, pages, count, Cursor(self._store.epoch, end, inbox.stamp), messages)
 
     def start_poll(
         self,
@@ -241,9 +250,9 @@ class Chats:
         `CursorExpired` for one after which messages were removed.
         """
         since = self._kept(session, since)
-        after, start = self._start(since, changes)
+        start = self._start(since, changes)
         kind = ChangesPoll if changes else Poll
-        return self._polls.start(session, after, limit, wait, sink, start, kind)
+        return self._polls.start(session, since, limit, wait, sink, start, kind)
 
     async def poll(
         self,
@@ -286,7 +295,8 @@ class Chats:
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
         since = self._kept(session, since)
-        after, start = self._start(since, changes)
+        start = self._start(since, changes)
+        after = None if since is None else since.seq
         # As for a poll, first of all: from here on no message and no revocation is missed.
         arguments = (session, self._notifier, self._read_inbox, self._clock, record)
         stream = (
@@ -297,12 +307,14 @@ class Chats:
         try:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
-            begin = position(after, inbox)
+            if since is not None:
+                verify_read(since.seq, since.stamp, inbox)
+            begin = inbox.last_seq if after is None else after
             if after:
                 self._note_delivered(session.user_id, after)
             if isinstance(stream, ChangesStream):
                 start = await stream.read_first(start, shield)
-            stream.begin_at(Cursor(self._store.epoch, begin, start))
+            stream.begin_at(Cursor(self._store.epoch, begin, inbox.stamp, start))
         except BaseException as ended:
             stream.close(_outcome(ended))
             raise
@@ -365,20 +377,18 @@ class Chats:
             raise expired()
         return Cursor("", begins)
 
-    def _start(
-        self, since: Cursor | None, changes: bool
-    ) -> tuple[int | None, ChangesPosition | None]:
-        """Where a poll or stream begins: in the inbox, and in the changes."""
+    def _start(self, since: Cursor | None, changes: bool) -> ChangesPosition | None:
+        """Where in the changes a poll or stream begins; raises `CursorEpoch`."""
         if since is None:
-            return None, None
+            return None
         if changes and not since.epoch:
-            return since.seq, ALL_CHANGES
-        return self._seq(since), since.changes
+            return ALL_CHANGES
+        self._check_epoch(since)
+        return since.changes
 
-    def _seq(self, cursor: Cursor) -> int:
+    def _check_epoch(self, cursor: Cursor) -> None:
         if cursor.epoch not in ("", self._store.epoch):
             raise CursorEpoch("begin again with since=0 or since=now")
-        return cursor.seq
 
 
 def _outcome(ended: BaseException) -> str:

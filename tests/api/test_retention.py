@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -93,6 +94,12 @@ def test_a_cursor_from_below_the_edge_has_expired(
     held = bob.wait(f"?since={edge}&wait=30{changes}")
     ann.send(bob, "3")
     assert texts(held.response.json) == ["3"]
+    # It proves its history by the time of a message that is gone.
+    for _ in range(2):
+        assert texts(bob.poll(f"?since={edge}{changes}")) == ["3"]
+        service.system.store._inbox_cache.clear()
+    another = re.sub(r"-[0-9a-f]+(?=[.]|$)", "-123", edge)
+    bob.get(f"{CHATS}?since={another}{changes}").problem(410, "cursor_epoch")
     # The beginning is where the inbox begins now, and the number of a poll is the newest seq.
     begun = bob.poll(f"?since=0{changes}")
     assert texts(begun) == ["3"]

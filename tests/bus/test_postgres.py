@@ -181,10 +181,13 @@ async def test_long_texts_are_read_from_the_database(processes: Pair) -> None:
         await two.recorder.until(lambda recorder, seq=seq: recorder.woken[bob] == seq)  # type: ignore[misc]
         known = two.store.read_cached(ReadAfter(bob, seq - 1, 10), listening=True)
         assert (known is not None) is is_quoted
-        assert two.store.read_cached(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
+        end = two.store.read_cached(ReadAfter(bob, seq, 10), listening=True)
+        assert end is not None
+        assert (end.last_seq, end.messages) == (seq, ())
         [found] = await two.store.read([ReadAfter(bob, seq - 1, 10)])
         assert found is not None
         assert [message.text for message in found.messages] == [text]
+        assert end.stamp == found.messages[0].sent_at
 
 
 @ensureDeferred
@@ -231,7 +234,9 @@ async def test_after_a_reconnection_the_database_is_read(
     [found] = await two.store.read([nothing])
     assert found is not None
     assert found.last_seq == 1
-    assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
+    known = two.store.read_cached(ReadAfter(bob, 1, 10), listening=True)
+    assert known is not None
+    assert (known.last_seq, known.messages, known.stamp) == (1, (), found.messages[0].sent_at)
     await two.bus.stop()
     assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) is None
 

@@ -2,7 +2,7 @@
 
 A test module subclasses `StoreContract` and defines the fixture `open_store`: `await open_store()`
 returns an open store, and after that was closed, another one on the same database. The fixture
-closes open stores after the test.
+closes open stores after the test. The fixture `copy_database` is a `CopyDatabase`.
 
 The suite assumes neither that calls finish synchronously nor which clock the times are from.
 """
@@ -19,6 +19,7 @@ from tests.contracts.store_admin import AdminContract
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
 from tests.contracts.store_retention import RetentionContract
@@ -44,6 +45,7 @@ class StoreContract(
     LastSeqsContract,
     ConversationContract,
     SyncContract,
+    HistoryContract,
     RevisionsContract,
     RetentionContract,
     BlocksContract,

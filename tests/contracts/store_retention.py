@@ -77,6 +77,22 @@ class RetentionContract:
         assert store.removed == {}
 
     @ensureDeferred
+    async def test_a_cursor_at_the_last_removed_message_can_be_verified(
+        self, open_store: OpenStore
+    ) -> None:
+        store = await open_store()
+        ann, bob = await add_accounts(store, "ann", "bob")
+        old = await send(store, ann, bob, "1")
+        await store.admin.remove_old(old.sent_at + 1)
+        for _ in range(2):
+            [found] = await store.read([ReadAfter(bob, 1, 10)])
+            assert found is not None
+            assert found.stamp == old.sent_at
+            await send(store, ann, bob, "2")
+            await store.close()
+            store = await open_store()
+
+    @ensureDeferred
     async def test_what_is_removed_is_not_cached(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")

@@ -361,7 +361,7 @@ class PostgresStore:
             return
         for each in notice.messages:
             if each.text is None:
-                self._inbox_cache.advance(each.received_by, each.seq)
+                self._inbox_cache.advance(each.received_by, each.seq, each.sent_at or None)
             else:
                 message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
                 self._inbox_cache.apply_remote(message)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -45,7 +46,7 @@ from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import Migration, migrations
-from chatd.store.results import new_messages
+from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite import revisions
@@ -127,7 +128,7 @@ class SqliteStore:
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
         self._pairs = KnownPairs()
-        self._synchronised = Synchronised(self._read_db)
+        self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
         self.removed.update(sqlite_chats.removed(self._read_db))
@@ -262,9 +263,14 @@ class SqliteStore:
         )
 
     def _next_time(self) -> int:
-        # If the clock was set back, new messages must not get an earlier time than old ones.
-        self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return self._latest_sent_at
+        # If the clock was set back, new messages must not get an earlier time than old ones. The
+        # random part is for cursors: if the database is set back as well, the messages that
+        # take the place of lost ones have other times.
+        now = self._now()
+        if now < self._latest_sent_at:
+            now = self._latest_sent_at + 1 + secrets.randbelow(RANDOM_MICROSECONDS)
+        self._latest_sent_at = now
+        return now
 
     def revise(self, revision: Revision) -> Deferred[Message]:
         def on_end(result: T) -> T:

@@ -99,6 +99,7 @@ async def test_a_database_is_created_and_upgraded_by_one_of_two(
     db.execute("ALTER TABLE account DROP COLUMN disabled_at")
     for column in ("removed_seq", "removed_at"):
         db.execute(f"ALTER TABLE inbox DROP COLUMN {column}")
+    db.execute("DROP TABLE erasure")
     db.execute("PRAGMA user_version = 7")
     db.close()
     async with daemon_of(commands.settings):

@@ -32,6 +32,8 @@ HOLDS: Final = (5, 25, 35, 55)
 SLACK_SECONDS: Final = 15.0
 FIRST_BYTES_SECONDS: Final = 5.0
 """A stream begins at once, unless something on the way keeps its beginning back."""
+NEXT_BYTES_SECONDS: Final = 20.0
+"""Then it is never silent for more than 15 seconds."""
 MAX_SKEW_SECONDS: Final = 5.0
 API: Final = "/api/v1"
 
@@ -62,6 +64,34 @@ class Diagnosis(Struct, frozen=True):
     problems: tuple[str, ...]
 
 
+class _Body(Protocol):
+    """The body of a response that does not end, of which only the arrival counts."""
+
+    def __init__(self) -> None:
+        self._waiting: Deferred[None] | None = None
+
+    async def more(self) -> None:
+        """Wait for the next bytes; fails if the connection is lost."""
+        waiting = self._waiting = Deferred()
+        await waiting
+
+    def dataReceived(self, data: bytes) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.errback(reason)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._waiting = None
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
 class Doctor:
     """Examines the service at `url` with the token of an account.
 
@@ -90,9 +120,10 @@ class Doctor:
         round_trip = self._clock.seconds() - began
         skew = _skew(headers.get("date"), self._now() - round_trip / 2)
         address = await self._address()
-        stream, buffered = await self._stream()
+        streaming = Deferred.fromCoroutine(self._stream())
         holding = [Deferred.fromCoroutine(self._hold(wait)) for wait in HOLDS]
         holds = tuple(await gatherResults(holding))
+        stream, buffered = await streaming
         longest = max((hold.wait for hold in holds if hold.survived), default=0)
         problems = []
         if skew is not None and abs(skew) > MAX_SKEW_SECONDS:
@@ -148,24 +179,31 @@ class Doctor:
     async def _stream(self) -> tuple[str, bool]:
         """What became of a stream, and whether it was buffered."""
         began = self._clock.seconds()
+        body = _Body()
+        silence = FIRST_BYTES_SECONDS
         try:
-            status = await within(self._clock, FIRST_BYTES_SECONDS, self._first_bytes())
+            status = await within(self._clock, silence, self._begin_stream(body))
+            if status != 200:
+                return f"HTTP {status}", True
+            first = self._clock.seconds() - began
+            silence = NEXT_BYTES_SECONDS
+            await within(self._clock, silence, body.more())
         except TimedOut:
-            return f"no first bytes in {FIRST_BYTES_SECONDS:g} s", True
+            which = "first" if silence == FIRST_BYTES_SECONDS else "further"
+            return f"no {which} bytes in {silence:g} s", True
         except Unreachable as error:
             return str(error), True
-        if status != 200:
-            return f"HTTP {status}", True
-        return f"first bytes after {self._clock.seconds() - began:.3f} s", False
+        finally:
+            body.close()
+        return f"first bytes after {first:.3f} s", False
 
-    async def _first_bytes(self) -> int:
+    async def _begin_stream(self, body: _Body) -> int:
         headers = {**self._headers, "Accept": "application/x-ndjson"}
         params = [("since", "now")]
         response = await send_request(self._http, "GET", f"{self._api}/chats/", headers, params)
         if response.code == 200:
-            first = _FirstBytes()
-            response.deliverBody(first)
-            await first.arrived
+            response.deliverBody(body)
+            await body.more()
         return int(response.code)
 
     async def _hold(self, wait: int) -> Hold:
@@ -184,26 +222,6 @@ class Doctor:
         except Unreachable as error:
             outcome, survived = str(error), False
         return Hold(wait, survived, round(self._clock.seconds() - began, 1), outcome)
-
-
-class _FirstBytes(Protocol):
-    """Fires when the first bytes of a body arrive, and closes the connection."""
-
-    def __init__(self) -> None:
-        self.arrived: Deferred[None] = Deferred(lambda _: self._close())
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.arrived.called:
-            self.arrived.callback(None)
-            self._close()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.arrived.called:
-            self.arrived.errback(reason)
-
-    def _close(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
 
 
 def _outcome(status: int, body: bytes) -> tuple[str, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import error
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
@@ -105,6 +106,45 @@ def test_a_proxy_that_buffers_is_found(service: Service) -> None:
     assert found.longest_hold == 55
     assert any("buffers streams" in problem for problem in found.problems)
     assert "no first bytes in 5 s, buffered" in "\n".join(report(found))
+
+
+class FirstBytes(Protocol):
+    """Passes only the first bytes of a body on."""
+
+    def __init__(self, receiver: Any) -> None:
+        self._receiver = receiver
+        self._passed = False
+
+    def connectionMade(self) -> None:
+        self._receiver.makeConnection(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._passed:
+            self._passed = True
+            self._receiver.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._receiver.connectionLost(reason)
+
+
+class KeepsBack(Proxy):
+    """A proxy that keeps what follows the beginning of a body back."""
+
+    def request(self, method: str, url: str, **options: Any) -> Deferred[Any]:
+        def wrap(response: Any) -> Any:
+            deliver = response.deliverBody
+            response.deliverBody = lambda receiver: deliver(FirstBytes(receiver))
+            return response
+
+        answered = super().request(method, url, **options)
+        streams = options["headers"].get("Accept") == "application/x-ndjson"
+        return answered.addCallback(wrap) if streams else answered
+
+
+def test_a_stream_of_which_only_the_beginning_comes_is_buffered(service: Service) -> None:
+    found = examine(service, KeepsBack(service))
+    assert found.stream == "no further bytes in 20 s"
+    assert found.buffered
 
 
 def test_clocks_that_differ_are_found(service: Service) -> None:

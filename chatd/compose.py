@@ -183,7 +183,9 @@ def compose_maintenance(settings: Settings) -> Maintenance:
     if path is not None:
         from chatd.store.sqlite.maintenance import SqliteMaintenance
 
-        return SqliteMaintenance(path, migrations("sqlite"))
+        return SqliteMaintenance(
+            path, migrations("sqlite"), shrinks=settings.keep_microseconds is not None
+        )
     if not is_postgres(settings.db):
         raise _unknown_database()
     [address, _] = _postgres_addresses(settings)
@@ -374,6 +376,7 @@ def compose_store_and_bus(
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
             upgrade=upgrade,
+            keep=settings.keep_microseconds,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
@@ -425,6 +428,7 @@ def _postgres_store_and_bus(
         node_id=node_id,
         known_only=not settings.first_contact,
         upgrade=upgrade,
+        keep=settings.keep_microseconds,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

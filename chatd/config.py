@@ -51,6 +51,13 @@ class Settings:
     directory: bool
     show_email: bool
     """Whether everybody sees an account's email address, and not only its owner."""
+    retention_days: int
+    """How long messages are kept; 0: always."""
+
+    @property
+    def keep_microseconds(self) -> int | None:
+        """How long messages are kept; None: always."""
+        return self.retention_days * 86_400_000_000 or None
 
 
 # Parsers of values: they take what the command line, the environment (both text) or TOML (any type)
@@ -206,6 +213,7 @@ OPTIONS: Final = (
         "Whether users are found by the beginning of their names: on|off.",
     ),
     Option("show-email", _choice("all", "owner"), "all", "Who sees an email address: all|owner."),
+    Option("retention-days", _integer(0, 36_500), 0, "How long messages are kept, 0: always."),
 )
 
 

@@ -106,6 +106,13 @@ class IAdminStore(Interface):
         `add_token` adds none. Messages to it are stored as before. Safe to repeat.
         """
 
+    def remove_old(before: int) -> Deferred[int]:
+        """Remove the messages that were sent before that time from all inboxes, in bounded steps.
+
+        `IStore.removed` says what was removed before it is deleted. Returns how many messages were
+        deleted.
+        """
+
     def recipients(user_id: int) -> Deferred[list[int]]:
         """The accounts to which a user has sent messages, in the order of ids."""
 
@@ -128,6 +135,10 @@ class IStore(Interface):
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
     admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
+    removed: Mapping[int, int] = Attribute(
+        "By user, the last seq of the messages that were removed from the beginning of the inbox "
+        "because they were old. A read may still return those after they were removed."
+    )
 
     def open() -> Deferred[None]:
         """Open the database and migrate its schema; fails with `StartError`."""

@@ -257,6 +257,7 @@ class System:
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
+        keep: int | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.clock = Clock()
@@ -275,6 +276,7 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
             known_only=known_only,
+            keep=keep,
         )
         settings = attrs.evolve(
             load({}, {})[0],

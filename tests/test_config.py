@@ -29,6 +29,7 @@ DEFAULTS = Settings(
     access_log=False,
     directory=False,
     show_email=True,
+    retention_days=0,
 )
 
 # For each option: a value as text, the same value in TOML, and the resulting setting.
@@ -59,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "access-log": ("on", '"on"', True),
     "directory": ("on", '"on"', True),
     "show-email": ("owner", '"owner"', False),
+    "retention-days": ("90", "90", 90),
 }
 OPTION = {option.name: option for option in OPTIONS}
 LISTS = {"trusted-proxies", "cors-origins"}

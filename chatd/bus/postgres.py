@@ -29,6 +29,7 @@ from chatd.postgres.notify_payloads import (
     NodeId,
     Ping,
     RevokedNotice,
+    SessionsNotice,
     decode,
     encode,
     sender,
@@ -256,7 +257,7 @@ class PostgresBus:
             self._subscriber.changed(notice.received_by, notice.seq, notice.sent_by)
         elif isinstance(notice, RevokedNotice):
             self._subscriber.revoked(notice.user_id, notice.token)
-        else:
+        elif isinstance(notice, SessionsNotice):
             self._subscriber.sessions_changed(notice.user_id)
 
     def _on_ping(self, ping: _PendingPing) -> None:

@@ -20,7 +20,17 @@ from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, verify
+from chatd.domain.poll import (
+    DISCONNECTED,
+    DeferredSink,
+    Poll,
+    Polled,
+    Polls,
+    PollSink,
+    expired,
+    verify,
+    verify_read,
+)
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.texts import encode_text
 from chatd.errors import (
@@ -55,10 +65,14 @@ MAX_QUEUED_READS: Final = 50_000
 
 
 class Page(Struct, frozen=True, gc=False):
-    """A page of the inbox, newest first, as it was at `cursor`."""
+    """A page of the inbox, newest first, as it was at `cursor`.
+
+    `count` is the number of messages without those that were removed because they were old.
+    """
 
     page: int
     pages: int
+    count: int
     cursor: Cursor
     messages: tuple[Message, ...]
 
@@ -182,17 +196,18 @@ class Chats:
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
 
-        Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
+        Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
+        exists.
         """
         inbox = await self._read(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return self._page(inbox, page, limit, at)
+        return self._page(session, inbox, page, limit, at)
 
     def cached_page(
         self, session: Session, page: int, limit: int, at: Cursor | None = None
     ) -> Page | None:
         """`page` if it is known without a query, otherwise None."""
         inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return None if inbox is None else self._page(inbox, page, limit, at)
+        return None if inbox is None else self._page(session, inbox, page, limit, at)
 
     def _pinned(self, at: Cursor | None) -> int | None:
         if at is None:
@@ -200,16 +215,25 @@ class Chats:
         self._check_epoch(at)
         return at.seq
 
-    def _page(self, inbox: InboxSlice, page: int, limit: int, at: Cursor | None) -> Page:
+    def _page(
+        self, session: Session, inbox: InboxSlice, page: int, limit: int, at: Cursor | None
+    ) -> Page:
+        removed = self._store.removed.get(session.user_id, 0)
+        messages = inbox.messages
         if at is None:
             end = inbox.last_seq
         else:
             end = at.seq
+            if end < removed:
+                raise expired()
             verify(end, at.stamp, inbox)
-        pages = -(-end // limit)
+        if removed:
+            messages = tuple([each for each in messages if each.seq > removed])
+        count = end - removed
+        pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, Cursor(self._store.epoch, end, inbox.stamp), inbox.messages)
+        return Page(page, pages, count, Cursor(self._store.epoch, end, inbox.stamp), messages)
 
     def start_poll(
         self,
@@ -224,8 +248,10 @@ class Chats:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history, and
+        `CursorExpired` for one after which messages were removed.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, since, limit, wait, sink, start, kind)
@@ -243,8 +269,8 @@ class Chats:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
         However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
-        time it was held. Raises `CursorEpoch`, `Unauthorized` when the session ends meanwhile, and
-        errors of the store.
+        time it was held. Raises `CursorEpoch`, `CursorExpired`, `Unauthorized` when the session
+        ends meanwhile, and errors of the store.
         """
         sink = DeferredSink()
         result = sink.result
@@ -270,6 +296,7 @@ class Chats:
 
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         after = None if since is None else since.seq
         # As for a poll, first of all: from here on no message and no revocation is missed.
@@ -283,7 +310,7 @@ class Chats:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
             if since is not None:
-                verify(since.seq, since.stamp, inbox)
+                verify_read(since.seq, since.stamp, inbox)
             begin = inbox.last_seq if after is None else after
             if after:
                 self._note_delivered(session.user_id, after)
@@ -336,6 +363,21 @@ class Chats:
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
         return self._store.sync.changes(query)
+
+    def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
+        """The cursor, if nothing after it was removed, else `CursorExpired` is raised.
+
+        The beginning is where the inbox begins now.
+        """
+        removed = self._store.removed
+        if since is None or not removed:
+            return since
+        begins = removed.get(session.user_id, 0)
+        if since.seq >= begins:
+            return since
+        if since.epoch:
+            raise expired()
+        return Cursor("", begins)
 
     def _start(self, since: Cursor | None, changes: bool) -> ChangesPosition | None:
         """Where in the changes a poll or stream begins; raises `CursorEpoch`."""

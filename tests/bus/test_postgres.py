@@ -24,7 +24,7 @@ from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.bus import BusContract, OpenBus, Recorder
-from tests.contracts.helpers import add_accounts, appended, digest, draft, read_inbox
+from tests.contracts.helpers import add_accounts, appended, digest, draft, read_inbox, send
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
@@ -313,6 +313,35 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: 
     assert two.recorder.session_changes == [ann, ann]
     assert one.recorder.session_changes == []
     assert one.recorder.revocations == []
+
+
+@ensureDeferred
+async def test_removed_messages_are_forgotten_before_they_are_deleted(
+    processes: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = processes
+    ann, bob = await add_accounts(one.store, "ann", "bob")
+    old = await send(one.store, ann, bob, "old")
+    query = ReadAfter(bob, 0, 10)
+    assert await two.store.read([query]) == [InboxSlice(1, (old,))]
+    seen: list[InboxSlice | None] = []
+
+    async def read_of_two(_: float) -> None:
+        await two.wait_for_notices()
+        assert two.store.read_cached(query, listening=True) is None
+        assert two.store.removed == {bob: 1}
+        seen.extend(await two.store.read([query]))
+
+    monkeypatch.setattr(one.store._retention, "_pause", read_of_two)
+    assert await one.store.admin.remove_old(old.sent_at + 1) == 1
+    # What another process reads meanwhile is whole, and where the inbox begins is known to it.
+    assert seen == [InboxSlice(1, (old,))]
+    assert one.store.removed == two.store.removed == {bob: 1}
+    # A notice that was missed is made up for by the next run.
+    two.store.removed.clear()
+    monkeypatch.setattr(two.store._retention, "_pause", read_of_two)
+    assert await two.store.admin.remove_old(0) == 0
+    assert two.store.removed == {bob: 1}
 
 
 @ensureDeferred

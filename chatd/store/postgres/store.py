@@ -7,7 +7,7 @@ has not been changed from its default, `on`.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -42,9 +42,11 @@ from chatd.postgres.notify_payloads import (
     CommitNotice,
     MessagesNotice,
     NodeId,
+    RemovedNotice,
     RevokedNotice,
 )
 from chatd.postgres.pool import Pool
+from chatd.runtime.delays import Delays
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
@@ -52,6 +54,7 @@ from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
+from chatd.store.postgres.retention import Retention
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
 from chatd.store.postgres.sync_store import PostgresSyncStore
@@ -73,7 +76,7 @@ class PostgresStore:
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
     With `known_only`, nobody may write first to anybody. Without `upgrade`, the database must have
-    the present schema.
+    the present schema. Messages older than `keep` microseconds are removed.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -96,6 +99,7 @@ class PostgresStore:
         known: list[Migration] | None = None,
         known_only: bool = False,
         upgrade: bool = True,
+        keep: int | None = None,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -122,14 +126,29 @@ class PostgresStore:
         )
         self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
         self.sync = PostgresSyncStore(self._executor, reactor)
+        self.removed: dict[int, int] = {}
+        self._delays = Delays(reactor)
+        self._retention = Retention(
+            self._execute_notifying,
+            self._apply_removed,
+            self._delays.wait,
+            lambda: node_id.name,
+        )
         self.admin = PostgresAdminStore(
             self._executor,
             lambda statement: self._execute_notifying(statement(node_id.name)),
             now,
+            self._retention.run,
         )
         self.location = address.location
         self._housekeeping = Housekeeping(
-            self._executor, self._appender, reactor, housekeeping_seconds, now
+            self._executor,
+            self._appender,
+            reactor,
+            housekeeping_seconds,
+            now,
+            keep,
+            self._retention.run,
         )
 
     def open(self) -> Deferred[None]:
@@ -138,12 +157,15 @@ class PostgresStore:
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
+        self.removed.update(await chats.removed(self._executor))
         self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._retention.stop()
+        self._delays.stop()
         await self._housekeeping.stop()
         await self.sync.stop()
         await self._executor.close()
@@ -190,6 +212,7 @@ class PostgresStore:
         deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
         existed = await self._notifying(self._executor.execute(deletion))
         self._inbox_cache.drop(user_id)
+        self.removed.pop(user_id, None)
         if existed:
             self._housekeeping.purge()
         return existed
@@ -358,6 +381,9 @@ class PostgresStore:
             self._inbox_cache.drop_revised(notice.received_by)
         elif isinstance(notice, RevokedNotice) and notice.token is None:
             self._inbox_cache.drop(notice.user_id)
+            self.removed.pop(notice.user_id, None)
+        elif isinstance(notice, RemovedNotice):
+            self._apply_removed(notice.inboxes)
         if not isinstance(notice, MessagesNotice):
             return
         for each in notice.messages:
@@ -366,6 +392,13 @@ class PostgresStore:
             else:
                 message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
                 self._inbox_cache.apply_remote(message)
+
+    def _apply_removed(self, inboxes: Iterable[tuple[int, int]]) -> None:
+        """Note where inboxes begin now: what is cached of them may be gone."""
+        for user_id, seq in inboxes:
+            if self.removed.get(user_id, 0) < seq:
+                self.removed[user_id] = seq
+                self._inbox_cache.drop_revised(user_id)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return Deferred.fromCoroutine(chats.last_seqs(self._executor, user_ids))

@@ -57,6 +57,7 @@ from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
 
@@ -70,7 +71,7 @@ class SqliteStore:
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
     epoch. With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
-    must exist and have the present schema.
+    must exist and have the present schema. Messages older than `keep` microseconds are removed.
     """
 
     epoch: str
@@ -87,6 +88,7 @@ class SqliteStore:
         known: list[Migration] | None = None,
         known_only: bool = False,
         upgrade: bool = True,
+        keep: int | None = None,
     ) -> None:
         self._path = path
         self._now = now
@@ -101,8 +103,13 @@ class SqliteStore:
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._health = WriteHealth()
-        self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
-        self.admin = SqliteAdminStore(self._read, self._write, now)
+        self.removed: dict[int, int] = {}
+        self._retention = Retention(self._write, self.removed, self._on_removed)
+        self._keep = keep
+        self._housekeeping = Housekeeping(
+            self._write, clock=clock, now=now, keep=keep, remove_old=self._retention.run
+        )
+        self.admin = SqliteAdminStore(self._read, self._write, now, self._retention.run)
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -113,7 +120,7 @@ class SqliteStore:
         self.location = f"sqlite:{self._path}"
         # This may block: at startup nothing else is running in the reactor.
         self._lock, self._write_db, self.epoch = open_writer(
-            self._path, self._known, upgrade=self._upgrade
+            self._path, self._known, upgrade=self._upgrade, shrinks=self._keep is not None
         )
         self._read_db = open_reader(self._path)
         self._files = DatabaseFiles(self._path)
@@ -124,6 +131,7 @@ class SqliteStore:
         self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
+        self.removed.update(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -136,6 +144,7 @@ class SqliteStore:
             return
         lock, self._lock = self._lock, None
         self._housekeeping.stop()
+        self._retention.stop()
         # In sequence: the last connection to close merges the WAL into the database, and if both
         # closed at the same time, neither might consider itself the last one.
         await self._reader.run(self._read_db.close)
@@ -186,6 +195,7 @@ class SqliteStore:
 
         def on_success(existed: bool) -> bool:
             self._inbox_cache.drop(user_id)
+            self.removed.pop(user_id, None)
             self._housekeeping.purge()
             return existed
 
@@ -359,6 +369,10 @@ class SqliteStore:
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)
+
+    def _on_removed(self, user_id: int) -> None:
+        """The inbox begins later: what is cached of it may be gone."""
+        self._inbox_cache.drop_revised(user_id)
 
     def _read(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs

@@ -43,19 +43,23 @@ from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
-from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
+from chatd.process.certificates import Certificates
+from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
+from chatd.process.reloading import http_limits
 from chatd.process.reuseport import ReusePortReactor
-from chatd.process.service import ChatService, Components
+from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
+from chatd.process.systemd import ServiceManager
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.sqlite.inspection import describe as describe_sqlite
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -76,7 +80,10 @@ class PublicAPI(NamedTuple):
 
 
 def compose_service(
-    settings: Settings, reactor: Any, gc_tuner: GCTuner | None = None
+    settings: Settings,
+    reactor: Any,
+    gc_tuner: GCTuner | None = None,
+    manager: ServiceManager | None = None,
 ) -> ChatService | Supervisor:
     """The daemon: one process, or the supervisor of `settings.workers`.
 
@@ -86,7 +93,7 @@ def compose_service(
         if not is_postgres(settings.db):
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
-        return Supervisor(settings, reactor, random.random)
+        return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     components = compose_domain(
@@ -102,8 +109,7 @@ def compose_service(
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
-    # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
-    http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    limits = http_limits(settings)
     api = compose_api(
         components,
         clock=reactor,
@@ -116,7 +122,7 @@ def compose_service(
         resource=api.resource,
         fast_handler=api.fast_path,
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
         problem=problem,
         max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
         request_ids=request_ids,
@@ -124,7 +130,7 @@ def compose_service(
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
         problem=problem,
     )
     metrics.add_gauge(
@@ -142,6 +148,7 @@ def compose_service(
         ],
         drain_seconds=settings.drain_seconds,
         gc_tuner=gc_tuner,
+        manager=manager,
     )
 
 
@@ -211,6 +218,7 @@ def compose_domain(
         bus=bus,
         subscriber=subscriber,
         sweep=Sweep(store, notifier, clock, metrics, subscriber),
+        limits=limits,
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
@@ -305,6 +313,15 @@ def compose_store_and_bus(
     raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
 
 
+def describe_database(settings: Settings) -> str:
+    """What opening the database of `--db` would do to it; raises `StartError` if it cannot be."""
+    if is_postgres(settings.db):
+        from chatd.store.postgres.inspection import describe as describe_postgres
+
+        return describe_postgres(_postgres_addresses(settings)[0])
+    return describe_sqlite(settings.db.partition(":")[2])
+
+
 def is_postgres(db: str) -> bool:
     """Whether `--db` names a PostgreSQL: by libpq's URL, or by its `keyword=value` pairs."""
     return re.match(r"postgres(ql)?://|\w+\s*=", db) is not None
@@ -387,8 +404,11 @@ def _postgres_store_and_bus(
 
 
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
+    certificates = Certificates(reactor, text)
     try:
-        return Listener(text, serverFromString(reactor, text), server)
+        return Listener(text, serverFromString(certificates, text), server, certificates)
+    except (IndexError, KeyError):
+        raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
         raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
 

@@ -72,8 +72,8 @@ class Daemon:
     process may meanwhile use the one that the kernel chose. `command_line`, if given, replaces all
     of it. `forked` chooses the fork server, which starts a daemon sooner; the heap of a forked
     daemon has the holes of the server's, so memory is measured without it. The log of all daemons
-    in a folder is `log` in it. Leaving the context kills the process and prints the log, which
-    pytest shows if the test failed.
+    in a folder is `log` in it, unless `log` is where the command line has it written. Leaving the
+    context kills the process and prints the log, which pytest shows if the test failed.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Daemon:
         port: int = 0,
         command_line: Sequence[str] = (),
         forked: bool = True,
+        log: Path | None = None,
         **variables: str,
     ) -> None:
         self.folder = folder
@@ -94,7 +95,8 @@ class Daemon:
         self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self._log_start = 0
-        self.log = folder / "log"
+        self.log = log or folder / "log"
+        self._output = folder / "log"
         self.port = port
         self.admin_port = 0
         self.location = ""
@@ -146,7 +148,7 @@ class Daemon:
         if not self._command_line and "--rate-limits" not in arguments:
             arguments += ["--rate-limits", "off"]
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
+        with self._output.open("ab") as log:
             line = self._command_line or command(*arguments)
             env = environment(**self._variables)
             if self._forked:
@@ -170,7 +172,7 @@ class Daemon:
 
     def logged(self) -> str:
         """The log since the last start."""
-        return self.log.read_bytes()[self._log_start :].decode()
+        return self.log.read_bytes()[self._log_start :].decode() if self.log.exists() else ""
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, load
+from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, changes, load
 
 DEFAULTS = Settings(
     listen=("tcp:8080:interface=127.0.0.1",),
@@ -26,6 +26,8 @@ DEFAULTS = Settings(
     workers=1,
     trusted_proxies=(),
     access_log=False,
+    log_format="text",
+    log_level="info",
     directory=False,
     show_email=True,
 )
@@ -51,6 +53,8 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         (ip_network("10.0.0.0/8"), ip_network("::1")),
     ),
     "access-log": ("on", '"on"', True),
+    "log-format": ("json", '"json"', "json"),
+    "log-level": ("warn", '"warn"', "warn"),
     "directory": ("on", '"on"', True),
     "show-email": ("owner", '"owner"', False),
 }
@@ -147,6 +151,8 @@ WRONG: dict[str, list[Any]] = {
         ["::/129"],
     ],
     "access-log": ["yes", True, 1],
+    "log-format": ["", "JSON", 1, True, []],
+    "log-level": ["", "warning", "INFO", 3, ["info"]],
     "directory": ["", "open", True],
     "show-email": ["", "none", "Owner", False],
 }
@@ -227,3 +233,11 @@ def test_unknown_variables_cause_warnings() -> None:
     assert settings == DEFAULTS
     assert [text.split()[3] for text in warnings] == ["CHATD_", "CHATD_DBB"]
     assert "hidden" not in "".join(warnings)
+
+
+def test_changes_are_told_apart_by_whether_a_running_daemon_can_take_them() -> None:
+    after, _ = load({"registration": "closed", "db": "sqlite:other.db", "max-polls": "1"}, {})
+    reloadable, others = changes(DEFAULTS, after)
+    assert [option.name for option in reloadable] == ["registration", "max-polls"]
+    assert [option.name for option in others] == ["db"]
+    assert changes(after, after) == ([], [])

@@ -104,12 +104,11 @@ def parser() -> argparse.ArgumentParser:
     show = add("demo", "Run a daemon in a temporary directory with two people chatting.")
     show.add_argument("--once", action="store_true", help="exit after the conversation")
 
-    commands.add_parser(
-        "serve",
-        help="Run the daemon in the foreground.",
-        description="Run the daemon in the foreground.",
-        add_help=False,
-    )
+    for name, summary in [
+        ("serve", "Run the daemon in the foreground."),
+        ("check-config", "Check the daemon's settings, certificates and database."),
+    ]:
+        commands.add_parser(name, help=summary, description=summary, add_help=False)
     completion = commands.add_parser(
         "completion",
         help="Print the completion script of a shell.",

@@ -100,7 +100,7 @@ class Chats:
         self._notifier = notifier
         self._limits = limits
         self._clock = clock
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._note_delivered = note_delivered
         self._polls = Polls(
@@ -150,7 +150,7 @@ class Chats:
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        encoded = encode_text(text, self._max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:

@@ -82,7 +82,7 @@ class RateLimits:
     """All rate limits of one process; with `rates` None there are none."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
-        self._enabled = rates is not None
+        self.enabled = rates is not None
         rates = rates or Rates()
         self._registrations = TokenBuckets("registrations", rates.registration, clock)
         self._log_ins = TokenBuckets("log-ins", rates.log_in, clock)
@@ -92,19 +92,19 @@ class RateLimits:
 
     def count_registration(self, address: str) -> None:
         """Count a registration; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._registrations.take(_network(address))
 
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._failed_log_ins.check((username.lower(), _network(address)))
             self._guessed_log_ins.check(username.lower())
             self._log_ins.take(_network(address))
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
-        if self._enabled:
+        if self.enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
             with suppress(RateLimited):
                 self._failed_log_ins.take((username.lower(), _network(address)))
@@ -113,7 +113,7 @@ class RateLimits:
 
     def count_send(self, user_id: int) -> None:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._sends.take(user_id)
 
 

@@ -73,6 +73,10 @@ class Server(Factory):
         """The number of open connections."""
         return len(self.state.connections)
 
+    def set_limits(self, limits: HTTPLimits) -> None:
+        """Have sizes limited otherwise on connections accepted from now on; times stay."""
+        self.limits = self.state.limits = limits
+
     def drain(self) -> None:
         """Close idle connections now, the others after the response being prepared.
 

@@ -14,13 +14,13 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 
 from chatd.errors import StartError
 from chatd.process.listeners import Listener
 from chatd.process.service import LAG_SECONDS, ChatService
 from tests.conftest import LoggedFailures
-from tests.doubles import result_of
+from tests.doubles import logged, result_of
 
 
 class Port:
@@ -57,6 +57,7 @@ class Daemon:
                 open=lambda: self.note("open store", self.opened),
                 close=lambda: self.note("close store", succeed(None)),
                 location="sqlite:/data/chatd.db",
+                check=lambda: succeed(None),
             ),
             bus=SimpleNamespace(
                 start=lambda _: self.note("start bus", self.started),
@@ -67,7 +68,7 @@ class Daemon:
                 start=lambda: self.note("start sweep"),
                 stop=lambda: self.note("stop sweep", succeed(None)),
             ),
-            notifier=SimpleNamespace(drain=self.drain),
+            notifier=SimpleNamespace(drain=self.drain, held=3),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
             deliveries=SimpleNamespace(stop=lambda: self.note("stop deliveries", succeed(None))),
             accounts=SimpleNamespace(stop=lambda: self.note("stop accounts", succeed(None))),
@@ -77,7 +78,7 @@ class Daemon:
         )
         self.service = self.make(drain_seconds)
 
-    def make(self, drain_seconds: float, gc_tuner: Any = None) -> ChatService:
+    def make(self, drain_seconds: float, gc_tuner: Any = None, manager: Any = None) -> ChatService:
         components: Any = self.components
         return ChatService(
             components,
@@ -86,6 +87,7 @@ class Daemon:
             admin=[self.admin],
             drain_seconds=drain_seconds,
             gc_tuner=gc_tuner,
+            manager=manager,
         )
 
     def note(self, what: str, result: Any = None) -> Any:
@@ -104,6 +106,7 @@ class Daemon:
             wait_closed=lambda: self.clients_gone,
             drain=lambda: self.note(f"drain {name}"),
             abort_all=lambda: self.note(f"abort {name}"),
+            connections=5,
         )
         endpoint: Any = SimpleNamespace(listen=listen)
         return Listener(name, endpoint, server)
@@ -116,21 +119,6 @@ class Daemon:
         """Begin to stop; `done` then holds the steps of the stop only."""
         self.done.clear()
         return self.service.stopService()
-
-
-def logged(call: Callable[[], object]) -> list[str]:
-    """The lines logged during a call."""
-    texts: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        texts.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(cast(ILogObserver, observe))
-    try:
-        call()
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
-    return texts
 
 
 STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90", "start sweep"]
@@ -264,7 +252,10 @@ def test_a_failing_bind_ends_the_process_with_one_line(logged_failures: LoggedFa
         daemon.start()
     assert ended.value.code == 1
     [line] = logged_failures.flush_messages()
-    assert line == "chatd cannot start: cannot listen on tcp:80: Address already in use"
+    reason = "cannot listen on tcp:80: Address already in use"
+    assert line == f"chatd cannot start: {reason}"
+    # The parent of a daemonized process prints it.
+    assert str(ended.value) == reason
 
 
 def test_a_failing_store_ends_the_process_with_one_line(
@@ -381,3 +372,28 @@ def test_a_normal_run_logs_at_level_info_only(logged_failures: LoggedFailures) -
     finally:
         globalLogPublisher.removeObserver(cast(ILogObserver, observe))
     assert set(levels) == {LogLevel.info}
+
+
+def test_the_service_manager_is_told_when_it_is_ready_and_when_it_stops() -> None:
+    daemon = Daemon()
+    told: list[str] = []
+    manager: Any = SimpleNamespace(
+        watchdog_seconds=3.0,
+        ready=lambda status: told.append(f"ready: {status}"),
+        stopping=lambda: told.append("stopping"),
+        alive=lambda status: told.append(f"alive: {status}"),
+    )
+    service = daemon.make(10, manager=manager)
+    service.startService()
+    status = "Serving: 5 connections, 3 polls held"
+    assert told == [f"ready: {status}", f"alive: {status}"]
+    daemon.reactor.advance(1)
+    del told[:-1]
+    assert told == [f"alive: {status}"]
+    daemon.sent = Deferred()
+    stopped = service.stopService()
+    daemon.reactor.advance(1)
+    assert told[1:] == ["stopping", f"alive: {status}"], "a slow stop is fed, too"
+    daemon.sent.callback(None)
+    result_of(stopped)
+    assert daemon.reactor.getDelayedCalls() == []

@@ -147,6 +147,7 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        lame_duck_seconds=settings.lame_duck_seconds,
         gc_tuner=gc_tuner,
         manager=manager,
     )

@@ -38,6 +38,7 @@ class Settings:
     first_contact: bool
     max_polls: int
     drain_seconds: float
+    lame_duck_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
     access_log: bool
@@ -201,6 +202,13 @@ OPTIONS: Final = (
         _parse_seconds,
         10,
         "Time limit for finishing requests at shutdown.",
+        reloadable=True,
+    ),
+    Option(
+        "lame-duck-seconds",
+        _parse_seconds,
+        0,
+        "How long a stopping daemon accepts requests while it reports not to be ready.",
         reloadable=True,
     ),
     Option("workers", _integer(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),

@@ -169,5 +169,6 @@ def _log_of(options: Options) -> DaemonLog | None:
 
 def _raise_descriptor_limit() -> None:
     # Every held poll uses a descriptor; many systems start processes with a soft limit of 1024.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

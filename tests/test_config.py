@@ -23,6 +23,7 @@ DEFAULTS = Settings(
     first_contact=True,
     max_polls=10000,
     drain_seconds=10,
+    lame_duck_seconds=0,
     workers=1,
     trusted_proxies=(),
     access_log=False,
@@ -46,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "first-contact": ("known", '"known"', False),
     "max-polls": ("0", "0", 0),
     "drain-seconds": ("2.5", "2.5", 2.5),
+    "lame-duck-seconds": ("5", "5", 5),
     "workers": ("4", "4", 4),
     "trusted-proxies": (
         "10.0.0.0/8,::1",
@@ -145,6 +147,7 @@ WRONG: dict[str, list[Any]] = {
     "first-contact": ["", "Known", "closed", True],
     "max-polls": [-1, "-1", 2**32, "many"],
     "drain-seconds": [-1, "-0.1", "nan", "inf", 3601, "", True, [], {}, 10**400, "soon", 1e300],
+    "lame-duck-seconds": [-1, "soon", 3601],
     "workers": [0, 1025, "two", 1.5],
     "trusted-proxies": [
         *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),

@@ -78,11 +78,12 @@ class Server(Factory):
         self.limits = self.state.limits = limits
 
     def drain(self) -> None:
-        """Close idle connections now, the others after the response being prepared.
+        """Close connections after the response being prepared, or after one more.
 
-        A connection accepted from now on gets one response. Stop listening first.
+        Requests that have arrived are answered. An idle connection gets a second for one that is on
+        its way, and so does one that is accepted from now on. Stop listening first.
         """
-        self.state.draining = True
+        self.state.drain()
         for connection in tuple(self.state.connections):
             connection.drain()
 

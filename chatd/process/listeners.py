@@ -79,6 +79,13 @@ class Listener:
         return StartError(f"cannot listen on {self.description}: {reason}")
 
 
+def accept_waiting(port: Any) -> None:
+    """Accept the connections that the kernel has: closing the port would reset them."""
+    accept = getattr(port, "doRead", None)
+    if accept is not None:
+        accept()
+
+
 def _is_loopback(host: str) -> bool:
     ip = ipaddress.ip_address(host)
     mapped = ip.ipv4_mapped if ip.version == 6 else None

@@ -1,7 +1,7 @@
 """The service of one process: starts its components in order, drains and stops them.
 
-Start: store, bus, listeners, sweep. Stop: report not ready, accept no more connections, answer held
-polls, finish running requests, then stop the bus and the store.
+Start: store, bus, listeners, sweep. Stop: report not ready, accept no more connections (later, with
+a lame-duck time), answer held polls, finish running requests, then stop the bus and the store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    TimeoutError,
+    ensureDeferred,
+)
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -24,7 +30,7 @@ from chatd.config import Settings
 from chatd.errors import StartError
 from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
-from chatd.process.listeners import Listener
+from chatd.process.listeners import Listener, accept_waiting
 from chatd.process.reloading import reconfigure
 from chatd.process.systemd import ServiceManager, Watchdog
 
@@ -67,6 +73,7 @@ class ChatService(Service):
         public: Sequence[Listener],
         admin: Sequence[Listener],
         drain_seconds: float,
+        lame_duck_seconds: float = 0,
         gc_tuner: GCTuner | None = None,
         manager: ServiceManager | None = None,
     ) -> None:
@@ -76,6 +83,7 @@ class ChatService(Service):
         self._gc_tuner = gc_tuner
         self._reactor = reactor
         self._drain_seconds = drain_seconds
+        self._lame_duck_seconds = lame_duck_seconds
         self._manager = manager or ServiceManager({}, 0)
         self._watchdog = Watchdog(self._manager, components.store.check, self.status, reactor)
         self._ports: list[tuple[Listener, IListeningPort]] = []
@@ -84,7 +92,8 @@ class ChatService(Service):
         self._lag_loop.clock = reactor
         self._lag_due = 0.0
         self._force_stopped = False
-        self._clients: Deferred[Any] | None = None
+        # What the stop waits for and `force_stop` ends.
+        self._waiting: Deferred[Any] | None = None
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -131,6 +140,7 @@ class ChatService(Service):
     def reconfigure(self, settings: Settings) -> None:
         """Take settings of which only reloadable ones have changed."""
         self._drain_seconds = settings.drain_seconds
+        self._lame_duck_seconds = settings.lame_duck_seconds
         for listener in self.public:
             reconfigure(self.components, listener.server, settings)
 
@@ -165,16 +175,20 @@ class ChatService(Service):
         if not self._force_stopped:
             self._force_stopped = True
             _log.info("told to stop again: open connections are cut")
-            if self._clients is not None:
-                self._clients.cancel()
+            if self._waiting is not None:
+                self._waiting.cancel()
 
     async def _stop(self) -> None:
         components = self.components
         self._manager.stopping()
         components.readiness.draining = True
+        if self._lame_duck_seconds and self._ports:
+            _log.info("not ready any more; accepting for {s:g} s", s=self._lame_duck_seconds)
+            await self._wait(Deferred(), self._lame_duck_seconds)
         deadline = self._reactor.seconds() + self._drain_seconds
         for listener, port in self._ports:
             if listener not in self.admin:
+                accept_waiting(port)
                 await _log_errors(port.stopListening())
         components.notifier.drain()
         for listener in self.public:
@@ -203,13 +217,20 @@ class ChatService(Service):
     async def _wait_for_clients(self, deadline: float) -> None:
         """Wait until all public connections are closed, `deadline`, or `force_stop`."""
         # When it is cancelled, by its timeout too, the list fires with what it has.
-        self._clients = DeferredList(
+        clients = DeferredList(
             [listener.server.wait_closed() for listener in self.public], consumeErrors=True
         )
+        await self._wait(clients, max(0.0, deadline - self._reactor.seconds()))
+
+    async def _wait(self, event: Deferred[Any], seconds: float) -> None:
+        """Wait for an event, some seconds at most, or until `force_stop`."""
+        self._waiting = event
         if self._force_stopped:
-            self._clients.cancel()
-        remaining = max(0.0, deadline - self._reactor.seconds())
-        await self._clients.addTimeout(remaining, self._reactor)
+            event.cancel()
+        try:
+            await event.addTimeout(seconds, self._reactor)
+        except (TimeoutError, CancelledError):
+            pass
 
     def _measure_lag(self) -> None:
         now = self._reactor.seconds()

@@ -64,6 +64,10 @@ def worker_settings(settings: Settings, number: int) -> Settings:
     return attrs.evolve(settings, admin=admin, workers=1, log_format="json", log_level=level)
 
 
+def _stop_seconds(settings: Settings) -> float:
+    return settings.lame_duck_seconds + settings.drain_seconds + KILL_SECONDS
+
+
 class Supervisor(Service):
     """Runs `settings.workers` workers; `random` returns numbers in [0, 1), for their backoff.
 
@@ -80,7 +84,7 @@ class Supervisor(Service):
         self._reactor = reactor
         self._manager = manager or ServiceManager({}, 0)
         self._watchdog = Watchdog(self._manager, lambda: succeed(None), self.status, reactor)
-        self._kill_after = settings.drain_seconds + KILL_SECONDS
+        self._kill_after = _stop_seconds(settings)
         self._workers = [
             _Worker(
                 number,
@@ -109,7 +113,7 @@ class Supervisor(Service):
 
     def reconfigure(self, settings: Settings) -> None:
         """Pass settings on to the workers, which also reload their certificates."""
-        self._kill_after = settings.drain_seconds + KILL_SECONDS
+        self._kill_after = _stop_seconds(settings)
         for number, worker in enumerate(self._workers, 1):
             worker.reconfigure(to_environment(worker_settings(settings, number)))
 

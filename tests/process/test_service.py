@@ -32,6 +32,9 @@ class Port:
     def getHost(self) -> Any:
         return self._address
 
+    def doRead(self) -> None:
+        self._note(f"accept {self._name}")
+
     def stopListening(self) -> Any:
         self._note(f"close {self._name}")
         return succeed(None)
@@ -78,7 +81,13 @@ class Daemon:
         )
         self.service = self.make(drain_seconds)
 
-    def make(self, drain_seconds: float, gc_tuner: Any = None, manager: Any = None) -> ChatService:
+    def make(
+        self,
+        drain_seconds: float,
+        gc_tuner: Any = None,
+        manager: Any = None,
+        lame_duck_seconds: float = 0,
+    ) -> ChatService:
         components: Any = self.components
         return ChatService(
             components,
@@ -88,6 +97,7 @@ class Daemon:
             drain_seconds=drain_seconds,
             gc_tuner=gc_tuner,
             manager=manager,
+            lame_duck_seconds=lame_duck_seconds,
         )
 
     def note(self, what: str, result: Any = None) -> Any:
@@ -123,7 +133,8 @@ class Daemon:
 
 STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90", "start sweep"]
 STOPPED = [
-    *("close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80", "sends"),
+    *("accept tcp:80", "close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80"),
+    "sends",
     *(
         "stop sweep",
         "stop deliveries",
@@ -162,7 +173,7 @@ def test_the_stop_waits_for_connections_until_its_deadline() -> None:
     stopped = daemon.stop()
     daemon.reactor.advance(2.99)
     assert not stopped.called
-    assert daemon.done == STOPPED[:3]
+    assert daemon.done == STOPPED[:4]
     daemon.reactor.advance(0.01)
     result_of(stopped)
     assert daemon.done == STOPPED
@@ -188,9 +199,9 @@ def test_a_forced_stop_waits_for_sends_but_not_for_connections() -> None:
     daemon.sent = Deferred()
     stopped = daemon.stop()
     daemon.reactor.advance(1)
-    assert daemon.done == STOPPED[:3]
+    assert daemon.done == STOPPED[:4]
     assert [len(logged(daemon.service.force_stop)) for _ in range(2)] == [1, 0]
-    assert daemon.done == STOPPED[:5]
+    assert daemon.done == STOPPED[:6]
     assert not stopped.called
     daemon.sent.callback(None)
     result_of(stopped)
@@ -208,10 +219,35 @@ def test_a_stop_may_be_forced_while_ports_are_being_closed() -> None:
     daemon.clients_gone = Deferred()
     stopped = daemon.stop()
     daemon.service.force_stop()
-    assert daemon.done == []
+    assert daemon.done == STOPPED[:1]
     closing.callback(None)
     result_of(stopped)
-    assert daemon.done == STOPPED[1:]
+    assert daemon.done == [STOPPED[0], *STOPPED[2:]]
+
+
+def test_a_lame_duck_accepts_for_some_seconds_more() -> None:
+    daemon = Daemon()
+    daemon.service = daemon.make(10, lame_duck_seconds=5)
+    daemon.start()
+    stopped = daemon.stop()
+    assert daemon.readiness.draining
+    daemon.reactor.advance(4.9)
+    assert daemon.done == []
+    daemon.reactor.advance(0.1)
+    result_of(stopped)
+    assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
+
+
+def test_a_forced_stop_ends_the_lame_duck_time() -> None:
+    daemon = Daemon()
+    daemon.service = daemon.make(10, lame_duck_seconds=5)
+    daemon.start()
+    stopped = daemon.stop()
+    daemon.service.force_stop()
+    result_of(stopped)
+    assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
 
 
 def test_the_stop_waits_for_running_sends() -> None:

@@ -59,6 +59,7 @@ from chatd.process.supervisor import Supervisor
 from chatd.process.systemd import ServiceManager
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.measuring import measure
 from chatd.store.sqlite.inspection import describe as describe_sqlite
 from chatd.store.sqlite.store import SqliteStore
 
@@ -96,6 +97,7 @@ def compose_service(
         return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
     store, bus = compose_store_and_bus(settings, reactor, metrics)
+    measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(
         settings,
         store,
@@ -135,6 +137,11 @@ def compose_service(
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    metrics.add_counter(
+        "chatd_connections_refused",
+        "Connections that were answered 503 because there were too many",
+        lambda: public.refused,
     )
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
     sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
@@ -213,7 +220,16 @@ def compose_domain(
         observe_batch=metrics.batch_observer,
     )
     metrics.add_gauge("chatd_polls_held", "Polls and streams that wait now", lambda: notifier.held)
-    subscriber = BusSubscriber(notifier, accounts, metrics)
+    metrics.add_labelled_gauge(
+        "chatd_queue_depth",
+        "Sends and reads that wait for the store, and passwords for being hashed",
+        "queue",
+        lambda: {**chats.queued(), "password": passwords.pending},
+    )
+    metrics.add_labelled_counter(
+        "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
+    )
+    subscriber = BusSubscriber(notifier, accounts, metrics, clock.seconds)
     return Components(
         store=store,
         bus=bus,
@@ -307,6 +323,7 @@ def compose_store_and_bus(
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
         )
+        _add_sizes(metrics, store.file_sizes)
         return store, LocalBus()
     if is_postgres(settings.db):
         return _postgres_store_and_bus(settings, reactor, metrics)
@@ -381,6 +398,7 @@ def _postgres_store_and_bus(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),
     )
+    _add_sizes(metrics, store.file_sizes)
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
@@ -402,6 +420,12 @@ def _postgres_store_and_bus(
         lambda: bus.reconnects,
     )
     return store, bus
+
+
+def _add_sizes(metrics: Metrics, read: Callable[[], dict[str, float]]) -> None:
+    metrics.add_labelled_gauge(
+        "chatd_database_bytes", "Size of the database; of SQLite's files", "file", read
+    )
 
 
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:

@@ -304,6 +304,10 @@ class Chats:
         older = ConversationCursor.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older, positions)
 
+    def queued(self) -> dict[str, float]:
+        """How many sends and reads wait for the store."""
+        return {"append": self._sends.queued, "read": self._reads.queued}
+
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""
         return self._sends.wait_idle()

@@ -57,6 +57,8 @@ class Server(Factory):
         self.resource = resource
         self.limits = limits
         self.max_connections = max_connections
+        self.refused = 0
+        """How many connections were beyond that."""
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
             clock=clock,
@@ -99,6 +101,7 @@ class Server(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
         """A channel for a connection from `addr`, or one that only refuses it (503)."""
         full = self.max_connections is not None and self.connections >= self.max_connections
+        self.refused += full
         return Channel(self.state, full=full)
 
     def acceptableProtocols(self) -> list[bytes]:

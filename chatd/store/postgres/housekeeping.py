@@ -18,11 +18,15 @@ from chatd.store.token_statements import delete_expired
 HOUSEKEEPING_SECONDS: Final = 60.0
 DELETE_TOKENS_STEP: Final = 1000
 
+_DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
+
 _log = Logger()
 
 
 class Housekeeping:
     """Deletes in small transactions, every `seconds`; several processes may do so concurrently.
+
+    Also finds out how large the database is.
 
     `now` returns microseconds since the Unix epoch.
     """
@@ -42,6 +46,8 @@ class Housekeeping:
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
         self._timer.clock = reactor
         self._stopped: Deferred[LoopingCall] | None = None
+        self.database_bytes = 0
+        """The size of the database at the last time of work; 0 before."""
 
     def start(self) -> None:
         """Work periodically."""
@@ -64,6 +70,7 @@ class Housekeeping:
             while await self._executor.execute(delete_expired(self._now(), DELETE_TOKENS_STEP)):
                 pass
             await self._purge()
+            [[self.database_bytes]] = await self._executor.run(_DATABASE_BYTES)
         except Exception:
             _log.failure("housekeeping of the database failed")
 

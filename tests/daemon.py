@@ -10,11 +10,12 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -256,10 +257,28 @@ class Response(NamedTuple):
 
 
 class Client:
-    """A client with one connection, which is opened when needed and reopened when lost."""
+    """A client with one connection, which is opened when needed and reopened when lost.
 
-    def __init__(self, port: int, auth: str | None = None, timeout: float = 60) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    With `tls`, by HTTPS; `source` is the address that it connects from.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        auth: str | None = None,
+        timeout: float = 60,
+        *,
+        tls: ssl.SSLContext | None = None,
+        source: str = "127.0.0.1",
+    ) -> None:
+        origin = (source, 0)
+        self._connection = (
+            http.client.HTTPConnection("127.0.0.1", port, timeout, origin)
+            if tls is None
+            else http.client.HTTPSConnection(
+                "127.0.0.1", port, timeout=timeout, source_address=origin, context=tls
+            )
+        )
         self._auth = auth
 
     def send(
@@ -301,6 +320,15 @@ class Client:
     def get(self, target: str) -> Response:
         """`GET`."""
         return self.request("GET", target)
+
+    def stream(self, target: str, headers: dict[str, str]) -> Generator[Any, None, None]:
+        """The JSON lines of a stream."""
+        fields = {**headers, **({} if self._auth is None else {"Authorization": self._auth})}
+        self._connection.request("GET", target, headers=fields)
+        response = self._connection.getresponse()
+        assert response.status == 200, response.read()
+        while line := response.readline():
+            yield json.loads(line)
 
     def close(self) -> None:
         """Close the connection."""

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.daemon import CHATS, START_SECONDS, Client, command, environment, wait_until
+from tests.daemon import START_SECONDS, Client, command, environment
+from tests.integration.steady_load import SteadyLoad
 
-SENDERS = 4
-POLLERS = 4
 RESTARTS = 1
 
 LAUNCHER = """
@@ -103,80 +98,8 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
         manager.close()
 
 
-class Load:
-    """Clients that send and poll without a pause, and never repeat a request."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._ends = threading.Event()
-        self.sent = 0
-        self.polled = 0
-        self.errors: list[str] = []
-        self.names = [f"user{number}" for number in range(SENDERS)]
-        client = Client(port)
-        self._users = []
-        for name in self.names:
-            account = {"username": name, "email": f"{name}@example.org", "password": "secret"}
-            user_id = client.request("POST", "/api/v1/users/", account).json["id"]
-            credentials = {"username": name, "password": "secret"}
-            token = client.request("POST", "/api/v1/tokens/", credentials).json["token"]
-            self._users.append((user_id, f"Bearer {token}"))
-        client.close()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run the clients; their errors are in `errors` afterwards."""
-        threads = [threading.Thread(target=self._send, args=user) for user in self._users]
-        threads += [
-            threading.Thread(target=self._poll, args=self._users[number % SENDERS])
-            for number in range(POLLERS)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._ends.set()
-            for thread in threads:
-                thread.join()
-
-    def wait_for_progress(self) -> None:
-        """Wait until some more messages are sent."""
-        enough = self.sent + 20
-        wait_until(lambda: self.sent > enough, 20)
-
-    def _send(self, user_id: int, auth: str) -> None:
-        client = Client(self._port, auth)
-        while not self._ends.is_set():
-            message = {"user_id": user_id, "message": "hai"}
-            if self._request(client, 201, "POST", CHATS, message) is not None:
-                self.sent += 1
-        client.close()
-
-    def _poll(self, _: int, auth: str) -> None:
-        client = Client(self._port, auth)
-        cursor = "now"
-        while not self._ends.is_set():
-            found = self._request(client, 200, "GET", f"{CHATS}?since={cursor}&wait=1")
-            if found is not None:
-                cursor = found["meta"]["cursor"]
-                self.polled += 1
-        client.close()
-
-    def _request(self, client: Client, status: int, *request: Any) -> Any:
-        try:
-            response = client.request(*request)
-        except (OSError, http.client.HTTPException) as error:
-            self.errors.append(f"{request[0]}: {error!r}")
-            return None
-        if response.status != status:
-            self.errors.append(f"{request[0]}: {response.status} {response.body!r}")
-            return None
-        return response.json
-
-
 def test_restarts_are_pauses(systemd: Systemd) -> None:
-    load = Load(systemd.port)
+    load = SteadyLoad(lambda auth: Client(systemd.port, auth))
     idle = Client(systemd.port)
     assert idle.get("/healthz").status == 200
     with load.running():
@@ -187,9 +110,8 @@ def test_restarts_are_pauses(systemd: Systemd) -> None:
         load.wait_for_progress()
     idle.close()
     assert load.errors == []
-    assert load.polled > POLLERS
-    text = f"{load.sent} sends and {load.polled} polls during {RESTARTS} restart, no error"
-    print(text)
+    assert load.polled
+    print(f"{load.sent} sends and {load.polled} polls during {RESTARTS} restart, no error")
 
 
 def test_a_reload_is_told_and_the_watchdog_is_fed(systemd: Systemd) -> None:

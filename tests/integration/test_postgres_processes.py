@@ -295,6 +295,10 @@ def test_three_workers_share_the_port_and_are_restarted(
             "a held poll",
         )
         assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        # The supervisor and its workers.
+        reloaded = "the settings are reloaded"
+        eventually(lambda: daemon.log.read_text().count(reloaded) == 4, 10, "a reload")
         daemon.process.send_signal(signal.SIGTERM)
     # The poll was answered, not disconnected.
     assert response[0] == 200

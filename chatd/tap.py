@@ -23,6 +23,7 @@ from chatd.process.logs import DaemonLog, LoggingService, LogOutput
 from chatd.process.reloading import Reloader
 from chatd.process.signals import Signals, on_signal
 from chatd.process.systemd import ServiceManager
+from chatd.runtime.monotonic import use_monotonic_clock
 
 DEFAULT_LOG: Final = "twistd.log"
 """The log of a process in the background, as of any other service of twistd."""
@@ -127,6 +128,7 @@ def makeService(options: Options) -> IService:
     """Create the daemon for twistd's plugin."""
     from twisted.internet import reactor
 
+    use_monotonic_clock(reactor)
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()

@@ -26,6 +26,7 @@ TABLE: dict[str, set[str]] = {
     "model_sync": {"errors", "model"},
     "interfaces": {"errors", "model", "model_sync"},
     "config": set(),
+    "maintenance": set(),
     "metrics": {"__init__"},
     # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
     "runtime": {"errors"},
@@ -34,14 +35,13 @@ TABLE: dict[str, set[str]] = {
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},
     # Implementations of the interfaces.
-    "store": {"errors", "interfaces", "model", "model_sync", "postgres", "runtime"},
+    "store": {"errors", "interfaces", "maintenance", "model", "model_sync", "postgres", "runtime"},
     "bus": {"errors", "interfaces", "model", "postgres", "runtime"},
     # Translates between HTTP and the domain.
     "page": set(),
     "api": {"__init__", "errors", "domain", "http", "metrics", "model", "model_sync", "page"},
     # The client side, which shares no code with the daemon.
     "client": set(),
-    "cli": {"__init__", "client"},
     "conformance": {"client"},
     # The process: starts, drains and stops the components that `compose` creates.
     "process": {
@@ -64,15 +64,20 @@ TABLE: dict[str, set[str]] = {
         "errors",
         "http",
         "interfaces",
+        "maintenance",
         "metrics",
         "postgres",
         "process",
         "runtime",
         "store",
     },
+    # The commands for administrators, which work on the database itself, and the command `chatd`,
+    # which imports them when one of them is run and is a client otherwise.
+    "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
+    "cli": {"__init__", "admin", "client"},
     # What --check prints; the entry point of twistd.
     "check": {"__init__", "compose", "config", "process"},
-    "tap": {"__init__", "check", "compose", "config", "errors", "process"},
+    "tap": {"__init__", "check", "compose", "config", "errors", "process", "runtime"},
 }
 
 # Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.
@@ -83,7 +88,7 @@ OUTSIDE: dict[str, set[str]] = {
 
 # The composition root, what may import it, and what only it may import.
 ROOT_ROW = "compose"
-ENTRY_POINTS = {"check", "tap"}
+ENTRY_POINTS = {"admin", "check", "tap"}
 IMPLEMENTATIONS = {"store", "bus"}
 
 REACTOR = "twisted.internet.reactor"

@@ -48,6 +48,7 @@ from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats, contacts, revisions
+from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
@@ -70,7 +71,8 @@ class PostgresStore:
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
-    With `known_only`, nobody may write first to anybody.
+    With `known_only`, nobody may write first to anybody. Without `upgrade`, the database must have
+    the present schema.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -92,6 +94,7 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
+        upgrade: bool = True,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -102,6 +105,7 @@ class PostgresStore:
         self._now = now
         self._node_id = node_id
         self._known = migrations("postgres") if known is None else known
+        self._upgrade = upgrade
         self._latest_now = 0
         self._inbox_cache = InboxCache()
         self._is_notified = False
@@ -117,6 +121,11 @@ class PostgresStore:
         )
         self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
         self.sync = PostgresSyncStore(self._executor, reactor)
+        self.admin = PostgresAdminStore(
+            self._executor,
+            lambda statement: self._execute_notifying(statement(node_id.name)),
+            now,
+        )
         self.location = address.location
         self._housekeeping = Housekeeping(
             self._executor, self._appender, reactor, housekeeping_seconds, now
@@ -126,7 +135,7 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        self.epoch = await prepare(self._address, self._reactor, self._known)
+        self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
         self._housekeeping.start()
 
@@ -331,7 +340,7 @@ class PostgresStore:
             return
         for each in notice.messages:
             if each.text is None:
-                self._inbox_cache.advance(each.received_by, each.seq)
+                self._inbox_cache.advance(each.received_by, each.seq, each.sent_at or None)
             else:
                 message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
                 self._inbox_cache.apply_remote(message)

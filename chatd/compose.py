@@ -36,6 +36,7 @@ from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
@@ -246,6 +247,7 @@ def compose_domain(
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
+    erasures = Erasures(store, bus, clock)
     accounts = Accounts(
         store,
         bus,
@@ -254,6 +256,7 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        erasures,
         clock=clock,
         now=now,
         registration_open=settings.registration,
@@ -302,6 +305,7 @@ def compose_domain(
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
+        erasures=erasures,
         account_changes=changes,
         tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
         chats=chats,

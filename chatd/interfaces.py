@@ -22,6 +22,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -161,10 +162,20 @@ class IStore(Interface):
     def find_users(prefix: str, limit: int) -> Deferred[list[UserName]]:
         """The first `limit` users whose names begin with `prefix`, ignoring case, by name."""
 
-    def delete_account(user_id: int) -> Deferred[bool]:
+    def delete_account(user_id: int, *, erase: bool = False) -> Deferred[bool]:
         """Delete an account with its inbox and tokens; False if there was none.
 
-        Messages that it sent remain in other inboxes. Its id and name are never reused.
+        Messages that it sent remain in other inboxes, unless `erase` is called until it has deleted
+        them. Its id and name are never reused.
+        """
+
+    def erase(user_id: int | None = None) -> Deferred[Erased]:
+        """Delete some messages that accounts deleted with `erase` have sent, in one transaction.
+
+        Each becomes as `revise` leaves a deleted one. It goes on where the last call in any process
+        stopped, with the messages of `user_id`, else of any such account. Of `user_id`, there is
+        `more` until everything is deleted that was committed before its account was deleted.
+        What is committed later is deleted by calls without an id, a minute afterwards.
         """
 
     def add_token(

@@ -193,6 +193,21 @@ class Revision(Struct, frozen=True, gc=False):
     within: int | None = None
 
 
+class ErasedMessage(Struct, frozen=True, gc=False):
+    """Where a message is whose text was deleted because its sender's account was."""
+
+    received_by: int
+    seq: int
+    sent_by: int
+
+
+class Erased(Struct, frozen=True, gc=False):
+    """What a step of an erasure has deleted; with `more`, another step is due at once."""
+
+    messages: tuple[ErasedMessage, ...] = ()
+    more: bool = False
+
+
 class BlockedUser(Struct, frozen=True, gc=False):
     """An account that somebody has blocked."""
 

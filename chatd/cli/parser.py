@@ -74,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     )
     send.add_argument("--json", action="store_true", help="print the message as JSON")
 
+    listing = add("conversations", "List conversations, the one with the newest message first.")
+    listing.add_argument(
+        "--limit", metavar="N", type=_positive, default=50, help="how many (default: 50)"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+
     tail = add("tail", "Print messages as they arrive.")
     tail.add_argument("--json", action="store_true", help="print one JSON object per line")
     tail.add_argument(
@@ -88,7 +94,15 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="save the position in FILE, and continue from it if the file exists",
     )
-    tail.add_argument("--count", metavar="N", type=int, help="exit after N messages")
+    tail.add_argument(
+        "--changes",
+        action="store_true",
+        help="also what other devices of the account send, edits and deletions, and what is "
+        "delivered and read",
+    )
+    tail.add_argument(
+        "--count", metavar="N", type=int, help="exit after N messages, or changes if asked for"
+    )
     tail.add_argument(
         "--transport",
         choices=["auto", "stream", "poll"],
@@ -119,3 +133,10 @@ def parser() -> argparse.ArgumentParser:
     )
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not positive")
+    return number

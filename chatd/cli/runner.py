@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from chatd.cli import accounts, chat, demo, messages, sessions
+from chatd.cli import accounts, chat, conversations, demo, messages, sessions
 from chatd.cli.errors import CommandError
 from chatd.cli.session import Session, SessionFile
 from chatd.client import APIError, ChatError, Unreachable
@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "passwd": accounts.passwd,
     "sessions": sessions.sessions,
     "send": messages.send,
+    "conversations": conversations.conversations,
     "tail": messages.tail,
     "chat": chat.chat,
     "demo": demo.demo,

@@ -24,6 +24,7 @@ from chatd.domain.account_rules import (
 )
 from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import Batcher
+from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
@@ -62,6 +63,7 @@ class Accounts:
         limits: RateLimits,
         last_seen: LastSeenWriter,
         tasks: ShieldedTasks,
+        erasures: Erasures,
         *,
         clock: IReactorTime,
         now: Callable[[], int],
@@ -87,6 +89,7 @@ class Accounts:
         self._revocations = RevocationTracker()
         self._basic = BasicSessions(checks, self._revocations, tasks, clock)
         self._tasks = tasks
+        self._erasures = erasures
         self._last_seen = last_seen
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
@@ -165,15 +168,19 @@ class Accounts:
         self._last_seen.touch(session)
         return session
 
-    async def delete(self, session: Session) -> None:
-        """Delete the caller's account with its tokens and inbox, and end its polls."""
-        await self._tasks.run(self._delete(session.user_id))
+    async def delete(self, session: Session, *, erase: bool = False) -> bool:
+        """Delete the caller's account with its tokens and inbox, and end its polls.
 
-    async def _delete(self, user_id: int) -> None:
+        With `erase`, also what it has sent; False if that goes on in the background.
+        """
+        return await self._tasks.run(self._delete(session.user_id, erase))
+
+    async def _delete(self, user_id: int, erase: bool) -> bool:
         try:
-            await self._store.delete_account(user_id)
+            await self._store.delete_account(user_id, erase=erase)
         finally:
             self._bus.publish_revoked(user_id, None)
+        return await self._erasures.erase(user_id) if erase else True
 
     async def by_id(self, user_id: int) -> Account:
         """Look up an account; raises `UserNotFound`."""

@@ -10,6 +10,7 @@ from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.erasures import Erasures
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
@@ -34,6 +35,7 @@ class Components:
     notifier: Notifier
     passwords: Passwords
     accounts: Accounts
+    erasures: Erasures
     account_changes: AccountChanges
     tokens: Tokens
     chats: Chats

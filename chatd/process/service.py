@@ -1,7 +1,8 @@
 """The service of one process: starts its components in order, drains and stops them.
 
-Start: store, bus, listeners, sweep. Stop: report not ready, accept no more connections (later, with
-a lame-duck time), answer held polls, finish running requests, then stop the bus and the store.
+Start: store, bus, listeners, background work. Stop: report not ready, accept no more connections
+(later, with a lame-duck time), answer held polls, finish running requests, then stop the bus and
+the store.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class ChatService(Service):
         if self._admin_socket is not None:
             self._admin_socket.start()
         components.sweep.start()
+        components.erasures.start()
         self._lag_due = self._reactor.seconds() + LAG_SECONDS
         self._lag_loop.start(LAG_SECONDS, now=False)
         if self._gc_tuner is not None:
@@ -207,6 +209,7 @@ class ChatService(Service):
         await _log_errors(components.sweep.stop())
         await _log_errors(components.deliveries.stop())
         await _log_errors(components.accounts.stop())
+        await _log_errors(components.erasures.stop())
         components.passwords.stop()
         if self._lag_loop.running:
             self._lag_loop.stop()

@@ -19,6 +19,7 @@ from tests.contracts.store_admin import AdminContract
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_erasure import ErasureContract
 from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
@@ -46,6 +47,7 @@ class StoreContract(
     SyncContract,
     HistoryContract,
     RevisionsContract,
+    ErasureContract,
     BlocksContract,
     FirstContactContract,
 ):

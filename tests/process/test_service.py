@@ -73,6 +73,10 @@ class Daemon:
             ),
             notifier=SimpleNamespace(drain=self.drain, held=3),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
+            erasures=SimpleNamespace(
+                start=lambda: self.note("start erasures"),
+                stop=lambda: self.note("stop erasures", succeed(None)),
+            ),
             deliveries=SimpleNamespace(stop=lambda: self.note("stop deliveries", succeed(None))),
             accounts=SimpleNamespace(stop=lambda: self.note("stop accounts", succeed(None))),
             chats=SimpleNamespace(wait_idle=lambda: self.note("sends", self.sent)),
@@ -131,7 +135,8 @@ class Daemon:
         return self.service.stopService()
 
 
-STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90", "start sweep"]
+STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90"]
+STARTED += ["start sweep", "start erasures"]
 STOPPED = [
     *("accept tcp:80", "close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80"),
     "sends",
@@ -139,6 +144,7 @@ STOPPED = [
         "stop sweep",
         "stop deliveries",
         "stop accounts",
+        "stop erasures",
         "stop passwords",
         "close tcp:90",
         "abort tcp:90",

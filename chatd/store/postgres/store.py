@@ -24,6 +24,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -47,7 +48,7 @@ from chatd.postgres.pool import Pool
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import accounts, chats, contacts, revisions
+from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
@@ -186,11 +187,11 @@ class PostgresStore:
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._executor.execute(statements.find_users(prefix, limit))
 
-    def delete_account(self, user_id: int) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._delete_account(user_id))
+    def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._delete_account(user_id, erase))
 
-    async def _delete_account(self, user_id: int) -> bool:
-        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name)
+    async def _delete_account(self, user_id: int, erase: bool) -> bool:
+        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
         existed = await self._notifying(self._executor.execute(deletion))
         self._inbox_cache.drop(user_id)
         if existed:
@@ -258,6 +259,21 @@ class PostgresStore:
         if isinstance(result, DomainError):
             raise result
         return result
+
+    def erase(self, user_id: int | None = None) -> Deferred[Erased]:
+        return Deferred.fromCoroutine(self._erase(user_id))
+
+    async def _erase(self, user_id: int | None) -> Erased:
+        step = erasure.erase(user_id, self._node_id.name)
+        try:
+            erased = await self._notifying(self._executor.execute(step))
+        except BaseException:
+            # It may have been committed nevertheless.
+            self._inbox_cache.clear()
+            raise
+        for inbox in {message.received_by for message in erased.messages}:
+            self._inbox_cache.drop_revised(inbox)
+        return erased
 
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._executor.execute(contacts.block(user_id, blocked_id))

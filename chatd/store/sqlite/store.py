@@ -30,6 +30,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -49,7 +50,7 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
-from chatd.store.sqlite import revisions
+from chatd.store.sqlite import erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
@@ -182,8 +183,8 @@ class SqliteStore:
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._read(execute, statements.find_users(prefix, limit))
 
-    def delete_account(self, user_id: int) -> Deferred[bool]:
-        deleted = self._write(self._delete_account, user_id, self._now())
+    def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
+        deleted = self._write(self._delete_account, user_id, self._now(), erase)
 
         def on_success(existed: bool) -> bool:
             self._inbox_cache.drop(user_id)
@@ -278,6 +279,24 @@ class SqliteStore:
     def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
         return revisions.revise(db, revision, self._next_time(), self._contacts, self._synchronised)
 
+    def erase(self, user_id: int | None = None) -> Deferred[Erased]:
+        def on_success(erased: Erased) -> Erased:
+            for inbox in {message.received_by for message in erased.messages}:
+                self._inbox_cache.drop_revised(inbox)
+            if erased.messages:
+                self._housekeeping.text_removed()
+            return erased
+
+        def on_failure(failure: Failure) -> Failure:
+            # It may have been committed nevertheless, see `append`.
+            self._inbox_cache.clear()
+            return failure
+
+        return self._write(self._erase, user_id).addCallbacks(on_success, on_failure)
+
+    def _erase(self, db: sqlite3.Connection, user_id: int | None) -> Erased:
+        return erasure.erase(db, self._synchronised, self._next_time(), user_id)
+
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.block, user_id, blocked_id)
 
@@ -287,10 +306,10 @@ class SqliteStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._read(execute, statements.blocks(user_id))
 
-    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
+    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)
         self._synchronised.drop(user_id)
-        return sqlite_accounts.delete_account(db, user_id, now)
+        return sqlite_accounts.delete_account(db, user_id, now, erase)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:

@@ -59,6 +59,15 @@ class SteadyLoad:
         enough = self.sent + 20
         wait_until(lambda: self.sent > enough, 20)
 
+    def stored(self) -> int:
+        """How many messages are in the inboxes."""
+        count = 0
+        for _, auth in self._users:
+            client = self._connect(auth)
+            count += client.get(CHATS).json["meta"]["count"]
+            client.close()
+        return count
+
     def _send(self, user_id: int, auth: str) -> None:
         client = self._connect(auth)
         while not self._ends.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import START_SECONDS, Client, command, environment
-from tests.integration.steady_load import SteadyLoad
+from tests.integration.steady_load import POLLERS, SENDERS, SteadyLoad
 
 RESTARTS = 1
+WATCHDOG_SECONDS = 0.6
+NOTICE_SECONDS = 10.0
 
 LAUNCHER = """
 import os, sys
@@ -37,7 +40,7 @@ class Systemd:
         self.port: int = self._socket.getsockname()[1]
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.bind(str(folder / "notify"))
-        self._notices.settimeout(START_SECONDS / 3)
+        self._notices.settimeout(NOTICE_SECONDS)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -47,7 +50,7 @@ class Systemd:
             "LISTEN_FDS": "1",
             "LISTEN_FDNAMES": "chatd",
             "NOTIFY_SOCKET": str(self._folder / "notify"),
-            "WATCHDOG_USEC": "600000",
+            "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1_000_000)),
         }
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -65,6 +68,21 @@ class Systemd:
         """Wait until the service tells this state."""
         while state not in self._notices.recv(4096).decode().split("\n"):
             pass
+
+    def is_alive(self, seconds: float) -> bool:
+        """Whether the service feeds its watchdog within some seconds, after what it has sent."""
+        self._notices.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._notices.recv(4096):
+                pass
+        self._notices.settimeout(seconds)
+        try:
+            self._notices.recv(4096)
+        except TimeoutError:
+            return False
+        finally:
+            self._notices.settimeout(NOTICE_SECONDS)
+        return True
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the service."""
@@ -122,6 +140,22 @@ def test_a_reload_is_told_and_the_watchdog_is_fed(systemd: Systemd) -> None:
     began = time.monotonic()
     assert systemd.stop() == 0
     assert time.monotonic() - began < 5
+
+
+def test_nothing_is_lost_when_the_watchdog_kills_a_daemon_that_hangs(systemd: Systemd) -> None:
+    load = SteadyLoad(lambda auth: Client(systemd.port, auth))
+    with load.running():
+        load.wait_for_progress()
+        systemd.signal(signal.SIGSTOP)
+        assert not systemd.is_alive(seconds=2 * WATCHDOG_SECONDS)
+        assert systemd.process is not None
+        systemd.process.kill()
+        assert systemd.process.wait() == -signal.SIGKILL
+        systemd.start()
+        load.wait_for_progress()
+    # Those under way were lost, and the clients know: they may repeat them with a key.
+    assert len(load.errors) <= SENDERS + POLLERS
+    assert load.stored() >= load.sent
 
 
 def test_a_daemon_without_its_socket_says_so(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_components_get_their_settings() -> None:
     assert service.public[0].server is service.public[1].server
     assert service.public[0].server is not service.admin[0].server
     assert service.public[0].server.limits.body_bytes >= 6 * 100_000
-    assert parts.notifier._max_held == 3
+    assert parts.notifier.max_held == 3
     assert service._drain_seconds == 4.0
     assert b"chatd_polls_held 0.0" in parts.metrics.render()
     assert b"chatd_connections 0.0" in parts.metrics.render()

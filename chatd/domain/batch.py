@@ -109,6 +109,11 @@ class Batcher(Generic[Q, R]):
         if not self._running and not self._scheduled:
             self._schedule()
 
+    @property
+    def queued(self) -> int:
+        """The number of items that wait for the next call."""
+        return len(self._queue)
+
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
         return self._idle_waiters.wait(not self._running and not self._queue)

@@ -114,7 +114,7 @@ class Chats:
         self._notifier = notifier
         self._limits = limits
         self._clock = clock
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._note_delivered = note_delivered
         self._polls = Polls(
@@ -164,7 +164,7 @@ class Chats:
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        encoded = encode_text(text, self._max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:
@@ -343,6 +343,10 @@ class Chats:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
         older = ConversationCursor.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older, positions)
+
+    def queued(self) -> dict[str, float]:
+        """How many sends and reads wait for the store."""
+        return {"append": self._sends.queued, "read": self._reads.queued}
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""

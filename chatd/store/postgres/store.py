@@ -170,6 +170,11 @@ class PostgresStore:
         await self.sync.stop()
         await self._executor.close()
 
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database, as of the last minute; nothing before that."""
+        size = self._housekeeping.database_bytes
+        return {"database": size} if size else {}
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 

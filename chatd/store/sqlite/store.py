@@ -158,6 +158,10 @@ class SqliteStore:
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database and of its write-ahead log on disk."""
+        return {"database": _size(self._path), "wal": _size(self._path + "-wal")}
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
@@ -402,6 +406,13 @@ class SqliteStore:
     def _on_write_failed(self, failure: Failure) -> Failure:
         self._health.on_failed(failure)
         return failure
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _check_read(db: sqlite3.Connection) -> None:

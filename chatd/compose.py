@@ -476,6 +476,8 @@ def _postgres_store_and_bus(
         ),
     )
     _add_sizes(metrics, store.file_sizes)
+    # Else each process would be ready after a delay of its own.
+    store.pool.on_recovered = bus.reconnect_soon
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",

@@ -65,6 +65,7 @@ def test_store_and_bus_are_those_of_postgresql() -> None:
     assert isinstance(service.components.store, PostgresStore)
     assert isinstance(service.components.bus, PostgresBus)
     assert service.components.store.location == "postgresql://u@h/d"
+    assert service.components.store.pool.on_recovered == service.components.bus.reconnect_soon
     service.components.passwords.stop()
 
 

@@ -83,7 +83,10 @@ class Accounts:
         self.registration_open = registration_open
         self.min_password_length = min_password_length
         self._look_ups: Batcher[bytes, Session | None] = Batcher(
-            store.sessions, clock, max_queued=20_000, max_batch_size=1000
+            lambda digests, within: store.sessions(digests),
+            clock,
+            max_queued=20_000,
+            max_batch_size=1000,
         )
         self._tokens = SessionCache(clock, TOKEN_CACHE_SECONDS)
         self._revocations = RevocationTracker()

@@ -158,14 +158,16 @@ class Chats:
             idempotency = IdempotencyKey(key, fingerprint)
         return Draft(session.user_id, received_by, text, idempotency)
 
-    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def _append(
+        self, drafts: Sequence[Draft], within: float
+    ) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
             self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
-        return self._store.append(drafts).addErrback(publish_all)
+        return self._store.append(drafts, within).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.

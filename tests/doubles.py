@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 from argon2 import PasswordHasher
@@ -22,6 +22,7 @@ from hypothesis.internal.conjecture import engine
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock, LoopingCall
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -183,6 +184,21 @@ class ControlledBus:
 def cheap_hasher() -> PasswordHasher:
     """Argon2 with the lowest cost that the library accepts."""
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+def logged(call: Callable[[], object]) -> list[str]:
+    """The lines logged during a call."""
+    texts: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        call()
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+    return texts
 
 
 def result_of(deferred: Deferred[T]) -> T:

@@ -220,6 +220,7 @@ class ReadCalls:
             context,
             changes=bool(query.changes),
         )
+        context.outcome = polled.why.value
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
 
     def poll_response(self, query: PollQuery, polled: Polled, took: float) -> JSONResponse:

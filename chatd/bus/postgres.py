@@ -123,6 +123,12 @@ class PostgresBus:
         if running is not None:
             await running
 
+    def reconnect_soon(self) -> None:
+        """If the connection is lost, try to replace it at once: the database is back."""
+        self._backoff.reset()
+        if self._delay is not None:
+            self._delay.cancel()
+
     def problem(self) -> str | None:
         return self._problem
 
@@ -271,7 +277,7 @@ class PostgresBus:
         if self._subscriber is None:
             return
         self._delay = deferLater(self._reactor, self._backoff.next())
-        # `stop` cancels it.
+        # `stop` and `reconnect_soon` cancel it.
         self._delay.addErrback(lambda _: None)
         await self._delay
         self._delay = None

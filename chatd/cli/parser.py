@@ -135,12 +135,11 @@ def parser() -> argparse.ArgumentParser:
     )
     examine.add_argument("--json", action="store_true", help="print one JSON object")
 
-    commands.add_parser(
-        "serve",
-        help="Run the daemon in the foreground.",
-        description="Run the daemon in the foreground.",
-        add_help=False,
-    )
+    for name, summary in [
+        ("serve", "Run the daemon in the foreground."),
+        ("check-config", "Check the daemon's settings, certificates and database."),
+    ]:
+        commands.add_parser(name, help=summary, description=summary, add_help=False)
     completion = commands.add_parser(
         "completion",
         help="Print the completion script of a shell.",

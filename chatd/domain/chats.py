@@ -114,7 +114,7 @@ class Chats:
         self._notifier = notifier
         self._limits = limits
         self._clock = clock
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._note_delivered = note_delivered
         self._polls = Polls(
@@ -164,7 +164,7 @@ class Chats:
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        encoded = encode_text(text, self._max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:
@@ -172,14 +172,16 @@ class Chats:
             idempotency = IdempotencyKey(key, fingerprint)
         return Draft(session.user_id, received_by, text, idempotency)
 
-    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def _append(
+        self, drafts: Sequence[Draft], within: float
+    ) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
             self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
-        return self._store.append(drafts).addErrback(publish_all)
+        return self._store.append(drafts, within).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.
@@ -341,6 +343,10 @@ class Chats:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
         older = ConversationCursor.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older, positions)
+
+    def queued(self) -> dict[str, float]:
+        """How many sends and reads wait for the store."""
+        return {"append": self._sends.queued, "read": self._reads.queued}
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""

@@ -106,6 +106,10 @@ _CHECKS: Final = (
     SELECT 'user ' || user_id || ' blocks ' || blocked_id || ', who has never existed'
     FROM block WHERE blocked_id NOT IN (SELECT id FROM account)
     """,
+    """
+    SELECT 'the messages of user ' || user_id || ' are being erased, who is not deleted'
+    FROM erasure WHERE user_id NOT IN (SELECT id FROM account WHERE deleted_at IS NOT NULL)
+    """,
     # Who has written to whom.
     f"""
     SELECT 'user ' || sent_by || ' has written to ' || received_by || ', but is no contact'

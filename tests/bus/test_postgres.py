@@ -19,6 +19,7 @@ from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter, R
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
 from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
+from chatd.runtime.backoff import Backoff
 from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
@@ -643,6 +644,28 @@ async def test_the_bus_can_be_stopped_while_the_server_is_down(seconds: float) -
     await sleep(seconds)
     assert bus.problem()
     await bus.stop()
+
+
+@ensureDeferred
+async def test_it_reconnects_at_once_when_the_database_is_back() -> None:
+    server = Server()
+    server.start()
+    bus, recorder = bus_at(server.url()), Recorder()
+    bus._backoff = Backoff(lambda: 0.5, first=3600.0, longest=3600.0)
+    await bus.start(recorder)
+    try:
+        bus.reconnect_soon()
+        assert bus.problem() is None
+        server.stop()
+        while bus._delay is None:
+            await sleep(0.01)
+        server.start()
+        bus.reconnect_soon()
+        await recorder.until(lambda recorder: recorder.wake_all_calls)
+        assert bus.problem() is None
+    finally:
+        server.destroy()
+        await bus.stop()
 
 
 @ensureDeferred

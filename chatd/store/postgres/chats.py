@@ -48,12 +48,13 @@ _BEYOND: Final = 2**62
 
 
 async def read(
-    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage]
+    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage], deadline: float
 ) -> list[InboxSlice | None]:
-    """See `IStore.read`."""
+    """See `IStore.read`; fails after `deadline` seconds."""
     if not queries:
         return []
-    return _slices(queries, await executor.run(READ, parameters_of(queries), prepare=True))
+    rows = await executor.run(READ, parameters_of(queries), prepare=True, deadline=deadline)
+    return _slices(queries, rows)
 
 
 async def removed(executor: RetryingExecutor) -> dict[int, int]:

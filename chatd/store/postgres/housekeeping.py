@@ -20,11 +20,15 @@ DELETE_TOKENS_STEP: Final = 1000
 RETENTION_SECONDS: Final = 600.0
 """How often old messages are looked for."""
 
+_DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
+
 _log = Logger()
 
 
 class Housekeeping:
     """Deletes in small transactions, every `seconds`; several processes may do so concurrently.
+
+    Also finds out how large the database is.
 
     `now` returns microseconds since the Unix epoch. What is older than `keep` microseconds is
     removed by `remove_old`, see `Retention.run`.
@@ -51,6 +55,8 @@ class Housekeeping:
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
         self._timer.clock = reactor
         self._stopped: Deferred[LoopingCall] | None = None
+        self.database_bytes = 0
+        """The size of the database at the last time of work; 0 before."""
 
     def start(self) -> None:
         """Work periodically."""
@@ -74,6 +80,7 @@ class Housekeeping:
                 pass
             await self._purge()
             await self._remove()
+            [[self.database_bytes]] = await self._executor.run(_DATABASE_BYTES)
         except Exception:
             _log.failure("housekeeping of the database failed")
 

@@ -170,6 +170,11 @@ class PostgresStore:
         await self.sync.stop()
         await self._executor.close()
 
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database, as of the last minute; nothing before that."""
+        size = self._housekeeping.database_bytes
+        return {"database": size} if size else {}
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
@@ -180,6 +185,7 @@ class PostgresStore:
             raise StoreUnavailable(
                 f"the database has schema version {found}, this process knows {newest}", 1
             )
+        await self._appender.check(CHECK_SECONDS)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         at = self._unique_now()
@@ -248,13 +254,18 @@ class PostgresStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return Deferred.fromCoroutine(self._append(drafts))
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
+        return Deferred.fromCoroutine(self._append(drafts, within))
 
-    async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
+    async def _append(
+        self, drafts: Sequence[Draft], within: float | None
+    ) -> list[Appended | DomainError]:
         ticket = self._inbox_cache.begin_query()
         try:
-            results = await self._notifying(self._appender.append(drafts, self._node_id.name))
+            appending = self._appender.append(drafts, self._node_id.name, within)
+            results = await self._notifying(appending)
             self._inbox_cache.apply_commit(ticket, new_messages(results))
         except BaseException:
             # It may have been committed nevertheless, and its notice may have been ignored.
@@ -302,17 +313,22 @@ class PostgresStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._executor.execute(statements.blocks(user_id))
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return Deferred.fromCoroutine(self._read(queries))
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
+        return Deferred.fromCoroutine(self._read(queries, within))
 
-    async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+    async def _read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None
+    ) -> list[InboxSlice | None]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
 
         user_ids = [query.user_id for query in queries]
+        left = self._executor.countdown(within)
         return await self._read_revised(
-            user_ids, apply, lambda: chats.read(self._executor, queries)
+            user_ids, apply, lambda: chats.read(self._executor, queries, left())
         )
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:

@@ -15,7 +15,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,6 +55,7 @@ from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
+from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
@@ -63,8 +63,6 @@ from chatd.store.sqlite.transactions import execute
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_log = Logger()
 
 
 @implementer(IStore)
@@ -104,7 +102,7 @@ class SqliteStore:
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
-        self._write_fails = False
+        self._health = WriteHealth()
         self.removed: dict[int, int] = {}
         self._retention = Retention(self._write, self.removed, self._on_removed)
         self._keep = keep
@@ -125,6 +123,7 @@ class SqliteStore:
             self._path, self._known, upgrade=self._upgrade, shrinks=self._keep is not None
         )
         self._read_db = open_reader(self._path)
+        self._files = DatabaseFiles(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
@@ -159,13 +158,20 @@ class SqliteStore:
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database and of its write-ahead log on disk."""
+        return {"database": _size(self._path), "wal": _size(self._path + "-wal")}
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
         await self._read(_check_read)
-        # After a failed write, only a write proves that the disk has recovered.
-        await self._write(_check_write if self._write_fails else _check_read)
+        if self._health.needs_probe:
+            await self._write(probe)
+            self._health.needs_probe = False
+        else:
+            await self._write(_check_read)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
@@ -235,7 +241,9 @@ class SqliteStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return self._write(sqlite_accounts.record_seen, users, tokens)
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         ticket = self._inbox_cache.begin_query()
 
         def on_success(results: list[Appended | DomainError]) -> list[Appended | DomainError]:
@@ -317,7 +325,9 @@ class SqliteStore:
         self._synchronised.drop(user_id)
         return sqlite_accounts.delete_account(db, user_id, now, erase)
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
@@ -376,32 +386,37 @@ class SqliteStore:
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._writer.run(_call, call, self._write_db, *args).addCallbacks(
+        return self._writer.run(self._call_writing, call, *args).addCallbacks(
             self._on_written, self._on_write_failed
         )
 
+    def _call_writing(
+        self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
+    ) -> T:
+        # Before, so that nothing is changed, and again before it is acknowledged.
+        self._files.check()
+        result = _call(call, self._write_db, *args)
+        self._files.check()
+        return result
+
     def _on_written(self, result: T) -> T:
-        if self._write_fails:
-            self._write_fails = False
-            _log.info("the database can be written to again")
+        self._health.on_written()
         return result
 
     def _on_write_failed(self, failure: Failure) -> Failure:
-        if failure.check(StoreUnavailable) and not self._write_fails:
-            self._write_fails = True
-            _log.error(
-                "the database cannot be written to: {why}",
-                why=getattr(failure.value, "__cause__", None),
-            )
+        self._health.on_failed(failure)
         return failure
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _check_read(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1 FROM history").fetchone()
-
-
-def _check_write(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE history SET epoch = epoch")
 
 
 def _call(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:

@@ -177,6 +177,7 @@ DAMAGES = [
     ("INSERT INTO idempotency VALUES (1, 'k', x'00', 1, 1)", "a key of user 1"),
     ("INSERT INTO block VALUES (9, 1)", "a block of user 9"),
     ("UPDATE block SET blocked_id = 9", "user 1 blocks 9"),
+    ("INSERT INTO erasure (user_id, began_at, due_at) VALUES (1, 0, 0)", "1 are being erased"),
     ("DELETE FROM contact WHERE received_by = 2", "user 1 has written to 2"),
     ("DELETE FROM sync_state", "changes of user 1"),
     ("UPDATE sync_state SET last_change = 0", "of user 1 is past the last"),

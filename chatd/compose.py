@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import attrs
 from argon2 import PasswordHasher
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime
@@ -43,6 +44,7 @@ from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
+from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -103,7 +105,10 @@ def compose_service(
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
     # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
-    http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    http_limits = HTTPLimits(
+        body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096),
+        hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
+    )
     api = compose_api(
         components,
         clock=reactor,
@@ -124,7 +129,7 @@ def compose_service(
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
-        limits=http_limits,
+        limits=attrs.evolve(http_limits, hosts=AllowedHosts(settings.allowed_hosts)),
         problem=problem,
     )
     metrics.add_gauge(

@@ -7,6 +7,7 @@ environment variable (contract, Command line). The sources take precedence in th
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -40,6 +41,8 @@ class Settings:
     drain_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
+    allowed_hosts: tuple[str, ...]
+    """Names in Host that both listeners answer to; empty: any on the public one."""
     access_log: bool
     directory: bool
     show_email: bool
@@ -108,6 +111,18 @@ def _parse_networks(value: Any) -> tuple[Network, ...]:
         raise ValueError(f"is not a list of networks: {error}") from None
 
 
+_HOST: Final = re.compile(r"\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def _parse_hosts(value: Any) -> tuple[str, ...]:
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(
+        isinstance(name, str) and _HOST.fullmatch(name) for name in names
+    ):
+        raise ValueError("is not a list of host names, without ports")
+    return tuple(name.lower() for name in names)
+
+
 @attrs.frozen
 class Option:
     """A setting: its name, the parser of its value, its unparsed default, and its help."""
@@ -160,6 +175,12 @@ OPTIONS: Final = (
         _parse_networks,
         "",
         "Networks whose X-Forwarded-For is trusted, separated by commas.",
+    ),
+    Option(
+        "allowed-hosts",
+        _parse_hosts,
+        "",
+        "Names in Host that are answered to, separated by commas.",
     ),
     Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
     Option(

@@ -25,6 +25,7 @@ DEFAULTS = Settings(
     drain_seconds=10,
     workers=1,
     trusted_proxies=(),
+    allowed_hosts=(),
     access_log=False,
     directory=False,
     show_email=True,
@@ -50,10 +51,17 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         '["10.0.0.0/8", "::1"]',
         (ip_network("10.0.0.0/8"), ip_network("::1")),
     ),
+    "allowed-hosts": (
+        "Chat.example,.b.example",
+        '["chat.example", ".b.example"]',
+        ("chat.example", ".b.example"),
+    ),
     "access-log": ("on", '"on"', True),
     "directory": ("on", '"on"', True),
     "show-email": ("owner", '"owner"', False),
 }
+LISTS = ("trusted-proxies", "allowed-hosts")
+"""Options whose values may be empty lists."""
 OPTION = {option.name: option for option in OPTIONS}
 
 
@@ -105,7 +113,7 @@ def test_the_command_line_overrides_the_environment_which_overrides_the_file(
     text, _, value = EXAMPLES[name]
     option = OPTION[name]
     # The overridden values are invalid, but not even parsed.
-    bad_file = toml(tmp_path, f"{name} = []" if name != "trusted-proxies" else f"{name} = 1")
+    bad_file = toml(tmp_path, f"{name} = 1" if name in LISTS else f"{name} = []")
     given = text.split() if name == "listen" else text
     settings, _ = load({name: given, "config": bad_file}, {option.variable: "?"})
     assert getattr(settings, option.field) == value
@@ -146,6 +154,7 @@ WRONG: dict[str, list[Any]] = {
         *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),
         ["::/129"],
     ],
+    "allowed-hosts": ["a:80", "http://a", "*.a", "[::1]", "a b/", "..a", 1, True, [1], {"a": 1}],
     "access-log": ["yes", True, 1],
     "directory": ["", "open", True],
     "show-email": ["", "none", "Owner", False],

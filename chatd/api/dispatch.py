@@ -24,6 +24,7 @@ from chatd.api.calls import Application, Handler
 from chatd.api.context import RequestContext
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
+from chatd.errors import InvalidHeader
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
@@ -66,8 +67,14 @@ class Dispatch(Resource):
 
     def render(self, request: server.Request) -> int:
         began = self._seconds()
-        request_id = self._request_ids.of(request.getHeader(b"x-request-id"))
-        context = RequestContext(request, request_id, began)
+        context = RequestContext(request, b"", began)
+        given = context.header_values(b"x-request-id")
+        context.request_id = self._request_ids.of(given[0] if len(given) == 1 else None)
+        try:
+            context.check_headers()
+        except InvalidHeader:
+            self.respond(context, response_to(Failure(), context))
+            return server.NOT_DONE_YET
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
             self._render_by_klein(context)

@@ -130,6 +130,12 @@ _SERVER: Final = (
     ErrorCode(
         "expectation_failed", 417, "Expectation Failed", "Only 100-continue can be expected."
     ),
+    ErrorCode(
+        "misdirected_request",
+        421,
+        "Misdirected Request",
+        "The service has another name than the one in `Host`.",
+    ),
     ErrorCode("head_too_large", 431, "Request Header Fields Too Large", "Send fewer headers."),
     ErrorCode(
         "internal_error",

@@ -92,6 +92,8 @@ class Channel:
         self.transport = transport
         self._flow = FlowControl(transport)
         self._eager = server.eager_write and can_write_eagerly(transport)
+        if self.isSecure():
+            self.site = server.secure_site
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             switch = getattr(transport, option, None)
             if switch is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import tcp
+from twisted.protocols.policies import ProtocolWrapper
 
 
 def can_write_eagerly(transport: object) -> bool:
@@ -40,7 +41,9 @@ def write_eagerly(transport: Any, data: bytes) -> None:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """How much `transport` still has to send; 0 if unknown, as with TLS."""
+    """How much `transport` still has to send, below TLS if it is that; 0 if unknown."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
     try:
         unsent: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     except AttributeError:

@@ -59,6 +59,7 @@ class Server(Factory):
         self.max_connections = max_connections
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
+            secure_site=Site(resource, StandardHeaders(clock, now, secure=True), problem),
             clock=clock,
             limits=limits,
             request_ids=request_ids or RequestIds(),

@@ -64,6 +64,7 @@ class ServerState:
         "log",
         "request_factory",
         "request_ids",
+        "secure_site",
         "sending",
         "site",
         "timeouts",
@@ -73,6 +74,7 @@ class ServerState:
         self,
         *,
         site: Site,
+        secure_site: Site,
         clock: IReactorTime,
         limits: HTTPLimits,
         request_ids: RequestIds,
@@ -81,6 +83,7 @@ class ServerState:
         fast_handler: FastHandler | None,
     ) -> None:
         self.site = site
+        self.secure_site = secure_site
         self.clock = clock
         self.limits = limits
         self.request_ids = request_ids

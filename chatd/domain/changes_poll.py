@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from chatd.domain.answer_size import fitting_changes
 from chatd.domain.poll import Poll
 from chatd.errors import Unauthorized
 from chatd.model import InboxSlice, ReadAfter
@@ -32,6 +33,6 @@ class ChangesPoll(Poll):
         )
         if found is None:
             raise Unauthorized("the account was deleted")
-        self._found = found
+        self._found = found = fitting_changes(found)
         self.position = found.position
         return inbox

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from chatd.domain.answer_size import fitting
 from chatd.domain.batch import Batcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
@@ -54,11 +55,20 @@ MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
 
 
+PAGE_ALWAYS_FITS: Final = 10
+"""Pages of so many messages or fewer are never cut."""
+
+
 class Page(Struct, frozen=True, gc=False):
-    """A page of the inbox, newest first, as it was at `cursor`."""
+    """A page of the inbox, newest first, as it was at `cursor`.
+
+    `page` and `pages` count pages of `limit` messages, which are fewer than were asked for if those
+    are too large for one answer.
+    """
 
     page: int
     pages: int
+    limit: int
     cursor: Cursor
     messages: tuple[Message, ...]
 
@@ -199,7 +209,15 @@ class Chats:
         pages = -(-end // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, Cursor(self._store.epoch, end), inbox.messages)
+        messages = inbox.messages
+        if limit > PAGE_ALWAYS_FITS:
+            fit = fitting(messages, PAGE_ALWAYS_FITS)
+            if fit < len(messages):
+                # The same place in pages of another size, so that the next ones are right.
+                smaller = max(each for each in range(1, fit + 1) if limit % each == 0)
+                page = (page - 1) * (limit // smaller) + 1
+                limit, pages, messages = smaller, -(-end // smaller), messages[:smaller]
+        return Page(page, pages, limit, Cursor(self._store.epoch, end), messages)
 
     def start_poll(
         self,
@@ -301,8 +319,10 @@ class Chats:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
-        older = ConversationCursor.of(found.messages[-1]) if found.older else None
-        return Conversation(found.messages, older, positions)
+        messages = found.messages[: fitting(found.messages)]
+        rest = found.older or len(messages) < len(found.messages)
+        older = ConversationCursor.of(messages[-1]) if rest else None
+        return Conversation(messages, older, positions)
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""

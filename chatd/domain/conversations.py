@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from chatd.domain.answer_size import fitting
 from chatd.errors import Unauthorized
 from chatd.interfaces import IBus, IStore
 from chatd.model import Session
@@ -35,7 +36,11 @@ class Conversations:
         found = await shield(self._store.sync.conversations(query))
         if found is None:
             raise Unauthorized("the account was deleted")
-        return found
+        fit = fitting([each.last_message for each in found.conversations])
+        if fit == len(found.conversations):
+            return found
+        listed = found.conversations[:fit]
+        return ConversationList(listed, ConversationsCursor(listed[-1].last_at, listed[-1].peer))
 
     async def mark_read(self, session: Session, peer: int, seq: int) -> None:
         """What `peer` sent the caller is read up to `seq` of the caller's inbox.

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.domain.answer_size import fitting
 from chatd.domain.notifier import Notifier
 from chatd.errors import CursorEpoch, DomainError, Unauthorized
 from chatd.model import (
@@ -31,10 +32,6 @@ from chatd.runtime.deadlines import Deadlines, Entry
 
 DISCONNECTED: Final = "disconnect"
 """The outcome of a poll or stream whose client has disconnected."""
-
-MAX_POLL_CHARACTERS: Final = 512 * 1024
-"""Characters of text in the response to a poll, so that memory is limited and slow clients still
-make progress."""
 
 _log = Logger()
 
@@ -295,7 +292,7 @@ class Poll:
         self._leave(why.value)
         seq = self.seq
         if messages:
-            messages = truncated(messages)
+            messages = messages[: fitting(messages)]
             seq = messages[-1].seq
         cursor = Cursor(self._polls.epoch(), seq, self.position)
         sink, self._sink = self._sink, None
@@ -335,16 +332,6 @@ def position(seq: int | None, inbox: InboxSlice) -> int:
     if seq > inbox.last_seq:
         raise CursorEpoch("the cursor is past the end of this inbox: begin again")
     return seq
-
-
-def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The first messages that together fit into one response, but at least one."""
-    size = 0
-    for number, message in enumerate(messages):
-        size += len(message.text)
-        if size > MAX_POLL_CHARACTERS and number:
-            return messages[:number]
-    return messages
 
 
 class DeferredSink:

@@ -10,8 +10,9 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.domain.chats
+from chatd.domain.answer_size import MAX_ANSWER_BYTES
 from chatd.domain.notifier import HELD_PER_USER
-from chatd.domain.poll import MAX_POLL_CHARACTERS, Polled
+from chatd.domain.poll import Polled
 from chatd.domain.rate_limits import Rate, RateLimits, Rates
 from chatd.errors import (
     CursorEpoch,
@@ -876,9 +877,9 @@ def test_the_epoch_of_cursors_is_that_of_the_store(system: System) -> None:
 
 
 def test_results_are_limited_in_size(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=MAX_POLL_CHARACTERS) as system:
+    with composed(tmp_path, max_message_bytes=MAX_ANSWER_BYTES) as system:
         ann, bob = system.session("ann"), system.session("bob")
-        half = "x" * (MAX_POLL_CHARACTERS // 2)
+        half = "x" * (MAX_ANSWER_BYTES // 2 - 300)
         for _ in range(5):
             system.send(ann, 2, half)
         seen: list[int] = []
@@ -892,10 +893,10 @@ def test_results_are_limited_in_size(tmp_path: Path) -> None:
 
 
 def test_a_message_above_the_size_limit_is_returned_alone(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=2 * MAX_POLL_CHARACTERS) as system:
+    with composed(tmp_path, max_message_bytes=2 * MAX_ANSWER_BYTES) as system:
         ann, bob = system.session("ann"), system.session("bob")
         for _ in range(2):
-            system.send(ann, 2, "x" * (MAX_POLL_CHARACTERS + 1))
+            system.send(ann, 2, "x" * (MAX_ANSWER_BYTES + 1))
         polled = system.run(system.chats.poll(bob, BEGINNING, 100, 0))
         assert [message.seq for message in polled.messages] == [1]
         assert polled.more

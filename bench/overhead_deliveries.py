@@ -27,6 +27,7 @@ from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.domain.store_calls import StoreCalls
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -89,6 +90,7 @@ class Ours:
             None,  # type: ignore[arg-type]
             notifier,
             RateLimits(None, clock),
+            StoreCalls(),
             clock=clock,
             max_message_bytes=4096,
         )

@@ -42,6 +42,7 @@ from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
 from chatd.http.allowed_hosts import ANY, AllowedHosts
@@ -173,6 +174,7 @@ def compose_domain(
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
+    calls = StoreCalls()
     accounts = Accounts(
         store,
         bus,
@@ -181,6 +183,7 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        calls,
         clock=clock,
         now=now,
         registration_open=settings.registration,
@@ -194,6 +197,7 @@ def compose_domain(
         passwords,
         checks,
         tasks,
+        calls,
         last_seen.with_last_seen,
         min_password_length=settings.min_password_length,
     )
@@ -203,6 +207,7 @@ def compose_domain(
         bus,
         notifier,
         limits,
+        calls,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
         note_delivered=deliveries.note,
@@ -220,10 +225,10 @@ def compose_domain(
         passwords=passwords,
         accounts=accounts,
         account_changes=changes,
-        tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
+        tokens=Tokens(store, bus, tasks, calls, last_seen.with_last_used),
         chats=chats,
-        conversations=Conversations(store, bus),
-        receipts=Receipts(store, notifier, clock),
+        conversations=Conversations(store, bus, calls),
+        receipts=Receipts(store, notifier, calls, clock),
         deliveries=deliveries,
         revisions=Revisions(
             store,
@@ -232,7 +237,7 @@ def compose_domain(
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),
-        blocks=Blocks(store, limits),
+        blocks=Blocks(store, limits, calls),
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
     )

@@ -150,11 +150,15 @@ class IdempotencyKeyReused(DomainError):
 
 
 class Busy(DomainError):
-    """A temporary error: the request may be repeated after `retry_after` seconds."""
+    """A temporary error: the request may be repeated after `retry_after` seconds.
 
-    def __init__(self, detail: str, retry_after: float) -> None:
+    `bound` names the bound that was reached, for the metrics.
+    """
+
+    def __init__(self, detail: str, retry_after: float, bound: str = "") -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.bound = bound
 
 
 class RateLimited(Busy):

@@ -64,6 +64,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self._requests: Counter[tuple[bytes, str, int]] = Counter()
         self._request_seconds = Histogram(_SECONDS)
+        self._refusals: Counter[str] = Counter()
         self._polls: Counter[str] = Counter()
         self._hold_seconds = Histogram(_HOLD_SECONDS)
         self._batch_sizes: dict[str, Histogram] = {}
@@ -99,6 +100,10 @@ class Metrics(Collector):
         """Count a request that was completed without waiting for a message."""
         self._requests[method, route, status] += 1
         self._request_seconds.observe(seconds)
+
+    def count_refusal(self, bound: str) -> None:
+        """Count something that was refused, or ended, because this bound was reached."""
+        self._refusals[bound] += 1
 
     def observe_poll(self, outcome: str, seconds: float) -> None:
         """Count a finished poll that asked to wait; `seconds` is how long it was held."""
@@ -145,6 +150,12 @@ class Metrics(Collector):
         for (method, route, status), count in self._requests.items():
             requests.add_metric((method.decode("latin-1"), route, str(status)), count)
         yield requests
+        yield _counter(
+            "chatd_refusals",
+            "What was refused, or ended, because a bound was reached, by bound (docs/security.md)",
+            "bound",
+            self._refusals,
+        )
         yield _counter(
             "chatd_polls",
             "Polls that asked to wait, and streams, by outcome",

@@ -24,7 +24,7 @@ from chatd.api.calls import Application, Handler
 from chatd.api.context import RequestContext
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
-from chatd.errors import InvalidHeader
+from chatd.errors import Busy, InvalidHeader
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
@@ -73,7 +73,7 @@ class Dispatch(Resource):
         try:
             context.check_headers()
         except InvalidHeader:
-            self.respond(context, response_to(Failure(), context))
+            self.fail(context, Failure())
             return server.NOT_DONE_YET
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
@@ -93,7 +93,7 @@ class Dispatch(Resource):
         request: Any = context.request
         refusal = _unreadable(request.path)
         if refusal is not None:
-            self.respond(context, response_to(Failure(refusal), context))
+            self.fail(context, Failure(refusal))
             return
 
         def finished(_: object) -> None:
@@ -108,6 +108,16 @@ class Dispatch(Resource):
         except HTTPException:
             # A Host that werkzeug cannot encode, such as `a..b`.
             _write(request, response_to(Failure(), context))
+
+    def fail(self, context: RequestContext, failure: Failure) -> None:
+        """Respond to a request that failed, and was not rendered by Klein."""
+        self.count_refusal(failure.value)
+        self.respond(context, response_to(failure, context))
+
+    def count_refusal(self, error: object) -> None:
+        """Count an error by the bound that was reached, if it says one."""
+        if isinstance(error, Busy) and error.bound:
+            self._metrics.count_refusal(error.bound)
 
     def respond(self, context: RequestContext, response: Response) -> None:
         """Respond to a request that was not rendered by Klein."""
@@ -178,7 +188,7 @@ class CoroutineRunner:
             self._dispatch.record(self._context)
             _break_cycles(error)
         except Exception as error:
-            self._dispatch.respond(self._context, response_to(Failure(), self._context))
+            self._dispatch.fail(self._context, Failure())
             _break_cycles(error)
         else:
             if self._awaited is None:

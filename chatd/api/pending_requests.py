@@ -13,7 +13,6 @@ from chatd.api.chats_read import ReadCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.context import RequestContext
 from chatd.api.dispatch import CLIENT_DISCONNECTED, Dispatch
-from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse
 from chatd.domain.poll import Poll, Polled
 from chatd.errors import DomainError
@@ -93,7 +92,7 @@ class Pending:
         if channel is not None:
             context = self._context(channel)
             channel.hold(context.request)
-            self._responder.dispatch.respond(context, response_to(failure, context))
+            self._responder.dispatch.fail(context, failure)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has disconnected."""

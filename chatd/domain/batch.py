@@ -9,7 +9,7 @@ idle batcher adds no delay: it flushes at the end of the turn in which the first
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.domain.fair_queue import FairQueue
 from chatd.errors import DomainError, Overloaded
 from chatd.runtime.idle import IdleWaiters
 
@@ -48,6 +49,20 @@ class Receiver(Protocol):
         ...
 
 
+class Entries(Protocol[Q]):
+    """The items that wait, with their receivers."""
+
+    def __len__(self) -> int: ...
+
+    def append(self, entry: tuple[Q, Receiver], /) -> None:
+        """Add one; may raise `Overloaded`."""
+        ...
+
+    def popleft(self) -> tuple[Q, Receiver]:
+        """Take one."""
+        ...
+
+
 class Batcher(Generic[Q, R]):
     """Runs one call of `run` at a time, with all items submitted since the last one.
 
@@ -74,7 +89,7 @@ class Batcher(Generic[Q, R]):
         self._max_batch_size = max_batch_size
         self._on_batch_done = on_batch_done
         self._observe_size = observe_size
-        self._queue: deque[tuple[Q, Receiver]] = deque()
+        self._queue: Entries[Q] = deque()
         self._running = False
         self._scheduled = False
         # The number of items that the next call may have, if those whose items were processed
@@ -87,8 +102,8 @@ class Batcher(Generic[Q, R]):
     def submit(self, item: Q) -> Deferred[R]:
         """Add `item` to the next call; returns a Deferred of its result.
 
-        Cancelling the Deferred does not withdraw the item: it is processed, and its result is
-        dropped. Raises `Overloaded` when the queue is full.
+        Cancelling the Deferred does not withdraw the item, unless it is a read: it is processed,
+        and its result is dropped. Raises `Overloaded` when the queue is full.
         """
         result: Deferred[R] = Deferred()
         self.enqueue(item, result)
@@ -97,7 +112,7 @@ class Batcher(Generic[Q, R]):
     def enqueue(self, item: Q, receiver: Receiver) -> None:
         """`submit`, with an object that receives the result."""
         if len(self._queue) >= self._max_queued:
-            raise Overloaded("too many requests are waiting for the store", retry_after=1)
+            raise Overloaded("too many requests are waiting for the store", 1, "batch_queue")
         self._queue.append((item, receiver))
         if not self._running and not self._scheduled:
             self._schedule()
@@ -121,11 +136,13 @@ class Batcher(Generic[Q, R]):
 
     def _flush(self) -> None:
         self._scheduled = False
-        size = min(len(self._queue), self._max_batch_size)
-        batch = [self._queue.popleft() for _ in range(size)]
+        batch = self._take(self._max_batch_size)
+        if not batch:
+            self._idle_waiters.notify()
+            return
         items = [item for item, _ in batch]
         if self._observe_size is not None:
-            self._observe_size(size)
+            self._observe_size(len(items))
         self._running = True
         try:
             call = self._run(items)
@@ -133,6 +150,11 @@ class Batcher(Generic[Q, R]):
             self._finish(Failure(), batch, items)
         else:
             call.addBoth(self._finish, batch, items)
+
+    def _take(self, limit: int) -> list[tuple[Q, Receiver]]:
+        """The items of the next call."""
+        queue = self._queue
+        return [queue.popleft() for _ in range(min(len(queue), limit))]
 
     def _finish(
         self,
@@ -157,6 +179,49 @@ class Batcher(Generic[Q, R]):
                 _pass_on(receiver, result)
         if not self._running and not self._queue:
             self._idle_waiters.notify()
+
+
+class ReadBatcher(Batcher[Q, R]):
+    """A batcher of reads, which have no effect: what nobody waits for any more is left out.
+
+    Items of different `owner(item)` are taken in turn. `weigh` says how many messages the result
+    may have; a call is made for `max_weight` or a little more, so that one with large results ends
+    soon and does not take much memory.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Q]], Deferred[Any]],
+        clock: IReactorTime,
+        *,
+        max_queued: int,
+        max_batch_size: int,
+        owner: Callable[[Q], Hashable],
+        weigh: Callable[[Q], int],
+        max_weight: int,
+        observe_size: Callable[[float], None] | None = None,
+    ) -> None:
+        super().__init__(
+            run,
+            clock,
+            max_queued=max_queued,
+            max_batch_size=max_batch_size,
+            observe_size=observe_size,
+        )
+        self._queue = FairQueue(lambda entry: owner(entry[0]), max_entries=max_queued)
+        self._weigh = weigh
+        self._max_weight = max_weight
+
+    def _take(self, limit: int) -> list[tuple[Q, Receiver]]:
+        queue = self._queue
+        batch: list[tuple[Q, Receiver]] = []
+        weight = 0
+        while queue and len(batch) < limit and weight < self._max_weight:
+            entry = queue.popleft()
+            if not entry[1].called:
+                batch.append(entry)
+                weight += self._weigh(entry[0])
+        return batch
 
 
 def _pass_on(receiver: Receiver, result: object) -> None:

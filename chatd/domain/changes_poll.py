@@ -20,8 +20,7 @@ class ChangesPoll(Poll):
 
     def _read(self, after: int | None, *, listening: bool) -> None:
         query = ReadAfter(self.session.user_id, after, self._limit)
-        reading = Deferred.fromCoroutine(self._read_both(query, listening))
-        reading.addCallback(self._on_read).addErrback(self._fail)
+        self._await(Deferred.fromCoroutine(self._read_both(query, listening)))
 
     async def _read_both(self, query: ReadAfter, listening: bool) -> InboxSlice | None:
         read = self._polls.read(query, listening=listening)

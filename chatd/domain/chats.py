@@ -16,13 +16,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.domain.answer_size import fitting
-from chatd.domain.batch import Batcher, Receiver
+from chatd.domain.batch import Batcher, ReadBatcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import (
     CursorEpoch,
@@ -48,11 +49,12 @@ from chatd.model import (
     Session,
 )
 from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
-from chatd.runtime.shield import shield
 
 MAX_BATCH_SIZE: Final = 512
 MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
+MAX_BATCH_MESSAGES: Final = 1000
+"""About how many messages one call of the store reads."""
 
 
 PAGE_ALWAYS_FITS: Final = 10
@@ -98,6 +100,7 @@ class Chats:
         bus: IBus,
         notifier: Notifier,
         limits: RateLimits,
+        calls: StoreCalls,
         *,
         clock: IReactorTime,
         max_message_bytes: int,
@@ -109,6 +112,7 @@ class Chats:
         self._bus = bus
         self._notifier = notifier
         self._limits = limits
+        self._calls = calls
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
@@ -130,11 +134,14 @@ class Chats:
             on_batch_done=self._publish,
             observe_size=observe_batch and observe_batch("append"),
         )
-        self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
+        self._reads: ReadBatcher[ReadAfter | ReadPage, InboxSlice | None] = ReadBatcher(
             store.read,
             clock,
             max_queued=MAX_QUEUED_READS,
             max_batch_size=MAX_BATCH_SIZE,
+            owner=lambda query: query.user_id,
+            weigh=lambda query: query.limit,
+            max_weight=MAX_BATCH_MESSAGES,
             observe_size=observe_batch and observe_batch("read"),
         )
 
@@ -293,7 +300,7 @@ class Chats:
             if after:
                 self._note_delivered(session.user_id, after)
             if isinstance(stream, ChangesStream):
-                start = await stream.read_first(start, shield)
+                start = await stream.read_first(start)
             stream.begin_at(Cursor(self._store.epoch, begin, start))
         except BaseException as ended:
             stream.close(_outcome(ended))
@@ -307,13 +314,15 @@ class Chats:
 
         Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
-        query = ReadConversation(session.user_id, peer, limit, before)
-        reading = shield(self._store.sync.peer_positions(session.user_id, peer))
+        user_id, store = session.user_id, self._store
+        query = ReadConversation(user_id, peer, limit, before)
+        reading = self._calls.run(user_id, lambda: store.sync.peer_positions(user_id, peer))
         try:
-            found = await shield(self._store.conversation(query))
+            found = await self._calls.run(user_id, lambda: store.conversation(query))
             positions = await reading
         except BaseException:
             reading.addErrback(lambda _: None)
+            reading.cancel()
             raise
         if found is None:
             raise Unauthorized("the account was deleted")
@@ -342,7 +351,7 @@ class Chats:
         return self._reads.submit(query) if cached is None else cached
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
-        return self._store.sync.changes(query)
+        return self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
 
     def _start(
         self, since: Cursor | None, changes: bool

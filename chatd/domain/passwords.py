@@ -62,7 +62,7 @@ class Passwords:
 
     def _run(self, call: Callable[..., T], *args: object) -> Deferred[T]:
         if self._pending >= MAX_PENDING:
-            raise Overloaded("too many passwords are being checked", retry_after=2)
+            raise Overloaded("too many passwords are being checked", 2, "passwords")
         self._pending += 1
         return self._executor.run(call, *args).addBoth(self._finish)
 

@@ -7,7 +7,7 @@ a result that comes later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -142,6 +142,7 @@ class Poll:
         "_limit",
         "_pending",
         "_polls",
+        "_reading",
         "_returned",
         "_sink",
         "_wait",
@@ -182,6 +183,8 @@ class Poll:
         self._due = polls.seconds() + wait
         self._held_since = 0.0
         self._deadline: Entry | None = None
+        # The query under way.
+        self._reading: Deferred[Any] | None = None
 
     wants_changes = False
     is_behind = False
@@ -226,6 +229,9 @@ class Poll:
                 self._release()
             self._leave(DISCONNECTED)
             self._sink = None
+            if self._reading is not None:
+                # A query that has not begun is not made.
+                self._reading.cancel()
 
     def _read(self, after: int | None, *, listening: bool) -> None:
         query = ReadAfter(self.session.user_id, after, self._limit)
@@ -235,11 +241,16 @@ class Poll:
             self._fail(Failure())
             return
         if isinstance(inbox, Deferred):
-            inbox.addCallback(self._on_read).addErrback(self._fail)
+            self._await(inbox)
         else:
             self._on_read(inbox)
 
+    def _await(self, reading: Deferred[InboxSlice | None]) -> None:
+        self._reading = reading
+        reading.addCallback(self._on_read).addErrback(self._fail)
+
     def _on_read(self, inbox: InboxSlice | None) -> None:
+        self._reading = None
         if self._ended:
             return
         if inbox is None:
@@ -304,9 +315,9 @@ class Poll:
             _log.failure("the result of a poll could not be passed on")
 
     def _fail(self, failure: Failure) -> None:
+        self._reading = None
         if self._ended:
-            if not failure.check(DomainError):
-                _log.failure("a poll failed after its client had disconnected", failure)
+            # Its query was cancelled.
             return
         error = failure.value
         self._leave(error.code if isinstance(error, DomainError) else "error")

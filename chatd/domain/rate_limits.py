@@ -75,7 +75,8 @@ class TokenBuckets:
         return min(self._rate.burst, tokens + (now - then) * self._rate.per_second), now
 
     def _refuse(self, tokens: float) -> None:
-        raise RateLimited(f"too many {self._what}", (1 - tokens) / self._rate.per_second)
+        seconds = (1 - tokens) / self._rate.per_second
+        raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
 
 
 class RateLimits:

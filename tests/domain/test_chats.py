@@ -14,6 +14,7 @@ from chatd.domain.answer_size import MAX_ANSWER_BYTES
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.poll import Polled
 from chatd.domain.rate_limits import Rate, RateLimits, Rates
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import (
     CursorEpoch,
     IdempotencyKeyReused,
@@ -858,6 +859,7 @@ def test_observers_are_optional(stepped: System) -> None:
         stepped.bus,
         stepped.notifier,
         RateLimits(None, stepped.clock),
+        StoreCalls(),
         clock=stepped.clock,
         max_message_bytes=100,
     )

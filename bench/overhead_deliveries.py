@@ -26,6 +26,7 @@ from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.chats import Chats
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.store_calls import StoreCalls
 from chatd.http.limits import HTTPLimits
@@ -85,12 +86,14 @@ class Ours:
         notifier = Notifier(max_held=100, expiry=SessionExpiry(clock, lambda: 0))
         session = Session(USER, b"token")
         self.session = session
+        reads = ReadLimits(RateLimits(None, clock), lambda user_id: True)
         self.chats = Chats(
             inbox,
             None,  # type: ignore[arg-type]
             notifier,
             RateLimits(None, clock),
-            StoreCalls(),
+            reads,
+            StoreCalls(reads),
             clock=clock,
             max_message_bytes=4096,
         )

@@ -39,6 +39,7 @@ from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
@@ -49,6 +50,7 @@ from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
+from chatd.http.unsent import UnsentBytes
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
 from chatd.process.gc_tuning import GCTuner
@@ -91,6 +93,7 @@ def compose_service(
         _postgres_addresses(settings)
         return Supervisor(settings, reactor, random.random)
     metrics = Metrics()
+    unsent = UnsentBytes(reactor.seconds)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     components = compose_domain(
         settings,
@@ -102,6 +105,7 @@ def compose_service(
         hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
         hasher=owasp_hasher(),
         rates=Rates() if settings.rate_limits else None,
+        reads_answers=unsent.admits,
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
@@ -126,6 +130,7 @@ def compose_service(
         problem=problem,
         max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
         request_ids=request_ids,
+        unsent=unsent,
     )
     private = Server(
         resource=compose_admin(components, clock=reactor),
@@ -135,6 +140,11 @@ def compose_service(
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    metrics.add_gauge(
+        "chatd_unsent_bytes",
+        "Bytes of responses that their clients have not read and sockets have not taken",
+        lambda: unsent.total,
     )
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
     sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
@@ -162,11 +172,13 @@ def compose_domain(
     hashing: Executor,
     hasher: PasswordHasher,
     rates: Rates | None,
+    reads_answers: Callable[[int], bool] = lambda user_id: True,
 ) -> Components:
     """Create the domain, on a store and a bus.
 
     `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
+    `reads_answers` is whether the clients of an account read what they are sent.
     """
     limits = RateLimits(rates, clock)
     notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
@@ -174,7 +186,8 @@ def compose_domain(
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
-    calls = StoreCalls()
+    read_limits = ReadLimits(limits, reads_answers)
+    calls = StoreCalls(read_limits)
     accounts = Accounts(
         store,
         bus,
@@ -207,6 +220,7 @@ def compose_domain(
         bus,
         notifier,
         limits,
+        read_limits,
         calls,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,

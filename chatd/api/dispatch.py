@@ -129,7 +129,10 @@ class Dispatch(Resource):
         ):
             # Written with one send. Responses that close the connection are rare.
             block = b"X-Request-ID: %b\r\n%b" % (context.request_id, response.header_block)
+            channel = request.channel
             request.respond(response.code, block, response.body)
+            if channel is not None:
+                channel.claim_unsent(context.user_id)
         elif isinstance(response, StreamResponse):
             request.setHeader(HEADER, context.request_id)
             context.status = 200

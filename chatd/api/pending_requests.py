@@ -76,6 +76,7 @@ class Pending:
         request_id = self._responder.request_ids.of(None)
         block = b"X-Request-ID: %b\r\n%b" % (request_id, response.header_block)
         channel.respond(block, response.body, response.code)
+        channel.claim_unsent(self._session.user_id)
         if dispatch.access is None:
             work = self._responder.seconds() - self._began - self.held_seconds
             dispatch.count(self._head.method, self.route, response.code, work, self.held_seconds)

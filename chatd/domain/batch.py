@@ -186,7 +186,7 @@ class ReadBatcher(Batcher[Q, R]):
 
     Items of different `owner(item)` are taken in turn. `weigh` says how many messages the result
     may have; a call is made for `max_weight` or a little more, so that one with large results ends
-    soon and does not take much memory.
+    soon and does not take much memory. `check` may raise a `DomainError` for an item that waited.
     """
 
     def __init__(
@@ -199,6 +199,7 @@ class ReadBatcher(Batcher[Q, R]):
         owner: Callable[[Q], Hashable],
         weigh: Callable[[Q], int],
         max_weight: int,
+        check: Callable[[Q], None] = lambda item: None,
         observe_size: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__(
@@ -210,6 +211,7 @@ class ReadBatcher(Batcher[Q, R]):
         )
         self._queue = FairQueue(lambda entry: owner(entry[0]), max_entries=max_queued)
         self._weigh = weigh
+        self._check = check
         self._max_weight = max_weight
 
     def _take(self, limit: int) -> list[tuple[Q, Receiver]]:
@@ -217,10 +219,16 @@ class ReadBatcher(Batcher[Q, R]):
         batch: list[tuple[Q, Receiver]] = []
         weight = 0
         while queue and len(batch) < limit and weight < self._max_weight:
-            entry = queue.popleft()
-            if not entry[1].called:
-                batch.append(entry)
-                weight += self._weigh(entry[0])
+            item, receiver = queue.popleft()
+            if receiver.called:
+                continue
+            try:
+                self._check(item)
+            except DomainError:
+                receiver.errback(Failure())
+            else:
+                batch.append((item, receiver))
+                weight += self._weigh(item)
         return batch
 
 

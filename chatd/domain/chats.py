@@ -23,6 +23,7 @@ from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import (
@@ -100,6 +101,7 @@ class Chats:
         bus: IBus,
         notifier: Notifier,
         limits: RateLimits,
+        read_limits: ReadLimits,
         calls: StoreCalls,
         *,
         clock: IReactorTime,
@@ -112,6 +114,7 @@ class Chats:
         self._bus = bus
         self._notifier = notifier
         self._limits = limits
+        self._read_limits = read_limits
         self._calls = calls
         self._clock = clock
         self._max_message_bytes = max_message_bytes
@@ -125,6 +128,7 @@ class Chats:
             observe_poll,
             self._read_changes,
             note_delivered,
+            read_limits.charge,
         )
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
@@ -142,6 +146,7 @@ class Chats:
             owner=lambda query: query.user_id,
             weigh=lambda query: query.limit,
             max_weight=MAX_BATCH_MESSAGES,
+            check=lambda query: read_limits.check(query.user_id),
             observe_size=observe_batch and observe_batch("read"),
         )
 
@@ -200,7 +205,9 @@ class Chats:
         Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
         """
         pinned = None if at is None else self._seq(at)
+        self._read_limits.count(session.user_id)
         inbox = await self._read(ReadPage(session.user_id, page, limit, pinned))
+        self._read_limits.charge(session.user_id, inbox.messages)
         return self._page(inbox, page, limit, pinned)
 
     def cached_page(
@@ -209,7 +216,11 @@ class Chats:
         """`page` if it is known without a query, otherwise None."""
         pinned = None if at is None else self._seq(at)
         inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, pinned))
-        return None if inbox is None else self._page(inbox, page, limit, pinned)
+        if inbox is None:
+            return None
+        self._read_limits.count(session.user_id)
+        self._read_limits.charge(session.user_id, inbox.messages)
+        return self._page(inbox, page, limit, pinned)
 
     def _page(self, inbox: InboxSlice, page: int, limit: int, pinned: int | None) -> Page:
         end = position(pinned, inbox)
@@ -242,6 +253,7 @@ class Chats:
         With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
         """
         after, start = self._start(since, changes)
+        self._read_limits.count(session.user_id)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, after, limit, wait, sink, start, kind)
 
@@ -286,6 +298,7 @@ class Chats:
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
         after, start = self._start(since, changes)
+        self._read_limits.count(session.user_id)
         # As for a poll, first of all: from here on no message and no revocation is missed.
         arguments = (session, self._notifier, self._read_inbox, self._clock, record)
         stream = (
@@ -328,6 +341,7 @@ class Chats:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
+        self._read_limits.charge(user_id, found.messages)
         messages = found.messages[: fitting(found.messages)]
         rest = found.older or len(messages) < len(found.messages)
         older = ConversationCursor.of(messages[-1]) if rest else None

@@ -6,7 +6,7 @@ a result that comes later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -85,7 +85,7 @@ class ReadsChanges(Protocol):
 class Polls:
     """What all polls share. `observe` is called with the outcome of each poll that asked to wait
     and the seconds for which it was held, `note_delivered` with the user and the seq of each valid
-    cursor that has come back."""
+    cursor that has come back, `charge` with the user and the messages of each result."""
 
     def __init__(
         self,
@@ -96,9 +96,11 @@ class Polls:
         observe: Callable[[str, float], None] | None,
         read_changes: ReadsChanges,
         note_delivered: Callable[[int, int], None],
+        charge: Callable[[int, Sequence[Message]], None],
     ) -> None:
         self.read_changes = read_changes
         self.note_delivered = note_delivered
+        self.charge = charge
         self.notifier = notifier
         self.read = read
         self.seconds = clock.seconds
@@ -303,6 +305,7 @@ class Poll:
         self._leave(why.value)
         seq = self.seq
         if messages:
+            self._polls.charge(self.session.user_id, messages)
             messages = messages[: fitting(messages)]
             seq = messages[-1].seq
         cursor = Cursor(self._polls.epoch(), seq, self.position)

@@ -36,6 +36,9 @@ class Rates(Struct, frozen=True):
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
     """Wrong passwords, per username from any address: high enough that locking its owner out takes
     many addresses, low enough that a distributed guessing attack does not get far."""
+    read: Rate = Rate(burst=10_000, per_second=1000.0)
+    """Pages, polls, conversations and look-ups, per account; ten messages of an answer count as one
+    more."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
 
@@ -63,6 +66,11 @@ class TokenBuckets:
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
 
+    def charge(self, key: Hashable, tokens: float) -> None:
+        """Take tokens that there may not be."""
+        level, now = self._level(key)
+        self._buckets[key] = (level - tokens, now)
+
     def check(self, key: Hashable) -> None:
         """Raise `RateLimited` if `take` would, without taking a token."""
         tokens, _ = self._level(key)
@@ -89,6 +97,7 @@ class RateLimits:
         self._log_ins = TokenBuckets("log-ins", rates.log_in, clock)
         self._failed_log_ins = TokenBuckets("wrong passwords", rates.failed_log_in, clock)
         self._guessed_log_ins = TokenBuckets("wrong passwords", rates.guessed_log_in, clock)
+        self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
 
     def count_registration(self, address: str) -> None:
@@ -111,6 +120,16 @@ class RateLimits:
                 self._failed_log_ins.take((username.lower(), _network(address)))
             with suppress(RateLimited):
                 self._guessed_log_ins.take(username.lower())
+
+    def count_read(self, user_id: int) -> None:
+        """Count a read; raises `RateLimited`."""
+        if self._enabled:
+            self._reads.take(user_id)
+
+    def charge_read(self, user_id: int, reads: int) -> None:
+        """Count an answer as so many reads; never raises."""
+        if self._enabled:
+            self._reads.charge(user_id, reads)
 
     def count_send(self, user_id: int) -> None:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""

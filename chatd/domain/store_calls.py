@@ -16,7 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.fair_queue import FairQueue
-from chatd.errors import DomainError
+from chatd.domain.read_limits import ReadLimits
+from chatd.errors import DomainError, Overloaded
 
 T = TypeVar("T")
 
@@ -38,18 +39,20 @@ class _Waiting(Struct, frozen=True, eq=False):
 class StoreCalls:
     """Runs calls that are not made in batches."""
 
-    def __init__(self, max_running: int = MAX_RUNNING) -> None:
+    def __init__(self, reads: ReadLimits, max_running: int = MAX_RUNNING) -> None:
+        self._reads = reads
         self._free = max_running
         self._queue: FairQueue[_Waiting] = FairQueue(
             lambda waiting: waiting.owner, max_entries=MAX_WAITING
         )
 
     def run(self, owner: int, call: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """`call` for the account `owner`; raises `Overloaded`.
+        """`call` for the account `owner`; raises `Overloaded` or `RateLimited`.
 
         If the Deferred is cancelled before the call has begun, it is not made. After that it runs
         to its end, and a failure is logged unless it is a `DomainError`.
         """
+        self._reads.count(owner)
         result: Deferred[T] = Deferred()
         waiting = _Waiting(owner, call, result)
         if self._free:
@@ -66,7 +69,13 @@ class StoreCalls:
         self._free += 1
         while self._free and self._queue:
             waiting = self._queue.popleft()
-            if not waiting.result.called:
+            if waiting.result.called:
+                continue
+            try:
+                self._reads.check(waiting.owner)
+            except Overloaded:
+                waiting.result.errback(Failure())
+            else:
                 self._begin(waiting)
         if result.called and isinstance(outcome, Failure) and not outcome.check(DomainError):
             _log.failure("failed after its client had disconnected", outcome)

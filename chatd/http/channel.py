@@ -24,7 +24,7 @@ from zope.interface import implementer
 from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
 from chatd.http.eager_write import can_write_eagerly, write_eagerly
 from chatd.http.error_response import error_response
-from chatd.http.errors import HTTPError, request_timeout, server_full
+from chatd.http.errors import HTTPError, request_timeout, server_full, unsent_full
 from chatd.http.fast_handler import PendingResponse
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
@@ -131,6 +131,7 @@ class Channel:
             self._next_turn.cancel()
             self._next_turn = None
         server.remove(self)
+        server.unsent.remove(self)
         self._reader.clear()
         self._flow.stop_producer()
         request, self._request = self._request, None
@@ -170,6 +171,8 @@ class Channel:
         try:
             if self._full and reader.buffer:
                 raise server_full()
+            if server.unsent.connections and reader.buffer and server.unsent.full:
+                raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:
                 if turns < 0:
                     # One read may hold thousands of requests, so let other connections proceed.
@@ -259,6 +262,12 @@ class Channel:
 
     # The channel of a request.
 
+    def claim_unsent(self, owner: int | None) -> None:
+        """What was written was for the account `owner`, which may be more than it reads."""
+        unsent = self._server.unsent
+        if unsent.connections:
+            unsent.claim(self, owner)
+
     def keep_alive(self) -> bool:
         """Whether the connection stays open after the response."""
         return self._keep_alive and not self._server.draining
@@ -270,9 +279,11 @@ class Channel:
     def write(self, data: bytes) -> None:
         """Send `data`, at once if the transport allows it."""
         if self._eager:
-            write_eagerly(self.transport, data)
+            if not write_eagerly(self.transport, data):
+                self._server.unsent.add(self)
         else:
             self.transport.write(data)
+            self._server.unsent.add(self)
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         """`write`, for bytes in pieces."""

@@ -71,6 +71,11 @@ def server_full() -> HTTPError:
     return HTTPError(503, "overloaded", "The server has no room for more connections.")
 
 
+def unsent_full() -> HTTPError:
+    """503, for responses that are not read."""
+    return HTTPError(503, "overloaded", "Too many responses wait for their clients to read them.")
+
+
 def bad_version() -> HTTPError:
     """505 (RFC 9110 section 15.6.6)."""
     return HTTPError(505, "version_not_supported", "This server speaks HTTP/1.1 and HTTP/1.0.")

@@ -19,6 +19,7 @@ from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
 from chatd.http.server_state import ServerState
 from chatd.http.site import Site
+from chatd.http.unsent import UnsentBytes
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -34,7 +35,8 @@ class Server(Factory):
     `log(request)` is called once for every request when its response is finished or its client has
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
-    `fast_handler` is given each request before `resource`, unless there is a `log`.
+    `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
+    what clients have not read yet.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.
@@ -53,6 +55,7 @@ class Server(Factory):
         now: Callable[[], float] = time.time,
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
+        unsent: UnsentBytes | None = None,
     ) -> None:
         self.resource = resource
         self.limits = limits
@@ -67,6 +70,7 @@ class Server(Factory):
             eager_write=eager_write,
             # Only requests that reach the resource are logged.
             fast_handler=fast_handler if log is None else None,
+            unsent=unsent,
         )
 
     @property

@@ -15,6 +15,7 @@ from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.site import Site
 from chatd.http.timeouts import Timeouts
+from chatd.http.unsent import UnsentBytes
 
 _log = Logger()
 
@@ -68,6 +69,7 @@ class ServerState:
         "sending",
         "site",
         "timeouts",
+        "unsent",
     )
 
     def __init__(
@@ -81,6 +83,7 @@ class ServerState:
         log: Callable[[Request], object] | None,
         eager_write: bool,
         fast_handler: FastHandler | None,
+        unsent: UnsentBytes | None,
     ) -> None:
         self.site = site
         self.secure_site = secure_site
@@ -93,6 +96,7 @@ class ServerState:
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False
+        self.unsent = unsent or UnsentBytes(clock.seconds)
         self._closed_waiters: list[Deferred[None]] = []
         # One queue for each deadline that a connection may have.
         timeouts = self.timeouts = Timeouts(clock)

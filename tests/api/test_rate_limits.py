@@ -59,10 +59,42 @@ def test_an_invalid_send_does_not_count(serve: Serve) -> None:
     assert ann.post(CHATS, {"user_id": ann.id, "message": "x"}).status == 201
 
 
-def test_reading_is_not_limited(serve: Serve) -> None:
-    service = serve(rates=FEW)
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize(
+    "target", [CHATS, f"{CHATS}?since=0", f"{CHATS}?with=1", USERS, f"{CHATS}?limit=100"]
+)
+def test_reads_are_limited_for_each_account(serve: Serve, front: str, target: str) -> None:
+    service = serve(front, rates=Rates(read=Rate(3, 0.25)))
+    ann, bob = service.new_user(), service.new_user()
+    bob.send(ann)
+    statuses: list[int] = []
+    while statuses[-1:] != [429]:
+        response = ann.get(target)
+        statuses.append(response.status)
+    # A conversation takes two reads.
+    assert statuses == [200] * (len(statuses) - 1) + [429]
+    assert 2 <= len(statuses) <= 4
+    assert retry_after(response) == 4
+    assert bob.get(CHATS).status == 200
+    service.advance(8)
+    assert ann.get(target).status == 200
+
+
+def test_large_answers_count_as_several_reads(serve: Serve) -> None:
+    service = serve(rates=Rates(read=Rate(30, 1.0), send=Rate(200, 1.0)))
     ann = service.new_user()
-    for _ in range(50):
+    for _ in range(100):
+        ann.send(ann)
+    for target in (f"{CHATS}?limit=100", f"{CHATS}?since=0"):
+        assert ann.get(target).status == 200
+    assert [ann.get(CHATS).status for _ in range(8)] == [200] * 8
+    assert ann.get(CHATS).status == 429
+
+
+def test_reading_is_hardly_limited(serve: Serve) -> None:
+    service = serve(rates=Rates())
+    ann = service.new_user()
+    for _ in range(300):
         assert ann.get(CHATS).status == 200
 
 

@@ -14,6 +14,7 @@ from chatd.domain.answer_size import MAX_ANSWER_BYTES
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.poll import Polled
 from chatd.domain.rate_limits import Rate, RateLimits, Rates
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import (
     CursorEpoch,
@@ -854,12 +855,14 @@ def test_every_poll_that_asked_to_wait_is_counted_by_its_outcome(stepped: System
 
 def test_observers_are_optional(stepped: System) -> None:
     ann, bob = pair(stepped)
+    reads = ReadLimits(RateLimits(None, stepped.clock), lambda user_id: True)
     quiet = chatd.domain.chats.Chats(
         stepped.store,
         stepped.bus,
         stepped.notifier,
         RateLimits(None, stepped.clock),
-        StoreCalls(),
+        reads,
+        StoreCalls(reads),
         clock=stepped.clock,
         max_message_bytes=100,
     )

@@ -66,6 +66,7 @@ class Harness:
             lambda outcome, seconds: self.observed.append((outcome, seconds)),
             self._read_changes,
             lambda user_id, seq: self.delivered.append((user_id, seq)),
+            lambda user_id, messages: None,
         )
 
     def _read_changes(self, query: ReadChanges) -> Any:

@@ -7,19 +7,28 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 
 from chatd.domain import fair_queue
+from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Overloaded, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, result_of
 
 
+def limits(unread: set[int]) -> ReadLimits:
+    """The limits of reads; the accounts in `unread` do not read what they are sent."""
+    return ReadLimits(RateLimits(None, Clock()), lambda user_id: user_id not in unread)
+
+
 class Store:
     """A store whose calls the test completes; they are made through `calls`."""
 
     def __init__(self, max_running: int = 1) -> None:
-        self.calls = StoreCalls(max_running)
+        self.unread: set[int] = set()
+        self.calls = StoreCalls(limits(self.unread), max_running)
         self.begun: dict[str, Deferred[Any]] = {}
 
     def run(self, name: str) -> Deferred[Any]:
@@ -103,7 +112,7 @@ def test_a_call_that_raises_fails() -> None:
         raise UserNotFound("x")
 
     with pytest.raises(UserNotFound):
-        result_of(StoreCalls().run(1, call))
+        result_of(StoreCalls(limits(set())).run(1, call))
 
 
 def test_an_account_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,3 +127,17 @@ def test_an_account_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     store.complete("a0")
     store.complete("b1")
     assert (result_of(running), result_of(other)) == ("A0", "B1")
+
+
+def test_calls_of_an_account_that_does_not_read_are_refused() -> None:
+    store = Store()
+    running, waiting = store.run("a1"), store.run("a2")
+    store.unread.add(ord("a"))
+    with pytest.raises(Overloaded) as error:
+        store.run("a3")
+    assert error.value.bound == "unsent_bytes"
+    store.complete("a1")
+    assert result_of(running) == "A1"
+    with pytest.raises(Overloaded):
+        result_of(waiting)
+    assert list(store.begun) == ["a1"]

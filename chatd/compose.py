@@ -141,6 +141,11 @@ def compose_service(
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
+    metrics.add_counter(
+        "chatd_turns_waited",
+        "How often a connection's next request waited for a later turn of the reactor",
+        lambda: public.state.turns.queued,
+    )
     metrics.add_gauge(
         "chatd_unsent_bytes",
         "Bytes of responses that their clients have not read and sockets have not taken",

@@ -1,7 +1,8 @@
 """The root resource of a listener: finds the call of each request, runs it and counts it.
 
-Calls without path arguments are found in a table; everything else, 404 and 405 included, goes
-through Klein. Both respond alike (tests/api/test_dispatch.py).
+Calls without path arguments are found in a table, as is what is no call at all: 404 and 405 must
+not cost more than an answer. The others go through Klein. Both respond alike
+(tests/api/test_dispatch.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import Resource
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 
 from chatd.api.access_log import AccessLog
 from chatd.api.calls import Application, Handler
@@ -63,6 +64,16 @@ class Dispatch(Resource):
         self.access = access
         """The access log, or None."""
         self._table = _table(application)
+        self._methods = {
+            path: sorted({method.decode("ascii") for method, each in self._table if each == path})
+            for _, path in self._table
+        }
+        # Of the paths with arguments, what comes before them.
+        self._prefixes = tuple(
+            call.path.partition("<")[0].encode("ascii")
+            for call in application.calls
+            if "<" in call.path
+        )
         self._request_ids = request_ids or RequestIds()
 
     def render(self, request: server.Request) -> int:
@@ -77,7 +88,7 @@ class Dispatch(Resource):
             return server.NOT_DONE_YET
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
-            self._render_by_klein(context)
+            self._render_other(context)
         else:
             context.route = route.name
             CoroutineRunner(self, context, route.handler(context)).advance()
@@ -89,12 +100,24 @@ class Dispatch(Resource):
             return None
         return self._table.get((request.method, unquote_to_bytes(request.path)))
 
-    def _render_by_klein(self, context: RequestContext) -> None:
-        request: Any = context.request
-        refusal = _unreadable(request.path)
+    def _render_other(self, context: RequestContext) -> None:
+        """Respond to a request for none of the calls in the table."""
+        path = context.request.path
+        refusal = _unreadable(path)
+        if refusal is None:
+            path = unquote_to_bytes(path)
+            methods = self._methods.get(path)
+            if methods is not None:
+                refusal = MethodNotAllowed(methods)
+            elif not path.startswith(self._prefixes):
+                refusal = NotFound()
         if refusal is not None:
             self.fail(context, Failure(refusal))
-            return
+        else:
+            self._render_by_klein(context)
+
+    def _render_by_klein(self, context: RequestContext) -> None:
+        request: Any = context.request
 
         def finished(_: object) -> None:
             context.status = request.code

@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IProtocol,
     IPushProducer,
     ISSLTransport,
@@ -56,12 +55,12 @@ class Channel:
         "_flow",
         "_full",
         "_keep_alive",
-        "_next_turn",
         "_peer",
         "_reader",
         "_request",
         "_server",
         "_state",
+        "_waits",
         "site",
         "transport",
     )
@@ -78,9 +77,9 @@ class Channel:
         self._deadline: TimeoutQueue[Connection] | None = None
         self._peer: IAddress | None = None
         self._eager = False
-        # Whether `_advance` is on the stack, and its call in the reactor's next iteration.
+        # Whether `_advance` is on the stack, and whether it waits for a turn.
         self._advancing = False
-        self._next_turn: IDelayedCall | None = None
+        self._waits = False
         # How many bytes may still be discarded while lingering.
         self._discardable = 0
 
@@ -127,9 +126,7 @@ class Channel:
         server = self._server
         self._state = CLOSED
         self._set_deadline(None)
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
+        self._waits = False
         server.remove(self)
         server.unsent.remove(self)
         self._reader.clear()
@@ -159,9 +156,10 @@ class Channel:
 
     # Reading requests.
 
-    def _advance(self) -> None:
-        """Read requests until one waits for its response or more data is needed."""
-        if self._advancing or self._next_turn is not None:
+    def _advance(self, granted: bool = False) -> None:
+        """Read requests until one waits for its response, more data is needed or others have their
+        turn. The first one is handled in any case if that is `granted`."""
+        if self._advancing or self._waits:
             return
         self._advancing = True
         server = self._server
@@ -174,9 +172,12 @@ class Channel:
             if server.unsent.connections and reader.buffer and server.unsent.full:
                 raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:
-                if turns < 0:
+                if granted:
+                    granted = False
+                elif turns < 0 or not server.turns.admits():
                     # One read may hold thousands of requests, so let other connections proceed.
-                    self._next_turn = server.clock.callLater(0, self._advance_later)
+                    self._waits = True
+                    server.turns.wait(self)
                     break
                 turns -= 1
                 head = reader.head
@@ -204,12 +205,14 @@ class Channel:
                 self._set_deadline(server.awaiting_head)
             elif state == READING and reader.head is None:
                 self._set_deadline(server.sending if flow.write_paused else server.idle)
-        if flow.write_paused or flow.read_paused or self._next_turn or state == RESPONDING:
+        if flow.write_paused or flow.read_paused or self._waits or state == RESPONDING:
             self._update_read_pause()
 
-    def _advance_later(self) -> None:
-        self._next_turn = None
-        self._advance()
+    def take_turn(self) -> None:
+        """`chatd.http.turns.Waiting`; the connection may be closed meanwhile."""
+        if self._waits:
+            self._waits = False
+            self._advance(granted=True)
 
     def _await_body(self, head: Head) -> None:
         self._state = READING
@@ -241,7 +244,7 @@ class Channel:
             # A held request must read a little, since a socket reports its end only to readers.
             pause = self._reader.has_backlog(self._server.limits)
         else:
-            pause = state <= READING and (self._flow.write_paused or self._next_turn is not None)
+            pause = state <= READING and (self._flow.write_paused or self._waits)
         if state < CLOSED:
             if pause:
                 self._flow.pause_reading()

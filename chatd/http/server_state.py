@@ -15,6 +15,7 @@ from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.site import Site
 from chatd.http.timeouts import Timeouts
+from chatd.http.turns import Turns
 from chatd.http.unsent import UnsentBytes
 
 _log = Logger()
@@ -69,6 +70,7 @@ class ServerState:
         "sending",
         "site",
         "timeouts",
+        "turns",
         "unsent",
     )
 
@@ -96,6 +98,7 @@ class ServerState:
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False
+        self.turns = Turns(clock)
         self.unsent = unsent or UnsentBytes(clock.seconds)
         self._closed_waiters: list[Deferred[None]] = []
         # One queue for each deadline that a connection may have.
@@ -112,6 +115,7 @@ class ServerState:
         self.connections.discard(connection)
         if not self.connections:
             self.timeouts.stop()
+            self.turns.stop()
             waiters, self._closed_waiters = self._closed_waiters, []
             for waiter in waiters:
                 # Later, since the last connection's request does not know yet.

@@ -46,6 +46,7 @@ from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.store_calls import StoreCalls
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
+from chatd.http.admission import Admission
 from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
@@ -69,8 +70,12 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 5
 """The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
 
-RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors reserved for listeners, files, database connections and the admin listener."""
+RESERVED_DESCRIPTORS: Final = 96
+"""Descriptors reserved for listeners, files, database connections, connections that are being
+refused, and `ADMIN_CONNECTIONS`."""
+
+ADMIN_CONNECTIONS: Final = 32
+"""Connections of the operators' listener, which are there however many the public one has."""
 
 
 class PublicAPI(NamedTuple):
@@ -128,7 +133,7 @@ def compose_service(
         clock=reactor,
         limits=http_limits,
         problem=problem,
-        max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
+        admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
         unsent=unsent,
     )
@@ -137,6 +142,7 @@ def compose_service(
         clock=reactor,
         limits=attrs.evolve(http_limits, hosts=AllowedHosts(settings.allowed_hosts)),
         problem=problem,
+        admission=Admission(ADMIN_CONNECTIONS),
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
@@ -164,6 +170,17 @@ def compose_service(
         drain_seconds=settings.drain_seconds,
         gc_tuner=gc_tuner,
     )
+
+
+def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:
+    """The limits on connections of the public API."""
+    room = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
+    # Behind the PROXY protocol, all connections are the proxy's.
+    behind_proxy = any(text.startswith("haproxy:") for text in settings.listen)
+    per_address: int | None = None
+    if settings.rate_limits and settings.max_connections_per_address and not behind_proxy:
+        per_address = min(settings.max_connections_per_address, room * 3 // 4)
+    return Admission(room, per_address, proxies.is_trusted, metrics.count_refusal)
 
 
 def compose_domain(

@@ -38,6 +38,8 @@ class Settings:
     edit_seconds: int
     first_contact: bool
     max_polls: int
+    max_connections_per_address: int
+    """0: no limit."""
     drain_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
@@ -168,6 +170,12 @@ OPTIONS: Final = (
     Option("edit-seconds", _integer(0), 0, "How long messages can be edited, 0: always."),
     Option("first-contact", _choice("open", "known"), "open", "Who may write first: open|known."),
     Option("max-polls", _integer(0), 10000, "Maximum polls held at once per process."),
+    Option(
+        "max-connections-per-address",
+        _integer(0),
+        5000,
+        "Maximum connections from one address, 0: no limit; trusted proxies have none.",
+    ),
     Option("drain-seconds", _parse_seconds, 10, "Time limit for finishing requests at shutdown."),
     Option("workers", _integer(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),
     Option(

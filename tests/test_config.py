@@ -22,6 +22,7 @@ DEFAULTS = Settings(
     edit_seconds=0,
     first_contact=True,
     max_polls=10000,
+    max_connections_per_address=5000,
     drain_seconds=10,
     workers=1,
     trusted_proxies=(),
@@ -44,6 +45,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "edit-seconds": ("900", "900", 900),
     "first-contact": ("known", '"known"', False),
     "max-polls": ("0", "0", 0),
+    "max-connections-per-address": ("0", "0", 0),
     "drain-seconds": ("2.5", "2.5", 2.5),
     "workers": ("4", "4", 4),
     "trusted-proxies": (
@@ -147,6 +149,7 @@ WRONG: dict[str, list[Any]] = {
     "min-password-length": [0, 1025, "five", None, {}],
     "edit-seconds": [-1, "-1", "1.5", "always", 2**32],
     "first-contact": ["", "Known", "closed", True],
+    "max-connections-per-address": [-1, "-1", "many", 1.5],
     "max-polls": [-1, "-1", 2**32, "many"],
     "drain-seconds": [-1, "-0.1", "nan", "inf", 3601, "", True, [], {}, 10**400, "soon", 1e300],
     "workers": [0, 1025, "two", 1.5],

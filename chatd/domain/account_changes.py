@@ -83,7 +83,7 @@ class AccountChanges:
             except Unauthorized:
                 raise WrongPassword("current_password: this is not your password") from None
             if password is not None and password_hash is None:
-                password_hash = await self._passwords.hash(password)
+                password_hash = await self._passwords.hash(password, address)
             change = AccountChange(
                 session.user_id, checked.password_hash, password_hash, email, session.token
             )

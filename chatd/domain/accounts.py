@@ -107,11 +107,13 @@ class Accounts:
         check_username(username)
         check_email(email)
         check_password(password, self._min_password_length)
+        self._passwords.check_room(address)
         self._limits.count_registration(address)
-        return await self._tasks.run(self._register(username, email, password))
+        return await self._tasks.run(self._register(username, email, password, address))
 
-    async def _register(self, username: str, email: str, password: str) -> Account:
-        return await self._store.add_account(username, email, await self._passwords.hash(password))
+    async def _register(self, username: str, email: str, password: str, address: str) -> Account:
+        password_hash = await self._passwords.hash(password, address)
+        return await self._store.add_account(username, email, password_hash)
 
     async def log_in(
         self, username: str, password: str, address: str, options: TokenOptions = UNLIMITED

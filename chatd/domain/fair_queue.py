@@ -18,7 +18,10 @@ MAX_PER_OWNER: Final = 1000
 
 
 class FairQueue(Generic[T]):
-    """Holds up to `max_entries` entries, `max_per_owner` of them of one `owner(entry)`."""
+    """Holds up to `max_entries` entries, `max_per_owner` of them of one `owner(entry)`.
+
+    `bound` is the name of these bounds in `Overloaded`.
+    """
 
     def __init__(
         self,
@@ -26,10 +29,12 @@ class FairQueue(Generic[T]):
         *,
         max_entries: int,
         max_per_owner: int = MAX_PER_OWNER,
+        bound: str = "read_queue",
     ) -> None:
         self._owner = owner
         self._max_entries = max_entries
         self._max_per_owner = max_per_owner
+        self._bound = bound
         # In the order in which they are served next.
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
         self._length = 0
@@ -40,15 +45,17 @@ class FairQueue(Generic[T]):
     def append(self, entry: T) -> None:
         """Add an entry; raises `Overloaded`."""
         owner = self._owner(entry)
-        queue = self._queues.get(owner)
-        if queue is None:
-            if self._length >= self._max_entries:
-                raise Overloaded("too many requests are waiting for the store", 1, "read_queue")
-            queue = self._queues[owner] = deque()
-        elif len(queue) >= self._max_per_owner or self._length >= self._max_entries:
-            raise Overloaded("too many requests of this account are waiting", 1, "read_queue")
-        queue.append(entry)
+        self.check(owner)
+        self._queues.setdefault(owner, deque()).append(entry)
         self._length += 1
+
+    def check(self, owner: Hashable) -> None:
+        """Raise `Overloaded` if `append` would."""
+        if self._length >= self._max_entries:
+            raise Overloaded("too many requests are waiting", 1, self._bound)
+        queue = self._queues.get(owner)
+        if queue is not None and len(queue) >= self._max_per_owner:
+            raise Overloaded("too many of your requests are waiting", 1, self._bound)
 
     def popleft(self) -> T:
         """Take the oldest entry of the account whose turn it is."""

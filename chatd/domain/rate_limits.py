@@ -6,15 +6,16 @@ The number of buckets is limited, and so is their memory.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
 from contextlib import suppress
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
+from chatd.runtime.networks import network, networks
 
 
 class Rate(Struct, frozen=True):
@@ -23,14 +24,25 @@ class Rate(Struct, frozen=True):
     burst: int
     per_second: float
 
+    def times(self, factor: int) -> Rate:
+        """This rate so many times."""
+        return Rate(self.burst * factor, self.per_second * factor)
+
+
+NETWORK_FACTORS: Final = (1, 2, 4)
+"""How much more than an IPv4 address or an IPv6 /64 network may be done by a /56 and a /48."""
+
+TOTAL_FACTOR: Final = 100
+"""How much more than one address all addresses together may do."""
+
 
 class Rates(Struct, frozen=True):
     """The configured rates; the defaults are far above what a person needs."""
 
     registration: Rate = Rate(burst=50, per_second=0.2)
-    """Accounts registered, per address."""
+    """Accounts registered, per address; see `NetworkBuckets`."""
     log_in: Rate = Rate(burst=50, per_second=1.0)
-    """Passwords checked, per address."""
+    """Passwords checked, per address; see `NetworkBuckets`."""
     failed_log_in: Rate = Rate(burst=20, per_second=0.1)
     """Wrong passwords, per username and address together."""
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
@@ -87,14 +99,34 @@ class TokenBuckets:
         raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
 
 
+class NetworkBuckets:
+    """Token buckets of a rate for each address, several times the rate for each larger IPv6
+    network that it is in, and many times the rate for all addresses together."""
+
+    def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
+        self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
+        self._all = TokenBuckets(what, rate.times(TOTAL_FACTOR), clock)
+
+    def take(self, address: str) -> None:
+        """Take a token from each bucket of the address; raises `RateLimited` if one is empty."""
+        buckets: list[tuple[TokenBuckets, str]] = [
+            *zip(self._levels, networks(address), strict=False),
+            (self._all, ""),
+        ]
+        for each, key in buckets:
+            each.check(key)
+        for each, key in buckets:
+            each.take(key)
+
+
 class RateLimits:
     """All rate limits of one process; with `rates` None there are none."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
         self._enabled = rates is not None
         rates = rates or Rates()
-        self._registrations = TokenBuckets("registrations", rates.registration, clock)
-        self._log_ins = TokenBuckets("log-ins", rates.log_in, clock)
+        self._registrations = NetworkBuckets("registrations", rates.registration, clock)
+        self._log_ins = NetworkBuckets("log-ins", rates.log_in, clock)
         self._failed_log_ins = TokenBuckets("wrong passwords", rates.failed_log_in, clock)
         self._guessed_log_ins = TokenBuckets("wrong passwords", rates.guessed_log_in, clock)
         self._reads = TokenBuckets("reads", rates.read, clock)
@@ -103,21 +135,21 @@ class RateLimits:
     def count_registration(self, address: str) -> None:
         """Count a registration; raises `RateLimited`."""
         if self._enabled:
-            self._registrations.take(_network(address))
+            self._registrations.take(address)
 
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
         if self._enabled:
-            self._failed_log_ins.check((username.lower(), _network(address)))
+            self._failed_log_ins.check((username.lower(), network(address)))
             self._guessed_log_ins.check(username.lower())
-            self._log_ins.take(_network(address))
+            self._log_ins.take(address)
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
         if self._enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
             with suppress(RateLimited):
-                self._failed_log_ins.take((username.lower(), _network(address)))
+                self._failed_log_ins.take((username.lower(), network(address)))
             with suppress(RateLimited):
                 self._guessed_log_ins.take(username.lower())
 
@@ -135,16 +167,3 @@ class RateLimits:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
         if self._enabled:
             self._sends.take(user_id)
-
-
-def _network(address: str) -> str:
-    """What one subscriber usually controls: an IPv4 address, or an IPv6 /64 network."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if ip.version == 4:
-        return address
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))

@@ -20,10 +20,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatd.http.admission import NO_ROOM
 from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
 from chatd.http.eager_write import can_write_eagerly, write_eagerly
 from chatd.http.error_response import error_response
-from chatd.http.errors import HTTPError, request_timeout, server_full, unsent_full
+from chatd.http.errors import HTTPError, request_timeout, unsent_full
 from chatd.http.fast_handler import PendingResponse
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
@@ -43,20 +44,21 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Channel:
     """One connection of a `chatd.http.server.Server`.
 
-    The transport's protocol and its producer, and the `RequestChannel` of its requests. If `full`,
-    every request is refused with 503.
+    The transport's protocol and its producer, and the `RequestChannel` of its requests. With
+    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with.
     """
 
     __slots__ = (
         "_advancing",
+        "_counted",
         "_deadline",
         "_discardable",
         "_eager",
         "_flow",
-        "_full",
         "_keep_alive",
         "_peer",
         "_reader",
+        "_refusal",
         "_request",
         "_server",
         "_state",
@@ -65,11 +67,17 @@ class Channel:
         "transport",
     )
 
-    def __init__(self, server: ServerState, *, full: bool = False) -> None:
+    def __init__(
+        self,
+        server: ServerState,
+        counted: str | None = None,
+        refusal: HTTPError | None = None,
+    ) -> None:
         self.site: Site = server.site
         self.transport: Any = None
         self._server = server
-        self._full = full
+        self._counted = counted
+        self._refusal = refusal
         self._state: int = NEW
         self._reader = RequestReader(server.limits)
         self._request: PendingResponse | None = None
@@ -102,6 +110,12 @@ class Channel:
         # To learn when the client does not read: then its next requests are not read either.
         transport.registerProducer(self, True)
         server.connections.add(self)
+        if self._refusal is not None:
+            if self._refusal is NO_ROOM:
+                self.abort()
+            else:
+                self._refuse(self._refusal)
+            return
         self._set_deadline(server.lingering if server.draining else server.awaiting_head)
 
     def connectionMade(self) -> None:
@@ -128,6 +142,7 @@ class Channel:
         self._set_deadline(None)
         self._waits = False
         server.remove(self)
+        server.admission.leave(self._counted)
         server.unsent.remove(self)
         self._reader.clear()
         self._flow.stop_producer()
@@ -167,8 +182,6 @@ class Channel:
         flow = self._flow
         turns = server.limits.pipelined
         try:
-            if self._full and reader.buffer:
-                raise server_full()
             if server.unsent.connections and reader.buffer and server.unsent.full:
                 raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:

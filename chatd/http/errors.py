@@ -71,6 +71,11 @@ def server_full() -> HTTPError:
     return HTTPError(503, "overloaded", "The server has no room for more connections.")
 
 
+def address_full() -> HTTPError:
+    """503, for connections from one address."""
+    return HTTPError(503, "overloaded", "There are too many connections from this address.")
+
+
 def unsent_full() -> HTTPError:
     """503, for responses that are not read."""
     return HTTPError(503, "overloaded", "Too many responses wait for their clients to read them.")

@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
+from chatd.http.admission import Admission
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
@@ -30,7 +31,7 @@ class Server(Factory):
     itself: problem+json (RFC 9457). Codes are bad_request (400), method_not_allowed (405, for a
     resource that raises `UnsupportedMethod`), request_timeout (408), body_too_large (413),
     uri_too_long (414), expectation_failed (417), head_too_large (431), not_implemented (501),
-    overloaded (503, for connections beyond `max_connections`) and version_not_supported (505).
+    overloaded (503, for connections that `admission` refuses) and version_not_supported (505).
 
     `log(request)` is called once for every request when its response is finished or its client has
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
@@ -50,7 +51,7 @@ class Server(Factory):
         limits: HTTPLimits,
         problem: Callable[[int, str, str], bytes],
         log: Callable[[Request], object] | None = None,
-        max_connections: int | None = None,
+        admission: Admission | None = None,
         request_ids: RequestIds | None = None,
         now: Callable[[], float] = time.time,
         eager_write: bool = True,
@@ -59,7 +60,6 @@ class Server(Factory):
     ) -> None:
         self.resource = resource
         self.limits = limits
-        self.max_connections = max_connections
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
             secure_site=Site(resource, StandardHeaders(clock, now, secure=True), problem),
@@ -71,6 +71,7 @@ class Server(Factory):
             # Only requests that reach the resource are logged.
             fast_handler=fast_handler if log is None else None,
             unsent=unsent,
+            admission=admission,
         )
 
     @property
@@ -98,8 +99,7 @@ class Server(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
         """A channel for a connection from `addr`, or one that only refuses it (503)."""
-        full = self.max_connections is not None and self.connections >= self.max_connections
-        return Channel(self.state, full=full)
+        return Channel(self.state, *self.state.admission.enter(addr))
 
     def acceptableProtocols(self) -> list[bytes]:
         """For ALPN (RFC 7301): HTTP/1.1 only."""

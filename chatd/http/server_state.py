@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from chatd.http.admission import Admission
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
@@ -52,6 +53,7 @@ class ServerState:
 
     __slots__ = (
         "_closed_waiters",
+        "admission",
         "awaiting_body",
         "awaiting_head",
         "clock",
@@ -86,6 +88,7 @@ class ServerState:
         eager_write: bool,
         fast_handler: FastHandler | None,
         unsent: UnsentBytes | None,
+        admission: Admission | None,
     ) -> None:
         self.site = site
         self.secure_site = secure_site
@@ -98,6 +101,7 @@ class ServerState:
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False
+        self.admission = admission or Admission()
         self.turns = Turns(clock)
         self.unsent = unsent or UnsentBytes(clock.seconds)
         self._closed_waiters: list[Deferred[None]] = []

@@ -38,6 +38,7 @@ class Listener:
         except (OverflowError, ValueError) as error:
             raise self._start_error(error) from None
         _set_backlog(port)
+        self.server.state.admission.ports.append(port)
         return port
 
     def url(self, address: IAddress) -> str:

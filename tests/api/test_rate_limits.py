@@ -208,7 +208,7 @@ def test_a_full_queue_is_an_overload(
 ) -> None:
     monkeypatch.setattr(module, name, 2)
     service = serve(front, worker=SteppedExecutor)
-    users = [service.new_user() for _ in range(6)]
+    users = [service.new_user() for _ in range(12)]
     started = []
     for ann in users:
         if target == "send":

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
+from chatd.domain.passwords import MAX_PENDING_OF_ADDRESS, MAX_RUNNING
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import (
     InvalidBody,
@@ -165,12 +166,12 @@ def test_a_registration_completes_even_if_its_client_disconnects(tmp_path: Path)
 def test_a_registration_is_refused_while_too_many_passwords_are_pending(stepped: System) -> None:
     pending = [
         Deferred.fromCoroutine(stepped.accounts.register(f"u{number}", "a@b", "secret", HERE))
-        for number in range(64)
+        for number in range(MAX_RUNNING + MAX_PENDING_OF_ADDRESS)
     ]
     with pytest.raises(Overloaded):
         result_of(Deferred.fromCoroutine(stepped.accounts.register("v", "a@b", "secret", HERE)))
     stepped.settle()
-    assert len({result_of(each).id for each in pending}) == 64
+    assert len({result_of(each).id for each in pending}) == len(pending)
 
 
 # Tokens

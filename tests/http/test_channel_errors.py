@@ -291,17 +291,3 @@ class TestErrorResponse:
         client.disconnect()
         assert client.server.connections == 0
         assert client.clock.getDelayedCalls() == []
-
-
-class TestFullServer:
-    def test_next_connection_gets_503(self) -> None:
-        first = RawClient(brief)
-        first.server.max_connections = 1
-        second = RawClient(server=first.server)
-        second.send(get("/a", "X-Request-ID: mine"))
-        response = second.response()
-        assert (response.status, response.code) == (503, "overloaded")
-        assert response.header("Retry-After") == "1"
-        assert response.header("X-Request-ID") == "mine"
-        first.send(get("/b"))
-        assert first.response().body == b"/b"

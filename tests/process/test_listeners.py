@@ -12,13 +12,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 
 from chatd.errors import StartError
+from chatd.http.admission import Admission
 from chatd.process.listeners import BACKLOG, Listener
 from tests.doubles import result_of
 
 
 def listener(description: str, result: Deferred[Any] | None = None) -> Listener:
     endpoint: Any = SimpleNamespace(listen=lambda _: result)
-    server: Any = object()
+    server: Any = SimpleNamespace(state=SimpleNamespace(admission=Admission()))
     return Listener(description, endpoint, server)
 
 

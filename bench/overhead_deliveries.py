@@ -24,6 +24,7 @@ from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.chats import Chats
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.read_limits import ReadLimits
@@ -94,6 +95,7 @@ class Ours:
             RateLimits(None, clock),
             reads,
             StoreCalls(reads),
+            DiskSpace(None, 0, clock),
             clock=clock,
             max_message_bytes=4096,
         )

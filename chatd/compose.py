@@ -6,6 +6,7 @@ a clock, threads and a bus that they control.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import resource
@@ -34,6 +35,7 @@ from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
@@ -111,6 +113,7 @@ def compose_service(
         hasher=owasp_hasher(),
         rates=Rates() if settings.rate_limits else None,
         reads_answers=unsent.admits,
+        free_bytes=_free_bytes(settings.db),
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
@@ -172,6 +175,20 @@ def compose_service(
     )
 
 
+def _free_bytes(db: str) -> Callable[[], int] | None:
+    """How much room the disk of an SQLite database has for the daemon."""
+    scheme, _, path = db.partition(":")
+    if scheme != "sqlite":
+        return None
+    folder = os.path.dirname(os.path.realpath(path))
+
+    def free_bytes() -> int:
+        disk = os.statvfs(folder)
+        return disk.f_bavail * disk.f_frsize
+
+    return free_bytes
+
+
 def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:
     """The limits on connections of the public API."""
     room = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
@@ -195,12 +212,14 @@ def compose_domain(
     hasher: PasswordHasher,
     rates: Rates | None,
     reads_answers: Callable[[int], bool] = lambda user_id: True,
+    free_bytes: Callable[[], int] | None = None,
 ) -> Components:
     """Create the domain, on a store and a bus.
 
     `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
-    `reads_answers` is whether the clients of an account read what they are sent.
+    `reads_answers` is whether the clients of an account read what they are sent, `free_bytes` how
+    much room the disk of the database has.
     """
     limits = RateLimits(rates, clock)
     notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
@@ -210,6 +229,7 @@ def compose_domain(
     tasks = ShieldedTasks()
     read_limits = ReadLimits(limits, reads_answers)
     calls = StoreCalls(read_limits)
+    disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     accounts = Accounts(
         store,
         bus,
@@ -219,6 +239,7 @@ def compose_domain(
         last_seen,
         tasks,
         calls,
+        disk,
         clock=clock,
         now=now,
         registration_open=settings.registration,
@@ -244,6 +265,7 @@ def compose_domain(
         limits,
         read_limits,
         calls,
+        disk,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
         note_delivered=deliveries.note,
@@ -343,6 +365,7 @@ def compose_store_and_bus(
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
+            max_messages=settings.max_inbox_messages,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
@@ -394,6 +417,7 @@ def _postgres_store_and_bus(
         now=microseconds,
         node_id=node_id,
         known_only=not settings.first_contact,
+        max_messages=settings.max_inbox_messages,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

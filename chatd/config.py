@@ -37,6 +37,9 @@ class Settings:
     min_password_length: int
     edit_seconds: int
     first_contact: bool
+    max_inbox_messages: int
+    min_free_disk: int
+    """0: the disk is not looked at."""
     max_polls: int
     max_connections_per_address: int
     """0: no limit."""
@@ -169,6 +172,18 @@ OPTIONS: Final = (
     Option("min-password-length", _integer(1, 1024), 5, "Minimum password length, characters."),
     Option("edit-seconds", _integer(0), 0, "How long messages can be edited, 0: always."),
     Option("first-contact", _choice("open", "known"), "open", "Who may write first: open|known."),
+    Option(
+        "max-inbox-messages",
+        _integer(1),
+        1_000_000,
+        "Maximum messages in an inbox; sends to a full one are refused.",
+    ),
+    Option(
+        "min-free-disk",
+        _integer(0, 1 << 50),
+        16 << 20,
+        "Bytes of the disk of SQLite that sends leave free, 0: none.",
+    ),
     Option("max-polls", _integer(0), 10000, "Maximum polls held at once per process."),
     Option(
         "max-connections-per-address",

@@ -11,6 +11,9 @@ class DomainError(Exception):
     code: ClassVar[str]
     title: ClassVar[str]
 
+    bound: str = ""
+    """The bound that was reached, for the metrics; empty if none was."""
+
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -144,16 +147,19 @@ class MessageTooLarge(DomainError):
     title = "The message is too large"
 
 
+class InboxFull(DomainError):
+    code = "inbox_full"
+    title = "The recipient's inbox is full"
+    bound = "inbox_messages"
+
+
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     title = "The Idempotency-Key was used for another request"
 
 
 class Busy(DomainError):
-    """A temporary error: the request may be repeated after `retry_after` seconds.
-
-    `bound` names the bound that was reached, for the metrics.
-    """
+    """A temporary error: the request may be repeated after `retry_after` seconds."""
 
     def __init__(self, detail: str, retry_after: float, bound: str = "") -> None:
         super().__init__(detail)
@@ -169,6 +175,13 @@ class RateLimited(Busy):
 class Overloaded(Busy):
     code = "overloaded"
     title = "The service is overloaded"
+
+
+class InsufficientStorage(Busy):
+    """The disk is nearly full."""
+
+    code = "insufficient_storage"
+    title = "There is no room to store anything"
 
 
 class StoreUnavailable(Busy):

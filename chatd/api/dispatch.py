@@ -25,7 +25,7 @@ from chatd.api.calls import Application, Handler
 from chatd.api.context import RequestContext
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
-from chatd.errors import Busy, InvalidHeader
+from chatd.errors import DomainError, InvalidHeader
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
@@ -139,7 +139,7 @@ class Dispatch(Resource):
 
     def count_refusal(self, error: object) -> None:
         """Count an error by the bound that was reached, if it says one."""
-        if isinstance(error, Busy) and error.bound:
+        if isinstance(error, DomainError) and error.bound:
             self._metrics.count_refusal(error.bound)
 
     def respond(self, context: RequestContext, response: Response) -> None:

@@ -102,6 +102,16 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "Wait as long as `Retry-After` says, then repeat the request. A send may have happened: "
         "repeat it with its `Idempotency-Key`.",
     ),
+    (
+        errors.InboxFull,
+        507,
+        "The recipient's inbox has as many messages as the operator permits.",
+    ),
+    (
+        errors.InsufficientStorage,
+        507,
+        "Wait as long as `Retry-After` says. The operator has to make room.",
+    ),
     (NotReady, 503, "Send requests to another process; `reasons` tells operators why."),
 )
 

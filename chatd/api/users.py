@@ -18,6 +18,7 @@ from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.errors import (
     DirectoryClosed,
+    InsufficientStorage,
     InvalidQuery,
     RateLimited,
     RegistrationClosed,
@@ -144,7 +145,7 @@ class UserCalls:
         responses={
             201: ResponseSpec("The account.", (User,), {"Location": "Where the account is."})
         },
-        raises=(RegistrationClosed, UsernameTaken, RateLimited, *BUSY),
+        raises=(RegistrationClosed, InsufficientStorage, UsernameTaken, RateLimited, *BUSY),
     )
     async def register(self, context: RequestContext, body: Registration) -> Response:
         address = self._proxies.address(context.request)

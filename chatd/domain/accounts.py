@@ -24,6 +24,7 @@ from chatd.domain.account_rules import (
 )
 from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import ReadBatcher
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
@@ -63,6 +64,7 @@ class Accounts:
         last_seen: LastSeenWriter,
         tasks: ShieldedTasks,
         calls: StoreCalls,
+        disk: DiskSpace,
         *,
         clock: IReactorTime,
         now: Callable[[], int],
@@ -95,18 +97,21 @@ class Accounts:
         self._basic = BasicSessions(checks, self._revocations, tasks, clock)
         self._tasks = tasks
         self._calls = calls
+        self._disk = disk
         self._last_seen = last_seen
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
         """Create an account.
 
-        Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `UsernameTaken`.
+        Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `InsufficientStorage`,
+        `UsernameTaken`.
         """
         if not self._registration_open:
             raise RegistrationClosed("accounts are made by the operator of this service")
         check_username(username)
         check_email(email)
         check_password(password, self._min_password_length)
+        self._disk.check()
         self._passwords.check_room(address)
         self._limits.count_registration(address)
         return await self._tasks.run(self._register(username, email, password, address))

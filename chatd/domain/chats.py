@@ -19,6 +19,7 @@ from chatd.domain.answer_size import fitting
 from chatd.domain.batch import Batcher, ReadBatcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, position
@@ -103,6 +104,7 @@ class Chats:
         limits: RateLimits,
         read_limits: ReadLimits,
         calls: StoreCalls,
+        disk: DiskSpace,
         *,
         clock: IReactorTime,
         max_message_bytes: int,
@@ -116,6 +118,7 @@ class Chats:
         self._limits = limits
         self._read_limits = read_limits
         self._calls = calls
+        self._disk = disk
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
@@ -156,7 +159,8 @@ class Chats:
         """Append a message to the recipient's inbox; returns once it is durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`, `Blocked`,
-        `FirstContactClosed`, `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the
+        `FirstContactClosed`, `IdempotencyKeyReused`, `InboxFull`, `InsufficientStorage`,
+        `Overloaded`. A send that was submitted to the
         store completes or fails as a whole, even if the caller is cancelled.
         """
         return await self._sends.submit(self._draft(session, received_by, text, key))
@@ -166,13 +170,14 @@ class Chats:
     ) -> None:
         """`send` without a coroutine: `receiver` is given the `Appended` or the error.
 
-        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `Overloaded`.
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `InsufficientStorage`, `Overloaded`.
         """
         self._sends.enqueue(self._draft(session, received_by, text, key), receiver)
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
         encoded = encode_text(text, self._max_message_bytes)
+        self._disk.check()
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:

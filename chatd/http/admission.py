@@ -45,6 +45,11 @@ class Admission:
         self._of_address: Counter[str] = Counter()
         self._paused = False
 
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the ports accept connections."""
+        return not self._paused
+
     def enter(self, address: IAddress | None) -> tuple[str | None, HTTPError | None]:
         """Count a connection; returns its address for `leave`, if that has a limit, and why it is
         refused, if it is. `NO_ROOM`: it is to be closed without a word."""

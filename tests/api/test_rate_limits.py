@@ -11,6 +11,7 @@ from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import StoreUnavailable
 from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, ServiceResponse, basic
 from tests.doubles import SteppedExecutor
+from tests.test_metrics import value
 
 FEW = Rates(
     registration=Rate(2, 0.2),
@@ -251,3 +252,36 @@ def test_an_unavailable_store_is_503_with_retry_after(
     monkeypatch.undo()
     assert ann.post(CHATS, body, headers={"Idempotency-Key": "key"}).status == 201
     assert ann.page()["meta"]["count"] == 1
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_nothing_is_stored_on_a_disk_that_is_nearly_full(serve: Serve, front: str) -> None:
+    free = [1 << 30]
+    service = serve(front, free_bytes=lambda: free[0])
+    ann = service.new_user()
+    ann.send(ann)
+    free[0] = 1 << 20
+    service.advance(1)
+    for refused in (
+        ann.post(CHATS, {"user_id": ann.id, "message": "x"}),
+        register(service, "newcomer"),
+    ):
+        assert retry_after(refused, 507, "insufficient_storage") == 60
+    assert value(service.system.metrics, "chatd_refusals_total", bound="free_disk") == 2
+    assert ann.page()["meta"]["count"] == 1
+    free[0] = 1 << 30
+    service.advance(1)
+    ann.send(ann)
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_full_inbox_is_told_to_its_senders(serve: Serve, front: str) -> None:
+    service = serve(front, max_messages=2)
+    ann, bob = service.new_user(), service.new_user()
+    for _ in range(2):
+        ann.send(bob)
+    refused = ann.post(CHATS, {"user_id": bob.id, "message": "x"})
+    refused.problem(507, "inbox_full")
+    assert value(service.system.metrics, "chatd_refusals_total", bound="inbox_messages") == 1
+    bob.send(ann)
+    assert bob.page()["meta"]["count"] == 2

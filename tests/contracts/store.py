@@ -15,7 +15,7 @@ from tests.contracts.store_accounts import (
     LastSeenContract,
     TokensContract,
 )
-from tests.contracts.store_append import AppendContract, IdempotencyContract
+from tests.contracts.store_append import AppendContract, FullInboxContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_lifecycle import LifecycleContract
@@ -36,6 +36,7 @@ class StoreContract(
     LastSeenContract,
     AppendContract,
     IdempotencyContract,
+    FullInboxContract,
     ReadContract,
     CachedReadContract,
     LastSeqsContract,

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.domain.chats
 from chatd.domain.answer_size import MAX_ANSWER_BYTES
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.poll import Polled
 from chatd.domain.rate_limits import Rate, RateLimits, Rates
@@ -863,6 +864,7 @@ def test_observers_are_optional(stepped: System) -> None:
         RateLimits(None, stepped.clock),
         reads,
         StoreCalls(reads),
+        DiskSpace(None, 0, stepped.clock),
         clock=stepped.clock,
         max_message_bytes=100,
     )

@@ -69,14 +69,15 @@ class TestFullServer:
         admission.ports += [port, closed, object()]
         full = server(admission)
         clients = [RawClient(server=full) for _ in range(1 + BEING_REFUSED)]
-        assert port.reading
+        assert admission.is_accepting
         beyond = RawClient(server=full)
         assert beyond.responses() == []
         assert beyond.transport.disconnecting
         assert [port.reading, closed.reading] == [False, True]
         beyond.disconnect()
-        while not port.reading:
+        while not admission.is_accepting:
             clients.pop().disconnect()
+        assert [port.reading, closed.reading] == [True, True]
         assert len(clients) == BEING_REFUSED // 2
         assert full.connections == len(clients)
 

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
+    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -70,7 +71,7 @@ class PostgresStore:
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
-    With `known_only`, nobody may write first to anybody.
+    With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -92,6 +93,7 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -115,7 +117,9 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
-        self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
+        self._appender = Appender(
+            self._executor, now=now, known_only=known_only, max_messages=max_messages, lane=lane
+        )
         self.sync = PostgresSyncStore(self._executor, reactor)
         self.location = address.location
         self._housekeeping = Housekeeping(

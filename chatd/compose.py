@@ -23,6 +23,7 @@ from chatd.api.access_log import AccessLog
 from chatd.api.admin import Admin
 from chatd.api.api import API
 from chatd.api.client_address import TrustedProxies
+from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
@@ -122,6 +123,7 @@ def compose_service(
         body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096),
         hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
     )
+    cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(
         components,
         clock=reactor,
@@ -129,6 +131,7 @@ def compose_service(
         retry_jitter=lambda: random.randint(1, RETRY_SECONDS),
         access_log=AccessLog(proxies) if settings.access_log else None,
         request_ids=request_ids,
+        cors=cors,
     )
     public = Server(
         resource=api.resource,
@@ -139,6 +142,7 @@ def compose_service(
         admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
         unsent=unsent,
+        error_headers=None if cors is None else cors.in_head,
     )
     private = Server(
         resource=compose_admin(components, clock=reactor),
@@ -309,8 +313,12 @@ def compose_api(
     retry_jitter: Callable[[], int],
     access_log: AccessLog | None = None,
     request_ids: RequestIds | None = None,
+    cors: CORS | None = None,
 ) -> PublicAPI:
-    """The public listener's resource, and the short way to its frequent calls."""
+    """The public listener's resource, and the short way to its frequent calls.
+
+    With `cors`, browser apps of other origins may call the API.
+    """
     request_ids = request_ids or RequestIds()
     api = API(
         components.accounts,
@@ -332,6 +340,7 @@ def compose_api(
         metrics=components.metrics,
         access=access_log,
         request_ids=request_ids,
+        cors=cors,
     )
     fast_path = FastPath(
         dispatch,
@@ -341,6 +350,7 @@ def compose_api(
         api.sends,
         seconds=clock.seconds,
         request_ids=request_ids,
+        cors=cors is not None,
     )
     return PublicAPI(dispatch, fast_path)
 

@@ -18,6 +18,11 @@ PREFIX: Final = "CHATD_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_ORIGIN: Final = re.compile(
+    r"(?P<origin>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?"
+)
+_PORTS: Final = {"http": 80, "https": 443}
+
 
 class ConfigError(Exception):
     """An invalid setting; the text is one line that names the setting and where it was given."""
@@ -48,6 +53,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     allowed_hosts: tuple[str, ...]
     """Names in Host that both listeners answer to; empty: any on the public one."""
+    cors_origins: tuple[str, ...]
     access_log: bool
     directory: bool
     show_email: bool
@@ -128,6 +134,30 @@ def _parse_hosts(value: Any) -> tuple[str, ...]:
     return tuple(name.lower() for name in names)
 
 
+def _parse_origins(value: Any) -> tuple[str, ...]:
+    texts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("is not a list of origins")
+    if "*" in texts and len(texts) > 1:
+        raise ValueError("is not a list of origins: * stands alone")
+    return tuple(text if text == "*" else _origin(text) for text in texts)
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers write it (RFC 6454 section 6.2): in lower case, without the port that
+    the scheme implies.
+    """
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None or (match["port"] is not None and int(match["port"]) > 65535):
+        raise ValueError(
+            f"is not a list of origins: {text!r} is not scheme://host or scheme://host:port"
+        )
+    if match["port"] is None:
+        return match["origin"]
+    port = int(match["port"])
+    return match["origin"] if _PORTS.get(match["scheme"]) == port else f"{match['origin']}:{port}"
+
+
 @attrs.frozen
 class Option:
     """A setting: its name, the parser of its value, its unparsed default, and its help."""
@@ -204,6 +234,12 @@ OPTIONS: Final = (
         _parse_hosts,
         "",
         "Names in Host that are answered to, separated by commas.",
+    ),
+    Option(
+        "cors-origins",
+        _parse_origins,
+        "",
+        "Origins whose browser apps may call the API, separated by commas; or *.",
     ),
     Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
     Option(

@@ -57,6 +57,7 @@ def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
             "access-log": "on",
             "first-contact": "known",
             "trusted-proxies": "::/0",
+            "cors-origins": "*",
         }.get(option.name)
     if value is None:
         value = {"directory": "on", "show-email": "owner"}.get(option.name, "7")

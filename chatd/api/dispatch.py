@@ -23,6 +23,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, Not
 from chatd.api.access_log import AccessLog
 from chatd.api.calls import Application, Handler
 from chatd.api.context import RequestContext
+from chatd.api.cors import CORS
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
 from chatd.errors import DomainError, InvalidHeader
@@ -54,6 +55,7 @@ class Dispatch(Resource):
         metrics: Metrics,
         access: AccessLog | None = None,
         request_ids: RequestIds | None = None,
+        cors: CORS | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # Klein keeps only a weak reference to the routes that it binds to an application.
@@ -75,12 +77,15 @@ class Dispatch(Resource):
             if "<" in call.path
         )
         self._request_ids = request_ids or RequestIds()
+        self._cors = cors
 
     def render(self, request: server.Request) -> int:
         began = self._seconds()
         context = RequestContext(request, b"", began)
         given = context.header_values(b"x-request-id")
         context.request_id = self._request_ids.of(given[0] if len(given) == 1 else None)
+        if self._cors is not None and self._share(self._cors, context):
+            return server.NOT_DONE_YET
         try:
             context.check_headers()
         except InvalidHeader:
@@ -93,6 +98,25 @@ class Dispatch(Resource):
             context.route = route.name
             CoroutineRunner(self, context, route.handler(context)).advance()
         return server.NOT_DONE_YET
+
+    def _share(self, cors: CORS, context: RequestContext) -> bool:
+        """Set the headers for apps of other origins; returns whether it was a preflight, which has
+        been answered then.
+        """
+        request = context.request
+        origins = context.header_values(b"origin")
+        for name, value in cors.headers(origins):
+            request.setHeader(name, value)
+        requested = context.header_values(b"access-control-request-method")
+        fields = cors.preflight(request.method, origins, requested)
+        if fields is None:
+            return False
+        headers: dict[str | bytes, bytes] = dict(fields)
+        methods = {method for method, path in self._table if path == request.path}
+        if methods:
+            headers[b"Allow"] = b", ".join(sorted({*methods, b"OPTIONS"}))
+        self.respond(context, klein.Response(204, headers, b""))
+        return True
 
     def _unquoted(self, request: server.Request) -> Route | None:
         # Klein treats %2F as a separator; here it is not one.

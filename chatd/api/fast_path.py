@@ -26,6 +26,7 @@ from chatd.api.context import repeated_header
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.api.stream_formats import negotiate
+from chatd.api.unknown_parameters import unknown_parameters
 from chatd.domain.accounts import Accounts, token_digest
 from chatd.domain.chats import Chats
 from chatd.errors import DomainError
@@ -65,10 +66,12 @@ UNUSUAL: Final = object()
 """The memo of a block that has a request go the ordinary way."""
 
 
-def understand(block: HeaderBlock) -> object:
-    """The `Caller` of a block, or `UNUSUAL`."""
+def understand(block: HeaderBlock, *, cors: bool = False) -> object:
+    """The `Caller` of a block, or `UNUSUAL`; with `cors`, responses depend on the origin."""
     lines = block.block.lower()
     if block.coding is not None or block.expects or block.close or _UNUSUAL.search(lines):
+        return UNUSUAL
+    if cors and b"\r\norigin:" in lines:
         return UNUSUAL
     if repeated_header(lines) is not None:
         return UNUSUAL
@@ -98,6 +101,7 @@ class FastPath:
         *,
         seconds: Callable[[], float],
         request_ids: RequestIds,
+        cors: bool = False,
     ) -> None:
         self._responder = Responder(dispatch, reads, sends, seconds, request_ids)
         self._reads = reads
@@ -107,6 +111,7 @@ class FastPath:
         # Poll queries by their text without the cursor.
         self._known_rests: dict[bytes, PollQuery] = {}
         self._decoder = BodyDecoder(Send)
+        self._cors = cors
 
     def __call__(self, channel: Any, head: Head, body: bytes) -> bool:
         """See `FastHandler`."""
@@ -128,7 +133,7 @@ class FastPath:
         return self._send(channel, head, caller, body)
 
     def _understand(self, block: HeaderBlock) -> object:
-        caller = understand(block)
+        caller = understand(block, cors=self._cors)
         if isinstance(caller, Caller):
             session = self._accounts.known_session(caller.digest)
             if session is not None and session.token is not None:
@@ -159,8 +164,8 @@ class FastPath:
     def _parse(
         self, text: bytes, headers: HeaderBlock
     ) -> tuple[Cursor | None, PollQuery | PageQuery | None]:
-        """The parameters of a poll and where it begins, or those of a page; None if they are
-        others, or invalid.
+        """The parameters of a poll and where it begins, or those of a page; None if there are
+        others, or if they are invalid.
 
         Clients change the cursor from poll to poll and repeat the rest, so that is parsed once, and
         held polls share it.
@@ -172,9 +177,12 @@ class FastPath:
             known = self._known_rests.get(rest)
             if known is not None:
                 return cursor, known
+        unknown: list[str] = []
         try:
-            query = PARAMETERS.parse(text, headers.values)
+            query = PARAMETERS.parse(text, headers.values, unknown)
         except DomainError:
+            return None, None
+        if unknown and unknown_parameters(unknown, PARAMETERS.names) is not None:
             return None, None
         if type(query) is PollQuery and not query.changes:
             if match is not None and len(text) < MAX_KNOWN_LENGTH:

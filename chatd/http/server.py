@@ -38,6 +38,8 @@ class Server(Factory):
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
     `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
     what clients have not read yet.
+    `error_headers` is given what was received of a head, and returns header lines
+    (`response_head.header_block`) for an error response that the server sends itself.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.
@@ -57,6 +59,7 @@ class Server(Factory):
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
         unsent: UnsentBytes | None = None,
+        error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
         self.limits = limits
@@ -72,6 +75,7 @@ class Server(Factory):
             fast_handler=fast_handler if log is None else None,
             unsent=unsent,
             admission=admission,
+            error_headers=error_headers,
         )
 
     @property

@@ -60,6 +60,7 @@ class ServerState:
         "connections",
         "draining",
         "eager_write",
+        "error_headers",
         "fast_handler",
         "flushing",
         "idle",
@@ -89,6 +90,7 @@ class ServerState:
         fast_handler: FastHandler | None,
         unsent: UnsentBytes | None,
         admission: Admission | None,
+        error_headers: Callable[[bytes], bytes] | None,
     ) -> None:
         self.site = site
         self.secure_site = secure_site
@@ -98,6 +100,7 @@ class ServerState:
         self.log = log
         self.eager_write = eager_write
         self.fast_handler = fast_handler
+        self.error_headers = error_headers
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False

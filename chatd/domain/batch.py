@@ -29,6 +29,9 @@ MAX_TURNS: Final = 4
 EXPECT_SECONDS: Final = 0.005
 """For how long after a call further items are expected."""
 
+DELIVER_SECONDS: Final = 0.005
+"""For how long results of reads are passed on in one turn."""
+
 _log = Logger()
 
 
@@ -151,6 +154,14 @@ class Batcher(Generic[Q, R]):
         else:
             call.addBoth(self._finish, batch, items)
 
+    def _end_call(self, size: int) -> None:
+        """A call of so many items has ended."""
+        self._running = False
+        self._expected = min(len(self._queue) + size, self._max_batch_size)
+        self._expect_until = self._clock.seconds() + EXPECT_SECONDS
+        if self._queue:
+            self._schedule()
+
     def _take(self, limit: int) -> list[tuple[Q, Receiver]]:
         """The items of the next call."""
         queue = self._queue
@@ -162,11 +173,7 @@ class Batcher(Generic[Q, R]):
         batch: list[tuple[Q, Receiver]],
         items: list[Q],
     ) -> None:
-        self._running = False
-        self._expected = min(len(self._queue) + len(batch), self._max_batch_size)
-        self._expect_until = self._clock.seconds() + EXPECT_SECONDS
-        if self._queue:
-            self._schedule()
+        self._end_call(len(batch))
         if isinstance(results, Failure):
             if all(receiver.called for _, receiver in batch):
                 _log.failure("a batch failed after all its clients had disconnected", results)
@@ -230,6 +237,34 @@ class ReadBatcher(Batcher[Q, R]):
                 batch.append((item, receiver))
                 weight += self._weigh(item)
         return batch
+
+    def _finish(
+        self,
+        results: list[R | DomainError] | Failure,
+        batch: list[tuple[Q, Receiver]],
+        items: list[Q],
+    ) -> None:
+        if isinstance(results, Failure):
+            super()._finish(results, batch, items)
+        else:
+            self._deliver(deque(zip(batch, results, strict=True)), len(batch))
+
+    def _deliver(self, rest: deque[tuple[tuple[Q, Receiver], R | DomainError]], size: int) -> None:
+        """Pass results on for some milliseconds, and the rest in later turns of the reactor.
+
+        What is done with a result, such as encoding a large page, happens here. The next call is
+        made after that, so that results do not pile up.
+        """
+        until = self._clock.seconds() + DELIVER_SECONDS
+        while rest:
+            (_, receiver), result = rest.popleft()
+            _pass_on(receiver, result)
+            if rest and self._clock.seconds() >= until:
+                self._clock.callLater(0, self._deliver, rest, size)
+                return
+        self._end_call(size)
+        if not self._queue:
+            self._idle_waiters.notify()
 
 
 def _pass_on(receiver: Receiver, result: object) -> None:

@@ -55,7 +55,7 @@ from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
 MAX_BATCH_SIZE: Final = 512
 MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
-MAX_BATCH_MESSAGES: Final = 1000
+MAX_BATCH_MESSAGES: Final = 400
 """About how many messages one call of the store reads."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from chatd.domain.batch import EXPECT_SECONDS, MAX_TURNS, Batcher, ReadBatcher
+from chatd.domain.batch import DELIVER_SECONDS, EXPECT_SECONDS, MAX_TURNS, Batcher, ReadBatcher
 from chatd.errors import DomainError, Overloaded, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, fired, result_of
@@ -427,3 +427,29 @@ def test_a_read_that_nobody_waits_for_is_not_made() -> None:
     assert len(made) == 1
     assert fired(idle)
     assert not clock.getDelayedCalls()
+
+
+def test_results_are_passed_on_in_several_turns_if_that_takes_long() -> None:
+    clock = Clock()
+    batcher, made = reads(clock)
+    done: list[str] = []
+
+    def use(read: Read) -> None:
+        clock.rightNow += DELIVER_SECONDS / 2
+        done.append(read.owner)
+
+    for owner in "abcde":
+        batcher.submit(Read(owner, 1)).addCallback(use)
+    clock.advance(0)
+    items, result = made[0]
+    result.callback(items)
+    late = batcher.submit(Read("z", 1))
+    seen = [list(done)]
+    while len(made) < 2:
+        [call, *_] = clock.getDelayedCalls()
+        clock.calls.remove(call)  # type: ignore[arg-type]
+        call.func(*call.args)  # type: ignore[attr-defined]
+        seen.append(list(done))
+    assert [len(each) for each in seen][:3] == [2, 4, 5]
+    made[1][1].callback(made[1][0])
+    assert result_of(late) == Read("z", 1)

@@ -49,8 +49,7 @@ class Rates(Struct, frozen=True):
     """Wrong passwords, per username from any address: high enough that locking its owner out takes
     many addresses, low enough that a distributed guessing attack does not get far."""
     read: Rate = Rate(burst=10_000, per_second=1000.0)
-    """Pages, polls, conversations and look-ups, per account; ten messages of an answer count as one
-    more."""
+    """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
 
@@ -123,7 +122,7 @@ class RateLimits:
     """All rate limits of one process; with `rates` None there are none."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
-        self._enabled = rates is not None
+        self.enabled = rates is not None
         rates = rates or Rates()
         self._registrations = NetworkBuckets("registrations", rates.registration, clock)
         self._log_ins = NetworkBuckets("log-ins", rates.log_in, clock)
@@ -134,19 +133,19 @@ class RateLimits:
 
     def count_registration(self, address: str) -> None:
         """Count a registration; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._registrations.take(address)
 
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._failed_log_ins.check((username.lower(), network(address)))
             self._guessed_log_ins.check(username.lower())
             self._log_ins.take(address)
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
-        if self._enabled:
+        if self.enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
             with suppress(RateLimited):
                 self._failed_log_ins.take((username.lower(), network(address)))
@@ -155,15 +154,15 @@ class RateLimits:
 
     def count_read(self, user_id: int) -> None:
         """Count a read; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._reads.take(user_id)
 
     def charge_read(self, user_id: int, reads: int) -> None:
-        """Count an answer as so many reads; never raises."""
-        if self._enabled:
+        """Count an answer as so many reads more; never raises."""
+        if self.enabled:
             self._reads.charge(user_id, reads)
 
     def count_send(self, user_id: int) -> None:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._sends.take(user_id)

@@ -9,8 +9,9 @@ from chatd.domain.rate_limits import RateLimits
 from chatd.errors import Overloaded
 from chatd.model import Message
 
-FREE_MESSAGES: Final = 10
-"""Answers with more messages count as one read for each so many."""
+READ_MESSAGES: Final = 10
+READ_CHARACTERS: Final = 16 * 1024
+"""So many messages, and so many characters of text, count as one read more each."""
 
 
 class ReadLimits:
@@ -31,6 +32,13 @@ class ReadLimits:
             raise Overloaded("read the responses to earlier requests first", 1, "unsent_bytes")
 
     def charge(self, user_id: int, messages: Sequence[Message]) -> None:
-        """Count what an answer had more than others; never raises."""
-        if len(messages) > FREE_MESSAGES:
-            self._limits.charge_read(user_id, len(messages) // FREE_MESSAGES)
+        """Count how large an answer is; never raises.
+
+        What was read for it counts, not what fits into it.
+        """
+        if not self._limits.enabled:
+            return
+        reads = len(messages) // READ_MESSAGES
+        reads += sum([len(each.text) for each in messages]) // READ_CHARACTERS
+        if reads:
+            self._limits.charge_read(user_id, reads)

@@ -16,6 +16,10 @@ BEING_REFUSED: Final = 16
 """Connections beyond the limit that are told so at once; while there are as many, the ports do not
 accept."""
 
+ACCEPTS: Final = 20
+"""About how many connections a port accepts in one turn of the reactor. Without a limit, those that
+a flood has left in the kernel's queue would all be accepted in one."""
+
 NO_ROOM: Final = server_full()
 
 _log = Logger()
@@ -45,6 +49,11 @@ class Admission:
         self._of_address: Counter[str] = Counter()
         self._paused = False
 
+    def add_port(self, port: Any) -> None:
+        """A port was opened."""
+        self.ports.append(port)
+        self._limit_accepts()
+
     @property
     def is_accepting(self) -> bool:
         """Whether the ports accept connections."""
@@ -53,6 +62,7 @@ class Admission:
     def enter(self, address: IAddress | None) -> tuple[str | None, HTTPError | None]:
         """Count a connection; returns its address for `leave`, if that has a limit, and why it is
         refused, if it is. `NO_ROOM`: it is to be closed without a word."""
+        self._limit_accepts()
         limit = self._max_connections
         counted = self._counted(address)
         refusal = None
@@ -79,6 +89,11 @@ class Admission:
                 del self._of_address[counted]
         if self._paused and self._open < (self._max_connections or 0) + BEING_REFUSED // 2:
             self._pause(False)
+
+    def _limit_accepts(self) -> None:
+        for port in self.ports:
+            # Twisted accepts 20 more each time that there were as many as it had expected.
+            port.numberAccepts = ACCEPTS
 
     def _counted(self, address: IAddress | None) -> str | None:
         host: str | None = getattr(address, "host", None)

@@ -6,7 +6,12 @@ import time
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory
 from twisted.web.resource import IResource
 from zope.interface import implementer
@@ -82,6 +87,10 @@ class Server(Factory):
     def connections(self) -> int:
         """The number of open connections."""
         return len(self.state.connections)
+
+    def add_port(self, port: IListeningPort) -> None:
+        """A port that this server listens on was opened."""
+        self.state.admission.add_port(port)
 
     def drain(self) -> None:
         """Close idle connections now, the others after the response being prepared.

@@ -38,7 +38,7 @@ class Listener:
         except (OverflowError, ValueError) as error:
             raise self._start_error(error) from None
         _set_backlog(port)
-        self.server.state.admission.ports.append(port)
+        self.server.add_port(port)
         return port
 
     def url(self, address: IAddress) -> str:

@@ -88,7 +88,17 @@ def test_large_answers_count_as_several_reads(serve: Serve) -> None:
         ann.send(ann)
     for target in (f"{CHATS}?limit=100", f"{CHATS}?since=0"):
         assert ann.get(target).status == 200
-    assert [ann.get(CHATS).status for _ in range(8)] == [200] * 8
+    # A page of ten messages counts as two.
+    assert [ann.get(CHATS).status for _ in range(4)] == [200] * 4
+    assert ann.get(CHATS).status == 429
+
+
+def test_long_messages_count_as_several_reads(serve: Serve) -> None:
+    service = serve(rates=Rates(read=Rate(30, 1.0)))
+    ann = service.new_user()
+    for _ in range(9):
+        ann.send(ann, "x" * 16_384)
+    assert [ann.get(CHATS).status for _ in range(3)] == [200] * 3
     assert ann.get(CHATS).status == 429
 
 

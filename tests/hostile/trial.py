@@ -32,6 +32,10 @@ FLOOR_SECONDS: Final = 0.05
 """What an innocent client may notice: so many times the quiet figure, or so much."""
 
 
+MEMORY_MEGABYTES: Final = 300.0
+"""What an attack may cost while it lasts: unread answers, connections, queues."""
+
+
 class Result(msgspec.Struct):
     """p99 by kind, quiet and under attack, in seconds; megabytes before, at the peak and after."""
 
@@ -47,6 +51,11 @@ class Result(msgspec.Struct):
     def is_bounded(self, kind: str) -> bool:
         """Whether an innocent client may notice as much as it did."""
         return self.attacked[kind] <= max(FACTOR * self.quiet[kind], FLOOR_SECONDS)
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether nobody was refused, and memory is bounded."""
+        return not self.refusals and self.peak - self.before <= MEMORY_MEGABYTES
 
     @property
     def row(self) -> str:
@@ -68,12 +77,12 @@ HEADER: Final = (
 class Trial:
     """A daemon with its limits on, the accounts of an attacker, and that of an innocent client."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, accounts: int) -> None:
         self.daemon = daemon
         found = re.search(r"https://127\.0\.0\.1:(\d+)", daemon.logged())
         assert found is not None
         tokens = {}
-        for number in range(ACCOUNTS):
+        for number in range(accounts):
             user_id = daemon.register(f"attacker{number}")
             tokens[user_id] = daemon.token(f"attacker{number}")
         self.target = Target(daemon.port, int(found[1]), tokens)
@@ -133,8 +142,8 @@ def attacking(name: str, target: Target) -> Iterator[None]:
 
 
 @contextmanager
-def trial(folder: Path, *arguments: str) -> Iterator[Trial]:
-    """A new daemon to be attacked."""
+def trial(folder: Path, *arguments: str, accounts: int = ACCOUNTS) -> Iterator[Trial]:
+    """A new daemon to be attacked, by somebody with so many accounts."""
     pem = folder / "server.pem"
     write_certificate(pem)
     line = command(
@@ -145,7 +154,7 @@ def trial(folder: Path, *arguments: str) -> Iterator[Trial]:
     )
     limited = ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(DESCRIPTORS), *line]
     with Daemon(folder, command_line=limited, forked=False) as daemon:
-        yield Trial(daemon)
+        yield Trial(daemon, accounts)
 
 
 class Sampler:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
-from chatd.http.admission import BEING_REFUSED, NO_ROOM, Admission
+from chatd.http.admission import ACCEPTS, BEING_REFUSED, NO_ROOM, Admission
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from tests.http.raw_client import Leaf, RawClient, brief, get, problem
@@ -21,6 +24,7 @@ class Port:
     connected = True
     disconnecting = False
     reading = True
+    numberAccepts = 100
 
     def stopReading(self) -> None:
         self.reading = False
@@ -66,7 +70,7 @@ class TestFullServer:
         port, closed = Port(), Port()
         closed.disconnecting = True
         admission = Admission(1)
-        admission.ports += [port, closed, object()]
+        admission.ports += [port, closed, SimpleNamespace()]
         full = server(admission)
         clients = [RawClient(server=full) for _ in range(1 + BEING_REFUSED)]
         assert [admission.is_accepting] == [True]
@@ -80,6 +84,19 @@ class TestFullServer:
         assert [port.reading, closed.reading] == [True, True]
         assert len(clients) == BEING_REFUSED // 2
         assert full.connections == len(clients)
+
+
+def test_a_port_accepts_few_connections_in_a_turn() -> None:
+    port: Any = Port()
+    admission = Admission()
+    admission.add_port(port)
+    for _ in range(50):
+        # As Twisted's does.
+        accepted = port.numberAccepts
+        for _ in range(accepted):
+            admission.enter(None)
+        port.numberAccepts = accepted + 20 if accepted == port.numberAccepts else accepted
+    assert port.numberAccepts <= 2 * ACCEPTS
 
 
 class TestAddresses:

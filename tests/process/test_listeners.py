@@ -12,14 +12,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 
 from chatd.errors import StartError
-from chatd.http.admission import Admission
 from chatd.process.listeners import BACKLOG, Listener
 from tests.doubles import result_of
 
 
 def listener(description: str, result: Deferred[Any] | None = None) -> Listener:
     endpoint: Any = SimpleNamespace(listen=lambda _: result)
-    server: Any = SimpleNamespace(state=SimpleNamespace(admission=Admission()))
+    server: Any = SimpleNamespace(add_port=lambda port: None)
     return Listener(description, endpoint, server)
 
 
@@ -36,7 +35,7 @@ def test_an_open_port_gets_a_backlog_for_many_clients() -> None:
 
 
 def test_a_port_without_a_socket_is_accepted() -> None:
-    port = object()
+    port = SimpleNamespace()
     assert opened(succeed(port)) is port
 
 

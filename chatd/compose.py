@@ -31,12 +31,14 @@ from chatd.bus.local import LocalBus
 from chatd.config import ConfigError, Settings
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.administration import Administration
 from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
 from chatd.domain.disk_space import DiskSpace
+from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
@@ -56,7 +58,9 @@ from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
 from chatd.interfaces import IBus, IStore
+from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
+from chatd.process.admin_socket import AdminSocket
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
@@ -65,6 +69,7 @@ from chatd.process.service import ChatService, Components
 from chatd.process.supervisor import Supervisor
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.migrations import migrations
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -164,6 +169,7 @@ def compose_service(
         "Bytes of responses that their clients have not read and sockets have not taken",
         lambda: unsent.total,
     )
+    admin_path = admin_socket_path(settings)
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
     sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
     return ChatService(
@@ -175,14 +181,17 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        admin_socket=None
+        if admin_path is None
+        else AdminSocket(admin_path, Administration(store, bus), reactor),
         gc_tuner=gc_tuner,
     )
 
 
 def _free_bytes(db: str) -> Callable[[], int] | None:
     """How much room the disk of an SQLite database has for the daemon."""
-    scheme, _, path = db.partition(":")
-    if scheme != "sqlite":
+    path = _sqlite_path(db)
+    if path is None:
         return None
     folder = os.path.dirname(os.path.realpath(path))
 
@@ -202,6 +211,56 @@ def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) ->
     if settings.rate_limits and settings.max_connections_per_address and not behind_proxy:
         per_address = min(settings.max_connections_per_address, room * 3 // 4)
     return Admission(room, per_address, proxies.is_trusted, metrics.count_refusal)
+
+
+async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
+    """Administration of the database that `--db` names, and its store, which is open.
+
+    Raises `ConfigError`, and `StartError` also for a database that does not exist or is old.
+    """
+    store, _ = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
+    await store.open()
+    # Processes on the same database are notified by the store; this one has no polls.
+    return store, Administration(store, LocalBus())
+
+
+async def upgrade_database(settings: Settings, reactor: Any) -> None:
+    """Create or migrate the database that `--db` names; raises `ConfigError` and `StartError`."""
+    store, _ = compose_store_and_bus(settings, reactor, Metrics())
+    await store.open()
+    await store.close()
+
+
+def compose_maintenance(settings: Settings) -> Maintenance:
+    """Maintenance of the database that `--db` names; raises `ConfigError`."""
+    path = _sqlite_path(settings.db)
+    if path is not None:
+        from chatd.store.sqlite.maintenance import SqliteMaintenance
+
+        return SqliteMaintenance(path, migrations("sqlite"))
+    if not is_postgres(settings.db):
+        raise _unknown_database()
+    [address, _] = _postgres_addresses(settings)
+    from chatd.store.postgres.maintenance import PostgresMaintenance
+
+    return PostgresMaintenance(address, migrations("postgres"))
+
+
+def admin_socket_path(settings: Settings) -> str | None:
+    """Where the daemon has its administrator's socket; None on PostgreSQL, which needs none."""
+    path = _sqlite_path(settings.db)
+    return None if path is None else os.path.realpath(path) + ".admin"
+
+
+def _sqlite_path(db: str) -> str | None:
+    """The file that `--db` names; None if it is no SQLite database."""
+    scheme, _, path = db.partition(":")
+    return path if scheme == "sqlite" and path else None
+
+
+def _unknown_database() -> ConfigError:
+    # The value may hold a password, so it is not repeated.
+    return ConfigError("db: neither sqlite:PATH nor postgresql://...")
 
 
 def compose_domain(
@@ -234,6 +293,7 @@ def compose_domain(
     read_limits = ReadLimits(limits, reads_answers)
     calls = StoreCalls(read_limits)
     disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
+    erasures = Erasures(store, bus, clock)
     accounts = Accounts(
         store,
         bus,
@@ -244,6 +304,7 @@ def compose_domain(
         tasks,
         calls,
         disk,
+        erasures,
         clock=clock,
         now=now,
         registration_open=settings.registration,
@@ -286,6 +347,7 @@ def compose_domain(
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
+        erasures=erasures,
         account_changes=changes,
         tokens=Tokens(store, bus, tasks, calls, last_seen.with_last_used),
         chats=chats,
@@ -362,26 +424,29 @@ def compose_admin(components: Components, *, clock: IReactorTime) -> Dispatch:
 
 
 def compose_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
+    settings: Settings, reactor: Any, metrics: Metrics, *, upgrade: bool = True
 ) -> tuple[IStore, IBus]:
-    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`."""
-    scheme, _, rest = settings.db.partition(":")
-    if scheme == "sqlite" and rest:
+    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`.
+
+    Without `upgrade` the store cannot be opened if its schema is missing or old.
+    """
+    path = _sqlite_path(settings.db)
+    if path is not None:
         if settings.listen_db is not None:
             raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
         store = SqliteStore(
-            rest,
+            path,
             clock=reactor,
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
             max_messages=settings.max_inbox_messages,
+            upgrade=upgrade,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
-        return _postgres_store_and_bus(settings, reactor, metrics)
-    # The value may hold a password, so it is not repeated.
-    raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+        return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
+    raise _unknown_database()
 
 
 def is_postgres(db: str) -> bool:
@@ -413,7 +478,7 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
 
 
 def _postgres_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
+    settings: Settings, reactor: Any, metrics: Metrics, upgrade: bool
 ) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     from chatd.bus.postgres import PostgresBus
@@ -428,6 +493,7 @@ def _postgres_store_and_bus(
         node_id=node_id,
         known_only=not settings.first_contact,
         max_messages=settings.max_inbox_messages,
+        upgrade=upgrade,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

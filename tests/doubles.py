@@ -333,6 +333,7 @@ class System:
         """Stop everything in the order of the service."""
         self.run(self.components.deliveries.stop())
         self.run(self.accounts.stop())
+        self.run(self.components.erasures.stop())
         self.wait_for(self.bus.stop())
         self.wait_for(self.store.close())
 

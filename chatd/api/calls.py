@@ -71,7 +71,7 @@ class Call(Struct, frozen=True, eq=False):
         raised = {*self.raises, errors.InvalidHeader}
         codes = [BAD_REQUEST]
         if self.authenticated:
-            raised.add(errors.Unauthorized)
+            raised |= {errors.Unauthorized, errors.AccountDisabled}
         if self.scope is not None:
             raised.add(errors.InsufficientScope)
         if self.parameters is not None:

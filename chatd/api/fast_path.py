@@ -41,7 +41,9 @@ _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 _UNUSUAL: Final = re.compile(rb"\r\n(?:x-request-id|prefer|last-event-id|upgrade):")
 """Headers, in lower case, that have a request go the ordinary way."""
 
-_SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})(?![^&])")
+_SINCE: Final = re.compile(
+    rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})-(0|[1-9a-f][0-9a-f]{0,12})(?![^&])"
+)
 """A cursor as the parameter `since`, at a place where the parser of queries finds it, too."""
 
 # Numbers: the operators of `Scope` are functions.
@@ -172,7 +174,7 @@ class FastPath:
         """
         match = _SINCE.search(text)
         if match is not None:
-            cursor = Cursor(intern(match[1].decode("ascii")), int(match[2]))
+            cursor = Cursor(intern(match[1].decode("ascii")), int(match[2]), int(match[3], 16))
             rest = text[: match.start()] + text[match.end() :]
             known = self._known_rests.get(rest)
             if known is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from chatd import __version__
+from chatd.admin.parser import add_commands
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 
@@ -73,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     )
     send.add_argument("--json", action="store_true", help="print the message as JSON")
 
+    listing = add("conversations", "List conversations, the one with the newest message first.")
+    listing.add_argument(
+        "--limit", metavar="N", type=_positive, default=50, help="how many (default: 50)"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+
     tail = add("tail", "Print messages as they arrive.")
     tail.add_argument("--json", action="store_true", help="print one JSON object per line")
     tail.add_argument(
@@ -87,7 +94,15 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="save the position in FILE, and continue from it if the file exists",
     )
-    tail.add_argument("--count", metavar="N", type=int, help="exit after N messages")
+    tail.add_argument(
+        "--changes",
+        action="store_true",
+        help="also what other devices of the account send, edits and deletions, and what is "
+        "delivered and read",
+    )
+    tail.add_argument(
+        "--count", metavar="N", type=int, help="exit after N messages, or changes if asked for"
+    )
     tail.add_argument(
         "--transport",
         choices=["auto", "stream", "poll"],
@@ -100,6 +115,8 @@ def parser() -> argparse.ArgumentParser:
         "chat", "Chat with somebody in the terminal; /help there lists commands and keys."
     )
     conversation.add_argument("user", metavar="USER", help="the other person's name")
+
+    add_commands(commands)
 
     show = add("demo", "Run a daemon in a temporary directory with two people chatting.")
     show.add_argument("--once", action="store_true", help="exit after the conversation")
@@ -117,3 +134,10 @@ def parser() -> argparse.ArgumentParser:
     )
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not positive")
+    return number

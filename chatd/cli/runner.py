@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from chatd.cli import accounts, chat, demo, messages, sessions
+from chatd.cli import accounts, chat, conversations, demo, messages, sessions
 from chatd.cli.errors import CommandError
 from chatd.cli.session import Session, SessionFile
 from chatd.client import APIError, ChatError, Unreachable
@@ -26,6 +27,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "passwd": accounts.passwd,
     "sessions": sessions.sessions,
     "send": messages.send,
+    "conversations": conversations.conversations,
     "tail": messages.tail,
     "chat": chat.chat,
     "demo": demo.demo,
@@ -36,7 +38,11 @@ INTERRUPTED: Final = 130
 
 def run(args: argparse.Namespace) -> NoReturn:
     """Run the command and exit: 0 on success, 1 with a one-line message on failure."""
+    from twisted.internet import reactor
+
     runner = CommandRunner(args, SessionFile(args.session))
+    # Nothing is scheduled yet. By default it would be by the wall clock, which may be set.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     try:
         react(runner.start)
     finally:

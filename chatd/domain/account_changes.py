@@ -8,7 +8,7 @@ from chatd.domain.account_rules import check_email, check_password
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
 from chatd.domain.store_calls import StoreCalls
-from chatd.errors import InvalidBody, Unauthorized, WrongPassword
+from chatd.errors import AccountDisabled, InvalidBody, Unauthorized, WrongPassword
 from chatd.interfaces import IBus, IStore
 from chatd.model import Account, AccountChange, Session
 from chatd.runtime.shield import ShieldedTasks
@@ -80,6 +80,8 @@ class AccountChanges:
         while True:
             try:
                 checked = await self._checks.check(username, current_password, address)
+            except AccountDisabled:
+                raise
             except Unauthorized:
                 raise WrongPassword("current_password: this is not your password") from None
             if password is not None and password_hash is None:

@@ -25,6 +25,7 @@ from chatd.domain.account_rules import (
 from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import ReadBatcher
 from chatd.domain.disk_space import DiskSpace
+from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
@@ -65,6 +66,7 @@ class Accounts:
         tasks: ShieldedTasks,
         calls: StoreCalls,
         disk: DiskSpace,
+        erasures: Erasures,
         *,
         clock: IReactorTime,
         now: Callable[[], int],
@@ -98,6 +100,7 @@ class Accounts:
         self._tasks = tasks
         self._calls = calls
         self._disk = disk
+        self._erasures = erasures
         self._last_seen = last_seen
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
@@ -180,15 +183,19 @@ class Accounts:
         self._last_seen.touch(session)
         return session
 
-    async def delete(self, session: Session) -> None:
-        """Delete the caller's account with its tokens and inbox, and end its polls."""
-        await self._tasks.run(self._delete(session.user_id))
+    async def delete(self, session: Session, *, erase: bool = False) -> bool:
+        """Delete the caller's account with its tokens and inbox, and end its polls.
 
-    async def _delete(self, user_id: int) -> None:
+        With `erase`, also what it has sent; False if that goes on in the background.
+        """
+        return await self._tasks.run(self._delete(session.user_id, erase))
+
+    async def _delete(self, user_id: int, erase: bool) -> bool:
         try:
-            await self._store.delete_account(user_id)
+            await self._store.delete_account(user_id, erase=erase)
         finally:
             self._bus.publish_revoked(user_id, None)
+        return await self._erasures.erase(user_id) if erase else True
 
     async def by_id(self, caller: Session, user_id: int) -> Account:
         """Look up an account; raises `UserNotFound`."""

@@ -75,12 +75,12 @@ class Passwords:
         self._executor.stop()
 
     def _hash(self, password: str) -> str:
-        return self._hasher.hash(_encode(password))
+        return self._hasher.hash(encode(password))
 
     def _verify(self, password_hash: str | None, password: str) -> bool:
         try:
             encoded_hash = self._dummy_hash if password_hash is None else password_hash
-            self._hasher.verify(encoded_hash, _encode(password))
+            self._hasher.verify(encoded_hash, encode(password))
         except (VerificationError, InvalidHashError):
             return False
         return password_hash is not None
@@ -109,6 +109,7 @@ def _owner(address: str) -> str:
     return networks(address)[-1]
 
 
-def _encode(password: str) -> bytes:
+def encode(password: str) -> bytes:
+    """What is hashed of a password."""
     # A password may be any JSON string, including one with lone surrogates.
     return password.encode("utf-8", "surrogatepass")

@@ -23,7 +23,10 @@ SPLIT_BYTES: Final = 6500
 
 
 class MessageNotice(Struct, frozen=True, array_like=True):
-    """A committed message: `[received_by,seq,sent_by,sent_at,"text"]`, or the first two only."""
+    """A committed message: `[received_by,seq,sent_by,sent_at,"text"]`, or without the text.
+
+    Older versions leave out `sent_by` and `sent_at`, too.
+    """
 
     received_by: int
     seq: int
@@ -115,6 +118,11 @@ def messages_prefix(node_id: str) -> str:
     return f"{node_id}:m:"
 
 
+def changed_prefix(node_id: str) -> str:
+    """What precedes recipient, seq and sender in the payload of a `ChangedNotice`."""
+    return f"{node_id}:c:"
+
+
 def sender(payload: str) -> str:
     """The id of the node that sent a payload."""
     return payload.partition(":")[0]
@@ -126,7 +134,8 @@ def encode(node_id: str, notice: Notice) -> str:
         messages = ",".join([msgspec.json.encode(each).decode() for each in notice.messages])
         return messages_prefix(node_id) + messages
     if isinstance(notice, ChangedNotice):
-        return f"{node_id}:c:{notice.received_by}:{notice.seq}:{notice.sent_by}"
+        place = f"{notice.received_by}:{notice.seq}:{notice.sent_by}"
+        return changed_prefix(node_id) + place
     if isinstance(notice, RevokedNotice):
         token = "" if notice.token is None else notice.token.hex()
         return f"{node_id}:r:{notice.user_id}:{token}"

@@ -1,7 +1,7 @@
 """The service of one process: starts its components in order, drains and stops them.
 
-Start: store, bus, listeners, sweep. Stop: report not ready, accept no more connections, answer held
-polls, finish running requests, then stop the bus and the store.
+Start: store, bus, listeners, background work. Stop: report not ready, accept no more connections,
+answer held polls, finish running requests, then stop the bus and the store.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.erasures import Erasures
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.receipts import Receipts
@@ -36,6 +37,7 @@ from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
+from chatd.process.admin_socket import AdminSocket
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
@@ -59,6 +61,7 @@ class Components:
     notifier: Notifier
     passwords: Passwords
     accounts: Accounts
+    erasures: Erasures
     account_changes: AccountChanges
     tokens: Tokens
     chats: Chats
@@ -93,11 +96,13 @@ class ChatService(Service):
         public: Sequence[Listener],
         admin: Sequence[Listener],
         drain_seconds: float,
+        admin_socket: AdminSocket | None = None,
         gc_tuner: GCTuner | None = None,
     ) -> None:
         self.components = components
         self.public = public
         self.admin = admin
+        self._admin_socket = admin_socket
         self._gc_tuner = gc_tuner
         self._reactor = reactor
         self._drain_seconds = drain_seconds
@@ -128,7 +133,10 @@ class ChatService(Service):
         await components.bus.start(components.subscriber)
         for listener in (*self.public, *self.admin):
             self._ports.append((listener, await listener.listen()))
+        if self._admin_socket is not None:
+            self._admin_socket.start()
         components.sweep.start()
+        components.erasures.start()
         self._lag_due = self._reactor.seconds() + LAG_SECONDS
         self._lag_loop.start(LAG_SECONDS, now=False)
         if self._gc_tuner is not None:
@@ -187,9 +195,12 @@ class ChatService(Service):
         for listener in self.public:
             listener.server.abort_all()
         await components.chats.wait_idle()
+        if self._admin_socket is not None:
+            await _log_errors(self._admin_socket.stop())
         await _log_errors(components.sweep.stop())
         await _log_errors(components.deliveries.stop())
         await _log_errors(components.accounts.stop())
+        await _log_errors(components.erasures.stop())
         components.passwords.stop()
         if self._lag_loop.running:
             self._lag_loop.stop()

@@ -265,6 +265,13 @@ def test_a_session(service: Service) -> None:
     service.run(bob.delete_account())
 
 
+def test_an_account_is_deleted_with_what_it_has_sent(service: Service) -> None:
+    ann, bob = service.client("ann"), service.client("bob")
+    service.run(ann.send(2, "secret"))
+    assert service.run(ann.delete_account(erase=True)) is True
+    assert [message.text for message in service.run(bob.page()).messages] == [""]
+
+
 def test_messages_are_edited_and_deleted_and_senders_blocked(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
     for text in ("one", "two"):

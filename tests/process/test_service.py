@@ -69,6 +69,10 @@ class Daemon:
             ),
             notifier=SimpleNamespace(drain=self.drain),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
+            erasures=SimpleNamespace(
+                start=lambda: self.note("start erasures"),
+                stop=lambda: self.note("stop erasures", succeed(None)),
+            ),
             deliveries=SimpleNamespace(stop=lambda: self.note("stop deliveries", succeed(None))),
             accounts=SimpleNamespace(stop=lambda: self.note("stop accounts", succeed(None))),
             chats=SimpleNamespace(wait_idle=lambda: self.note("sends", self.sent)),
@@ -134,13 +138,15 @@ def logged(call: Callable[[], object]) -> list[str]:
     return texts
 
 
-STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90", "start sweep"]
+STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90"]
+STARTED += ["start sweep", "start erasures"]
 STOPPED = [
     *("close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80", "sends"),
     *(
         "stop sweep",
         "stop deliveries",
         "stop accounts",
+        "stop erasures",
         "stop passwords",
         "close tcp:90",
         "abort tcp:90",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store import inbox_cache
 from chatd.store.inbox_cache import TAIL_LENGTH, InboxCache
+from tests import inbox_slices
 
 
 def message(user_id: int, seq: int, text: str = "hai") -> Message:
@@ -30,15 +31,9 @@ def read(cache: InboxCache, query: ReadAfter | ReadPage, last: int) -> None:
 
 def expected_slice(last: int, query: ReadAfter | ReadPage) -> InboxSlice:
     """The correct result for an inbox with messages 1 to `last`."""
-    inbox = [message(query.user_id, seq) for seq in range(1, last + 1)]
-    if isinstance(query, ReadAfter):
-        after = last if query.seq is None else query.seq
-        return InboxSlice(last, tuple(inbox[after:][: query.limit]))
-    end = last if query.at is None else query.at
-    newest = end - (query.page - 1) * query.limit
-    if newest <= 0 or end > last:
-        return InboxSlice(last, ())
-    return InboxSlice(last, tuple(inbox[max(newest - query.limit, 0) : newest][::-1]))
+    return inbox_slices.expected_slice(
+        [message(query.user_id, seq) for seq in range(1, last + 1)], query
+    )
 
 
 after = st.builds(
@@ -67,7 +62,9 @@ def test_results_equal_those_of_the_database(
         cached = cache.get(step)
         assert cached is None or cached == expected_slice(last, step)
         read(cache, step, last)
-        assert cache.get(ReadAfter(1, last, 10)) == InboxSlice(last, ())
+        end = ReadAfter(1, last, 10)
+        if step == end or step == ReadAfter(1, None, step.limit):
+            assert cache.get(end) == expected_slice(last, end)
 
 
 def test_inboxes_that_were_never_used_are_not_cached() -> None:
@@ -104,8 +101,13 @@ def test_an_older_read_does_not_undo_a_commit() -> None:
 def test_a_commit_after_a_gap_replaces_the_tail() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1), message(1, 5))
-    assert cache.get(ReadAfter(1, 4, 10)) == InboxSlice(5, (message(1, 5),))
+    assert cache.get(ReadPage(1, 1, 1)) == expected_slice(5, ReadPage(1, 1, 1))
     assert cache.get(ReadAfter(1, 3, 10)) is None
+    # A cursor before its first message cannot be verified until a read says what was there.
+    query = ReadAfter(1, 4, 10)
+    assert cache.get(query) is None
+    read(cache, query, 5)
+    assert cache.get(query) == expected_slice(5, query)
 
 
 def test_a_read_that_began_before_a_drop_is_ignored() -> None:
@@ -207,26 +209,52 @@ def test_messages_of_other_processes_extend_the_tail() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1))
     cache.apply_remote(message(1, 2))
+    cache.advance(2, 6, message(2, 6).sent_at)
     cache.apply_remote(message(2, 7))
     assert cache.get(ReadAfter(1, 0, 10)) == expected_slice(2, ReadAfter(1, 0, 10))
-    assert cache.get(ReadAfter(2, 6, 10)) == InboxSlice(7, (message(2, 7),))
+    assert cache.get(ReadAfter(2, 6, 10)) == expected_slice(7, ReadAfter(2, 6, 10))
     # The result of an earlier commit of this process arrives late.
     commit(cache, message(2, 6))
-    assert cache.get(ReadAfter(2, 6, 10)) == InboxSlice(7, (message(2, 7),))
+    assert cache.get(ReadAfter(2, 6, 10)) == expected_slice(7, ReadAfter(2, 6, 10))
     assert cache.get(ReadAfter(2, 5, 10)) is None
 
 
 def test_messages_of_unknown_text_are_left_to_the_database() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1))
-    cache.advance(1, 1)
+    cache.advance(1, 1, None)
     assert cache.get(ReadAfter(1, 0, 10)) == expected_slice(1, ReadAfter(1, 0, 10))
     for user_id in (1, 2):
-        cache.advance(user_id, 2)
+        cache.advance(user_id, 2, message(user_id, 2).sent_at)
         assert cache.get(ReadAfter(user_id, 1, 10)) is None
-        assert cache.get(ReadAfter(user_id, 2, 10)) == InboxSlice(2, ())
+        query = ReadAfter(user_id, 2, 10)
+        assert cache.get(query) == expected_slice(2, query)
         cache.apply_remote(message(user_id, 3))
-        assert cache.get(ReadAfter(user_id, 2, 10)) == InboxSlice(3, (message(user_id, 3),))
+        assert cache.get(query) == expected_slice(3, query)
+    # Notices of an older version do not tell the time.
+    cache.advance(3, 2, None)
+    assert cache.get(ReadAfter(3, 2, 10)) is None
+
+
+def test_the_cache_is_cleared_if_the_database_was_set_back() -> None:
+    other = Message(1, 2, 9, 7, "another")
+    query = ReadAfter(1, 0, 10)
+    cache = InboxCache()
+    for found in (
+        InboxSlice(2, (message(1, 1), other)),
+        InboxSlice(1, (Message(1, 1, 9, 7, "x"),)),
+    ):
+        commit(cache, message(2, 1), message(1, 1), message(1, 2), message(1, 3))
+        ticket = cache.begin_query()
+        cache.apply_read(ticket, query, found)
+        cache.end_query(ticket)
+        assert cache.get(query) is None
+        assert cache.get(ReadAfter(2, 0, 10)) is None
+    commit(cache, message(1, 1), message(1, 2), message(1, 3))
+    commit(cache, message(1, 2))
+    assert cache.get(query) is not None
+    commit(cache, other)
+    assert cache.get(query) is None
 
 
 def test_the_cache_is_bounded_and_evicts_the_oldest_inboxes() -> None:

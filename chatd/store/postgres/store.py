@@ -25,6 +25,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -48,7 +49,8 @@ from chatd.postgres.pool import Pool
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import accounts, chats, contacts, revisions
+from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
+from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
@@ -72,6 +74,7 @@ class PostgresStore:
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
     With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
+    Without `upgrade`, the database must have the present schema.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -94,6 +97,7 @@ class PostgresStore:
         known: list[Migration] | None = None,
         known_only: bool = False,
         max_messages: int = MAX_INTEGER,
+        upgrade: bool = True,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -104,6 +108,7 @@ class PostgresStore:
         self._now = now
         self._node_id = node_id
         self._known = migrations("postgres") if known is None else known
+        self._upgrade = upgrade
         self._latest_now = 0
         self._inbox_cache = InboxCache()
         self._is_notified = False
@@ -121,6 +126,11 @@ class PostgresStore:
             self._executor, now=now, known_only=known_only, max_messages=max_messages, lane=lane
         )
         self.sync = PostgresSyncStore(self._executor, reactor)
+        self.admin = PostgresAdminStore(
+            self._executor,
+            lambda statement: self._execute_notifying(statement(node_id.name)),
+            now,
+        )
         self.location = address.location
         self._housekeeping = Housekeeping(
             self._executor, self._appender, reactor, housekeeping_seconds, now
@@ -130,7 +140,7 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        self.epoch = await prepare(self._address, self._reactor, self._known)
+        self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
         self._housekeeping.start()
 
@@ -176,11 +186,11 @@ class PostgresStore:
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._executor.execute(statements.find_users(prefix, limit))
 
-    def delete_account(self, user_id: int) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._delete_account(user_id))
+    def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._delete_account(user_id, erase))
 
-    async def _delete_account(self, user_id: int) -> bool:
-        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name)
+    async def _delete_account(self, user_id: int, erase: bool) -> bool:
+        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
         existed = await self._notifying(self._executor.execute(deletion))
         self._inbox_cache.drop(user_id)
         if existed:
@@ -248,6 +258,21 @@ class PostgresStore:
         if isinstance(result, DomainError):
             raise result
         return result
+
+    def erase(self, user_id: int | None = None) -> Deferred[Erased]:
+        return Deferred.fromCoroutine(self._erase(user_id))
+
+    async def _erase(self, user_id: int | None) -> Erased:
+        step = erasure.erase(user_id, self._node_id.name)
+        try:
+            erased = await self._notifying(self._executor.execute(step))
+        except BaseException:
+            # It may have been committed nevertheless.
+            self._inbox_cache.clear()
+            raise
+        for inbox in {message.received_by for message in erased.messages}:
+            self._inbox_cache.drop_revised(inbox)
+        return erased
 
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._executor.execute(contacts.block(user_id, blocked_id))
@@ -330,7 +355,7 @@ class PostgresStore:
             return
         for each in notice.messages:
             if each.text is None:
-                self._inbox_cache.advance(each.received_by, each.seq)
+                self._inbox_cache.advance(each.received_by, each.seq, each.sent_at or None)
             else:
                 message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
                 self._inbox_cache.apply_remote(message)

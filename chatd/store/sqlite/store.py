@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -30,6 +31,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -46,10 +48,11 @@ from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.migrations import Migration, migrations
-from chatd.store.results import new_messages
+from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
-from chatd.store.sqlite import revisions
+from chatd.store.sqlite import erasure, revisions
+from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
@@ -70,6 +73,7 @@ class SqliteStore:
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
     epoch. With `known_only`, nobody may write first to anybody. An inbox may have `max_messages`.
+    Without `upgrade`, the database must exist and have the present schema.
     """
 
     epoch: str
@@ -86,11 +90,13 @@ class SqliteStore:
         known: list[Migration] | None = None,
         known_only: bool = False,
         max_messages: int = MAX_INTEGER,
+        upgrade: bool = True,
     ) -> None:
         self._path = path
         self._now = now
         self._new_worker = worker
         self._known = migrations("sqlite") if known is None else known
+        self._upgrade = upgrade
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
@@ -100,6 +106,7 @@ class SqliteStore:
         self._latest_sent_at = 0
         self._write_fails = False
         self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
+        self.admin = SqliteAdminStore(self._read, self._write, now)
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -109,13 +116,15 @@ class SqliteStore:
         self._path = os.path.realpath(self._path)
         self.location = f"sqlite:{self._path}"
         # This may block: at startup nothing else is running in the reactor.
-        self._lock, self._write_db, self.epoch = open_writer(self._path, self._known)
+        self._lock, self._write_db, self.epoch = open_writer(
+            self._path, self._known, upgrade=self._upgrade
+        )
         self._read_db = open_reader(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends.clear()
         self._pairs = KnownPairs()
-        self._synchronised = Synchronised(self._read_db)
+        self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
         self._writer = self._new_worker("writer")
@@ -172,8 +181,8 @@ class SqliteStore:
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._read(execute, statements.find_users(prefix, limit))
 
-    def delete_account(self, user_id: int) -> Deferred[bool]:
-        deleted = self._write(self._delete_account, user_id, self._now())
+    def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
+        deleted = self._write(self._delete_account, user_id, self._now(), erase)
 
         def on_success(existed: bool) -> bool:
             self._inbox_cache.drop(user_id)
@@ -247,9 +256,14 @@ class SqliteStore:
         )
 
     def _next_time(self) -> int:
-        # If the clock was set back, new messages must not get an earlier time than old ones.
-        self._latest_sent_at = max(self._latest_sent_at, self._now())
-        return self._latest_sent_at
+        # If the clock was set back, new messages must not get an earlier time than old ones. The
+        # random part is for cursors: if the database is set back as well, the messages that
+        # take the place of lost ones have other times.
+        now = self._now()
+        if now < self._latest_sent_at:
+            now = self._latest_sent_at + 1 + secrets.randbelow(RANDOM_MICROSECONDS)
+        self._latest_sent_at = now
+        return now
 
     def revise(self, revision: Revision) -> Deferred[Message]:
         def on_end(result: T) -> T:
@@ -263,6 +277,24 @@ class SqliteStore:
     def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
         return revisions.revise(db, revision, self._next_time(), self._contacts, self._synchronised)
 
+    def erase(self, user_id: int | None = None) -> Deferred[Erased]:
+        def on_success(erased: Erased) -> Erased:
+            for inbox in {message.received_by for message in erased.messages}:
+                self._inbox_cache.drop_revised(inbox)
+            if erased.messages:
+                self._housekeeping.text_removed()
+            return erased
+
+        def on_failure(failure: Failure) -> Failure:
+            # It may have been committed nevertheless, see `append`.
+            self._inbox_cache.clear()
+            return failure
+
+        return self._write(self._erase, user_id).addCallbacks(on_success, on_failure)
+
+    def _erase(self, db: sqlite3.Connection, user_id: int | None) -> Erased:
+        return erasure.erase(db, self._synchronised, self._next_time(), user_id)
+
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.block, user_id, blocked_id)
 
@@ -272,10 +304,10 @@ class SqliteStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._read(execute, statements.blocks(user_id))
 
-    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
+    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)
         self._synchronised.drop(user_id)
-        return sqlite_accounts.delete_account(db, user_id, now)
+        return sqlite_accounts.delete_account(db, user_id, now, erase)
 
     def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:

@@ -190,7 +190,7 @@ class Channel:
                 elif turns < 0 or not server.turns.admits():
                     # One read may hold thousands of requests, so let other connections proceed.
                     self._waits = True
-                    server.turns.wait(self)
+                    server.turns.wait(self, getattr(self.getPeer(), "host", ""))
                     break
                 turns -= 1
                 head = reader.head

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
 from chatd.http.turns import TURN_SECONDS, UNTIMED, Turns
-from tests.http.raw_client import Leaf, RawClient, brief, get, problem
+from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, problem
 
 
 class Shared:
@@ -30,8 +31,10 @@ class Shared:
         self.handled.append(request.uri.decode())
         return brief(request)
 
-    def connect(self) -> RawClient:
-        return RawClient(server=self.server)
+    def connect(self, host: str = "192.0.2.1") -> RawClient:
+        address = IPv4Address("TCP", host, 1)
+        transport = HalfClosing(peerAddress=address)  # type: ignore[no-untyped-call]
+        return RawClient(server=self.server, transport=transport)
 
     def turn(self) -> list[str]:
         """Let the next turn happen; returns what was handled in it."""
@@ -49,10 +52,10 @@ def test_a_turn_has_an_end() -> None:
     clients = [shared.connect() for _ in range(40)]
     for number, client in enumerate(clients):
         client.send(get(f"/{number}"))
-    # Some are not timed; then there is time for four.
-    assert len(shared.handled) == UNTIMED + 4
+    # The time was over after four, which the fifth found out.
+    assert len(shared.handled) == 5
     order = [f"/{number}" for number in range(40)]
-    assert shared.turn() == order[UNTIMED + 4 :][:4]
+    assert shared.turn() == order[5:][:4]
     while shared.turn():
         pass
     assert shared.handled == order
@@ -78,6 +81,21 @@ def test_who_comes_later_waits_for_one_request_of_each_other_connection() -> Non
         assert bodies == [f"/{number}.{each}" for each in range(30)]
 
 
+def test_addresses_take_turns() -> None:
+    shared = Shared(seconds=1.0)
+    for number in range(100):
+        shared.connect().send(get(f"/{number}"))
+    innocent = shared.connect("192.0.2.2")
+    innocent.send(get("/innocent"))
+    assert len(shared.handled) == 2
+    handled = shared.turn() + shared.turn()
+    assert len(handled) == 2
+    assert "/innocent" in handled
+    while shared.turn():
+        pass
+    assert len(shared.handled) == 101
+
+
 def test_a_quiet_server_handles_requests_at_once() -> None:
     shared = Shared()
     client = shared.connect()
@@ -90,22 +108,22 @@ def test_a_quiet_server_handles_requests_at_once() -> None:
 
 def test_a_connection_that_is_closed_while_it_waits_is_left_out() -> None:
     shared = Shared(seconds=1.0)
-    clients = [shared.connect() for _ in range(UNTIMED + 3)]
+    clients = [shared.connect() for _ in range(4)]
     for number, client in enumerate(clients):
         client.send(get(f"/{number}"))
-    waiting = clients[UNTIMED:]
+    waiting = clients[2:]
     assert len(shared.server.state.turns) == 2
     assert not waiting[-1].reading()
     waiting[-2].disconnect()
     while shared.turn():
         pass
-    assert len(shared.handled) == UNTIMED + 2
+    assert len(shared.handled) == 3
     assert waiting[-1].reading()
 
 
 def test_nothing_is_left_when_the_last_connection_is_closed() -> None:
     shared = Shared(seconds=1.0)
-    clients = [shared.connect() for _ in range(UNTIMED + 3)]
+    clients = [shared.connect() for _ in range(4)]
     for client in clients:
         client.send(get())
     for client in clients:
@@ -121,7 +139,7 @@ class Counting:
     def take_turn(self) -> None:
         self.taken += 1
         if self.taken < self.times:
-            self.turns.wait(self)
+            self.turns.wait(self, "a")
 
 
 @pytest.mark.parametrize("times", [1, 5])
@@ -129,8 +147,16 @@ def test_those_that_queue_again_have_their_next_turn_later(times: int) -> None:
     clock: Any = Clock()
     turns = Turns(clock)
     waiting = Counting(turns, times)
-    turns.wait(waiting)
+    turns.wait(waiting, "a")
     for number in range(times):
         assert waiting.taken == number
         clock.calls.pop(0).func()
     assert waiting.taken == times
+
+
+def test_requests_that_take_no_time_are_all_handled_in_one_turn() -> None:
+    shared = Shared(seconds=0.0)
+    for number in range(3 * UNTIMED):
+        shared.connect().send(get(f"/{number}"))
+    assert len(shared.handled) == 3 * UNTIMED
+    assert shared.server.state.turns.queued == 0

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import attrs
 from argon2 import PasswordHasher
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime
@@ -53,7 +52,6 @@ from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
 from chatd.http.admission import Admission
 from chatd.http.allowed_hosts import ANY, AllowedHosts
-from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
@@ -61,15 +59,21 @@ from chatd.interfaces import IBus, IStore
 from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
 from chatd.process.admin_socket import AdminSocket
+from chatd.process.certificates import Certificates
+from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
+from chatd.process.reloading import http_limits
 from chatd.process.reuseport import ReusePortReactor
-from chatd.process.service import ChatService, Components
+from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
+from chatd.process.systemd import ServiceManager
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.measuring import measure
 from chatd.store.migrations import migrations
+from chatd.store.sqlite.inspection import describe as describe_sqlite
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -94,7 +98,10 @@ class PublicAPI(NamedTuple):
 
 
 def compose_service(
-    settings: Settings, reactor: Any, gc_tuner: GCTuner | None = None
+    settings: Settings,
+    reactor: Any,
+    gc_tuner: GCTuner | None = None,
+    manager: ServiceManager | None = None,
 ) -> ChatService | Supervisor:
     """The daemon: one process, or the supervisor of `settings.workers`.
 
@@ -104,10 +111,11 @@ def compose_service(
         if not is_postgres(settings.db):
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
-        return Supervisor(settings, reactor, random.random)
+        return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
     unsent = UnsentBytes(reactor.seconds)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
+    measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(
         settings,
         store,
@@ -123,11 +131,7 @@ def compose_service(
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
-    # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
-    http_limits = HTTPLimits(
-        body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096),
-        hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
-    )
+    limits = http_limits(settings)
     cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(
         components,
@@ -142,7 +146,8 @@ def compose_service(
         resource=api.resource,
         fast_handler=api.fast_path,
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
+        hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
         problem=problem,
         admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
@@ -152,12 +157,18 @@ def compose_service(
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
-        limits=attrs.evolve(http_limits, hosts=AllowedHosts(settings.allowed_hosts)),
+        limits=limits,
+        hosts=AllowedHosts(settings.allowed_hosts),
         problem=problem,
         admission=Admission(ADMIN_CONNECTIONS),
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    metrics.add_counter(
+        "chatd_connections_refused",
+        "Connections that were answered 503 because there were too many",
+        lambda: public.state.admission.refusals,
     )
     metrics.add_counter(
         "chatd_turns_waited",
@@ -181,10 +192,12 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        lame_duck_seconds=settings.lame_duck_seconds,
         admin_socket=None
         if admin_path is None
         else AdminSocket(admin_path, Administration(store, bus), reactor),
         gc_tuner=gc_tuner,
+        manager=manager,
     )
 
 
@@ -237,7 +250,9 @@ def compose_maintenance(settings: Settings) -> Maintenance:
     if path is not None:
         from chatd.store.sqlite.maintenance import SqliteMaintenance
 
-        return SqliteMaintenance(path, migrations("sqlite"))
+        return SqliteMaintenance(
+            path, migrations("sqlite"), shrinks=settings.keep_microseconds is not None
+        )
     if not is_postgres(settings.db):
         raise _unknown_database()
     [address, _] = _postgres_addresses(settings)
@@ -338,12 +353,22 @@ def compose_domain(
         observe_batch=metrics.batch_observer,
     )
     metrics.add_gauge("chatd_polls_held", "Polls and streams that wait now", lambda: notifier.held)
-    subscriber = BusSubscriber(notifier, accounts, metrics)
+    metrics.add_labelled_gauge(
+        "chatd_queue_depth",
+        "Sends and reads that wait for the store, and passwords for being hashed",
+        "queue",
+        lambda: {**chats.queued(), "password": passwords.pending},
+    )
+    metrics.add_labelled_counter(
+        "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
+    )
+    subscriber = BusSubscriber(notifier, accounts, metrics, clock.seconds)
     return Components(
         store=store,
         bus=bus,
         subscriber=subscriber,
         sweep=Sweep(store, notifier, clock, metrics, subscriber),
+        limits=limits,
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
@@ -442,11 +467,22 @@ def compose_store_and_bus(
             known_only=not settings.first_contact,
             max_messages=settings.max_inbox_messages,
             upgrade=upgrade,
+            keep=settings.keep_microseconds,
         )
+        _add_sizes(metrics, store.file_sizes)
         return store, LocalBus()
     if is_postgres(settings.db):
         return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
     raise _unknown_database()
+
+
+def describe_database(settings: Settings) -> str:
+    """What opening the database of `--db` would do to it; raises `StartError` if it cannot be."""
+    if is_postgres(settings.db):
+        from chatd.store.postgres.inspection import describe as describe_postgres
+
+        return describe_postgres(_postgres_addresses(settings)[0])
+    return describe_sqlite(settings.db.partition(":")[2])
 
 
 def is_postgres(db: str) -> bool:
@@ -494,6 +530,7 @@ def _postgres_store_and_bus(
         known_only=not settings.first_contact,
         max_messages=settings.max_inbox_messages,
         upgrade=upgrade,
+        keep=settings.keep_microseconds,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",
@@ -509,6 +546,9 @@ def _postgres_store_and_bus(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),
     )
+    # Else each process would be ready after a delay of its own.
+    store.pool.on_recovered = bus.reconnect_soon
+    _add_sizes(metrics, store.file_sizes)
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
@@ -532,9 +572,18 @@ def _postgres_store_and_bus(
     return store, bus
 
 
+def _add_sizes(metrics: Metrics, read: Callable[[], dict[str, float]]) -> None:
+    metrics.add_labelled_gauge(
+        "chatd_database_bytes", "Size of the database; of SQLite's files", "file", read
+    )
+
+
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
+    certificates = Certificates(reactor, text)
     try:
-        return Listener(text, serverFromString(reactor, text), server)
+        return Listener(text, serverFromString(certificates, text), server, certificates)
+    except (IndexError, KeyError):
+        raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
         raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
 

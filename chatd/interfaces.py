@@ -106,6 +106,13 @@ class IAdminStore(Interface):
         `add_token` adds none. Messages to it are stored as before. Safe to repeat.
         """
 
+    def remove_old(before: int) -> Deferred[int]:
+        """Remove the messages that were sent before that time from all inboxes, in bounded steps.
+
+        `IStore.removed` says what was removed before it is deleted. Returns how many messages were
+        deleted.
+        """
+
     def recipients(user_id: int) -> Deferred[list[int]]:
         """The accounts to which a user has sent messages, in the order of ids."""
 
@@ -128,6 +135,10 @@ class IStore(Interface):
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
     admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
+    removed: Mapping[int, int] = Attribute(
+        "By user, the last seq of the messages that were removed from the beginning of the inbox "
+        "because they were old. A read may still return those after they were removed."
+    )
 
     def open() -> Deferred[None]:
         """Open the database and migrate its schema; fails with `StartError`."""
@@ -210,7 +221,9 @@ class IStore(Interface):
         Ignores times earlier than the stored ones.
         """
 
-    def append(drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         """Append messages in one durable transaction; returns one result per draft, in order.
 
         The messages of each inbox are numbered 1, 2, 3 ... in order of commit, and those of one
@@ -221,7 +234,8 @@ class IStore(Interface):
         write first, `FirstContactClosed` if neither had sent the other a message before this
         call, and they are not the same. Such drafts do not affect the others. Succeeds only once
         the transaction is on stable storage. A draft that is appended after a `block` has
-        succeeded is subject to it.
+        succeeded is subject to it. Where a server has to be waited for, it fails after `within`
+        seconds, or after a default.
         """
 
     def revise(revision: Revision) -> Deferred[Message]:
@@ -247,8 +261,12 @@ class IStore(Interface):
     def blocks(user_id: int) -> Deferred[list[BlockedUser]]:
         """The accounts that a user has blocked, without deleted ones, in the order of names."""
 
-    def read(queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         """Answer queries from one snapshot; None for each inbox that does not exist.
+
+        For `within` see `append`.
 
         `last_seq` and `messages` of a slice are consistent. `messages` is empty for a `ReadPage`
         whose `at` is beyond the end of the inbox, and for a `ReadAfter` with such a `seq`.

@@ -12,6 +12,9 @@ from twisted.web import server
 from chatd.errors import InvalidHeader
 from chatd.http.request import Request
 
+CLIENT_DISCONNECTED: Final = 499
+"""Counted as the status of a request whose client disconnected before the response."""
+
 SINGLE_HEADERS: Final = (
     b"authorization",
     b"content-type",
@@ -49,6 +52,9 @@ class RequestContext(Struct, eq=False):
     """The authenticated caller."""
     held_seconds: float = 0.0
     status: int = 0
+    outcome: str = ""
+    """The code of the error that was answered, or how a poll or stream ended; for the access log.
+    """
 
     @property
     def body(self) -> bytes:

@@ -36,7 +36,7 @@ class AccountChanges:
         self._tasks = tasks
         self._calls = calls
         self._with_last_seen = with_last_seen
-        self._min_password_length = min_password_length
+        self.min_password_length = min_password_length
 
     async def change(
         self,
@@ -55,7 +55,7 @@ class AccountChanges:
         if password is None and email is None:
             raise InvalidBody("give a new password, a new email, or both")
         if password is not None:
-            check_password(password, self._min_password_length)
+            check_password(password, self.min_password_length)
         if email is not None:
             check_email(email)
         user_id = session.user_id

@@ -52,7 +52,8 @@ class Accounts:
     """Use cases of accounts.
 
     `clock` measures seconds, for the caches; `now` returns microseconds since the Unix epoch, for
-    tokens that expire. `tasks` run what completes even if its client disconnects.
+    tokens that expire. `tasks` run what completes even if its client disconnects. Attributes may be
+    changed while it is used.
     """
 
     def __init__(
@@ -83,10 +84,10 @@ class Accounts:
         self._now = now
         self._directory_open = directory_open
         self._emails_shown = emails_shown
-        self._registration_open = registration_open
-        self._min_password_length = min_password_length
+        self.registration_open = registration_open
+        self.min_password_length = min_password_length
         self._look_ups: ReadBatcher[bytes, Session | None] = ReadBatcher(
-            store.sessions,
+            lambda digests, within: store.sessions(digests),
             clock,
             max_queued=20_000,
             max_batch_size=1000,
@@ -109,11 +110,11 @@ class Accounts:
         Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `InsufficientStorage`,
         `UsernameTaken`.
         """
-        if not self._registration_open:
+        if not self.registration_open:
             raise RegistrationClosed("accounts are made by the operator of this service")
         check_username(username)
         check_email(email)
-        check_password(password, self._min_password_length)
+        check_password(password, self.min_password_length)
         self._disk.check()
         self._passwords.check_room(address)
         self._limits.count_registration(address)

@@ -22,7 +22,17 @@ from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, verify
+from chatd.domain.poll import (
+    DISCONNECTED,
+    DeferredSink,
+    Poll,
+    Polled,
+    Polls,
+    PollSink,
+    expired,
+    verify,
+    verify_read,
+)
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
@@ -68,11 +78,13 @@ class Page(Struct, frozen=True, gc=False):
 
     `page` and `pages` count pages of `limit` messages, which are fewer than were asked for if those
     are too large for one answer.
+    `count` is the number of messages without those that were removed because they were old.
     """
 
     page: int
     pages: int
     limit: int
+    count: int
     cursor: Cursor
     messages: tuple[Message, ...]
 
@@ -120,7 +132,7 @@ class Chats:
         self._calls = calls
         self._disk = disk
         self._clock = clock
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._note_delivered = note_delivered
         self._polls = Polls(
@@ -176,7 +188,7 @@ class Chats:
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        encoded = encode_text(text, self._max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._disk.check()
         self._limits.count_send(session.user_id)
         idempotency = None
@@ -185,14 +197,16 @@ class Chats:
             idempotency = IdempotencyKey(key, fingerprint)
         return Draft(session.user_id, received_by, text, idempotency)
 
-    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def _append(
+        self, drafts: Sequence[Draft], within: float
+    ) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
             self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
-        return self._store.append(drafts).addErrback(publish_all)
+        return self._store.append(drafts, within).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.
@@ -207,12 +221,13 @@ class Chats:
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
 
-        Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
+        Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
+        exists.
         """
         self._read_limits.count(session.user_id)
         inbox = await self._read(ReadPage(session.user_id, page, limit, self._pinned(at)))
         self._read_limits.charge(session.user_id, inbox.messages)
-        return self._page(inbox, page, limit, at)
+        return self._page(session, inbox, page, limit, at)
 
     def cached_page(
         self, session: Session, page: int, limit: int, at: Cursor | None = None
@@ -223,7 +238,7 @@ class Chats:
             return None
         self._read_limits.count(session.user_id)
         self._read_limits.charge(session.user_id, inbox.messages)
-        return self._page(inbox, page, limit, at)
+        return self._page(session, inbox, page, limit, at)
 
     def _pinned(self, at: Cursor | None) -> int | None:
         if at is None:
@@ -231,24 +246,34 @@ class Chats:
         self._check_epoch(at)
         return at.seq
 
-    def _page(self, inbox: InboxSlice, page: int, limit: int, at: Cursor | None) -> Page:
+    def _page(
+        self, session: Session, inbox: InboxSlice, page: int, limit: int, at: Cursor | None
+    ) -> Page:
+        removed = self._store.removed.get(session.user_id, 0)
+        messages = inbox.messages
         if at is None:
             end = inbox.last_seq
         else:
             end = at.seq
+            if end < removed:
+                raise expired()
             verify(end, at.stamp, inbox)
-        pages = -(-end // limit)
+        if removed:
+            messages = tuple([each for each in messages if each.seq > removed])
+        count = end - removed
+        pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        messages = inbox.messages
         if limit > PAGE_ALWAYS_FITS:
             fit = fitting(messages, PAGE_ALWAYS_FITS)
             if fit < len(messages):
                 # The same place in pages of another size, so that the next ones are right.
                 smaller = max(each for each in range(1, fit + 1) if limit % each == 0)
                 page = (page - 1) * (limit // smaller) + 1
-                limit, pages, messages = smaller, -(-end // smaller), messages[:smaller]
-        return Page(page, pages, limit, Cursor(self._store.epoch, end, inbox.stamp), messages)
+                limit, pages, messages = smaller, -(-count // smaller), messages[:smaller]
+        return Page(
+            page, pages, limit, count, Cursor(self._store.epoch, end, inbox.stamp), messages
+        )
 
     def start_poll(
         self,
@@ -263,8 +288,10 @@ class Chats:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history, and
+        `CursorExpired` for one after which messages were removed.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         self._read_limits.count(session.user_id)
         kind = ChangesPoll if changes else Poll
@@ -283,8 +310,8 @@ class Chats:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
         However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
-        time it was held. Raises `CursorEpoch`, `Unauthorized` when the session ends meanwhile, and
-        errors of the store.
+        time it was held. Raises `CursorEpoch`, `CursorExpired`, `Unauthorized` when the session
+        ends meanwhile, and errors of the store.
         """
         sink = DeferredSink()
         result = sink.result
@@ -310,6 +337,7 @@ class Chats:
 
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         after = None if since is None else since.seq
         self._read_limits.count(session.user_id)
@@ -324,7 +352,7 @@ class Chats:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
             if since is not None:
-                verify(since.seq, since.stamp, inbox)
+                verify_read(since.seq, since.stamp, inbox)
             begin = inbox.last_seq if after is None else after
             if after:
                 self._note_delivered(session.user_id, after)
@@ -363,6 +391,10 @@ class Chats:
         older = ConversationCursor.of(messages[-1]) if rest else None
         return Conversation(messages, older, positions)
 
+    def queued(self) -> dict[str, float]:
+        """How many sends and reads wait for the store."""
+        return {"append": self._sends.queued, "read": self._reads.queued}
+
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""
         return self._sends.wait_idle()
@@ -382,6 +414,21 @@ class Chats:
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
         return self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
+
+    def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
+        """The cursor, if nothing after it was removed, else `CursorExpired` is raised.
+
+        The beginning is where the inbox begins now.
+        """
+        removed = self._store.removed
+        if since is None or not removed:
+            return since
+        begins = removed.get(session.user_id, 0)
+        if since.seq >= begins:
+            return since
+        if since.epoch:
+            raise expired()
+        return Cursor("", begins)
 
     def _start(self, since: Cursor | None, changes: bool) -> ChangesPosition | None:
         """Where in the changes a poll or stream begins; raises `CursorEpoch`."""

@@ -58,6 +58,11 @@ class Passwords:
         # Verified for unknown usernames, so that they take as long as existing ones.
         self._dummy_hash = hasher.hash("a password that nobody has")
 
+    @property
+    def pending(self) -> int:
+        """The number of passwords that are being hashed or wait for that."""
+        return MAX_RUNNING - self._free + len(self._waiting)
+
     def check_room(self, address: str) -> None:
         """Raise `Overloaded` if `hash` and `verify` would."""
         self._waiting.check(_owner(address))

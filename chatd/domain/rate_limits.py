@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
@@ -66,21 +65,26 @@ class TokenBuckets:
         self._clock = clock
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self.refused = 0
+        """How often `take` or `check` has raised."""
+
+    def spend(self, key: Hashable) -> None:
+        """Take one token from the bucket of `key` if there is one."""
+        tokens, now = self._level(key)
+        if tokens >= 1:
+            self._set(key, tokens - 1, now)
 
     def take(self, key: Hashable) -> None:
         """Take one token from the bucket of `key`; raises `RateLimited` if it is empty."""
         tokens, now = self._level(key)
         if tokens < 1:
             self._refuse(tokens)
-        self._buckets[key] = (tokens - 1, now)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
+        self._set(key, tokens - 1, now)
 
     def charge(self, key: Hashable, tokens: float) -> None:
         """Take tokens that there may not be."""
         level, now = self._level(key)
-        self._buckets[key] = (level - tokens, now)
+        self._set(key, level - tokens, now)
 
     def check(self, key: Hashable) -> None:
         """Raise `RateLimited` if `take` would, without taking a token."""
@@ -93,7 +97,14 @@ class TokenBuckets:
         tokens, then = self._buckets.get(key, (self._rate.burst, now))
         return min(self._rate.burst, tokens + (now - then) * self._rate.per_second), now
 
+    def _set(self, key: Hashable, tokens: float, now: float) -> None:
+        self._buckets[key] = (tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._max_keys:
+            self._buckets.popitem(last=False)
+
     def _refuse(self, tokens: float) -> None:
+        self.refused += 1
         seconds = (1 - tokens) / self._rate.per_second
         raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
 
@@ -105,6 +116,11 @@ class NetworkBuckets:
     def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
         self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
         self._all = TokenBuckets(what, rate.times(TOTAL_FACTOR), clock)
+
+    @property
+    def refused(self) -> int:
+        """How often something was refused."""
+        return sum(each.refused for each in (*self._levels, self._all))
 
     def take(self, address: str) -> None:
         """Take a token from each bucket of the address; raises `RateLimited` if one is empty."""
@@ -131,6 +147,17 @@ class RateLimits:
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
 
+    def refused(self) -> dict[str, float]:
+        """How often each limit has refused something."""
+        return {
+            "registration": self._registrations.refused,
+            "log_in": self._log_ins.refused,
+            "failed_log_in": self._failed_log_ins.refused,
+            "guessed_log_in": self._guessed_log_ins.refused,
+            "read": self._reads.refused,
+            "send": self._sends.refused,
+        }
+
     def count_registration(self, address: str) -> None:
         """Count a registration; raises `RateLimited`."""
         if self.enabled:
@@ -147,10 +174,8 @@ class RateLimits:
         """Count a wrong password; never raises."""
         if self.enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
-            with suppress(RateLimited):
-                self._failed_log_ins.take((username.lower(), network(address)))
-            with suppress(RateLimited):
-                self._guessed_log_ins.take(username.lower())
+            self._failed_log_ins.spend((username.lower(), network(address)))
+            self._guessed_log_ins.spend(username.lower())
 
     def count_read(self, user_id: int) -> None:
         """Count a read; raises `RateLimited`."""

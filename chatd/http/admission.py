@@ -46,6 +46,8 @@ class Admission:
         self._is_exempt = is_exempt
         self._refused = refused
         self._open = 0
+        self.refusals = 0
+        """How many connections were refused."""
         self._of_address: Counter[str] = Counter()
         self._paused = False
 
@@ -75,6 +77,7 @@ class Admission:
         elif counted is not None and self._of_address[counted] >= (self._max_per_address or 0):
             refusal = address_full()
             self._refused("connections_of_address")
+        self.refusals += refusal is not None
         self._open += 1
         if counted is not None:
             self._of_address[counted] += 1

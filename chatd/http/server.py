@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -17,6 +18,7 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from chatd.http.admission import Admission
+from chatd.http.allowed_hosts import ANY_HOST, AllowedHosts
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
@@ -42,7 +44,7 @@ class Server(Factory):
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
     `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
-    what clients have not read yet.
+    what clients have not read yet. Requests for other `hosts` are refused.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
     """
@@ -64,15 +66,16 @@ class Server(Factory):
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
         unsent: UnsentBytes | None = None,
+        hosts: AllowedHosts = ANY_HOST,
         error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
-        self.limits = limits
+        self.limits = limits if hosts is ANY_HOST else attrs.evolve(limits, hosts=hosts)
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
             secure_site=Site(resource, StandardHeaders(clock, now, secure=True), problem),
             clock=clock,
-            limits=limits,
+            limits=self.limits,
             request_ids=request_ids or RequestIds(),
             log=log,
             eager_write=eager_write,
@@ -92,12 +95,17 @@ class Server(Factory):
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
 
-    def drain(self) -> None:
-        """Close idle connections now, the others after the response being prepared.
+    def set_limits(self, limits: HTTPLimits) -> None:
+        """Have sizes limited otherwise on connections accepted from now on; times stay."""
+        self.limits = self.state.limits = attrs.evolve(limits, hosts=self.limits.hosts)
 
-        A connection accepted from now on gets one response. Stop listening first.
+    def drain(self) -> None:
+        """Close connections after the response being prepared, or after one more.
+
+        Requests that have arrived are answered. An idle connection gets a second for one that is on
+        its way, and so does one that is accepted from now on. Stop listening first.
         """
-        self.state.draining = True
+        self.state.drain()
         for connection in tuple(self.state.connections):
             connection.drain()
 

@@ -235,3 +235,24 @@ def test_all_addresses_together_have_many_times_the_rate_of_one() -> None:
         limits.count_log_in(f"192.0.2.{number}", "ann")
     with pytest.raises(RateLimited):
         limits.count_log_in("192.0.2.100", "ann")
+
+
+def test_refusals_are_counted_by_limit() -> None:
+    limits = RateLimits(Rates(failed_log_in=Rate(1, 0.1), send=Rate(1, 0.1)), Clock())
+    for _ in range(3):
+        limits.count_failed_log_in("192.0.2.1", "ann")
+    assert set(limits.refused().values()) == {0}, "a wrong password was not refused"
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            limits.count_log_in("192.0.2.1", "ann")
+    limits.count_send(1)
+    with pytest.raises(RateLimited):
+        limits.count_send(1)
+    assert limits.refused() == {
+        "registration": 0,
+        "log_in": 0,
+        "failed_log_in": 2,
+        "guessed_log_in": 0,
+        "read": 0,
+        "send": 1,
+    }

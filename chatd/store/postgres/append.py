@@ -71,11 +71,14 @@ class Appender:
         # Accounts that are known to have changes; without them a batch may be refused once.
         self._synchronised: set[int] = set()
 
-    async def append(self, drafts: Sequence[Draft], node_id: str) -> list[Appended | DomainError]:
+    async def append(
+        self, drafts: Sequence[Draft], node_id: str, within: float | None = None
+    ) -> list[Appended | DomainError]:
         """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices."""
+        left = self._executor.countdown(within)
         prefix = messages_prefix(node_id)
         if self._lane is None:
-            return await self._append_lane(drafts, prefix)
+            return await self._append_lane(drafts, prefix, left)
         lanes: dict[int, list[int]] = {}
         for place, draft in enumerate(drafts):
             lanes.setdefault(self._lane(draft.received_by), []).append(place)
@@ -83,7 +86,7 @@ class Appender:
             results = await gatherResults(
                 [
                     Deferred.fromCoroutine(
-                        self._append_lane([drafts[place] for place in places], prefix)
+                        self._append_lane([drafts[place] for place in places], prefix, left)
                     )
                     for places in lanes.values()
                 ],
@@ -98,13 +101,13 @@ class Appender:
         return [merged[place] for place in range(len(drafts))]
 
     async def _append_lane(
-        self, drafts: Sequence[Draft], prefix: str
+        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
     ) -> list[Appended | DomainError]:
         results: dict[int, Appended | DomainError] = {}
         remaining = list(range(len(drafts)))
         while remaining:
             batch = [drafts[place] for place in remaining]
-            batch_results = _results(batch, await self._append_once(batch, prefix))
+            batch_results = _results(batch, await self._append_once(batch, prefix, left))
             retry = []
             for place, result in zip(remaining, batch_results, strict=True):
                 if result is None:
@@ -114,7 +117,9 @@ class Appender:
             remaining = retry
         return [results[place] for place in range(len(drafts))]
 
-    async def _append_once(self, drafts: Sequence[Draft], prefix: str) -> Rows:
+    async def _append_once(
+        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
+    ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         batch_id = new_batch_id(self._now())
         parameters = parameters_of(drafts, batch_id, prefix, self._max_messages)
@@ -126,13 +131,15 @@ class Appender:
         for _ in range(len(drafts) + 2):
             statement = append_sql.append(keyed=keyed, known_only=self._known_only, linked=linked)
             try:
-                rows = await self._executor.run(statement, parameters, prepare=True)
+                rows = await self._executor.run(
+                    statement, parameters, prepare=True, deadline=left()
+                )
             except psycopg2.errors.UniqueViolation as violation:
                 constraint = violation.diag.constraint_name
                 if constraint == _BATCH_KEY:
                     # An earlier attempt was committed, but its result was lost on the way. What
                     # it has not stored is tried again.
-                    rows = await self._executor.run(append_sql.REPLAY, parameters)
+                    rows = await self._executor.run(append_sql.REPLAY, parameters, deadline=left())
                     found = {row[0] for row in rows}
                     places = range(1, len(drafts) + 1)
                     return rows + [
@@ -165,6 +172,12 @@ class Appender:
         if len(self._synchronised) > MAX_KNOWN_SYNCHRONISED:
             self._synchronised.clear()
         self._synchronised.update(user_ids)
+
+    async def check(self, deadline: float) -> None:
+        """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
+        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "")
+        sql = append_sql.append(keyed=False, known_only=self._known_only, linked=False)
+        await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
 
     async def delete_old(self) -> None:
         """Delete old idempotency keys and results of batches."""

@@ -12,7 +12,7 @@ from chatd.errors import DomainError, StoreUnavailable
 from chatd.model import Message, Revision
 from chatd.postgres.notify_payloads import CHANNEL, ChangedNotice, encode
 from chatd.store.postgres.retry import RetryingExecutor
-from chatd.store.postgres.sync_sql import MICROSECONDS, logging
+from chatd.store.postgres.sync_sql import BEFORE_REVISING, MICROSECONDS, logging
 from chatd.store.results import changes, check_revision
 from chatd.store.statements import MESSAGE, postgres
 
@@ -28,6 +28,7 @@ WHERE received_by = :received_by AND seq = :seq
 
 # The lock makes the owner of the inbox wait who blocks the sender, and waits for them.
 _REVISE: Final = postgres(f"""
+{BEFORE_REVISING}
 WITH open AS (
     SELECT block_changes FROM inbox WHERE user_id = :received_by AND NOT closed FOR SHARE
 ), changed AS (

@@ -7,7 +7,7 @@ has not been changed from its default, `on`.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -43,9 +43,11 @@ from chatd.postgres.notify_payloads import (
     CommitNotice,
     MessagesNotice,
     NodeId,
+    RemovedNotice,
     RevokedNotice,
 )
 from chatd.postgres.pool import Pool
+from chatd.runtime.delays import Delays
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
@@ -53,6 +55,7 @@ from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
+from chatd.store.postgres.retention import Retention
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
 from chatd.store.postgres.sync_store import PostgresSyncStore
@@ -74,7 +77,8 @@ class PostgresStore:
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
     With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
-    Without `upgrade`, the database must have the present schema.
+    Without `upgrade`, the database must have the present schema. Messages older than `keep`
+    microseconds are removed.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -98,6 +102,7 @@ class PostgresStore:
         known_only: bool = False,
         max_messages: int = MAX_INTEGER,
         upgrade: bool = True,
+        keep: int | None = None,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -126,14 +131,29 @@ class PostgresStore:
             self._executor, now=now, known_only=known_only, max_messages=max_messages, lane=lane
         )
         self.sync = PostgresSyncStore(self._executor, reactor)
+        self.removed: dict[int, int] = {}
+        self._delays = Delays(reactor)
+        self._retention = Retention(
+            self._execute_notifying,
+            self._apply_removed,
+            self._delays.wait,
+            lambda: node_id.name,
+        )
         self.admin = PostgresAdminStore(
             self._executor,
             lambda statement: self._execute_notifying(statement(node_id.name)),
             now,
+            self._retention.run,
         )
         self.location = address.location
         self._housekeeping = Housekeeping(
-            self._executor, self._appender, reactor, housekeeping_seconds, now
+            self._executor,
+            self._appender,
+            reactor,
+            housekeeping_seconds,
+            now,
+            keep,
+            self._retention.run,
         )
 
     def open(self) -> Deferred[None]:
@@ -142,15 +162,23 @@ class PostgresStore:
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
+        self.removed.update(await chats.removed(self._executor))
         self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._retention.stop()
+        self._delays.stop()
         await self._housekeeping.stop()
         await self.sync.stop()
         await self._executor.close()
+
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database, as of the last minute; nothing before that."""
+        size = self._housekeeping.database_bytes
+        return {"database": size} if size else {}
 
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
@@ -162,6 +190,7 @@ class PostgresStore:
             raise StoreUnavailable(
                 f"the database has schema version {found}, this process knows {newest}", 1
             )
+        await self._appender.check(CHECK_SECONDS)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         at = self._unique_now()
@@ -193,6 +222,7 @@ class PostgresStore:
         deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
         existed = await self._notifying(self._executor.execute(deletion))
         self._inbox_cache.drop(user_id)
+        self.removed.pop(user_id, None)
         if existed:
             self._housekeeping.purge()
         return existed
@@ -229,13 +259,18 @@ class PostgresStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return Deferred.fromCoroutine(self._append(drafts))
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
+        return Deferred.fromCoroutine(self._append(drafts, within))
 
-    async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
+    async def _append(
+        self, drafts: Sequence[Draft], within: float | None
+    ) -> list[Appended | DomainError]:
         ticket = self._inbox_cache.begin_query()
         try:
-            results = await self._notifying(self._appender.append(drafts, self._node_id.name))
+            appending = self._appender.append(drafts, self._node_id.name, within)
+            results = await self._notifying(appending)
             self._inbox_cache.apply_commit(ticket, new_messages(results))
         except BaseException:
             # It may have been committed nevertheless, and its notice may have been ignored.
@@ -283,17 +318,22 @@ class PostgresStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._executor.execute(statements.blocks(user_id))
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return Deferred.fromCoroutine(self._read(queries))
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
+        return Deferred.fromCoroutine(self._read(queries, within))
 
-    async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+    async def _read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None
+    ) -> list[InboxSlice | None]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
 
         user_ids = [query.user_id for query in queries]
+        left = self._executor.countdown(within)
         return await self._read_revised(
-            user_ids, apply, lambda: chats.read(self._executor, queries)
+            user_ids, apply, lambda: chats.read(self._executor, queries, left())
         )
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
@@ -351,6 +391,9 @@ class PostgresStore:
             self._inbox_cache.drop_revised(notice.received_by)
         elif isinstance(notice, RevokedNotice) and notice.token is None:
             self._inbox_cache.drop(notice.user_id)
+            self.removed.pop(notice.user_id, None)
+        elif isinstance(notice, RemovedNotice):
+            self._apply_removed(notice.inboxes)
         if not isinstance(notice, MessagesNotice):
             return
         for each in notice.messages:
@@ -359,6 +402,13 @@ class PostgresStore:
             else:
                 message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
                 self._inbox_cache.apply_remote(message)
+
+    def _apply_removed(self, inboxes: Iterable[tuple[int, int]]) -> None:
+        """Note where inboxes begin now: what is cached of them may be gone."""
+        for user_id, seq in inboxes:
+            if self.removed.get(user_id, 0) < seq:
+                self.removed[user_id] = seq
+                self._inbox_cache.drop_revised(user_id)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return Deferred.fromCoroutine(chats.last_seqs(self._executor, user_ids))

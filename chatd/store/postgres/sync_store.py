@@ -164,6 +164,7 @@ class PostgresSyncStore:
         """The number of the last change, with what older transactions have done; None if none."""
         rows = await self._run(sync_reading.SYNC_STATE, user_id=user_id)
         if rows and not rows[0][1]:
+            await self._executor.run(sync_sql.AWAIT_REVISIONS)
             await self._run(sync_sql.CATCH_UP, user_id=user_id, settled=False)
             if user_id not in self._settling:
                 self._settling[user_id] = Deferred.fromCoroutine(self._settle(user_id))

@@ -25,9 +25,12 @@ from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.chats import Chats
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.domain.store_calls import StoreCalls
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -89,11 +92,15 @@ class Ours:
         notifier = Notifier(max_held=100, expiry=SessionExpiry(clock, lambda: 0))
         session = Session(USER, b"token")
         self.session = session
+        reads = ReadLimits(RateLimits(None, clock), lambda user_id: True)
         self.chats = Chats(
             inbox,
             None,  # type: ignore[arg-type]
             notifier,
             RateLimits(None, clock),
+            reads,
+            StoreCalls(reads),
+            DiskSpace(None, 0, clock),
             clock=clock,
             max_message_bytes=4096,
         )

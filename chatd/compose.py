@@ -36,19 +36,25 @@ from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
+from chatd.http.admission import Admission
+from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
+from chatd.http.unsent import UnsentBytes
 from chatd.interfaces import IBus, IStore
 from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
@@ -76,8 +82,12 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 5
 """The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
 
-RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors reserved for listeners, files, database connections and the admin listener."""
+RESERVED_DESCRIPTORS: Final = 96
+"""Descriptors reserved for listeners, files, database connections, connections that are being
+refused, and `ADMIN_CONNECTIONS`."""
+
+ADMIN_CONNECTIONS: Final = 32
+"""Connections of the operators' listener, which are there however many the public one has."""
 
 
 class PublicAPI(NamedTuple):
@@ -103,6 +113,7 @@ def compose_service(
         _postgres_addresses(settings)
         return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
+    unsent = UnsentBytes(reactor.seconds)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(
@@ -115,6 +126,8 @@ def compose_service(
         hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
         hasher=owasp_hasher(),
         rates=Rates() if settings.rate_limits else None,
+        reads_answers=unsent.admits,
+        free_bytes=_free_bytes(settings.db),
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
@@ -134,16 +147,20 @@ def compose_service(
         fast_handler=api.fast_path,
         clock=reactor,
         limits=limits,
+        hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
         problem=problem,
-        max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
+        admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
+        unsent=unsent,
         error_headers=None if cors is None else cors.in_head,
     )
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
         limits=limits,
+        hosts=AllowedHosts(settings.allowed_hosts),
         problem=problem,
+        admission=Admission(ADMIN_CONNECTIONS),
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
@@ -151,7 +168,17 @@ def compose_service(
     metrics.add_counter(
         "chatd_connections_refused",
         "Connections that were answered 503 because there were too many",
-        lambda: public.refused,
+        lambda: public.state.admission.refusals,
+    )
+    metrics.add_counter(
+        "chatd_turns_waited",
+        "How often a connection's next request waited for a later turn of the reactor",
+        lambda: public.state.turns.queued,
+    )
+    metrics.add_gauge(
+        "chatd_unsent_bytes",
+        "Bytes of responses that their clients have not read and sockets have not taken",
+        lambda: unsent.total,
     )
     admin_path = admin_socket_path(settings)
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
@@ -172,6 +199,31 @@ def compose_service(
         gc_tuner=gc_tuner,
         manager=manager,
     )
+
+
+def _free_bytes(db: str) -> Callable[[], int] | None:
+    """How much room the disk of an SQLite database has for the daemon."""
+    path = _sqlite_path(db)
+    if path is None:
+        return None
+    folder = os.path.dirname(os.path.realpath(path))
+
+    def free_bytes() -> int:
+        disk = os.statvfs(folder)
+        return disk.f_bavail * disk.f_frsize
+
+    return free_bytes
+
+
+def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:
+    """The limits on connections of the public API."""
+    room = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
+    # Behind the PROXY protocol, all connections are the proxy's.
+    behind_proxy = any(text.startswith("haproxy:") for text in settings.listen)
+    per_address: int | None = None
+    if settings.rate_limits and settings.max_connections_per_address and not behind_proxy:
+        per_address = min(settings.max_connections_per_address, room * 3 // 4)
+    return Admission(room, per_address, proxies.is_trusted, metrics.count_refusal)
 
 
 async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
@@ -237,11 +289,15 @@ def compose_domain(
     hashing: Executor,
     hasher: PasswordHasher,
     rates: Rates | None,
+    reads_answers: Callable[[int], bool] = lambda user_id: True,
+    free_bytes: Callable[[], int] | None = None,
 ) -> Components:
     """Create the domain, on a store and a bus.
 
     `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
+    `reads_answers` is whether the clients of an account read what they are sent, `free_bytes` how
+    much room the disk of the database has.
     """
     limits = RateLimits(rates, clock)
     notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
@@ -249,6 +305,9 @@ def compose_domain(
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
+    read_limits = ReadLimits(limits, reads_answers)
+    calls = StoreCalls(read_limits)
+    disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     erasures = Erasures(store, bus, clock)
     accounts = Accounts(
         store,
@@ -258,6 +317,8 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        calls,
+        disk,
         erasures,
         clock=clock,
         now=now,
@@ -272,6 +333,7 @@ def compose_domain(
         passwords,
         checks,
         tasks,
+        calls,
         last_seen.with_last_seen,
         min_password_length=settings.min_password_length,
     )
@@ -281,6 +343,9 @@ def compose_domain(
         bus,
         notifier,
         limits,
+        read_limits,
+        calls,
+        disk,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
         note_delivered=deliveries.note,
@@ -309,10 +374,10 @@ def compose_domain(
         accounts=accounts,
         erasures=erasures,
         account_changes=changes,
-        tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
+        tokens=Tokens(store, bus, tasks, calls, last_seen.with_last_used),
         chats=chats,
-        conversations=Conversations(store, bus),
-        receipts=Receipts(store, notifier, clock),
+        conversations=Conversations(store, bus, calls),
+        receipts=Receipts(store, notifier, calls, clock),
         deliveries=deliveries,
         revisions=Revisions(
             store,
@@ -321,7 +386,7 @@ def compose_domain(
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),
-        blocks=Blocks(store, limits),
+        blocks=Blocks(store, limits, calls),
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
     )
@@ -400,6 +465,7 @@ def compose_store_and_bus(
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
+            max_messages=settings.max_inbox_messages,
             upgrade=upgrade,
             keep=settings.keep_microseconds,
         )
@@ -462,6 +528,7 @@ def _postgres_store_and_bus(
         now=microseconds,
         node_id=node_id,
         known_only=not settings.first_contact,
+        max_messages=settings.max_inbox_messages,
         upgrade=upgrade,
         keep=settings.keep_microseconds,
         observe_pool_wait=metrics.add_duration(

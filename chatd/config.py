@@ -42,11 +42,18 @@ class Settings:
     min_password_length: int
     edit_seconds: int
     first_contact: bool
+    max_inbox_messages: int
+    min_free_disk: int
+    """0: the disk is not looked at."""
     max_polls: int
+    max_connections_per_address: int
+    """0: no limit."""
     drain_seconds: float
     lame_duck_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
+    allowed_hosts: tuple[str, ...]
+    """Names in Host that both listeners answer to; empty: any on the public one."""
     cors_origins: tuple[str, ...]
     access_log: bool
     log_format: str
@@ -132,6 +139,18 @@ def _parse_networks(value: Any) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(text) for text in texts)
     except ValueError as error:
         raise ValueError(f"is not a list of networks: {error}") from None
+
+
+_HOST: Final = re.compile(r"\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def _parse_hosts(value: Any) -> tuple[str, ...]:
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(
+        isinstance(name, str) and _HOST.fullmatch(name) for name in names
+    ):
+        raise ValueError("is not a list of host names, without ports")
+    return tuple(name.lower() for name in names)
 
 
 def _parse_origins(value: Any) -> tuple[str, ...]:
@@ -229,11 +248,29 @@ OPTIONS: Final = (
     ),
     Option("first-contact", _choice("open", "known"), "open", "Who may write first: open|known."),
     Option(
+        "max-inbox-messages",
+        _integer(1),
+        1_000_000,
+        "Maximum messages in an inbox; sends to a full one are refused.",
+    ),
+    Option(
+        "min-free-disk",
+        _integer(0, 1 << 50),
+        16 << 20,
+        "Bytes of the disk of SQLite that sends leave free, 0: none.",
+    ),
+    Option(
         "max-polls",
         _integer(0),
         10000,
         "Maximum polls held at once per process.",
         reloadable=True,
+    ),
+    Option(
+        "max-connections-per-address",
+        _integer(0),
+        5000,
+        "Maximum connections from one address, 0: no limit; trusted proxies have none.",
     ),
     Option(
         "drain-seconds",
@@ -255,6 +292,12 @@ OPTIONS: Final = (
         _parse_networks,
         "",
         "Networks whose X-Forwarded-For is trusted, separated by commas.",
+    ),
+    Option(
+        "allowed-hosts",
+        _parse_hosts,
+        "",
+        "Names in Host that are answered to, separated by commas.",
     ),
     Option(
         "cors-origins",

@@ -11,6 +11,9 @@ class DomainError(Exception):
     code: ClassVar[str]
     title: ClassVar[str]
 
+    bound: str = ""
+    """The bound that was reached, for the metrics; empty if none was."""
+
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -158,6 +161,12 @@ class MessageTooLarge(DomainError):
     title = "The message is too large"
 
 
+class InboxFull(DomainError):
+    code = "inbox_full"
+    title = "The recipient's inbox is full"
+    bound = "inbox_messages"
+
+
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     title = "The Idempotency-Key was used for another request"
@@ -166,9 +175,10 @@ class IdempotencyKeyReused(DomainError):
 class Busy(DomainError):
     """A temporary error: the request may be repeated after `retry_after` seconds."""
 
-    def __init__(self, detail: str, retry_after: float) -> None:
+    def __init__(self, detail: str, retry_after: float, bound: str = "") -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.bound = bound
 
 
 class RateLimited(Busy):
@@ -179,6 +189,13 @@ class RateLimited(Busy):
 class Overloaded(Busy):
     code = "overloaded"
     title = "The service is overloaded"
+
+
+class InsufficientStorage(Busy):
+    """The disk is nearly full."""
+
+    code = "insufficient_storage"
+    title = "There is no room to store anything"
 
 
 class StoreUnavailable(Busy):

@@ -78,6 +78,7 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._requests: dict[tuple[bytes, str, int], Histogram] = {}
+        self._refusals: Counter[str] = Counter()
         self._polls: Counter[str] = Counter()
         self._hold_seconds = Histogram(_HOLD_SECONDS)
         self._batch_sizes: dict[str, Histogram] = {}
@@ -128,6 +129,10 @@ class Metrics(Collector):
         if histogram is None:
             histogram = self._requests[method, route, status] = Histogram(_SECONDS)
         histogram.observe(seconds)
+
+    def count_refusal(self, bound: str) -> None:
+        """Count something that was refused, or ended, because this bound was reached."""
+        self._refusals[bound] += 1
 
     def observe_poll(self, outcome: str, seconds: float) -> None:
         """Count a finished poll that asked to wait; `seconds` is how long it was held."""
@@ -193,6 +198,12 @@ class Metrics(Collector):
             "Seconds from the end of a request to its response, without held polls, by route",
             "route",
             by_route,
+        )
+        yield _counter(
+            "chatd_refusals",
+            "What was refused, or ended, because a bound was reached, by bound (docs/security.md)",
+            "bound",
+            self._refusals,
         )
         yield _counter(
             "chatd_polls",

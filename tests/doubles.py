@@ -33,7 +33,7 @@ from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
-from chatd.model import Account, Message, ReadAfter, ReadPage, Session
+from chatd.model import MAX_INTEGER, Account, Message, ReadAfter, ReadPage, Session
 from chatd.runtime.thread_pool import Executor
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import open_writer
@@ -270,9 +270,11 @@ class System:
         max_message_bytes: int = 16384,
         edit_seconds: int = 0,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
+        free_bytes: Callable[[], int] | None = None,
         keep: int | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
@@ -292,6 +294,7 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
             known_only=known_only,
+            max_messages=max_messages,
             keep=keep,
         )
         settings = attrs.evolve(
@@ -314,6 +317,7 @@ class System:
             hashing=self.hashing,
             hasher=cheap_hasher(),
             rates=rates,
+            free_bytes=free_bytes,
         )
         self.notifier = self.components.notifier
         self.accounts = self.components.accounts

@@ -21,11 +21,15 @@ DEFAULTS = Settings(
     min_password_length=5,
     edit_seconds=0,
     first_contact=True,
+    max_inbox_messages=1_000_000,
+    min_free_disk=16 << 20,
     max_polls=10000,
+    max_connections_per_address=5000,
     drain_seconds=10,
     lame_duck_seconds=0,
     workers=1,
     trusted_proxies=(),
+    allowed_hosts=(),
     cors_origins=(),
     access_log=False,
     log_format="text",
@@ -47,7 +51,10 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "min-password-length": ("8", "8", 8),
     "edit-seconds": ("900", "900", 900),
     "first-contact": ("known", '"known"', False),
+    "max-inbox-messages": ("500", "500", 500),
+    "min-free-disk": ("1000000000000", "1000000000000", 10**12),
     "max-polls": ("0", "0", 0),
+    "max-connections-per-address": ("0", "0", 0),
     "drain-seconds": ("2.5", "2.5", 2.5),
     "lame-duck-seconds": ("5", "5", 5),
     "workers": ("4", "4", 4),
@@ -55,6 +62,11 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         "10.0.0.0/8,::1",
         '["10.0.0.0/8", "::1"]',
         (ip_network("10.0.0.0/8"), ip_network("::1")),
+    ),
+    "allowed-hosts": (
+        "Chat.example,.b.example",
+        '["chat.example", ".b.example"]',
+        ("chat.example", ".b.example"),
     ),
     "cors-origins": (
         "https://app.example,http://localhost:5173",
@@ -69,7 +81,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "retention-days": ("90", "90", 90),
 }
 OPTION = {option.name: option for option in OPTIONS}
-LISTS = {"trusted-proxies", "cors-origins"}
+LISTS = {"trusted-proxies", "allowed-hosts", "cors-origins"}
 """Options whose value may be an empty list."""
 
 
@@ -155,6 +167,9 @@ WRONG: dict[str, list[Any]] = {
     "min-password-length": [0, 1025, "five", None, {}],
     "edit-seconds": [-1, "-1", "1.5", "always", 2**32],
     "first-contact": ["", "Known", "closed", True],
+    "max-connections-per-address": [-1, "-1", "many", 1.5],
+    "max-inbox-messages": [0, -1, "many"],
+    "min-free-disk": [-1, "1G", 1.5],
     "max-polls": [-1, "-1", 2**32, "many"],
     "drain-seconds": [-1, "-0.1", "nan", "inf", 3601, "", True, [], {}, 10**400, "soon", 1e300],
     "lame-duck-seconds": [-1, "soon", 3601],
@@ -163,6 +178,7 @@ WRONG: dict[str, list[Any]] = {
         *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),
         ["::/129"],
     ],
+    "allowed-hosts": ["a:80", "http://a", "*.a", "[::1]", "a b/", "..a", 1, True, [1], {"a": 1}],
     "cors-origins": [
         *("app.example", "https://", "https://app.example/", "https://app.example/chat", "null"),
         *("https://*.example", "https://u@app.example", "https://app.example:65536", "//a", "**"),

@@ -30,7 +30,7 @@ TABLE: dict[str, set[str]] = {
     "metrics": {"__init__"},
     # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
     "runtime": {"errors"},
-    "http": set(),
+    "http": {"runtime"},
     "postgres": {"errors", "runtime"},
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},

@@ -114,6 +114,16 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "Wait as long as `Retry-After` says, then repeat the request. A send may have happened: "
         "repeat it with its `Idempotency-Key`.",
     ),
+    (
+        errors.InboxFull,
+        507,
+        "The recipient's inbox has as many messages as the operator permits.",
+    ),
+    (
+        errors.InsufficientStorage,
+        507,
+        "Wait as long as `Retry-After` says. The operator has to make room.",
+    ),
     (NotReady, 503, "Send requests to another process; `reasons` tells operators why."),
 )
 
@@ -141,6 +151,12 @@ _SERVER: Final = (
     ErrorCode("uri_too_long", 414, "URI Too Long", "Shorten the request target."),
     ErrorCode(
         "expectation_failed", 417, "Expectation Failed", "Only 100-continue can be expected."
+    ),
+    ErrorCode(
+        "misdirected_request",
+        421,
+        "Misdirected Request",
+        "The service has another name than the one in `Host`.",
     ),
     ErrorCode("head_too_large", 431, "Request Header Fields Too Large", "Send fewer headers."),
     ErrorCode(

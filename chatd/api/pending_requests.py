@@ -13,7 +13,6 @@ from chatd.api.chats_read import ReadCalls
 from chatd.api.chats_send import SendCalls
 from chatd.api.context import CLIENT_DISCONNECTED, RequestContext
 from chatd.api.dispatch import Dispatch
-from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse
 from chatd.domain.poll import Poll, Polled
 from chatd.errors import DomainError
@@ -77,6 +76,7 @@ class Pending:
         request_id = self._responder.request_ids.of(None)
         block = b"X-Request-ID: %b\r\n%b" % (request_id, response.header_block)
         channel.respond(block, response.body, response.code)
+        channel.claim_unsent(self._session.user_id)
         if dispatch.access is None:
             work = self._responder.seconds() - self._began - self.held_seconds
             dispatch.count(self._head.method, self.route, response.code, work, self.held_seconds)
@@ -93,7 +93,7 @@ class Pending:
         if channel is not None:
             context = self._context(channel)
             channel.hold(context.request)
-            self._responder.dispatch.respond(context, response_to(failure, context))
+            self._responder.dispatch.fail(context, failure)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has disconnected."""

@@ -33,6 +33,7 @@ class PageMeta(Struct, frozen=True):
     next: int | None
     previous: int | None
     cursor: str
+    limit: int | None = None
 
 
 class PageBody(Struct, frozen=True):

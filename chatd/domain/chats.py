@@ -15,9 +15,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from chatd.domain.batch import Batcher, Receiver
+from chatd.domain.answer_size import fitting
+from chatd.domain.batch import Batcher, ReadBatcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import (
@@ -32,6 +34,8 @@ from chatd.domain.poll import (
     verify_read,
 )
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import (
     CursorEpoch,
@@ -57,21 +61,29 @@ from chatd.model import (
     Session,
 )
 from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
-from chatd.runtime.shield import shield
 
 MAX_BATCH_SIZE: Final = 512
 MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
+MAX_BATCH_MESSAGES: Final = 400
+"""About how many messages one call of the store reads."""
+
+
+PAGE_ALWAYS_FITS: Final = 10
+"""Pages of so many messages or fewer are never cut."""
 
 
 class Page(Struct, frozen=True, gc=False):
     """A page of the inbox, newest first, as it was at `cursor`.
 
+    `page` and `pages` count pages of `limit` messages, which are fewer than were asked for if those
+    are too large for one answer.
     `count` is the number of messages without those that were removed because they were old.
     """
 
     page: int
     pages: int
+    limit: int
     count: int
     cursor: Cursor
     messages: tuple[Message, ...]
@@ -102,6 +114,9 @@ class Chats:
         bus: IBus,
         notifier: Notifier,
         limits: RateLimits,
+        read_limits: ReadLimits,
+        calls: StoreCalls,
+        disk: DiskSpace,
         *,
         clock: IReactorTime,
         max_message_bytes: int,
@@ -113,6 +128,9 @@ class Chats:
         self._bus = bus
         self._notifier = notifier
         self._limits = limits
+        self._read_limits = read_limits
+        self._calls = calls
+        self._disk = disk
         self._clock = clock
         self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
@@ -125,6 +143,7 @@ class Chats:
             observe_poll,
             self._read_changes,
             note_delivered,
+            read_limits.charge,
         )
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
@@ -134,11 +153,15 @@ class Chats:
             on_batch_done=self._publish,
             observe_size=observe_batch and observe_batch("append"),
         )
-        self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
+        self._reads: ReadBatcher[ReadAfter | ReadPage, InboxSlice | None] = ReadBatcher(
             store.read,
             clock,
             max_queued=MAX_QUEUED_READS,
             max_batch_size=MAX_BATCH_SIZE,
+            owner=lambda query: query.user_id,
+            weigh=lambda query: query.limit,
+            max_weight=MAX_BATCH_MESSAGES,
+            check=lambda query: read_limits.check(query.user_id),
             observe_size=observe_batch and observe_batch("read"),
         )
 
@@ -148,7 +171,8 @@ class Chats:
         """Append a message to the recipient's inbox; returns once it is durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`, `Blocked`,
-        `FirstContactClosed`, `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the
+        `FirstContactClosed`, `IdempotencyKeyReused`, `InboxFull`, `InsufficientStorage`,
+        `Overloaded`. A send that was submitted to the
         store completes or fails as a whole, even if the caller is cancelled.
         """
         return await self._sends.submit(self._draft(session, received_by, text, key))
@@ -158,13 +182,14 @@ class Chats:
     ) -> None:
         """`send` without a coroutine: `receiver` is given the `Appended` or the error.
 
-        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `Overloaded`.
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `InsufficientStorage`, `Overloaded`.
         """
         self._sends.enqueue(self._draft(session, received_by, text, key), receiver)
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
         encoded = encode_text(text, self.max_message_bytes)
+        self._disk.check()
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:
@@ -199,7 +224,9 @@ class Chats:
         Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
         exists.
         """
+        self._read_limits.count(session.user_id)
         inbox = await self._read(ReadPage(session.user_id, page, limit, self._pinned(at)))
+        self._read_limits.charge(session.user_id, inbox.messages)
         return self._page(session, inbox, page, limit, at)
 
     def cached_page(
@@ -207,7 +234,11 @@ class Chats:
     ) -> Page | None:
         """`page` if it is known without a query, otherwise None."""
         inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return None if inbox is None else self._page(session, inbox, page, limit, at)
+        if inbox is None:
+            return None
+        self._read_limits.count(session.user_id)
+        self._read_limits.charge(session.user_id, inbox.messages)
+        return self._page(session, inbox, page, limit, at)
 
     def _pinned(self, at: Cursor | None) -> int | None:
         if at is None:
@@ -233,7 +264,16 @@ class Chats:
         pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, count, Cursor(self._store.epoch, end, inbox.stamp), messages)
+        if limit > PAGE_ALWAYS_FITS:
+            fit = fitting(messages, PAGE_ALWAYS_FITS)
+            if fit < len(messages):
+                # The same place in pages of another size, so that the next ones are right.
+                smaller = max(each for each in range(1, fit + 1) if limit % each == 0)
+                page = (page - 1) * (limit // smaller) + 1
+                limit, pages, messages = smaller, -(-count // smaller), messages[:smaller]
+        return Page(
+            page, pages, limit, count, Cursor(self._store.epoch, end, inbox.stamp), messages
+        )
 
     def start_poll(
         self,
@@ -253,6 +293,7 @@ class Chats:
         """
         since = self._kept(session, since)
         start = self._start(since, changes)
+        self._read_limits.count(session.user_id)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, since, limit, wait, sink, start, kind)
 
@@ -299,6 +340,7 @@ class Chats:
         since = self._kept(session, since)
         start = self._start(since, changes)
         after = None if since is None else since.seq
+        self._read_limits.count(session.user_id)
         # As for a poll, first of all: from here on no message and no revocation is missed.
         arguments = (session, self._notifier, self._read_inbox, self._clock, record)
         stream = (
@@ -315,7 +357,7 @@ class Chats:
             if after:
                 self._note_delivered(session.user_id, after)
             if isinstance(stream, ChangesStream):
-                start = await stream.read_first(start, shield)
+                start = await stream.read_first(start)
             stream.begin_at(Cursor(self._store.epoch, begin, inbox.stamp, start))
         except BaseException as ended:
             stream.close(_outcome(ended))
@@ -329,20 +371,25 @@ class Chats:
 
         Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
-        query = ReadConversation(session.user_id, peer, limit, before)
-        reading = shield(self._store.sync.peer_positions(session.user_id, peer))
+        user_id, store = session.user_id, self._store
+        query = ReadConversation(user_id, peer, limit, before)
+        reading = self._calls.run(user_id, lambda: store.sync.peer_positions(user_id, peer))
         try:
-            found = await shield(self._store.conversation(query))
+            found = await self._calls.run(user_id, lambda: store.conversation(query))
             positions = await reading
         except BaseException:
             reading.addErrback(lambda _: None)
+            reading.cancel()
             raise
         if found is None:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
-        older = ConversationCursor.of(found.messages[-1]) if found.older else None
-        return Conversation(found.messages, older, positions)
+        self._read_limits.charge(user_id, found.messages)
+        messages = found.messages[: fitting(found.messages)]
+        rest = found.older or len(messages) < len(found.messages)
+        older = ConversationCursor.of(messages[-1]) if rest else None
+        return Conversation(messages, older, positions)
 
     def queued(self) -> dict[str, float]:
         """How many sends and reads wait for the store."""
@@ -366,7 +413,7 @@ class Chats:
         return self._reads.submit(query) if cached is None else cached
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
-        return self._store.sync.changes(query)
+        return self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
 
     def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
         """The cursor, if nothing after it was removed, else `CursorExpired` is raised.

@@ -9,12 +9,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from chatd.http.admission import Admission
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.site import Site
 from chatd.http.timeouts import Timeouts
+from chatd.http.turns import Turns
+from chatd.http.unsent import UnsentBytes
 
 _log = Logger()
 
@@ -51,6 +54,7 @@ class ServerState:
     __slots__ = (
         "_closed_waiters",
         "_last_request",
+        "admission",
         "awaiting_body",
         "awaiting_head",
         "clock",
@@ -66,24 +70,31 @@ class ServerState:
         "log",
         "request_factory",
         "request_ids",
+        "secure_site",
         "sending",
         "site",
         "timeouts",
+        "turns",
+        "unsent",
     )
 
     def __init__(
         self,
         *,
         site: Site,
+        secure_site: Site,
         clock: IReactorTime,
         limits: HTTPLimits,
         request_ids: RequestIds,
         log: Callable[[Request], object] | None,
         eager_write: bool,
         fast_handler: FastHandler | None,
+        unsent: UnsentBytes | None,
+        admission: Admission | None,
         error_headers: Callable[[bytes], bytes] | None,
     ) -> None:
         self.site = site
+        self.secure_site = secure_site
         self.clock = clock
         self.limits = limits
         self.request_ids = request_ids
@@ -94,6 +105,9 @@ class ServerState:
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False
+        self.admission = admission or Admission()
+        self.turns = Turns(clock)
+        self.unsent = unsent or UnsentBytes(clock.seconds)
         self._closed_waiters: list[Deferred[None]] = []
         # One queue for each deadline that a connection may have.
         timeouts = self.timeouts = Timeouts(clock)
@@ -115,6 +129,7 @@ class ServerState:
         self.connections.discard(connection)
         if not self.connections:
             self.timeouts.stop()
+            self.turns.stop()
             waiters, self._closed_waiters = self._closed_waiters, []
             for waiter in waiters:
                 # Later, since the last connection's request does not know yet.

@@ -43,6 +43,7 @@ class Listener:
         except (OverflowError, ValueError) as error:
             raise self._start_error(error) from None
         _set_backlog(port)
+        self.server.add_port(port)
         return port
 
     def reload_certificate(self) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from chatd.interfaces import IStore
 from chatd.model import (
+    MAX_INTEGER,
     Appended,
     ConversationCursor,
     Draft,
@@ -19,9 +20,11 @@ from chatd.model import (
 
 
 class OpenStore(Protocol):
-    """Opens a store; with `known_only`, nobody may write first."""
+    """Opens a store; with `known_only`, nobody may write first; inboxes have `max_messages`."""
 
-    def __call__(self, *, known_only: bool = False) -> Awaitable[IStore]: ...
+    def __call__(
+        self, *, known_only: bool = False, max_messages: int = MAX_INTEGER
+    ) -> Awaitable[IStore]: ...
 
 
 class CopyDatabase(Protocol):

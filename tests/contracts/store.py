@@ -16,7 +16,7 @@ from tests.contracts.store_accounts import (
     TokensContract,
 )
 from tests.contracts.store_admin import AdminContract
-from tests.contracts.store_append import AppendContract, IdempotencyContract
+from tests.contracts.store_append import AppendContract, FullInboxContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_erasure import ErasureContract
@@ -41,6 +41,7 @@ class StoreContract(
     LastSeenContract,
     AppendContract,
     IdempotencyContract,
+    FullInboxContract,
     ReadContract,
     CachedReadContract,
     LastSeqsContract,

@@ -117,6 +117,7 @@ class Daemon:
             return self.listening.get(name) or succeed(Port(self.note, name, address))
 
         server: Any = SimpleNamespace(
+            add_port=lambda port: None,
             wait_closed=lambda: self.clients_gone,
             drain=lambda: self.note(f"drain {name}"),
             abort_all=lambda: self.note(f"abort {name}"),

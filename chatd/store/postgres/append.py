@@ -10,7 +10,7 @@ import psycopg2.errors
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from chatd.errors import DomainError, StoreUnavailable
-from chatd.model import Appended, Draft
+from chatd.model import MAX_INTEGER, Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
@@ -21,6 +21,7 @@ from chatd.store.results import (
     blocked,
     first_contact_closed,
     first_use,
+    inbox_full,
     replayed,
     user_not_found,
 )
@@ -35,6 +36,12 @@ _IDEMPOTENCY_KEY: Final = "idempotency_pkey"
 DELETE_KEYS_STEP: Final = 5000
 MAX_KNOWN_SYNCHRONISED: Final = 200_000
 
+_REFUSALS: Final = {
+    append_sql.BLOCKED: blocked,
+    append_sql.UNKNOWN: first_contact_closed,
+    append_sql.FULL: inbox_full,
+}
+
 _DELETE_OLD_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
 
 
@@ -42,7 +49,8 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. For `known_only` and `lane` see `PostgresStore`.
+    messages have the server's time. For `known_only`,
+    `max_messages` and `lane` see `PostgresStore`.
     """
 
     def __init__(
@@ -51,11 +59,13 @@ class Appender:
         *,
         now: Callable[[], int],
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         lane: Callable[[int], int] | None = None,
     ) -> None:
         self._executor = executor
         self._now = now
         self._known_only = known_only
+        self._max_messages = max_messages
         self._lane = lane
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
@@ -111,7 +121,8 @@ class Appender:
         self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
     ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
-        parameters = parameters_of(drafts, new_batch_id(self._now()), prefix)
+        batch_id = new_batch_id(self._now())
+        parameters = parameters_of(drafts, batch_id, prefix, self._max_messages)
         keyed = any(draft.idempotency is not None for draft in drafts)
         pairs = self._pairs.unknown(drafts)
         linked = bool(pairs) or self._has_synchronised(drafts)
@@ -181,13 +192,16 @@ def new_batch_id(now: int) -> str:
     return f"{now << 64 | secrets.randbits(64):032x}"
 
 
-def parameters_of(drafts: Sequence[Draft], id: str, prefix: str) -> dict[str, Any]:
+def parameters_of(
+    drafts: Sequence[Draft], id: str, prefix: str, max_messages: int = MAX_INTEGER
+) -> dict[str, Any]:
     """The parameters of the statements in `append_sql`."""
     keys = [draft.idempotency for draft in drafts]
     return {
         "id": id,
         "channel": CHANNEL,
         "origin": prefix,
+        "max_messages": max_messages,
         "senders": array([draft.sent_by for draft in drafts]),
         "recipients": array([draft.received_by for draft in drafts]),
         "participants": array({id for each in drafts for id in (each.sent_by, each.received_by)}),
@@ -221,8 +235,7 @@ def _results(
             continue
         seq, sent_at, refusal = row[1:4]
         if refusal is not None:
-            error = blocked if refusal == append_sql.BLOCKED else first_contact_closed
-            results.append(error(draft.received_by))
+            results.append(_REFUSALS[refusal](draft.received_by))
         elif len(row) > 4 and row[4] is not None:
             state = None if row[5] is None else (row[5], row[6], row[7])
             results.append(replayed(draft, bytes(row[4]), seq, sent_at, state))

@@ -19,6 +19,7 @@ from chatd.store.results import RANDOM_MICROSECONDS
 from chatd.store.statements import KEY, NEW_MESSAGE
 
 BLOCKED: Final = "b"
+FULL: Final = "f"
 UNKNOWN: Final = "u"
 """Nobody may write first, and neither has written to the other."""
 
@@ -40,6 +41,9 @@ _UNKNOWN: Final = f"""
         ) IS NULL THEN '{UNKNOWN}'
 """
 
+# Drafts of one batch count together only when the next one comes.
+_FULL: Final = f"WHEN last_seq >= %(max_messages)s::bigint THEN '{FULL}'"
+
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """
         row_number() OVER (PARTITION BY received_by, refusal ORDER BY place)
@@ -50,7 +54,8 @@ _NUMBERED: Final = """
 def _deliverable(draft: str, known_only: bool, condition: str = "true") -> str:
     """SQL for the drafts that have a recipient, each with its `refusal`, usually NULL."""
     return f"""
-    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} END AS refusal
+    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} {_FULL} END
+        AS refusal
     FROM {draft} JOIN inbox ON user_id = draft.received_by AND NOT closed
     WHERE {condition}
 """

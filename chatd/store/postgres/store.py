@@ -16,6 +16,7 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
+    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -75,8 +76,9 @@ class PostgresStore:
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
-    With `known_only`, nobody may write first to anybody. Without `upgrade`, the database must have
-    the present schema. Messages older than `keep` microseconds are removed.
+    With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
+    Without `upgrade`, the database must have the present schema. Messages older than `keep`
+    microseconds are removed.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -98,6 +100,7 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         upgrade: bool = True,
         keep: int | None = None,
         lane: Callable[[int], int] | None = None,
@@ -124,7 +127,9 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
-        self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
+        self._appender = Appender(
+            self._executor, now=now, known_only=known_only, max_messages=max_messages, lane=lane
+        )
         self.sync = PostgresSyncStore(self._executor, reactor)
         self.removed: dict[int, int] = {}
         self._delays = Delays(reactor)

@@ -8,10 +8,11 @@ from functools import cache
 from typing import Final
 
 from chatd.errors import DomainError
-from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.model import MAX_INTEGER, Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.results import (
     first_use,
+    inbox_full,
     inbox_slice,
     new_messages,
     position,
@@ -52,10 +53,11 @@ class InboxEnds:
     """The ends of inboxes that the writer has appended to: `(last_seq, indexed_seq)` by user.
 
     Only the writer's thread changes inboxes, so it need not read an end again that it has written.
-    Drop the inbox of an account that is deleted.
+    Drop the inbox of an account that is deleted. An inbox may have `max_messages`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_messages: int = MAX_INTEGER) -> None:
+        self.max_messages = max_messages
         self._ends: dict[int, tuple[int, int]] = {}
 
     def get(self, db: sqlite3.Connection, user_id: int) -> tuple[int, int] | None:
@@ -149,6 +151,8 @@ class _Batch:
         refusal = self._contacts.refusal(self._db, draft)
         if refusal is not None:
             return refusal
+        if end[0] >= self._known.max_messages:
+            return inbox_full(user_id)
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1])
         if not self._pairs.has(draft.sent_by, user_id):

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
+    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -70,8 +71,9 @@ class SqliteStore:
     """An `IStore` in the file `path`, which is created if it does not exist.
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
-    epoch. With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
-    must exist and have the present schema. Messages older than `keep` microseconds are removed.
+    epoch. With `known_only`, nobody may write first to anybody. An inbox may have `max_messages`.
+    Without `upgrade`, the database must exist and have the present schema. Messages older than
+    `keep` microseconds are removed.
     """
 
     epoch: str
@@ -87,6 +89,7 @@ class SqliteStore:
         worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         upgrade: bool = True,
         keep: int | None = None,
     ) -> None:
@@ -98,7 +101,7 @@ class SqliteStore:
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
-        self._ends = sqlite_chats.InboxEnds()
+        self._ends = sqlite_chats.InboxEnds(max_messages)
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
@@ -126,7 +129,7 @@ class SqliteStore:
         self._files = DatabaseFiles(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
-        self._ends = sqlite_chats.InboxEnds()
+        self._ends.clear()
         self._pairs = KnownPairs()
         self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)

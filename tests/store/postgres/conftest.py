@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from pytest_twisted import async_yield_fixture
@@ -41,8 +42,8 @@ def copy_database(postgres: Databases, postgres_database: str) -> CopyDatabase:
 async def open_store(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
-    async def open_one(*, known_only: bool = False) -> IStore:
-        store = store_at(postgres.url(postgres_database), known_only=known_only)
+    async def open_one(**options: Any) -> IStore:
+        store = store_at(postgres.url(postgres_database), **options)
         opened.append(store)
         await store.open()
         return store

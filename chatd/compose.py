@@ -48,6 +48,7 @@ from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
+from chatd.nats.address import parse as parse_nats
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
@@ -59,7 +60,12 @@ from chatd.runtime.thread_pool import Executor, ThreadPool
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
+    from chatd.bus.announcer import NatsAnnouncer
+    from chatd.bus.interest import Interest
+    from chatd.nats.address import Address as NatsAddress
     from chatd.postgres.address import Address
+    from chatd.postgres.notify_payloads import NodeId
+    from chatd.store.postgres.store import PostgresStore
 
 RETRY_SECONDS: Final = 5
 """The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
@@ -86,6 +92,7 @@ def compose_service(
         if not is_postgres(settings.db):
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
+        _nats_address(settings)
         return Supervisor(settings, reactor, random.random)
     metrics = Metrics()
     store, bus = compose_store_and_bus(settings, reactor, metrics)
@@ -163,7 +170,9 @@ def compose_domain(
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
     """
     limits = RateLimits(rates, clock)
-    notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
+    notifier = Notifier(
+        max_held=settings.max_polls, expiry=SessionExpiry(clock, now), interest=bus.interest
+    )
     passwords = Passwords(hashing, hasher)
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
@@ -205,12 +214,12 @@ def compose_domain(
         observe_batch=metrics.batch_observer,
     )
     metrics.add_gauge("chatd_polls_held", "Polls and streams that wait now", lambda: notifier.held)
-    subscriber = BusSubscriber(notifier, accounts, metrics)
+    subscriber = BusSubscriber(store, notifier, accounts, metrics)
     return Components(
         store=store,
         bus=bus,
         subscriber=subscriber,
-        sweep=Sweep(store, notifier, clock, metrics, subscriber),
+        sweep=Sweep(store, notifier, clock, metrics, subscriber, lossy=bus.interest is not None),
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
@@ -291,6 +300,8 @@ def compose_store_and_bus(
     if scheme == "sqlite" and rest:
         if settings.listen_db is not None:
             raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
+        if settings.bus is not None:
+            raise ConfigError("bus: it needs PostgreSQL: on SQLite there is only one process")
         store = SqliteStore(
             rest,
             clock=reactor,
@@ -333,15 +344,34 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
     return addresses
 
 
+def _nats_address(settings: Settings) -> NatsAddress | None:
+    """The address of `--bus`, None if it is not given; raises `ConfigError`."""
+    if settings.bus is None:
+        return None
+    if settings.listen_db is not None:
+        raise ConfigError("listen-db: nothing listens to PostgreSQL with --bus")
+    try:
+        return parse_nats(settings.bus)
+    except ValueError as wrong:
+        # The value may hold a password, so it is not repeated.
+        raise ConfigError(f"bus: {wrong}") from None
+
+
 def _postgres_store_and_bus(
     settings: Settings, reactor: Any, metrics: Metrics
 ) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
-    from chatd.bus.postgres import PostgresBus
+    nats = _nats_address(settings)
     from chatd.postgres.notify_payloads import NodeId
     from chatd.store.postgres.store import PostgresStore
 
     node_id = NodeId()
+    interest = announcer = None
+    if nats is not None:
+        from chatd.bus.announcer import NatsAnnouncer
+        from chatd.bus.interest import Interest
+
+        interest, announcer = Interest(reactor.seconds), NatsAnnouncer(reactor)
     store = PostgresStore(
         db,
         reactor=reactor,
@@ -352,16 +382,8 @@ def _postgres_store_and_bus(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",
         ),
-    )
-    bus = PostgresBus(
-        listen_db,
-        reactor=reactor,
-        node_id=node_id,
-        random=random.random,
-        listener=store,
-        observe_lag=metrics.add_duration(
-            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
-        ),
+        announcer=announcer,
+        listened=None if interest is None else interest.users,
     )
     metrics.add_gauge(
         "chatd_postgres_connections",
@@ -378,12 +400,77 @@ def _postgres_store_and_bus(
         "Connections to the database that were lost and made again",
         lambda: store.pool.reconnects,
     )
+    if nats is not None and interest is not None and announcer is not None:
+        return store, _nats_bus(nats, reactor, metrics, store, interest, announcer)
+    return store, _postgres_bus(listen_db, reactor, metrics, store, node_id)
+
+
+def _postgres_bus(
+    address: Address, reactor: Any, metrics: Metrics, store: PostgresStore, node_id: NodeId
+) -> IBus:
+    from chatd.bus.postgres import PostgresBus
+
+    bus = PostgresBus(
+        address,
+        reactor=reactor,
+        node_id=node_id,
+        random=random.random,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
+        ),
+    )
     metrics.add_counter(
         "chatd_bus_reconnects",
         "How often the connection that listens was lost and made again",
         lambda: bus.reconnects,
     )
-    return store, bus
+    return bus
+
+
+def _nats_bus(
+    address: NatsAddress,
+    reactor: Any,
+    metrics: Metrics,
+    store: PostgresStore,
+    interest: Interest,
+    announcer: NatsAnnouncer,
+) -> IBus:
+    from chatd import __version__
+    from chatd.bus.nats import NatsBus
+    from chatd.nats.connector import Connector
+
+    interest.forget = store.forget
+    bus = NatsBus(
+        address,
+        Connector(address, reactor, random.random, __version__),
+        reactor=reactor,
+        random=random.random,
+        epoch=lambda: store.epoch,
+        interest=interest,
+        announcer=announcer,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long the NATS server took to answer a PING"
+        ),
+    )
+    metrics.add_counter(
+        "chatd_bus_reconnects",
+        "How often the connection to NATS was lost and made again",
+        lambda: bus.reconnects,
+    )
+    metrics.add_counter(
+        "chatd_bus_gaps",
+        "How often messages of another process were missing, or it was silent",
+        lambda: bus.gaps,
+    )
+    metrics.add_gauge("chatd_bus_peers", "Other processes that are heard", lambda: bus.peers)
+    metrics.add_gauge(
+        "chatd_bus_subscriptions",
+        "Users whose events are received",
+        lambda: len(interest.users),
+    )
+    return bus
 
 
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:

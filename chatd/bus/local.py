@@ -14,6 +14,8 @@ from chatd.interfaces import IBus, ISubscriber
 class LocalBus:
     """An `IBus` for a store that no other process writes to; it never misses anything."""
 
+    interest = None
+
     def __init__(self) -> None:
         self._subscribers: tuple[ISubscriber, ...] = ()
 

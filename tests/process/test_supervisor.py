@@ -97,6 +97,7 @@ def test_settings_survive_a_round_trip_through_the_environment() -> None:
         trusted_proxies="10.0.0.0/8, ::1",
         access_log="on",
         listen_db="host=x password=y",
+        bus="nats://u:s3cret@h",
         directory="on",
         show_email="owner",
     )

@@ -286,3 +286,43 @@ def test_a_query_that_began_before_the_cache_was_cleared_may_be_older() -> None:
     after = cache.begin_query()
     assert cache.may_be_older(before, [1])
     assert not cache.may_be_older(after, [1])
+
+
+def test_messages_that_are_told_of_in_any_order_only_extend_what_is_cached() -> None:
+    cache = InboxCache()
+    cache.extend(message(1, 3))
+    assert cache.get(ReadAfter(1, 2, 10)) is None
+    read(cache, ReadAfter(1, 0, 10), 3)
+    cache.extend(message(1, 4))
+    assert cache.get(ReadAfter(1, 3, 10)) == InboxSlice(4, (message(1, 4),))
+    # The one before comes later.
+    cache.extend(message(1, 6))
+    cache.extend(message(1, 5))
+    assert cache.get(ReadAfter(1, 5, 10)) == InboxSlice(6, (message(1, 6),))
+    assert cache.get(ReadAfter(1, 4, 10)) is None
+    cache.extend_end(1, 5)
+    assert cache.get(ReadAfter(1, 6, 10)) == InboxSlice(6, ())
+    cache.extend_end(1, 7)
+    assert cache.get(ReadAfter(1, 6, 10)) is None
+    assert cache.get(ReadAfter(1, 7, 10)) == InboxSlice(7, ())
+
+
+def test_a_revision_may_be_told_of_before_its_message() -> None:
+    cache = InboxCache()
+    read(cache, ReadAfter(1, 0, 10), 3)
+    cache.drop_revised(1)
+    cache.extend(message(1, 4, "the former text"))
+    assert cache.get(ReadAfter(1, 3, 10)) is None
+
+
+def test_a_read_is_older_than_what_is_told_meanwhile() -> None:
+    for told in (InboxCache.extend, lambda cache, told: cache.extend_end(1, told.seq)):
+        cache = InboxCache()
+        ticket = cache.begin_query()
+        told(cache, message(1, 4))
+        query = ReadAfter(1, 0, 10)
+        cache.apply_read(ticket, query, expected_slice(3, query))
+        cache.end_query(ticket)
+        assert cache.get(ReadAfter(1, 3, 10)) is None
+        read(cache, query, 4)
+        assert cache.get(ReadAfter(1, 4, 10)) == InboxSlice(4, ())

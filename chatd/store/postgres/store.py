@@ -7,14 +7,14 @@ has not been changed from its default, `on`.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chatd.errors import DomainError, StoreUnavailable
-from chatd.interfaces import IStore
+from chatd.interfaces import IAnnouncer, IStore
 from chatd.model import (
     UNLIMITED,
     Account,
@@ -52,6 +52,7 @@ from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
+from chatd.store.postgres.silent import silent
 from chatd.store.postgres.sync_store import PostgresSyncStore
 from chatd.store.results import new_messages
 from chatd.store.statements import Statement
@@ -69,6 +70,10 @@ class PostgresStore:
     identifies this process in the NOTIFYs that it sends in the transactions of its writes.
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
+
+    With an `announcer` the database notifies nobody: the announcer is told what was committed, and
+    what may be. It and the `Listener` are then of a bus that delivers events in any order, and only
+    of the users that are in `listened`.
 
     With `known_only`, nobody may write first to anybody.
 
@@ -96,8 +101,12 @@ class PostgresStore:
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
         observe_pool_wait: Callable[[float], None] | None = None,
+        announcer: IAnnouncer | None = None,
+        listened: Container[int] | None = None,
     ) -> None:
         self._address = address
+        self._announcer = announcer
+        self._listened = listened
         self._reactor = reactor
         self._now = now
         self._node_id = node_id
@@ -115,8 +124,10 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
-        self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
-        self.sync = PostgresSyncStore(self._executor, reactor)
+        self._appender = Appender(
+            self._executor, now=now, known_only=known_only, lane=lane, announcer=announcer
+        )
+        self.sync = PostgresSyncStore(self._executor, reactor, announcer)
         self.location = address.location
         self._housekeeping = Housekeeping(
             self._executor, self._appender, reactor, housekeeping_seconds, now
@@ -167,7 +178,8 @@ class PostgresStore:
         return Deferred.fromCoroutine(accounts.password_hashes(self._executor, user_ids))
 
     def change_account(self, change: AccountChange) -> Deferred[Account | None]:
-        return self._execute_notifying(accounts.change_account(change, self._node_id.name))
+        changing = accounts.change_account(change, self._node_id.name)
+        return self._execute_notifying(changing, change.user_id)
 
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._executor.execute(statements.find_users(prefix, limit))
@@ -177,7 +189,9 @@ class PostgresStore:
 
     async def _delete_account(self, user_id: int) -> bool:
         deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name)
-        existed = await self._notifying(self._executor.execute(deletion))
+        existed = await self._execute_notifying(deletion, user_id)
+        if self._announcer is not None:
+            self._announcer.announce_revoked(user_id, None)
         self._inbox_cache.drop(user_id)
         if existed:
             self._housekeeping.purge()
@@ -200,17 +214,16 @@ class PostgresStore:
         return self._executor.execute(token_statements.tokens(user_id, self._now()))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        return self._execute_notifying(accounts.delete_token(user_id, digest, self._node_id.name))
+        deletion = accounts.delete_token(user_id, digest, self._node_id.name)
+        return self._execute_notifying(deletion, user_id)
 
     def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
-        return self._execute_notifying(
-            accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
-        )
+        deletion = accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
+        return self._execute_notifying(deletion, user_id)
 
     def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:
-        return self._execute_notifying(
-            accounts.delete_other_tokens(user_id, kept, self._node_id.name)
-        )
+        deletion = accounts.delete_other_tokens(user_id, kept, self._node_id.name)
+        return self._execute_notifying(deletion, user_id)
 
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
@@ -222,10 +235,17 @@ class PostgresStore:
         ticket = self._inbox_cache.begin_query()
         try:
             results = await self._notifying(self._appender.append(drafts, self._node_id.name))
-            self._inbox_cache.apply_commit(ticket, new_messages(results))
+            messages = new_messages(results)
+            self._inbox_cache.apply_commit(ticket, messages)
+            if self._announcer is not None and messages:
+                self._announcer.announce_messages(messages)
         except BaseException:
             # It may have been committed nevertheless, and its notice may have been ignored.
             self._inbox_cache.drop_recipients(drafts)
+            if self._announcer is not None:
+                self._announcer.announce_unknown(
+                    {each for draft in drafts for each in (draft.sent_by, draft.received_by)}
+                )
             raise
         finally:
             self._inbox_cache.end_query(ticket)
@@ -235,9 +255,20 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._revise(revision))
 
     async def _revise(self, revision: Revision) -> Message:
-        revising = revisions.revise(self._executor, revision, self._node_id.name)
+        notifying = self._announcer is None
+        revising = revisions.revise(
+            self._executor, revision, self._node_id.name, notifying=notifying
+        )
         try:
             result = await self._notifying(revising)
+            # Even if it seems to have changed nothing: an earlier attempt may have changed it.
+            if self._announcer is not None and isinstance(result, Message):
+                self._announcer.announce_changed(result.received_by, result.seq, result.sent_by)
+                self._announcer.announce_changes({result.received_by, result.sent_by})
+        except BaseException:
+            if self._announcer is not None:
+                self._announcer.announce_unknown((revision.received_by, revision.revised_by))
+            raise
         finally:
             # Also if it failed: it may have been committed nevertheless.
             self._inbox_cache.drop_revised(revision.received_by)
@@ -299,6 +330,8 @@ class PostgresStore:
             return None  # It has to be up to date.
         if not self._is_notified:
             return None  # Others may have revised what is cached.
+        if self._listened is not None and query.user_id not in self._listened:
+            return None
         cached = self._inbox_cache.get(query)
         if cached is None or cached.messages:
             # The bus tells what is revised, so these may be returned even if there are newer ones.
@@ -324,18 +357,50 @@ class PostgresStore:
             self._inbox_cache.drop(notice.user_id)
         if not isinstance(notice, MessagesNotice):
             return
+        ordered = self._listened is None
+        advance = self._inbox_cache.advance if ordered else self._inbox_cache.extend_end
+        apply = self._inbox_cache.apply_remote if ordered else self._inbox_cache.extend
         for each in notice.messages:
             if each.text is None:
-                self._inbox_cache.advance(each.received_by, each.seq)
+                advance(each.received_by, each.seq)
             else:
-                message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
-                self._inbox_cache.apply_remote(message)
+                apply(Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text))
+
+    def forget(self, user_id: int) -> None:
+        """What is cached of this user may be out of date, because its events did not arrive."""
+        self._inbox_cache.drop(user_id)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
-        return Deferred.fromCoroutine(chats.last_seqs(self._executor, user_ids))
+        return Deferred.fromCoroutine(self._last_seqs(user_ids))
 
-    def _execute_notifying(self, statement: Statement[T]) -> Deferred[T]:
-        return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
+    async def _last_seqs(self, user_ids: Collection[int]) -> dict[int, int]:
+        try:
+            found = await chats.last_seqs(self._executor, user_ids)
+        except BaseException:
+            if self._listened is not None:
+                for user_id in user_ids:
+                    self.forget(user_id)
+            raise
+        if self._listened is not None:
+            # A caller that checks for missed events must not be the only one who finds them.
+            for user_id, last in found.items():
+                self._inbox_cache.extend_end(user_id, last)
+        return found
+
+    def _execute_notifying(self, statement: Statement[T], user_id: int) -> Deferred[T]:
+        """Run a statement that ends sessions of a user."""
+        if self._announcer is None:
+            return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
+        return Deferred.fromCoroutine(self._announcing(statement, user_id, self._announcer))
+
+    async def _announcing(self, statement: Statement[T], user_id: int, announcer: IAnnouncer) -> T:
+        try:
+            result = await self._executor.execute(statement._replace(sql=silent(statement.sql)))
+        except BaseException:
+            announcer.announce_unknown((user_id,), sessions=True)
+            raise
+        announcer.announce_sessions_changed(user_id)
+        return result
 
     async def _notifying(self, work: Awaitable[T]) -> T:
         """Await work whose notices this process ignores, because it wakes its own waiters itself.

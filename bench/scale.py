@@ -1,0 +1,284 @@
+"""What a delivery costs as processes are added, with PostgreSQL's NOTIFY and with NATS.
+
+    python -m bench.scale --db postgresql:///bench --processes 2,4,8 --seconds 10
+
+Each process has a port of its own, and holds an equal share of the users' polls; if they are
+skewed, the first one holds half of all. Every process has the same number of senders, which send to
+users at random, one message after the other. All share the machine's cores, so what counts is CPU
+time: that of chatd, of the database's server, which must run on this machine, and of nats-server,
+for each delivery. The buses take turns, so that what else the machine does affects both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench.chat_api import ChatAPI, ChatFollower, ChatSender
+from bench.delivery_check import DeliveryCheck
+from bench.fixtures import Fixtures, populate
+from bench.load_client import LoadClient, now
+from bench.processes import (
+    ServerProcess,
+    cpu_seconds,
+    free_port,
+    machine_busy_seconds,
+    process_tree,
+)
+from bench.servers import MAX_POLLS, SYSTEM_PATH
+from bench.traffic import Followers, Senders
+from bench.usage import DRAIN_SECONDS
+
+BUSES: Final = ("notify", "nats")
+SETTLE_SECONDS: Final = 4.0
+"""New subscriptions are checked, and all polls woken once, before the measurement."""
+MICRO: Final = 1e6
+
+
+class Figures(NamedTuple):
+    """A measurement: CPU microseconds for each delivery, in all processes of a kind."""
+
+    bus: str
+    processes: int
+    spread: str
+    deliveries: int
+    rate: float
+    """Deliveries per second; other programs affect it more than the figures below."""
+    chatd: float
+    database: float
+    nats: float
+    others: float
+    """CPU of the generator and of all else that ran on the machine, in percent of a core."""
+    missing: int
+
+    def row(self) -> str:
+        """A line of the table."""
+        total = self.chatd + self.database + self.nats
+        return (
+            f"| {self.bus} | {self.processes} | {self.spread} | {self.rate:,.0f}"
+            f" | {self.chatd:.0f} | {self.database:.0f} | {self.nats:.0f} | {total:.0f}"
+            f" | {self.others:.0f} % | {self.missing} |"
+        )
+
+
+HEAD: Final = (
+    "| bus | processes | polls | deliveries/s | chatd µs | database µs | NATS µs | together µs"
+    " | other CPU | missing |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+class Spread(ChatAPI):
+    """The API of several processes; `place` is the process of a user's poll."""
+
+    def __init__(
+        self, ports: Sequence[int], fixtures: Fixtures, place: Callable[[int], int]
+    ) -> None:
+        super().__init__(("127.0.0.1", ports[0]), fixtures)
+        self._apis = [ChatAPI(("127.0.0.1", port), fixtures) for port in ports]
+        self._place = place
+
+    def follower(self, client: LoadClient, user: int) -> ChatFollower:
+        """The poll of a user."""
+        return self._apis[self._place(user)].follower(client, user)
+
+    def sender(self, client: LoadClient, number: int) -> ChatSender:
+        """Senders take the processes in turn."""
+        return self._apis[number % len(self._apis)].sender(client, number)
+
+
+def evenly(processes: int) -> Callable[[int], int]:
+    """Each process holds as many polls."""
+    return lambda user: user % processes
+
+
+def skewed(processes: int) -> Callable[[int], int]:
+    """The first process holds half of the polls, the others the rest."""
+    return lambda user: 0 if user % 2 or processes == 1 else 1 + user // 2 % (processes - 1)
+
+
+SPREADS: Final = {"even": evenly, "skewed": skewed}
+
+
+class Database:
+    """CPU time of a PostgreSQL server on this machine."""
+
+    def __init__(self, db: str) -> None:
+        import psycopg2
+
+        with contextlib.closing(psycopg2.connect(db)) as connection:
+            backend = Path(f"/proc/{connection.get_backend_pid()}/status")
+            lines = backend.read_text("utf-8").splitlines()
+        [parent] = [line.split()[1] for line in lines if line.startswith("PPid:")]
+        self._postmaster = int(parent)
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the processes that are running."""
+        found = 0.0
+        for pid in process_tree(self._postmaster):
+            # Those that vacuum come and go.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += cpu_seconds(pid)
+        return found
+
+
+@contextlib.contextmanager
+def nats_server(folder: Path) -> Iterator[ServerProcess]:
+    """A NATS server."""
+    program = shutil.which("nats-server", path=SYSTEM_PATH)
+    if program is None:
+        raise SystemExit("bench.scale needs nats-server: on Debian, apt-get install nats-server")
+    port = free_port()
+    server = ServerProcess(
+        [program, "--addr", "127.0.0.1", "--port", str(port)], ("127.0.0.1", port), folder
+    )
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def daemons(
+    count: int, db: str, folder: Path, options: Sequence[str]
+) -> Iterator[list[ServerProcess]]:
+    """So many processes of chatd."""
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number in range(count):
+            port = free_port()
+            own = folder / str(number)
+            own.mkdir(exist_ok=True)
+            command = [
+                *(twistd, "--nodaemon", "--pidfile=", "chatd", "--rate-limits", "off"),
+                *("--listen", f"tcp:{port}:interface=127.0.0.1:backlog=4096", "--db", db),
+                *("--max-polls", str(MAX_POLLS), *options),
+            ]
+            process = ServerProcess(command, ("127.0.0.1", port), own)
+            stack.callback(process.stop)
+            started.append(process)
+        yield started
+
+
+def measure(
+    bus: str,
+    processes: Sequence[ServerProcess],
+    database: Database,
+    nats: ServerProcess | None,
+    fixtures: Fixtures,
+    spread: str,
+    senders: int,
+    seconds: float,
+) -> Figures:
+    """Send for some seconds."""
+    ports = [process.address[1] for process in processes]
+    protocol = Spread(ports, fixtures, SPREADS[spread](len(ports)))
+    users = len(fixtures.users)
+    client = LoadClient()
+
+    def usage() -> tuple[float, float, float]:
+        chatd = sum(process.cpu_seconds for process in processes)
+        return chatd, database.cpu_seconds(), 0.0 if nats is None else nats.cpu_seconds
+
+    try:
+        check = DeliveryCheck(users)
+        sending = Senders(client, protocol, senders * len(ports), users, check)
+        Followers(client, protocol, users, check).start()
+        client.run_until(now() + SETTLE_SECONDS)
+        sending.repeat()
+        client.run_until(now() + 1)
+        before, arrived, busy, since = usage(), check.arrived, machine_busy_seconds(), now()
+        client.run_until(since + seconds)
+        took, count = now() - since, check.arrived - arrived
+        after, busy = usage(), machine_busy_seconds() - busy
+        sending.stop()
+        client.run_until(
+            now() + DRAIN_SECONDS, lambda: sending.idle and check.arrived == len(check)
+        )
+        missing = len(check) - check.arrived
+    finally:
+        client.close()
+    used = [end - begin for begin, end in zip(before, after, strict=True)]
+    chatd, db, of_nats = (MICRO * each / max(count, 1) for each in used)
+    others = 100 * (busy - sum(used)) / took
+    return Figures(
+        bus, len(ports), spread, count, count / took, chatd, db, of_nats, others, missing
+    )
+
+
+def run(options: argparse.Namespace, report: Callable[[Figures], None]) -> None:
+    """All measurements."""
+    with tempfile.TemporaryDirectory() as name, nats_server(Path(name)) as nats:
+        folder = Path(name)
+        path = folder / "accounts.json"
+        most = options.senders * max(options.processes)
+        populate(options.db, path, users=options.users, senders=most, messages=[0])
+        fixtures = Fixtures.load(path)
+        database = Database(options.db)
+        address = f"nats://127.0.0.1:{nats.address[1]}"
+        for _ in range(options.rounds):
+            for spread in options.spreads:
+                for count in options.processes:
+                    for bus in BUSES:
+                        extra = ["--bus", address] if bus == "nats" else []
+                        with daemons(count, options.db, folder, extra) as processes:
+                            used = nats if bus == "nats" else None
+                            report(
+                                measure(
+                                    bus,
+                                    processes,
+                                    database,
+                                    used,
+                                    fixtures,
+                                    spread,
+                                    options.senders,
+                                    options.seconds,
+                                )
+                            )
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+
+    def numbers(text: str) -> list[int]:
+        return list(map(int, text.split(",")))
+
+    def names(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := [name for name in found if name not in SPREADS]:
+            parser.error(f"unknown: {unknown[0]}")
+        return found
+
+    parser.add_argument("--db", required=True, help="postgresql://... of a server on this machine")
+    parser.add_argument("--processes", type=numbers, default=[2, 4, 8], help="default: 2,4,8")
+    parser.add_argument("--spreads", type=names, default=list(SPREADS), help="even,skewed")
+    parser.add_argument("--users", type=int, default=800, help="held polls (800)")
+    parser.add_argument("--senders", type=int, default=8, help="of each process (8)")
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement (10)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often all is repeated (1)")
+    parser.add_argument("--output", type=Path, help="a file for the figures as JSON")
+    options = parser.parse_args()
+    found: list[Figures] = []
+
+    def report(figures: Figures) -> None:
+        found.append(figures)
+        print(figures.row(), flush=True)
+
+    print(HEAD, flush=True)
+    run(options, report)
+    if options.output is not None:
+        options.output.write_text(
+            json.dumps([each._asdict() for each in found], indent=1), encoding="ascii"
+        )
+
+
+if __name__ == "__main__":
+    main()

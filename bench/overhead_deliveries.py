@@ -35,6 +35,7 @@ from chatd.model import InboxSlice, Message, ReadAfter, Session
 
 USER = 7
 EPOCH = "bench234"
+SENT_AT = 1_767_225_600_000_000
 TEXT = "as long as they are"
 HEAD = b"Host: bench\r\nUser-Agent: guard\r\nAuthorization: Bearer abcdefghijklmnopqrstuvwxyz\r\n"
 POLL = b"GET /api/v1/chats/?since=%b&wait=50 HTTP/1.1\r\nAccept: */*\r\n" + HEAD + b"\r\n"
@@ -58,14 +59,16 @@ class Inbox:
 
     def append(self) -> None:
         """Add a message."""
-        self.last = Message(USER, self.last_seq + 1, 1, 1_767_225_600_000_000, TEXT)
+        self.last = Message(USER, self.last_seq + 1, 1, SENT_AT, TEXT)
 
     def read_cached(self, query: ReadAfter, *, listening: bool = False) -> InboxSlice:
         """The last message if it is after the position."""
         last = self.last
-        if last is None or query.seq is None or query.seq >= last.seq:
-            return InboxSlice(self.last_seq, ())
-        return InboxSlice(last.seq, (last,))
+        if last is None:
+            return InboxSlice(0, (), 0)
+        if query.seq is None or query.seq >= last.seq:
+            return InboxSlice(last.seq, (), SENT_AT)
+        return InboxSlice(last.seq, (last,), SENT_AT if query.seq else 0)
 
     def read(self, queries: object) -> Deferred[Any]:
         """Not needed: all is in memory."""
@@ -115,7 +118,7 @@ class Ours:
 
     def cursor(self) -> bytes:
         """The cursor after the last message."""
-        return b"%b-%d" % (EPOCH.encode(), self.last_seq)
+        return b"%b-%d-%x" % (EPOCH.encode(), self.last_seq, SENT_AT if self.last_seq else 0)
 
     def known_session(self, digest: bytes) -> Session:
         """What the fast path asks of the accounts."""

@@ -6,6 +6,7 @@ a clock, threads and a bus that they control.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import resource
@@ -21,13 +22,15 @@ from chatd.api.access_log import AccessLog
 from chatd.api.admin import Admin
 from chatd.api.api import API
 from chatd.api.client_address import TrustedProxies
+from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
-from chatd.bus.local import LocalBus
+from chatd.bus.local import LocalBus, NoPolls
 from chatd.config import ConfigError, Settings
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.administration import Administration
 from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
@@ -43,12 +46,15 @@ from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
+from chatd.errors import StartError
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
+from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
 from chatd.nats.address import parse as parse_nats
+from chatd.process.admin_socket import AdminSocket
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
@@ -57,6 +63,7 @@ from chatd.process.service import ChatService, Components
 from chatd.process.supervisor import Supervisor
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.migrations import migrations
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -111,6 +118,7 @@ def compose_service(
     request_ids = RequestIds()
     # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
     http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(
         components,
         clock=reactor,
@@ -118,6 +126,7 @@ def compose_service(
         retry_jitter=lambda: random.randint(1, RETRY_SECONDS),
         access_log=AccessLog(proxies) if settings.access_log else None,
         request_ids=request_ids,
+        cors=cors,
     )
     public = Server(
         resource=api.resource,
@@ -127,6 +136,7 @@ def compose_service(
         problem=problem,
         max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
         request_ids=request_ids,
+        error_headers=None if cors is None else cors.in_head,
     )
     private = Server(
         resource=compose_admin(components, clock=reactor),
@@ -137,6 +147,7 @@ def compose_service(
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
     )
+    admin_path = admin_socket_path(settings)
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
     sharing = ReusePortReactor(reactor) if is_postgres(settings.db) else reactor
     return ChatService(
@@ -148,8 +159,70 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        admin_socket=None
+        if admin_path is None
+        else AdminSocket(admin_path, Administration(store, bus), reactor),
         gc_tuner=gc_tuner,
     )
+
+
+async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
+    """Administration of the database that `--db` names, and its store, which is open.
+
+    In the end, stop the former, then close the latter.
+    Raises `ConfigError`, and `StartError` also for a database that does not exist or is old.
+    """
+    store, bus = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
+    await store.open()
+    if settings.bus is None:
+        # Processes on the same database are notified by the store; this one has no polls.
+        bus = LocalBus()
+    else:
+        try:
+            await bus.start(NoPolls())
+        except StartError:
+            await store.close()
+            raise
+    return store, Administration(store, bus)
+
+
+async def upgrade_database(settings: Settings, reactor: Any) -> None:
+    """Create or migrate the database that `--db` names; raises `ConfigError` and `StartError`."""
+    store, _ = compose_store_and_bus(settings, reactor, Metrics())
+    await store.open()
+    await store.close()
+
+
+def compose_maintenance(settings: Settings) -> Maintenance:
+    """Maintenance of the database that `--db` names; raises `ConfigError`."""
+    path = _sqlite_path(settings.db)
+    if path is not None:
+        from chatd.store.sqlite.maintenance import SqliteMaintenance
+
+        return SqliteMaintenance(path, migrations("sqlite"))
+    if not is_postgres(settings.db):
+        raise _unknown_database()
+    [address, _] = _postgres_addresses(settings)
+    from chatd.store.postgres.maintenance import PostgresMaintenance
+
+    return PostgresMaintenance(address, migrations("postgres"))
+
+
+def admin_socket_path(settings: Settings) -> str | None:
+    """Where the daemon has its administrator's socket; None on PostgreSQL, which needs none."""
+    path = _sqlite_path(settings.db)
+    return None if path is None else os.path.realpath(path) + ".admin"
+
+
+def _sqlite_path(db: str) -> str | None:
+    """The file that `--db` names; None if it is no SQLite database."""
+    scheme, _, path = db.partition(":")
+    return path if scheme == "sqlite" and path else None
+
+
+def _unknown_database() -> ConfigError:
+    # The value may hold a password, so it is not repeated.
+    return ConfigError("db: neither sqlite:PATH nor postgresql://...")
 
 
 def compose_domain(
@@ -250,8 +323,12 @@ def compose_api(
     retry_jitter: Callable[[], int],
     access_log: AccessLog | None = None,
     request_ids: RequestIds | None = None,
+    cors: CORS | None = None,
 ) -> PublicAPI:
-    """The public listener's resource, and the short way to its frequent calls."""
+    """The public listener's resource, and the short way to its frequent calls.
+
+    With `cors`, browser apps of other origins may call the API.
+    """
     request_ids = request_ids or RequestIds()
     api = API(
         components.accounts,
@@ -273,6 +350,7 @@ def compose_api(
         metrics=components.metrics,
         access=access_log,
         request_ids=request_ids,
+        cors=cors,
     )
     fast_path = FastPath(
         dispatch,
@@ -282,6 +360,7 @@ def compose_api(
         api.sends,
         seconds=clock.seconds,
         request_ids=request_ids,
+        cors=cors is not None,
     )
     return PublicAPI(dispatch, fast_path)
 
@@ -293,27 +372,30 @@ def compose_admin(components: Components, *, clock: IReactorTime) -> Dispatch:
 
 
 def compose_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
+    settings: Settings, reactor: Any, metrics: Metrics, *, upgrade: bool = True
 ) -> tuple[IStore, IBus]:
-    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`."""
-    scheme, _, rest = settings.db.partition(":")
-    if scheme == "sqlite" and rest:
+    """The store and the bus that `--db` names, not opened yet; raises `ConfigError`.
+
+    Without `upgrade` the store cannot be opened if its schema is missing or old.
+    """
+    path = _sqlite_path(settings.db)
+    if path is not None:
         if settings.listen_db is not None:
             raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
         if settings.bus is not None:
             raise ConfigError("bus: it needs PostgreSQL: on SQLite there is only one process")
         store = SqliteStore(
-            rest,
+            path,
             clock=reactor,
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
+            upgrade=upgrade,
         )
         return store, LocalBus()
     if is_postgres(settings.db):
-        return _postgres_store_and_bus(settings, reactor, metrics)
-    # The value may hold a password, so it is not repeated.
-    raise ConfigError("db: neither sqlite:PATH nor postgresql://...")
+        return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
+    raise _unknown_database()
 
 
 def is_postgres(db: str) -> bool:
@@ -358,7 +440,7 @@ def _nats_address(settings: Settings) -> NatsAddress | None:
 
 
 def _postgres_store_and_bus(
-    settings: Settings, reactor: Any, metrics: Metrics
+    settings: Settings, reactor: Any, metrics: Metrics, upgrade: bool
 ) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
     nats = _nats_address(settings)
@@ -378,6 +460,7 @@ def _postgres_store_and_bus(
         now=microseconds,
         node_id=node_id,
         known_only=not settings.first_contact,
+        upgrade=upgrade,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",

@@ -7,6 +7,7 @@ environment variable (contract, Command line). The sources take precedence in th
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -16,6 +17,11 @@ import attrs
 PREFIX: Final = "CHATD_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ORIGIN: Final = re.compile(
+    r"(?P<origin>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?"
+)
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class ConfigError(Exception):
@@ -41,6 +47,7 @@ class Settings:
     drain_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
+    cors_origins: tuple[str, ...]
     access_log: bool
     directory: bool
     show_email: bool
@@ -109,6 +116,30 @@ def _parse_networks(value: Any) -> tuple[Network, ...]:
         raise ValueError(f"is not a list of networks: {error}") from None
 
 
+def _parse_origins(value: Any) -> tuple[str, ...]:
+    texts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("is not a list of origins")
+    if "*" in texts and len(texts) > 1:
+        raise ValueError("is not a list of origins: * stands alone")
+    return tuple(text if text == "*" else _origin(text) for text in texts)
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers write it (RFC 6454 section 6.2): in lower case, without the port that
+    the scheme implies.
+    """
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None or (match["port"] is not None and int(match["port"]) > 65535):
+        raise ValueError(
+            f"is not a list of origins: {text!r} is not scheme://host or scheme://host:port"
+        )
+    if match["port"] is None:
+        return match["origin"]
+    port = int(match["port"])
+    return match["origin"] if _PORTS.get(match["scheme"]) == port else f"{match['origin']}:{port}"
+
+
 @attrs.frozen
 class Option:
     """A setting: its name, the parser of its value, its unparsed default, and its help."""
@@ -168,6 +199,12 @@ OPTIONS: Final = (
         _parse_networks,
         "",
         "Networks whose X-Forwarded-For is trusted, separated by commas.",
+    ),
+    Option(
+        "cors-origins",
+        _parse_origins,
+        "",
+        "Origins whose browser apps may call the API, separated by commas; or *.",
     ),
     Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
     Option(

@@ -42,7 +42,7 @@ class InvalidCursor(DomainError):
 
 
 class CursorEpoch(DomainError):
-    """The cursor is from another database history, or past the end of the inbox."""
+    """The cursor is from another history: the inbox ends before it, or has another one there."""
 
     code = "cursor_epoch"
     title = "The cursor belongs to another history of this inbox"
@@ -51,6 +51,13 @@ class CursorEpoch(DomainError):
 class Unauthorized(DomainError):
     code = "unauthorized"
     title = "Authentication is required"
+
+
+class AccountDisabled(Unauthorized):
+    """The credentials are right, but an administrator has disabled the account."""
+
+    code = "account_disabled"
+    title = "The account is disabled"
 
 
 class NotAToken(DomainError):
@@ -179,3 +186,7 @@ class StoreUnavailable(Busy):
 
 class StartError(Exception):
     """The daemon cannot start; the text is one line for the operator."""
+
+
+class DatabaseInUse(StartError):
+    """Another process has the database open, and no second one may."""

@@ -16,6 +16,7 @@ from chatd.model import (
     UNLIMITED,
     Account,
     AccountChange,
+    AccountState,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -82,6 +83,35 @@ class ISyncStore(Interface):
         """
 
 
+class IAdminStore(Interface):
+    """What only administrators do with accounts.
+
+    Whatever ends sessions does so in the database; the bus announces it to processes.
+    """
+
+    def accounts(after: int, limit: int) -> Deferred[list[AccountState]]:
+        """The first `limit` accounts whose ids are above `after`, in the order of ids."""
+
+    def account_named(username: str) -> Deferred[AccountState | None]:
+        """The account with that name, ignoring case, or None."""
+
+    def set_password(user_id: int, password_hash: str) -> Deferred[bool]:
+        """Change a password and revoke all tokens of the user; False if there is no account."""
+
+    def disable(user_id: int) -> Deferred[bool]:
+        """Refuse log-ins from now on and revoke all tokens; False if there is no account.
+
+        `credentials` tells that the account is disabled, `password_hashes` does not know it, and
+        `add_token` adds none. Messages to it are stored as before. Safe to repeat.
+        """
+
+    def recipients(user_id: int) -> Deferred[list[int]]:
+        """The accounts to which a user has sent messages, in the order of ids."""
+
+    def enable(user_id: int) -> Deferred[bool]:
+        """Undo `disable`, except that revoked tokens stay revoked; False if there is no account."""
+
+
 MAX_LISTED_TOKENS: Final = 1000
 
 
@@ -96,6 +126,7 @@ class IStore(Interface):
     epoch: str = Attribute("Identifies this database's history, `[a-z2-7]{8,32}`; set by `open`.")
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
+    admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
 
     def open() -> Deferred[None]:
         """Open the database and migrate its schema; fails with `StartError`."""
@@ -119,7 +150,7 @@ class IStore(Interface):
         """The password hash of the account with that name, ignoring case, or None."""
 
     def password_hashes(user_ids: Collection[int]) -> Deferred[dict[int, str]]:
-        """The password hashes of those accounts that exist."""
+        """The password hashes of those accounts that exist and are not disabled."""
 
     def change_account(change: AccountChange) -> Deferred[Account | None]:
         """Change an account and revoke tokens, in one transaction; returns the changed account.
@@ -142,7 +173,7 @@ class IStore(Interface):
         options: TokenOptions = UNLIMITED,
         verified: str | None = None,
     ) -> Deferred[Token | None]:
-        """Store a token's SHA-256; None if there is no account.
+        """Store a token's SHA-256; None if there is no account, or it is disabled.
 
         With `verified`, also None if that is not the account's password hash.
         """

@@ -18,12 +18,15 @@ from chatd.errors import InvalidCursor
 
 MAX_INTEGER: Final = 2**53 - 1
 
-_HEX: Final = "([1-9a-f][0-9a-f]{0,13})"
-_CONVERSATION_CURSOR: Final = re.compile(rf"{_HEX}\.{_HEX}\.{_HEX}")
+_HEX: Final = "[1-9a-f][0-9a-f]{0,13}"
+_CONVERSATION_CURSOR: Final = re.compile(rf"({_HEX})\.({_HEX})\.({_HEX})")
 _NUMBER: Final = "(0|[1-9][0-9]{0,15})"
 _CURSOR: Final = re.compile(
-    rf"([a-z2-7]{{8,32}})-{_NUMBER}(?:\.{_NUMBER}(?:\.{_NUMBER}\.{_NUMBER})?)?"
+    rf"([a-z2-7]{{8,32}})-{_NUMBER}(?:-(0|{_HEX}))?(?:\.{_NUMBER}(?:\.{_NUMBER}\.{_NUMBER})?)?"
 )
+
+
+_NOT_ISSUED: Final = "this is not a cursor that this service has issued"
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -36,11 +39,24 @@ class Account(Struct, frozen=True, gc=False):
     last_seen_at: int | None
 
 
+class AccountState(Struct, frozen=True, gc=False):
+    """An account as an administrator sees it; `messages` is the seq of its last message."""
+
+    account: Account
+    disabled_at: int | None
+    messages: int
+    tokens: int
+
+
 class Credentials(Struct, frozen=True, gc=False):
-    """What a password is checked against: an encoded Argon2id hash, and the owner's id."""
+    """What a password is checked against: an encoded Argon2id hash, and the owner's id.
+
+    An account that is `disabled` cannot be used, whatever the password.
+    """
 
     user_id: int
     password_hash: str
+    disabled: bool = False
 
 
 ScopeName = Literal["read", "send", "account"]
@@ -228,10 +244,16 @@ class ReadPage(Struct, frozen=True, gc=False):
 
 
 class InboxSlice(Struct, frozen=True, gc=False):
-    """The result of a query: the inbox's last seq and messages, from one snapshot."""
+    """The result of a query: the inbox's last seq and messages, from one snapshot.
+
+    `stamp` is what a cursor carries at the position that the query names: the `sent_at` of the
+    message with that seq, or of the last one if the query names none. It is 0 at the beginning, and
+    None past the end.
+    """
 
     last_seq: int
     messages: tuple[Message, ...]
+    stamp: int | None = 0
 
 
 class ConversationCursor(Struct, frozen=True, gc=False, order=True):
@@ -317,29 +339,40 @@ class Cursor(Struct, frozen=True, gc=False):
     """A position in an inbox: the client has seen all messages up to `seq`.
 
     It is valid in the database history `epoch` only; an empty epoch means the beginning of any
-    inbox, `since=0`. `changes` is the position in the changes of the account; None if the client
-    has seen none. Clients see it as an opaque string (contract, long poll).
+    inbox, `since=0`. A database that is set back to an earlier state keeps its epoch, therefore
+    `stamp` says which message was seen at `seq`: its `sent_at`, 0 at the beginning. No message that
+    takes its place later has that time. Cursors that older versions have issued have no stamp.
+
+    `changes` is the position in the changes of the account; None if the client has seen none.
+    Clients see a cursor as an opaque string (contract, long poll).
     """
 
     epoch: str
     seq: int
+    stamp: int | None = None
     changes: ChangesPosition | None = None
 
     def __str__(self) -> str:
-        text = f"{self.epoch}-{self.seq}"
+        if self.stamp is None:
+            text = f"{self.epoch}-{self.seq}"
+        else:
+            text = f"{self.epoch}-{self.seq}-{self.stamp:x}"
         return text if self.changes is None else f"{text}.{self.changes}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Parse the string form; raises `InvalidCursor` for anything that `str` never returns."""
         match = _CURSOR.fullmatch(text)
-        numbers = [int(digits) for digits in match.groups()[1:] if digits] if match else []
-        if match is None or max(numbers) > MAX_INTEGER:
-            raise InvalidCursor("this is not a cursor that this service has issued")
-        if len(numbers) == 1:
-            return cls(match[1], numbers[0])
-        sent = (numbers[2], numbers[3]) if len(numbers) == 4 else None
-        return cls(match[1], numbers[0], ChangesPosition(numbers[1], sent))
+        if match is None:
+            raise InvalidCursor(_NOT_ISSUED)
+        stamp = None if match[3] is None else int(match[3], 16)
+        seq, *changes = [int(match[each]) for each in (2, 4, 5, 6) if match[each]]
+        if max(seq, stamp or 0, *changes) > MAX_INTEGER:
+            raise InvalidCursor(_NOT_ISSUED)
+        if not changes:
+            return cls(match[1], seq, stamp)
+        sent = (changes[1], changes[2]) if len(changes) == 3 else None
+        return cls(match[1], seq, stamp, ChangesPosition(changes[0], sent))
 
 
 BEGINNING: Final = Cursor("", 0)

@@ -17,6 +17,7 @@ from chatd.compose import compose_service
 from chatd.config import OPTIONS, ConfigError, Settings, load
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.signals import Signals
+from chatd.runtime.monotonic import use_monotonic_clock
 
 _log = Logger()
 
@@ -91,6 +92,7 @@ def makeService(options: Options) -> IService:
     """Create the daemon for twistd's plugin."""
     from twisted.internet import reactor
 
+    use_monotonic_clock(reactor)
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()

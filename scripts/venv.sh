@@ -3,6 +3,7 @@
 #   venv run     the daemon's dependencies
 #   venv dev     also those of the tests and checks
 #   venv bench   the dependencies of the daemon and the benchmark
+#   programs NAME ...   installs programs that tests and checks need
 #
 # Afterwards $python is the environment's interpreter and the current directory is the checkout. pip
 # runs only if setup.py, the build system or the location of the checkout has changed since the last
@@ -69,4 +70,24 @@ venv() {
     step "installing chatd and its dependencies into .venv (this takes a minute the first time)"
     "$python" -m pip install --editable "$project" || fail "could not install $project"
     stamp "$python" >".venv/chatd-$profile"
+}
+
+declare -A packages=(
+    [chromium]=chromium [chromedriver]=chromium-driver [pgbouncer]=pgbouncer
+    [nats-server]=nats-server [node]=nodejs [npm]=npm
+)
+
+# Installs these programs if they are missing. Some are in folders on the PATH of root only.
+programs() {
+    local missing=() program
+    for program in "$@"; do
+        PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || missing+=("${packages[$program]}")
+    done
+    if [ ${#missing[@]} = 0 ]; then return; fi
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        step "installing programs that the tests need: ${missing[*]}"
+        { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes \
+            --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 && return
+    fi
+    fail "the tests need programs that are missing; on Debian: apt-get install ${missing[*]}"
 }

@@ -12,18 +12,21 @@ the store and how to wait for its results, and collects `TestCase`:
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
+from chatd.domain.poll import verify
 from chatd.errors import (
     Blocked,
+    CursorEpoch,
     DomainError,
     FirstContactClosed,
     IdempotencyKeyReused,
@@ -57,6 +60,7 @@ from chatd.model import (
     TokenOptions,
     UserName,
 )
+from tests.inbox_slices import expected_slice
 
 T = TypeVar("T")
 
@@ -85,10 +89,13 @@ class User:
 
 @dataclass
 class Follower:
-    """A polling client; `seq` is its cursor, None before the first poll."""
+    """A polling client; `seq` and `stamp` are its cursor, None before the first poll."""
 
     user: int
     seq: int | None
+    stamp: int | None = None
+    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Sender and time of each message that it has received, by seq."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -107,10 +114,24 @@ class StoreMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         """Change the store's clock, if possible; `seconds` may be negative."""
 
+    def copy_database(self) -> None:
+        """Copy the database, which is not open."""
+        raise NotImplementedError
+
+    def put_back_database(self) -> None:
+        """Replace the database, which is not open, by the copy."""
+        raise NotImplementedError
+
     def discard(self) -> None:
         """Clean up after an example, whose store is closed."""
 
     # Rules and the model
+
+    STATE: ClassVar[tuple[str, ...]] = (
+        *("users", "names", "tokens", "digests", "last_token_id", "keys", "blocks"),
+        "known_only",
+    )
+    """The attributes that are a model of the database."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,6 +145,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.followers: list[Follower] = []
         self.blocks: set[tuple[int, int]] = set()
         self.known_only = False
+        self.copied: dict[str, Any] | None = None
+        # They cost time, so their number is limited.
+        self.copies = self.put_backs = 0
         self.store: IStore | None = None
 
     @property
@@ -154,6 +178,32 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.opened.close())
         self.store = self.open_store(known_only=known_only)
         self.known_only = known_only
+        assert self.store.epoch == self.epoch
+
+    @precondition(lambda self: self.store is not None and self.copies < 2)
+    @rule()
+    def copy(self) -> None:
+        self.copies += 1
+        self.run(self.opened.close())
+        self.copy_database()
+        self.copied = deepcopy({name: getattr(self, name) for name in self.STATE})
+        self.store = self.open_store(known_only=self.known_only)
+
+    @precondition(lambda self: self.copied is not None and self.put_backs < 2)
+    @rule()
+    def put_back(self) -> None:
+        assert self.copied is not None
+        self.put_backs += 1
+        # Let clients see what will be lost.
+        self.follow(0, True)
+        self.poll(100)
+        self.run(self.opened.close())
+        self.put_back_database()
+        for name, value in deepcopy(self.copied).items():
+            setattr(self, name, value)
+        # Time goes on meanwhile.
+        self.pass_time(0.000001)
+        self.store = self.open_store(known_only=self.known_only)
         assert self.store.epoch == self.epoch
 
     @rule(seconds=st.sampled_from([0.000001, 0.5, 60.0, -60.0]))
@@ -491,17 +541,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(drawn=st.lists(st.tuples(users, places, limits), max_size=5))
     def read_after(self, drawn: list[tuple[int, int, int]]) -> None:
         queries = [ReadAfter(self.id_of(number), seq, limit) for number, seq, limit in drawn]
-        expected = [self.after(*each) for each in drawn]
+        expected = [self.expected(each) for each in queries]
         for query, inbox in zip(queries, expected, strict=True):
             assert self.opened.read_cached(query) in (None, inbox)
         assert self.run(self.opened.read(queries)) == expected
 
-    def after(self, number: int, seq: int | None, limit: int) -> InboxSlice | None:
-        user = self.existing(number)
-        if user is None:
-            return None
-        found = () if seq is None else tuple(user.inbox[seq : seq + limit])
-        return InboxSlice(len(user.inbox), found)
+    def expected(self, query: ReadAfter | ReadPage) -> InboxSlice | None:
+        user = self.users.get(query.user_id)
+        return None if user is None or user.deleted else expected_slice(user.inbox, query)
 
     @rule(
         number=users,
@@ -513,16 +560,8 @@ class StoreMachine(RuleBasedStateMachine):
         query = ReadPage(self.id_of(number), page, limit, at)
         cached = self.opened.read_cached(query)
         [found] = self.run(self.opened.read([query]))
-        user = self.existing(number)
-        if user is None:
-            assert found is cached is None
-            return
+        assert found == self.expected(query)
         assert cached in (None, found)
-        inbox = user.inbox if at is None else user.inbox[:at]
-        if at is not None and at > len(user.inbox):
-            inbox = []
-        newest_first = inbox[::-1][(page - 1) * limit : page * limit]
-        assert found == InboxSlice(len(user.inbox), tuple(newest_first))
 
     @rule(number=users, other=users, limit=limits, at=st.one_of(st.none(), places))
     def read_conversation(self, number: int, other: int, limit: int, at: int | None) -> None:
@@ -556,18 +595,31 @@ class StoreMachine(RuleBasedStateMachine):
     def poll(self, limit: int) -> None:
         queries = [ReadAfter(each.user, each.seq, limit) for each in self.followers]
         for follower, found in zip(
-            self.followers, self.run(self.opened.read(queries)), strict=True
+            [*self.followers], self.run(self.opened.read(queries)), strict=True
         ):
-            user = self.users[follower.user]
-            if user.deleted:
-                assert found is None
-            elif follower.seq is None:
-                assert found == InboxSlice(len(user.inbox), ())
-                follower.seq = len(user.inbox)
-            else:
-                expected = tuple(user.inbox[follower.seq : follower.seq + limit])
-                assert found == InboxSlice(len(user.inbox), expected)
-                follower.seq += len(expected)
+            assert found == self.expected(ReadAfter(follower.user, follower.seq, limit))
+            if found is not None:
+                self.receive_messages(follower, found)
+
+    def receive_messages(self, follower: Follower, found: InboxSlice) -> None:
+        """What a client has seen is still there, or it is told to begin again."""
+        inbox = self.users[follower.user].inbox
+        held = {each.seq: (each.sent_by, each.sent_at) for each in inbox}
+        if follower.seq is None:
+            follower.seq = found.last_seq
+            follower.seen = {seq: held[seq] for seq in range(1, follower.seq + 1)}
+        try:
+            verify(follower.seq, follower.stamp, found)
+        except CursorEpoch:
+            assert not follower.seen.items() <= held.items()
+            self.followers.remove(follower)
+            return
+        assert follower.seen.items() <= held.items()
+        follower.stamp = found.stamp
+        for message in found.messages:
+            assert message.seq == follower.seq + 1
+            follower.seq, follower.stamp = message.seq, message.sent_at
+            follower.seen[message.seq] = (message.sent_by, message.sent_at)
 
     @rule()
     def read_last_seqs(self) -> None:
@@ -627,11 +679,11 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             if self.store is not None:
                 note(f"{len(self.users)} users, {len(self.keys)} keys")
+                self.poll(100)
                 self.run(self.opened.check())
-                for user_id, user in self.users.items():
-                    [found] = self.run(self.opened.read([ReadAfter(user_id, 0, 10_000)]))
-                    expected = InboxSlice(len(user.inbox), tuple(user.inbox))
-                    assert found == (None if user.deleted else expected)
+                for user_id in self.users:
+                    query = ReadAfter(user_id, 0, 10_000)
+                    assert self.run(self.opened.read([query])) == [self.expected(query)]
                 self.read_last_seqs()
                 self.look_up_tokens()
         finally:

@@ -7,6 +7,7 @@ only; once it has received everything, it shows what the model shows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -40,6 +41,9 @@ class Device:
 
 class SyncStoreMachine(StoreMachine):
     """Operations with conversations, positions and changes, besides all others."""
+
+    # With the devices, which begin again where their cursors are rejected.
+    STATE: ClassVar[tuple[str, ...]] = (*StoreMachine.STATE, "reads", "delivered", "devices")
 
     def __init__(self) -> None:
         super().__init__()

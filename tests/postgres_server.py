@@ -88,8 +88,8 @@ class Installation:
         self.identity = unprivileged()
         self.binaries = self._reachable(binaries())
         self.cluster = self.folder / "data"
-        self._run("initdb", "-D", str(self.cluster), "-U", "chatd", "-A", "trust", "-E", "UTF8",
-                  "--locale=C", "--no-sync", "--wal-segsize=1")  # fmt: skip
+        self.run("initdb", "-D", str(self.cluster), "-U", "chatd", "-A", "trust", "-E", "UTF8",
+                 "--locale=C", "--no-sync", "--wal-segsize=1")  # fmt: skip
 
     def copy_cluster(self, target: Path) -> None:
         """Make the data directory of a new server."""
@@ -127,7 +127,8 @@ class Installation:
             return False
         return True
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the programs; raises `RuntimeError` if it fails."""
         done = subprocess.run(
             [self.binaries / program, *arguments],
             capture_output=True, text=True, check=False, cwd=self.folder,
@@ -148,12 +149,13 @@ def installation() -> Installation:
 class Server:
     """A temporary cluster that listens on a Unix socket only; call `destroy` in the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, primary: Server | None = None) -> None:
         self._installation = installation()
         self.folder = temporary_folder("chatd-pg-")
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        self._installation.copy_cluster(self._data)
+        if primary is None:
+            self._installation.copy_cluster(self._data)
 
     def url(self, database: str = "postgres") -> str:
         """The value of `--db` for a database."""
@@ -164,6 +166,15 @@ class Server:
         """The process id of the postmaster."""
         assert self._process is not None
         return self._process.pid
+
+    def standby(self) -> Server:
+        """A standby of this server, which must be running; to be started and destroyed."""
+        made = Server(self)
+        self._installation.run(
+            "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "--no-sync",
+            "-D", str(made._data), "-d", self.url(),
+        )  # fmt: skip
+        return made
 
     def start(self, **settings: str) -> None:
         """Start the server and wait until it accepts connections."""
@@ -269,6 +280,21 @@ class Databases:
             rows(db, f"CREATE DATABASE {name} {source}{strategy}")
         self._made.append(name)
         return name
+
+    def put_back(self, copy: str, name: str) -> None:
+        """Replace a database of chatd by a copy of an earlier state, without it knowing.
+
+        Like point-in-time recovery, which does not change what identifies a database either.
+        """
+        self.drop(name)
+        self.admin(f"CREATE DATABASE {name} TEMPLATE {copy}")
+        self._made.append(name)
+        with connected(self.url(name)) as db:
+            rows(
+                db,
+                "UPDATE history SET made_in = (SELECT system_identifier FROM pg_control_system())"
+                " || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )
 
     def drop(self, name: str) -> None:
         """Drop a database and the connections to it."""

@@ -26,6 +26,7 @@ DEFAULTS = Settings(
     drain_seconds=10,
     workers=1,
     trusted_proxies=(),
+    cors_origins=(),
     access_log=False,
     directory=False,
     show_email=True,
@@ -52,11 +53,18 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         '["10.0.0.0/8", "::1"]',
         (ip_network("10.0.0.0/8"), ip_network("::1")),
     ),
+    "cors-origins": (
+        "https://app.example,http://localhost:5173",
+        '["https://app.example", "http://localhost:5173"]',
+        ("https://app.example", "http://localhost:5173"),
+    ),
     "access-log": ("on", '"on"', True),
     "directory": ("on", '"on"', True),
     "show-email": ("owner", '"owner"', False),
 }
 OPTION = {option.name: option for option in OPTIONS}
+LISTS = {"trusted-proxies", "cors-origins"}
+"""Options whose value may be an empty list."""
 
 
 def toml(folder: Path, text: str | bytes) -> str:
@@ -107,7 +115,7 @@ def test_the_command_line_overrides_the_environment_which_overrides_the_file(
     text, _, value = EXAMPLES[name]
     option = OPTION[name]
     # The overridden values are invalid, but not even parsed.
-    bad_file = toml(tmp_path, f"{name} = []" if name != "trusted-proxies" else f"{name} = 1")
+    bad_file = toml(tmp_path, f"{name} = []" if name not in LISTS else f"{name} = 1")
     given = text.split() if name == "listen" else text
     settings, _ = load({name: given, "config": bad_file}, {option.variable: "?"})
     assert getattr(settings, option.field) == value
@@ -148,6 +156,12 @@ WRONG: dict[str, list[Any]] = {
         *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),
         ["::/129"],
     ],
+    "cors-origins": [
+        *("app.example", "https://", "https://app.example/", "https://app.example/chat", "null"),
+        *("https://*.example", "https://u@app.example", "https://app.example:65536", "//a", "**"),
+        *("https://a.example:", "https://b\u00fccher.example", "* https://app.example", 1, True),
+        *([1], [["https://a.example"]], {}, "https://a b", "http:/a", "https://a.example?b", " /"),
+    ],
     "access-log": ["yes", True, 1],
     "directory": ["", "open", True],
     "show-email": ["", "none", "Owner", False],
@@ -158,6 +172,25 @@ WRONG: dict[str, list[Any]] = {
 def test_an_invalid_value_is_reported_with_its_option(name: str) -> None:
     for value in WRONG[name]:
         assert error_of({name: value}).startswith(f"--{name}: "), value
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        (" ", ()),
+        ("*", ("*",)),
+        (
+            "HTTPS://App.Example:443 http://a:80,http://a:443",
+            ("https://app.example", "http://a", "http://a:443"),
+        ),
+        ("https://a:8443, capacitor://localhost", ("https://a:8443", "capacitor://localhost")),
+        ("http://[::1]:5173 http://127.0.0.1", ("http://[::1]:5173", "http://127.0.0.1")),
+    ],
+)
+def test_origins_are_kept_as_browsers_write_them(text: str, origins: tuple[str, ...]) -> None:
+    settings, _ = load({"cors-origins": text}, {})
+    assert settings.cors_origins == origins
 
 
 def test_an_invalid_value_is_reported_with_its_source(tmp_path: Path) -> None:

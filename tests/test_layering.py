@@ -26,6 +26,7 @@ TABLE: dict[str, set[str]] = {
     "model_sync": {"errors", "model"},
     "interfaces": {"errors", "model", "model_sync"},
     "config": set(),
+    "maintenance": set(),
     "metrics": {"__init__"},
     # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
     "runtime": {"errors"},
@@ -35,14 +36,13 @@ TABLE: dict[str, set[str]] = {
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},
     # Implementations of the interfaces.
-    "store": {"errors", "interfaces", "model", "model_sync", "postgres", "runtime"},
+    "store": {"errors", "interfaces", "maintenance", "model", "model_sync", "postgres", "runtime"},
     "bus": {"errors", "interfaces", "model", "nats", "postgres", "runtime"},
     # Translates between HTTP and the domain.
     "page": set(),
     "api": {"__init__", "errors", "domain", "http", "metrics", "model", "model_sync", "page"},
     # The client side, which shares no code with the daemon.
     "client": set(),
-    "cli": {"__init__", "client"},
     "conformance": {"client"},
     # The process: starts, drains and stops the components that `compose` creates.
     "process": {
@@ -62,8 +62,10 @@ TABLE: dict[str, set[str]] = {
         "bus",
         "config",
         "domain",
+        "errors",
         "http",
         "interfaces",
+        "maintenance",
         "metrics",
         "nats",
         "postgres",
@@ -71,7 +73,11 @@ TABLE: dict[str, set[str]] = {
         "runtime",
         "store",
     },
-    "tap": {"__init__", "compose", "config", "process"},
+    # The commands for administrators, which work on the database itself, and the command `chatd`,
+    # which imports them when one of them is run and is a client otherwise.
+    "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
+    "cli": {"__init__", "admin", "client"},
+    "tap": {"__init__", "compose", "config", "process", "runtime"},
 }
 
 # Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.
@@ -82,7 +88,7 @@ OUTSIDE: dict[str, set[str]] = {
 
 # The composition root, what may import it, and what only it may import.
 ROOT_ROW = "compose"
-ENTRY_POINTS = {"tap"}
+ENTRY_POINTS = {"admin", "tap"}
 IMPLEMENTATIONS = {"store", "bus"}
 
 REACTOR = "twisted.internet.reactor"
@@ -214,7 +220,7 @@ def test_only_the_composition_root_imports_implementations() -> None:
     assert importers <= {ROOT_ROW}
 
 
-def test_only_tap_imports_the_composition_root() -> None:
+def test_only_entry_points_import_the_composition_root() -> None:
     importers = {row for row, allowed in {**TABLE, **OUTSIDE}.items() if ROOT_ROW in allowed}
     assert importers <= ENTRY_POINTS
 

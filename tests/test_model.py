@@ -7,15 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatd.errors import InvalidCursor
-from chatd.model import BEGINNING, MAX_INTEGER, Cursor
+from chatd.model import BEGINNING, MAX_INTEGER, ChangesPosition, Cursor
 from chatd.store.epoch import new_epoch
 
 EPOCHS = st.from_regex(r"[a-z2-7]{8,32}", fullmatch=True)
 
 
-@given(EPOCHS, st.integers(0, MAX_INTEGER))
-def test_a_cursor_is_parsed_from_its_string(epoch: str, seq: int) -> None:
-    cursor = Cursor(epoch, seq)
+NUMBERS = st.integers(0, MAX_INTEGER)
+POSITIONS = st.builds(ChangesPosition, NUMBERS, st.none() | st.tuples(NUMBERS, NUMBERS))
+
+
+@given(EPOCHS, NUMBERS, st.none() | NUMBERS, st.none() | POSITIONS)
+def test_a_cursor_is_parsed_from_its_string(
+    epoch: str, seq: int, stamp: int | None, changes: ChangesPosition | None
+) -> None:
+    cursor = Cursor(epoch, seq, stamp, changes)
     assert Cursor.parse(str(cursor)) == cursor
 
 
@@ -62,7 +68,11 @@ def test_only_the_strings_of_cursors_are_parsed(text: str) -> None:
         f"abcdefgh-{MAX_INTEGER + 1}",
         "abcdefgh-" + "9" * 16,
         "abcdefgh-" + "9" * 5000,
-        "abcdefgh-1-1",
+        "abcdefgh-1-",
+        "abcdefgh-1-01",
+        "abcdefgh-1-1-1",
+        "abcdefgh-1-F",
+        f"abcdefgh-1-{MAX_INTEGER + 1:x}",
     ],
 )
 def test_other_strings_are_refused(text: str) -> None:

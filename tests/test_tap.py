@@ -57,6 +57,7 @@ def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
             "access-log": "on",
             "first-contact": "known",
             "trusted-proxies": "::/0",
+            "cors-origins": "*",
         }.get(option.name)
     if value is None:
         value = {"directory": "on", "show-email": "owner"}.get(option.name, "7")
@@ -132,8 +133,11 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
     options = tap.Options()
     options.parseOptions([])
     for make in (lambda: tap.makeService(options), tap.service_from_environment):
+        clocks: list[object] = []
+        monkeypatch.setattr(tap, "use_monotonic_clock", clocks.append)
         service, texts = made(monkeypatch, make)
         assert isinstance(service, ChatService)
+        assert clocks == [service._reactor]
         assert service._gc_tuner is not None
         assert [listener.description for listener in service.public] == ["tcp:1"]
         assert [text for text in texts if "CHATD_NONSENSE" in text]

@@ -24,6 +24,7 @@ from chatd.api.context import RequestContext
 from chatd.api.error_codes import BAD_REQUEST, BODY_TOO_LARGE, DOMAIN_ERRORS, ErrorCode
 from chatd.api.parameters import Parameters
 from chatd.api.responses import Response, as_klein
+from chatd.api.unknown_parameters import HEADER, unknown_parameters
 from chatd.errors import DomainError, InsufficientScope
 from chatd.model import Scope, Session, scope_names
 
@@ -71,7 +72,7 @@ class Call(Struct, frozen=True, eq=False):
         raised = set(self.raises)
         codes = [BAD_REQUEST]
         if self.authenticated:
-            raised |= {errors.Unauthorized, errors.InvalidHeader}
+            raised |= {errors.Unauthorized, errors.AccountDisabled, errors.InvalidHeader}
         if self.scope is not None:
             raised.add(errors.InsufficientScope)
         if self.parameters is not None:
@@ -158,15 +159,27 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
                 raise InsufficientScope(scope_names(scope)[0])
             arguments.append(session)
         if parameters is not None:
-            arguments.append(
-                parameters.parse(context.request.uri.partition(b"?")[2], context.header_values)
-            )
+            arguments.append(_parse(parameters, context))
         if decoder is not None:
             content_type = context.only_header(b"content-type")
             arguments.append(decode_json(content_type, context.body, decoder))
         return await implementation(owner, context, *arguments)
 
     return handle
+
+
+def _parse(parameters: Parameters, context: RequestContext) -> Any:
+    """The parameters of the request. Unknown ones that may be misspelt are told in a header of the
+    response, whatever that is."""
+    unknown: list[str] = []
+    try:
+        return parameters.parse(
+            context.request.uri.partition(b"?")[2], context.header_values, unknown
+        )
+    finally:
+        told = unknown_parameters(unknown, parameters.names) if unknown else None
+        if told is not None:
+            context.request.setHeader(HEADER, told)
 
 
 class Application(Protocol):

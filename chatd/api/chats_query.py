@@ -26,7 +26,8 @@ MAX_WAIT: Final = 55
 """Seconds; proxies commonly cut a silent connection at 60."""
 
 _NUMBER: Final = "(0|[1-9][0-9]{0,15})"
-_CURSOR: Final = f"[a-z2-7]{{8,32}}-{_NUMBER}([.]{_NUMBER}([.]{_NUMBER}[.]{_NUMBER})?)?"
+_STAMP: Final = "(0|[1-9a-f][0-9a-f]{0,13})"
+_CURSOR: Final = f"[a-z2-7]{{8,32}}-{_NUMBER}(-{_STAMP})?([.]{_NUMBER}([.]{_NUMBER}[.]{_NUMBER})?)?"
 _SINCE: Final = {"now": None, "0": BEGINNING}
 
 _LIMIT: Final = integer(

@@ -22,6 +22,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from chatd.api.access_log import AccessLog
 from chatd.api.calls import Application, Handler
 from chatd.api.context import RequestContext
+from chatd.api.cors import CORS
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
 from chatd.http.request import Request
@@ -52,6 +53,7 @@ class Dispatch(Resource):
         metrics: Metrics,
         access: AccessLog | None = None,
         request_ids: RequestIds | None = None,
+        cors: CORS | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # Klein keeps only a weak reference to the routes that it binds to an application.
@@ -63,11 +65,14 @@ class Dispatch(Resource):
         """The access log, or None."""
         self._table = _table(application)
         self._request_ids = request_ids or RequestIds()
+        self._cors = cors
 
     def render(self, request: server.Request) -> int:
         began = self._seconds()
         request_id = self._request_ids.of(request.getHeader(b"x-request-id"))
         context = RequestContext(request, request_id, began)
+        if self._cors is not None and self._share(self._cors, context):
+            return server.NOT_DONE_YET
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
             self._render_by_klein(context)
@@ -75,6 +80,25 @@ class Dispatch(Resource):
             context.route = route.name
             CoroutineRunner(self, context, route.handler(context)).advance()
         return server.NOT_DONE_YET
+
+    def _share(self, cors: CORS, context: RequestContext) -> bool:
+        """Set the headers for apps of other origins; returns whether it was a preflight, which has
+        been answered then.
+        """
+        request = context.request
+        origins = context.header_values(b"origin")
+        for name, value in cors.headers(origins):
+            request.setHeader(name, value)
+        requested = context.header_values(b"access-control-request-method")
+        fields = cors.preflight(request.method, origins, requested)
+        if fields is None:
+            return False
+        headers: dict[str | bytes, bytes] = dict(fields)
+        methods = {method for method, path in self._table if path == request.path}
+        if methods:
+            headers[b"Allow"] = b", ".join(sorted({*methods, b"OPTIONS"}))
+        self.respond(context, klein.Response(204, headers, b""))
+        return True
 
     def _unquoted(self, request: server.Request) -> Route | None:
         # Klein treats %2F as a separator; here it is not one.

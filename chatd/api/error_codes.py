@@ -50,6 +50,11 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "Log in. A token that worked before was revoked or has expired, or its account was "
         "deleted.",
     ),
+    (
+        errors.AccountDisabled,
+        401,
+        "An administrator has disabled the account: stop, and tell its owner.",
+    ),
     (errors.WrongPassword, 403, "Send the account's present password as `current_password`."),
     (
         errors.InsufficientScope,
@@ -88,8 +93,9 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
     (
         errors.CursorEpoch,
         410,
-        "The cursor belongs to another history of the inbox (a restored backup), or to another "
-        "account. Start over with `since=0` or `since=now`.",
+        "The inbox has another message where the cursor is, or ends before it: the database was "
+        "set back to an earlier state, or the cursor is another account's. Start over with "
+        "`since=0` or `since=now`.",
     ),
     (errors.MessageTooLarge, 413, "Shorten the message, or send it in parts."),
     (errors.UnsupportedMediaType, 415, "Send `Content-Type: application/json`."),

@@ -26,6 +26,7 @@ from chatd.api.chats_send import SEND_PARAMETERS, Send, SendCalls
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.api.stream_formats import negotiate
+from chatd.api.unknown_parameters import unknown_parameters
 from chatd.domain.accounts import Accounts, token_digest
 from chatd.domain.chats import Chats
 from chatd.errors import DomainError
@@ -40,7 +41,9 @@ _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 _UNUSUAL: Final = re.compile(rb"\r\n(?:x-request-id|prefer|last-event-id|upgrade):")
 """Headers, in lower case, that have a request go the ordinary way."""
 
-_SINCE: Final = re.compile(rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})(?![^&])")
+_SINCE: Final = re.compile(
+    rb"(?<![^&])since=([a-z2-7]{8,32})-(0|[1-9][0-9]{0,14})-(0|[1-9a-f][0-9a-f]{0,12})(?![^&])"
+)
 """A cursor as the parameter `since`, at a place where the parser of queries finds it, too."""
 
 # Numbers: the operators of `Scope` are functions.
@@ -65,10 +68,12 @@ UNUSUAL: Final = object()
 """The memo of a block that has a request go the ordinary way."""
 
 
-def understand(block: HeaderBlock) -> object:
-    """The `Caller` of a block, or `UNUSUAL`."""
+def understand(block: HeaderBlock, *, cors: bool = False) -> object:
+    """The `Caller` of a block, or `UNUSUAL`; with `cors`, responses depend on the origin."""
     lines = block.block.lower()
     if block.coding is not None or block.expects or block.close or _UNUSUAL.search(lines):
+        return UNUSUAL
+    if cors and b"\r\norigin:" in lines:
         return UNUSUAL
     authorization = block.values(b"authorization")
     content_type = block.values(b"content-type")
@@ -99,6 +104,7 @@ class FastPath:
         *,
         seconds: Callable[[], float],
         request_ids: RequestIds,
+        cors: bool = False,
     ) -> None:
         self._responder = Responder(dispatch, reads, sends, seconds, request_ids)
         self._reads = reads
@@ -108,6 +114,7 @@ class FastPath:
         # Poll queries by their text without the cursor.
         self._known_rests: dict[bytes, PollQuery] = {}
         self._decoder = msgspec.json.Decoder(Send)
+        self._cors = cors
 
     def __call__(self, channel: Any, head: Head, body: bytes) -> bool:
         """See `FastHandler`."""
@@ -129,7 +136,7 @@ class FastPath:
         return self._send(channel, head, caller, body)
 
     def _understand(self, block: HeaderBlock) -> object:
-        caller = understand(block)
+        caller = understand(block, cors=self._cors)
         if isinstance(caller, Caller):
             session = self._accounts.known_session(caller.digest)
             if session is not None and session.token is not None:
@@ -160,22 +167,25 @@ class FastPath:
     def _parse(
         self, text: bytes, headers: HeaderBlock
     ) -> tuple[Cursor | None, PollQuery | PageQuery | None]:
-        """The parameters of a poll and where it begins, or those of a page; None if they are
-        others, or invalid.
+        """The parameters of a poll and where it begins, or those of a page; None if there are
+        others, or if they are invalid.
 
         Clients change the cursor from poll to poll and repeat the rest, so that is parsed once, and
         held polls share it.
         """
         match = _SINCE.search(text)
         if match is not None:
-            cursor = Cursor(intern(match[1].decode("ascii")), int(match[2]))
+            cursor = Cursor(intern(match[1].decode("ascii")), int(match[2]), int(match[3], 16))
             rest = text[: match.start()] + text[match.end() :]
             known = self._known_rests.get(rest)
             if known is not None:
                 return cursor, known
+        unknown: list[str] = []
         try:
-            query = PARAMETERS.parse(text, headers.values)
+            query = PARAMETERS.parse(text, headers.values, unknown)
         except DomainError:
+            return None, None
+        if unknown and unknown_parameters(unknown, PARAMETERS.names) is not None:
             return None, None
         if type(query) is PollQuery and not query.changes:
             if match is not None and len(text) < MAX_KNOWN_LENGTH:

@@ -24,7 +24,7 @@ CursorText = Annotated[
     str,
     Meta(
         description="An opaque place in the caller's inbox. Pass it on as it is.",
-        examples=["tbig6ymlfvvr5mzb-13"],
+        examples=["tbig6ymlfvvr5mzb-13-644de85af3a20"],
     ),
 ]
 

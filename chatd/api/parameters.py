@@ -82,8 +82,7 @@ def seconds(name: str, description: str) -> Parameter:
             raise InvalidQuery(f"{name}: seconds, as decimal digits with an optional fraction")
         return float(text)
 
-    schema = {"type": "string", "pattern": "^[0-9]{1,9}([.][0-9]{1,9})?$"}
-    return Parameter(name, description, schema, parse)
+    return Parameter(name, description, {"type": "number", "minimum": 0}, parse)
 
 
 def choice(name: str, description: str, values: Sequence[str]) -> Parameter:
@@ -243,7 +242,8 @@ class Parameters:
         self.kinds = kinds
         self._choose = choose
         self._alternatives = {kind: _alternative(kind) for kind in kinds}
-        self._names = frozenset(name for name, (each, _) in self._all().items() if each.in_query)
+        self.names = frozenset(name for name, (each, _) in self._all().items() if each.in_query)
+        """Those of the query parameters."""
 
     def _all(self) -> dict[str, tuple[Parameter, list[Any]]]:
         """Each parameter by its name, with its defaults."""
@@ -263,9 +263,13 @@ class Parameters:
         )
 
     def described(self) -> list[tuple[Parameter, Any]]:
-        """Each parameter and its default, headers last; None where alternatives have several."""
+        """Each parameter and its default, headers last.
+
+        The default is None where alternatives have several, or lack the parameter: clients made
+        from the description may send each default.
+        """
         described = [
-            (parameter, defaults[0] if len(set(defaults)) == 1 else None)
+            (parameter, defaults[0] if defaults == [defaults[0]] * len(self.kinds) else None)
             for parameter, defaults in self._all().values()
         ]
         return sorted(described, key=lambda each: not each[0].in_query)
@@ -274,15 +278,16 @@ class Parameters:
     def errors(self) -> set[type[DomainError]]:
         """What `parse` raises."""
         raised = {error for each, _ in self.described() for error in each.errors}
-        return raised | {InvalidQuery} if self._names else raised
+        return raised | {InvalidQuery} if self.names else raised
 
-    def parse(self, query: bytes, headers: HeaderValues) -> Any:
+    def parse(self, query: bytes, headers: HeaderValues, unknown: list[str] | None = None) -> Any:
         """The struct that the query string and the headers of a request select and fill.
 
         Raises `InvalidQuery` for a parameter that is missing, repeated or not UTF-8, and what the
-        parsers of the parameters raise; parameters that are not declared are ignored.
+        parsers of the parameters raise. Parameters that are not declared are ignored; their names
+        are added to `unknown`, also if an error is raised.
         """
-        texts = parse_query(query, self._names) if query else {}
+        texts = parse_query(query, self.names, unknown) if query else {}
         kind = self.kinds[0] if self._choose is None else self._choose(texts, headers)
         alternative = self._alternatives[kind]
         for name in alternative.required:
@@ -306,8 +311,11 @@ def reject(texts: Mapping[str, str], names: Sequence[str], other: str) -> None:
             raise InvalidQuery(f"{name} cannot be combined with {other}")
 
 
-def parse_query(query: bytes, names: Collection[str]) -> dict[str, str]:
-    """The texts of the named query parameters that are present; others are ignored.
+def parse_query(
+    query: bytes, names: Collection[str], unknown: list[str] | None = None
+) -> dict[str, str]:
+    """The texts of the named query parameters that are present; others are ignored, and their
+    names are added to `unknown`.
 
     Raises `InvalidQuery` for one that is repeated or is not UTF-8.
     """
@@ -319,6 +327,8 @@ def parse_query(query: bytes, names: Collection[str]) -> dict[str, str]:
         key, _, value = part.partition(b"=")
         name = decode(key)
         if name is None or name not in names:
+            if unknown is not None and name:
+                unknown.append(name)
             continue
         if name in found:
             raise InvalidQuery(f"{name}: given more than once")

@@ -28,12 +28,12 @@ class StreamFormat(Protocol):
         """What a stream that starts at `cursor` begins with, to show that nothing buffers it."""
         ...
 
-    def message(self, epoch: bytes, seq: int, changes: bytes, document: bytes) -> bytes:
-        """A message; the cursor after it has these three parts, of which the last may be empty."""
+    def message(self, epoch: bytes, seq: int, stamp: int, changes: bytes, document: bytes) -> bytes:
+        """A message; the cursor after it has these four parts, of which the last may be empty."""
         ...
 
-    def change(self, epoch: bytes, seq: int, changes: bytes, document: bytes) -> bytes:
-        """A change; the cursor after it has these three parts."""
+    def change(self, epoch: bytes, seq: int, stamp: int, changes: bytes, document: bytes) -> bytes:
+        """A change; the cursor after it has these four parts."""
         ...
 
     def drain(self, retry_after: int) -> bytes:
@@ -59,11 +59,13 @@ class ServerSentEvents:
         # An id without data changes the browser's Last-Event-ID and dispatches no event.
         return b"retry: %d\nid: %b\n\n" % (RECONNECT_MILLISECONDS, str(cursor).encode("ascii"))
 
-    def message(self, epoch: bytes, seq: int, changes: bytes, document: bytes) -> bytes:
-        return b"event: message\nid: %b-%d%b\ndata: %b\n\n" % (epoch, seq, changes, document)
+    def message(self, epoch: bytes, seq: int, stamp: int, changes: bytes, document: bytes) -> bytes:
+        parts = (epoch, seq, stamp, changes, document)
+        return b"event: message\nid: %b-%d-%x%b\ndata: %b\n\n" % parts
 
-    def change(self, epoch: bytes, seq: int, changes: bytes, document: bytes) -> bytes:
-        return b"event: change\nid: %b-%d%b\ndata: %b\n\n" % (epoch, seq, changes, document)
+    def change(self, epoch: bytes, seq: int, stamp: int, changes: bytes, document: bytes) -> bytes:
+        parts = (epoch, seq, stamp, changes, document)
+        return b"event: change\nid: %b-%d-%x%b\ndata: %b\n\n" % parts
 
     def drain(self, retry_after: int) -> bytes:
         return b'event: drain\nretry: %d\ndata: {"drain":true,"retry_after":%d}\n\n' % (
@@ -89,11 +91,11 @@ class JSONLines:
     def opening(self, cursor: Cursor) -> bytes:
         return self.keep_alive
 
-    def message(self, epoch: bytes, seq: int, changes: bytes, document: bytes) -> bytes:
-        return b'{"cursor":"%b-%d%b","message":%b}\n' % (epoch, seq, changes, document)
+    def message(self, epoch: bytes, seq: int, stamp: int, changes: bytes, document: bytes) -> bytes:
+        return b'{"cursor":"%b-%d-%x%b","message":%b}\n' % (epoch, seq, stamp, changes, document)
 
-    def change(self, epoch: bytes, seq: int, changes: bytes, document: bytes) -> bytes:
-        return b'{"cursor":"%b-%d%b","change":%b}\n' % (epoch, seq, changes, document)
+    def change(self, epoch: bytes, seq: int, stamp: int, changes: bytes, document: bytes) -> bytes:
+        return b'{"cursor":"%b-%d-%x%b","change":%b}\n' % (epoch, seq, stamp, changes, document)
 
     def drain(self, retry_after: int) -> bytes:
         return b'{"drain":true,"retry_after":%d}\n' % retry_after

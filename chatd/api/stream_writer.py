@@ -135,7 +135,8 @@ class StreamWriter:
     def write_messages(self, messages: Sequence[Message]) -> int:
         form, epoch, suffix = self._format.message, self._epoch, self._changes
         return self._write_first(
-            form(epoch, message.seq, suffix, self._render(message)) for message in messages
+            form(epoch, message.seq, message.sent_at, suffix, self._render(message))
+            for message in messages
         )
 
     def write_changes(self, changes: Sequence[Change], positions: Sequence[ChangesPosition]) -> int:
@@ -144,7 +145,9 @@ class StreamWriter:
     def _change(self, change: Change, position: ChangesPosition) -> bytes:
         self._changes = _suffix(position)
         document = render_change(change, self._render)
-        return self._format.change(self._epoch, self._stream.seq, self._changes, document)
+        stream = self._stream
+        assert stream.stamp is not None
+        return self._format.change(self._epoch, stream.seq, stream.stamp, self._changes, document)
 
     def _write_first(self, pieces: Iterable[bytes]) -> int:
         """Write the first pieces, `WRITE_BYTES` or a little more; returns how many."""

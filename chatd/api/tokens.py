@@ -19,6 +19,7 @@ from chatd.api.responses import JSONResponse, Response, no_content
 from chatd.domain.accounts import Accounts
 from chatd.domain.tokens import Tokens
 from chatd.errors import (
+    AccountDisabled,
     InsufficientScope,
     InvalidQuery,
     NotAToken,
@@ -161,7 +162,7 @@ class TokenCalls:
         tag="Tokens",
         body=LogIn,
         responses={201: ResponseSpec("The token.", (Token,))},
-        raises=(Unauthorized, RateLimited, *BUSY),
+        raises=(Unauthorized, AccountDisabled, RateLimited, *BUSY),
     )
     async def log_in(self, context: RequestContext, body: LogIn) -> Response:
         address = self._proxies.address(context.request)

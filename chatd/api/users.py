@@ -65,7 +65,7 @@ class User(Struct, forbid_unknown_fields=True, frozen=True):
         )
 
 
-class Change(Struct, forbid_unknown_fields=True, frozen=True):
+class UserChange(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `PATCH /users/`: the present password, and what is to be changed."""
 
     current_password: str
@@ -189,14 +189,14 @@ class UserCalls:
         "but the one of the request, and everything that was authenticated with the old "
         "password, with their polls and streams.",
         tag="Users",
-        body=Change,
+        body=UserChange,
         responses={200: ResponseSpec("The account.", (User,))},
         raises=(WrongPassword, RateLimited, *BUSY),
         authenticated=True,
         scope=Scope.ACCOUNT,
     )
     async def change_user(
-        self, context: RequestContext, session: Session, body: Change
+        self, context: RequestContext, session: Session, body: UserChange
     ) -> Response:
         address = self._proxies.address(context.request)
         account = await self._changes.change(

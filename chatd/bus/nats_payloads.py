@@ -69,7 +69,7 @@ def encode_messages(messages: Iterable[Message], max_payload: int) -> Iterator[t
     for each in messages:
         encoded = _encode((each.received_by, each.seq, each.sent_by, each.sent_at, each.text))
         if len(encoded) > min(MAX_TEXT_BYTES, limit - 3):
-            encoded = _encode((each.received_by, each.seq))
+            encoded = _encode((each.received_by, each.seq, each.sent_by, each.sent_at))
         by_user.setdefault(each.received_by, []).append(encoded)
     for user_id, parts in by_user.items():
         size, first = 3, 0

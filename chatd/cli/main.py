@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from chatd.admin.parser import COMMANDS as ADMIN_COMMANDS
 from chatd.cli import serve
 from chatd.cli.parser import parser
 
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print(shtab.complete(top, args.shell))
         raise SystemExit
+    if args.command in ADMIN_COMMANDS:
+        from chatd.admin import runner
+
+        runner.run(args)
     # These imports take longer than all of the above; most of their objects live until the exit,
     # so that collecting garbage, then and at the exit, would be a third of the work in vain.
     gc.disable()

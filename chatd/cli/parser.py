@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from chatd import __version__
+from chatd.admin.parser import add_commands
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 
@@ -100,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
         "chat", "Chat with somebody in the terminal; /help there lists commands and keys."
     )
     conversation.add_argument("user", metavar="USER", help="the other person's name")
+
+    add_commands(commands)
 
     show = add("demo", "Run a daemon in a temporary directory with two people chatting.")
     show.add_argument("--once", action="store_true", help="exit after the conversation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn
 
@@ -36,7 +37,11 @@ INTERRUPTED: Final = 130
 
 def run(args: argparse.Namespace) -> NoReturn:
     """Run the command and exit: 0 on success, 1 with a one-line message on failure."""
+    from twisted.internet import reactor
+
     runner = CommandRunner(args, SessionFile(args.session))
+    # Nothing is scheduled yet. By default it would be by the wall clock, which may be set.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     try:
         react(runner.start)
     finally:

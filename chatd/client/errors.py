@@ -59,8 +59,9 @@ class NotSupported(ChatError):
 class HistoryChanged(APIError):
     """410 `cursor_epoch`: the cursor belongs to another history of the inbox.
 
-    The service was restored from a backup, or the cursor is another account's. Messages that were
-    read before may be missing from the inbox now: start again from `0` or `now`.
+    The service's database was set back to an earlier state, for example from a backup, and messages
+    that were read are missing from the inbox now, or replaced by others; or the cursor is another
+    account's. It stays invalid: start again from `0` or `now`. `follow` calls its `on_resync`.
     """
 
 

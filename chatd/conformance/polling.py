@@ -92,7 +92,7 @@ async def prefer(server: Server) -> None:
     expect(response.seconds < SOON, "Prefer has priority over the parameter")
 
 
-@check(POLL, "a malformed cursor is 400, one of another history or past the end is 410")
+@check(POLL, "a malformed cursor is 400, one past the end or of another message is 410")
 async def cursors(server: Server) -> None:
     ann = await server.new_account()
     for cursor in ("x", "-1", "1", "NOW", "0.0"):
@@ -103,6 +103,11 @@ async def cursors(server: Server) -> None:
     bob = await server.new_account()
     response = await bob.get(f"?since={longer}")
     expect_equal((response.status, response.code), (410, "cursor_epoch"), "past the end")
+    await server.pause(0.01)
+    await ann.send(bob)
+    for query in (f"?since={longer}", f"?since={longer}&wait=2", f"?at={longer}"):
+        response = await bob.get(query)
+        expect_equal((response.status, response.code), (410, "cursor_epoch"), "another message")
 
 
 @check(POLL, "several polls of one user are all answered")

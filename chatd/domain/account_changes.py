@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chatd.domain.account_rules import check_email, check_password
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
-from chatd.errors import InvalidBody, Unauthorized, WrongPassword
+from chatd.errors import AccountDisabled, InvalidBody, Unauthorized, WrongPassword
 from chatd.interfaces import IBus, IStore
 from chatd.model import Account, AccountChange, Session
 from chatd.runtime.shield import ShieldedTasks, shield
@@ -76,6 +76,8 @@ class AccountChanges:
         while True:
             try:
                 checked = await self._checks.check(username, current_password, address)
+            except AccountDisabled:
+                raise
             except Unauthorized:
                 raise WrongPassword("current_password: this is not your password") from None
             if password is not None and password_hash is None:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, Read
+from chatd.domain.poll import DISCONNECTED, Read, verify
 from chatd.errors import DomainError, Unauthorized
 from chatd.model import (
     ChangesPosition,
@@ -80,6 +80,7 @@ class MessageStream:
         "held",
         "seq",
         "session",
+        "stamp",
     )
 
     def __init__(
@@ -93,6 +94,8 @@ class MessageStream:
     ) -> None:
         self.session = session
         self.seq = 0
+        self.stamp: int | None = 0
+        """That of `seq`, see `Cursor`."""
         self.held = True
         self.cursor = Cursor("", 0)
         """Where the stream begins."""
@@ -126,6 +129,7 @@ class MessageStream:
             raise self._end
         self.cursor = cursor
         self.seq = cursor.seq
+        self.stamp = cursor.stamp
 
     def begin(self, sink: MessageSink, inbox: InboxSlice) -> None:
         """Write to `sink` from now on, starting with the result of the first read."""
@@ -213,11 +217,14 @@ class MessageStream:
             sink.fail(failure)
 
     def _deliver(self, inbox: InboxSlice) -> None:
+        # Each time: a standby that has taken over may lack what was read before.
+        verify(self.seq, self.stamp, inbox)
         messages = inbox.messages
         while messages and not self._paused:
             assert self._sink is not None
             written = self._sink.write_messages(messages)
-            self.seq = messages[written - 1].seq
+            last = messages[written - 1]
+            self.seq, self.stamp = last.seq, last.sent_at
             messages = messages[written:]
         if self.seq < inbox.last_seq:
             self._unread = True

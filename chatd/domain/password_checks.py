@@ -5,7 +5,7 @@ from __future__ import annotations
 from chatd.domain.account_rules import MAX_PASSWORD, is_username
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
-from chatd.errors import Unauthorized
+from chatd.errors import AccountDisabled, Unauthorized
 from chatd.interfaces import IStore
 from chatd.model import Credentials
 
@@ -23,7 +23,10 @@ class PasswordChecks:
         self._limits.count_log_in(address, username)
 
     async def check(self, username: str, password: str, address: str) -> Credentials:
-        """The credentials that match; raises `Unauthorized` if they do not."""
+        """The credentials that match; raises `Unauthorized` if they do not.
+
+        Raises `AccountDisabled` only if they do, so that nobody else learns of it.
+        """
         credentials = None
         valid_username = is_username(username)
         if valid_username:
@@ -34,4 +37,6 @@ class PasswordChecks:
             if valid_username:  # Impossible usernames must not fill the rate limiter's memory.
                 self._limits.count_failed_log_in(address, username)
             raise Unauthorized("there is no such username and password")
+        if credentials.disabled:
+            raise AccountDisabled("an administrator has disabled this account")
         return credentials

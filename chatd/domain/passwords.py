@@ -50,12 +50,12 @@ class Passwords:
         self._executor.stop()
 
     def _hash(self, password: str) -> str:
-        return self._hasher.hash(_encode(password))
+        return self._hasher.hash(encode(password))
 
     def _verify(self, password_hash: str | None, password: str) -> bool:
         try:
             encoded_hash = self._dummy_hash if password_hash is None else password_hash
-            self._hasher.verify(encoded_hash, _encode(password))
+            self._hasher.verify(encoded_hash, encode(password))
         except (VerificationError, InvalidHashError):
             return False
         return password_hash is not None
@@ -71,6 +71,7 @@ class Passwords:
         return result
 
 
-def _encode(password: str) -> bytes:
+def encode(password: str) -> bytes:
+    """What is hashed of a password."""
     # A password may be any JSON string, including one with lone surrogates.
     return password.encode("utf-8", "surrogatepass")

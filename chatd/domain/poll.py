@@ -112,14 +112,14 @@ class Polls:
     def start(
         self,
         session: Session,
-        after: int | None,
+        since: Cursor | None,
         limit: int,
         wait: float,
         sink: PollSink,
         position: ChangesPosition | None = None,
         kind: type[Poll] | None = None,
     ) -> Poll:
-        """Start a poll for messages after `after` (None: from now on) that waits up to `wait`
+        """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds; `sink` may be called before this returns.
 
         `position` is that in the changes, which a `Poll` passes on. `kind` is another class.
@@ -128,7 +128,7 @@ class Polls:
         # First of all, in the reactor turn that authenticated the caller: nothing that happens
         # from here on can be missed, neither a message nor a revocation.
         self.notifier.add(poll)
-        poll.begin(after)
+        poll.begin(since)
         return poll
 
 
@@ -152,6 +152,7 @@ class Poll:
         "position",
         "seq",
         "session",
+        "stamp",
         "waited",
     )
 
@@ -170,6 +171,8 @@ class Poll:
         self._returned: int | None = None
         self.session = session
         self.seq = 0
+        self.stamp: int | None = None
+        """That of `seq`, see `Cursor`; None until it is known."""
         self.held = False
         self.waited = 0.0
         """How many seconds the poll was held."""
@@ -190,10 +193,14 @@ class Poll:
     is_behind = False
     """While it is held, it has read everything that it knows of."""
 
-    def begin(self, after: int | None) -> None:
+    def begin(self, since: Cursor | None) -> None:
         """Read for the first time."""
-        self.seq = -1 if after is None else after
-        self._returned = after
+        after = None
+        if since is None:
+            self.seq = -1
+        else:
+            self.seq = after = self._returned = since.seq
+            self.stamp = since.stamp
         # A commit of another process that is not known here yet will wake the poll.
         self._read(after, listening=self._wait > 0)
 
@@ -249,11 +256,16 @@ class Poll:
             self._fail(Failure(Unauthorized("the account was deleted")))
             return
         self._count = inbox.last_seq
-        try:
-            self.seq = position(None if self.seq < 0 else self.seq, inbox)
-        except CursorEpoch:
-            self._fail(Failure())
-            return
+        if self.seq < 0:
+            self.seq = inbox.last_seq
+        else:
+            # Each time: a standby that has taken over may lack what was read before.
+            try:
+                verify(self.seq, self.stamp, inbox)
+            except CursorEpoch:
+                self._fail(Failure())
+                return
+        self.stamp = inbox.stamp
         if self._returned:
             self._polls.note_delivered(self.session.user_id, self._returned)
             self._returned = None
@@ -293,11 +305,12 @@ class Poll:
 
     def _end(self, messages: tuple[Message, ...], why: WakeReason) -> None:
         self._leave(why.value)
-        seq = self.seq
         if messages:
             messages = truncated(messages)
-            seq = messages[-1].seq
-        cursor = Cursor(self._polls.epoch(), seq, self.position)
+            last = messages[-1]
+            cursor = Cursor(self._polls.epoch(), last.seq, last.sent_at, self.position)
+        else:
+            cursor = Cursor(self._polls.epoch(), self.seq, self.stamp, self.position)
         sink, self._sink = self._sink, None
         assert sink is not None
         try:
@@ -328,13 +341,15 @@ class Poll:
             polls.observe(outcome, self.waited)
 
 
-def position(seq: int | None, inbox: InboxSlice) -> int:
-    """The seq at which a query begins, None being the end; raises `CursorEpoch` past the end."""
-    if seq is None:
-        return inbox.last_seq
+def verify(seq: int, stamp: int | None, inbox: InboxSlice) -> None:
+    """Raise `CursorEpoch` unless the inbox still has the message that was seen at `seq`.
+
+    `inbox` is what was read from there; for `stamp` see `Cursor`.
+    """
     if seq > inbox.last_seq:
         raise CursorEpoch("the cursor is past the end of this inbox: begin again")
-    return seq
+    if stamp is not None and stamp != inbox.stamp:
+        raise CursorEpoch("the inbox has another message where the cursor is: begin again")
 
 
 def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.model import Session
-from chatd.runtime.deadlines import Deadlines, Entry
+from chatd.runtime.deadlines import TOLERANCE, Deadlines, Entry
 
 
 class Revocable(Protocol):
@@ -24,13 +24,14 @@ class Revocable(Protocol):
 class _Expiry:
     """A `chatd.runtime.deadlines.DeadlineListener` that ends a poll or stream."""
 
-    __slots__ = ("_waiter",)
+    __slots__ = ("_expiry", "_waiter")
 
-    def __init__(self, waiter: Revocable) -> None:
+    def __init__(self, waiter: Revocable, expiry: SessionExpiry) -> None:
         self._waiter = waiter
+        self._expiry = expiry
 
     def on_deadline(self) -> None:
-        self._waiter.revoke()
+        self._expiry.end_or_watch(self._waiter)
 
 
 class SessionExpiry:
@@ -46,7 +47,14 @@ class SessionExpiry:
         """End the waiter when its session expires."""
         if waiter.session.expires_at is not None:
             due = self._clock.seconds() + waiter.session.seconds_left(self._now())
-            self._entries[waiter] = self._deadlines.add(due, _Expiry(waiter))
+            self._entries[waiter] = self._deadlines.add(due, _Expiry(waiter, self))
+
+    def end_or_watch(self, waiter: Revocable) -> None:
+        """End a waiter that is due, unless the wall clock was set back meanwhile."""
+        if waiter.session.seconds_left(self._now()) > TOLERANCE:
+            self.watch(waiter)
+        else:
+            waiter.revoke()
 
     def unwatch(self, waiter: Revocable) -> None:
         """Forget a waiter that has ended."""

@@ -327,8 +327,10 @@ class Channel:
     def _refuse(self, error: HTTPError) -> None:
         """Respond with an error and close, since nothing after a bad request can be parsed."""
         is_head, lines = self._reader.rejected()
-        request_id = self._server.request_ids.in_head(lines)
-        self.write(error_response(error, self.site, request_id, omit_body=is_head))
+        server = self._server
+        request_id = server.request_ids.in_head(lines)
+        more = b"" if server.error_headers is None else server.error_headers(lines)
+        self.write(error_response(error, self.site, request_id, more, omit_body=is_head))
         self._linger()
 
     def _linger(self) -> None:

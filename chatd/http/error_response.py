@@ -12,10 +12,13 @@ from chatd.http.site import Site
 _log = Logger()
 
 
-def error_response(error: HTTPError, site: Site, request_id: bytes, *, omit_body: bool) -> bytes:
+def error_response(
+    error: HTTPError, site: Site, request_id: bytes, more: bytes = b"", *, omit_body: bool
+) -> bytes:
     """Render `error` as a whole response that announces the end of the connection.
 
-    If the problem document cannot be rendered, the response has no body.
+    `more` are additional header lines. If the problem document cannot be rendered, the response has
+    no body.
     """
     try:
         body = site.problem(error.status, error.code, error.detail)
@@ -23,13 +26,14 @@ def error_response(error: HTTPError, site: Site, request_id: bytes, *, omit_body
         _log.failure("No problem document could be rendered")
         body = b""
     return (
-        b"%b%b%b: %b\r\n%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
+        b"%b%b%b: %b\r\n%b%bContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
         b"Connection: close\r\n\r\n%b"
     ) % (
         status_line(b"HTTP/1.1", error.status),
         site.standard_headers.block(),
         HEADER,
         request_id,
+        more,
         b"Retry-After: 1\r\n" if error.status == 503 else b"",
         len(body),
         b"" if omit_body else body,

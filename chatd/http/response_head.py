@@ -106,12 +106,12 @@ class StandardHeaders:
         self._block = b""
 
     def block(self) -> bytes:
-        """The header lines, rendered again if a second has passed on `clock`."""
+        """The header lines, rendered again when a second of wall time ends, by `clock`."""
         now = self._clock.seconds()
-        # The lower bound is for a clock that was set back.
-        if not self._rendered <= now < self._rendered + 1.0:
-            self._rendered = now // 1
-            self._date = datetimeToString(self._now())
+        if now >= self._rendered + 1.0:
+            wall_time = self._now()
+            self._rendered = now - wall_time % 1
+            self._date = datetimeToString(wall_time)
             self._block = b"Server: %b\r\nDate: %b\r\n" % (SERVER, self._date)
         return self._block
 

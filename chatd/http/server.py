@@ -35,6 +35,8 @@ class Server(Factory):
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
     `fast_handler` is given each request before `resource`, unless there is a `log`.
+    `error_headers` is given what was received of a head, and returns header lines
+    (`response_head.header_block`) for an error response that the server sends itself.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.
@@ -53,6 +55,7 @@ class Server(Factory):
         now: Callable[[], float] = time.time,
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
+        error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
         self.limits = limits
@@ -66,6 +69,7 @@ class Server(Factory):
             eager_write=eager_write,
             # Only requests that reach the resource are logged.
             fast_handler=fast_handler if log is None else None,
+            error_headers=error_headers,
         )
 
     @property

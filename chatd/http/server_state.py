@@ -56,6 +56,7 @@ class ServerState:
         "connections",
         "draining",
         "eager_write",
+        "error_headers",
         "fast_handler",
         "flushing",
         "idle",
@@ -79,6 +80,7 @@ class ServerState:
         log: Callable[[Request], object] | None,
         eager_write: bool,
         fast_handler: FastHandler | None,
+        error_headers: Callable[[bytes], bytes] | None,
     ) -> None:
         self.site = site
         self.clock = clock
@@ -87,6 +89,7 @@ class ServerState:
         self.log = log
         self.eager_write = eager_write
         self.fast_handler = fast_handler
+        self.error_headers = error_headers
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False

@@ -23,7 +23,10 @@ SPLIT_BYTES: Final = 6500
 
 
 class MessageNotice(Struct, frozen=True, array_like=True):
-    """A committed message: `[received_by,seq,sent_by,sent_at,"text"]`, or the first two only."""
+    """A committed message: `[received_by,seq,sent_by,sent_at,"text"]`, or without the text.
+
+    Older versions leave out `sent_by` and `sent_at`, too.
+    """
 
     received_by: int
     seq: int

@@ -36,6 +36,7 @@ from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
 from chatd.interfaces import IBus, IStore, ISubscriber
 from chatd.metrics import Metrics
+from chatd.process.admin_socket import AdminSocket
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
@@ -93,11 +94,13 @@ class ChatService(Service):
         public: Sequence[Listener],
         admin: Sequence[Listener],
         drain_seconds: float,
+        admin_socket: AdminSocket | None = None,
         gc_tuner: GCTuner | None = None,
     ) -> None:
         self.components = components
         self.public = public
         self.admin = admin
+        self._admin_socket = admin_socket
         self._gc_tuner = gc_tuner
         self._reactor = reactor
         self._drain_seconds = drain_seconds
@@ -128,6 +131,8 @@ class ChatService(Service):
         await components.bus.start(components.subscriber)
         for listener in (*self.public, *self.admin):
             self._ports.append((listener, await listener.listen()))
+        if self._admin_socket is not None:
+            self._admin_socket.start()
         components.sweep.start()
         self._lag_due = self._reactor.seconds() + LAG_SECONDS
         self._lag_loop.start(LAG_SECONDS, now=False)
@@ -187,6 +192,8 @@ class ChatService(Service):
         for listener in self.public:
             listener.server.abort_all()
         await components.chats.wait_idle()
+        if self._admin_socket is not None:
+            await _log_errors(self._admin_socket.stop())
         await _log_errors(components.sweep.stop())
         await _log_errors(components.deliveries.stop())
         await _log_errors(components.accounts.stop())

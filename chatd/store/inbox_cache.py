@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from chatd.model import Draft, InboxSlice, Message, ReadAfter, ReadPage
-from chatd.store.results import inbox_slice, wanted_seqs
+from chatd.store.results import inbox_slice, position, wanted_seqs
 
 TAIL_LENGTH: Final = 32
 """How many messages of an inbox are cached."""
@@ -26,14 +26,35 @@ _MESSAGE_BYTES: Final = 160
 
 
 class Tail:
-    """The newest messages of one inbox, without gaps up to `last_seq`; possibly none."""
+    """The newest messages of one inbox, without gaps up to `last_seq`; possibly none.
 
-    __slots__ = ("last_seq", "messages", "size")
+    `before` is the stamp of a cursor before the first one, None if it is not known.
+    """
 
-    def __init__(self, last_seq: int, messages: Sequence[Message]) -> None:
+    __slots__ = ("before", "last_seq", "messages", "size")
+
+    def __init__(self, last_seq: int, messages: Sequence[Message], before: int | None) -> None:
         self.last_seq = last_seq
         self.messages = list(messages[-TAIL_LENGTH:])
+        dropped = len(messages) - len(self.messages)
+        if dropped:
+            before = messages[dropped - 1].sent_at
+        elif len(messages) == last_seq:
+            before = 0
+        self.before = before
         self.size = _TAIL_BYTES + sum(map(_size, self.messages))
+
+    @property
+    def worth(self) -> tuple[int, int, bool]:
+        """Orders tails of an inbox by what they know."""
+        return self.last_seq, len(self.messages), self.before is not None
+
+    def stamp(self, seq: int) -> int | None:
+        """The stamp of a cursor at `seq`; None if it is not known."""
+        place = seq - self.last_seq + len(self.messages) - 1
+        if place < -1 or seq > self.last_seq:
+            return None
+        return self.before if place < 0 else self.messages[place].sent_at
 
     def add(self, message: Message) -> int:
         """Append the next message and return by how many bytes the tail grew."""
@@ -42,7 +63,9 @@ class Tail:
         self.messages.append(message)
         self.size += _size(message)
         if len(self.messages) > TAIL_LENGTH:
-            self.size -= _size(self.messages.pop(0))
+            oldest = self.messages.pop(0)
+            self.before = oldest.sent_at
+            self.size -= _size(oldest)
         return self.size - before
 
 
@@ -74,13 +97,20 @@ class InboxCache:
         if tail is None:
             return None
         last = tail.last_seq
+        if isinstance(query, ReadAfter):
+            return _after(tail, last if query.seq is None else query.seq, query.limit)
+        end = position(query, last)
+        stamp = tail.stamp(end)
+        if stamp is None and end <= last:
+            return None
         seqs = wanted_seqs(query, last)
         if not seqs:
-            return InboxSlice(last, ())
+            return InboxSlice(last, (), stamp)
         first = last - len(tail.messages) + 1
         if seqs.start < first:
             return None
-        return inbox_slice(query, last, tail.messages[seqs.start - first : seqs.stop - first])
+        messages = tail.messages[seqs.start - first : seqs.stop - first]
+        return inbox_slice(query, last, messages, stamp)
 
     def begin_query(self) -> int:
         """Call before querying the database; returns the ticket to apply the result with."""
@@ -115,23 +145,28 @@ class InboxCache:
         messages = inbox.messages
         if isinstance(query, ReadPage):
             messages = messages[::-1]
-        if messages and messages[-1].seq != inbox.last_seq:
+        last = inbox.last_seq
+        before = None if isinstance(query, ReadPage) else inbox.stamp
+        if not messages or messages[-1].seq != last:
             messages = ()
-        tail = self._tails.get(query.user_id)
-        if tail is None or (inbox.last_seq, len(messages)) > (tail.last_seq, len(tail.messages)):
-            self._put(query.user_id, Tail(inbox.last_seq, messages))
+            before = inbox.stamp if position(query, last) == last else None
+        read, known = Tail(last, messages, before), self._tails.get(query.user_id)
+        if known is None or read.worth > known.worth:
+            self._put(query.user_id, read)
             self._shrink()
+        elif _contradict(known, last, read.stamp(last)):
+            self.clear()
 
     def apply_remote(self, message: Message) -> None:
         """Add a message that another process committed; those of one inbox in the order of seq."""
         self._add(message)
         self._shrink()
 
-    def advance(self, user_id: int, last_seq: int) -> None:
+    def advance(self, user_id: int, last_seq: int, stamp: int | None) -> None:
         """Note that another process committed a message of that seq, whose text is unknown."""
         tail = self._tails.get(user_id)
         if tail is None or last_seq > tail.last_seq:
-            self._put(user_id, Tail(last_seq, ()))
+            self._put(user_id, Tail(last_seq, (), stamp))
 
     def extend(self, message: Message) -> None:
         """`apply_remote` for messages that are told of in any order, late ones among them.
@@ -144,10 +179,10 @@ class InboxCache:
         else:
             self.drop(message.received_by)
 
-    def extend_end(self, user_id: int, last_seq: int) -> None:
+    def extend_end(self, user_id: int, last_seq: int, stamp: int | None) -> None:
         """`advance` for messages that are told of in any order, see `extend`."""
         if user_id in self._tails:
-            self.advance(user_id, last_seq)
+            self.advance(user_id, last_seq, stamp)
         else:
             self.drop(user_id)
 
@@ -191,7 +226,9 @@ class InboxCache:
             self._size += tail.add(message)
             self._tails.move_to_end(message.received_by)
         elif tail is None or message.seq > tail.last_seq:
-            self._put(message.received_by, Tail(message.seq, (message,)))
+            self._put(message.received_by, Tail(message.seq, (message,), None))
+        elif _contradict(tail, message.seq, message.sent_at):
+            self.clear()
 
     def _remove(self, user_id: int) -> None:
         tail = self._tails.pop(user_id, None)
@@ -206,6 +243,29 @@ class InboxCache:
     def _shrink(self) -> None:
         while self._size > MAX_BYTES:
             self.drop(next(iter(self._tails)))
+
+
+def _after(tail: Tail, seq: int, limit: int) -> InboxSlice | None:
+    """`InboxCache.get` of the messages after a seq, which is asked for most often."""
+    messages = tail.messages
+    place = seq - tail.last_seq + len(messages)
+    if place < 0:
+        return None
+    if place > len(messages):
+        return InboxSlice(tail.last_seq, (), None)
+    stamp = messages[place - 1].sent_at if place else tail.before
+    if stamp is None:
+        return None
+    return InboxSlice(tail.last_seq, tuple(messages[place : place + limit]), stamp)
+
+
+def _contradict(tail: Tail, seq: int, stamp: int | None) -> bool:
+    """Whether the database now has another message than the tail.
+
+    Then it was set back, for example because a standby has taken over that lacks some commits.
+    """
+    known = tail.stamp(seq)
+    return known is not None and stamp is not None and known != stamp
 
 
 def _size(message: Message) -> int:

@@ -40,12 +40,24 @@ def migrations(dialect: str, folder: Traversable | None = None) -> list[Migratio
     return found
 
 
-def pending(known: list[Migration], version: int, where: str) -> list[Migration]:
-    """The migrations that a database at `version` lacks; raises `StartError` if it is newer."""
+UPGRADE: Final = "run chatd db upgrade, or start the daemon, which does the same"
+
+
+def pending(
+    known: list[Migration], version: int, where: str, *, upgrade: bool = True
+) -> list[Migration]:
+    """The migrations that a database at `version` lacks.
+
+    Raises `StartError` if it is newer, or lacks any and `upgrade` is False.
+    """
     newest = known[-1].version
     if version > newest:
         raise StartError(
             f"{where} has schema version {version}, this chatd knows versions up to {newest}: "
             "run the chatd that made it, or a newer one"
+        )
+    if version < newest and not upgrade:
+        raise StartError(
+            f"{where} has schema version {version}, this chatd needs {newest}: {UPGRADE}"
         )
     return known[version:]

@@ -37,6 +37,9 @@ MessageState = tuple[str, int | None, int | None]
 KEY_SECONDS: Final = 48 * 3600
 """How long an Idempotency-Key is kept; the API promises at least 24 hours."""
 
+RANDOM_MICROSECONDS: Final = 256
+"""Times of messages grow by a random number up to this where the clock does not let them grow."""
+
 MAX_BLOCKS: Final = 10_000
 """Accounts that one account can block: the response that lists them has no pages."""
 
@@ -141,9 +144,18 @@ def wanted_seqs(query: ReadAfter | ReadPage, last: int) -> range:
     return range(max(newest - query.limit, 0) + 1, newest + 1)
 
 
-def inbox_slice(query: ReadAfter | ReadPage, last: int, messages: Sequence[Message]) -> InboxSlice:
+def position(query: ReadAfter | ReadPage, last: int) -> int:
+    """The seq of the cursor that a query continues from, or the last seq if it names none."""
+    seq = query.seq if isinstance(query, ReadAfter) else query.at
+    return last if seq is None else seq
+
+
+def inbox_slice(
+    query: ReadAfter | ReadPage, last: int, messages: Sequence[Message], stamp: int | None
+) -> InboxSlice:
     """The result of a query, from messages in the order of seq; pages are newest first."""
-    return InboxSlice(last, tuple(messages[::-1] if isinstance(query, ReadPage) else messages))
+    pages = isinstance(query, ReadPage)
+    return InboxSlice(last, tuple(messages[::-1] if pages else messages), stamp)
 
 
 def merge_directions(

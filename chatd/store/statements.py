@@ -107,11 +107,18 @@ def _account(condition: str, parameters: dict[str, Any], source: str) -> Stateme
 def credentials(username: str) -> Statement[Credentials | None]:
     """Look up the password hash of a username, ignoring case."""
     return Statement(
-        "SELECT id, password_hash FROM account"
+        "SELECT id, password_hash, disabled_at FROM account"
         " WHERE username_folded = :folded AND deleted_at IS NULL",
         {"folded": username.lower()},
-        lambda rows: Credentials(*rows[0]) if rows else None,
+        _credentials,
     )
+
+
+def _credentials(rows: Rows) -> Credentials | None:
+    if not rows:
+        return None
+    [(user_id, password_hash, disabled_at)] = rows
+    return Credentials(user_id, password_hash, disabled_at is not None)
 
 
 # Repeated, it finds the new password hash, which has a new salt each time.

@@ -105,6 +105,12 @@ def changes_parameters(user_id: int, after: int, limit: int) -> dict[str, Any]:
     return {"user_id": user_id, "after": after, "limit": limit + 1}
 
 
+# A change is numbered by the time of its transaction, in microseconds, and always higher than the
+# ones before. If the database is set back to an earlier state, what is recorded from then on has
+# higher numbers than what was lost, so no client takes it for something that it has seen. The
+# random part is for a clock that is set back as well, see `RANDOM_MICROSECONDS`.
+
+
 def check_position(after: ChangesPosition, last_change: int) -> None:
     """Raise `CursorEpoch` for a position past the end."""
     if after.number > last_change:

@@ -18,7 +18,7 @@ VALID: Final = "(expires_at IS NULL OR expires_at > :now)"
 _ADD: Final = """
 INSERT INTO token (digest, user_id, label, scopes, created_at, expires_at)
 SELECT :digest, id, :label, :scopes, :at, :expires_at FROM account
-WHERE id = :user_id AND deleted_at IS NULL
+WHERE id = :user_id AND deleted_at IS NULL AND disabled_at IS NULL
     AND (:verified IS NULL OR password_hash = :verified) FOR SHARE
 ON CONFLICT (digest) DO UPDATE SET created_at = token.created_at
 RETURNING id, created_at

@@ -23,6 +23,7 @@ from twisted.web.server import Site
 
 from chatd.api.access_log import AccessLog
 from chatd.api.client_address import TrustedProxies
+from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
@@ -142,6 +143,7 @@ class Service:
         *,
         trusted: Sequence[str] = (),
         access_log: bool = False,
+        cors: Sequence[str] = (),
         body_bytes: int = 128 * 1024,
         **options: Any,
     ) -> None:
@@ -149,12 +151,14 @@ class Service:
         self.clock = system.clock
         self.readiness = system.components.readiness
         self.proxies = TrustedProxies([ip_network(network) for network in trusted])
+        self._cors = CORS(cors) if cors else None
         public = compose_api(
             system.components,
             clock=system.clock,
             proxies=self.proxies,
             retry_jitter=lambda: RETRY_JITTER,
             access_log=AccessLog(self.proxies) if access_log else None,
+            cors=self._cors,
         )
         self.resource = public.resource
         self.fast_path: FastPath | None = public.fast_path
@@ -169,12 +173,14 @@ class Service:
         """A factory of connections to the resource, the public one by default."""
         resource = self.resource if resource is None else resource
         if self.front == OWN:
+            is_public = resource is self.resource
             return Server(
                 resource=resource,
                 clock=self.clock,
                 limits=self._limits,
                 problem=problem,
-                fast_handler=self.fast_path if resource is self.resource else None,
+                fast_handler=self.fast_path if is_public else None,
+                error_headers=self._cors.in_head if is_public and self._cors else None,
             )
         return Site(resource, reactor=self.clock, timeout=None, parsePOSTFormSubmission=False)
 

@@ -224,7 +224,7 @@ def test_a_declared_call_is_described() -> None:
     OpenAPIV31SpecValidator(described).validate()
     assert described["tags"] == [{"name": "Notes"}]
     [[path, methods]] = described["paths"].items()
-    assert path == "/api/v1/notes/"
+    assert path == "/api/v1/notes"
     operation = methods["post"]
     assert (operation["operationId"], operation["summary"]) == ("write_note", "Write a note")
     assert operation["security"] == [{"token": []}, {"password": []}]

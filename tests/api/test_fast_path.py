@@ -551,7 +551,7 @@ header_lines = st.sampled_from(
     sorted({line for headers in [*HEADERS, *SEND_HEADERS] for line in headers})
 )
 parameters = st.tuples(
-    st.sampled_from(["since", "wait", "limit", "page", "at", "with", "before", "x", ""]),
+    st.sampled_from(["since", "wait", "limit", "page", "at", "with", "before", "wiat", "x", ""]),
     st.sampled_from(
         ["0", "now", "1", "2", "{epoch}-1", "{epoch}-3", "{epoch}-9", "0.5", "%31", "x", "", "-1"]
     ),

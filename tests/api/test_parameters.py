@@ -153,9 +153,23 @@ def test_parameters_are_described_once() -> None:
     described = Parameters(FirstParameters, SecondParameters, choose=choose).described()
     assert [(each.name, default) for each, default in described] == [
         ("both", None),
-        ("left", 5),
+        # A client that always sends it could not select the other alternative.
+        ("left", None),
         ("right", None),
     ]
+    described = Parameters(FirstParameters).described()
+    assert [(each.name, default) for each, default in described] == [("both", 1), ("left", 5)]
+
+
+def test_names_that_are_not_declared_are_reported_also_with_an_error() -> None:
+    parameters = Parameters(FirstParameters)
+    unknown: list[str] = []
+    parameters.parse(b"both=3&lift=4&=&x&%ff&b%6fth2=1", no_headers, unknown)
+    assert unknown == ["lift", "x", "both2"]
+    unknown.clear()
+    with pytest.raises(InvalidQuery):
+        parameters.parse(b"lift=4&both=x", no_headers, unknown)
+    assert unknown == ["lift"]
 
 
 READ = next(each.parameters for name, each in vars(ReadCalls).items() if name == "get_chats")

@@ -58,7 +58,7 @@ def test_a_domain_error_becomes_a_problem(error: type[DomainError]) -> None:
     headers: Any = response.headers
     assert ("Retry-After" in headers) is issubclass(error, Busy)
     assert "why" in raised.detail
-    assert ("WWW-Authenticate" in headers) is (error in (Unauthorized, InsufficientScope))
+    assert ("WWW-Authenticate" in headers) is issubclass(error, Unauthorized | InsufficientScope)
 
 
 @pytest.mark.parametrize(("after", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2")])

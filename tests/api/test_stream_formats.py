@@ -15,7 +15,7 @@ from chatd.api.stream_formats import (
 )
 from chatd.model import Cursor
 
-CURSOR = Cursor("abcdefgh", 7)
+CURSOR = Cursor("abcdefgh", 7, 255)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_the_format_that_is_wanted(accept: list[str], wanted: StreamFormat | Non
 
 def test_server_sent_events() -> None:
     events = SERVER_SENT_EVENTS
-    assert events.opening(CURSOR) == b"retry: 2000\nid: abcdefgh-7\n\n"
-    assert events.message(b"abcdefgh", 8, b"", b"{}") == (
-        b"event: message\nid: abcdefgh-8\ndata: {}\n\n"
+    assert events.opening(CURSOR) == b"retry: 2000\nid: abcdefgh-7-ff\n\n"
+    assert events.message(b"abcdefgh", 8, 255, b"", b"{}") == (
+        b"event: message\nid: abcdefgh-8-ff\ndata: {}\n\n"
     )
-    assert events.change(b"abcdefgh", 8, b".5", b"{}") == (
-        b"event: change\nid: abcdefgh-8.5\ndata: {}\n\n"
+    assert events.change(b"abcdefgh", 8, 255, b".5", b"{}") == (
+        b"event: change\nid: abcdefgh-8-ff.5\ndata: {}\n\n"
     )
     assert events.keep_alive == b": keepalive\n\n"
     assert events.drain(3) == (
@@ -79,9 +79,18 @@ def test_lines_of_json() -> None:
     events = (
         (lines.opening(CURSOR), {"keepalive": True}),
         (lines.keep_alive, {"keepalive": True}),
-        (lines.message(b"abcdefgh", 8, b"", b"{}"), {"cursor": "abcdefgh-8", "message": {}}),
-        (lines.message(b"abcdefgh", 8, b".5", b"{}"), {"cursor": "abcdefgh-8.5", "message": {}}),
-        (lines.change(b"abcdefgh", 8, b".5", b"{}"), {"cursor": "abcdefgh-8.5", "change": {}}),
+        (
+            lines.message(b"abcdefgh", 8, 255, b"", b"{}"),
+            {"cursor": "abcdefgh-8-ff", "message": {}},
+        ),
+        (
+            lines.message(b"abcdefgh", 8, 255, b".5", b"{}"),
+            {"cursor": "abcdefgh-8-ff.5", "message": {}},
+        ),
+        (
+            lines.change(b"abcdefgh", 8, 255, b".5", b"{}"),
+            {"cursor": "abcdefgh-8-ff.5", "change": {}},
+        ),
         (lines.drain(3), {"drain": True, "retry_after": 3}),
         (lines.superseded(), {"superseded": True}),
         (lines.error(refusal), {"error": json.loads(refusal)}),

@@ -12,7 +12,12 @@ from pytest_twisted import async_yield_fixture, ensureDeferred
 
 import chatd.bus.nats
 import chatd.bus.nats_link
+from bench.processes import free_port
+from chatd.admin.access import access
+from chatd.admin.errors import AdminError
 from chatd.bus.nats import NatsBus
+from chatd.config import load
+from chatd.domain.administration import DisableUser
 from chatd.errors import StartError
 from chatd.model import Draft, ReadAfter, Revision
 from tests.bus.nats_nodes import Node, cached, settle
@@ -370,6 +375,31 @@ async def test_an_append_of_unknown_outcome_is_looked_for(nodes: tuple[Node, Nod
     await recorder.until(lambda recorder: recorder.checked[bob])
     one.bus._announcer.announce_unknown({ann}, sessions=True)
     await recorder.until(lambda recorder: recorder.session_changes == [ann])
+
+
+@pytest.mark.usefixtures("fast")
+@ensureDeferred
+async def test_administrators_end_sessions(
+    nodes: tuple[Node, Node],
+    cluster: NatsCluster,
+    postgres: Databases,
+    postgres_database: str,
+) -> None:
+    from twisted.internet import reactor
+
+    one, two = nodes
+    [ann] = await add_accounts(one.store, "ann")
+    recorder = Recorder()
+    two.bus._subscriber = recorder
+    given = {"db": postgres.url(postgres_database), "bus": cluster.url()}
+    async with access(load(given, {})[0], reactor) as admin:
+        await admin.perform(DisableUser("ann"))
+    await recorder.until(lambda recorder: recorder.session_changes == [ann])
+    given["bus"] = f"nats://s3cret@127.0.0.1:{free_port()}"
+    with pytest.raises(AdminError, match="cannot use NATS at nats://127") as failed:
+        async with access(load(given, {})[0], reactor):
+            pass
+    assert "s3cret" not in str(failed.value)
 
 
 @ensureDeferred

@@ -181,10 +181,13 @@ async def test_long_texts_are_read_from_the_database(processes: Pair) -> None:
         await two.recorder.until(lambda recorder, seq=seq: recorder.woken[bob] == seq)  # type: ignore[misc]
         known = two.store.read_cached(ReadAfter(bob, seq - 1, 10), listening=True)
         assert (known is not None) is is_quoted
-        assert two.store.read_cached(ReadAfter(bob, seq, 10), listening=True) == InboxSlice(seq, ())
+        end = two.store.read_cached(ReadAfter(bob, seq, 10), listening=True)
+        assert end is not None
+        assert (end.last_seq, end.messages) == (seq, ())
         [found] = await two.store.read([ReadAfter(bob, seq - 1, 10)])
         assert found is not None
         assert [message.text for message in found.messages] == [text]
+        assert end.stamp == found.messages[0].sent_at
 
 
 @ensureDeferred
@@ -231,7 +234,9 @@ async def test_after_a_reconnection_the_database_is_read(
     [found] = await two.store.read([nothing])
     assert found is not None
     assert found.last_seq == 1
-    assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) == InboxSlice(1, ())
+    known = two.store.read_cached(ReadAfter(bob, 1, 10), listening=True)
+    assert known is not None
+    assert (known.last_seq, known.messages, known.stamp) == (1, (), found.messages[0].sent_at)
     await two.bus.stop()
     assert two.store.read_cached(ReadAfter(bob, 1, 10), listening=True) is None
 
@@ -307,6 +312,20 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: 
     assert two.recorder.session_changes == [ann, ann]
     assert one.recorder.session_changes == []
     assert one.recorder.revocations == []
+
+
+@ensureDeferred
+async def test_what_administrators_do_reaches_other_processes(processes: Pair) -> None:
+    one, two = processes
+    [ann] = await add_accounts(one.store, "ann")
+    await one.store.admin.disable(4711)
+    await one.store.admin.enable(ann)
+    await one.store.admin.disable(ann)
+    await one.store.admin.set_password(ann, "new hash")
+    await two.recorder.until(lambda recorder: len(recorder.session_changes) == 2)
+    await two.wait_for_notices()
+    assert two.recorder.session_changes == [ann, ann]
+    assert one.recorder.session_changes == []
 
 
 @ensureDeferred

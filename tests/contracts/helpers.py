@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from chatd.interfaces import IStore
@@ -22,6 +22,12 @@ class OpenStore(Protocol):
     """Opens a store; with `known_only`, nobody may write first."""
 
     def __call__(self, *, known_only: bool = False) -> Awaitable[IStore]: ...
+
+
+class CopyDatabase(Protocol):
+    """Copies a database that is not open; returns what puts the copy back in its place."""
+
+    def __call__(self) -> Awaitable[Callable[[], Awaitable[None]]]: ...
 
 
 def digest(text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 A test module subclasses `StoreContract` and defines the fixture `open_store`: `await open_store()`
 returns an open store, and after that was closed, another one on the same database. The fixture
-closes open stores after the test.
+closes open stores after the test. The fixture `copy_database` is a `CopyDatabase`.
 
 The suite assumes neither that calls finish synchronously nor which clock the times are from.
 """
@@ -15,9 +15,11 @@ from tests.contracts.store_accounts import (
     LastSeenContract,
     TokensContract,
 )
+from tests.contracts.store_admin import AdminContract
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
 from tests.contracts.store_revisions import RevisionsContract
@@ -32,6 +34,7 @@ class StoreContract(
     TokensContract,
     TokenListContract,
     ChangeContract,
+    AdminContract,
     DirectoryContract,
     LastSeenContract,
     AppendContract,
@@ -41,6 +44,7 @@ class StoreContract(
     LastSeqsContract,
     ConversationContract,
     SyncContract,
+    HistoryContract,
     RevisionsContract,
     BlocksContract,
     FirstContactContract,

@@ -14,7 +14,6 @@ from chatd.model import (
     MAX_INTEGER,
     Appended,
     Draft,
-    InboxSlice,
     Message,
     ReadAfter,
     ReadPage,
@@ -28,6 +27,7 @@ from tests.contracts.helpers import (
     read_inbox,
     send,
 )
+from tests.inbox_slices import expected_slice
 
 
 class AppendContract:
@@ -186,8 +186,8 @@ class AppendContract:
         ann, bob = await add_accounts(store, "ann", "bob")
         message = await send(store, ann, bob, text, "key")
         assert message.text == text
-        [after, page] = await store.read([ReadAfter(bob, 0, 1), ReadPage(bob, 1, 1)])
-        assert after == page == InboxSlice(1, (message,))
+        queries: list[ReadAfter | ReadPage] = [ReadAfter(bob, 0, 1), ReadPage(bob, 1, 1)]
+        assert await store.read(queries) == [expected_slice([message], each) for each in queries]
         assert await store.append([draft(ann, bob, text, "key")]) == [Appended(message, True)]
 
     @ensureDeferred

@@ -23,6 +23,7 @@ from tests.contracts.helpers import (
     send,
     send_many,
 )
+from tests.inbox_slices import expected_slice, stamp_at
 
 
 class ReadContract:
@@ -37,16 +38,19 @@ class ReadContract:
         sent = await send_many(store, ann, bob, 12)
         for seq in range(12):
             for limit in (1, 3, 11, 12, 13, 100):
-                [found] = await store.read([ReadAfter(bob, seq, limit)])
-                assert found == InboxSlice(12, tuple(sent[seq : seq + limit]))
+                query = ReadAfter(bob, seq, limit)
+                assert await store.read([query]) == [expected_slice(sent, query)]
 
     @ensureDeferred
     async def test_reading_after_the_last_seq_returns_nothing(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        await send_many(store, ann, bob, 3)
-        for seq in (3, 4, 100, MAX_INTEGER, None):
-            assert await store.read([ReadAfter(bob, seq, 100)]) == [InboxSlice(3, ())]
+        sent = await send_many(store, ann, bob, 3)
+        for seq in (3, None):
+            end = InboxSlice(3, (), sent[2].sent_at)
+            assert await store.read([ReadAfter(bob, seq, 100)]) == [end]
+        for seq in (4, 100, MAX_INTEGER):
+            assert await store.read([ReadAfter(bob, seq, 100)]) == [InboxSlice(3, (), None)]
 
     @ensureDeferred
     async def test_an_empty_inbox_exists(self, open_store: OpenStore) -> None:
@@ -61,7 +65,7 @@ class ReadContract:
             ReadPage(ann, 1, 10, 0),
             ReadPage(ann, 1, 10, 1),
         ]
-        assert await store.read(queries) == [InboxSlice(0, ())] * len(queries)
+        assert await store.read(queries) == [expected_slice([], each) for each in queries]
 
     @ensureDeferred
     async def test_pages_are_newest_first_at_any_depth(self, open_store: OpenStore) -> None:
@@ -72,8 +76,7 @@ class ReadContract:
             deepest = -(-253 // limit)
             pages = {1, 2, 3, deepest // 2, deepest - 1, deepest, deepest + 1, MAX_INTEGER}
             queries = [ReadPage(bob, page, limit) for page in sorted(pages - {0})]
-            found = await store.read(queries)
-            assert found == [InboxSlice(253, page_of(sent, query.page, limit)) for query in queries]
+            assert await store.read(queries) == [expected_slice(sent, query) for query in queries]
 
     @ensureDeferred
     async def test_a_pinned_page_does_not_change_when_messages_arrive(
@@ -86,7 +89,8 @@ class ReadContract:
             for page in (1, 2, 3, 4):
                 for at in (0, 1, 9, 10, 11, 24, 25):
                     [found] = await store.read([ReadPage(bob, page, 10, at)])
-                    assert found == InboxSlice(arrived, page_of(sent[:at], page, 10))
+                    pinned = page_of(sent[:at], page, 10)
+                    assert found == InboxSlice(arrived, pinned, stamp_at(sent, at))
             await send(store, ann, bob, "more")
 
     @ensureDeferred
@@ -96,7 +100,8 @@ class ReadContract:
         await send_many(store, ann, bob, 25)
         for at in (26, 30, 35, 1000, MAX_INTEGER):
             for page in (1, 2, 3, 98, MAX_INTEGER):
-                assert await store.read([ReadPage(bob, page, 10, at)]) == [InboxSlice(25, ())]
+                query = ReadPage(bob, page, 10, at)
+                assert await store.read([query]) == [InboxSlice(25, (), None)]
 
     @ensureDeferred
     async def test_one_call_reads_many_inboxes_in_order(self, open_store: OpenStore) -> None:
@@ -111,16 +116,9 @@ class ReadContract:
         for index, each in enumerate([*reversed(ids), 4711, *ids]):
             messages = sent.get(each, [])
             deleted = each in (ids[30], 4711)
-            if index % 2:
-                queries.append(ReadAfter(each, 2, 3))
-                expected.append(
-                    None if deleted else InboxSlice(len(messages), tuple(messages[2:5]))
-                )
-            else:
-                queries.append(ReadPage(each, 2, 3))
-                expected.append(
-                    None if deleted else InboxSlice(len(messages), page_of(messages, 2, 3))
-                )
+            query = ReadAfter(each, 2, 3) if index % 2 else ReadPage(each, 2, 3)
+            queries.append(query)
+            expected.append(None if deleted else expected_slice(messages, query))
         assert await store.read(queries) == expected
 
     @ensureDeferred
@@ -131,11 +129,8 @@ class ReadContract:
         ann, bob = await add_accounts(store, "ann", "bob")
         sent = await send_many(store, ann, bob, 3)
         queries: list[ReadAfter | ReadPage] = [ReadAfter(bob, 1, 5)] * 3
-        found = await store.read([*queries, *[ReadPage(bob, 1, 5)] * 3])
-        assert (
-            found
-            == [InboxSlice(3, tuple(sent[1:]))] * 3 + [InboxSlice(3, tuple(reversed(sent)))] * 3
-        )
+        queries += [ReadPage(bob, 1, 5)] * 3
+        assert await store.read(queries) == [expected_slice(sent, each) for each in queries]
 
     @ensureDeferred
     async def test_many_large_results_are_complete(self, open_store: OpenStore) -> None:
@@ -155,10 +150,11 @@ class ReadContract:
     ) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
+        sent: list[Message] = []
         for number in range(1, 31):
-            message = await send(store, ann, bob, f"{number}")
-            [found] = await store.read([ReadAfter(bob, number - 1, 10)])
-            assert found == InboxSlice(number, (message,))
+            sent.append(await send(store, ann, bob, f"{number}"))
+            query = ReadAfter(bob, number - 1, 10)
+            assert await store.read([query]) == [expected_slice(sent, query)]
             assert await store.last_seqs([bob]) == {bob: number}
 
     @ensureDeferred
@@ -295,9 +291,9 @@ class CachedReadContract:
         await store.close()
         store = await open_store()
         query = ReadAfter(bob, 0, 10)
-        assert store.read_cached(query) in (None, InboxSlice(3, tuple(sent)))
+        assert store.read_cached(query) in (None, expected_slice(sent, query))
         sent.append(await send(store, ann, bob, "more"))
-        assert store.read_cached(query) in (None, InboxSlice(4, tuple(sent)))
+        assert store.read_cached(query) in (None, expected_slice(sent, query))
 
 
 class LastSeqsContract:

@@ -321,7 +321,9 @@ class RevisionsContract:
                 assert inbox.messages == (message,)
             known = store.read_cached(query)
             assert known is None or known.messages == (message,)
-            assert await store.read([query]) == [InboxSlice(number, (message,))]
+            [found] = await store.read([query])
+            assert found is not None
+            assert (found.last_seq, found.messages) == (number, (message,))
             await gatherResults(calls)
 
     @ensureDeferred

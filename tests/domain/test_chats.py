@@ -63,8 +63,11 @@ def poll(
     return held
 
 
-def cursor(system: System, seq: int) -> Cursor:
-    return Cursor(system.store.epoch, seq)
+def cursor(system: System, seq: int, user_id: int = 2) -> Cursor:
+    """The cursor at a seq of an inbox; past its end, one without a stamp."""
+    [inbox] = system.wait_for(system.store.read([ReadAfter(user_id, seq, 1)]))
+    assert inbox is not None
+    return Cursor(system.store.epoch, seq, inbox.stamp)
 
 
 # Sending

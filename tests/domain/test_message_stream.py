@@ -12,7 +12,7 @@ from chatd.domain.message_stream import READ_LIMIT
 from chatd.domain.notifier import HELD_PER_USER, Waiter
 from chatd.domain.sweep import GRACE_SECONDS
 from chatd.errors import CursorEpoch, Overloaded, StoreUnavailable, Unauthorized
-from chatd.model import BEGINNING, Cursor, InboxSlice, Session, WakeReason
+from chatd.model import BEGINNING, Cursor, InboxSlice, ReadAfter, Session, WakeReason
 from tests.conftest import LoggedFailures
 from tests.domain.sinks import RecordingSink
 from tests.doubles import System, cancel, composed, result_of
@@ -32,6 +32,12 @@ def send(system: System, count: int = 1, text: str = "x") -> None:
         system.run(system.chats.send(ANN, 1, text))
 
 
+def stamp_of(system: System, seq: int) -> int | None:
+    [inbox] = system.wait_for(system.store.read([ReadAfter(1, seq, 1)]))
+    assert inbox is not None
+    return inbox.stamp
+
+
 def test_it_implements_the_protocol_of_the_notifier(system: System) -> None:
     stream: Waiter = (sink := RecordingSink()).open(system, ANN, None)
     assert stream.held
@@ -44,7 +50,7 @@ def test_it_writes_what_there_is_and_what_is_sent_later(system: System) -> None:
     sink = RecordingSink()
     stream = sink.open(system, ANN, Cursor(system.store.epoch, 1))
     assert sink.seqs == [2, 3]
-    assert stream.cursor == Cursor(system.store.epoch, 1)
+    assert stream.cursor == Cursor(system.store.epoch, 1, stamp_of(system, 1))
     send(system, 2)
     assert sink.seqs == [2, 3, 4, 5]
     assert stream.seq == 5
@@ -60,7 +66,7 @@ def test_from_now_it_writes_only_what_is_sent_later(system: System) -> None:
     send(system)
     sink = RecordingSink()
     stream = sink.open(system, ANN, None)
-    assert stream.cursor == Cursor(system.store.epoch, 1)
+    assert stream.cursor == Cursor(system.store.epoch, 1, stamp_of(system, 1))
     send(system)
     assert sink.seqs == [2]
     stream.close()
@@ -165,6 +171,22 @@ def test_a_cursor_of_another_history_is_refused(system: System) -> None:
     for cursor in (Cursor("a" * 16, 0), Cursor(system.store.epoch, 1)):
         with pytest.raises(CursorEpoch):
             RecordingSink().open(system, ANN, cursor)
+    assert system.notifier.held == 0
+
+
+@pytest.mark.parametrize(
+    "found", [InboxSlice(1, (), None), InboxSlice(2, (), 7), InboxSlice(3, (), 7)]
+)
+def test_a_database_that_is_set_back_ends_the_stream(
+    system: System, monkeypatch: pytest.MonkeyPatch, found: InboxSlice
+) -> None:
+    send(system, 2)
+    sink = RecordingSink()
+    sink.open(system, ANN, BEGINNING)
+    monkeypatch.setattr(system.store, "read_cached", lambda query, listening: found)
+    system.subscriber.wake([1])
+    assert isinstance(sink.ended, CursorEpoch)
+    assert sink.seqs == [1, 2]
     assert system.notifier.held == 0
 
 

@@ -13,14 +13,16 @@ from chatd.domain.notifier import Notifier, Waiter
 from chatd.domain.poll import Poll, Polled, Polls
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.errors import CursorEpoch, Overloaded, Unauthorized
-from chatd.model import InboxSlice, Message, ReadAfter, Session, WakeReason
+from chatd.model import Cursor, InboxSlice, Message, ReadAfter, Session, WakeReason
 from chatd.model_sync import ReadChanges
 from tests.conftest import LoggedFailures
 from tests.doubles import Now
 
 ANN = Session(1, b"ann's token")
-EMPTY = InboxSlice(4, ())
+STAMP = 900_000
+EMPTY = InboxSlice(4, (), STAMP)
 MESSAGE = Message(1, 5, 2, 1_000_000, "hai")
+NEWS = InboxSlice(5, (MESSAGE,), STAMP)
 
 
 class Sink:
@@ -78,9 +80,12 @@ class Harness:
             raise result
         return result
 
-    def start(self, after: int | None = 4, wait: float = 30) -> tuple[Poll, Sink]:
+    def start(
+        self, after: int | None = 4, wait: float = 30, stamp: int | None = STAMP
+    ) -> tuple[Poll, Sink]:
         sink = Sink()
-        return self.polls.start(ANN, after, 100, wait, sink), sink
+        since = None if after is None else Cursor("abcdefgh", after, stamp)
+        return self.polls.start(ANN, since, 100, wait, sink), sink
 
     def assert_over(self) -> None:
         """Check that nothing is left of any poll."""
@@ -99,10 +104,13 @@ def test_it_implements_the_protocol_of_the_notifier() -> None:
 
 
 def test_messages_end_it_at_once() -> None:
-    harness = Harness(InboxSlice(5, (MESSAGE,)))
+    harness = Harness(NEWS)
     _, sink = harness.start()
     assert sink.polled.messages == (MESSAGE,)
-    assert (str(sink.polled.cursor), sink.polled.why) == ("abcdefgh-5", WakeReason.MESSAGE)
+    assert (str(sink.polled.cursor), sink.polled.why) == (
+        f"abcdefgh-5-{1_000_000:x}",
+        WakeReason.MESSAGE,
+    )
     assert harness.queries == [(ReadAfter(1, 4, 100), True)]
     assert harness.observed == [("message", 0.0)]
     harness.assert_over()
@@ -111,7 +119,7 @@ def test_messages_end_it_at_once() -> None:
 def test_without_a_wait_it_ends_at_once() -> None:
     harness = Harness(EMPTY)
     _, sink = harness.start(None, wait=0)
-    assert (str(sink.polled.cursor), sink.polled.count) == ("abcdefgh-4", 4)
+    assert (str(sink.polled.cursor), sink.polled.count) == (f"abcdefgh-4-{STAMP:x}", 4)
     assert harness.queries == [(ReadAfter(1, None, 100), False)]
     assert harness.observed == []
     harness.assert_over()
@@ -129,7 +137,7 @@ def test_it_times_out() -> None:
 
 
 def test_a_message_ends_the_wait() -> None:
-    harness = Harness(EMPTY, InboxSlice(5, (MESSAGE,)))
+    harness = Harness(EMPTY, NEWS)
     _, sink = harness.start()
     harness.clock.advance(7)
     assert harness.notifier.wake([1]) == 1
@@ -152,7 +160,7 @@ def test_a_wake_up_without_a_message_continues_the_wait() -> None:
 
 def test_a_wake_up_during_a_read_has_it_read_again() -> None:
     first: Deferred[Any] = Deferred()
-    harness = Harness(first, InboxSlice(5, (MESSAGE,)))
+    harness = Harness(first, NEWS)
     _, sink = harness.start()
     assert harness.notifier.wake([1]) == 0
     assert harness.notifier.held_by_user() == {}
@@ -163,7 +171,7 @@ def test_a_wake_up_during_a_read_has_it_read_again() -> None:
 
 @pytest.mark.parametrize("reason", [WakeReason.DRAIN, WakeReason.SUPERSEDED])
 def test_another_reason_during_a_read_ends_it_unless_there_are_messages(reason: WakeReason) -> None:
-    for inbox, why in ((EMPTY, reason), (InboxSlice(5, (MESSAGE,)), WakeReason.MESSAGE)):
+    for inbox, why in ((EMPTY, reason), (NEWS, WakeReason.MESSAGE)):
         first: Deferred[Any] = Deferred()
         harness = Harness(first)
         poll, sink = harness.start()
@@ -212,6 +220,34 @@ def test_a_cursor_past_the_end_fails() -> None:
     _, sink = harness.start(5)
     sink.error(CursorEpoch)
     assert harness.observed == [("cursor_epoch", 0.0)]
+    harness.assert_over()
+
+
+def test_a_cursor_of_another_message_fails() -> None:
+    for slice in (EMPTY, NEWS):
+        harness = Harness(slice)
+        _, sink = harness.start(4, stamp=STAMP + 1)
+        sink.error(CursorEpoch)
+        harness.assert_over()
+    assert harness.delivered == []
+
+
+def test_a_cursor_without_a_stamp_is_answered_with_one() -> None:
+    harness = Harness(EMPTY)
+    _, sink = harness.start(4, 0, None)
+    assert str(sink.polled.cursor) == f"abcdefgh-4-{STAMP:x}"
+    harness.assert_over()
+
+
+@pytest.mark.parametrize(
+    "found", [InboxSlice(3, (), None), InboxSlice(4, (), 7), InboxSlice(5, (MESSAGE,), 7)]
+)
+@pytest.mark.parametrize("stamp", [None, STAMP])
+def test_a_database_that_is_set_back_ends_the_wait(found: InboxSlice, stamp: int | None) -> None:
+    harness = Harness(EMPTY, found)
+    _, sink = harness.start(4, stamp=stamp)
+    harness.notifier.wake([1])
+    sink.error(CursorEpoch)
     harness.assert_over()
 
 
@@ -266,11 +302,11 @@ def test_an_unexpected_error_of_a_closed_poll_is_logged(logged_failures: LoggedF
     assert failure.check(ZeroDivisionError)
 
 
-@pytest.mark.parametrize("last", [InboxSlice(5, (MESSAGE,)), Overloaded("full", 1)])
+@pytest.mark.parametrize("last", [NEWS, Overloaded("full", 1)])
 def test_a_sink_that_raises_does_not_keep_others_from_being_woken(
     monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures, last: Any
 ) -> None:
-    harness = Harness(EMPTY, EMPTY, last, InboxSlice(5, (MESSAGE,)))
+    harness = Harness(EMPTY, EMPTY, last, NEWS)
     _, broken = harness.start()
     _, other = harness.start()
 

@@ -51,6 +51,15 @@ def test_waiters_end_when_their_sessions_expire(expiring: Expiring) -> None:
     assert (soon.revoked, later.revoked, never.revoked) == (1, 1, 0)
 
 
+def test_a_clock_that_was_set_back_ends_no_session_early(expiring: Expiring) -> None:
+    waiter = expiring.watch(10)
+    expiring.now.offset -= 60_000_000
+    expiring.clock.advance(69)
+    assert waiter.revoked == 0
+    expiring.clock.advance(1)
+    assert waiter.revoked == 1
+
+
 def test_waiters_that_have_ended_leave_nothing_behind(expiring: Expiring) -> None:
     waiters = [expiring.watch(seconds) for seconds in (10, 20, None)]
     expiring.clock.advance(10)

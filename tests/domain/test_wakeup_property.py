@@ -65,7 +65,7 @@ class StreamFollower:
         assert seqs == list(range(after + 1, after + 1 + len(seqs)))
         assert stream.seq == after + len(seqs)
         self.seen += seqs
-        self.cursor = Cursor(stream.cursor.epoch, stream.seq)
+        self.cursor = Cursor(stream.cursor.epoch, stream.seq, stream.stamp)
         if self.sink.ended is not None:
             self.opening = None
             self.sink = RecordingSink()

@@ -364,15 +364,17 @@ class TestHeaders:
         assert canonical("www-authenticate") == b"WWW-Authenticate"
         assert one_line(b"a\r\nb\rc\nd") == b"a b c d"
 
-    def test_standard_headers_after_the_clock_was_set_back(self) -> None:
+    @pytest.mark.parametrize("jump", [-3600, 1, 86400])
+    def test_the_date_follows_the_wall_clock(self, jump: int) -> None:
         client = RawClient()
-        standard = StandardHeaders(client.clock, lambda: NOW + len(asked))
-        asked: list[int] = []
-        client.clock.rightNow = 100.0
+        wall = NOW + 0.75
+        standard = StandardHeaders(client.clock, lambda: wall)
         first = standard.block()
+        wall += jump
+        client.clock.advance(0.2)
         assert standard.block() is first
-        asked.append(1)
-        client.clock.rightNow = 50.0
+        # A second of the wall clock ends here.
+        client.clock.advance(0.05)
         assert standard.block() != first
 
 

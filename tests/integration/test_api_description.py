@@ -13,7 +13,12 @@ from chatd.api.docs import docs_page
 from tests.daemon import Daemon, environment
 from tests.examples import examples
 
-DEEP_PHASES = "examples,coverage,fuzzing"
+# What schemathesis does, with how many examples. With --deep also the phase that takes a minute, a
+# request for each bound of each parameter (more examples beside it would not end within the timeout
+# of a test), and sequences of calls, each with what the one before returned.
+RUNS = [("examples,coverage,fuzzing", 2), ("stateful", 40)]
+if not examples(0, deep=1):
+    RUNS = [("examples,fuzzing", 5)]
 SCHEMATHESIS = """
 [parameters]
 "query.wait" = "0"
@@ -102,7 +107,10 @@ def test_the_python_example_runs(daemon: Daemon, tmp_path: Path) -> None:
     assert output.splitlines() == ["1 2 hai", "2 2 how are you?", "hai", "how are you?"]
 
 
-def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("phases", "count"), RUNS)
+def test_schemathesis_finds_nothing(
+    daemon: Daemon, tmp_path: Path, phases: str, count: int
+) -> None:
     daemon.register("tester")
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
     done = subprocess.run(
@@ -111,10 +119,7 @@ def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path) -> None:
             *("--header", f"Authorization: {daemon.log_in('tester')}"),
             # They would end the session that the other operations use.
             *("--exclude-operation-id", "delete_user", "--exclude-operation-id", "log_out"),
-            # With --deep also the phase that takes a minute: a request for each bound of each
-            # parameter. More examples beside it would not end within the timeout of a test.
-            *("--phases", DEEP_PHASES if examples(0, deep=1) else "examples,fuzzing"),
-            *("--max-examples", str(examples(5, deep=2)), "--seed", "1", "--no-color"),
+            *("--phases", phases, "--max-examples", str(count), "--seed", "1", "--no-color"),
             *("--request-timeout", "10"),
             # How fast examples are made depends on the machine.
             "--suppress-health-check=too_slow",

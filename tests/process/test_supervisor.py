@@ -95,6 +95,7 @@ def test_settings_survive_a_round_trip_through_the_environment() -> None:
         rate_limits="off",
         drain_seconds=2.5,
         trusted_proxies="10.0.0.0/8, ::1",
+        cors_origins="https://app.example, http://localhost:5173",
         access_log="on",
         listen_db="host=x password=y",
         bus="nats://u:s3cret@h",

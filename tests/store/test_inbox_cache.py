@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store import inbox_cache
 from chatd.store.inbox_cache import TAIL_LENGTH, InboxCache
+from tests import inbox_slices
 
 
 def message(user_id: int, seq: int, text: str = "hai") -> Message:
@@ -30,15 +32,9 @@ def read(cache: InboxCache, query: ReadAfter | ReadPage, last: int) -> None:
 
 def expected_slice(last: int, query: ReadAfter | ReadPage) -> InboxSlice:
     """The correct result for an inbox with messages 1 to `last`."""
-    inbox = [message(query.user_id, seq) for seq in range(1, last + 1)]
-    if isinstance(query, ReadAfter):
-        after = last if query.seq is None else query.seq
-        return InboxSlice(last, tuple(inbox[after:][: query.limit]))
-    end = last if query.at is None else query.at
-    newest = end - (query.page - 1) * query.limit
-    if newest <= 0 or end > last:
-        return InboxSlice(last, ())
-    return InboxSlice(last, tuple(inbox[max(newest - query.limit, 0) : newest][::-1]))
+    return inbox_slices.expected_slice(
+        [message(query.user_id, seq) for seq in range(1, last + 1)], query
+    )
 
 
 after = st.builds(
@@ -67,7 +63,9 @@ def test_results_equal_those_of_the_database(
         cached = cache.get(step)
         assert cached is None or cached == expected_slice(last, step)
         read(cache, step, last)
-        assert cache.get(ReadAfter(1, last, 10)) == InboxSlice(last, ())
+        end = ReadAfter(1, last, 10)
+        if step == end or step == ReadAfter(1, None, step.limit):
+            assert cache.get(end) == expected_slice(last, end)
 
 
 def test_inboxes_that_were_never_used_are_not_cached() -> None:
@@ -104,8 +102,13 @@ def test_an_older_read_does_not_undo_a_commit() -> None:
 def test_a_commit_after_a_gap_replaces_the_tail() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1), message(1, 5))
-    assert cache.get(ReadAfter(1, 4, 10)) == InboxSlice(5, (message(1, 5),))
+    assert cache.get(ReadPage(1, 1, 1)) == expected_slice(5, ReadPage(1, 1, 1))
     assert cache.get(ReadAfter(1, 3, 10)) is None
+    # A cursor before its first message cannot be verified until a read says what was there.
+    query = ReadAfter(1, 4, 10)
+    assert cache.get(query) is None
+    read(cache, query, 5)
+    assert cache.get(query) == expected_slice(5, query)
 
 
 def test_a_read_that_began_before_a_drop_is_ignored() -> None:
@@ -207,26 +210,52 @@ def test_messages_of_other_processes_extend_the_tail() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1))
     cache.apply_remote(message(1, 2))
+    cache.advance(2, 6, message(2, 6).sent_at)
     cache.apply_remote(message(2, 7))
     assert cache.get(ReadAfter(1, 0, 10)) == expected_slice(2, ReadAfter(1, 0, 10))
-    assert cache.get(ReadAfter(2, 6, 10)) == InboxSlice(7, (message(2, 7),))
+    assert cache.get(ReadAfter(2, 6, 10)) == expected_slice(7, ReadAfter(2, 6, 10))
     # The result of an earlier commit of this process arrives late.
     commit(cache, message(2, 6))
-    assert cache.get(ReadAfter(2, 6, 10)) == InboxSlice(7, (message(2, 7),))
+    assert cache.get(ReadAfter(2, 6, 10)) == expected_slice(7, ReadAfter(2, 6, 10))
     assert cache.get(ReadAfter(2, 5, 10)) is None
 
 
 def test_messages_of_unknown_text_are_left_to_the_database() -> None:
     cache = InboxCache()
     commit(cache, message(1, 1))
-    cache.advance(1, 1)
+    cache.advance(1, 1, None)
     assert cache.get(ReadAfter(1, 0, 10)) == expected_slice(1, ReadAfter(1, 0, 10))
     for user_id in (1, 2):
-        cache.advance(user_id, 2)
+        cache.advance(user_id, 2, message(user_id, 2).sent_at)
         assert cache.get(ReadAfter(user_id, 1, 10)) is None
-        assert cache.get(ReadAfter(user_id, 2, 10)) == InboxSlice(2, ())
+        query = ReadAfter(user_id, 2, 10)
+        assert cache.get(query) == expected_slice(2, query)
         cache.apply_remote(message(user_id, 3))
-        assert cache.get(ReadAfter(user_id, 2, 10)) == InboxSlice(3, (message(user_id, 3),))
+        assert cache.get(query) == expected_slice(3, query)
+    # Notices of an older version do not tell the time.
+    cache.advance(3, 2, None)
+    assert cache.get(ReadAfter(3, 2, 10)) is None
+
+
+def test_the_cache_is_cleared_if_the_database_was_set_back() -> None:
+    other = Message(1, 2, 9, 7, "another")
+    query = ReadAfter(1, 0, 10)
+    cache = InboxCache()
+    for found in (
+        InboxSlice(2, (message(1, 1), other)),
+        InboxSlice(1, (Message(1, 1, 9, 7, "x"),)),
+    ):
+        commit(cache, message(2, 1), message(1, 1), message(1, 2), message(1, 3))
+        ticket = cache.begin_query()
+        cache.apply_read(ticket, query, found)
+        cache.end_query(ticket)
+        assert cache.get(query) is None
+        assert cache.get(ReadAfter(2, 0, 10)) is None
+    commit(cache, message(1, 1), message(1, 2), message(1, 3))
+    commit(cache, message(1, 2))
+    assert cache.get(query) is not None
+    commit(cache, other)
+    assert cache.get(query) is None
 
 
 def test_the_cache_is_bounded_and_evicts_the_oldest_inboxes() -> None:
@@ -288,23 +317,33 @@ def test_a_query_that_began_before_the_cache_was_cleared_may_be_older() -> None:
     assert not cache.may_be_older(after, [1])
 
 
+def cached(cache: InboxCache, seq: int) -> InboxSlice | None:
+    return cache.get(ReadAfter(1, seq, 10))
+
+
+def expected(last: int, seq: int) -> InboxSlice:
+    return expected_slice(last, ReadAfter(1, seq, 10))
+
+
 def test_messages_that_are_told_of_in_any_order_only_extend_what_is_cached() -> None:
     cache = InboxCache()
     cache.extend(message(1, 3))
-    assert cache.get(ReadAfter(1, 2, 10)) is None
+    assert cached(cache, 2) is None
     read(cache, ReadAfter(1, 0, 10), 3)
     cache.extend(message(1, 4))
-    assert cache.get(ReadAfter(1, 3, 10)) == InboxSlice(4, (message(1, 4),))
+    assert cached(cache, 3) == expected(4, 3)
     # The one before comes later.
     cache.extend(message(1, 6))
     cache.extend(message(1, 5))
-    assert cache.get(ReadAfter(1, 5, 10)) == InboxSlice(6, (message(1, 6),))
-    assert cache.get(ReadAfter(1, 4, 10)) is None
-    cache.extend_end(1, 5)
-    assert cache.get(ReadAfter(1, 6, 10)) == InboxSlice(6, ())
-    cache.extend_end(1, 7)
-    assert cache.get(ReadAfter(1, 6, 10)) is None
-    assert cache.get(ReadAfter(1, 7, 10)) == InboxSlice(7, ())
+    assert cached(cache, 6) == expected(6, 6)
+    assert cached(cache, 4) is None
+    cache.extend_end(1, 5, message(1, 5).sent_at)
+    assert cached(cache, 6) == expected(6, 6)
+    cache.extend_end(1, 7, message(1, 7).sent_at)
+    assert cached(cache, 6) is None
+    assert cached(cache, 7) == expected(7, 7)
+    cache.extend_end(1, 8, None)
+    assert cached(cache, 8) is None
 
 
 def test_a_revision_may_be_told_of_before_its_message() -> None:
@@ -312,17 +351,20 @@ def test_a_revision_may_be_told_of_before_its_message() -> None:
     read(cache, ReadAfter(1, 0, 10), 3)
     cache.drop_revised(1)
     cache.extend(message(1, 4, "the former text"))
-    assert cache.get(ReadAfter(1, 3, 10)) is None
+    assert cached(cache, 3) is None
 
 
-def test_a_read_is_older_than_what_is_told_meanwhile() -> None:
-    for told in (InboxCache.extend, lambda cache, told: cache.extend_end(1, told.seq)):
-        cache = InboxCache()
-        ticket = cache.begin_query()
-        told(cache, message(1, 4))
-        query = ReadAfter(1, 0, 10)
-        cache.apply_read(ticket, query, expected_slice(3, query))
-        cache.end_query(ticket)
-        assert cache.get(ReadAfter(1, 3, 10)) is None
-        read(cache, query, 4)
-        assert cache.get(ReadAfter(1, 4, 10)) == InboxSlice(4, ())
+@pytest.mark.parametrize("with_text", [True, False])
+def test_a_read_is_older_than_what_is_told_meanwhile(with_text: bool) -> None:
+    cache = InboxCache()
+    ticket = cache.begin_query()
+    if with_text:
+        cache.extend(message(1, 4))
+    else:
+        cache.extend_end(1, 4, None)
+    query = ReadAfter(1, 0, 10)
+    cache.apply_read(ticket, query, expected(3, 0))
+    cache.end_query(ticket)
+    assert cached(cache, 3) is None
+    read(cache, query, 4)
+    assert cached(cache, 4) == expected(4, 4)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from chatd.api import unknown_parameters
 from chatd.api.calls import Call, ResponseSpec, call
 from chatd.api.context import RequestContext
 from chatd.api.docs import openapi
@@ -22,7 +23,10 @@ EXAMPLES: Final = (("curl", "session.sh"), ("Python", "session.py"), ("JavaScrip
 
 _AUTHENTICATION: Final = (
     "Send `Authorization: Bearer TOKEN` with a token of `POST /api/v1/tokens/`, or `Basic` with "
-    "username and password. Bodies are JSON in UTF-8 and need `Content-Type: application/json`."
+    "username and password. Bodies are JSON in UTF-8 and need `Content-Type: application/json`. "
+    "Every path may also be written with a final slash. Unknown query parameters are ignored; if "
+    "one is probably misspelt, the response says so in the header "
+    f"`{unknown_parameters.HEADER.decode()}`."
 )
 _EXAMPLES: Final = "Each is a whole session: two accounts, messages, a long poll, a stream."
 _ERRORS: Final = (
@@ -193,8 +197,10 @@ def _members(name: str, schema: dict[str, Any]) -> str:
 
 def _limits(schema: dict[str, Any]) -> str:
     words = [schema["type"]]
-    if "minimum" in schema:
+    if "maximum" in schema:
         words.append(f"{schema['minimum']} to {schema['maximum']}")
+    elif "minimum" in schema:
+        words.append(f"{schema['minimum']} or more")
     if "default" in schema:
         words.append(f"default {schema['default']}")
     return ", ".join(words)

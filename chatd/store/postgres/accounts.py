@@ -92,7 +92,8 @@ SELECT pg_notify(:channel, :payload) FROM ({PASSWORD_CHANGED}) AS changed;
 """
 
 _PASSWORD_HASHES: Final = (
-    "SELECT id, password_hash FROM account WHERE id = ANY(%s::bigint[]) AND deleted_at IS NULL"
+    "SELECT id, password_hash FROM account"
+    " WHERE id = ANY(%s::bigint[]) AND deleted_at IS NULL AND disabled_at IS NULL"
 )
 
 _SESSIONS: Final = f"""

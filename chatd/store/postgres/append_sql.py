@@ -15,16 +15,13 @@ from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
 from chatd.store.postgres.silent import silent
-from chatd.store.postgres.sync_sql import LOG_SENT
+from chatd.store.postgres.sync_sql import LOG_SENT, MICROSECONDS
+from chatd.store.results import RANDOM_MICROSECONDS
 from chatd.store.statements import KEY, NEW_MESSAGE
 
 BLOCKED: Final = "b"
 UNKNOWN: Final = "u"
 """Nobody may write first, and neither has written to the other."""
-
-# The time is taken after the locks, so that in an inbox the order of `sent_at` is that of commit.
-NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The server's time in microseconds."""
 
 # Scalar subqueries are executed only if they are needed, and always by index. Most recipients have
 # never blocked anybody, which their inbox tells.
@@ -115,17 +112,20 @@ draft AS (
 # See `chatd.postgres.notify_payloads.MessageNotice`. Other processes answer polls with the texts in
 # notices, and read only those that are too long from the database.
 _NOTICE: Final = f"""
-    '[' || received_by || ',' || seq || CASE
+    '[' || received_by || ',' || seq || ',' || sent_by || ',' || sent_at || CASE
         WHEN octet_length(text) <= {MAX_TEXT_BYTES}
             AND octet_length(to_json(text)::text) <= {MAX_TEXT_BYTES}
-        THEN ',' || sent_by || ',' || sent_at || ',' || to_json(text)::text ELSE ''
+        THEN ',' || to_json(text)::text ELSE ''
     END || ']'
 """
 
 # INSERT ... ON CONFLICT updates rows in a defined order, here that of user ids, which prevents
 # deadlocks; the order of UPDATE depends on the plan. It sees each row as of the moment when the row
 # was locked, and returns nothing for an inbox that was closed, or whose owner has changed their
-# blocks, since the statement began.
+# blocks, since the statement began. The time is taken after the lock, so that in an inbox the order
+# of `sent_at` is that of commit. It grows with each transaction, by a random number where
+# the clock was set back: if the database is set back as well, the messages that take the place of
+# lost ones have other times, which cursors notice.
 _STORED: Final = f"""
 advanced AS (
     INSERT INTO inbox (user_id, last_seq, last_sent_at, block_changes)
@@ -133,7 +133,9 @@ advanced AS (
     GROUP BY received_by ORDER BY received_by
     ON CONFLICT (user_id) DO UPDATE SET
         last_seq = inbox.last_seq + excluded.last_seq,
-        last_sent_at = greatest(inbox.last_sent_at, {NOW})
+        last_sent_at = greatest(
+            {MICROSECONDS}, inbox.last_sent_at + 1 + floor(random() * {RANDOM_MICROSECONDS})::bigint
+        )
     WHERE NOT inbox.closed AND inbox.block_changes = excluded.block_changes
     RETURNING user_id, last_seq, last_sent_at
 ), numbered AS (
@@ -172,11 +174,19 @@ _ADD_CONTACTS: Final = """, contacts AS (
     ON CONFLICT DO NOTHING
 )"""
 
+# A transaction that writes nothing commits without waiting for a synchronous standby. But what it
+# has found may not be there yet: the connection that wrote it may have been lost while it waited.
+# Any entry of the log has the commit wait.
+_DURABLE: Final = """durable AS (
+    SELECT pg_logical_emit_message(true, 'chatd', ''::text){}
+)"""
+
 _NO_KEY: Final = "NULL::bytea, NULL::text, NULL::bigint, NULL::bigint"
+_WAITING: Final = ", " + _DURABLE.format(" FROM (SELECT FROM used LIMIT 1) AS replayed")
 _REPLAYED: Final = "place, seq, sent_at, NULL::text, fingerprint, text, edited_at, deleted_at"
 _REPLAYS: Final = f"""
 UNION ALL
-SELECT {_REPLAYED} FROM used
+SELECT {_REPLAYED} FROM used, durable
 UNION ALL
 SELECT place, NULL, NULL, NULL, {_NO_KEY} FROM deliverable
 WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
@@ -204,7 +214,7 @@ def append(*, keyed: bool, known_only: bool, linked: bool, notifying: bool = Tru
             _with_keys(known_only, gate) if keyed else _without_keys(known_only, gate),
             _STORED,
             _NOTIFIED if notifying else "",
-            _REMEMBER_KEYS if keyed else "",
+            _REMEMBER_KEYS + _WAITING if keyed else "",
             _ADD_CONTACTS + (LOG_SENT if notifying else silent(LOG_SENT)) if linked else "",
             f"SELECT place, seq, sent_at, refusal{more} FROM numbered",
             ", notified" if notifying else "",
@@ -228,8 +238,8 @@ WITH recorded AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(keys)s::text[])
         WITH ORDINALITY AS draft (sent_by, received_by, key, place)
     WHERE place NOT IN (SELECT place FROM recorded)
-), used AS ({_USED})
-SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded
+), used AS ({_USED}), {_DURABLE.format("")}
+SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded, durable
 UNION ALL
-SELECT {_REPLAYED} FROM used
+SELECT {_REPLAYED} FROM used, durable
 """

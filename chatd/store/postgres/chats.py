@@ -12,13 +12,23 @@ from chatd.store.results import inbox_slice, wanted_seqs
 from chatd.store.statements import MESSAGE
 
 # The same as `chatd.store.results.wanted_seqs`, but in SQL, where the last seq is known. A range of
-# `size` messages begins after `low`, or if that is NULL, `back` + `size` before the end.
+# `size` messages begins after `low`, or if that is NULL, `back` + `size` before the end. A `stamp`
+# other than that of the end is looked up: once, because of OFFSET, not for each message.
 READ: Final = f"""
-SELECT place, last_seq, found.*
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-    WITH ORDINALITY AS query (user_id, low, back, size, place)
+SELECT place, last_seq, stamp, found.*
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+    WITH ORDINALITY AS query (user_id, low, back, size, at, place)
 JOIN inbox ON inbox.user_id = query.user_id AND NOT closed
-CROSS JOIN LATERAL (SELECT coalesce(low, last_seq - back - size) AS first) AS begin
+CROSS JOIN LATERAL (
+    SELECT coalesce(low, last_seq - back - size) AS first, CASE
+        WHEN coalesce(at, last_seq) = last_seq THEN last_sent_at
+        WHEN at = 0 THEN 0
+        WHEN at < last_seq THEN (
+            SELECT sent_at FROM message WHERE received_by = query.user_id AND seq = at
+        )
+    END AS stamp
+    OFFSET 0
+) AS begin
 LEFT JOIN LATERAL (
     SELECT {MESSAGE} FROM message
     WHERE received_by = query.user_id AND seq > first AND seq <= first + size
@@ -48,11 +58,12 @@ async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> di
     return dict(await executor.run(_LAST_SEQS, (array(user_ids),)))
 
 
-def parameters_of(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str]:
+def parameters_of(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, str, str, str]:
     """The parameters of `READ`."""
     lows: list[int | None] = []
     backs: list[int] = []
     sizes: list[int] = []
+    ats = [query.seq if isinstance(query, ReadAfter) else query.at for query in queries]
     for query in queries:
         low: int | None = None
         back = 0
@@ -69,22 +80,22 @@ def parameters_of(queries: Sequence[ReadAfter | ReadPage]) -> tuple[str, str, st
         backs.append(min(back, _BEYOND))
         sizes.append(size)
     users = array([query.user_id for query in queries])
-    return users, array(lows), array(backs), array(sizes)
+    return users, array(lows), array(backs), array(sizes), array(ats)
 
 
 def _slices(
     queries: Sequence[ReadAfter | ReadPage], rows: Iterable[tuple[Any, ...]]
 ) -> list[InboxSlice | None]:
-    last_seqs: list[int | None] = [None] * len(queries)
+    ends: list[tuple[int, int | None] | None] = [None] * len(queries)
     messages: list[list[Message]] = [[] for _ in queries]
     for row in rows:
         place = row[0] - 1
-        last_seqs[place] = row[1]
-        if row[2] is not None:
-            messages[place].append(Message(*row[2:]))
+        ends[place] = (row[1], row[2])
+        if row[3] is not None:
+            messages[place].append(Message(*row[3:]))
     return [
         None
-        if last is None
-        else inbox_slice(query, last, found if wanted_seqs(query, last) else ())
-        for query, last, found in zip(queries, last_seqs, messages, strict=True)
+        if end is None
+        else inbox_slice(query, end[0], found if wanted_seqs(query, end[0]) else (), end[1])
+        for query, end, found in zip(queries, ends, messages, strict=True)
     ]

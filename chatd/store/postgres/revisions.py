@@ -11,17 +11,16 @@ from typing import Final
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.model import Message, Revision
 from chatd.postgres.notify_payloads import CHANNEL, ChangedNotice, encode
-from chatd.store.postgres.append_sql import NOW
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.postgres.silent import silent
-from chatd.store.postgres.sync_sql import logging
+from chatd.store.postgres.sync_sql import MICROSECONDS, logging
 from chatd.store.results import changes, check_revision
 from chatd.store.statements import MESSAGE, postgres
 
 MAX_ATTEMPTS: Final = 20
 
 _FIND: Final = postgres(f"""
-SELECT {MESSAGE}, {NOW}, block_changes, block_changes > 0 AND EXISTS (
+SELECT {MESSAGE}, {MICROSECONDS}, block_changes, block_changes > 0 AND EXISTS (
     SELECT FROM block WHERE block.user_id = received_by AND blocked_id = sent_by
 )
 FROM message JOIN inbox ON inbox.user_id = received_by AND NOT closed
@@ -36,8 +35,8 @@ WITH open AS (
     UPDATE message SET
         text = coalesce(:text, ''),
         edited_at = CASE WHEN :text IS NULL THEN edited_at
-            ELSE greatest({NOW}, sent_at, edited_at + 1) END,
-        deleted_at = CASE WHEN :text IS NULL THEN greatest({NOW}, sent_at, edited_at) END
+            ELSE greatest({MICROSECONDS}, sent_at, edited_at + 1) END,
+        deleted_at = CASE WHEN :text IS NULL THEN greatest({MICROSECONDS}, sent_at, edited_at) END
     FROM open
     WHERE received_by = :received_by AND seq = :seq AND deleted_at IS NULL
         AND edited_at IS NOT DISTINCT FROM :edited_at AND block_changes = :block_changes

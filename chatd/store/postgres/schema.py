@@ -14,7 +14,7 @@ from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
-_LOCK: Final = 0x6368617464
+LOCK: Final = 0x6368617464
 
 _VERSION: Final = "SELECT version FROM schema_version"
 _EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
@@ -29,8 +29,13 @@ _MADE_IN: Final = (
 )
 
 
-async def prepare(address: Address, reactor: Any, known: list[Migration]) -> str:
-    """Create or migrate the database and return its epoch; raises `StartError`."""
+async def prepare(
+    address: Address, reactor: Any, known: list[Migration], *, upgrade: bool = True
+) -> str:
+    """Create or migrate the database and return its epoch; raises `StartError`.
+
+    Also if `upgrade` is False and there is something to create or to migrate.
+    """
     where = f"the database {address.location}"
     try:
         connection = await Connector(address, reactor).connect()
@@ -38,7 +43,7 @@ async def prepare(address: Address, reactor: Any, known: list[Migration]) -> str
         raise StartError(f"cannot reach {where}: {problem}") from None
     try:
         epoch: str = await connection.runInteraction(
-            lambda cursor: Deferred.fromCoroutine(_prepare_locked(cursor, known, where))
+            lambda cursor: Deferred.fromCoroutine(_prepare_locked(cursor, known, where, upgrade))
         )
     except psycopg2.Error as problem:
         raise StartError(f"cannot use {where}: {reason(problem)}") from None
@@ -54,13 +59,13 @@ async def version(run: Any) -> int:
     return number
 
 
-async def _prepare_locked(cursor: Any, known: list[Migration], where: str) -> str:
+async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgrade: bool) -> str:
     async def run(sql: str, parameters: Any = None) -> Rows:
         await cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description is not None else []
 
     # Released at the end of the transaction; works with transaction poolers, too.
-    await run("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    await run("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     [[encoding]] = await run("SHOW server_encoding")
     if encoding != "UTF8":
         raise StartError(f"{where} has the encoding {encoding}: chatd needs UTF8")
@@ -72,7 +77,7 @@ async def _prepare_locked(cursor: Any, known: list[Migration], where: str) -> st
         if other_tables:
             raise StartError(f"{where} holds tables that were not made by chatd")
         found = 0
-    for migration in pending(known, found, where):
+    for migration in pending(known, found, where, upgrade=upgrade):
         await run(migration.sql)
         await run("UPDATE schema_version SET version = %s", (migration.version,))
     [[made_in]] = await run(_MADE_IN)

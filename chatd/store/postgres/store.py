@@ -48,6 +48,7 @@ from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres import accounts, chats, contacts, revisions
+from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
@@ -75,7 +76,8 @@ class PostgresStore:
     what may be. It and the `Listener` are then of a bus that delivers events in any order, and only
     of the users that are in `listened`.
 
-    With `known_only`, nobody may write first to anybody.
+    With `known_only`, nobody may write first to anybody. Without `upgrade`, the database must have
+    the present schema.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -97,6 +99,7 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
+        upgrade: bool = True,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -111,6 +114,7 @@ class PostgresStore:
         self._now = now
         self._node_id = node_id
         self._known = migrations("postgres") if known is None else known
+        self._upgrade = upgrade
         self._latest_now = 0
         self._inbox_cache = InboxCache()
         self._is_notified = False
@@ -128,6 +132,11 @@ class PostgresStore:
             self._executor, now=now, known_only=known_only, lane=lane, announcer=announcer
         )
         self.sync = PostgresSyncStore(self._executor, reactor, announcer)
+        self.admin = PostgresAdminStore(
+            self._executor,
+            lambda user_id, statement: self._execute_notifying(statement(node_id.name), user_id),
+            now,
+        )
         self.location = address.location
         self._housekeeping = Housekeeping(
             self._executor, self._appender, reactor, housekeeping_seconds, now
@@ -137,7 +146,7 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        self.epoch = await prepare(self._address, self._reactor, self._known)
+        self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
         self._housekeeping.start()
 
@@ -362,7 +371,7 @@ class PostgresStore:
         apply = self._inbox_cache.apply_remote if ordered else self._inbox_cache.extend
         for each in notice.messages:
             if each.text is None:
-                advance(each.received_by, each.seq)
+                advance(each.received_by, each.seq, each.sent_at or None)
             else:
                 apply(Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text))
 
@@ -384,7 +393,7 @@ class PostgresStore:
         if self._listened is not None:
             # A caller that checks for missed events must not be the only one who finds them.
             for user_id, last in found.items():
-                self._inbox_cache.extend_end(user_id, last)
+                self._inbox_cache.extend_end(user_id, last, None)
         return found
 
     def _execute_notifying(self, statement: Statement[T], user_id: int) -> Deferred[T]:

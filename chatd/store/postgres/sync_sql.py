@@ -1,8 +1,8 @@
 """SQL that records changes and conversations on PostgreSQL.
 
-Changes of an account are numbered under the lock of its row in `sync_state`, so that the order of
-numbers is that of commits. All statements lock inboxes first, then these rows in the order of their
-ids, then summaries; so they do not deadlock.
+Changes of an account are numbered, by time, under the lock of its row in `sync_state`, so that the
+order of numbers is that of commits. All statements lock inboxes first, then these rows in the order
+of their ids, then summaries; so they do not deadlock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 from chatd.postgres.notify_payloads import CHANGES_PREFIX, CHANNEL
+from chatd.store.results import RANDOM_MICROSECONDS
 from chatd.store.sync_statements import EMPTY_SUMMARY, SUMMARY, on_summary_conflict
+
+MICROSECONDS: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The server's time in microseconds."""
 
 NOTICE_USERS: Final = 300
 """Accounts in one notice, which is limited to 8000 bytes."""
@@ -32,7 +36,9 @@ counted AS (
     INSERT INTO sync_state AS state (user_id, last_change)
     SELECT user_id, count(*) FROM {source} JOIN sync_state USING (user_id)
     GROUP BY user_id ORDER BY user_id
-    ON CONFLICT (user_id) DO UPDATE SET last_change = state.last_change + excluded.last_change
+    ON CONFLICT (user_id) DO UPDATE SET last_change = excluded.last_change + greatest(
+        {MICROSECONDS}, state.last_change + floor(random() * {RANDOM_MICROSECONDS})::bigint
+    )
     RETURNING user_id, last_change
 ), logged AS (
     INSERT INTO change (user_id, kind, peer, seq, number)
@@ -158,10 +164,10 @@ _STATE_COLUMNS: Final = _same(
 SYNCHRONISE: Final = f"""
 WITH {_STATE}, created AS (
     INSERT INTO sync_state (user_id, last_change)
-    SELECT id, (SELECT count(*) FROM state WHERE peer_delivered > 0)
+    SELECT id, {MICROSECONDS} + (SELECT count(*) FROM state WHERE peer_delivered > 0)
     FROM account WHERE id = :user_id AND deleted_at IS NULL
     ON CONFLICT (user_id) DO NOTHING
-    RETURNING user_id
+    RETURNING user_id, last_change
 ), counted AS (
     SELECT user_id FROM created
 ), summarised AS ({
@@ -174,8 +180,8 @@ WITH {_STATE}, created AS (
     )
 }), logged AS (
     INSERT INTO change (user_id, kind, peer, seq, number)
-    SELECT user_id, 'peer', peer, 0, row_number() OVER (ORDER BY peer)
-    FROM state WHERE peer_delivered > 0 AND EXISTS (SELECT FROM created)
+    SELECT user_id, 'peer', peer, 0, last_change + 1 - row_number() OVER (ORDER BY peer DESC)
+    FROM state JOIN created USING (user_id) WHERE peer_delivered > 0
 )
 SELECT 1 FROM account WHERE id = :user_id AND deleted_at IS NULL
 """

@@ -60,7 +60,8 @@ def password_hashes(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[i
     for user_id in user_ids:
         found.update(
             db.execute(
-                "SELECT id, password_hash FROM account WHERE id = ? AND deleted_at IS NULL",
+                "SELECT id, password_hash FROM account"
+                " WHERE id = ? AND deleted_at IS NULL AND disabled_at IS NULL",
                 (user_id,),
             )
         )

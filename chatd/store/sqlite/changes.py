@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from chatd.model import ChangesPosition, Message
 from chatd.model_sync import ChangesSlice, MessageChange, ReadChanges
 from chatd.store import sync_statements
+from chatd.store.results import RANDOM_MICROSECONDS
 from chatd.store.sqlite.messages import last_message, sent_between
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.sync_statements import (
@@ -21,9 +22,12 @@ from chatd.store.sync_statements import (
 
 _CHANGES: Final = changes_sql()
 _MERGE: Final = merge_summary("max")
-_NUMBER: Final = (
-    "UPDATE sync_state SET last_change = last_change + 1 WHERE user_id = ? RETURNING last_change"
-)
+# See `chatd.store.sync_statements`.
+_NUMBER: Final = f"""
+UPDATE sync_state SET
+    last_change = max(?, last_change + 1 + abs(random() % {RANDOM_MICROSECONDS}))
+WHERE user_id = ? RETURNING last_change
+"""
 _LOG: Final = """
 INSERT INTO change (user_id, kind, peer, seq, number) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user_id, kind, peer, seq) DO UPDATE SET number = excluded.number
@@ -49,10 +53,12 @@ SELECT coalesce((SELECT seq FROM delivered WHERE user_id = :peer), 0),
 class Synchronised:
     """The accounts that have changes, as the writer's thread knows them.
 
-    Only that thread adds any, so a look into the set is all that others cost.
+    Only that thread adds any, so a look into the set is all that others cost. `next_time` returns
+    the time of a transaction.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, next_time: Callable[[], int]) -> None:
+        self._next_time = next_time
         self.user_ids: set[int] = {row[0] for row in db.execute("SELECT user_id FROM sync_state")}
 
     def add(self, db: sqlite3.Connection, user_id: int) -> bool:
@@ -62,9 +68,9 @@ class Synchronised:
         with transaction(db):
             if not db.execute("SELECT 1 FROM inbox WHERE user_id = ?", (user_id,)).fetchone():
                 return False
-            db.execute("INSERT INTO sync_state VALUES (?, 0)", (user_id,))
+            db.execute("INSERT INTO sync_state VALUES (?, ?)", (user_id, self._next_time()))
             for (peer,) in db.execute(_PEERS, {"user_id": user_id}).fetchall():
-                _summarise(db, user_id, peer)
+                self._summarise(db, user_id, peer)
         self.user_ids.add(user_id)
         return True
 
@@ -75,7 +81,7 @@ class Synchronised:
     def log(self, db: sqlite3.Connection, user_id: int, kind: str, peer: int, seq: int = 0) -> None:
         """Record a change of an account, if it has changes; call within a transaction."""
         if user_id in self.user_ids:
-            _log(db, user_id, kind, peer, seq)
+            self._log(db, user_id, kind, peer, seq)
 
     def log_sent(self, db: sqlite3.Connection, messages: Iterable[Message]) -> None:
         """Record new messages for their senders and recipients; call within a transaction."""
@@ -89,30 +95,30 @@ class Synchronised:
                 received = {"received_seq": message.seq, "received_at": message.sent_at}
                 merge(db, {"user_id": recipient, "peer": sender, **received})
 
+    def _summarise(self, db: sqlite3.Connection, user_id: int, peer: int) -> None:
+        received = last_message(db, user_id, peer)
+        sent = last_message(db, peer, user_id)
+        delivered, read = positions(db, user_id, peer)
+        summary = {
+            "user_id": user_id,
+            "peer": peer,
+            "received_seq": received[0],
+            "received_at": received[1],
+            "sent_seq": sent[0],
+            "sent_at": sent[1],
+            "logged_after": sent[0],
+            "peer_delivered": delivered,
+            "peer_read": read,
+        }
+        merge(db, summary)
+        if delivered:
+            self._log(db, user_id, PEER, peer)
 
-def _summarise(db: sqlite3.Connection, user_id: int, peer: int) -> None:
-    received = last_message(db, user_id, peer)
-    sent = last_message(db, peer, user_id)
-    delivered, read = positions(db, user_id, peer)
-    summary = {
-        "user_id": user_id,
-        "peer": peer,
-        "received_seq": received[0],
-        "received_at": received[1],
-        "sent_seq": sent[0],
-        "sent_at": sent[1],
-        "logged_after": sent[0],
-        "peer_delivered": delivered,
-        "peer_read": read,
-    }
-    merge(db, summary)
-    if delivered:
-        _log(db, user_id, PEER, peer)
-
-
-def _log(db: sqlite3.Connection, user_id: int, kind: str, peer: int, seq: int = 0) -> None:
-    (number,) = db.execute(_NUMBER, (user_id,)).fetchone()
-    db.execute(_LOG, (user_id, kind, peer, seq, number))
+    def _log(
+        self, db: sqlite3.Connection, user_id: int, kind: str, peer: int, seq: int = 0
+    ) -> None:
+        (number,) = db.execute(_NUMBER, (self._next_time(), user_id)).fetchone()
+        db.execute(_LOG, (user_id, kind, peer, seq, number))
 
 
 def merge(db: sqlite3.Connection, summary: dict[str, int]) -> None:

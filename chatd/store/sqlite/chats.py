@@ -14,6 +14,7 @@ from chatd.store.results import (
     first_use,
     inbox_slice,
     new_messages,
+    position,
     replayed,
     user_not_found,
     wanted_seqs,
@@ -39,6 +40,9 @@ _ADD_CONTACT: Final = (
     "INSERT INTO contact (sent_by, received_by) VALUES (?, ?) ON CONFLICT DO NOTHING"
 )
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
+
+_END: Final = "SELECT last_seq, last_sent_at FROM inbox WHERE user_id = ?"
+_SENT_AT: Final = "SELECT sent_at FROM message WHERE received_by = ? AND seq = ?"
 
 MAX_KNOWN_INBOXES: Final = 100_000
 
@@ -225,12 +229,6 @@ def direction(received_by: str, sent_by: str) -> str:
     """
 
 
-def last_seq(db: sqlite3.Connection, user_id: int) -> int | None:
-    """The seq of the last message of an inbox; None if there is no inbox."""
-    row = db.execute("SELECT last_seq FROM inbox WHERE user_id = ?", (user_id,)).fetchone()
-    return None if row is None else row[0]
-
-
 def read(
     db: sqlite3.Connection, queries: Sequence[ReadAfter | ReadPage]
 ) -> list[InboxSlice | None]:
@@ -243,20 +241,32 @@ def read(
 
 
 def _read_one(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | None:
-    last = last_seq(db, query.user_id)
-    if last is None:
+    inbox = db.execute(_END, (query.user_id,)).fetchone()
+    if inbox is None:
         return None
+    last, stamp = inbox
+    end = position(query, last)
+    if end != last:
+        stamp = _stamp(db, query.user_id, end)
     seqs = wanted_seqs(query, last)
     if not seqs:
-        return InboxSlice(last, ())
+        return InboxSlice(last, (), stamp)
     rows = db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))
-    return inbox_slice(query, last, [Message(*row) for row in rows])
+    return inbox_slice(query, last, [Message(*row) for row in rows], stamp)
+
+
+def _stamp(db: sqlite3.Connection, user_id: int, seq: int) -> int | None:
+    """The stamp of a cursor, see `InboxSlice`."""
+    if seq == 0:
+        return 0
+    row = db.execute(_SENT_AT, (user_id, seq)).fetchone()
+    return None if row is None else row[0]
 
 
 def last_seqs(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[int, int]:
     """See `IStore.last_seqs`."""
-    seqs = {user_id: last_seq(db, user_id) for user_id in user_ids}
-    return {user_id: seq for user_id, seq in seqs.items() if seq is not None}
+    ends = {user_id: db.execute(_END, (user_id,)).fetchone() for user_id in user_ids}
+    return {user_id: end[0] for user_id, end in ends.items() if end is not None}
 
 
 def latest_sent_at(db: sqlite3.Connection) -> int:

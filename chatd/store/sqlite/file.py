@@ -1,4 +1,4 @@
-"""Opening, migrating and copying the SQLite database file."""
+"""Opening and migrating the SQLite database file."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ import stat
 import time
 from typing import Final
 
-from chatd.errors import StartError
+from chatd.errors import DatabaseInUse, StartError
 from chatd.store.epoch import new_epoch
-from chatd.store.migrations import Migration, pending
+from chatd.store.migrations import UPGRADE, Migration, pending
+from chatd.store.sqlite.backup import backup
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.transactions import transaction
 
 APPLICATION_ID: Final = 0x63686174  # "chat", in the file's header
 
 
-def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Connection, str]:
+def open_writer(
+    path: str, known: list[Migration], *, upgrade: bool = True
+) -> tuple[FileLock, sqlite3.Connection, str]:
     """Lock the database at `path`, create or migrate it, and return it with its epoch.
 
     An existing database is copied to the same folder before it is migrated. Raises `StartError` if
-    the folder is missing or not writable, if the database is in use, or if it was made by another
-    program or a newer chatd.
+    the folder is missing or not writable, if the database is in use (`DatabaseInUse`), if it was
+    made by another program or a newer chatd, or if it is missing or old and `upgrade` is False.
     """
     try:
         _check_file(path)
+        if not upgrade and not os.path.exists(path):
+            raise StartError(f"there is no database {path}: {UPGRADE}")
         lock = FileLock(path + ".lock")
+        give_to_owner(path + ".lock", path)
     except BlockingIOError as held:
-        raise StartError(f"the database {path} is open in another chatd, process {held}") from None
+        raise DatabaseInUse(
+            f"the database {path} is open in another chatd, process {held}"
+        ) from None
     except OSError as problem:
         raise StartError(f"cannot open the database {path}: {problem.strerror}") from None
     try:
@@ -37,9 +45,9 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = _connect(path)
         try:
-            _check_application(db, path)
+            check_application(db, path)
             _tune(db)
-            _migrate(db, path, known)
+            _migrate(db, path, known, upgrade)
             return lock, db, _epoch(db)
         except BaseException:
             db.close()
@@ -53,6 +61,14 @@ def open_writer(path: str, known: list[Migration]) -> tuple[FileLock, sqlite3.Co
     except BaseException:
         lock.release()
         raise
+
+
+def give_to_owner(created: str, path: str) -> None:
+    """Give what root has created to the owner of the database, who could not open it otherwise."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(path)
+            os.chown(created, owner.st_uid, owner.st_gid)
 
 
 def _check_file(path: str) -> None:
@@ -73,31 +89,15 @@ def open_reader(path: str) -> sqlite3.Connection:
     return db
 
 
-def backup(db: sqlite3.Connection, target: str) -> None:
-    """Copy the database to `target`; it may be in use.
-
-    The copy has no epoch, so the daemon that opens it creates a new one. Cursors of the original
-    are then answered with 410 instead of skipping messages that the copy lacks.
-    """
-    temporary = target + ".part"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
-        db.backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")
-        copy.execute("UPDATE history SET epoch = NULL")
-    os.rename(temporary, target)
-
-
 def _connect(path: str) -> sqlite3.Connection:
     # It is opened in the reactor's thread and then used by one other thread only.
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
 
 
-def _check_application(db: sqlite3.Connection, path: str) -> None:
+def check_application(db: sqlite3.Connection, path: str) -> None:
+    """Raise `StartError` unless the database is chatd's, or empty."""
     # Checked before any write: another program's database must not be changed.
-    foreign = _pragma(db, "application_id") != APPLICATION_ID
+    foreign = pragma(db, "application_id") != APPLICATION_ID
     if foreign and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise StartError(f"the database {path} was not made by chatd")
 
@@ -119,9 +119,9 @@ def _tune(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA secure_delete = ON")
 
 
-def _migrate(db: sqlite3.Connection, path: str, known: list[Migration]) -> None:
-    version = _pragma(db, "user_version")
-    missing = pending(known, version, f"the database {path}")
+def _migrate(db: sqlite3.Connection, path: str, known: list[Migration], upgrade: bool) -> None:
+    version = pragma(db, "user_version")
+    missing = pending(known, version, f"the database {path}", upgrade=upgrade)
     if version and missing:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         backup(db, f"{path}.v{version}.{stamp}.backup")
@@ -142,7 +142,8 @@ def _epoch(db: sqlite3.Connection) -> str:
     return epoch
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> int:
+def pragma(db: sqlite3.Connection, name: str) -> int:
+    """The value of a pragma that is a number."""
     value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
     return value
 

@@ -6,6 +6,21 @@ import fcntl
 import os
 
 
+def holder(path: str) -> str | None:
+    """The process that holds the lock on `path`; None if none does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(descriptor, 20).decode("ascii", "replace").strip() or "?"
+    finally:
+        os.close(descriptor)
+    return None
+
+
 class FileLock:
     """An exclusive lock on `path`; raises `BlockingIOError` with the process id of the holder.
 

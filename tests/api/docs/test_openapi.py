@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -66,10 +67,10 @@ def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
 def test_parameters_have_the_default_that_applies_to_every_alternative(
     document: dict[str, Any],
 ) -> None:
-    call = document["paths"]["/api/v1/chats/"]["get"]
+    call = document["paths"]["/api/v1/chats"]["get"]
     defaults = {each["name"]: each["schema"].get("default") for each in call["parameters"]}
-    assert defaults.pop("page") == 1
     assert set(defaults) == {
+        "page",
         "at",
         "limit",
         "since",
@@ -81,10 +82,67 @@ def test_parameters_have_the_default_that_applies_to_every_alternative(
         "Last-Event-ID",
     }
     assert set(defaults.values()) == {None}
+    call = document["paths"]["/api/v1/conversations"]["get"]
+    assert call["parameters"][0]["schema"]["default"] == 50
+    call = document["paths"]["/api/v1/users"]["get"]
+    assert call["parameters"][2]["schema"]["default"] == 20
+
+
+def test_a_request_with_every_default_is_valid(document: dict[str, Any], stock: Service) -> None:
+    # Clients made from the description send them.
+    ann = stock.new_user()
+    calls = 0
+    for path, methods in document["paths"].items():
+        if "get" not in methods:
+            continue
+        defaults = {
+            each["name"]: each["schema"]["default"]
+            for each in methods["get"].get("parameters", [])
+            if "default" in each["schema"]
+        }
+        response = ann.get(f"{path}?{urlencode(defaults)}")
+        assert response.status == 200, response
+        calls += bool(defaults)
+    assert calls == 2
+
+
+def test_every_response_says_which_headers_all_have(document: dict[str, Any]) -> None:
+    for methods in document["paths"].values():
+        for call in methods.values():
+            tells = any(each["in"] == "query" for each in call.get("parameters", []))
+            for response in call["responses"].values():
+                assert "X-Request-ID" in response["headers"]
+                assert ("Unknown-Parameter" in response["headers"]) == tells
+
+
+def test_what_can_be_left_out_has_no_default(document: dict[str, Any]) -> None:
+    # Generators would demand it, and send null.
+    schemas = document["components"]["schemas"]
+    assert schemas["LogIn"]["required"] == ["username", "password"]
+    assert "default" not in str(schemas)
+
+
+def test_only_requests_exclude_other_members(document: dict[str, Any]) -> None:
+    closed = {
+        name
+        for name, schema in document["components"]["schemas"].items()
+        if schema.get("additionalProperties") is False
+    }
+    assert closed == {call.body.__name__ for call in API.calls if call.body is not None}
+
+
+def test_descriptions_are_not_indented(document: dict[str, Any]) -> None:
+    descriptions = [each["description"] for each in document["components"]["schemas"].values()]
+    assert any("\n\n" in each for each in descriptions)
+    assert not any("\n " in each for each in descriptions)
+
+
+def test_every_tag_is_described(document: dict[str, Any]) -> None:
+    assert all(each["description"] for each in document["tags"])
 
 
 def test_the_pattern_of_a_cursor_is_that_of_the_model(document: dict[str, Any]) -> None:
-    call = document["paths"]["/api/v1/chats/"]["get"]
+    call = document["paths"]["/api/v1/chats"]["get"]
     [pattern] = [each["schema"]["pattern"] for each in call["parameters"] if each["name"] == "at"]
     for text in ("abcdefgh-0", "a2345672-9007199254740991", "abcdefgh-1.2", "abcdefgh-0.0.0.0"):
         assert re.search(pattern, text)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import pytest
 from pytest_twisted import async_yield_fixture
 
 from chatd.interfaces import IStore
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import (
+    CopyDatabase,
     OpenStore,
 )
 from tests.postgres_server import Databases
 from tests.store.postgres.stores import store_at
+
+
+@pytest.fixture
+def copy_database(postgres: Databases, postgres_database: str) -> CopyDatabase:
+    async def copy() -> Callable[[], Awaitable[None]]:
+        made = postgres.create(postgres_database)
+
+        async def put_back() -> None:
+            postgres.put_back(made, postgres_database)
+
+        return put_back
+
+    return copy
 
 
 @async_yield_fixture

@@ -28,6 +28,7 @@ class PostgresMachine(SyncStoreMachine):
     def __init__(self) -> None:
         super().__init__()
         self.database = self.databases.create(self.template)
+        self.copy_name: str | None = None
 
     def open_store(self, *, known_only: bool = False) -> IStore:
         opened = store_at(self.databases.url(self.database), known_only=known_only)
@@ -38,7 +39,20 @@ class PostgresMachine(SyncStoreMachine):
         result: Any = pytest_twisted.blockon(deferred)
         return result  # type: ignore[no-any-return]
 
+    def copy_database(self) -> None:
+        self.drop_copy()
+        self.copy_name = self.databases.create(self.database)
+
+    def put_back_database(self) -> None:
+        assert self.copy_name is not None
+        self.databases.put_back(self.copy_name, self.database)
+
+    def drop_copy(self) -> None:
+        if self.copy_name is not None:
+            self.databases.drop(self.copy_name)
+
     def discard(self) -> None:
+        self.drop_copy()
         self.databases.drop(self.database)
 
 

@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from chatd.errors import (
     UsernameTaken,
 )
-from chatd.model import AccountChange, InboxSlice, ReadAfter, TokenOptions
+from chatd.model import AccountChange, ReadAfter, TokenOptions
 from chatd.postgres import connection
 from chatd.store import statements, token_statements
 from chatd.store.postgres import accounts
@@ -26,6 +26,7 @@ from tests.contracts.helpers import (
     send,
 )
 from tests.contracts.store import StoreContract
+from tests.inbox_slices import expected_slice
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import losing_results, store_at, two_stores
 
@@ -62,11 +63,16 @@ async def test_cached_results_are_correct_while_other_processes_append(
     sent += [await send(one, ann, bob, "x")]
     # Messages that this process wrote are cached, but there may be later ones of others.
     sent += [await send(two, ann, bob, "x")]
-    assert one.read_cached(ReadAfter(bob, 6, 10)) == InboxSlice(7, (sent[6],))
+    query = ReadAfter(bob, 6, 10)
+    assert one.read_cached(query) is None  # It does not know what was before.
+    assert one.read_cached(ReadAfter(bob, 7, 10), listening=True) == expected_slice(
+        sent[:7], ReadAfter(bob, 7, 10)
+    )
     assert one.read_cached(ReadAfter(bob, 2, 10)) is None
     assert one.read_cached(ReadAfter(bob, 7, 10)) is None
-    assert await one.read([ReadAfter(bob, 7, 10)]) == [InboxSlice(8, (sent[7],))]
-    assert one.read_cached(ReadAfter(bob, 7, 10)) == InboxSlice(8, (sent[7],))
+    query = ReadAfter(bob, 7, 10)
+    assert await one.read([query]) == [expected_slice(sent, query)]
+    assert one.read_cached(query) == expected_slice(sent, query)
     one.on_disconnected()
     assert one.read_cached(ReadAfter(bob, 7, 10)) is None
     assert await two.delete_account(bob)

@@ -20,6 +20,7 @@ from tests.contracts.helpers import (
     send_many,
 )
 from tests.doubles import result_of
+from tests.inbox_slices import expected_slice
 from tests.store.sqlite.database import (
     Database,
     FailingConnection,
@@ -92,8 +93,8 @@ def test_a_read_does_not_see_commits_made_during_it(database: Database) -> None:
     found = result_of(store.read(queries))
     store._read_db = db
     assert found == [
-        InboxSlice(3, tuple(sent)),
-        InboxSlice(3, tuple(reversed(sent))),
+        expected_slice(sent, queries[0]),
+        expected_slice(sent, queries[1]),
         InboxSlice(0, ()),
     ]
 

@@ -18,11 +18,11 @@ from tests.contracts.helpers import (
     add_accounts,
     appended,
     draft,
-    page_of,
     read_inbox,
     send_many,
 )
 from tests.doubles import result_of
+from tests.inbox_slices import expected_slice
 from tests.store.sqlite.database import (
     Database,
     FailingConnection,
@@ -85,7 +85,7 @@ def test_reads_succeed_while_the_disk_is_full(database: Database) -> None:
     with pytest.raises(StoreUnavailable):
         result_of(store.append([Draft(ann, bob, "x" * 16_000)] * 10))
     [page] = result_of(store.read([ReadPage(bob, 1, 10)]))
-    assert page == InboxSlice(25, page_of(sent, 1, 10))
+    assert page == expected_slice(sent, ReadPage(bob, 1, 10))
     assert result_of(store.check()) is None
 
 
@@ -227,7 +227,7 @@ if start == 0:
 number = start
 ends = sqlite_chats.InboxEnds()
 contacts = ContactRules(known_only=False)
-pairs, synchronised = KnownPairs(), Synchronised(db)
+pairs, synchronised = KnownPairs(), Synchronised(db, lambda: 1)
 while True:
     drafts = []
     for _ in range(1 + number % 40):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chatd.store.sqlite.file import backup
+from chatd.store.sqlite.backup import backup
 from tests.contracts.helpers import (
     add_accounts,
     read_inbox,
@@ -211,3 +211,15 @@ def test_every_new_database_has_its_own_epoch(tmp_path: Path) -> None:
         epochs.add(store.epoch)
         result_of(store.close())
     assert len(epochs) == 5
+
+
+def test_what_root_creates_belongs_to_the_owner_of_the_database(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result_of(database.open().close())
+    owner = database.path.stat()
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    database.open()
+    assert given == [(f"{database.path.resolve()}.lock", owner.st_uid, owner.st_gid)]

@@ -166,6 +166,7 @@ def test_contacts_are_found_among_indexed_and_newer_messages(database: Database)
     assert written == [(ann, bob), (ann, cat), (cat, bob), (cat, cat)]
     for table in ("contact", "sync_state", "conversation_summary", "change", "delivered"):
         database.sql(f"DROP TABLE {table}")
+    database.sql("ALTER TABLE account DROP COLUMN disabled_at")
     database.sql("PRAGMA user_version = 5")
     database.open()
     assert database.sql("SELECT * FROM contact ORDER BY 1, 2") == written

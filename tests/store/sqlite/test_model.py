@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 
 from chatd.interfaces import IStore
 from chatd.store.sqlite import chats as sqlite_chats
+from chatd.store.sqlite import store as sqlite_store
 from chatd.store.sqlite.store import SqliteStore
 from tests.doubles import InlineExecutor, Now, result_of, scratch
 from tests.examples import examples
@@ -32,6 +34,8 @@ class SqliteMachine(SyncStoreMachine):
         # A low step, so that short conversations are partly in the index.
         patch = self.cleanup.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(sqlite_chats, "INDEX_STEP", 3)
+        # Times that differ by chance always do.
+        patch.setattr(sqlite_store, "RANDOM_MICROSECONDS", 2**40)
 
     def open_store(self, *, known_only: bool = False) -> IStore:
         store = SqliteStore(
@@ -48,6 +52,12 @@ class SqliteMachine(SyncStoreMachine):
 
     def run(self, deferred: Deferred[T]) -> T:
         return result_of(deferred)
+
+    def copy_database(self) -> None:
+        shutil.copy(self.folder / "chatd.db", self.folder / "copy.db")
+
+    def put_back_database(self) -> None:
+        shutil.copy(self.folder / "copy.db", self.folder / "chatd.db")
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(max(seconds, 0))

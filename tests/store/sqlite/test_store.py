@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from chatd.runtime.thread_pool import ThreadPool
 from chatd.store.sqlite.store import SqliteStore
 from tests.contracts.helpers import (
+    CopyDatabase,
     OpenStore,
     add_accounts,
     digest,
@@ -48,6 +50,21 @@ async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
     yield open_one
     for store in opened:
         await store.close()
+
+
+@pytest.fixture
+def copy_database(tmp_path: Path) -> CopyDatabase:
+    path, copy = tmp_path / "chatd.db", tmp_path / "copy.db"
+
+    async def copy_file() -> Callable[[], Awaitable[None]]:
+        shutil.copy(path, copy)
+
+        async def put_back() -> None:
+            shutil.copy(copy, path)
+
+        return put_back
+
+    return copy_file
 
 
 class TestSqliteStore(StoreContract):

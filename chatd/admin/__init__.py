@@ -1,0 +1,1 @@
+"""`chatd user`, `chatd token` and other commands for administrators."""

@@ -1,0 +1,97 @@
+"""`chatd db`: the database as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from msgspec import structs
+
+from chatd.admin.errors import DAMAGED, AdminError
+from chatd.admin.printing import Record, print_fields, print_json, timestamp
+from chatd.compose import compose_maintenance, upgrade_database
+from chatd.config import Settings
+from chatd.errors import StartError
+
+
+async def status(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Show what the database holds."""
+    found = compose_maintenance(settings).status()
+    record = structs.asdict(found)
+    record["oldest_message_at"] = timestamp(found.oldest_message_at)
+    if args.json:
+        print_json(record)
+        return
+    for name in ("bytes", "log_bytes", "free_bytes"):
+        if record[name] is not None:
+            record[name] = _size(record[name])
+    print_fields(record)
+
+
+async def upgrade(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Create the database, or bring its schema up to date."""
+    try:
+        await upgrade_database(settings, reactor)
+    except StartError as problem:
+        raise AdminError(str(problem)) from None
+    found = compose_maintenance(settings).status()
+    _report(
+        args,
+        {"location": found.location, "schema": found.schema},
+        f"The database {found.location} has schema version {found.schema}.",
+    )
+
+
+async def backup(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Copy the database."""
+    compose_maintenance(settings).backup(args.target)
+    _report(args, {"backup": args.target}, f"The copy is {args.target}.")
+
+
+async def restore(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Replace the database by a copy."""
+    aside = compose_maintenance(settings).restore(args.source)
+    text = f"{args.source} is restored. What it has replaced is kept: {aside}."
+    _report(args, {"restored": args.source, "kept": aside}, text)
+
+
+async def check(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Check that what is stored is consistent."""
+    found = compose_maintenance(settings).check()
+    if args.json:
+        print_json({"consistent": not found, "found": found})
+    else:
+        for text in found:
+            sys.stdout.write(text + "\n")
+    if found:
+        raise AdminError("the database is not consistent", DAMAGED)
+    if not args.json:
+        sys.stdout.write("The database is consistent.\n")
+
+
+async def vacuum(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Return unused space to the disk."""
+    maintenance = compose_maintenance(settings)
+    before = maintenance.status().bytes
+    maintenance.vacuum()
+    after = maintenance.status().bytes
+    text = f"The database has {_size(after)}; it had {_size(before)}."
+    _report(args, {"bytes_before": before, "bytes": after}, text)
+
+
+def _report(args: argparse.Namespace, record: Record, text: str) -> None:
+    if args.json:
+        print_json(record)
+    else:
+        sys.stdout.write(text + "\n")
+
+
+def _size(size: int) -> str:
+    """A size for people."""
+    value, unit = float(size), "B"
+    for larger in ("KB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"

@@ -1,0 +1,78 @@
+"""Runs a command for administrators, and exits with its status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NoReturn
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from chatd.admin import database, export, tokens, users
+from chatd.admin.errors import FAILED, AdminError
+from chatd.config import ConfigError, Settings, load
+from chatd.maintenance import MaintenanceError
+
+Command = Callable[[argparse.Namespace, Settings, Any], Coroutine[Deferred[Any], Any, None]]
+
+COMMANDS: Final[Mapping[tuple[str, str], Command]] = {
+    ("user", "add"): users.add,
+    ("user", "list"): users.list_all,
+    ("user", "show"): users.show,
+    ("user", "passwd"): users.passwd,
+    ("user", "disable"): users.disable,
+    ("user", "enable"): users.enable,
+    ("user", "delete"): users.delete,
+    ("token", "list"): tokens.list_all,
+    ("token", "revoke"): tokens.revoke,
+    ("db", "status"): database.status,
+    ("db", "upgrade"): database.upgrade,
+    ("db", "backup"): database.backup,
+    ("db", "restore"): database.restore,
+    ("db", "check"): database.check,
+    ("db", "vacuum"): database.vacuum,
+    ("export", "user"): export.export,
+}
+INTERRUPTED: Final = 130
+
+
+def run(args: argparse.Namespace) -> NoReturn:
+    """Run the command and exit: 0 on success, otherwise with one line on standard error.
+
+    2 is for wrong options and settings; for others see `chatd.admin.errors`.
+    """
+    given = {name: value for name in ("config", "db") if (value := getattr(args, name))}
+    try:
+        settings, _ = load(given, os.environ)
+    except ConfigError as wrong:
+        _exit(str(wrong), 2)
+    react(lambda reactor: Deferred.fromCoroutine(_run(args, settings, reactor)))
+    raise AssertionError("react exits")
+
+
+async def _run(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    try:
+        await COMMANDS[args.command, args.action](args, settings, reactor)
+        sys.stdout.flush()
+    except ConfigError as wrong:
+        _exit(str(wrong), 2)
+    except AdminError as error:
+        _exit(str(error), error.status)
+    except MaintenanceError as error:
+        _exit(str(error), FAILED)
+    except EOFError:
+        _exit("no input", FAILED)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader has exited; flushing at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit from None
+
+
+def _exit(text: str, status: int) -> NoReturn:
+    sys.stderr.write(f"chatd: {text}\n")
+    raise SystemExit(status)

@@ -1,0 +1,224 @@
+"""Maintenance of a PostgreSQL database: status, backup, restore, check and vacuum.
+
+See `Maintenance`. Copies are made by pg_dump and put back by pg_restore, which have to be those of
+the server's release or of a newer one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from chatd.errors import StartError
+from chatd.maintenance import DatabaseStatus, MaintenanceError
+from chatd.postgres.address import Address
+from chatd.postgres.connection import reason
+from chatd.store.consistency import POSTGRES, POSTGRES_COUNTS
+from chatd.store.migrations import Migration, pending
+from chatd.store.postgres.schema import LOCK
+
+_SCHEMA: Final = "SELECT current_schema(), to_regclass('schema_version') IS NOT NULL"
+_USERS: Final = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND application_name LIKE 'chatd%'
+"""
+_TABLES: Final = """
+SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
+"""
+
+
+class PostgresMaintenance:
+    """A `Maintenance` of the database at `address`, whose schema `known` leads to."""
+
+    def __init__(self, address: Address, known: list[Migration]) -> None:
+        self._address = address
+        self._known = known
+        self._dsn = ""
+
+    def status(self) -> DatabaseStatus:
+        """See `Maintenance`; only the schema is known if it is not the present one."""
+        with self._connect() as db:
+            version = _version(db)
+            needed = self._known[-1].version
+            counts: list[int | None] = [None] * 5
+            if version == needed:
+                # Sums are decimal numbers to psycopg2.
+                [row] = _rows(db, POSTGRES_COUNTS)
+                counts = [each if each is None else int(each) for each in row]
+            [[users]] = _rows(db, _USERS)
+            [[size]] = _rows(db, "SELECT pg_database_size(current_database())")
+            return DatabaseStatus(
+                self._address.location,
+                version,
+                needed,
+                f"{users} connections" if users else None,
+                size,
+                None,
+                None,
+                *counts,
+            )
+
+    def backup(self, target: str) -> None:
+        """See `Maintenance`; the copy is in pg_dump's custom format."""
+        if os.path.exists(target):
+            raise MaintenanceError(f"{target} exists already")
+        with self._connect() as db:
+            _version(db)
+            [[schema, _]] = _rows(db, _SCHEMA)
+        temporary = target + ".part"
+        try:
+            # Only its owner may read it, whatever the umask.
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except OSError as error:
+            raise MaintenanceError(f"cannot write {target}: {error.strerror}") from None
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                self._run("pg_dump", ["-Fc", f"--schema={schema}"], stdout=file)
+                os.fsync(file.fileno())
+            os.rename(temporary, target)
+        except OSError as error:
+            raise MaintenanceError(f"cannot write {target}: {error.strerror}") from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def restore(self, source: str) -> str:
+        """See `Maintenance`; the old tables are kept in another schema of the same database."""
+        if not os.path.isfile(source):
+            raise MaintenanceError(f"there is no copy {source}")
+        _program("pg_restore")
+        with self._connect() as db:
+            [[users]] = _rows(db, _USERS)
+            if users:
+                raise MaintenanceError(
+                    f"chatd uses {self._address.location} by {users} connections: stop it first"
+                )
+            # Keeps daemons from starting meanwhile, which would create tables.
+            [[locked]] = _rows(db, f"SELECT pg_try_advisory_lock({LOCK})")
+            if not locked:
+                raise MaintenanceError(f"a daemon is starting on {self._address.location}")
+            [[schema, _]] = _rows(db, _SCHEMA)
+            quoted = f'"{schema}"'
+            aside = f"{schema}_replaced_{time.strftime('%Y%m%dt%H%M%Sz', time.gmtime())}"
+            with _errors(f"cannot restore {source}"), db, db.cursor() as cursor:
+                cursor.execute(f'ALTER SCHEMA {quoted} RENAME TO "{aside}"')
+                cursor.execute(f"CREATE SCHEMA {quoted}")
+            try:
+                options = [f"--schema={schema}", "--no-owner", "--no-privileges"]
+                self._run(
+                    "pg_restore",
+                    [*options, "--single-transaction", "--exit-on-error", source],
+                )
+                with _errors(f"cannot restore {source}"), db, db.cursor() as cursor:
+                    cursor.execute("SELECT version FROM schema_version")
+                    pending(self._known, cursor.fetchall()[0][0], source)
+                    # The daemon that opens it makes a new one.
+                    cursor.execute("UPDATE history SET epoch = NULL")
+            except BaseException:
+                with db, db.cursor() as cursor:
+                    cursor.execute(f"DROP SCHEMA {quoted} CASCADE")
+                    cursor.execute(f'ALTER SCHEMA "{aside}" RENAME TO {quoted}')
+                raise
+        return f"the schema {aside}"
+
+    def check(self) -> list[str]:
+        """See `Maintenance`; from one snapshot."""
+        with self._connect() as db, _errors(f"cannot check {self._address.location}"):
+            db.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            pending(self._known, _version(db), self._address.location, upgrade=False)
+            return [text for statement in POSTGRES for (text,) in _rows(db, statement)]
+
+    def vacuum(self) -> None:
+        """See `Maintenance`; daemons go on meanwhile."""
+        with self._connect() as db, _errors(f"cannot vacuum {self._address.location}"):
+            _version(db)
+            tables = [name for (name,) in _rows(db, _TABLES)]
+            db.rollback()
+            db.autocommit = True
+            with db.cursor() as cursor:
+                for table in tables:
+                    cursor.execute(f"VACUUM (ANALYZE) {table}")
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[Any]:
+        problem = ""
+        for attempt in self._address.attempts:
+            dsn = make_dsn(attempt, connect_timeout=max(2, int(self._address.connect_seconds)))
+            dsn = make_dsn(dsn, application_name="administration of chatd")
+            try:
+                db = psycopg2.connect(dsn)
+            except psycopg2.Error as error:
+                problem = reason(error)
+                continue
+            # That of the connection does not contain the password.
+            self._dsn = dsn
+            with contextlib.closing(db), _errors(f"cannot use {self._address.location}"):
+                yield db
+            return
+        raise MaintenanceError(f"cannot reach {self._address.location}: {problem}")
+
+    def _run(self, program: str, arguments: list[str], **options: Any) -> None:
+        """Run a program of PostgreSQL on the database that was connected to last.
+
+        The password is in its environment, which other users cannot read.
+        """
+        parameters = parse_dsn(self._dsn)
+        environment = dict(os.environ)
+        password = parameters.pop("password", None)
+        if password is not None:
+            environment["PGPASSWORD"] = password
+        found = subprocess.run(
+            [_program(program), f"--dbname={make_dsn(**parameters)}", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            **options,
+        )
+        if found.returncode:
+            lines = found.stderr.strip().splitlines() or [f"{program} failed"]
+            raise MaintenanceError(lines[0])
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise MaintenanceError(f"{name} is missing: it comes with PostgreSQL's client programs")
+    return path
+
+
+def _version(db: Any) -> int:
+    """The version of the schema; raises `MaintenanceError` if there is none."""
+    [[_, exists]] = _rows(db, _SCHEMA)
+    if not exists:
+        raise MaintenanceError("the database has no tables of chatd")
+    version: int = _rows(db, "SELECT version FROM schema_version")[0][0]
+    return version
+
+
+def _rows(db: Any, statement: str) -> list[tuple[Any, ...]]:
+    with db.cursor() as cursor:
+        cursor.execute(statement)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+@contextlib.contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Turn errors of the block into `MaintenanceError`."""
+    try:
+        yield
+    except StartError as error:
+        raise MaintenanceError(str(error)) from None
+    except psycopg2.Error as error:
+        raise MaintenanceError(f"{what}: {reason(error)}") from None

@@ -1,0 +1,2 @@
+-- When an administrator disabled the account; NULL if it may be used.
+ALTER TABLE account ADD COLUMN disabled_at bigint;

@@ -1,0 +1,76 @@
+"""Copying a SQLite database that is in use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from typing import Final
+
+STEP_PAGES: Final = 256
+"""A megabyte with pages of the usual size."""
+
+
+def backup(db: sqlite3.Connection, target: str, *, paced: bool = False) -> None:
+    """Copy the database to `target`, as it is when this is called; it may be in use.
+
+    Writers go on meanwhile, only the write-ahead log grows until the copy is complete. `paced`
+    pauses after each step as long as that took, and writes it to the disk, so that the commits of
+    others wait for little. If it fails, nothing is left behind.
+
+    The copy has no epoch, so the daemon that opens it creates a new one. Cursors of the original
+    are then answered with 410 instead of skipping messages that the copy lacks.
+    """
+    temporary = target + ".part"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        _copy(db, temporary, descriptor, paced)
+        os.fsync(descriptor)
+        os.rename(temporary, target)
+        sync_folder(target)
+    except BaseException:
+        for name in (temporary, *(f"{temporary}-{suffix}" for suffix in ("wal", "shm", "journal"))):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Make the name of a file durable."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _copy(db: sqlite3.Connection, temporary: str, descriptor: int, paced: bool) -> None:
+    began = time.monotonic()
+
+    def rest(*_: int) -> None:
+        nonlocal began
+        if paced:
+            os.fdatasync(descriptor)
+            time.sleep(time.monotonic() - began)
+            began = time.monotonic()
+
+    with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
+        # It is synced and renamed when it is complete, so it needs no journal of its own.
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = 64"):
+            copy.execute(f"PRAGMA {setting}")
+        # A transaction of the source holds one snapshot: without it, every commit of another
+        # process would begin the copy anew.
+        db.execute("BEGIN")
+        try:
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            db.backup(copy, pages=STEP_PAGES, progress=rest)
+        finally:
+            db.execute("COMMIT")
+        copy.execute("PRAGMA journal_mode = DELETE")
+        copy.execute("UPDATE history SET epoch = NULL")

@@ -115,8 +115,12 @@ class NatsLink:
     async def start(self, subjects: Subjects) -> None:
         """Connect; raises `NatsError`."""
         self._subjects = subjects
-        protocol = await self._connect()
         self._interest.subscriptions = self
+        try:
+            protocol = await self._connect()
+        except NatsError:
+            self._interest.subscriptions = None
+            raise
         self._ticked_at = self._reactor.seconds()
         self._ticks.start(TICK_SECONDS, now=False)
         self._running = Deferred.fromCoroutine(self._run(protocol))

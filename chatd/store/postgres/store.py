@@ -42,6 +42,7 @@ from chatd.postgres.notify_payloads import (
     MessagesNotice,
     NodeId,
     RevokedNotice,
+    SessionsNotice,
 )
 from chatd.postgres.pool import Pool
 from chatd.store import statements, token_statements
@@ -134,7 +135,9 @@ class PostgresStore:
         self.sync = PostgresSyncStore(self._executor, reactor, announcer)
         self.admin = PostgresAdminStore(
             self._executor,
-            lambda user_id, statement: self._execute_notifying(statement(node_id.name), user_id),
+            lambda user_id, statement: self._execute_notifying(
+                statement(node_id.name), SessionsNotice(user_id)
+            ),
             now,
         )
         self.location = address.location
@@ -188,7 +191,7 @@ class PostgresStore:
 
     def change_account(self, change: AccountChange) -> Deferred[Account | None]:
         changing = accounts.change_account(change, self._node_id.name)
-        return self._execute_notifying(changing, change.user_id)
+        return self._execute_notifying(changing, SessionsNotice(change.user_id))
 
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._executor.execute(statements.find_users(prefix, limit))
@@ -198,9 +201,7 @@ class PostgresStore:
 
     async def _delete_account(self, user_id: int) -> bool:
         deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name)
-        existed = await self._execute_notifying(deletion, user_id)
-        if self._announcer is not None:
-            self._announcer.announce_revoked(user_id, None)
+        existed = await self._execute_notifying(deletion, RevokedNotice(user_id, None))
         self._inbox_cache.drop(user_id)
         if existed:
             self._housekeeping.purge()
@@ -224,15 +225,15 @@ class PostgresStore:
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
         deletion = accounts.delete_token(user_id, digest, self._node_id.name)
-        return self._execute_notifying(deletion, user_id)
+        return self._execute_notifying(deletion, RevokedNotice(user_id, digest))
 
     def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
         deletion = accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
-        return self._execute_notifying(deletion, user_id)
+        return self._execute_notifying(deletion, SessionsNotice(user_id))
 
     def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:
         deletion = accounts.delete_other_tokens(user_id, kept, self._node_id.name)
-        return self._execute_notifying(deletion, user_id)
+        return self._execute_notifying(deletion, SessionsNotice(user_id))
 
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
@@ -396,19 +397,30 @@ class PostgresStore:
                 self._inbox_cache.extend_end(user_id, last, None)
         return found
 
-    def _execute_notifying(self, statement: Statement[T], user_id: int) -> Deferred[T]:
-        """Run a statement that ends sessions of a user."""
+    def _execute_notifying(
+        self, statement: Statement[T], notice: RevokedNotice | SessionsNotice
+    ) -> Deferred[T]:
+        """Run a statement that ends sessions, of which it sends this notice."""
         if self._announcer is None:
             return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
-        return Deferred.fromCoroutine(self._announcing(statement, user_id, self._announcer))
+        return Deferred.fromCoroutine(self._announcing(statement, notice, self._announcer))
 
-    async def _announcing(self, statement: Statement[T], user_id: int, announcer: IAnnouncer) -> T:
+    async def _announcing(
+        self,
+        statement: Statement[T],
+        notice: RevokedNotice | SessionsNotice,
+        announcer: IAnnouncer,
+    ) -> T:
         try:
             result = await self._executor.execute(statement._replace(sql=silent(statement.sql)))
         except BaseException:
-            announcer.announce_unknown((user_id,), sessions=True)
+            announcer.announce_unknown((notice.user_id,), sessions=True)
             raise
-        announcer.announce_sessions_changed(user_id)
+        # Even if it seems to have changed nothing: an earlier attempt may have.
+        if isinstance(notice, RevokedNotice):
+            announcer.announce_revoked(notice.user_id, notice.token)
+        else:
+            announcer.announce_sessions_changed(notice.user_id)
         return result
 
     async def _notifying(self, work: Awaitable[T]) -> T:

@@ -6,7 +6,9 @@ Each process has a port of its own, and holds an equal share of the users' polls
 skewed, the first one holds half of all. Every process has the same number of senders, which send to
 users at random, one message after the other. All share the machine's cores, so what counts is CPU
 time: that of chatd, of the database's server, which must run on this machine, and of nats-server,
-for each delivery. The buses take turns, so that what else the machine does affects both alike.
+for each delivery. What the same processes use while nothing is sent is measured before, shown by
+itself, and subtracted: it would count for more the fewer messages the machine can take. The buses
+take turns, so that what else the machine does affects both alike.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from bench.usage import DRAIN_SECONDS
 BUSES: Final = ("notify", "nats")
 SETTLE_SECONDS: Final = 4.0
 """New subscriptions are checked, and all polls woken once, before the measurement."""
+IDLE_SECONDS: Final = 4.0
 MICRO: Final = 1e6
 
 
@@ -54,6 +57,8 @@ class Figures(NamedTuple):
     chatd: float
     database: float
     nats: float
+    idle: float
+    """CPU of all of them while nothing is sent, in percent of a core."""
     others: float
     """CPU of the generator and of all else that ran on the machine, in percent of a core."""
     missing: int
@@ -64,13 +69,14 @@ class Figures(NamedTuple):
         return (
             f"| {self.bus} | {self.processes} | {self.spread} | {self.rate:,.0f}"
             f" | {self.chatd:.0f} | {self.database:.0f} | {self.nats:.0f} | {total:.0f}"
-            f" | {self.others:.0f} % | {self.missing} |"
+            f" | {self.idle:.0f} % | {self.others:.0f} % | {self.missing} |"
         )
 
 
 HEAD: Final = (
     "| bus | processes | polls | deliveries/s | chatd µs | database µs | NATS µs | together µs"
-    " | other CPU | missing |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    " | idle CPU | other CPU | missing |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -183,21 +189,29 @@ def measure(
     users = len(fixtures.users)
     client = LoadClient()
 
-    def usage() -> tuple[float, float, float]:
+    def usage() -> list[float]:
         chatd = sum(process.cpu_seconds for process in processes)
-        return chatd, database.cpu_seconds(), 0.0 if nats is None else nats.cpu_seconds
+        return [chatd, database.cpu_seconds(), 0.0 if nats is None else nats.cpu_seconds]
+
+    def used(seconds: float) -> list[float]:
+        """CPU of chatd, database and NATS, in cores."""
+        before, since = usage(), now()
+        client.run_until(since + seconds)
+        took = now() - since
+        return [(end - begin) / took for begin, end in zip(before, usage(), strict=True)]
 
     try:
         check = DeliveryCheck(users)
         sending = Senders(client, protocol, senders * len(ports), users, check)
         Followers(client, protocol, users, check).start()
         client.run_until(now() + SETTLE_SECONDS)
+        idle = used(IDLE_SECONDS)
         sending.repeat()
         client.run_until(now() + 1)
-        before, arrived, busy, since = usage(), check.arrived, machine_busy_seconds(), now()
-        client.run_until(since + seconds)
+        arrived, busy, since = check.arrived, machine_busy_seconds(), now()
+        cores = used(seconds)
         took, count = now() - since, check.arrived - arrived
-        after, busy = usage(), machine_busy_seconds() - busy
+        busy = (machine_busy_seconds() - busy) / took
         sending.stop()
         client.run_until(
             now() + DRAIN_SECONDS, lambda: sending.idle and check.arrived == len(check)
@@ -205,11 +219,22 @@ def measure(
         missing = len(check) - check.arrived
     finally:
         client.close()
-    used = [end - begin for begin, end in zip(before, after, strict=True)]
-    chatd, db, of_nats = (MICRO * each / max(count, 1) for each in used)
-    others = 100 * (busy - sum(used)) / took
+    rate = max(count, 1) / took
+    chatd, db, of_nats = (
+        MICRO * (each - without) / rate for each, without in zip(cores, idle, strict=True)
+    )
     return Figures(
-        bus, len(ports), spread, count, count / took, chatd, db, of_nats, others, missing
+        bus=bus,
+        processes=len(ports),
+        spread=spread,
+        deliveries=count,
+        rate=rate,
+        chatd=chatd,
+        database=db,
+        nats=of_nats,
+        idle=100 * sum(idle),
+        others=100 * (busy - sum(cores)),
+        missing=missing,
     )
 
 

@@ -3,12 +3,12 @@
     python -m bench.scale --db postgresql:///bench --processes 2,4,8 --seconds 10
 
 Each process has a port of its own, and holds an equal share of the users' polls; if they are
-skewed, the first one holds half of all. Every process has the same number of senders, which send to
-users at random, one message after the other. All share the machine's cores, so what counts is CPU
-time: that of chatd, of the database's server, which must run on this machine, and of nats-server,
-for each delivery. What the same processes use while nothing is sent is measured before, shown by
-itself, and subtracted: it would count for more the fewer messages the machine can take. The buses
-take turns, so that what else the machine does affects both alike.
+skewed, the first one holds half of all. Each is sent the same number of messages per second, to
+users at random: so with more processes there are more messages, but a process has as much to do as
+before, unless it has to do with those of others. What counts is CPU time: that of chatd, of the
+database's server, which must run on this machine, and of nats-server, for each delivery. What the
+same processes use while nothing is sent is measured before, shown by itself, and subtracted. The
+buses take turns, so that what else the machine does affects both alike.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.chat_api import ChatAPI, ChatFollower, ChatSender
+from bench.chat_api import ChatAPI, ChatFollower
+from bench.deliveries import send_at
 from bench.delivery_check import DeliveryCheck
 from bench.fixtures import Fixtures, populate
-from bench.load_client import LoadClient, now
+from bench.load_client import Address, LoadClient, now
 from bench.processes import (
     ServerProcess,
     cpu_seconds,
@@ -39,6 +40,8 @@ from bench.traffic import Followers, Senders
 from bench.usage import DRAIN_SECONDS
 
 BUSES: Final = ("notify", "nats")
+SENDERS: Final = 8
+"""Connections to each process that send."""
 SETTLE_SECONDS: Final = 4.0
 """New subscriptions are checked, and all polls woken once, before the measurement."""
 IDLE_SECONDS: Final = 4.0
@@ -73,6 +76,8 @@ class Figures(NamedTuple):
         )
 
 
+Place = Callable[[int], int]
+
 HEAD: Final = (
     "| bus | processes | polls | deliveries/s | chatd µs | database µs | NATS µs | together µs"
     " | idle CPU | other CPU | missing |\n"
@@ -84,27 +89,23 @@ class Spread(ChatAPI):
     """The API of several processes; `place` is the process of a user's poll."""
 
     def __init__(
-        self, ports: Sequence[int], fixtures: Fixtures, place: Callable[[int], int]
+        self, apis: Sequence[ChatAPI], address: Address, fixtures: Fixtures, place: Place
     ) -> None:
-        super().__init__(("127.0.0.1", ports[0]), fixtures)
-        self._apis = [ChatAPI(("127.0.0.1", port), fixtures) for port in ports]
+        super().__init__(address, fixtures)
+        self._apis = apis
         self._place = place
 
     def follower(self, client: LoadClient, user: int) -> ChatFollower:
         """The poll of a user."""
         return self._apis[self._place(user)].follower(client, user)
 
-    def sender(self, client: LoadClient, number: int) -> ChatSender:
-        """Senders take the processes in turn."""
-        return self._apis[number % len(self._apis)].sender(client, number)
 
-
-def evenly(processes: int) -> Callable[[int], int]:
+def evenly(processes: int) -> Place:
     """Each process holds as many polls."""
     return lambda user: user % processes
 
 
-def skewed(processes: int) -> Callable[[int], int]:
+def skewed(processes: int) -> Place:
     """The first process holds half of the polls, the others the rest."""
     return lambda user: 0 if user % 2 or processes == 1 else 1 + user // 2 % (processes - 1)
 
@@ -180,12 +181,13 @@ def measure(
     nats: ServerProcess | None,
     fixtures: Fixtures,
     spread: str,
-    senders: int,
+    rate: float,
     seconds: float,
 ) -> Figures:
-    """Send for some seconds."""
-    ports = [process.address[1] for process in processes]
-    protocol = Spread(ports, fixtures, SPREADS[spread](len(ports)))
+    """Send `rate` messages per second to each process for some seconds."""
+    apis = [ChatAPI(process.address, fixtures) for process in processes]
+    place = SPREADS[spread](len(apis))
+    protocol = Spread(apis, processes[0].address, fixtures, place)
     users = len(fixtures.users)
     client = LoadClient()
 
@@ -202,33 +204,35 @@ def measure(
 
     try:
         check = DeliveryCheck(users)
-        sending = Senders(client, protocol, senders * len(ports), users, check)
+        sending = [Senders(client, api, SENDERS, users, check) for api in apis]
         Followers(client, protocol, users, check).start()
         client.run_until(now() + SETTLE_SECONDS)
         idle = used(IDLE_SECONDS)
-        sending.repeat()
+        until = now() + 1 + seconds
+        for senders in sending:
+            send_at(client, senders, rate, until)
         client.run_until(now() + 1)
         arrived, busy, since = check.arrived, machine_busy_seconds(), now()
         cores = used(seconds)
         took, count = now() - since, check.arrived - arrived
         busy = (machine_busy_seconds() - busy) / took
-        sending.stop()
         client.run_until(
-            now() + DRAIN_SECONDS, lambda: sending.idle and check.arrived == len(check)
+            now() + DRAIN_SECONDS,
+            lambda: all(each.idle for each in sending) and check.arrived == len(check),
         )
         missing = len(check) - check.arrived
     finally:
         client.close()
-    rate = max(count, 1) / took
+    arriving = max(count, 1) / took
     chatd, db, of_nats = (
-        MICRO * (each - without) / rate for each, without in zip(cores, idle, strict=True)
+        MICRO * (each - without) / arriving for each, without in zip(cores, idle, strict=True)
     )
     return Figures(
         bus=bus,
-        processes=len(ports),
+        processes=len(processes),
         spread=spread,
         deliveries=count,
-        rate=rate,
+        rate=arriving,
         chatd=chatd,
         database=db,
         nats=of_nats,
@@ -243,8 +247,7 @@ def run(options: argparse.Namespace, report: Callable[[Figures], None]) -> None:
     with tempfile.TemporaryDirectory() as name, nats_server(Path(name)) as nats:
         folder = Path(name)
         path = folder / "accounts.json"
-        most = options.senders * max(options.processes)
-        populate(options.db, path, users=options.users, senders=most, messages=[0])
+        populate(options.db, path, users=options.users, senders=SENDERS, messages=[0])
         fixtures = Fixtures.load(path)
         database = Database(options.db)
         address = f"nats://127.0.0.1:{nats.address[1]}"
@@ -263,7 +266,7 @@ def run(options: argparse.Namespace, report: Callable[[Figures], None]) -> None:
                                     used,
                                     fixtures,
                                     spread,
-                                    options.senders,
+                                    options.rate,
                                     options.seconds,
                                 )
                             )
@@ -286,7 +289,9 @@ def main() -> None:
     parser.add_argument("--processes", type=numbers, default=[2, 4, 8], help="default: 2,4,8")
     parser.add_argument("--spreads", type=names, default=list(SPREADS), help="even,skewed")
     parser.add_argument("--users", type=int, default=800, help="held polls (800)")
-    parser.add_argument("--senders", type=int, default=8, help="of each process (8)")
+    parser.add_argument(
+        "--rate", type=float, default=150, help="messages per second to each process (150)"
+    )
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement (10)")
     parser.add_argument("--rounds", type=int, default=1, help="how often all is repeated (1)")
     parser.add_argument("--output", type=Path, help="a file for the figures as JSON")

@@ -36,6 +36,7 @@ from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
@@ -47,7 +48,6 @@ from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
 from chatd.errors import StartError
-from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.interfaces import IBus, IStore
@@ -55,15 +55,21 @@ from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
 from chatd.nats.address import parse as parse_nats
 from chatd.process.admin_socket import AdminSocket
+from chatd.process.certificates import Certificates
+from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
+from chatd.process.reloading import http_limits
 from chatd.process.reuseport import ReusePortReactor
-from chatd.process.service import ChatService, Components
+from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
+from chatd.process.systemd import ServiceManager
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.measuring import measure
 from chatd.store.migrations import migrations
+from chatd.store.sqlite.inspection import describe as describe_sqlite
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -89,7 +95,10 @@ class PublicAPI(NamedTuple):
 
 
 def compose_service(
-    settings: Settings, reactor: Any, gc_tuner: GCTuner | None = None
+    settings: Settings,
+    reactor: Any,
+    gc_tuner: GCTuner | None = None,
+    manager: ServiceManager | None = None,
 ) -> ChatService | Supervisor:
     """The daemon: one process, or the supervisor of `settings.workers`.
 
@@ -100,9 +109,10 @@ def compose_service(
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
         _nats_address(settings)
-        return Supervisor(settings, reactor, random.random)
+        return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
     store, bus = compose_store_and_bus(settings, reactor, metrics)
+    measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(
         settings,
         store,
@@ -116,8 +126,7 @@ def compose_service(
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
-    # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
-    http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    limits = http_limits(settings)
     cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(
         components,
@@ -132,7 +141,7 @@ def compose_service(
         resource=api.resource,
         fast_handler=api.fast_path,
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
         problem=problem,
         max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
         request_ids=request_ids,
@@ -141,11 +150,16 @@ def compose_service(
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
         problem=problem,
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    metrics.add_counter(
+        "chatd_connections_refused",
+        "Connections that were answered 503 because there were too many",
+        lambda: public.refused,
     )
     admin_path = admin_socket_path(settings)
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
@@ -159,10 +173,12 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        lame_duck_seconds=settings.lame_duck_seconds,
         admin_socket=None
         if admin_path is None
         else AdminSocket(admin_path, Administration(store, bus), reactor),
         gc_tuner=gc_tuner,
+        manager=manager,
     )
 
 
@@ -199,7 +215,9 @@ def compose_maintenance(settings: Settings) -> Maintenance:
     if path is not None:
         from chatd.store.sqlite.maintenance import SqliteMaintenance
 
-        return SqliteMaintenance(path, migrations("sqlite"))
+        return SqliteMaintenance(
+            path, migrations("sqlite"), shrinks=settings.keep_microseconds is not None
+        )
     if not is_postgres(settings.db):
         raise _unknown_database()
     [address, _] = _postgres_addresses(settings)
@@ -250,6 +268,7 @@ def compose_domain(
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
+    erasures = Erasures(store, bus, clock)
     accounts = Accounts(
         store,
         bus,
@@ -258,6 +277,7 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        erasures,
         clock=clock,
         now=now,
         registration_open=settings.registration,
@@ -287,15 +307,26 @@ def compose_domain(
         observe_batch=metrics.batch_observer,
     )
     metrics.add_gauge("chatd_polls_held", "Polls and streams that wait now", lambda: notifier.held)
-    subscriber = BusSubscriber(store, notifier, accounts, metrics)
+    metrics.add_labelled_gauge(
+        "chatd_queue_depth",
+        "Sends and reads that wait for the store, and passwords for being hashed",
+        "queue",
+        lambda: {**chats.queued(), "password": passwords.pending},
+    )
+    metrics.add_labelled_counter(
+        "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
+    )
+    subscriber = BusSubscriber(store, notifier, accounts, metrics, clock.seconds)
     return Components(
         store=store,
         bus=bus,
         subscriber=subscriber,
         sweep=Sweep(store, notifier, clock, metrics, subscriber, lossy=bus.interest is not None),
+        limits=limits,
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
+        erasures=erasures,
         account_changes=changes,
         tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
         chats=chats,
@@ -391,11 +422,22 @@ def compose_store_and_bus(
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
             upgrade=upgrade,
+            keep=settings.keep_microseconds,
         )
+        _add_sizes(metrics, store.file_sizes)
         return store, LocalBus()
     if is_postgres(settings.db):
         return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
     raise _unknown_database()
+
+
+def describe_database(settings: Settings) -> str:
+    """What opening the database of `--db` would do to it; raises `StartError` if it cannot be."""
+    if is_postgres(settings.db):
+        from chatd.store.postgres.inspection import describe as describe_postgres
+
+        return describe_postgres(_postgres_addresses(settings)[0])
+    return describe_sqlite(settings.db.partition(":")[2])
 
 
 def is_postgres(db: str) -> bool:
@@ -461,6 +503,7 @@ def _postgres_store_and_bus(
         node_id=node_id,
         known_only=not settings.first_contact,
         upgrade=upgrade,
+        keep=settings.keep_microseconds,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",
@@ -468,6 +511,7 @@ def _postgres_store_and_bus(
         announcer=announcer,
         listened=None if interest is None else interest.users,
     )
+    _add_sizes(metrics, store.file_sizes)
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
@@ -503,6 +547,8 @@ def _postgres_bus(
             "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
         ),
     )
+    # Else each process would be ready after a delay of its own.
+    store.pool.on_recovered = bus.reconnect_soon
     metrics.add_counter(
         "chatd_bus_reconnects",
         "How often the connection that listens was lost and made again",
@@ -556,9 +602,18 @@ def _nats_bus(
     return bus
 
 
+def _add_sizes(metrics: Metrics, read: Callable[[], dict[str, float]]) -> None:
+    metrics.add_labelled_gauge(
+        "chatd_database_bytes", "Size of the database; of SQLite's files", "file", read
+    )
+
+
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
+    certificates = Certificates(reactor, text)
     try:
-        return Listener(text, serverFromString(reactor, text), server)
+        return Listener(text, serverFromString(certificates, text), server, certificates)
+    except (IndexError, KeyError):
+        raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
         raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
 

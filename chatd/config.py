@@ -45,13 +45,23 @@ class Settings:
     first_contact: bool
     max_polls: int
     drain_seconds: float
+    lame_duck_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
     cors_origins: tuple[str, ...]
     access_log: bool
+    log_format: str
+    log_level: str
     directory: bool
     show_email: bool
     """Whether everybody sees an account's email address, and not only its owner."""
+    retention_days: int
+    """How long messages are kept; 0: always."""
+
+    @property
+    def keep_microseconds(self) -> int | None:
+        """How long messages are kept; None: always."""
+        return self.retention_days * 86_400_000_000 or None
 
 
 # Parsers of values: they take what the command line, the environment (both text) or TOML (any type)
@@ -94,6 +104,15 @@ def _parse_seconds(value: Any) -> float:
     if not 0 <= number <= 3600:
         raise ValueError("is not a number of seconds from 0 to 3600")
     return number
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise ValueError(f"is none of {', '.join(words)}")
+
+    return parse
 
 
 def _choice(true: str, false: str) -> Callable[[Any], bool]:
@@ -150,6 +169,8 @@ class Option:
     help: str
     secret: bool = False
     """The value may contain a password, so error messages do not repeat it."""
+    reloadable: bool = False
+    """SIGHUP changes it in a running daemon."""
 
     @property
     def variable(self) -> str:
@@ -185,14 +206,57 @@ OPTIONS: Final = (
         "nats://HOST:PORT,...: how processes tell each other, instead of by PostgreSQL.",
         secret=True,
     ),
-    Option("registration", _choice("open", "closed"), "open", "Who may register: open|closed."),
-    Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off."),
-    Option("max-message-bytes", _integer(1, 1 << 24), 16384, "Maximum message size, UTF-8 bytes."),
-    Option("min-password-length", _integer(1, 1024), 5, "Minimum password length, characters."),
-    Option("edit-seconds", _integer(0), 0, "How long messages can be edited, 0: always."),
+    Option(
+        "registration",
+        _choice("open", "closed"),
+        "open",
+        "Who may register: open|closed.",
+        reloadable=True,
+    ),
+    Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off.", reloadable=True),
+    Option(
+        "max-message-bytes",
+        _integer(1, 1 << 24),
+        16384,
+        "Maximum message size, UTF-8 bytes.",
+        reloadable=True,
+    ),
+    Option(
+        "min-password-length",
+        _integer(1, 1024),
+        5,
+        "Minimum password length, characters.",
+        reloadable=True,
+    ),
+    Option(
+        "edit-seconds",
+        _integer(0),
+        0,
+        "How long messages can be edited, 0: always.",
+        reloadable=True,
+    ),
     Option("first-contact", _choice("open", "known"), "open", "Who may write first: open|known."),
-    Option("max-polls", _integer(0), 10000, "Maximum polls held at once per process."),
-    Option("drain-seconds", _parse_seconds, 10, "Time limit for finishing requests at shutdown."),
+    Option(
+        "max-polls",
+        _integer(0),
+        10000,
+        "Maximum polls held at once per process.",
+        reloadable=True,
+    ),
+    Option(
+        "drain-seconds",
+        _parse_seconds,
+        10,
+        "Time limit for finishing requests at shutdown.",
+        reloadable=True,
+    ),
+    Option(
+        "lame-duck-seconds",
+        _parse_seconds,
+        0,
+        "How long a stopping daemon accepts requests while it reports not to be ready.",
+        reloadable=True,
+    ),
     Option("workers", _integer(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),
     Option(
         "trusted-proxies",
@@ -207,6 +271,14 @@ OPTIONS: Final = (
         "Origins whose browser apps may call the API, separated by commas; or *.",
     ),
     Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
+    Option("log-format", _one_of("text", "json"), "text", "Format of the log: text|json."),
+    Option(
+        "log-level",
+        _one_of("debug", "info", "warn", "error"),
+        "info",
+        "Least level that is logged: debug|info|warn|error.",
+        reloadable=True,
+    ),
     Option(
         "directory",
         _choice("on", "off"),
@@ -214,6 +286,7 @@ OPTIONS: Final = (
         "Whether users are found by the beginning of their names: on|off.",
     ),
     Option("show-email", _choice("all", "owner"), "all", "Who sees an email address: all|owner."),
+    Option("retention-days", _integer(0, 36_500), 0, "How long messages are kept, 0: always."),
 )
 
 
@@ -256,6 +329,19 @@ def load(
         if name.startswith(PREFIX) and name not in variables
     ]
     return Settings(**values), warnings
+
+
+def changes(before: Settings, after: Settings) -> tuple[list[Option], list[Option]]:
+    """The options that differ: those that a running daemon can change, and the others."""
+    changed = [
+        option
+        for option in OPTIONS
+        if getattr(before, option.field) != getattr(after, option.field)
+    ]
+    return (
+        [option for option in changed if option.reloadable],
+        [option for option in changed if not option.reloadable],
+    )
 
 
 def to_environment(settings: Settings) -> dict[str, str]:

@@ -48,6 +48,13 @@ class CursorEpoch(DomainError):
     title = "The cursor belongs to another history of this inbox"
 
 
+class CursorExpired(DomainError):
+    """Messages after the cursor were removed, because they were older than messages are kept."""
+
+    code = "cursor_expired"
+    title = "Messages after the cursor are no longer kept"
+
+
 class Unauthorized(DomainError):
     code = "unauthorized"
     title = "Authentication is required"

@@ -22,6 +22,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -105,6 +106,13 @@ class IAdminStore(Interface):
         `add_token` adds none. Messages to it are stored as before. Safe to repeat.
         """
 
+    def remove_old(before: int) -> Deferred[int]:
+        """Remove the messages that were sent before that time from all inboxes, in bounded steps.
+
+        `IStore.removed` says what was removed before it is deleted. Returns how many messages were
+        deleted.
+        """
+
     def recipients(user_id: int) -> Deferred[list[int]]:
         """The accounts to which a user has sent messages, in the order of ids."""
 
@@ -127,6 +135,10 @@ class IStore(Interface):
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
     admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
+    removed: Mapping[int, int] = Attribute(
+        "By user, the last seq of the messages that were removed from the beginning of the inbox "
+        "because they were old. A read may still return those after they were removed."
+    )
 
     def open() -> Deferred[None]:
         """Open the database and migrate its schema; fails with `StartError`."""
@@ -161,10 +173,20 @@ class IStore(Interface):
     def find_users(prefix: str, limit: int) -> Deferred[list[UserName]]:
         """The first `limit` users whose names begin with `prefix`, ignoring case, by name."""
 
-    def delete_account(user_id: int) -> Deferred[bool]:
+    def delete_account(user_id: int, *, erase: bool = False) -> Deferred[bool]:
         """Delete an account with its inbox and tokens; False if there was none.
 
-        Messages that it sent remain in other inboxes. Its id and name are never reused.
+        Messages that it sent remain in other inboxes, unless `erase` is called until it has deleted
+        them. Its id and name are never reused.
+        """
+
+    def erase(user_id: int | None = None) -> Deferred[Erased]:
+        """Delete some messages that accounts deleted with `erase` have sent, in one transaction.
+
+        Each becomes as `revise` leaves a deleted one. It goes on where the last call in any process
+        stopped, with the messages of `user_id`, else of any such account. Of `user_id`, there is
+        `more` until everything is deleted that was committed before its account was deleted.
+        What is committed later is deleted by calls without an id, a minute afterwards.
         """
 
     def add_token(
@@ -199,7 +221,9 @@ class IStore(Interface):
         Ignores times earlier than the stored ones.
         """
 
-    def append(drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         """Append messages in one durable transaction; returns one result per draft, in order.
 
         The messages of each inbox are numbered 1, 2, 3 ... in order of commit, and those of one
@@ -210,7 +234,8 @@ class IStore(Interface):
         write first, `FirstContactClosed` if neither had sent the other a message before this
         call, and they are not the same. Such drafts do not affect the others. Succeeds only once
         the transaction is on stable storage. A draft that is appended after a `block` has
-        succeeded is subject to it.
+        succeeded is subject to it. Where a server has to be waited for, it fails after `within`
+        seconds, or after a default.
         """
 
     def revise(revision: Revision) -> Deferred[Message]:
@@ -236,8 +261,12 @@ class IStore(Interface):
     def blocks(user_id: int) -> Deferred[list[BlockedUser]]:
         """The accounts that a user has blocked, without deleted ones, in the order of names."""
 
-    def read(queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         """Answer queries from one snapshot; None for each inbox that does not exist.
+
+        For `within` see `append`.
 
         `last_seq` and `messages` of a slice are consistent. `messages` is empty for a `ReadPage`
         whose `at` is beyond the end of the inbox, and for a `ReadAfter` with such a `seq`.
@@ -319,6 +348,9 @@ class IAnnouncer(Interface):
 
     def announce_sessions_changed(user_id: int) -> None:
         """Sessions of the user may have ended."""
+
+    def announce_removed(inboxes: Sequence[tuple[int, int]]) -> None:
+        """Messages were removed: pairs of user and the last seq that was."""
 
     def announce_unknown(user_ids: Collection[int], *, sessions: bool = False) -> None:
         """Something concerning these users, or their sessions, may be committed now or later."""

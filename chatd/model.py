@@ -40,7 +40,7 @@ class Account(Struct, frozen=True, gc=False):
 
 
 class AccountState(Struct, frozen=True, gc=False):
-    """An account as an administrator sees it; `messages` is the seq of its last message."""
+    """An account as an administrator sees it, and how many messages and tokens it has."""
 
     account: Account
     disabled_at: int | None
@@ -191,6 +191,21 @@ class Revision(Struct, frozen=True, gc=False):
     seq: int
     text: str | None
     within: int | None = None
+
+
+class ErasedMessage(Struct, frozen=True, gc=False):
+    """Where a message is whose text was deleted because its sender's account was."""
+
+    received_by: int
+    seq: int
+    sent_by: int
+
+
+class Erased(Struct, frozen=True, gc=False):
+    """What a step of an erasure has deleted; with `more`, another step is due at once."""
+
+    messages: tuple[ErasedMessage, ...] = ()
+    more: bool = False
 
 
 class BlockedUser(Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 from argon2 import PasswordHasher
@@ -22,6 +22,7 @@ from hypothesis.internal.conjecture import engine
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock, LoopingCall
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -187,6 +188,21 @@ def cheap_hasher() -> PasswordHasher:
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
+def logged(call: Callable[[], object]) -> list[str]:
+    """The lines logged during a call."""
+    texts: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        call()
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+    return texts
+
+
 def result_of(deferred: Deferred[T]) -> T:
     """The result of a fired Deferred; raises its failure. Fails if it has not fired yet.
 
@@ -259,6 +275,7 @@ class System:
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
+        keep: int | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.clock = Clock()
@@ -277,6 +294,7 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
             known_only=known_only,
+            keep=keep,
         )
         settings = attrs.evolve(
             load({}, {})[0],
@@ -331,6 +349,7 @@ class System:
         """Stop everything in the order of the service."""
         self.run(self.components.deliveries.stop())
         self.run(self.accounts.stop())
+        self.run(self.components.erasures.stop())
         self.wait_for(self.bus.stop())
         self.wait_for(self.store.close())
 

@@ -47,6 +47,7 @@ from chatd.model import (
     ConversationCursor,
     Credentials,
     Draft,
+    ErasedMessage,
     IdempotencyKey,
     InboxSlice,
     Message,
@@ -224,14 +225,44 @@ class StoreMachine(RuleBasedStateMachine):
         self.names.add(name.lower())
         self.users[account.id] = User(account, f"hash of {name}")
 
-    @rule(number=users)
-    def delete(self, number: int) -> None:
-        user = self.existing(number)
-        assert self.run(self.opened.delete_account(self.id_of(number))) is (user is not None)
+    @rule(number=users, erase=st.booleans())
+    def delete(self, number: int, erase: bool) -> None:
+        user, user_id = self.existing(number), self.id_of(number)
+        deletion = self.opened.delete_account(user_id, erase=erase)
+        assert self.run(deletion) is (user is not None)
         if user is not None:
             user.deleted = True
-            self.forget_tokens(user.account.id, None)
-            self.blocks -= {each for each in self.blocks if each[0] == user.account.id}
+            self.forget_tokens(user_id, None)
+            self.blocks -= {each for each in self.blocks if each[0] == user_id}
+        erased: list[ErasedMessage] = []
+        more = True
+        while more:
+            step = self.run(self.opened.erase(user_id))
+            erased += step.messages
+            more = step.more
+        if user is not None and erase:
+            self.expect_erased(user_id, erased)
+        else:
+            assert not erased
+
+    def expect_erased(self, user_id: int, erased: list[ErasedMessage]) -> None:
+        """Compare what was erased with the model, and update the model."""
+        sent = [
+            (owner, place)
+            for owner in self.users.values()
+            for place, message in enumerate(owner.inbox)
+            if message.sent_by == user_id and message.deleted_at is None and not owner.deleted
+        ]
+        assert erased == [
+            ErasedMessage(owner.account.id, place + 1, user_id) for owner, place in sent
+        ]
+        for owner, place in sent:
+            old = owner.inbox[place]
+            [inbox] = self.run(self.opened.read([ReadAfter(old.received_by, place, 1)]))
+            [new] = inbox.messages
+            assert new.deleted_at >= (old.edited_at or old.sent_at)
+            assert new == replace(old, text="", deleted_at=new.deleted_at)
+            owner.inbox[place] = new
 
     @rule(
         number=users,

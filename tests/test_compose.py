@@ -66,6 +66,7 @@ def test_store_and_bus_are_those_of_postgresql() -> None:
     assert isinstance(service.components.store, PostgresStore)
     assert isinstance(service.components.bus, PostgresBus)
     assert service.components.store.location == "postgresql://u@h/d"
+    assert service.components.store.pool.on_recovered == service.components.bus.reconnect_soon
     service.components.passwords.stop()
 
 
@@ -167,7 +168,7 @@ def test_components_get_their_settings() -> None:
     assert service.public[0].server is service.public[1].server
     assert service.public[0].server is not service.admin[0].server
     assert service.public[0].server.limits.body_bytes >= 6 * 100_000
-    assert parts.notifier._max_held == 3
+    assert parts.notifier.max_held == 3
     assert service._drain_seconds == 4.0
     assert b"chatd_polls_held 0.0" in parts.metrics.render()
     assert b"chatd_connections 0.0" in parts.metrics.render()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, load
+from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, changes, load
 
 DEFAULTS = Settings(
     listen=("tcp:8080:interface=127.0.0.1",),
@@ -24,12 +24,16 @@ DEFAULTS = Settings(
     first_contact=True,
     max_polls=10000,
     drain_seconds=10,
+    lame_duck_seconds=0,
     workers=1,
     trusted_proxies=(),
     cors_origins=(),
     access_log=False,
+    log_format="text",
+    log_level="info",
     directory=False,
     show_email=True,
+    retention_days=0,
 )
 
 # For each option: a value as text, the same value in TOML, and the resulting setting.
@@ -47,6 +51,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "first-contact": ("known", '"known"', False),
     "max-polls": ("0", "0", 0),
     "drain-seconds": ("2.5", "2.5", 2.5),
+    "lame-duck-seconds": ("5", "5", 5),
     "workers": ("4", "4", 4),
     "trusted-proxies": (
         "10.0.0.0/8,::1",
@@ -59,8 +64,11 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         ("https://app.example", "http://localhost:5173"),
     ),
     "access-log": ("on", '"on"', True),
+    "log-format": ("json", '"json"', "json"),
+    "log-level": ("warn", '"warn"', "warn"),
     "directory": ("on", '"on"', True),
     "show-email": ("owner", '"owner"', False),
+    "retention-days": ("90", "90", 90),
 }
 OPTION = {option.name: option for option in OPTIONS}
 LISTS = {"trusted-proxies", "cors-origins"}
@@ -151,6 +159,7 @@ WRONG: dict[str, list[Any]] = {
     "first-contact": ["", "Known", "closed", True],
     "max-polls": [-1, "-1", 2**32, "many"],
     "drain-seconds": [-1, "-0.1", "nan", "inf", 3601, "", True, [], {}, 10**400, "soon", 1e300],
+    "lame-duck-seconds": [-1, "soon", 3601],
     "workers": [0, 1025, "two", 1.5],
     "trusted-proxies": [
         *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),
@@ -163,6 +172,8 @@ WRONG: dict[str, list[Any]] = {
         *([1], [["https://a.example"]], {}, "https://a b", "http:/a", "https://a.example?b", " /"),
     ],
     "access-log": ["yes", True, 1],
+    "log-format": ["", "JSON", 1, True, []],
+    "log-level": ["", "warning", "INFO", 3, ["info"]],
     "directory": ["", "open", True],
     "show-email": ["", "none", "Owner", False],
 }
@@ -262,3 +273,11 @@ def test_unknown_variables_cause_warnings() -> None:
     assert settings == DEFAULTS
     assert [text.split()[3] for text in warnings] == ["CHATD_", "CHATD_DBB"]
     assert "hidden" not in "".join(warnings)
+
+
+def test_changes_are_told_apart_by_whether_a_running_daemon_can_take_them() -> None:
+    after, _ = load({"registration": "closed", "db": "sqlite:other.db", "max-polls": "1"}, {})
+    reloadable, others = changes(DEFAULTS, after)
+    assert [option.name for option in reloadable] == ["registration", "max-polls"]
+    assert [option.name for option in others] == ["db"]
+    assert changes(after, after) == ([], [])

@@ -77,7 +77,9 @@ TABLE: dict[str, set[str]] = {
     # which imports them when one of them is run and is a client otherwise.
     "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
     "cli": {"__init__", "admin", "client"},
-    "tap": {"__init__", "compose", "config", "process", "runtime"},
+    # What --check prints; the entry point of twistd.
+    "check": {"__init__", "compose", "config", "process"},
+    "tap": {"__init__", "check", "compose", "config", "errors", "process", "runtime"},
 }
 
 # Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.
@@ -88,7 +90,7 @@ OUTSIDE: dict[str, set[str]] = {
 
 # The composition root, what may import it, and what only it may import.
 ROOT_ROW = "compose"
-ENTRY_POINTS = {"admin", "tap"}
+ENTRY_POINTS = {"admin", "check", "tap"}
 IMPLEMENTATIONS = {"store", "bus"}
 
 REACTOR = "twisted.internet.reactor"

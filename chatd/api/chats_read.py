@@ -29,7 +29,7 @@ from chatd.api.stream_writer import OVERLOAD_RETRY_AFTER, KeepAlives, StreamWrit
 from chatd.domain import chats
 from chatd.domain.chats import Chats
 from chatd.domain.poll import Polled
-from chatd.errors import CursorEpoch, PageNotFound, UserNotFound
+from chatd.errors import CursorEpoch, CursorExpired, PageNotFound, UserNotFound
 from chatd.model import Cursor, Scope, Session, WakeReason
 
 PARAMETERS: Final = Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose)
@@ -49,7 +49,7 @@ class PageMeta(Struct, forbid_unknown_fields=True):
     def of(cls, page: chats.Page, took: float) -> PageMeta:
         """The meta of a page; `took` is the seconds of work."""
         return cls(
-            page.cursor.seq,
+            page.count,
             page.page + 1 if page.page < page.pages else None,
             str(page.page),
             int(took * 1000),
@@ -176,7 +176,7 @@ class ReadCalls:
                 },
             )
         },
-        raises=(PageNotFound, UserNotFound, CursorEpoch, *BUSY),
+        raises=(PageNotFound, UserNotFound, CursorEpoch, CursorExpired, *BUSY),
         authenticated=True,
         scope=Scope.READ,
     )
@@ -220,6 +220,7 @@ class ReadCalls:
             context,
             changes=bool(query.changes),
         )
+        context.outcome = polled.why.value
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
 
     def poll_response(self, query: PollQuery, polled: Polled, took: float) -> JSONResponse:

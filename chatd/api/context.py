@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 from twisted.web import server
 
 from chatd.errors import InvalidHeader
 from chatd.http.request import Request
+
+CLIENT_DISCONNECTED: Final = 499
+"""Counted as the status of a request whose client disconnected before the response."""
 
 
 class RequestContext(Struct, eq=False):
@@ -28,6 +32,9 @@ class RequestContext(Struct, eq=False):
     """The authenticated caller."""
     held_seconds: float = 0.0
     status: int = 0
+    outcome: str = ""
+    """The code of the error that was answered, or how a poll or stream ended; for the access log.
+    """
 
     @property
     def body(self) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import klein
@@ -21,16 +21,13 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from chatd.api.access_log import AccessLog
 from chatd.api.calls import Application, Handler
-from chatd.api.context import RequestContext
+from chatd.api.context import CLIENT_DISCONNECTED, RequestContext
 from chatd.api.cors import CORS
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
-
-CLIENT_DISCONNECTED: Final = 499
-"""Counted as the status of a request whose client disconnected before the response."""
 
 
 class Route(NamedTuple):

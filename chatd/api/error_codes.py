@@ -97,6 +97,12 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "set back to an earlier state, or the cursor is another account's. Start over with "
         "`since=0` or `since=now`.",
     ),
+    (
+        errors.CursorExpired,
+        410,
+        "The operator limits for how long messages are kept, and some that came after the cursor "
+        "are gone. Start over with `since=0` or `since=now`.",
+    ),
     (errors.MessageTooLarge, 413, "Shorten the message, or send it in parts."),
     (errors.UnsupportedMediaType, 415, "Send `Content-Type: application/json`."),
     (errors.IdempotencyKeyReused, 422, "Use a new key for each message."),

@@ -75,3 +75,8 @@ def as_klein(response: Response) -> klein.Response | StreamResponse:
 def no_content() -> klein.Response:
     """204, without a body."""
     return klein.Response(204, {"Cache-Control": "no-store"}, b"")
+
+
+def accepted() -> klein.Response:
+    """202, without a body: the work goes on."""
+    return klein.Response(202, {"Cache-Control": "no-store"}, b"")

@@ -11,9 +11,9 @@ from chatd.api.calls import BUSY, ResponseSpec, call
 from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Time, UserId
-from chatd.api.parameters import HeaderValues, Parameters, integer, prefix, reject, text
+from chatd.api.parameters import HeaderValues, Parameters, flag, integer, prefix, reject, text
 from chatd.api.rendering import document, timestamp
-from chatd.api.responses import JSONResponse, Response, no_content
+from chatd.api.responses import JSONResponse, Response, accepted, no_content
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.errors import (
@@ -114,6 +114,14 @@ class DirectoryQuery(Struct, frozen=True):
     limit: Annotated[int, _LIMIT] = 20
 
 
+class Deletion(Struct, frozen=True):
+    """What `DELETE /users/` deletes besides the account."""
+
+    erase: Annotated[
+        bool | None, flag("erase", "`true`: what the account has sent is deleted as well.")
+    ] = None
+
+
 def _choose(
     texts: Mapping[str, str], headers: HeaderValues
 ) -> type[UserQuery] | type[DirectoryQuery]:
@@ -208,13 +216,21 @@ class UserCalls:
         "DELETE",
         "/api/v1/users",
         summary="Delete the caller's account",
-        description="With its tokens and its inbox. What it sent stays where it was received.",
+        description="With its tokens and its inbox. What it sent stays where it was received, "
+        "unless `erase=true`: then it is deleted there, too, as `DELETE /chats/` does it. Of an "
+        "account that has sent much, that goes on after the response: 202.",
         tag="Users",
-        responses={204: ResponseSpec("It is gone.")},
+        parameters=Parameters(Deletion),
+        responses={
+            202: ResponseSpec("It is gone, and what it sent will be."),
+            204: ResponseSpec("It is gone."),
+        },
         raises=BUSY,
         authenticated=True,
         scope=Scope.ACCOUNT,
     )
-    async def delete_user(self, context: RequestContext, session: Session) -> Response:
-        await self._accounts.delete(session)
-        return no_content()
+    async def delete_user(
+        self, context: RequestContext, session: Session, query: Deletion
+    ) -> Response:
+        done = await self._accounts.delete(session, erase=query.erase is True)
+        return no_content() if done else accepted()

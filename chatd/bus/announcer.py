@@ -14,11 +14,13 @@ from chatd.bus.nats_payloads import (
     CHANGES,
     LOOK,
     Heartbeat,
+    Removal,
     Revocation,
     encode_changed,
     encode_goodbye,
     encode_heartbeat,
     encode_messages,
+    encode_removal,
     encode_revocation,
 )
 from chatd.interfaces import IAnnouncer
@@ -31,6 +33,8 @@ LOOK_AGAIN_SECONDS: Final = (2.0, 10.0, 60.0)
 long after this process gave up."""
 MAX_UNKNOWN: Final = 10_000
 """Of so many users outcomes are remembered; those of others are left to the sweep."""
+REMOVED_INBOXES: Final = 500
+"""Inboxes in one payload."""
 OVERHEAD_BYTES: Final = 1024
 """Of the server's `max_payload`, so much is not used."""
 
@@ -121,6 +125,14 @@ class NatsAnnouncer:
 
     def announce_sessions_changed(self, user_id: int) -> None:
         self._revoke(user_id, None, is_known=False)
+
+    def announce_removed(self, inboxes: Sequence[tuple[int, int]]) -> None:
+        for start in range(0, len(inboxes), REMOVED_INBOXES):
+            if self._protocol is not None and self._subjects is not None:
+                self._revocations += 1
+                part = tuple(inboxes[start : start + REMOVED_INBOXES])
+                removal = Removal(self._node, self._generation, self._revocations, part)
+                self._protocol.publish([(self._subjects.revocations, encode_removal(removal))])
 
     def announce_unknown(self, user_ids: Collection[int], *, sessions: bool = False) -> None:
         self._look(frozenset(user_ids), sessions, LOOK_AGAIN_SECONDS)

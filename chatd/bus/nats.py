@@ -21,14 +21,25 @@ from zope.interface import implementer
 from chatd.bus.announcer import NatsAnnouncer, Subjects
 from chatd.bus.interest import Interest
 from chatd.bus.nats_link import NatsLink
-from chatd.bus.nats_payloads import decode_changed, decode_messages, decode_revocation
+from chatd.bus.nats_payloads import (
+    Removal,
+    decode_changed,
+    decode_messages,
+    decode_revocation,
+)
 from chatd.bus.peers import Peers
 from chatd.errors import StartError
 from chatd.interfaces import IBus, ISubscriber
 from chatd.nats.address import Address
 from chatd.nats.connector import Connector
 from chatd.nats.protocol import NatsError
-from chatd.postgres.notify_payloads import ChangedNotice, Listener, MessagesNotice, RevokedNotice
+from chatd.postgres.notify_payloads import (
+    ChangedNotice,
+    Listener,
+    MessagesNotice,
+    RemovedNotice,
+    RevokedNotice,
+)
 
 COALESCE_SECONDS: Final = 1.0
 """All waiters are woken at most once in this time."""
@@ -187,7 +198,9 @@ class NatsBus:
             self.on_gap("a revocation is missing")
         if self._subscriber is None:
             return
-        if revocation.is_known:
+        if isinstance(revocation, Removal):
+            self._listener.on_notice(RemovedNotice(revocation.inboxes))
+        elif revocation.is_known:
             self._listener.on_notice(RevokedNotice(revocation.user_id, revocation.token))
             self._subscriber.revoked(revocation.user_id, revocation.token)
         else:

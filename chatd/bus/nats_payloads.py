@@ -7,7 +7,8 @@ messages, changes or revised messages, because the outcome of a transaction is u
 Those to all processes begin with the sender: `NODE:GENERATION:`. Heartbeats continue with
 `NUMBER:REVOCATIONS`, or `.` from a process that stops. Revocations continue with
 `REVOCATIONS:USER:TOKEN`, in which TOKEN is hexadecimal, `*` for all tokens or `?` if the store has
-to be asked. NUMBER and REVOCATIONS count what was sent before and with it.
+to be asked; or with `REVOCATIONS:x:USER.SEQ,...` for inboxes of which messages up to a seq were
+removed. NUMBER and REVOCATIONS count what was sent before and with it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,15 @@ class Revocation(Struct, frozen=True):
     user_id: int
     token: bytes | None
     is_known: bool
+
+
+class Removal(Struct, frozen=True):
+    """Messages were removed, see `RemovedNotice`; it counts as a revocation."""
+
+    node: str
+    generation: int
+    revocations: int
+    inboxes: tuple[tuple[int, int], ...]
 
 
 def encode_messages(messages: Iterable[Message], max_payload: int) -> Iterator[tuple[int, bytes]]:
@@ -136,9 +146,21 @@ def encode_revocation(revocation: Revocation) -> bytes:
     )
 
 
-def decode_revocation(payload: bytes) -> Revocation:
-    """Decode the payload of a revocation; raises `ValueError`."""
+def encode_removal(removal: Removal) -> bytes:
+    """The payload of a removal."""
+    pairs = ",".join(f"{user_id}.{seq}" for user_id, seq in removal.inboxes)
+    return f"{removal.node}:{removal.generation}:{removal.revocations}:x:{pairs}".encode()
+
+
+def decode_revocation(payload: bytes) -> Revocation | Removal:
+    """Decode the payload of a revocation or removal; raises `ValueError`."""
     node, generation, revocations, user_id, text = payload.split(b":")
+    if user_id == b"x":
+        inboxes = []
+        for pair in text.split(b","):
+            user, seq = pair.split(b".")
+            inboxes.append((_number(user), _number(seq)))
+        return Removal(_node(node), _number(generation), _number(revocations), tuple(inboxes))
     token = None if text in (ALL_TOKENS, UNKNOWN_TOKENS) else bytes.fromhex(text.decode("ascii"))
     return Revocation(
         _node(node),

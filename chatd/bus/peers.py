@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatd.bus.nats_payloads import Heartbeat, Revocation
+from chatd.bus.nats_payloads import Heartbeat, Removal, Revocation
 
 SILENT_SECONDS: Final = 2.5
 """A process that sends a heartbeat each second is silent after this long."""
@@ -48,7 +48,7 @@ class Peers:
         known.heard_at = now
         return missing
 
-    def on_revocation(self, revocation: Revocation) -> bool:
+    def on_revocation(self, revocation: Revocation | Removal) -> bool:
         """Whether another revocation that the process sent before is missing."""
         known = self._peers.get(revocation.node)
         if known is None or known.generation != revocation.generation:

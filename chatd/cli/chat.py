@@ -23,6 +23,7 @@ from chatd.cli.messages import find_user
 from chatd.cli.prompt import Size
 from chatd.cli.session import Session
 from chatd.cli.style import style_for
+from chatd.client import ChatClient, NotSupported
 
 HISTORY: Final = 20
 """Earlier messages shown at the start."""
@@ -38,7 +39,7 @@ async def chat(args: argparse.Namespace, session: Session) -> None:
     peer = await find_user(client, args.user)
     # Get the cursor before reading the history: what arrives in between is then in both, and
     # shown once.
-    cursor = await client.cursor()
+    cursor, changes = await _cursor(client)
     history = await client.conversation(peer.id, limit=HISTORY)
     terminal = Terminal()
     conversation = ChatSession(
@@ -53,9 +54,17 @@ async def chat(args: argparse.Namespace, session: Session) -> None:
     with raw_mode(sys.stdin.fileno()):
         async with terminal.opened(conversation):
             with calling_on_resize(session.reactor, conversation.editor.resize):
-                await conversation.run(cursor, history.messages[::-1])
+                await conversation.run(cursor, history, changes=changes)
     if conversation.interrupted:
         raise KeyboardInterrupt
+
+
+async def _cursor(client: ChatClient) -> tuple[str, bool]:
+    """The end of the inbox, and whether the service tells changes after it."""
+    try:
+        return (await client.poll("now", 0, changes=True)).cursor, True
+    except NotSupported:
+        return await client.cursor(), False
 
 
 @contextlib.contextmanager

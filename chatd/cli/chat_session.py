@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from chatd.cli.changes import describe_revision
 from chatd.cli.graphemes import clip
 from chatd.cli.line_editor import LineEditor
-from chatd.cli.printing import UsernameCache, escape_controls
+from chatd.cli.printing import UsernameCache, escape_controls, format_message
 from chatd.cli.prompt import Size
+from chatd.cli.receipts import OwnMessages, ReadMarker
 from chatd.cli.session import SavedLogin
 from chatd.cli.style import Style
 from chatd.cli.transcript import Transcript
-from chatd.client import APIError, ChatClient, ChatError, Message, Unreachable, User
+from chatd.client import (
+    APIError,
+    ChatClient,
+    ChatError,
+    Conversation,
+    Message,
+    MessageChanged,
+    MessageSent,
+    PeerMoved,
+    Unreachable,
+    User,
+)
 
 HELP: Final = """\
 /help      show this
@@ -24,7 +38,8 @@ HELP: Final = """\
 //text     send "/text"
 Up, Down   earlier lines
 Alt-Enter  a line break
-Ctrl-C     clear the draft, or leave"""
+Ctrl-C     clear the draft, or leave
+(read)     your last message was read"""
 
 SLOW_SECONDS: Final = 1.0
 """How long the end may wait for messages to be sent before it says so."""
@@ -32,6 +47,9 @@ SLOW_SECONDS: Final = 1.0
 
 class ChatSession:
     """A conversation with one user; messages of others appear as notes of one line.
+
+    The prompt says whether the last message was delivered or read. A message that is edited or
+    deleted is replaced while it is in view, else a note tells it. What is shown is marked as read.
 
     `write` writes to the terminal, `size` returns its columns and rows.
     """
@@ -58,11 +76,14 @@ class ChatSession:
         self._ended: Deferred[None] = Deferred()
         self._outbox: DeferredQueue[str | None] = DeferredQueue()
         self._sending: Deferred[None] | None = None
-        self._shown: set[tuple[int, int]] = set()
+        self._shown: dict[tuple[int, int], Message] = {}
+        self._own_messages = OwnMessages()
+        self._read_marker = ReadMarker(client, peer.id)
+        self._prompt = f"{escape_controls(login.username)}> "
         self.interrupted = False
         """Whether the user left with Ctrl-C."""
         self.editor = LineEditor(
-            f"{escape_controls(login.username)}> ",
+            self._prompt,
             write=write,
             size=size,
             on_line=self._on_line,
@@ -70,16 +91,20 @@ class ChatSession:
             on_end=self.end,
         )
 
-    async def run(self, cursor: str, history: tuple[Message, ...]) -> None:
+    async def run(self, cursor: str, history: Conversation, *, changes: bool) -> None:
         """Chat until the user leaves, or until an error that retrying does not solve.
 
-        What was entered before is sent first; another Ctrl-C gives up on it.
+        What was entered before is sent first; another Ctrl-C gives up on it. Without `changes`, the
+        service tells only what arrives.
         """
         name = escape_controls(self._peer.username)
         self._note(f"Chatting with {name}. Enter sends, Ctrl-D quits, /help shows more.")
-        for message in history:
+        for message in history.messages[::-1]:
             self._show(message)
-        following = Deferred.fromCoroutine(self._follow(cursor))
+        self._own_messages.moved(history.peer_delivered, history.peer_read)
+        self._draw_state()
+        follow = self._follow_changes(cursor) if changes else self._follow(cursor)
+        following = Deferred.fromCoroutine(follow)
         self._sending = sending = Deferred.fromCoroutine(self._send())
         for work in (following, sending):
             work.addErrback(self._on_failure)
@@ -91,6 +116,7 @@ class ChatSession:
             await self._finish(sending)
         finally:
             sending.cancel()
+            self._read_marker.stop()
             self.editor.close()
 
     async def _finish(self, sending: Deferred[None]) -> None:
@@ -125,10 +151,48 @@ class ChatSession:
         async for message in self._client.follow(
             cursor, on_connection_change=self._report_connection
         ):
-            if message.sent_by == self._peer.id:
-                self._show(message)
-            else:
-                await self._show_note(message)
+            await self._on_message(message)
+
+    async def _follow_changes(self, cursor: str) -> None:
+        async for item in self._client.follow(
+            cursor, changes=True, on_connection_change=self._report_connection
+        ):
+            if isinstance(item, Message):
+                await self._on_message(item)
+            elif isinstance(item, MessageSent):
+                await self._on_sent(item.message)
+            elif isinstance(item, MessageChanged):
+                self._on_changed(item.message)
+            elif isinstance(item, PeerMoved) and item.user_id == self._peer.id:
+                self._own_messages.moved(item.delivered, item.read)
+                self._draw_state()
+
+    async def _on_message(self, message: Message) -> None:
+        if message.sent_by == self._peer.id:
+            self._show(message)
+        else:
+            await self._show_note(message, message.sent_by)
+
+    async def _on_sent(self, message: Message) -> None:
+        """A message that was sent by this or another device of the account."""
+        if message.received_by == self._peer.id:
+            self._show(message)
+        elif message.received_by != self._login.user_id:
+            await self._show_note(message, message.received_by, "you to ")
+
+    def _on_changed(self, message: Message) -> None:
+        key = (message.received_by, message.seq)
+        if {message.sent_by, message.received_by} != {self._login.user_id, self._peer.id}:
+            return
+        if self._shown.get(key) == message:
+            return
+        was_shown = key in self._shown
+        self._shown[key] = message
+        own = message.sent_by == self._login.user_id
+        if was_shown and self.editor.replace(key, self._format(message)):
+            return
+        name = "you" if own else self._peer.username
+        self._note(describe_revision(message, name, datetime.now().astimezone()))
 
     async def _send(self) -> None:
         while (text := await self._outbox.get()) is not None:
@@ -172,19 +236,38 @@ class ChatSession:
 
     def _show(self, message: Message) -> None:
         key = (message.received_by, message.seq)
-        if key not in self._shown:
-            self._shown.add(key)
-            own = message.sent_by == self._login.user_id
-            name = self._login.username if own else self._peer.username
-            self.editor.print_above(self._transcript.format(message, name))
+        if key in self._shown:
+            return
+        self._shown[key] = message
+        day = self._transcript.new_day(message)
+        if day is not None:
+            self.editor.print_above(day)
+        self.editor.print_above(self._format(message), key)
+        if message.received_by == self._login.user_id:
+            self._read_marker.mark(message.seq)
+        else:
+            self._own_messages.sent(message.seq)
+            self._draw_state()
 
-    async def _show_note(self, message: Message) -> None:
+    def _format(self, message: Message) -> str:
+        own = message.sent_by == self._login.user_id
+        name = self._login.username if own else self._peer.username
+        return format_message(message, name, self._style, own=own)
+
+    def _draw_state(self) -> None:
+        state = self._own_messages.state
+        prompt = escape_controls(self._login.username) + (f" ({state})> " if state else "> ")
+        if prompt != self._prompt:
+            self._prompt = prompt
+            self.editor.set_prompt(prompt)
+
+    async def _show_note(self, message: Message, user_id: int, prefix: str = "") -> None:
         """Show the beginning of a message that belongs to another conversation."""
         try:
-            name = await self._names.get(message.sent_by)
+            name = prefix + await self._names.get(user_id)
         except ChatError:
             # Of use without the name, too.
-            name = f"user {message.sent_by}"
+            name = f"{prefix}user {user_id}"
         words = " ".join(message.text.split())
         columns, _ = self._size()
         # Within the parentheses, and not in the last column.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from chatd.cli.draft import KEYS, Draft
@@ -45,9 +45,19 @@ class LineEditor:
         """Draw the prompt and the draft."""
         self._view.draw(self._draft.text, self._draft.cursor)
 
-    def print_above(self, text: str) -> None:
-        """Print lines above the prompt."""
-        self._view.draw_below(text, self._draft.text, self._draft.cursor)
+    def set_prompt(self, prompt: str) -> None:
+        """Draw the draft behind another prompt."""
+        self._view.set_prompt(prompt)
+        if not self._closed:
+            self.show()
+
+    def print_above(self, text: str, key: Hashable | None = None) -> None:
+        """Print lines above the prompt; `key` is for `replace`."""
+        self._view.draw_below(text, self._draft.text, self._draft.cursor, key)
+
+    def replace(self, key: Hashable, text: str) -> bool:
+        """Replace what was printed with a key; False if it is not in view any more."""
+        return self._view.replace(key, text, self._draft.text, self._draft.cursor)
 
     def resize(self) -> None:
         """Draw again after the size of the terminal has changed."""

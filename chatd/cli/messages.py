@@ -5,16 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
+from chatd.cli.changes import describe
 from chatd.cli.errors import CommandError
 from chatd.cli.printing import UsernameCache, format_message
 from chatd.cli.session import Session
 from chatd.cli.style import style_for
 from chatd.cli.transcript import Transcript
-from chatd.client import APIError, ChatClient, ChatError, Message, Position, User
+from chatd.client import (
+    APIError,
+    Change,
+    ChatClient,
+    ChatError,
+    Follow,
+    FollowChanges,
+    Message,
+    MessageSent,
+    Position,
+    User,
+)
 
 
 async def find_user(client: ChatClient, name: str) -> User:
@@ -52,21 +65,57 @@ async def tail(args: argparse.Namespace, session: Session) -> None:
     since: str | Position = args.since
     if args.resume is not None:
         since = load_position(args.resume) or since
-    names = UsernameCache(client)
-    follow = client.follow(since, transport=args.transport, on_connection_change=report_connection)
+    printer = TextFormat(client, login.user_id, transcript)
+    follow = _follow(client, since, args)
     remaining = args.count
     while remaining is None or remaining > 0:
-        message = await follow.__anext__()
-        if args.json:
-            print(to_json(message), flush=True)
-        else:
-            name = await names.get(message.sent_by)
-            # Days are separated for people; scripts get messages only.
-            text = transcript.format(message, name) if transcript else format_message(message, name)
+        item = await follow.__anext__()
+        text = to_json(item) if args.json else await printer.format(item)
+        if text is not None:
             print(text, flush=True)
+            remaining = None if remaining is None else remaining - 1
         if args.resume is not None:
             save_position(args.resume, follow.position)
-        remaining = None if remaining is None else remaining - 1
+
+
+def _follow(
+    client: ChatClient, since: str | Position, args: argparse.Namespace
+) -> Follow | FollowChanges:
+    if args.changes:
+        return client.follow(
+            since,
+            changes=True,
+            transport=args.transport,
+            on_connection_change=report_connection,
+        )
+    return client.follow(since, transport=args.transport, on_connection_change=report_connection)
+
+
+class TextFormat:
+    """Messages and changes as text; with a transcript days are separated, for people."""
+
+    def __init__(self, client: ChatClient, own_id: int, transcript: Transcript | None) -> None:
+        self._names = UsernameCache(client)
+        self._own_id = own_id
+        self._transcript = transcript
+
+    async def format(self, item: Message | Change) -> str | None:
+        """The text for an item; None for a message to oneself that was shown as received."""
+        if isinstance(item, Message):
+            return self._format(item, await self._names.get(item.sent_by))
+        if isinstance(item, MessageSent):
+            message = item.message
+            if message.received_by == self._own_id:
+                return None
+            names = [await self._names.get(each) for each in (message.sent_by, message.received_by)]
+            return self._format(message, " to ".join(names))
+        now = datetime.now().astimezone()
+        return await describe(item, self._own_id, self._names.get, now)
+
+    def _format(self, message: Message, name: str) -> str:
+        if self._transcript is not None:
+            return self._transcript.format(message, name)
+        return format_message(message, name)
 
 
 def load_position(path: Path) -> Position | None:
@@ -91,9 +140,9 @@ def save_position(path: Path, position: Position) -> None:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
 
-def to_json(message: Message) -> str:
-    """A message as JSON on one line, with the fields of the API."""
-    return msgspec.json.encode(message).decode()
+def to_json(item: Message | Change) -> str:
+    """A message or a change as JSON on one line, with the fields of the API."""
+    return msgspec.json.encode(item).decode()
 
 
 def report_connection(error: ChatError | None) -> None:

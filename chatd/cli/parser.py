@@ -74,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     )
     send.add_argument("--json", action="store_true", help="print the message as JSON")
 
+    listing = add("conversations", "List conversations, the one with the newest message first.")
+    listing.add_argument(
+        "--limit", metavar="N", type=_positive, default=50, help="how many (default: 50)"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+
     tail = add("tail", "Print messages as they arrive.")
     tail.add_argument("--json", action="store_true", help="print one JSON object per line")
     tail.add_argument(
@@ -88,7 +94,15 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="save the position in FILE, and continue from it if the file exists",
     )
-    tail.add_argument("--count", metavar="N", type=int, help="exit after N messages")
+    tail.add_argument(
+        "--changes",
+        action="store_true",
+        help="also what other devices of the account send, edits and deletions, and what is "
+        "delivered and read",
+    )
+    tail.add_argument(
+        "--count", metavar="N", type=int, help="exit after N messages, or changes if asked for"
+    )
     tail.add_argument(
         "--transport",
         choices=["auto", "stream", "poll"],
@@ -107,12 +121,25 @@ def parser() -> argparse.ArgumentParser:
     show = add("demo", "Run a daemon in a temporary directory with two people chatting.")
     show.add_argument("--once", action="store_true", help="exit after the conversation")
 
-    commands.add_parser(
-        "serve",
-        help="Run the daemon in the foreground.",
-        description="Run the daemon in the foreground.",
-        add_help=False,
+    examine = add(
+        "doctor",
+        "Examine what lies between this machine and a service: how long polls are held, whether "
+        "streams are buffered, clocks, the address that the service sees. It takes a minute.",
     )
+    examine.add_argument("url", metavar="URL", help="the service, as clients reach it")
+    examine.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="read the token of an account from FILE, - for standard input (default: that of "
+        "chatd login at this service, or of an account that is made and deleted)",
+    )
+    examine.add_argument("--json", action="store_true", help="print one JSON object")
+
+    for name, summary in [
+        ("serve", "Run the daemon in the foreground."),
+        ("check-config", "Check the daemon's settings, certificates and database."),
+    ]:
+        commands.add_parser(name, help=summary, description=summary, add_help=False)
     completion = commands.add_parser(
         "completion",
         help="Print the completion script of a shell.",
@@ -120,3 +147,10 @@ def parser() -> argparse.ArgumentParser:
     )
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not positive")
+    return number

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
 from chatd.cli.graphemes import grapheme_width, split_graphemes, text_width
+from chatd.cli.printed import PrintedTexts
 from chatd.cli.printing import escape_controls
 
 Size = tuple[int, int]
@@ -67,18 +68,34 @@ class PromptView:
         self._prompt = prompt
         self._write = write
         self._size = size
+        self._printed = PrintedTexts()
         self._widths = [0]
         self._cursor_row = 0
         self._cursor_column = 0
+
+    def set_prompt(self, prompt: str) -> None:
+        """Change the prompt; it is drawn with the next draft."""
+        self._prompt = prompt
 
     def draw(self, text: str, cursor: int) -> None:
         """Draw the draft in place of what was drawn before."""
         self._write(self._erase() + self._render(text, cursor))
 
-    def draw_below(self, output: str, text: str, cursor: int) -> None:
-        """Print lines above the prompt."""
-        lines = output.replace("\n", "\r\n") + "\r\n"
-        self._write(self._erase() + lines + self._render(text, cursor))
+    def draw_below(self, output: str, text: str, cursor: int, key: Hashable | None = None) -> None:
+        """Print lines above the prompt; `key` is for `replace`."""
+        self._printed.add(output, key)
+        self._write(self._erase() + _lines(output) + self._render(text, cursor))
+
+    def replace(self, key: Hashable, output: str, text: str, cursor: int) -> bool:
+        """Replace lines above the prompt, where they are; False if they are not in view."""
+        columns, lines = self._size()
+        replaced = self._printed.replace(key, output, columns, lines - len(self._widths))
+        if replaced is None:
+            return False
+        rows, texts = replaced
+        printed = "".join(map(_lines, texts))
+        self._write(self._erase(rows) + printed + self._render(text, cursor))
+        return True
 
     def redraw_resized(self, text: str, cursor: int) -> None:
         """Draw the draft after the size of the terminal has changed.
@@ -86,6 +103,7 @@ class PromptView:
         Most terminals wrap rows that have become too long, so that the prompt takes more rows than
         were drawn; in the others, such as xterm, as many rows above it are erased.
         """
+        self._printed.clear()
         columns, _ = self._size()
         above = self._widths[: self._cursor_row]
         self._cursor_row = sum(-(-max(1, width) // columns) for width in above)
@@ -94,6 +112,7 @@ class PromptView:
 
     def redraw_screen(self, text: str, cursor: int) -> None:
         """Clear the screen and draw the draft at its top."""
+        self._printed.clear()
         self._write(self._erase() + _ERASE_SCREEN + self._render(text, cursor))
 
     def erase(self) -> None:
@@ -101,9 +120,10 @@ class PromptView:
         self._write(self._erase())
         self._widths, self._cursor_row, self._cursor_column = [0], 0, 0
 
-    def _erase(self) -> str:
-        """The output that erases the rows drawn last; the cursor is where they started."""
-        up = f"\x1b[{self._cursor_row}A" if self._cursor_row else ""
+    def _erase(self, above: int = 0) -> str:
+        """The output that erases the rows drawn last, and rows above them."""
+        rows = self._cursor_row + above
+        up = f"\x1b[{rows}A" if rows else ""
         return "\r" + up + _ERASE_TO_SCREEN_END
 
     def _render(self, text: str, cursor: int) -> str:
@@ -133,3 +153,7 @@ class PromptView:
             # Printing what is before the cursor places it where the terminal has put that.
             output += (f"\x1b[{up}A" if up else "") + "\r" + before
         return _WRAP_OFF + output + _WRAP_ON
+
+
+def _lines(output: str) -> str:
+    return output.replace("\n", "\r\n") + "\r\n"

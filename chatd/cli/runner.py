@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from chatd.cli import accounts, chat, demo, messages, sessions
+from chatd.cli import accounts, chat, conversations, demo, doctor, messages, sessions
 from chatd.cli.errors import CommandError
 from chatd.cli.session import Session, SessionFile
 from chatd.client import APIError, ChatError, Unreachable
@@ -27,9 +27,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "passwd": accounts.passwd,
     "sessions": sessions.sessions,
     "send": messages.send,
+    "conversations": conversations.conversations,
     "tail": messages.tail,
     "chat": chat.chat,
     "demo": demo.demo,
+    "doctor": doctor.doctor,
 }
 INTERRUPTED: Final = 130
 """The exit status of a command ended by Ctrl-C, as shells report it."""

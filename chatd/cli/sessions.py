@@ -8,8 +8,9 @@ from datetime import datetime
 
 from chatd.cli.accounts import too_old
 from chatd.cli.errors import CommandError
-from chatd.cli.printing import display_width, escape_controls
+from chatd.cli.printing import escape_controls
 from chatd.cli.session import Session
+from chatd.cli.tables import align
 from chatd.client import APIError, Token
 
 ALL_SCOPES = 3
@@ -53,14 +54,7 @@ def table(tokens: Sequence[Token]) -> list[str]:
         )
         for token in tokens
     ]
-    widths = [max(display_width(row[column]) for row in rows) for column in range(4)]
-    return [
-        "  ".join(
-            text + " " * (width - display_width(text))
-            for text, width in zip(row, [*widths, 0], strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    return align(rows)
 
 
 def _notes(token: Token) -> str:

@@ -21,8 +21,13 @@ class Transcript:
         """A message, below a line with the local date if the message above is not of that day."""
         own = message.sent_by == self._own_id
         text = format_message(message, name, self._style, own=own)
+        day = self.new_day(message)
+        return text if day is None else f"{day}\n{text}"
+
+    def new_day(self, message: Message) -> str | None:
+        """The line above a message if the message before is not of the same local date."""
         day = message.sent_at.astimezone().date()
         if day == self._day:
-            return text
+            return None
         self._day = day
-        return self._style.time(f"— {day:%A}, {day.day} {day:%B %Y} —") + "\n" + text
+        return self._style.time(f"— {day:%A}, {day.day} {day:%B %Y} —")

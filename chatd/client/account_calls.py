@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any
 
 from chatd.client.caller import Caller
-from chatd.client.errors import APIError
+from chatd.client.errors import APIError, NotSupported
 from chatd.client.values import Token, User
 from chatd.client.wire import IssuedToken, TokensBody
 
@@ -109,10 +109,30 @@ class AccountCalls:
         )
         return user
 
-    async def delete_account(self) -> None:
-        """Delete the account, its tokens and its inbox permanently."""
-        await self._caller.call("DELETE", "/users/", NoneType, idempotent=False)
+    async def delete_account(self, *, erase: bool = False) -> bool:
+        """Delete the account, its tokens and its inbox permanently.
+
+        With `erase`, what it has sent is deleted from the inboxes of others, too; False if the
+        service has not finished that yet. Raises `NotSupported`, and deletes nothing, if the
+        service is too old for it.
+        """
+        if erase:
+            await self._require_version_1_1()
+        params = [("erase", "true")] if erase else []
+        _, response = await self._caller.call(
+            "DELETE", "/users/", NoneType, params, idempotent=False
+        )
         self.token = None
+        return response.status != 202
+
+    async def _require_version_1_1(self) -> None:
+        """Version 1 would ignore the parameter, and delete the account without the messages."""
+        try:
+            await self.tokens()
+        except APIError as error:
+            if error.status != 405:
+                raise
+            raise NotSupported("the service cannot delete what an account has sent") from None
 
     async def me(self) -> User:
         """The account that the token belongs to."""

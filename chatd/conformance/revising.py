@@ -10,6 +10,9 @@ from chatd.conformance.stream_reader import MEDIA_TYPES, open_stream
 
 EDITS = "Edit and delete (version 1.1)"
 
+ERASE_SECONDS = 10.0
+"""How long the deletion of two messages may take."""
+
 
 async def edit(sender: Account, recipient: Account, seq: int, text: str = "new") -> JSONResponse:
     """Edit a message."""
@@ -130,3 +133,27 @@ async def not_woken(server: Server) -> None:
     expect_equal((await delete(ann, bob, 1)).status, 204, "a deletion")
     meta = (await held).json["meta"]
     expect_equal(meta["timed_out"], True, "timed_out")
+
+
+@check(EDITS, "with erase=true an account is deleted with all that it has sent")
+async def erased(server: Server) -> None:
+    ann, bob = await two_accounts(server)
+    cat = await server.new_account()
+    sent = [(await each.send(bob, "hai")).json for each in (ann, cat, ann)]
+    deletion = await ann.request("DELETE", "/users/?erase=true")
+    expect(deletion.status in (202, 204), f"the status of the deletion: {deletion.status}")
+    expect_equal((await ann.get()).status, 401, "the status of a request after it")
+    started = server.reactor.seconds()
+    while True:
+        found = (await bob.get("?since=0")).json["messages"]
+        # What is left after a 202 may take a while.
+        if deletion.status == 204 or not any(each["message"] for each in found[::2]):
+            break
+        expect(server.reactor.seconds() < started + ERASE_SECONDS, "the texts are still there")
+        await server.pause(0.5)
+    for old, new in zip(sent, found, strict=True):
+        expected = old
+        if old["sent_by"] == ann.id:
+            expect(new.get("deleted_at"), "an erased message has no deleted_at")
+            expected = {**old, "message": "", "deleted_at": new["deleted_at"]}
+        expect_equal(new, expected, f"message {new['seq']}")

@@ -33,7 +33,7 @@ class AccountChanges:
         self._checks = checks
         self._tasks = tasks
         self._with_last_seen = with_last_seen
-        self._min_password_length = min_password_length
+        self.min_password_length = min_password_length
 
     async def change(
         self,
@@ -52,7 +52,7 @@ class AccountChanges:
         if password is None and email is None:
             raise InvalidBody("give a new password, a new email, or both")
         if password is not None:
-            check_password(password, self._min_password_length)
+            check_password(password, self.min_password_length)
         if email is not None:
             check_email(email)
         account = await shield(self._store.account(session.user_id))

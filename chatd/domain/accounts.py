@@ -24,6 +24,7 @@ from chatd.domain.account_rules import (
 )
 from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import Batcher
+from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
@@ -49,7 +50,8 @@ class Accounts:
     """Use cases of accounts.
 
     `clock` measures seconds, for the caches; `now` returns microseconds since the Unix epoch, for
-    tokens that expire. `tasks` run what completes even if its client disconnects.
+    tokens that expire. `tasks` run what completes even if its client disconnects. Attributes may be
+    changed while it is used.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Accounts:
         limits: RateLimits,
         last_seen: LastSeenWriter,
         tasks: ShieldedTasks,
+        erasures: Erasures,
         *,
         clock: IReactorTime,
         now: Callable[[], int],
@@ -77,15 +80,19 @@ class Accounts:
         self._now = now
         self._directory_open = directory_open
         self._emails_shown = emails_shown
-        self._registration_open = registration_open
-        self._min_password_length = min_password_length
+        self.registration_open = registration_open
+        self.min_password_length = min_password_length
         self._look_ups: Batcher[bytes, Session | None] = Batcher(
-            store.sessions, clock, max_queued=20_000, max_batch_size=1000
+            lambda digests, within: store.sessions(digests),
+            clock,
+            max_queued=20_000,
+            max_batch_size=1000,
         )
         self._tokens = SessionCache(clock, TOKEN_CACHE_SECONDS)
         self._revocations = RevocationTracker()
         self._basic = BasicSessions(checks, self._revocations, tasks, clock)
         self._tasks = tasks
+        self._erasures = erasures
         self._last_seen = last_seen
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
@@ -93,11 +100,11 @@ class Accounts:
 
         Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `UsernameTaken`.
         """
-        if not self._registration_open:
+        if not self.registration_open:
             raise RegistrationClosed("accounts are made by the operator of this service")
         check_username(username)
         check_email(email)
-        check_password(password, self._min_password_length)
+        check_password(password, self.min_password_length)
         self._limits.count_registration(address)
         return await self._tasks.run(self._register(username, email, password))
 
@@ -164,15 +171,19 @@ class Accounts:
         self._last_seen.touch(session)
         return session
 
-    async def delete(self, session: Session) -> None:
-        """Delete the caller's account with its tokens and inbox, and end its polls."""
-        await self._tasks.run(self._delete(session.user_id))
+    async def delete(self, session: Session, *, erase: bool = False) -> bool:
+        """Delete the caller's account with its tokens and inbox, and end its polls.
 
-    async def _delete(self, user_id: int) -> None:
+        With `erase`, also what it has sent; False if that goes on in the background.
+        """
+        return await self._tasks.run(self._delete(session.user_id, erase))
+
+    async def _delete(self, user_id: int, erase: bool) -> bool:
         try:
-            await self._store.delete_account(user_id)
+            await self._store.delete_account(user_id, erase=erase)
         finally:
             self._bus.publish_revoked(user_id, None)
+        return await self._erasures.erase(user_id) if erase else True
 
     async def by_id(self, user_id: int) -> Account:
         """Look up an account; raises `UserNotFound`."""

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.errors import DomainError, Overloaded
+from chatd.errors import DomainError, Overloaded, StoreUnavailable
 from chatd.runtime.idle import IdleWaiters
 
 Q = TypeVar("Q")
@@ -27,6 +27,11 @@ MAX_TURNS: Final = 4
 """Turns of the reactor for which further items are waited for."""
 EXPECT_SECONDS: Final = 0.005
 """For how long after a call further items are expected."""
+
+DEADLINE_SECONDS: Final = 10.0
+"""After so long an item that no call has taken fails, and a call has failed if it can."""
+LEAST_SECONDS: Final = 0.5
+"""What a call is given at least: most of its items were asked for later than the first one."""
 
 _log = Logger()
 
@@ -51,16 +56,17 @@ class Receiver(Protocol):
 class Batcher(Generic[Q, R]):
     """Runs one call of `run` at a time, with all items submitted since the last one.
 
-    `run` takes the items and returns one result for each, in order; a result that is a
-    `DomainError` fails its own item only. `max_queued` limits the items waiting for a call,
-    `max_batch_size` the items of one call. `on_batch_done` is called with the items and results
-    of each successful call, before the results of its items are passed on. `observe_size` is called
-    with the number of items in each call.
+    `run` takes the items, and the seconds after which it should have failed: the deadline of the
+    first item counts from when it was submitted. It returns one result for each item, in order; a
+    result that is a `DomainError` fails its own item only. `max_queued` limits the items waiting
+    for a call, `max_batch_size` the items of one call. `on_batch_done` is called with the items and
+    results of each successful call, before the results of its items are passed on. `observe_size`
+    is called with the number of items in each call.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Q]], Deferred[Any]],
+        run: Callable[[Sequence[Q], float], Deferred[Any]],
         clock: IReactorTime,
         *,
         max_queued: int,
@@ -74,7 +80,8 @@ class Batcher(Generic[Q, R]):
         self._max_batch_size = max_batch_size
         self._on_batch_done = on_batch_done
         self._observe_size = observe_size
-        self._queue: deque[tuple[Q, Receiver]] = deque()
+        # With the time when the item was submitted.
+        self._queue: deque[tuple[Q, Receiver, float]] = deque()
         self._running = False
         self._scheduled = False
         # The number of items that the next call may have, if those whose items were processed
@@ -98,9 +105,14 @@ class Batcher(Generic[Q, R]):
         """`submit`, with an object that receives the result."""
         if len(self._queue) >= self._max_queued:
             raise Overloaded("too many requests are waiting for the store", retry_after=1)
-        self._queue.append((item, receiver))
+        self._queue.append((item, receiver, self._clock.seconds()))
         if not self._running and not self._scheduled:
             self._schedule()
+
+    @property
+    def queued(self) -> int:
+        """The number of items that wait for the next call."""
+        return len(self._queue)
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
@@ -121,23 +133,40 @@ class Batcher(Generic[Q, R]):
 
     def _flush(self) -> None:
         self._scheduled = False
+        now = self._clock.seconds()
+        if now - self._queue[0][2] >= DEADLINE_SECONDS and not self._refuse_late(now):
+            self._idle_waiters.notify()
+            return
         size = min(len(self._queue), self._max_batch_size)
         batch = [self._queue.popleft() for _ in range(size)]
-        items = [item for item, _ in batch]
+        items = [item for item, _, _ in batch]
         if self._observe_size is not None:
             self._observe_size(size)
         self._running = True
+        within = max(batch[0][2] + DEADLINE_SECONDS - now, LEAST_SECONDS)
         try:
-            call = self._run(items)
+            call = self._run(items, within)
         except Exception:
             self._finish(Failure(), batch, items)
         else:
             call.addBoth(self._finish, batch, items)
 
+    def _refuse_late(self, now: float) -> bool:
+        """Fail the items that have waited for too long; returns whether there are others."""
+        late = []
+        while self._queue and now - self._queue[0][2] >= DEADLINE_SECONDS:
+            late.append(self._queue.popleft()[1])
+        error = StoreUnavailable("the database is too slow", retry_after=2)
+        self._running = True  # What is submitted meanwhile is not scheduled.
+        for receiver in late:
+            receiver.errback(error)
+        self._running = False
+        return bool(self._queue)
+
     def _finish(
         self,
         results: list[R | DomainError] | Failure,
-        batch: list[tuple[Q, Receiver]],
+        batch: list[tuple[Q, Receiver, float]],
         items: list[Q],
     ) -> None:
         self._running = False
@@ -146,14 +175,14 @@ class Batcher(Generic[Q, R]):
         if self._queue:
             self._schedule()
         if isinstance(results, Failure):
-            if all(receiver.called for _, receiver in batch):
+            if all(receiver.called for _, receiver, _ in batch):
                 _log.failure("a batch failed after all its clients had disconnected", results)
-            for _, receiver in batch:
+            for _, receiver, _ in batch:
                 receiver.errback(results)
         else:
             if self._on_batch_done is not None:
                 self._on_batch_done(items, results)
-            for (_, receiver), result in zip(batch, results, strict=True):
+            for (_, receiver, _), result in zip(batch, results, strict=True):
                 _pass_on(receiver, result)
         if not self._running and not self._queue:
             self._idle_waiters.notify()

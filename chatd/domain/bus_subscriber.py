@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -23,12 +23,21 @@ _log = Logger()
 
 @implementer(ISubscriber)
 class BusSubscriber:
-    """Wakes held polls and ends revoked sessions on events of the bus."""
+    """Wakes held polls and ends revoked sessions on events of the bus.
+
+    `seconds` is the clock for the time that waking takes.
+    """
 
     def __init__(
-        self, store: IStore, notifier: Notifier, accounts: Accounts, metrics: Metrics
+        self,
+        store: IStore,
+        notifier: Notifier,
+        accounts: Accounts,
+        metrics: Metrics,
+        seconds: Callable[[], float],
     ) -> None:
         self._store = store
+        self._seconds = seconds
         self._notifier = notifier
         self._accounts = accounts
         self._metrics = metrics
@@ -36,7 +45,12 @@ class BusSubscriber:
         self._unverified: set[int] | None = set()
 
     def wake(self, user_ids: Collection[int]) -> None:
-        self._metrics.count_wakeups("bus", self._notifier.wake(user_ids))
+        # Once for all messages of a commit: what is in memory is written before `wake` returns.
+        began = self._seconds()
+        woken = self._notifier.wake(user_ids)
+        self._metrics.count_wakeups("bus", woken)
+        if woken:
+            self._metrics.observe_delivery(self._seconds() - began, woken)
 
     def wake_for_changes(self, user_ids: Collection[int]) -> None:
         self._metrics.count_wakeups("bus", self._notifier.wake_for_changes(user_ids))

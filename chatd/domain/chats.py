@@ -20,7 +20,17 @@ from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, verify
+from chatd.domain.poll import (
+    DISCONNECTED,
+    DeferredSink,
+    Poll,
+    Polled,
+    Polls,
+    PollSink,
+    expired,
+    verify,
+    verify_read,
+)
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.texts import encode_text
 from chatd.errors import (
@@ -55,10 +65,14 @@ MAX_QUEUED_READS: Final = 50_000
 
 
 class Page(Struct, frozen=True, gc=False):
-    """A page of the inbox, newest first, as it was at `cursor`."""
+    """A page of the inbox, newest first, as it was at `cursor`.
+
+    `count` is the number of messages without those that were removed because they were old.
+    """
 
     page: int
     pages: int
+    count: int
     cursor: Cursor
     messages: tuple[Message, ...]
 
@@ -100,7 +114,7 @@ class Chats:
         self._notifier = notifier
         self._limits = limits
         self._clock = clock
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._note_delivered = note_delivered
         self._polls = Polls(
@@ -150,7 +164,7 @@ class Chats:
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        encoded = encode_text(text, self._max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:
@@ -158,14 +172,16 @@ class Chats:
             idempotency = IdempotencyKey(key, fingerprint)
         return Draft(session.user_id, received_by, text, idempotency)
 
-    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def _append(
+        self, drafts: Sequence[Draft], within: float
+    ) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
             self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
-        return self._store.append(drafts).addErrback(publish_all)
+        return self._store.append(drafts, within).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.
@@ -180,17 +196,18 @@ class Chats:
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
 
-        Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
+        Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
+        exists.
         """
         inbox = await self._read(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return self._page(inbox, page, limit, at)
+        return self._page(session, inbox, page, limit, at)
 
     def cached_page(
         self, session: Session, page: int, limit: int, at: Cursor | None = None
     ) -> Page | None:
         """`page` if it is known without a query, otherwise None."""
         inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return None if inbox is None else self._page(inbox, page, limit, at)
+        return None if inbox is None else self._page(session, inbox, page, limit, at)
 
     def _pinned(self, at: Cursor | None) -> int | None:
         if at is None:
@@ -198,16 +215,25 @@ class Chats:
         self._check_epoch(at)
         return at.seq
 
-    def _page(self, inbox: InboxSlice, page: int, limit: int, at: Cursor | None) -> Page:
+    def _page(
+        self, session: Session, inbox: InboxSlice, page: int, limit: int, at: Cursor | None
+    ) -> Page:
+        removed = self._store.removed.get(session.user_id, 0)
+        messages = inbox.messages
         if at is None:
             end = inbox.last_seq
         else:
             end = at.seq
+            if end < removed:
+                raise expired()
             verify(end, at.stamp, inbox)
-        pages = -(-end // limit)
+        if removed:
+            messages = tuple([each for each in messages if each.seq > removed])
+        count = end - removed
+        pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, Cursor(self._store.epoch, end, inbox.stamp), inbox.messages)
+        return Page(page, pages, count, Cursor(self._store.epoch, end, inbox.stamp), messages)
 
     def start_poll(
         self,
@@ -222,8 +248,10 @@ class Chats:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history, and
+        `CursorExpired` for one after which messages were removed.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, since, limit, wait, sink, start, kind)
@@ -241,8 +269,8 @@ class Chats:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
         However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
-        time it was held. Raises `CursorEpoch`, `Unauthorized` when the session ends meanwhile, and
-        errors of the store.
+        time it was held. Raises `CursorEpoch`, `CursorExpired`, `Unauthorized` when the session
+        ends meanwhile, and errors of the store.
         """
         sink = DeferredSink()
         result = sink.result
@@ -268,6 +296,7 @@ class Chats:
 
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         after = None if since is None else since.seq
         # As for a poll, first of all: from here on no message and no revocation is missed.
@@ -281,7 +310,7 @@ class Chats:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
             if since is not None:
-                verify(since.seq, since.stamp, inbox)
+                verify_read(since.seq, since.stamp, inbox)
             begin = inbox.last_seq if after is None else after
             if after:
                 self._note_delivered(session.user_id, after)
@@ -315,6 +344,10 @@ class Chats:
         older = ConversationCursor.of(found.messages[-1]) if found.older else None
         return Conversation(found.messages, older, positions)
 
+    def queued(self) -> dict[str, float]:
+        """How many sends and reads wait for the store."""
+        return {"append": self._sends.queued, "read": self._reads.queued}
+
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""
         return self._sends.wait_idle()
@@ -334,6 +367,21 @@ class Chats:
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
         return self._store.sync.changes(query)
+
+    def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
+        """The cursor, if nothing after it was removed, else `CursorExpired` is raised.
+
+        The beginning is where the inbox begins now.
+        """
+        removed = self._store.removed
+        if since is None or not removed:
+            return since
+        begins = removed.get(session.user_id, 0)
+        if since.seq >= begins:
+            return since
+        if since.epoch:
+            raise expired()
+        return Cursor("", begins)
 
     def _start(self, since: Cursor | None, changes: bool) -> ChangesPosition | None:
         """Where in the changes a poll or stream begins; raises `CursorEpoch`."""

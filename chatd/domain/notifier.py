@@ -71,7 +71,7 @@ class Notifier:
         self, *, max_held: int, expiry: SessionExpiry, interest: IInterest | None = None
     ) -> None:
         self._interest = interest
-        self._max_held = max_held
+        self.max_held = max_held
         self._expiry = expiry
         self._waiters: dict[int, list[Waiter]] = {}
         self._held = 0
@@ -116,7 +116,7 @@ class Notifier:
         self._held += 1
         if self._draining:
             waiter.wake(WakeReason.DRAIN)
-        elif self._held > self._max_held:
+        elif self._held > self.max_held:
             waiter.wake(WakeReason.OVERLOAD)
         else:
             waiters = self._waiters[waiter.session.user_id]

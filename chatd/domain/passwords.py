@@ -37,6 +37,11 @@ class Passwords:
         # Verified for unknown usernames, so that they take as long as existing ones.
         self._dummy_hash = hasher.hash("a password that nobody has")
 
+    @property
+    def pending(self) -> int:
+        """The number of passwords that are being hashed or wait for that."""
+        return self._pending
+
     async def hash(self, password: str) -> str:
         """The encoded hash of a password."""
         return await self._run(self._hash, password)

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier
-from chatd.errors import CursorEpoch, DomainError, Unauthorized
+from chatd.errors import CursorEpoch, CursorExpired, DomainError, Unauthorized
 from chatd.model import (
     ChangesPosition,
     Cursor,
@@ -261,8 +261,8 @@ class Poll:
         else:
             # Each time: a standby that has taken over may lack what was read before.
             try:
-                verify(self.seq, self.stamp, inbox)
-            except CursorEpoch:
+                verify_read(self.seq, self.stamp, inbox)
+            except (CursorEpoch, CursorExpired):
                 self._fail(Failure())
                 return
         self.stamp = inbox.stamp
@@ -350,6 +350,25 @@ def verify(seq: int, stamp: int | None, inbox: InboxSlice) -> None:
         raise CursorEpoch("the cursor is past the end of this inbox: begin again")
     if stamp is not None and stamp != inbox.stamp:
         raise CursorEpoch("the inbox has another message where the cursor is: begin again")
+
+
+def verify_read(seq: int, stamp: int | None, inbox: InboxSlice) -> None:
+    """`verify` what was read from after `seq`, and that nothing is missing in between.
+
+    Raises `CursorEpoch`, and `CursorExpired` if messages after `seq` were removed.
+    """
+    if inbox.stamp is not None:
+        verify(seq, stamp, inbox)
+    if inbox.last_seq > seq and (not inbox.messages or inbox.messages[0].seq != seq + 1):
+        raise expired()
+    if inbox.stamp is None:
+        # The message at `seq` is gone, too.
+        verify(seq, stamp, inbox)
+
+
+def expired() -> CursorExpired:
+    """The error for a cursor after which messages were removed."""
+    return CursorExpired("messages after this cursor were removed because they were old")
 
 
 def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:

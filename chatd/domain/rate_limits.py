@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import suppress
 
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
@@ -52,16 +51,21 @@ class TokenBuckets:
         self._clock = clock
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self.refused = 0
+        """How often `take` or `check` has raised."""
+
+    def spend(self, key: Hashable) -> None:
+        """Take one token from the bucket of `key` if there is one."""
+        tokens, now = self._level(key)
+        if tokens >= 1:
+            self._set(key, tokens - 1, now)
 
     def take(self, key: Hashable) -> None:
         """Take one token from the bucket of `key`; raises `RateLimited` if it is empty."""
         tokens, now = self._level(key)
         if tokens < 1:
             self._refuse(tokens)
-        self._buckets[key] = (tokens - 1, now)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
+        self._set(key, tokens - 1, now)
 
     def check(self, key: Hashable) -> None:
         """Raise `RateLimited` if `take` would, without taking a token."""
@@ -74,7 +78,14 @@ class TokenBuckets:
         tokens, then = self._buckets.get(key, (self._rate.burst, now))
         return min(self._rate.burst, tokens + (now - then) * self._rate.per_second), now
 
+    def _set(self, key: Hashable, tokens: float, now: float) -> None:
+        self._buckets[key] = (tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._max_keys:
+            self._buckets.popitem(last=False)
+
     def _refuse(self, tokens: float) -> None:
+        self.refused += 1
         raise RateLimited(f"too many {self._what}", (1 - tokens) / self._rate.per_second)
 
 
@@ -82,7 +93,7 @@ class RateLimits:
     """All rate limits of one process; with `rates` None there are none."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
-        self._enabled = rates is not None
+        self.enabled = rates is not None
         rates = rates or Rates()
         self._registrations = TokenBuckets("registrations", rates.registration, clock)
         self._log_ins = TokenBuckets("log-ins", rates.log_in, clock)
@@ -90,30 +101,38 @@ class RateLimits:
         self._guessed_log_ins = TokenBuckets("wrong passwords", rates.guessed_log_in, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
 
+    def refused(self) -> dict[str, float]:
+        """How often each limit has refused something."""
+        return {
+            "registration": self._registrations.refused,
+            "log_in": self._log_ins.refused,
+            "failed_log_in": self._failed_log_ins.refused,
+            "guessed_log_in": self._guessed_log_ins.refused,
+            "send": self._sends.refused,
+        }
+
     def count_registration(self, address: str) -> None:
         """Count a registration; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._registrations.take(_network(address))
 
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._failed_log_ins.check((username.lower(), _network(address)))
             self._guessed_log_ins.check(username.lower())
             self._log_ins.take(_network(address))
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
-        if self._enabled:
+        if self.enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
-            with suppress(RateLimited):
-                self._failed_log_ins.take((username.lower(), _network(address)))
-            with suppress(RateLimited):
-                self._guessed_log_ins.take(username.lower())
+            self._failed_log_ins.spend((username.lower(), _network(address)))
+            self._guessed_log_ins.spend(username.lower())
 
     def count_send(self, user_id: int) -> None:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._sends.take(user_id)
 
 

@@ -259,7 +259,8 @@ class Channel:
 
     def keep_alive(self) -> bool:
         """Whether the connection stays open after the response."""
-        return self._keep_alive and not self._server.draining
+        # While the server drains, for the requests that have arrived already.
+        return self._keep_alive and (not self._server.draining or bool(self._reader.buffer))
 
     def close_after_response(self) -> None:
         """Have the connection close after the response."""
@@ -372,12 +373,12 @@ class Channel:
         abort()
 
     def drain(self) -> None:
-        """Close if idle. A connection that has received nothing yet is given a moment."""
+        """Close soon if no request is under way; one that arrives until then is answered."""
         reader = self._reader
         if reader.buffer or reader.head is not None:
             return
         if self._state == READING:
-            self.loseConnection()
+            self._set_deadline(self._server.idle)
         elif self._state == NEW:
             self._set_deadline(self._server.lingering)
 

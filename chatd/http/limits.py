@@ -31,6 +31,8 @@ class HTTPLimits:
     """From the end of a head to the end of its body."""
     idle_seconds: float = 75.0
     """From the end of a response to the first byte of the next request."""
+    last_request_seconds: float = 1.0
+    """What replaces `idle_seconds` once the server drains: a request may be on its way."""
     linger_seconds: float = 2.0
     """How long input is discarded after a response that closes the connection early."""
     linger_bytes: int = 256 * 1024

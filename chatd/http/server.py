@@ -60,6 +60,8 @@ class Server(Factory):
         self.resource = resource
         self.limits = limits
         self.max_connections = max_connections
+        self.refused = 0
+        """How many connections were beyond that."""
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
             clock=clock,
@@ -77,12 +79,17 @@ class Server(Factory):
         """The number of open connections."""
         return len(self.state.connections)
 
-    def drain(self) -> None:
-        """Close idle connections now, the others after the response being prepared.
+    def set_limits(self, limits: HTTPLimits) -> None:
+        """Have sizes limited otherwise on connections accepted from now on; times stay."""
+        self.limits = self.state.limits = limits
 
-        A connection accepted from now on gets one response. Stop listening first.
+    def drain(self) -> None:
+        """Close connections after the response being prepared, or after one more.
+
+        Requests that have arrived are answered. An idle connection gets a second for one that is on
+        its way, and so does one that is accepted from now on. Stop listening first.
         """
-        self.state.draining = True
+        self.state.drain()
         for connection in tuple(self.state.connections):
             connection.drain()
 
@@ -98,6 +105,7 @@ class Server(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
         """A channel for a connection from `addr`, or one that only refuses it (503)."""
         full = self.max_connections is not None and self.connections >= self.max_connections
+        self.refused += full
         return Channel(self.state, full=full)
 
     def acceptableProtocols(self) -> list[bytes]:

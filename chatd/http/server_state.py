@@ -24,7 +24,7 @@ class Connection(Protocol):
     that the connection had set, after the deadline has been removed."""
 
     def drain(self) -> None:
-        """Close if idle, otherwise after the next response."""
+        """Close soon if idle, otherwise after the next response."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -50,6 +50,7 @@ class ServerState:
 
     __slots__ = (
         "_closed_waiters",
+        "_last_request",
         "awaiting_body",
         "awaiting_head",
         "clock",
@@ -99,9 +100,15 @@ class ServerState:
         self.awaiting_head = timeouts.queue(limits.head_seconds, _on_head_timeout)
         self.awaiting_body = timeouts.queue(limits.body_seconds, _on_body_timeout)
         self.idle = timeouts.queue(limits.idle_seconds, _on_idle_timeout)
+        self._last_request = timeouts.queue(limits.last_request_seconds, _on_idle_timeout)
         self.lingering = timeouts.queue(limits.linger_seconds, _on_idle_timeout)
         self.sending = timeouts.queue(limits.close_seconds, _on_send_timeout)
         self.flushing = timeouts.queue(limits.close_seconds, _on_flush_timeout)
+
+    def drain(self) -> None:
+        """From now on each connection gets one more response, and idle ones are closed soon."""
+        self.draining = True
+        self.idle = self._last_request
 
     def remove(self, connection: Connection) -> None:
         """`connection` has ended."""

@@ -1,4 +1,4 @@
-"""A second SIGTERM or SIGINT during shutdown forces the stop."""
+"""What signals do: stop, stop at once, reload, reopen the log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 REPEAT_SECONDS: Final = 1.0
 """A signal that arrives sooner after the first counts as the same one: systemd and terminals signal
 a whole process group, so that a worker gets one from them and another one from its supervisor."""
 
 _Handler = Callable[[int, FrameType | None], Any]
 
+_log = Logger()
+
 
 class Signals:
     """Handles SIGTERM and SIGINT: the first stops the reactor, later ones call `force_stop`.
 
-    Twisted's own handlers would try to stop the reactor again, and log an error.
+    Twisted's own handlers would try to stop the reactor again, and log an error. After SIGTERM they
+    would also have the process end by that signal, which is no success to whoever sent it.
     """
 
     def __init__(self, reactor: Any, force_stop: Callable[[], None]) -> None:
@@ -42,6 +47,19 @@ class Signals:
     def _on_signal(self, twisted_handler: _Handler, number: int, frame: FrameType | None) -> None:
         if self._stopping_since is None:
             self._begin_stop()
-            twisted_handler(number, frame)
+            if number == signal.SIGTERM:
+                self._reactor.callFromThread(self._stop)
+            else:
+                # A shell has to learn that its command was interrupted.
+                twisted_handler(number, frame)
         elif self._reactor.seconds() - self._stopping_since >= REPEAT_SECONDS:
             self._reactor.callFromThread(self._force_stop)
+
+    def _stop(self) -> None:
+        _log.info("told to stop by SIGTERM")
+        self._reactor.stop()
+
+
+def on_signal(reactor: Any, number: signal.Signals, call: Callable[[], None]) -> None:
+    """Have the reactor call `call` for each such signal; those that come too early, later."""
+    signal.signal(number, lambda *_: reactor.callFromThread(call))

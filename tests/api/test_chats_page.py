@@ -79,9 +79,9 @@ def test_an_inbox_of_13_is_paged_as_in_the_seed(service: Service) -> None:
 def test_the_meta_of_a_page_names_its_neighbours(
     page: int, pages: int, following: int | None, previous: int | None
 ) -> None:
-    meta = PageMeta.of(Page(page, pages, Cursor("abcdefgh", 13, 255), ()), 0.0109)
+    meta = PageMeta.of(Page(page, pages, 12, Cursor("abcdefgh", 13, 255), ()), 0.0109)
     assert (meta.next, meta.previous) == (following, previous)
-    assert (meta.current_page, meta.count, meta.took) == (str(page), 13, 10)
+    assert (meta.current_page, meta.count, meta.took) == (str(page), 12, 10)
     assert meta.cursor == "abcdefgh-13-ff"
 
 

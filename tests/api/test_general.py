@@ -381,7 +381,7 @@ def test_a_500_reveals_no_internals(
 ) -> None:
     ann = service.new_user("ann")
 
-    def broken(*_: object) -> Any:
+    def broken(*_: object, **__: object) -> Any:
         from twisted.internet.defer import fail
 
         if at_once:

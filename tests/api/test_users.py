@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from chatd.domain.erasures import FIRST_STEPS, PAUSE_SECONDS
 from chatd.domain.rate_limits import Rate, Rates
+from chatd.model import Draft
+from chatd.store.erasure_statements import ERASE_MESSAGES
 from tests.api.service import (
     CHATS,
     TOKENS,
@@ -19,6 +22,7 @@ from tests.api.service import (
     basic,
     texts,
 )
+from tests.test_metrics import value
 
 ANN = {"username": "ann", "email": "ann@example.org", "password": "zzzzz"}
 
@@ -272,6 +276,50 @@ def test_a_deleted_account_is_gone_and_what_it_sent_stays(service: Service) -> N
     bob.post(CHATS, {"user_id": ann.id, "message": "x"}).problem(404, "user_not_found")
     assert texts(bob.page()) == ["before"]
     assert bob.page()["messages"][0]["sent_by"] == ann.id
+
+
+def test_an_erased_account_leaves_no_text_behind(service: Service) -> None:
+    ann, bob, cat = (service.new_user(name) for name in ("ann", "bob", "cat"))
+    ann.send(bob, "secret")
+    cat.send(bob, "stays")
+    changes = CHATS + "?since=now&changes=true"
+    cursor = bob.get(changes).json["meta"]["cursor"]
+    held = bob.start("GET", f"{CHATS}?since={cursor}&changes=true&wait=30")
+    plain = bob.wait()
+    deletion = ann.request("DELETE", USERS + "?erase=true")
+    assert (deletion.status, deletion.body) == (204, b"")
+    service.settle()
+    [change] = held.response.json["changes"]
+    assert change["type"] == "changed"
+    assert (change["message"]["seq"], change["message"]["message"]) == (1, "")
+    assert change["message"]["deleted_at"] == "2026-01-01T00:00:00Z"
+    assert plain.held
+    plain.disconnect()
+    assert texts(bob.page()) == ["stays", ""]
+    assert texts(bob.page(f"?with={ann.id}")) == [""]
+    service.get(USERS, auth=ann.bearer).problem(401, "unauthorized")
+    assert value(service.system.metrics, "chatd_changed_messages_total") == 1
+
+
+def test_what_a_large_account_sent_is_erased_in_the_background(service: Service) -> None:
+    ann, bob = service.new_user("ann"), service.new_user("bob")
+    count = FIRST_STEPS * ERASE_MESSAGES + 150
+    store = service.system.store
+    service.system.wait_for(store.append([Draft(ann.id, bob.id, "x")] * count))
+    deletion = ann.request("DELETE", USERS + "?erase=true")
+    assert (deletion.status, deletion.body) == (202, b"")
+    assert deletion.header("Cache-Control") == "no-store"
+    assert texts(bob.page())[0] == "x"
+    for _ in range(3):
+        service.advance(PAUSE_SECONDS)
+    assert set(texts(bob.page("?limit=100"))) == {""}
+
+
+@pytest.mark.parametrize("query", ["?erase=false", "?erase=", "?erase=1", "?erase=True"])
+def test_erase_is_true_or_left_out(service: Service, query: str) -> None:
+    ann = service.new_user("ann")
+    ann.request("DELETE", USERS + query).problem(400, "invalid_query")
+    assert ann.get(USERS).status == 200
 
 
 def test_deletion_ends_the_polls_of_every_way_of_logging_in(service: Service) -> None:

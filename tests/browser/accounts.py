@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tests.daemon import CHATS, Client, Daemon, bearer
 
+CONVERSATIONS = "/api/v1/conversations/"
+
 
 @dataclass(frozen=True)
 class Account:
@@ -42,6 +44,18 @@ class Account:
         """Delete a message to `to`."""
         target = f"{CHATS}?user_id={to.id}&seq={seq}"
         assert self.daemon.request("DELETE", target, None, bearer(self.token)).status == 204
+
+    def mark_read(self, peer: Account, seq: int) -> None:
+        """Say that what `peer` sent is read up to a place in the inbox."""
+        body = {"user_id": peer.id, "seq": seq}
+        target = f"{CONVERSATIONS}read/"
+        assert self.daemon.request("PUT", target, body, bearer(self.token)).status == 204
+
+    def unread(self, peer: Account) -> int:
+        """How many messages of `peer` the service counts as unread."""
+        response = self.daemon.request("GET", CONVERSATIONS, None, bearer(self.token))
+        listed = {each["user_id"]: each["unread"] for each in response.json["conversations"]}
+        return int(listed[peer.id])
 
     def conversation(self, peer: Account) -> list[str]:
         """The texts that the service holds of a conversation, oldest first."""

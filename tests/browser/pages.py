@@ -100,7 +100,8 @@ class Page:
         self.find("#choose-register").click()
         self.type("#username", name)
         self.type("#email", f"{name}@example.org")
-        self.type("#password", PASSWORD + Keys.ENTER)
+        self.type("#password", PASSWORD)
+        self.type("#repeat", PASSWORD + Keys.ENTER)
         self.wait_online()
 
     def log_in(self, name: str) -> None:
@@ -108,15 +109,19 @@ class Page:
         self.type("#password", PASSWORD + Keys.ENTER)
         self.wait_online()
 
+    def log_out(self) -> None:
+        self.find("#open-settings").click()
+        self.run("document.getElementById('logout').click()")
+
     def start_conversation(self, name: str) -> None:
         """Enter a username."""
-        self.type("#new-name", name + Keys.ENTER)
+        self.type("#search", name + Keys.ENTER)
         self.until(lambda: self.texts("#peer-name") == [name], f"no conversation with {name}")
 
     def open_conversation(self, peer: Account) -> None:
-        """Click a contact."""
-        selector = f'#contacts button[data-id="{peer.id}"]'
-        self.until(lambda: self.texts(selector), f"{peer.name} is no contact")
+        """Click a conversation in the list."""
+        selector = f'#conversations button[data-id="{peer.id}"]'
+        self.until(lambda: self.texts(selector), f"{peer.name} is not in the list")
         self.run("document.querySelector(arguments[0]).click()", selector)
         self.until(lambda: self.texts("#peer-name") == [peer.name], "not opened")
 
@@ -125,6 +130,22 @@ class Page:
 
     def send(self, text: str) -> None:
         self.type("#text", text + Keys.ENTER)
+
+    def press(self, *keys: str) -> None:
+        """Press keys wherever the focus is."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    def close_conversation(self) -> None:
+        self.run("document.getElementById('back').click()")
+        self.until(lambda: not self.find("#conversation-open").is_displayed(), "still open")
+
+    def open_settings(self) -> None:
+        self.find("#open-settings").click()
+        self.until(lambda: self.texts("#sessions li"), "no sessions")
+
+    def close_settings(self) -> None:
+        self.find("#close-settings").click()
 
     # What the user sees
 
@@ -139,8 +160,23 @@ class Page:
         return self.texts("#messages .pending .bubble")
 
     @property
-    def contacts(self) -> list[str]:
-        return self.texts("#contacts .name")
+    def conversations(self) -> list[str]:
+        """The names in the list, the newest conversation first."""
+        return self.texts("#conversations .name")
+
+    @property
+    def unread(self) -> list[str]:
+        """The counts in the list that are shown."""
+        return [text for text in self.texts("#conversations .unread") if text]
+
+    @property
+    def marks(self) -> list[str | None]:
+        """What became of the open conversation's own messages."""
+        script = (
+            "return [...document.querySelectorAll('#messages .mark')].map((e) => e.dataset.mark)"
+        )
+        marks: list[str | None] = self.run(script)
+        return marks
 
     @property
     def draft(self) -> str:
@@ -168,6 +204,18 @@ class Page:
             f"the conversation is not {expected}",
             seconds,
         )
+
+    def wait_for_marks(self, *marks: str | None) -> None:
+        """Wait until this has become of the open conversation's own messages."""
+        self.until(lambda: self.marks == list(marks), f"not marked as {marks}")
+
+    def wait_for_unread(self, *counts: str) -> None:
+        """Wait until these counts are in the list."""
+        self.until(lambda: self.unread == list(counts), f"the counts are not {counts}")
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        """Wait until the only element that a selector finds has this text."""
+        self.until(lambda: self.texts(selector) == [text], f"{selector} is not {text!r}")
 
     def assert_no_errors(self) -> None:
         """The console has no errors, except of requests that failed or were refused."""

@@ -1,8 +1,9 @@
-"""Keyboard, focus, labels and live regions."""
+"""Keyboard, focus, live regions, and all that axe-core knows to look for."""
 
 from selenium.webdriver.common.keys import Keys
 
-from tests.browser.conftest import CreateAccount, OpenPage
+from tests.browser.axe import axe_violations
+from tests.browser.conftest import PHONE, CreateAccount, OpenPage
 
 
 def test_everything_can_be_done_with_the_keyboard(
@@ -12,52 +13,75 @@ def test_everything_can_be_done_with_the_keyboard(
     page = open_page(ann)
     bob.send(ann, "I am bob")
     cat.send(ann, "I am cat")
-    page.until(lambda: len(page.contacts) == 2, "no messages")
-
-    def press(*keys: str) -> None:
-        for key in keys:
-            page.driver.switch_to.active_element.send_keys(key)
+    page.until(lambda: len(page.conversations) == 2, "no messages")
 
     def focused() -> str:
         return str(page.run("return document.activeElement.id || document.activeElement.innerText"))
 
-    assert focused() == "new-name"
-    press(Keys.TAB, Keys.TAB)
+    assert focused() == "search"
+    page.press(Keys.ARROW_DOWN)
     assert "I am cat" in focused()
-    press(Keys.ARROW_DOWN)
+    page.press(Keys.ARROW_DOWN)
     assert "I am bob" in focused()
-    press(Keys.ENTER)
+    page.press(Keys.ENTER)
     page.wait_for_messages(["I am bob"])
     assert focused() == "text"
-    press("Hello", Keys.SHIFT + Keys.ENTER + Keys.NULL, "bob", Keys.ENTER)
+    page.press("Hello", Keys.SHIFT + Keys.ENTER + Keys.NULL, "bob", Keys.ENTER)
     page.wait_for_messages(["I am bob", "Hello\nbob"])
-    press(Keys.ESCAPE)
+    page.press(Keys.ESCAPE)
     page.until(lambda: "bob" in focused(), "the focus is lost")
 
+    # The search finds conversations, and people by the beginning of their names.
+    dora = create_account("Dora")
+    page.type("#search", "AT")
+    page.until(lambda: page.conversations == [cat.name], "no search")
+    assert page.texts("#find-person") == ["Write to “AT”"]
+    page.type("#search", "dor")
+    page.wait_for_text("#found-people .name", dora.name)
+    page.press(Keys.ARROW_DOWN, Keys.ENTER)
+    page.wait_for_text("#peer-name", dora.name)
+    page.press("hello", Keys.ENTER)
+    page.wait_for_messages(["hello"])
+    assert page.conversations == [dora.name, bob.name, cat.name]
 
-def test_fields_have_labels_and_regions_are_live(open_page: OpenPage) -> None:
-    page = open_page()
-    unlabelled = page.run(
-        "return [...document.querySelectorAll('input, textarea')]"
-        ".filter((field) => !field.labels.length).map((field) => field.id)"
-    )
-    assert unlabelled == []
-    assert page.find("#messages").get_attribute("aria-live") == "polite"
-    assert page.find("#status").get_attribute("role") == "status"
 
-
-def test_unread_messages_are_counted_until_they_are_seen(
-    create_account: CreateAccount, open_page: OpenPage
-) -> None:
+def test_axe_finds_nothing_in_any_view(create_account: CreateAccount, open_page: OpenPage) -> None:
     ann, bob = create_account("ann"), create_account("bob")
-    page = open_page(ann)
-    bob.send(ann, "one", "two")
-    page.until(lambda: page.texts("#contacts .unread") == ["2"], "no unread messages")
-    assert page.find("#contacts .unread").get_attribute("aria-label") == "2 unread"
-    assert page.driver.title == "(2) chatd"
+    page = open_page()
+    assert axe_violations(page) == []
+    page.find("#choose-register").click()
+    page.press(Keys.ENTER)
+    assert axe_violations(page) == []
+    page.load(ann)
+    assert axe_violations(page) == []
+
+    bob.send(ann, *[f"line\nof {number}, see https://example.org/{number}" for number in range(30)])
+    page.until(lambda: page.unread == ["30"], "no messages")
     page.open_conversation(bob)
-    page.wait_for_messages(["one", "two"])
-    page.until(lambda: page.driver.title == "chatd", "messages on the screen count as unread")
-    page.driver.refresh()
+    assert page.find("#scroller").get_attribute("aria-live") == "polite"
+    assert page.find("#status").get_attribute("role") == "status"
+    page.until(lambda: page.find("#newest").is_displayed(), "not at the first new message")
+    assert axe_violations(page) == []
+    page.emulate(*PHONE, dark=True)
+    page.send("an answer")
+    page.until(lambda: len(page.marks) == 1, "not sent")
+    page.find("#messages .actions").send_keys(Keys.ENTER)
+    assert axe_violations(page) == []
+    page.press(Keys.ENTER, " that is edited")
+    page.set_offline(True)
+    page.wait_offline()
+    assert axe_violations(page) == []
+    page.press(Keys.ESCAPE)
+    page.set_offline(False)
     page.wait_online()
-    assert page.driver.title == "chatd"
+    page.press(Keys.ARROW_UP, Keys.CONTROL + "a", Keys.BACK_SPACE, Keys.ENTER)
+    page.until(lambda: page.find("#confirmation").is_displayed(), "not asked")
+    assert axe_violations(page) == []
+    page.press(Keys.ESCAPE)
+    page.close_conversation()
+    page.type("#search", "b")
+    assert axe_violations(page) == []
+    page.open_settings()
+    assert axe_violations(page) == []
+    page.emulate(1100, 800)
+    assert axe_violations(page) == []

@@ -1,5 +1,7 @@
 """The API documentation in a browser, and the README's screenshots of the page."""
 
+from selenium.webdriver.common.keys import Keys
+
 from tests.browser.accounts import Account
 from tests.browser.conftest import OpenPage, TakeScreenshot
 from tests.browser.contrast import low_contrast
@@ -38,12 +40,15 @@ def test_screenshots(
     own_daemon: Daemon, open_page: OpenPage, take_screenshot: TakeScreenshot
 ) -> None:
     """Those of the README; all that they show has enough contrast."""
-    bob, cat, ann = (Account.create(own_daemon, name) for name in ("bob", "Catherine", "ann"))
+    names = ("ann", "bob", "Catherine", "deniz", "Ewa")
+    ann, bob, cat, deniz, ewa = (Account.create(own_daemon, name) for name in names)
+    ann.send(ewa, "Thanks, that was it!")
+    deniz.send(ann, "The photos are at https://photos.example.org/2026", "And a film of it")
+    cat.send(ann, "Are you coming tonight?")
     desktop = open_page(ann, url=own_daemon.url, size=(1080, 700))
     phone = open_page(ann, url=own_daemon.url, size=(390, 760), dark=True)
 
-    cat.send(ann, "Are you coming tonight?")
-    desktop.until(lambda: desktop.contacts == ["Catherine"], "no message")
+    desktop.wait_for_unread("1", "2")
     desktop.start_conversation("bob")
     texts = ["Did the train get out of the tunnel?"]
     desktop.send(texts[-1])
@@ -57,10 +62,16 @@ def test_screenshots(
     texts.append("if a < b and b < c:\n    print('as it was typed')")
     bob.send(ann, texts[-1])
     desktop.wait_for_messages(texts)
+    texts.append("See you at eight, at https://station.example.org/exits#north")
+    desktop.send("See you at nine, at https://station.example.org/exits#north")
+    bob.mark_read(ann, 2)
+    desktop.wait_for_marks("read", "read", "sent")
+    desktop.press(Keys.ARROW_UP, Keys.CONTROL + "a", texts[-1], Keys.ENTER)
+    desktop.wait_for_messages(texts)
     take_screenshot(desktop, "page-light.png")
     assert low_contrast(desktop) == []
 
-    phone.until(lambda: len(phone.contacts) == 2, "the phone is behind")
+    phone.until(lambda: len(phone.conversations) == 4, "the phone is behind")
     assert low_contrast(phone) == []
     phone.open_conversation(bob)
     phone.wait_for_messages(texts)
@@ -69,4 +80,4 @@ def test_screenshots(
     assert phone.run("return document.documentElement.scrollWidth <= innerWidth")
     assert not phone.find(".sidebar").is_displayed()
     phone.find("#back").click()
-    phone.until(lambda: phone.find("#contacts").is_displayed(), "no way back")
+    phone.until(lambda: phone.find("#conversations").is_displayed(), "no way back")

@@ -35,7 +35,7 @@ def test_a_draft_belongs_to_one_conversation(
     page.open_conversation(cat)
     assert page.draft == ""
 
-    page.find("#logout").click()
+    page.log_out()
     page.until(lambda: page.find("#login").is_displayed(), "still logged in")
     assert page.draft == ""
     assert "for bob only" not in page.run("return JSON.stringify(localStorage)")

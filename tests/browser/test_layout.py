@@ -46,7 +46,7 @@ def assert_in_place(page: Page) -> None:
 
 def test_only_the_message_list_scrolls(create_account: CreateAccount, open_page: OpenPage) -> None:
     ann, bob = create_account("ann"), create_account("bob")
-    bob.send(ann, *numbered(range(COUNT)))
+    ann.send(bob, *numbered(range(COUNT)))
     page = open_page(ann)
     page.open_conversation(bob)
     page.until(lambda: len(page.messages) == 50, "no messages")
@@ -81,7 +81,7 @@ def test_new_messages_are_in_view(
     create_account: CreateAccount, open_page: OpenPage, size: tuple[int, int]
 ) -> None:
     ann, bob = create_account("ann"), create_account("bob")
-    bob.send(ann, *numbered(range(60)))
+    ann.send(bob, *numbered(range(60)))
     page = open_page(ann, size=size)
     page.open_conversation(bob)
     page.wait_for_messages(numbered(range(10, 60)))

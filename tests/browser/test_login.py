@@ -9,6 +9,9 @@ from tests.daemon import PASSWORD, TOKENS, USERS, Daemon, bearer
 
 _numbers = count(1)
 
+WRONG = "Username or password are not right."
+USERNAMES = "Usernames have up to 32 letters, digits, dots, dashes and underscores."
+
 
 def test_registration_reload_and_log_out(daemon: Daemon, open_page: OpenPage) -> None:
     name = f"Ann.{next(_numbers)}"
@@ -20,11 +23,10 @@ def test_registration_reload_and_log_out(daemon: Daemon, open_page: OpenPage) ->
     page.wait_online()
     assert page.texts("#my-name") == [name]
 
-    page.find("#logout").click()
+    page.log_out()
     page.until(lambda: page.find("#login").is_displayed(), "still logged in")
     assert daemon.request("GET", USERS, None, bearer(token)).status == 401
-    stored = page.run("return Object.keys(localStorage)")
-    assert [key for key in stored if not key.startswith("chatd.read.")] == []
+    assert page.run("return Object.keys(localStorage)") == []
     page.driver.refresh()
     page.until(lambda: page.find("#username").is_displayed(), "no login form")
     page.log_in(name.upper())
@@ -48,11 +50,19 @@ def test_refused_credentials_are_explained(
     page = open_page()
     page.type("#username", ann.name)
     page.type("#password", "wrong!" + Keys.ENTER)
-    page.until(lambda: "no such username" in page.find("#login-error").text, "no error")
+    page.wait_for_text("#login-error", WRONG)
     page.find("#choose-register").click()
-    page.type("#password", PASSWORD)
-    page.type("#email", "ann@example.org" + Keys.ENTER)
-    page.until(lambda: ann.name in page.find("#login-error").text, "no error")
+    for field, text, error in [
+        ("#email", "ann", "This is not an email address."),
+        ("#email", "ann@example.org", "The password needs at least 5 characters."),
+        ("#password", PASSWORD, "The passwords differ: enter the same one twice."),
+        ("#repeat", PASSWORD, "This username is taken. Choose another one."),
+        ("#username", "ann smith", USERNAMES),
+    ]:
+        if field == "#email":
+            page.type("#password", "")
+        page.type(field, text + Keys.ENTER)
+        page.wait_for_text("#login-error", error)
 
 
 def test_log_out_asks_before_it_discards_messages(
@@ -64,10 +74,12 @@ def test_log_out_asks_before_it_discards_messages(
     page.set_offline(True)
     page.send("unsent")
     page.until(lambda: page.pending == ["unsent"], "not queued")
-    page.find("#logout").click()
-    dialog = page.driver.switch_to.alert
-    assert dialog.text == "Log out and discard 1 unsent message?"
-    dialog.dismiss()
+    page.log_out()
+    page.until(lambda: page.find("#confirmation").is_displayed(), "not asked")
+    assert page.find("#confirmation-text").text == "1 unsent message is discarded."
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.until(lambda: not page.find("#confirmation").is_displayed(), "not cancelled")
     assert page.pending == ["unsent"]
+    page.find("#settings").send_keys(Keys.ESCAPE)
     page.set_offline(False)
     page.wait_for_messages(["unsent"])

@@ -8,7 +8,7 @@ def test_a_conversation_that_is_clicked_again_keeps_its_order(
     create_account: CreateAccount, open_page: OpenPage
 ) -> None:
     ann, bob = create_account("ann"), create_account("bob")
-    bob.send(ann, *numbered(range(60)))
+    ann.send(bob, *numbered(range(60)))
     page = open_page(ann)
     page.open_conversation(bob)
     page.wait_for_messages(numbered(range(10, 60)))
@@ -24,7 +24,7 @@ def test_a_conversation_that_is_clicked_again_keeps_its_order(
 
 def test_a_reconnection_keeps_the_order(create_account: CreateAccount, open_page: OpenPage) -> None:
     ann, bob = create_account("ann"), create_account("bob")
-    bob.send(ann, *numbered(range(120)))
+    ann.send(bob, *numbered(range(120)))
     page = open_page(ann)
     page.open_conversation(bob)
     page.wait_for_messages(numbered(range(70, 120)))

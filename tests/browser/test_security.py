@@ -18,6 +18,31 @@ HOSTILE = [
     "'\"`\\",
 ]
 
+LINKIFY = """
+return import("/web/links.js").then(({ linkify }) => {
+  const holder = document.createElement("div");
+  holder.append(...linkify(arguments[0]));
+  const links = [...holder.querySelectorAll("a")];
+  return [
+    links.map((link) => link.textContent),
+    holder.textContent,
+    links.map((link) => [link.target, link.rel]),
+  ];
+});
+"""
+
+# Gives everybody in the list of conversations one name.
+RENAME = """{
+const { fetch } = window;
+window.fetch = async (...parameters) => {
+  const response = await fetch(...parameters);
+  if (!String(parameters[0]).includes("/conversations/?")) return response;
+  const body = await response.json();
+  for (const each of body.conversations) each.username = %s;
+  return Response.json(body);
+};
+}"""
+
 
 def test_hostile_messages_stay_text(create_account: CreateAccount, open_page: OpenPage) -> None:
     ann, mallory = create_account("ann"), create_account("mallory")
@@ -27,30 +52,41 @@ def test_hostile_messages_stay_text(create_account: CreateAccount, open_page: Op
     page.wait_for_messages(HOSTILE)
     assert page.driver.title == "chatd"
     assert page.driver.find_elements(By.CSS_SELECTOR, "#messages :is(script, img, h1, b)") == []
-    assert page.texts("#contacts .last") == [HOSTILE[-1]]
+    assert page.texts("#conversations .last") == [HOSTILE[-1]]
     assert page.run("return document.documentElement.scrollWidth <= innerWidth")
     page.assert_no_errors()
 
 
+def test_addresses_become_links(open_page: OpenPage) -> None:
+    page = open_page()
+    for text, links in [
+        ("no link: example.org, ftp://example.org, javascript:alert(1)", []),
+        ("HTTPS://example.org/a?b=c&d#e!", ["HTTPS://example.org/a?b=c&d#e"]),
+        ("(see http://a.b/c_(d)), or <http://e>.", ["http://a.b/c_(d)", "http://e"]),
+        ("“https://example.org/ü”…", ["https://example.org/ü"]),
+        ("http:// https://: xhttp://example.org", []),
+    ]:
+        found, whole, attributes = page.run(LINKIFY, text)
+        assert (found, whole) == (links, text)
+        assert attributes == [["_blank", "noopener noreferrer"]] * len(links)
+
+
 def test_hostile_names_stay_text(create_account: CreateAccount, open_page: OpenPage) -> None:
-    ann = create_account("ann")
+    ann, bob = create_account("ann"), create_account("bob")
+    bob.send(ann, "hello")
     page = open_page(ann)
     # The service has no such names, but the page must not depend on that.
     name = "<img src=x onerror=alert(1)>\u202e"
-    contact = {"id": 7, "name": name, "last": "<b>", "at": None, "order": 1}
-    # As version 1 stored contacts.
-    page.run(
-        "localStorage.removeItem(`chatd.contacts.${arguments[0]}`);"
-        "localStorage.setItem(`chatd.people.${arguments[0]}`, arguments[1])",
-        ann.id,
-        json.dumps([contact]),
+    script = page.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": RENAME % json.dumps(name)}
     )
     page.driver.refresh()
-    page.until(lambda: page.contacts == [name], "the name is not shown")
-    assert page.driver.find_elements(By.CSS_SELECTOR, "#contacts :is(img, b)") == []
-    page.type("#new-name", "<i>nobody</i>" + Keys.ENTER)
+    page.until(lambda: page.conversations == [name], "the name is not shown")
+    page.devtools("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#conversations :is(img, b)") == []
+    page.type("#search", "<i>nobody</i>" + Keys.ENTER)
     page.until(
-        lambda: page.find("#new-error").text == "There is no user named “<i>nobody</i>”.",
+        lambda: page.find("#search-error").text == "There is no user named “<i>nobody</i>”.",
         "no error for an unknown name",
     )
 

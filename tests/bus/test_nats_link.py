@@ -17,7 +17,12 @@ from chatd.errors import StartError
 from chatd.model import Message
 from chatd.nats.address import parse
 from chatd.nats.connector import Connector
-from chatd.postgres.notify_payloads import CommitNotice, MessageNotice, MessagesNotice
+from chatd.postgres.notify_payloads import (
+    CommitNotice,
+    MessageNotice,
+    MessagesNotice,
+    RemovedNotice,
+)
 from tests.contracts.bus import Recorder
 from tests.contracts.helpers import digest
 from tests.doubles import result_of
@@ -183,6 +188,19 @@ def test_a_missing_revocation_wakes_all(harness: Harness) -> None:
     assert harness.woken == 0
     harness.beat(2, revocations=4)
     assert harness.woken == 1
+
+
+def test_removals_are_passed_on_and_counted(harness: Harness) -> None:
+    harness.start()
+    harness.beat(1)
+    harness.server.message(b"r", b"other:1:1:x:7.3,8.9")
+    assert harness.notices == [RemovedNotice(((7, 3), (8, 9)))]
+    harness.beat(2, revocations=1)
+    assert harness.woken == 0
+    harness.announcer.announce_removed([(7, 3)] * 501)
+    first, second = harness.server.take(REVOCATIONS)
+    assert first.count(b",") == 499
+    assert second.endswith(b":1:2:x:7.3")
 
 
 def test_new_users_are_checked_together_after_a_second(harness: Harness) -> None:

@@ -11,6 +11,7 @@ from chatd.bus.nats_payloads import (
     SPLIT_BYTES,
     Goodbye,
     Heartbeat,
+    Removal,
     Revocation,
     decode_changed,
     decode_heartbeat,
@@ -20,6 +21,7 @@ from chatd.bus.nats_payloads import (
     encode_goodbye,
     encode_heartbeat,
     encode_messages,
+    encode_removal,
     encode_revocation,
 )
 from chatd.model import Message
@@ -72,6 +74,8 @@ def test_other_payloads_survive_a_round_trip() -> None:
     for token, is_known in ((b"\xff" * 32, True), (None, True), (None, False)):
         revocation = Revocation("a1", 1, 2, 2**53, token, is_known)
         assert decode_revocation(encode_revocation(revocation)) == revocation
+    removal = Removal("a1", 1, 2, ((1, 2), (2**53, 3)))
+    assert decode_revocation(encode_removal(removal)) == removal
 
 
 @given(st.binary(max_size=60) | st.from_regex(rb"[a-z:.?*0-9-]{0,30}", fullmatch=True))

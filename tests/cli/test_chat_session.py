@@ -7,19 +7,35 @@ from datetime import UTC, datetime
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.task import Clock
 
 from chatd.cli.chat_session import SLOW_SECONDS, ChatSession
 from chatd.cli.session import SavedLogin
 from chatd.cli.style import PLAIN, Style
-from chatd.client import APIError, ChatClient, ChatError, Message, Sent, Unreachable, User
+from chatd.client import (
+    APIError,
+    Change,
+    ChatClient,
+    ChatError,
+    Conversation,
+    Message,
+    MessageChanged,
+    MessageSent,
+    PeerMoved,
+    ReadMoved,
+    Sent,
+    Unreachable,
+    User,
+)
 from tests.cli.screen import Screen
 from tests.doubles import cancel, result_of
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 ANN, BOB, CAT = 1, 2, 3
 NAMES = {ANN: "ann", BOB: "bob", CAT: "cat"}
+EMPTY = Conversation((), None)
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 
 
@@ -27,16 +43,23 @@ class ScriptedClient:
     """Delivers what the test puts into `arriving`; sends as `sending` says and records texts."""
 
     def __init__(self) -> None:
-        self.arriving: DeferredQueue[Message | ChatError] = DeferredQueue()
+        self.arriving: DeferredQueue[Message | Change | ChatError] = DeferredQueue()
+        self.read: list[tuple[int, int]] = []
+        self.marking: Callable[[], Deferred[None] | None] = lambda: None
         self.report: Callable[[ChatError | None], object] = print
         self.texts: list[str] = []
         self.sending: Callable[[], Deferred[None] | None] = lambda: None
         self.lookup: ChatError | None = None
 
     async def follow(
-        self, since: str, *, on_connection_change: Callable[[ChatError | None], object]
-    ) -> AsyncIterator[Message]:
+        self,
+        since: str,
+        *,
+        changes: bool = False,
+        on_connection_change: Callable[[ChatError | None], object],
+    ) -> AsyncIterator[Message | Change]:
         self.report = on_connection_change
+        self.changes = changes
         while True:
             arrived = await self.arriving.get()
             if isinstance(arrived, ChatError):
@@ -49,6 +72,12 @@ class ScriptedClient:
             await waiting
         self.texts.append(text)
         return Sent(message(ANN, text, seq=len(self.texts), received_by=user_id), False)
+
+    async def mark_read(self, user_id: int, seq: int) -> None:
+        self.read.append((user_id, seq))
+        waiting = self.marking()
+        if waiting is not None:
+            await waiting
 
     async def user(self, user_id: int) -> User:
         if self.lookup is not None:
@@ -67,7 +96,14 @@ def message(sent_by: int, text: str, seq: int = 1, received_by: int = ANN) -> Me
 class Chat:
     """ann chats with bob."""
 
-    def __init__(self, style: Style = PLAIN, columns: int = 80) -> None:
+    def __init__(
+        self,
+        style: Style = PLAIN,
+        columns: int = 80,
+        history: Conversation = EMPTY,
+        *,
+        changes: bool = True,
+    ) -> None:
         self.client = ScriptedClient()
         self.screen = Screen(columns)
         self.clock = Clock()
@@ -80,7 +116,7 @@ class Chat:
             style=style,
             clock=self.clock,
         )
-        self.ended = Deferred.fromCoroutine(self.session.run("cursor", ()))
+        self.ended = Deferred.fromCoroutine(self.session.run("cursor", history, changes=changes))
 
     def type(self, keys: str) -> None:
         self.session.editor.feed(keys.encode())
@@ -274,3 +310,157 @@ def test_an_error_that_retrying_does_not_solve_ends_it() -> None:
     with pytest.raises(APIError):
         result_of(chat.ended)
     assert len(chat.rows) == 1
+
+
+# What is read, and what changes
+
+
+def test_the_prompt_says_how_far_the_last_message_came() -> None:
+    chat = Chat()
+    chat.type("hi\r")
+    assert chat.rows[-1] == "ann>"
+    for change, prompt in [
+        (PeerMoved(CAT, 5, 5), "ann>"),
+        (PeerMoved(BOB, 1, 0), "ann (delivered)>"),
+        (PeerMoved(BOB, 1, 1), "ann (read)>"),
+    ]:
+        chat.client.arriving.put(change)
+        assert chat.rows[-1] == prompt
+    rows = len(chat.rows)
+    chat.type("draft")
+    assert chat.rows[-1] == "ann (read)> draft"
+    assert len(chat.rows) == rows
+    chat.type("\r")
+    assert chat.rows[-1] == "ann>"
+    chat.client.arriving.put(PeerMoved(BOB, 2, 1))
+    assert chat.rows[-1] == "ann (delivered)>"
+
+
+def test_history_is_marked_as_read_and_its_state_is_shown() -> None:
+    sent = (message(ANN, "mine", 7, BOB), message(BOB, "second", 4), message(BOB, "first", 3))
+    chat = Chat(history=Conversation(sent, None, 7, 7))
+    assert [row.partition(": ")[2] for row in chat.rows[2:-1]] == ["first", "second", "mine"]
+    assert chat.rows[-1] == "ann (read)>"
+    assert chat.client.read == [(BOB, 3), (BOB, 4)]
+
+
+def test_positions_are_marked_one_request_at_a_time() -> None:
+    chat = Chat()
+    requests: list[Deferred[None]] = []
+
+    def mark() -> Deferred[None]:
+        requests.append(Deferred())
+        return requests[-1]
+
+    chat.client.marking = mark
+    for seq in (1, 2, 3):
+        chat.client.arriving.put(message(BOB, "x", seq))
+    chat.client.arriving.put(message(CAT, "not this conversation", 4))
+    assert chat.client.read == [(BOB, 1)]
+    requests[0].callback(None)
+    assert chat.client.read == [(BOB, 1), (BOB, 3)]
+    requests[1].errback(Unreachable("Connection refused"))
+    chat.client.arriving.put(message(BOB, "x", 5))
+    assert chat.client.read == [(BOB, 1), (BOB, 3), (BOB, 5)]
+    chat.type(CTRL_D)
+    result_of(chat.ended)
+
+
+def test_edited_and_deleted_messages_are_replaced_where_they_are() -> None:
+    chat = Chat()
+    received = message(BOB, "at fuve")
+    chat.client.arriving.put(received)
+    chat.type("fine\rdra")
+    edited = replace(received, text="at\nfive", edited_at=NOON)
+    at = NOON.astimezone().strftime("%H:%M")
+    for _ in range(2):
+        chat.client.arriving.put(MessageChanged(edited))
+        assert chat.rows[2:] == [
+            f"{at} bob: at",
+            f"{' ' * len(at)}      five (edited)",
+            f"{at} ann: fine",
+            "ann> dra",
+        ]
+    chat.type("ft")
+    chat.client.arriving.put(MessageChanged(replace(edited, text="", deleted_at=NOON)))
+    assert chat.rows[2:] == [f"{at} bob: (deleted)", f"{at} ann: fine", "ann> draft"]
+    own = replace(message(ANN, "good", 1, BOB), edited_at=NOON)
+    chat.client.arriving.put(MessageChanged(own))
+    chat.type("\r")
+    assert chat.rows[2:-1] == [
+        f"{at} bob: (deleted)",
+        f"{at} ann: good (edited)",
+        f"{at} ann: draft",
+    ]
+
+
+def test_changes_of_messages_that_are_out_of_view_are_told_once() -> None:
+    chat = Chat()
+    received = replace(message(BOB, "at fuve"), sent_at=NOON.replace(year=2025))
+    chat.client.arriving.put(received)
+    for seq in range(2, 30):
+        chat.client.arriving.put(message(BOB, "more", seq))
+    start = len(chat.rows) - 1
+    edited = replace(received, text="at\nfive", edited_at=NOON)
+    for _ in range(2):
+        chat.client.arriving.put(MessageChanged(edited))
+    chat.client.arriving.put(MessageChanged(replace(edited, text="", deleted_at=NOON)))
+    # From before the history that is shown.
+    own = replace(message(ANN, "new", 1, BOB), sent_at=received.sent_at, edited_at=NOON)
+    chat.client.arriving.put(MessageChanged(own))
+    when = received.sent_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    assert chat.rows[start:-1] == [
+        f"(bob edited the message of {when}: at",
+        "five)",
+        f"(bob deleted the message of {when})",
+        f"(you edited the message of {when}: new)",
+    ]
+
+
+@pytest.mark.parametrize("narrower", [True, False])
+def test_after_the_size_has_changed_changes_are_told_below(narrower: bool) -> None:
+    chat = Chat()
+    chat.client.arriving.put(message(BOB, "x" * 60))
+    if narrower:
+        chat.screen.resize(40)
+        chat.session.editor.resize()
+    else:
+        chat.type("\x0c")
+    edited = replace(message(BOB, "y"), edited_at=NOON)
+    chat.client.arriving.put(MessageChanged(edited))
+    assert chat.rows[-2].startswith("(bob edited the message of ")
+
+
+def test_an_edited_message_is_told_once_if_it_arrives_edited() -> None:
+    chat = Chat()
+    edited = replace(message(BOB, "x"), edited_at=NOON)
+    chat.client.arriving.put(edited)
+    chat.client.arriving.put(MessageChanged(edited))
+    assert [row.partition(": ")[2] for row in chat.rows[2:-1]] == ["x (edited)"]
+
+
+def test_other_devices_and_conversations_are_told_in_their_place() -> None:
+    chat = Chat()
+    chat.client.arriving.put(MessageSent(message(ANN, "from my phone", 9, BOB)))
+    chat.client.arriving.put(MessageSent(message(ANN, "to cat", 1, CAT)))
+    chat.client.arriving.put(message(ANN, "to myself"))
+    chat.client.arriving.put(MessageSent(message(ANN, "to myself")))
+    chat.client.arriving.put(MessageChanged(message(CAT, "elsewhere", 8)))
+    chat.client.arriving.put(ReadMoved(CAT, 3))
+    assert chat.rows[2].endswith(" ann: from my phone")
+    assert chat.rows[3:-1] == ["(you to cat: to cat)", "(ann: to myself)"]
+
+
+def test_what_is_sent_here_is_shown_once() -> None:
+    chat = Chat()
+    chat.type("hi\r")
+    rows = chat.rows
+    chat.client.arriving.put(MessageSent(message(ANN, "hi", 1, BOB)))
+    assert chat.rows == rows
+
+
+def test_services_without_changes_are_followed_as_before() -> None:
+    chat = Chat(changes=False)
+    assert chat.client.changes is False
+    chat.client.arriving.put(message(BOB, "hello"))
+    assert chat.rows[2].endswith(" bob: hello")

@@ -32,3 +32,10 @@ def test_twisted_is_not_imported_before_it_is_needed() -> None:
 def test_there_is_a_completion_script_for_each_shell(shell: str) -> None:
     assert parser().parse_args(["completion", shell]).shell == shell
     assert "register" in shtab.complete(parser(), shell)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", ""])
+def test_a_limit_is_a_number_from_one(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["conversations", "--limit", limit])
+    assert "--limit: invalid" in capsys.readouterr().err

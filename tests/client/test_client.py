@@ -16,6 +16,7 @@ from chatd.client import (
     ChatClient,
     HistoryChanged,
     NoTokenError,
+    NotSupported,
     Token,
     Unreachable,
     exchange,
@@ -306,9 +307,27 @@ class TestCalls:
 
     def test_an_account_is_deleted(self) -> None:
         self.service.script = [Canned(204, raw=b"")]
-        success(self.harness.start(self.client.delete_account()))
-        assert self.service.requests[0].method == b"DELETE"
+        assert success(self.harness.start(self.client.delete_account())) is True
+        [request] = self.service.requests
+        assert (request.method, request.uri) == (b"DELETE", b"/api/v1/users/")
         assert self.client.token is None
+
+    @pytest.mark.parametrize(("status", "done"), [(204, True), (202, False)])
+    def test_an_account_is_deleted_with_what_it_has_sent(self, status: int, done: bool) -> None:
+        self.service.script = [Canned(200, {"tokens": []}), Canned(status, raw=b"")]
+        assert success(self.harness.start(self.client.delete_account(erase=True))) is done
+        request = self.service.requests[1]
+        assert (request.method, request.uri) == (b"DELETE", b"/api/v1/users/?erase=true")
+        assert self.client.token is None
+
+    def test_an_old_service_deletes_no_account_without_what_it_has_sent(self) -> None:
+        for canned, expected in (
+            (problem(405, "method_not_allowed"), NotSupported),
+            (problem(401, "unauthorized"), APIError),
+        ):
+            self.service.script = [canned]
+            failure(self.harness.start(self.client.delete_account(erase=True)), expected)
+        assert {request.method for request in self.service.requests} == {b"GET"}
 
     def test_without_a_token_no_request_is_sent(self) -> None:
         self.client.token = None

@@ -19,9 +19,11 @@ from tests.contracts.store_admin import AdminContract
 from tests.contracts.store_append import AppendContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
+from tests.contracts.store_erasure import ErasureContract
 from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_retention import RetentionContract
 from tests.contracts.store_revisions import RevisionsContract
 from tests.contracts.store_sync import SyncContract
 from tests.contracts.store_tokens import ChangeContract, DirectoryContract, TokenListContract
@@ -46,6 +48,8 @@ class StoreContract(
     SyncContract,
     HistoryContract,
     RevisionsContract,
+    RetentionContract,
+    ErasureContract,
     BlocksContract,
     FirstContactContract,
 ):

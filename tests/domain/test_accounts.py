@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -559,17 +560,18 @@ def test_a_request_with_basic_cannot_log_out(system: System) -> None:
 def test_a_log_out_or_deletion_completes_even_if_its_client_disconnects(tmp_path: Path) -> None:
     issued: list[IssuedToken] = []
 
-    def begin(which: str) -> Callable[[System], Deferred[None]]:
-        def begin_it(system: System) -> Deferred[None]:
+    def begin(which: str) -> Callable[[System], Deferred[Any]]:
+        def begin_it(system: System) -> Deferred[Any]:
             system.account("ann")
             issued[:] = [log_in(system, "ann")]
             session = bearer(system, issued[0])
-            use_case = system.tokens.log_out if which == "log_out" else system.accounts.delete
-            return Deferred.fromCoroutine(use_case(session))
+            if which == "log_out":
+                return Deferred.fromCoroutine(system.tokens.log_out(session))
+            return Deferred.fromCoroutine(system.accounts.delete(session, erase=which == "erase"))
 
         return begin_it
 
-    for which in ("log_out", "delete"):
+    for which in ("log_out", "delete", "erase"):
         moments = 0
         (tmp_path / which).mkdir()
         for system in cancelled_everywhere(tmp_path / which, begin(which)):

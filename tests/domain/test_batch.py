@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from chatd.domain.batch import EXPECT_SECONDS, MAX_TURNS, Batcher
-from chatd.errors import DomainError, Overloaded, UserNotFound
+from chatd.domain.batch import DEADLINE_SECONDS, EXPECT_SECONDS, LEAST_SECONDS, MAX_TURNS, Batcher
+from chatd.errors import DomainError, Overloaded, StoreUnavailable, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, fired, result_of
 
@@ -23,6 +24,7 @@ class Calls:
         self.made: list[tuple[list[str], Deferred[list[object]]]] = []
         self.batches: list[tuple[list[str], list[object]]] = []
         self.sizes: list[float] = []
+        self.within: list[float] = []
         self.batcher: Batcher[str, object] = Batcher(
             self.run,
             self.clock,
@@ -32,7 +34,8 @@ class Calls:
             observe_size=self.sizes.append,
         )
 
-    def run(self, items: Sequence[str]) -> Deferred[list[object]]:
+    def run(self, items: Sequence[str], within: float) -> Deferred[list[object]]:
+        self.within.append(within)
         result: Deferred[list[object]] = Deferred()
         self.made.append((list(items), result))
         return result
@@ -230,10 +233,66 @@ def test_a_failed_call_fails_all_its_items_and_no_others() -> None:
     assert calls.batches == [(["c"], ["C"])]
 
 
+def test_the_deadline_counts_from_the_submission() -> None:
+    calls = Calls()
+    calls.submit("a")
+    calls.clock.advance(0)
+    calls.submit("b")
+    calls.clock.advance(4)
+    calls.submit("c")
+    calls.clock.advance(3)
+    calls.complete()
+    assert calls.items == [["a"], ["b", "c"]]
+    assert calls.within == [DEADLINE_SECONDS, DEADLINE_SECONDS - 7]
+    calls.submit("d")
+    calls.clock.advance(DEADLINE_SECONDS - 0.1)
+    calls.complete()
+    assert calls.within[2:] == [LEAST_SECONDS]
+
+
+def test_items_that_no_call_takes_in_time_fail() -> None:
+    calls = Calls()
+    first = calls.submit("a")
+    calls.clock.advance(0)
+    late = calls.submit("b", "c")
+    calls.clock.advance(5)
+    timely = calls.submit("d")
+    calls.clock.advance(DEADLINE_SECONDS - 5)
+    more: list[Deferred[object]] = []
+
+    def submit_more(failure: Failure) -> Failure:
+        more.extend(calls.submit("e"))
+        return failure
+
+    late[1].addErrback(submit_more)
+    calls.complete()
+    assert result_of(first[0]) == "A"
+    for each in late:
+        with pytest.raises(StoreUnavailable, match="too slow"):
+            result_of(each)
+    assert calls.items == [["a"], ["d", "e"]]
+    calls.complete()
+    assert [result_of(each) for each in (*timely, *more)] == ["D", "E"]
+    # Also if there are no others.
+    calls.submit("f")
+    calls.clock.advance(0)
+    [late_one] = calls.submit("g")
+    calls.clock.advance(DEADLINE_SECONDS)
+    idle = calls.batcher.wait_idle()
+    calls.complete()
+    with pytest.raises(StoreUnavailable):
+        result_of(late_one)
+    assert idle.called
+    assert calls.items[2:] == [["f"]]
+    calls.submit("h")
+    calls.clock.advance(0)
+    assert calls.items[3:] == [["h"]]
+
+
 def test_a_call_that_raises_fails_its_items() -> None:
     clock = Clock()
 
-    def run(items: Sequence[str]) -> Deferred[list[object]]:
+    def run(items: Sequence[str], within: float) -> Deferred[list[object]]:
         raise ZeroDivisionError
 
     batcher: Batcher[str, object] = Batcher(run, clock, max_queued=9, max_batch_size=9)
@@ -247,7 +306,7 @@ def test_a_call_that_raises_fails_its_items() -> None:
 def test_a_call_may_return_a_fired_deferred() -> None:
     clock = Clock()
     batcher: Batcher[str, object] = Batcher(
-        lambda items: succeed([item.upper() for item in items]),
+        lambda items, within: succeed([item.upper() for item in items]),
         clock,
         max_queued=9,
         max_batch_size=2,

@@ -276,7 +276,7 @@ def test_a_send_of_unknown_outcome_reaches_its_recipient_if_it_was_committed(
     held = poll(system, bob)
     real = system.store.append
 
-    def append(drafts: Sequence[Draft]) -> Deferred[Any]:
+    def append(drafts: Sequence[Draft], within: float) -> Deferred[Any]:
         """Commit, but fail."""
         return real(drafts).addCallback(lambda _: fail(StoreUnavailable("connection lost", 1)))
 

@@ -206,3 +206,23 @@ def test_ipv6_addresses_are_limited_by_network(one: str, other: str, same: bool)
             limits.count_registration(other)
     else:
         limits.count_registration(other)
+
+
+def test_refusals_are_counted_by_limit() -> None:
+    limits = RateLimits(Rates(failed_log_in=Rate(1, 0.1), send=Rate(1, 0.1)), Clock())
+    for _ in range(3):
+        limits.count_failed_log_in("192.0.2.1", "ann")
+    assert set(limits.refused().values()) == {0}, "a wrong password was not refused"
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            limits.count_log_in("192.0.2.1", "ann")
+    limits.count_send(1)
+    with pytest.raises(RateLimited):
+        limits.count_send(1)
+    assert limits.refused() == {
+        "registration": 0,
+        "log_in": 0,
+        "failed_log_in": 2,
+        "guessed_log_in": 0,
+        "send": 1,
+    }

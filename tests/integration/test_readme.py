@@ -159,7 +159,9 @@ def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None
     run_curl_session(shell)
     text = example("README.md", "In the terminal", "bash")
     commands = [shlex.split(line, comments=True) for line in text.splitlines()]
-    [login, send, tail, chat, sessions, passwd] = [command[1:] for command in commands]
+    [login, send, tail, changes, conversations, chat, sessions, passwd] = [
+        command[1:] for command in commands
+    ]
     assert {command[0] for command in commands} == {"chatd"}
     chatd = (sys.executable, "-m", "chatd.cli")
     # Without a terminal, the password comes from standard input.
@@ -169,6 +171,9 @@ def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None
     [message] = documents(shell.paste(*chatd, *tail, "--count", "1"))
     assert message["message"] == "hai"
     assert (shell.folder / tail[-1]).exists()
+    shown = shell.paste(*chatd, *changes, "--since", "0", "--count", "2", "--json")
+    assert [each.get("type") for each in documents(shown)] == [None, "sent"]
+    assert "bob" in shell.paste(*chatd, *conversations)
     assert "this one" in shell.paste(*chatd, *sessions)
     # These need a terminal: test_command.py.
     assert (chat, passwd) == (["chat", "bob"], ["passwd"])

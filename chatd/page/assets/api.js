@@ -124,8 +124,3 @@ function causeOf(error, signal) {
 export const isTemporary = (error) =>
   error instanceof NetworkError ||
   (error instanceof APIError && [429, 502, 503, 504].includes(error.status));
-
-/** The text of an error, for the user. */
-export function describeError(error) {
-  return error instanceof NetworkError ? "The server cannot be reached right now." : error.message;
-}

@@ -1,4 +1,5 @@
-// Unsent text of the message field, one draft per conversation, stored until it is sent or the user logs out.
+// Unsent text of the message field, one draft per conversation, stored until it is sent or the user
+// logs out.
 
 import { load, remove, save } from "./storage.js";
 

@@ -1,8 +1,9 @@
-// Texts for display: messages, and times in the user's language.
+// Times in the user's language, and numbers of unread messages.
 
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const weekday = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
 const shortDate = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
+const full = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
 const fullDate = new Intl.DateTimeFormat([], { dateStyle: "full" });
 
 const RECENT_MS = 300 * 86_400_000;
@@ -26,6 +27,8 @@ export function dayName(date) {
   return (today - date < RECENT_MS ? weekday : fullDate).format(date);
 }
 
-/** The text of a message; a deleted one has none. */
-export const messageText = (message) =>
-  message.deleted_at ? "This message was deleted." : message.message;
+/** The day and time of something that may be long ago. */
+export const dateTime = (date) => (isSameDay(date, new Date()) ? clock : full).format(date);
+
+/** A number of unread messages; the service counts up to 100. */
+export const countText = (count) => (count < 100 ? String(count) : "99+");

@@ -1,4 +1,4 @@
-// Follows the inbox: every message once and in order.
+// Follows the inbox: every message once and in order, and what else changes for the account.
 
 import { NotStreaming, isTemporary } from "./api.js";
 import { Backoff } from "./backoff.js";
@@ -6,18 +6,17 @@ import { Interrupted } from "./connection.js";
 import { InboxPoll } from "./inbox_poll.js";
 import { InboxStream } from "./inbox_stream.js";
 
-const CATCH_UP_PAGES = 2;
-
 /**
- * Fetches the inbox's newest messages, then receives those after them, until the session ends or
- * the service responds with a permanent error, which is thrown.
+ * Notes where the inbox ends, loads what is there, then receives what comes after it, until the
+ * session ends or the service responds with a permanent error, which is thrown.
  *
- * Messages come by a stream, or by polls where streams do not get through and while the page is
- * hidden. Both continue at the same cursor.
+ * Messages and changes come by a stream, or by polls where streams do not get through and while the
+ * page is hidden. Both continue at the same cursor.
  *
- * `onCatchUp(messages)` receives the newest messages and `onMessages(messages)` those that arrive,
- * oldest first. `onReset()` is called when the service's data was replaced (410 `cursor_epoch`):
- * sequence numbers start anew, and a catch-up follows.
+ * `load()` is awaited after the end was noted, so that nothing is missing in between. `onReceived`
+ * is called with the messages that arrive, oldest first, and the changes. `onReset()` is called
+ * when the service's data was replaced (410 `cursor_epoch`): sequence numbers start anew, and
+ * another `load()` follows.
  */
 export class Inbox {
   #api;
@@ -30,18 +29,23 @@ export class Inbox {
   #streams = true;
   #probe = true;
 
-  constructor({ api, connection, onCatchUp, onMessages, onReset }) {
+  constructor({ api, connection, load, onReceived, onReset }) {
     this.#api = api;
     this.#connection = connection;
-    this.#callbacks = { onCatchUp, onMessages, onReset };
+    this.#callbacks = { load, onReceived, onReset };
     this.#stream = new InboxStream({ api, connection });
     this.#poll = new InboxPoll({ api, connection });
+  }
+
+  /** The position after what was received; null before the first. */
+  get cursor() {
+    return this.#cursor;
   }
 
   async run() {
     for (;;) {
       try {
-        if (this.#cursor === null) await this.#catchUp();
+        if (this.#cursor === null) await this.#begin();
         else await this.#receive();
         this.#probe = false;
       } catch (error) {
@@ -51,24 +55,17 @@ export class Inbox {
     }
   }
 
-  async #catchUp() {
-    let cursor = null;
-    const messages = [];
-    for (let page = 1; page <= CATCH_UP_PAGES; page += 1) {
-      const query = { page, limit: 100, ...(cursor && { at: cursor }) };
-      const { body } = await this.#connection.attempt((signal) =>
-        this.#api.request("GET", "/chats/", { query, signal }),
-      );
-      cursor = body.meta.cursor;
-      messages.push(...body.messages);
-      if (body.meta.next === null) break;
-    }
-    this.#callbacks.onCatchUp(messages.reverse());
-    this.#advance(cursor, []);
+  async #begin() {
+    const query = { since: "now", wait: 0, limit: 1, changes: true };
+    const { body } = await this.#connection.attempt((signal) =>
+      this.#api.request("GET", "/chats/", { query, signal }),
+    );
+    await this.#callbacks.load();
+    this.#advance(body.meta.cursor, [], []);
   }
 
   async #receive() {
-    const onProgress = (cursor, messages) => this.#advance(cursor, messages);
+    const onProgress = (...progress) => this.#advance(...progress);
     // Browsers have six HTTP/1.1 connections to a server for all pages. Streams of hidden pages would
     // occupy them for good; polls let them go now and then.
     const streams = this.#streams && !document.hidden;
@@ -83,18 +80,18 @@ export class Inbox {
     await this.#poll.receive(this.#cursor, { onProgress, probe: this.#probe });
   }
 
-  #advance(cursor, messages) {
+  #advance(cursor, messages, changes) {
     this.#cursor = cursor;
     this.#failures.reset();
     this.#connection.setState("online");
-    if (messages.length) this.#callbacks.onMessages(messages);
+    if (messages.length || changes.length) this.#callbacks.onReceived(messages, changes);
   }
 
   /** Pause before the next attempt; rethrows errors that another attempt would not change. */
   async #recover(error) {
     if (error instanceof Interrupted) {
       this.#failures.reset();
-    } else if (error.code === "cursor_epoch") {
+    } else if (error.code === "cursor_epoch" || error.code === "cursor_expired") {
       this.#cursor = null;
       this.#callbacks.onReset();
     } else if (isTemporary(error) || error.status >= 500) {

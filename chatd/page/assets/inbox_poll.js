@@ -1,4 +1,4 @@
-// Receives an inbox's messages by long polling. See docs/protocol.md.
+// Receives an inbox's messages and the account's changes by long polling. See docs/protocol.md.
 
 import { APIError, NetworkError } from "./api.js";
 import { Backoff } from "./backoff.js";
@@ -23,16 +23,17 @@ export class InboxPoll {
   /**
    * Poll once, without a wait if `probe`, then pause if the service asks for it.
    *
-   * `onProgress(cursor, messages)` is called with the messages after `cursor`, maybe none, and the
-   * position after them. Throws `Interrupted` and what `APIClient.request` throws.
+   * `onProgress(cursor, messages, changes)` is called with what comes after `cursor`, maybe nothing,
+   * and the position after it. Throws `Interrupted` and what `APIClient.request` throws.
    */
   async receive(cursor, { onProgress, probe }) {
     const wait = probe ? 0 : Math.round(this.#wait);
     const { body, retryAfter } = await this.#get(cursor, wait);
-    const { meta, messages } = body;
+    // A server of version 1 has no changes.
+    const { meta, messages, changes = [] } = body;
     this.#limit = Math.min(this.#limit * 2, MAX_LIMIT);
-    onProgress(meta.cursor, messages);
-    if (messages.length || meta.timed_out || wait === 0) {
+    onProgress(meta.cursor, messages, changes);
+    if (messages.length || changes.length || meta.timed_out || wait === 0) {
       this.#emptyAnswers.reset();
       if (meta.timed_out && wait) this.#wait = Math.min(MAX_WAIT_SECONDS, this.#wait * 1.05);
       if (retryAfter) await this.#connection.pause(retryAfter);
@@ -43,7 +44,7 @@ export class InboxPoll {
   }
 
   async #get(cursor, wait) {
-    const query = { since: cursor, wait, limit: this.#limit };
+    const query = { since: cursor, wait, limit: this.#limit, changes: true };
     const started = performance.now();
     try {
       return await this.#connection.attempt((signal) =>

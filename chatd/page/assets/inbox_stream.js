@@ -1,4 +1,5 @@
-// Receives an inbox's messages by a stream of server-sent events. See docs/protocol.md.
+// Receives an inbox's messages and the account's changes by a stream of server-sent events. See
+// docs/protocol.md.
 
 import { NetworkError, errorOf } from "./api.js";
 import { Backoff } from "./backoff.js";
@@ -17,8 +18,8 @@ export class InboxStream {
   /**
    * Follow a stream from `cursor` until it ends, then pause until it should be opened again.
    *
-   * `onProgress(cursor, messages)` is called as soon as the stream begins, and then with the
-   * messages that arrive and the position after them. Throws `Interrupted`, also when the page is
+   * `onProgress(cursor, messages, changes)` is called as soon as the stream begins, and then with
+   * what arrives and the position after it. Throws `Interrupted`, also when the page is
    * hidden, what `APIClient.stream` throws before the stream begins, and the error with which the
    * service ends it.
    */
@@ -33,12 +34,13 @@ export class InboxStream {
     const parser = new EventStreamParser();
     let hasBegun = false;
     try {
-      for await (const bytes of this.#api.stream("/chats/", { query: { since: cursor }, signal })) {
-        const { messages, problem, isEnd } = sort(parser.push(bytes));
+      const query = { since: cursor, changes: true };
+      for await (const bytes of this.#api.stream("/chats/", { query, signal })) {
+        const { messages, changes, problem, isEnd } = sort(parser.push(bytes));
         // A stream that is cut again and again right after its begin is not opened each time at once.
-        if (hasBegun || messages.length) this.#ends.reset();
+        if (hasBegun || messages.length || changes.length) this.#ends.reset();
         hasBegun = true;
-        onProgress(parser.lastEventId || cursor, messages);
+        onProgress(parser.lastEventId || cursor, messages, changes);
         if (problem) throw errorOf(problem.status, problem);
         if (isEnd) return parser.retry / 1000;
       }
@@ -50,15 +52,17 @@ export class InboxStream {
   }
 }
 
-/** The messages of some events, and how the service ends the stream, if it does. */
+/** The messages and changes of some events, and how the service ends the stream, if it does. */
 function sort(events) {
   const messages = [];
+  const changes = [];
   let problem = null;
   let isEnd = false;
   for (const { type, data } of events) {
     if (type === "message") messages.push(JSON.parse(data));
+    else if (type === "change") changes.push(JSON.parse(data));
     else if (type === "error") problem = JSON.parse(data);
     else if (type === "drain" || type === "superseded") isEnd = true;
   }
-  return { messages, problem, isEnd };
+  return { messages, changes, problem, isEnd };
 }

@@ -1,7 +1,6 @@
 // The ordered messages of one conversation, merged from pages of the service and live messages.
 
-/** Identifies a message: the inbox it is in, and its sequence number there. */
-export const messageKey = (message) => `${message.received_by}.${message.seq}`;
+import { latestVersion, messageKey } from "./messages.js";
 
 /**
  * Each message once, in the order of the service.
@@ -30,6 +29,15 @@ export class MessageHistory {
     return this.#messages.some((each) => each.seq === seq && each.received_by === received_by);
   }
 
+  /** Replace a message that is known with a later version of it; false if nothing changes. */
+  revise(message) {
+    const index = this.#messages.findIndex((each) => messageKey(each) === messageKey(message));
+    if (index < 0) return false;
+    const known = this.#messages[index];
+    this.#messages[index] = latestVersion(message, known);
+    return this.#messages[index] !== known;
+  }
+
   /** Add a message that was received or sent; false if that does not change anything. */
   add(message) {
     if (this.has(message) || this.#isBeforeStart(message)) return false;
@@ -39,8 +47,15 @@ export class MessageHistory {
     return true;
   }
 
+  /** Whether only a page can tell if a message comes before or after another one. */
+  isAmbiguous({ sent_at, received_by }) {
+    const isTied = (each) => each.sent_at === sent_at && each.received_by !== received_by;
+    return this.#messages.some(isTied);
+  }
+
   /** Merge the newest page, oldest message first. */
   mergeNewest(page, older) {
+    page = this.#withLatestVersions(page);
     const rest = this.#without(page);
     const live = rest.filter((message) => !this.#isContiguous(message));
     if (page.some((message) => this.#isContiguous(message))) {
@@ -57,6 +72,7 @@ export class MessageHistory {
 
   /** Merge the page before the oldest contiguous message, oldest message first. */
   mergeOlder(page, older) {
+    page = this.#withLatestVersions(page);
     this.#messages = [...page, ...this.#without(page)];
     for (const message of page) this.#contiguous.add(messageKey(message));
     this.#older = older;
@@ -74,6 +90,12 @@ export class MessageHistory {
     const sameInbox = contiguous.find((each) => each.received_by === message.received_by);
     if (sameInbox) return message.seq < sameInbox.seq;
     return message.sent_at < contiguous[0].sent_at;
+  }
+
+  /** A page may have been read before a change that has arrived already. */
+  #withLatestVersions(page) {
+    const known = new Map(this.#messages.map((message) => [messageKey(message), message]));
+    return page.map((message) => latestVersion(message, known.get(messageKey(message)) ?? message));
   }
 
   #without(page) {

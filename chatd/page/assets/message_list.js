@@ -1,21 +1,28 @@
-// Renders the messages of a conversation.
+// Renders the messages of a conversation, and keeps the place where the user reads.
 
-import { byId, createElement } from "./dom.js";
-import { clockTime, dayName, messageText } from "./format.js";
-import { messageKey } from "./message_history.js";
+import { byId } from "./dom.js";
+import { countText, dayName } from "./format.js";
+import { dayRow, messageRow, newRow, sentItem, setMark, unsentItem } from "./message_row.js";
 
 const GROUP_MS = 5 * 60_000;
 const AT_END_PIXELS = 80;
+const ABOVE_NEW_PIXELS = 16;
 
 export class MessageList {
   #list = byId("messages");
   #scroller = byId("scroller");
-  #newest = byId("newest");
+  #onEnd;
   #rows = new Map();
   #pinned = true;
 
-  constructor({ signal }) {
-    this.#newest.addEventListener("click", () => this.scrollToEnd(), { signal });
+  /** `onEnd()` is called when the user has scrolled to the end. */
+  constructor({ signal, onEnd }) {
+    this.#onEnd = onEnd;
+    const goToEnd = () => {
+      this.scrollToEnd();
+      this.#onEnd();
+    };
+    byId("newest").addEventListener("click", goToEnd, { signal });
     this.#scroller.addEventListener("scroll", () => this.#handleScroll(), { signal });
     // A keyboard on the screen or a longer draft leaves less room: the end stays visible.
     const observer = new ResizeObserver(() => this.#pinned && this.scrollToEnd());
@@ -30,84 +37,95 @@ export class MessageList {
 
   scrollToEnd() {
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
-    this.#pinned = true;
-    this.hideNewest();
+    this.#updatePosition();
   }
 
-  /** Show a button that leads from older messages to the new ones. */
-  offerNewest() {
-    this.#newest.hidden = false;
-  }
-
-  hideNewest() {
-    this.#newest.hidden = true;
+  /** Scroll to where the new messages begin; to the end if there are none. */
+  scrollToNew() {
+    const first = this.#rows.get("new");
+    if (!first) return this.scrollToEnd();
+    this.#scroller.scrollTop = first.offsetTop - ABOVE_NEW_PIXELS;
+    this.#updatePosition();
   }
 
   /**
-   * Show the messages, then those that are not sent yet.
+   * Show the messages, as `sentItem` takes them, then those that are not sent yet.
    *
-   * At the end the list stays at the end; elsewhere, what is in view stays in place. `added` are
-   * the keys of the messages that have just arrived.
+   * At the end the list stays at the end if `follow`; elsewhere, what is in view stays in place.
+   * `added` are the keys of the messages that have just arrived, `unread` the number of those that
+   * the user has not seen.
    */
-  render({ messages, unsent, me, peerName, hasOlder, added }) {
+  render({ messages, unsent, peerName, isLoaded, hasOlder, unread, added, follow }) {
     const wasAtEnd = this.isAtEnd;
     const anchor = this.#firstMessageInView();
     const offset = anchor?.offsetTop - this.#scroller.scrollTop;
-    const items = [
-      ...messages.map((message) => this.#messageItem(message, me, peerName)),
-      ...unsent.map(unsentItem),
-    ];
-    const rows = this.#arrange(items);
+    const rows = this.#arrange([...messages.map(sentItem), ...unsent.map(unsentItem)]);
     byId("load-older").hidden = !hasOlder;
+    byId("beginning").hidden = !isLoaded || hasOlder;
+    byId("beginning").textContent = rows.length
+      ? `The beginning of your conversation with ${peerName}.`
+      : "No messages yet.";
+    this.#list.hidden = rows.length === 0;
     replaceRows(this.#list, rows);
     this.#rows = new Map(rows.map((row) => [row.dataset.key, row]));
-    if (wasAtEnd) this.scrollToEnd();
+    if (wasAtEnd && follow) this.scrollToEnd();
     else if (anchor?.isConnected) this.#scroller.scrollTop = anchor.offsetTop - offset;
+    byId("newest-text").textContent = newestText(unread);
+    this.#updatePosition();
     for (const key of added) animateIn(this.#rows.get(key));
   }
 
   #handleScroll() {
+    const wasAtEnd = this.#pinned;
+    this.#updatePosition();
+    if (this.#pinned && !wasAtEnd) this.#onEnd();
+  }
+
+  #updatePosition() {
     this.#pinned = this.isAtEnd;
-    if (this.#pinned) this.hideNewest();
+    byId("newest").hidden = this.#pinned;
   }
 
-  #messageItem(message, me, peerName) {
-    const own = message.sent_by === me.id;
-    return {
-      key: messageKey(message),
-      own,
-      author: own ? "You" : peerName,
-      text: messageText(message),
-      date: new Date(message.sent_at),
-      sentAt: message.sent_at,
-      status: "sent",
-      change: message.deleted_at ? "deleted" : message.edited_at ? "edited" : null,
-    };
-  }
-
-  /** Rows in order: a heading for each day, and messages grouped by author and time. */
+  /** Rows in order: headings for each day and for the new messages, and groups by author and time. */
   #arrange(items) {
     const rows = [];
     let previous = null;
+    const endGroup = () => {
+      previous?.row.classList.add("last");
+      previous = null;
+    };
+    let day = null;
+    let hasNew = false;
     for (const item of items) {
-      const day = item.date.toDateString();
-      if (previous?.day !== day) {
+      if (item.date.toDateString() !== day) {
+        endGroup();
+        day = item.date.toDateString();
         rows.push(this.#row(`day ${day}`, dayName(item.date), dayRow));
-        previous?.row.classList.add("last");
-        previous = null;
       }
-      const { author, text, status, sentAt, error, change } = item;
-      const content = JSON.stringify([author, text, status, sentAt, error, change]);
-      const row = this.#row(item.key, content, () => messageRow(item));
-      const grouped = previous?.own === item.own && item.date - previous.date < GROUP_MS;
-      if (!grouped) previous?.row.classList.add("last");
-      row.classList.toggle("first", !grouped);
+      if (item.isNew && !hasNew) {
+        endGroup();
+        hasNew = true;
+        rows.push(this.#row("new", "", newRow));
+      }
+      const { own, mark } = item;
+      const isGrouped = previous?.own === own && item.date - previous.date < GROUP_MS;
+      if (!isGrouped) endGroup();
+      else if (previous.mark !== mark) previous.row.classList.add("last");
+      const row = this.#messageRow(item);
+      row.classList.toggle("first", !isGrouped);
       row.classList.remove("last");
       rows.push(row);
-      previous = { row, day, own: item.own, date: item.date };
+      previous = { row, own, mark, date: item.date };
     }
-    previous?.row.classList.add("last");
+    endGroup();
     return rows;
+  }
+
+  #messageRow(item) {
+    const { mark, date, isNew, ...content } = item;
+    const row = this.#row(item.key, JSON.stringify([content, date]), () => messageRow(item));
+    if (item.own && item.status === "sent") setMark(row, mark);
+    return row;
   }
 
   /** The row that is already shown, unless its content has changed. */
@@ -134,47 +152,9 @@ export class MessageList {
   }
 }
 
-function unsentItem(entry) {
-  return {
-    key: entry.key,
-    own: true,
-    author: "You",
-    text: entry.text,
-    date: new Date(entry.at),
-    status: entry.failed ? "failed" : "pending",
-    error: entry.failed,
-  };
-}
-
-function dayRow(name) {
-  return createElement("li", "day", name);
-}
-
-function messageRow(item) {
-  const row = createElement("li", `message ${item.status}`);
-  row.classList.toggle("own", item.own);
-  if (item.change) row.classList.add(item.change);
-  const bubble = createElement("div", "bubble", item.text);
-  bubble.dir = "auto";
-  const details = createElement("span", "details");
-  if (item.status === "sent") {
-    const time = createElement("time", "", clockTime(item.date));
-    time.dateTime = item.sentAt;
-    details.append(time);
-    if (item.change === "edited") details.append(" · edited");
-  } else if (item.status === "pending") details.append("Sending …");
-  else details.append(`Not sent: ${item.error} `, ...failedActions(item.key));
-  row.append(createElement("span", "visually-hidden", `${item.author}:`), bubble, details);
-  return row;
-}
-
-function failedActions(key) {
-  return [["retry", "Try again"], ["discard", "Discard"]].map(([action, label]) => {
-    const button = createElement("button", "", label);
-    button.type = "button";
-    Object.assign(button.dataset, { action, key });
-    return button;
-  });
+function newestText(unread) {
+  if (unread === 0) return "Newest messages";
+  return unread === 1 ? "1 new message" : `${countText(unread)} new messages`;
 }
 
 // Rows that remain are not touched, so that a screen reader announces only what is new.

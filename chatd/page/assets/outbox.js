@@ -2,6 +2,7 @@
 // accepts or refuses it, also after the page was closed and opened again.
 
 import { APIError } from "./api.js";
+import { describeError } from "./errors.js";
 import { list, load, remove, save } from "./storage.js";
 
 export class Outbox {
@@ -10,6 +11,7 @@ export class Outbox {
   #prefix;
   #entries;
   #running = false;
+  #sending = null;
   #callbacks;
 
   /** Results are passed to `onSent(message)` and `onFailed(entry)`. */
@@ -35,6 +37,11 @@ export class Outbox {
     return this.#entries.filter((entry) => entry.to === userId);
   }
 
+  /** Whether a message that was sent may be the one whose response is being waited for. */
+  mayBeSending(message) {
+    return this.#sending?.to === message.received_by && this.#sending.text === message.message;
+  }
+
   add(userId, text) {
     const last = this.#entries.at(-1);
     // Strictly increasing, because the entries are sorted by it when they are loaded.
@@ -54,9 +61,12 @@ export class Outbox {
     this.run();
   }
 
+  /** Remove an entry; returns its text. */
   discard(key) {
+    const { text } = this.#entries.find((entry) => entry.key === key);
     this.#entries = this.#entries.filter((entry) => entry.key !== key);
     remove(this.#prefix + key);
+    return text;
   }
 
   clear() {
@@ -80,6 +90,7 @@ export class Outbox {
   }
 
   async #send(entry) {
+    this.#sending = entry;
     try {
       const { body } = await this.#connection.untilSuccess((signal) =>
         this.#api.request("POST", "/chats/", {
@@ -88,11 +99,13 @@ export class Outbox {
           signal,
         }),
       );
+      this.#sending = null;
       this.discard(entry.key);
       this.#callbacks.onSent(body);
     } catch (error) {
+      this.#sending = null;
       if (!(error instanceof APIError) || error.status === 401) throw error;
-      entry.failed = error.message;
+      entry.failed = describeError(error);
       this.#save(entry);
       this.#callbacks.onFailed(entry);
     }

@@ -1,25 +1,25 @@
 // The session of one account, from log-in to log-out: connects the parts of the page.
 
 import { APIClient } from "./api.js";
-import { Composer } from "./composer.js";
+import { showUnread } from "./badge.js";
+import { Blocks } from "./blocks.js";
+import { confirmAction } from "./confirmation.js";
 import { Connection } from "./connection.js";
-import { ContactList } from "./contact_list.js";
-import { Contacts } from "./contacts.js";
-import { Conversation } from "./conversation.js";
+import { showConnectionState } from "./connection_status.js";
+import { ConversationLoader } from "./conversation_loader.js";
+import { ConversationView } from "./conversation_view.js";
+import { Conversations } from "./conversations.js";
 import { byId, setAvatar, setName } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { Inbox } from "./inbox.js";
-import { NewConversationForm } from "./new_conversation.js";
+import { Notifications } from "./notifications.js";
 import { Outbox } from "./outbox.js";
+import { Receipts } from "./receipts.js";
+import { Settings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
 import { remove } from "./storage.js";
+import { Users } from "./users.js";
 
-const STATE_TEXTS = {
-  connecting: "Connecting …",
-  online: "Connected",
-  offline: "Offline, trying again",
-};
-
-// On touch screens, focusing a field would cover the page with a keyboard.
 const hasTouchScreen = () => matchMedia("(pointer: coarse)").matches;
 
 export class Session {
@@ -28,62 +28,81 @@ export class Session {
   #me;
   #api;
   #connection;
-  #contacts;
-  #contactList;
-  #newConversation;
+  #users;
+  #conversations;
+  #loader;
   #drafts;
   #outbox;
-  #conversation;
-  #composer;
+  #blocks;
+  #notifications;
+  #receipts;
+  #settings;
+  #sidebar;
+  #view;
   #inbox;
-  #namesRequested = new Set();
+  // Messages that were sent elsewhere, or here: the response to the request will tell.
+  #maybeSentHere = [];
 
   /** `onEnd(message)` is called after the log-out, with a message for the user. */
   constructor({ token, user_id, username }, { onEnd }) {
     this.#onEnd = onEnd;
     const me = (this.#me = { id: user_id, username });
-    const api = (this.#api = new APIClient(token));
     const signal = this.#ended.signal;
+    const api = (this.#api = new APIClient(token));
     const connection = (this.#connection = new Connection({
       signal,
       onState: (state, previous) => this.#handleState(state, previous),
     }));
-    this.#contacts = new Contacts({ api, me, signal });
-    this.#contactList = new ContactList({ signal, onOpen: (id) => this.#navigate(id) });
-    this.#newConversation = new NewConversationForm({
-      api,
-      signal,
-      onFound: (user) => {
-        this.#contacts.setName(user.id, user.username);
-        this.#navigate(user.id);
-      },
-    });
-    this.#drafts = new Drafts(me.id);
-    this.#composer = new Composer({
-      drafts: this.#drafts,
-      signal,
-      onSend: (peer, text) => this.#send(peer, text),
-    });
+    const users = (this.#users = new Users({ api, me, signal }));
+    const conversations = (this.#conversations = new Conversations({ me }));
+    const drafts = (this.#drafts = new Drafts(me.id));
+    const loader = new ConversationLoader({ api, connection, conversations, users });
+    this.#loader = loader;
+    this.#receipts = new Receipts({ api, connection, signal });
     const outbox = (this.#outbox = new Outbox({
       api,
       connection,
       userId: me.id,
-      onSent: (message) => this.#handleMessages([message]),
-      onFailed: () => this.#conversation.render(),
+      onSent: (message) => this.#handleSent([message]),
+      onFailed: () => this.#handleSent([]),
     }));
-    this.#conversation = new Conversation({
+    const blocks = (this.#blocks = new Blocks({
+      api,
+      users,
+      signal,
+      onChange: () => this.#handleBlocks(),
+    }));
+    const onOpen = (id) => this.#navigate(id);
+    const notifications = (this.#notifications = new Notifications({
+      me,
+      users,
+      signal,
+      onOpen,
+    }));
+    this.#settings = new Settings({ api, blocks, users, notifications, signal });
+    this.#sidebar = new Sidebar({ me, users, conversations, loader, drafts, signal, onOpen });
+    this.#view = new ConversationView({
       api,
       connection,
       me,
+      users,
+      conversations,
+      drafts,
       outbox,
+      blocks,
       signal,
-      onLoad: (message) => this.#record([message]),
+      onLoad: (meta, message) => this.#handleLoad(meta, message),
+      onEnd: () => this.#update(),
+      onRevised: (message) => {
+        this.#revise(message);
+        this.#update();
+      },
     });
     this.#inbox = new Inbox({
       api,
       connection,
-      onCatchUp: (messages) => this.#record(messages),
-      onMessages: (messages) => this.#handleMessages(messages),
+      load: () => this.#load(),
+      onReceived: (messages, changes) => this.#handleReceived(messages, changes),
       onReset: () => this.#handleReset(),
     });
     this.#listen(signal);
@@ -91,13 +110,17 @@ export class Session {
 
   /** Show the account's conversations until it logs out. */
   async start() {
-    setAvatar(byId("my-avatar"), this.#me.id, this.#me.username);
-    setName(byId("my-name"), this.#me.username);
+    // Of earlier versions of the page.
+    remove(...["contacts", "people", "read"].map((name) => `${name}.${this.#me.id}`));
+    for (const place of ["my", "settings"]) {
+      setAvatar(byId(`${place}-avatar`), this.#me.id, this.#me.username);
+      setName(byId(`${place}-name`), this.#me.username);
+    }
     byId("chat").hidden = false;
-    this.#showState();
-    this.#renderContacts();
+    showConnectionState(this.#connection.state);
     this.#outbox.run();
-    if (!this.#openFromHash() && !hasTouchScreen()) this.#newConversation.focus();
+    this.#openFromHash();
+    if (this.#view.peer === null && !hasTouchScreen()) this.#sidebar.focus();
     try {
       await this.#inbox.run();
     } catch (error) {
@@ -110,72 +133,110 @@ export class Session {
   #listen(signal) {
     const listen = (target, type, listener) => target.addEventListener(type, listener, { signal });
     listen(byId("back"), "click", () => this.#navigate(null));
-    listen(byId("conversation"), "keydown", (event) => {
-      if (event.key === "Escape") this.#navigate(null);
+    listen(document, "keydown", ({ key, target }) => {
+      const isConversation = target === document.body || byId("conversation").contains(target);
+      if (key === "Escape" && isConversation) this.#navigate(null);
     });
     listen(byId("logout"), "click", () => this.#logOut());
-    listen(document, "visibilitychange", () => this.#markRead());
+    listen(document, "visibilitychange", () => this.#update());
     listen(window, "hashchange", () => this.#openFromHash());
   }
 
-  #handleMessages(messages) {
-    const { peer } = this.#conversation;
-    const shown = messages.filter((message) => this.#contacts.peerOf(message) === peer);
-    if (shown.length) this.#conversation.add(shown);
-    this.#record(messages);
+  async #load() {
+    await this.#loader.load();
+    this.#blocks.load().catch(() => {}); // loaded again with the settings
+    this.#update();
   }
 
-  #record(messages) {
-    this.#contacts.record(messages);
-    this.#markRead();
+  #handleReceived(messages, changes) {
+    const of = (kind) => changes.filter(({ type }) => type === kind);
+    const sent = of("sent").map(({ message }) => message);
+    const isMaybeHere = (message) => this.#outbox.mayBeSending(message);
+    this.#maybeSentHere.push(...sent.filter(isMaybeHere));
+    this.#add([...messages, ...sent.filter((message) => !isMaybeHere(message))]);
+    for (const { message } of of("changed")) this.#revise(message);
+    for (const { user_id, seq } of of("read")) {
+      if (!this.#conversations.setRead(user_id, seq)) this.#reload();
+      this.#notifications.close(user_id);
+    }
+    for (const { user_id, ...positions } of of("peer")) {
+      this.#conversations.setPeer(user_id, positions);
+    }
+    this.#update();
+    this.#announce(messages);
   }
 
-  /** Messages on the screen count as read. */
-  #markRead() {
-    const { peer } = this.#conversation;
-    if (peer !== null && !document.hidden) this.#contacts.markRead(peer);
-    this.#renderContacts();
+  /** Messages were sent, or refused. */
+  #handleSent(messages) {
+    this.#add([...messages, ...this.#maybeSentHere.splice(0)]);
+    this.#update();
+  }
+
+  #handleLoad({ peer_delivered: delivered, peer_read: read }, message) {
+    if (message) this.#conversations.record(message);
+    if (read !== undefined) this.#conversations.setPeer(this.#view.peer, { delivered, read });
+    this.#update();
   }
 
   #handleReset() {
-    this.#contacts.reset();
-    this.#conversation.reset();
-    if (this.#conversation.peer !== null) this.#conversation.refresh();
+    this.#conversations.reset();
+    this.#view.reset();
   }
 
   #handleState(state, previous) {
-    this.#showState();
-    // The inbox does not have what was meanwhile sent from other devices.
-    if (state !== "online" || previous !== "offline") return;
-    if (this.#conversation.peer !== null) this.#conversation.refresh();
-    this.#namesRequested.clear();
-    this.#renderContacts();
+    showConnectionState(state);
+    // For the order of what was sent meanwhile, from here and there within a second.
+    if (state === "online" && previous === "offline") this.#view.refresh();
   }
 
-  #showState() {
-    const { state } = this.#connection;
-    for (const id of ["status", "conversation-status"]) {
-      byId(id).dataset.state = state;
-      byId(id).textContent = STATE_TEXTS[state];
+  #handleBlocks() {
+    this.#settings.renderBlocked();
+    this.#view.updatePeer();
+  }
+
+  #add(messages) {
+    const { peer } = this.#view;
+    const shown = messages.filter((message) => this.#conversations.peerOf(message) === peer);
+    if (shown.length) this.#view.add(shown);
+    for (const message of messages) this.#conversations.record(message);
+  }
+
+  #revise(message) {
+    this.#conversations.revise(message);
+    this.#view.revise(message);
+  }
+
+  async #reload() {
+    await this.#loader.reload();
+    this.#update();
+  }
+
+  /** Messages that have arrived and are not read may need attention, and a receipt. */
+  #announce(messages) {
+    const unread = messages.filter(({ sent_by, seq }) => seq > this.#readPosition(sent_by));
+    if (unread.length === 0) return;
+    if (this.#conversations.hasPositions && !document.hidden) {
+      const cursor = () => (this.#conversations.unread ? this.#inbox.cursor : null);
+      this.#receipts.confirmDelivery(cursor);
     }
+    this.#notifications.announce(unread);
   }
 
-  #renderContacts() {
-    const contacts = this.#contacts.list();
-    this.#contactList.render(contacts, this.#conversation.peer);
-    const { unread } = this.#contacts;
-    document.title = unread ? `(${unread}) chatd` : "chatd";
-    for (const { id, name } of contacts) {
-      if (name !== null || this.#namesRequested.has(id)) continue;
-      this.#namesRequested.add(id);
-      this.#contacts.loadName(id).then(() => this.#renderContacts());
+  #readPosition(peer) {
+    return peer === this.#me.id ? Infinity : (this.#conversations.get(peer)?.read ?? 0);
+  }
+
+  /** Show what has changed. Messages that are seen now count as read. */
+  #update() {
+    const { peer, seen } = this.#view;
+    if (seen > this.#readPosition(peer)) {
+      this.#conversations.setAllRead(peer, seen);
+      this.#notifications.close(peer);
+      if (this.#conversations.hasPositions) this.#receipts.markRead(peer, seen);
     }
-  }
-
-  #send(peer, text) {
-    this.#outbox.add(peer, text);
-    this.#conversation.render();
-    this.#conversation.scrollToEnd();
+    this.#sidebar.render();
+    this.#view.render();
+    showUnread(this.#conversations.unread);
   }
 
   /** Open a conversation, or none, by an address that the browser's back button knows. */
@@ -185,72 +246,47 @@ export class Session {
     else location.hash = hash;
   }
 
-  /** Show the conversation that the address names; false if it names none. */
+  /** Show the conversation that the address names, if it names one. */
   #openFromHash() {
     const id = Number(location.hash.slice(1));
-    const isOpen = Number.isSafeInteger(id) && id > 0;
-    byId("chat").classList.toggle("in-conversation", isOpen);
-    byId("conversation-open").hidden = !isOpen;
-    byId("conversation-empty").hidden = isOpen;
-    if (isOpen) this.#open(id);
-    else this.#close();
-    return isOpen;
-  }
-
-  #open(id) {
-    this.#conversation.open(id);
-    this.#composer.open(id);
-    this.#showPeer(id);
-    if (hasTouchScreen()) byId("scroller").focus();
-    else this.#composer.focus();
-    this.#markRead();
-  }
-
-  #close() {
-    const previous = this.#conversation.peer;
-    this.#conversation.close();
-    this.#composer.open(null);
-    this.#renderContacts();
-    if (previous !== null) this.#contactList.focus(previous);
-  }
-
-  async #showPeer(id) {
-    const show = (name) => {
-      setName(byId("peer-name"), name);
-      setAvatar(byId("peer-avatar"), id, name);
-      this.#conversation.setPeerName(name);
-    };
-    show(this.#contacts.name(id));
-    const name = await this.#contacts.loadName(id);
-    if (this.#conversation.peer === id) show(name);
+    const openId = Number.isSafeInteger(id) && id > 0 ? id : null;
+    const previous = this.#view.peer;
+    this.#view.open(openId);
+    this.#sidebar.setOpen(openId);
+    if (openId === null && previous !== null) this.#sidebar.focus(previous);
+    this.#update();
   }
 
   /** Revoke the token and remove what the browser has stored of the account. */
   async #logOut() {
-    const unsent = this.#outbox.size;
-    const messages = unsent === 1 ? "1 unsent message" : `${unsent} unsent messages`;
-    if (unsent && !confirm(`Log out and discard ${messages}?`)) return;
+    if (!(await this.#confirmLogOut())) return;
     byId("logout").disabled = true;
     let message = "";
     try {
       await this.#api.request("DELETE", "/tokens/");
     } catch (error) {
       if (error.status !== 401) {
-        message = "Logged out here, but the server was not reached: the token is still valid.";
+        message = "Logged out here, but the server was not reached: the session still exists there.";
       }
     }
     byId("logout").disabled = false;
     this.#outbox.clear();
     this.#drafts.clear();
-    this.#contacts.clear();
     this.#end(message);
+  }
+
+  async #confirmLogOut() {
+    const unsent = this.#outbox.size;
+    if (unsent === 0) return true;
+    const messages = unsent === 1 ? "1 unsent message is" : `${unsent} unsent messages are`;
+    const text = `${messages} discarded.`;
+    return confirmAction({ title: "Log out?", text, action: "Log out" });
   }
 
   #end(message) {
     this.#ended.abort();
-    this.#conversation.close();
-    this.#composer.open(null);
-    byId("chat").classList.remove("in-conversation");
+    this.#view.open(null);
+    showUnread(0);
     remove("session");
     this.#onEnd(message);
   }

@@ -15,7 +15,9 @@ from chatd.model import Account, AccountChange, Session
 from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
 from chatd.store import statements, token_statements
+from chatd.store.erasure_statements import schedule
 from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.sync_sql import MICROSECONDS
 from chatd.store.statements import (
     DELETED,
     PASSWORD_CHANGED,
@@ -47,7 +49,7 @@ ACCOUNTS: Final = "account LEFT JOIN seen ON user_id = id"
 # Several statements in one transaction and one round trip. Each sees what was committed before it
 # began, so the later ones miss nothing from before the account's row was locked. When repeated, it
 # recognises by `at` that it deleted the account itself.
-_DELETE_ACCOUNT: Final = f"""
+_DELETE: Final = f"""
 {statements.DELETE_ACCOUNT};
 UPDATE inbox SET closed = true WHERE user_id = ({DELETED});
 DELETE FROM token WHERE user_id = :user_id AND EXISTS ({DELETED});
@@ -58,8 +60,10 @@ DELETE FROM sync_state WHERE user_id = :user_id AND EXISTS ({DELETED});
 {FORGET_DELETED_PEER} AND EXISTS ({DELETED});
 DELETE FROM block WHERE user_id = :user_id AND EXISTS ({DELETED});
 {statements.SCHEDULE_PURGE};
-SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted;
 """
+_NOTIFY_DELETED: Final = f"SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted"
+_DELETE_ACCOUNT: Final = _DELETE + _NOTIFY_DELETED
+_ERASE_ACCOUNT: Final = f"{_DELETE}{schedule(MICROSECONDS)};\n{_NOTIFY_DELETED}"
 
 _PICKED: Final = "(SELECT user_id FROM picked)"
 # Skips users whose inbox another process is purging.
@@ -138,10 +142,13 @@ WHERE token.digest = free.digest AND coalesce(last_used_at, 0) < at
 """
 
 
-def delete_account(user_id: int, at: int, node_id: str) -> Statement[bool]:
-    """Make an account and its inbox inaccessible; `purge` deletes the messages later."""
+def delete_account(user_id: int, at: int, node_id: str, erase: bool) -> Statement[bool]:
+    """Make an account and its inbox inaccessible; `purge` deletes the messages later.
+
+    With `erase`, `erasure.erase` deletes what it has sent.
+    """
     parameters = {"user_id": user_id, "at": at, **_notice(node_id, user_id, None)}
-    return Statement(_DELETE_ACCOUNT, parameters, bool)
+    return Statement(_ERASE_ACCOUNT if erase else _DELETE_ACCOUNT, parameters, bool)
 
 
 def change_account(change: AccountChange, node_id: str) -> Statement[Account | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -31,8 +31,9 @@ _DISABLE: Final = f"{DISABLE};{_END_SESSIONS}"
 class PostgresAdminStore:
     """An `IAdminStore`.
 
-    `now` returns microseconds since the Unix epoch; `notify` runs a statement that ends
-    sessions of a user; it is given a function from the id of this process to the statement.
+    `now` returns microseconds since the Unix epoch; `notify` runs a statement that ends sessions of
+    a user; it is given a function from the id of this process to the statement. `remove_old` see
+    `Retention.run`.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class PostgresAdminStore:
         executor: RetryingExecutor,
         notify: Callable[[int, Callable[[str], Statement[bool]]], Deferred[bool]],
         now: Callable[[], int],
+        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]],
     ) -> None:
         self._executor = executor
         self._notify = notify
         self._now = now
+        self._remove_old = remove_old
 
     def accounts(self, after: int, limit: int) -> Deferred[list[AccountState]]:
         return self._executor.execute(
@@ -60,6 +63,9 @@ class PostgresAdminStore:
 
     def disable(self, user_id: int) -> Deferred[bool]:
         return self._end_sessions(_DISABLE, user_id, at=self._now())
+
+    def remove_old(self, before: int) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._remove_old(before))
 
     def recipients(self, user_id: int) -> Deferred[list[int]]:
         return self._executor.execute(admin_statements.recipients(user_id))

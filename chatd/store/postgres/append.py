@@ -65,11 +65,14 @@ class Appender:
         # Accounts that are known to have changes; without them a batch may be refused once.
         self._synchronised: set[int] = set()
 
-    async def append(self, drafts: Sequence[Draft], node_id: str) -> list[Appended | DomainError]:
+    async def append(
+        self, drafts: Sequence[Draft], node_id: str, within: float | None = None
+    ) -> list[Appended | DomainError]:
         """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices."""
+        left = self._executor.countdown(within)
         prefix = messages_prefix(node_id)
         if self._lane is None:
-            return await self._append_lane(drafts, prefix)
+            return await self._append_lane(drafts, prefix, left)
         lanes: dict[int, list[int]] = {}
         for place, draft in enumerate(drafts):
             lanes.setdefault(self._lane(draft.received_by), []).append(place)
@@ -77,7 +80,7 @@ class Appender:
             results = await gatherResults(
                 [
                     Deferred.fromCoroutine(
-                        self._append_lane([drafts[place] for place in places], prefix)
+                        self._append_lane([drafts[place] for place in places], prefix, left)
                     )
                     for places in lanes.values()
                 ],
@@ -92,13 +95,13 @@ class Appender:
         return [merged[place] for place in range(len(drafts))]
 
     async def _append_lane(
-        self, drafts: Sequence[Draft], prefix: str
+        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
     ) -> list[Appended | DomainError]:
         results: dict[int, Appended | DomainError] = {}
         remaining = list(range(len(drafts)))
         while remaining:
             batch = [drafts[place] for place in remaining]
-            batch_results = _results(batch, await self._append_once(batch, prefix))
+            batch_results = _results(batch, await self._append_once(batch, prefix, left))
             retry = []
             for place, result in zip(remaining, batch_results, strict=True):
                 if result is None:
@@ -108,7 +111,9 @@ class Appender:
             remaining = retry
         return [results[place] for place in range(len(drafts))]
 
-    async def _append_once(self, drafts: Sequence[Draft], prefix: str) -> Rows:
+    async def _append_once(
+        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
+    ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         parameters = parameters_of(drafts, new_batch_id(self._now()), prefix)
         keyed = any(draft.idempotency is not None for draft in drafts)
@@ -124,13 +129,15 @@ class Appender:
                 notifying=self._announcer is None,
             )
             try:
-                rows = await self._executor.run(statement, parameters, prepare=True)
+                rows = await self._executor.run(
+                    statement, parameters, prepare=True, deadline=left()
+                )
             except psycopg2.errors.UniqueViolation as violation:
                 constraint = violation.diag.constraint_name
                 if constraint == _BATCH_KEY:
                     # An earlier attempt was committed, but its result was lost on the way. What
                     # it has not stored is tried again.
-                    rows = await self._executor.run(append_sql.REPLAY, parameters)
+                    rows = await self._executor.run(append_sql.REPLAY, parameters, deadline=left())
                     if self._announcer is not None:
                         # Some of them may have no changes.
                         self._announcer.announce_changes({draft.sent_by for draft in drafts})
@@ -169,6 +176,12 @@ class Appender:
         if len(self._synchronised) > MAX_KNOWN_SYNCHRONISED:
             self._synchronised.clear()
         self._synchronised.update(user_ids)
+
+    async def check(self, deadline: float) -> None:
+        """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
+        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "")
+        sql = append_sql.append(keyed=False, known_only=self._known_only, linked=False)
+        await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
 
     async def delete_old(self) -> None:
         """Delete old idempotency keys and results of batches."""

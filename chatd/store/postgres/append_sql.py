@@ -33,11 +33,11 @@ _BLOCKED: Final = f"""
 """
 _UNKNOWN: Final = f"""
         WHEN draft.sent_by <> draft.received_by AND (
-            SELECT 1 FROM message
-            WHERE received_by = draft.received_by AND sent_by = draft.sent_by LIMIT 1
+            SELECT 1 FROM contact
+            WHERE contact.sent_by = draft.sent_by AND contact.received_by = draft.received_by
         ) IS NULL AND (
-            SELECT 1 FROM message
-            WHERE received_by = draft.sent_by AND sent_by = draft.received_by LIMIT 1
+            SELECT 1 FROM contact
+            WHERE contact.sent_by = draft.received_by AND contact.received_by = draft.sent_by
         ) IS NULL THEN '{UNKNOWN}'
 """
 

@@ -13,7 +13,7 @@ from chatd.model import Message, Revision
 from chatd.postgres.notify_payloads import CHANNEL, ChangedNotice, encode
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.postgres.silent import silent
-from chatd.store.postgres.sync_sql import MICROSECONDS, logging
+from chatd.store.postgres.sync_sql import BEFORE_REVISING, MICROSECONDS, logging
 from chatd.store.results import changes, check_revision
 from chatd.store.statements import MESSAGE, postgres
 
@@ -29,6 +29,7 @@ WHERE received_by = :received_by AND seq = :seq
 
 # The lock makes the owner of the inbox wait who blocks the sender, and waits for them.
 _REVISE: Final = postgres(f"""
+{BEFORE_REVISING}
 WITH open AS (
     SELECT block_changes FROM inbox WHERE user_id = :received_by AND NOT closed FOR SHARE
 ), changed AS (

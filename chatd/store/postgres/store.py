@@ -7,7 +7,15 @@ has not been changed from its default, `on`.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -24,6 +32,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -41,17 +50,20 @@ from chatd.postgres.notify_payloads import (
     CommitNotice,
     MessagesNotice,
     NodeId,
+    RemovedNotice,
     RevokedNotice,
     SessionsNotice,
 )
 from chatd.postgres.pool import Pool
+from chatd.runtime.delays import Delays
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import accounts, chats, contacts, revisions
+from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
+from chatd.store.postgres.retention import Retention
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
 from chatd.store.postgres.silent import silent
@@ -78,7 +90,7 @@ class PostgresStore:
     of the users that are in `listened`.
 
     With `known_only`, nobody may write first to anybody. Without `upgrade`, the database must have
-    the present schema.
+    the present schema. Messages older than `keep` microseconds are removed.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -101,6 +113,7 @@ class PostgresStore:
         known: list[Migration] | None = None,
         known_only: bool = False,
         upgrade: bool = True,
+        keep: int | None = None,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
@@ -133,16 +146,31 @@ class PostgresStore:
             self._executor, now=now, known_only=known_only, lane=lane, announcer=announcer
         )
         self.sync = PostgresSyncStore(self._executor, reactor, announcer)
+        self.removed: dict[int, int] = {}
+        self._delays = Delays(reactor)
+        self._retention = Retention(
+            self._execute_removing,
+            self._apply_own_removed,
+            self._delays.wait,
+            lambda: node_id.name,
+        )
         self.admin = PostgresAdminStore(
             self._executor,
             lambda user_id, statement: self._execute_notifying(
                 statement(node_id.name), SessionsNotice(user_id)
             ),
             now,
+            self._retention.run,
         )
         self.location = address.location
         self._housekeeping = Housekeeping(
-            self._executor, self._appender, reactor, housekeeping_seconds, now
+            self._executor,
+            self._appender,
+            reactor,
+            housekeeping_seconds,
+            now,
+            keep,
+            self._retention.run,
         )
 
     def open(self) -> Deferred[None]:
@@ -151,15 +179,23 @@ class PostgresStore:
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
+        self.removed.update(await chats.removed(self._executor))
         self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._retention.stop()
+        self._delays.stop()
         await self._housekeeping.stop()
         await self.sync.stop()
         await self._executor.close()
+
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database, as of the last minute; nothing before that."""
+        size = self._housekeeping.database_bytes
+        return {"database": size} if size else {}
 
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
@@ -171,6 +207,7 @@ class PostgresStore:
             raise StoreUnavailable(
                 f"the database has schema version {found}, this process knows {newest}", 1
             )
+        await self._appender.check(CHECK_SECONDS)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         at = self._unique_now()
@@ -196,13 +233,14 @@ class PostgresStore:
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._executor.execute(statements.find_users(prefix, limit))
 
-    def delete_account(self, user_id: int) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._delete_account(user_id))
+    def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._delete_account(user_id, erase))
 
-    async def _delete_account(self, user_id: int) -> bool:
-        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name)
+    async def _delete_account(self, user_id: int, erase: bool) -> bool:
+        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
         existed = await self._execute_notifying(deletion, RevokedNotice(user_id, None))
         self._inbox_cache.drop(user_id)
+        self.removed.pop(user_id, None)
         if existed:
             self._housekeeping.purge()
         return existed
@@ -238,13 +276,18 @@ class PostgresStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return Deferred.fromCoroutine(self._append(drafts))
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
+        return Deferred.fromCoroutine(self._append(drafts, within))
 
-    async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
+    async def _append(
+        self, drafts: Sequence[Draft], within: float | None
+    ) -> list[Appended | DomainError]:
         ticket = self._inbox_cache.begin_query()
         try:
-            results = await self._notifying(self._appender.append(drafts, self._node_id.name))
+            appending = self._appender.append(drafts, self._node_id.name, within)
+            results = await self._notifying(appending)
             messages = new_messages(results)
             self._inbox_cache.apply_commit(ticket, messages)
             if self._announcer is not None and messages:
@@ -286,6 +329,21 @@ class PostgresStore:
             raise result
         return result
 
+    def erase(self, user_id: int | None = None) -> Deferred[Erased]:
+        return Deferred.fromCoroutine(self._erase(user_id))
+
+    async def _erase(self, user_id: int | None) -> Erased:
+        step = erasure.erase(user_id, self._node_id.name)
+        try:
+            erased = await self._notifying(self._executor.execute(step))
+        except BaseException:
+            # It may have been committed nevertheless.
+            self._inbox_cache.clear()
+            raise
+        for inbox in {message.received_by for message in erased.messages}:
+            self._inbox_cache.drop_revised(inbox)
+        return erased
+
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._executor.execute(contacts.block(user_id, blocked_id))
 
@@ -295,17 +353,22 @@ class PostgresStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._executor.execute(statements.blocks(user_id))
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return Deferred.fromCoroutine(self._read(queries))
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
+        return Deferred.fromCoroutine(self._read(queries, within))
 
-    async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+    async def _read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None
+    ) -> list[InboxSlice | None]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
 
         user_ids = [query.user_id for query in queries]
+        left = self._executor.countdown(within)
         return await self._read_revised(
-            user_ids, apply, lambda: chats.read(self._executor, queries)
+            user_ids, apply, lambda: chats.read(self._executor, queries, left())
         )
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
@@ -365,6 +428,9 @@ class PostgresStore:
             self._inbox_cache.drop_revised(notice.received_by)
         elif isinstance(notice, RevokedNotice) and notice.token is None:
             self._inbox_cache.drop(notice.user_id)
+            self.removed.pop(notice.user_id, None)
+        elif isinstance(notice, RemovedNotice):
+            self._apply_removed(notice.inboxes)
         if not isinstance(notice, MessagesNotice):
             return
         ordered = self._listened is None
@@ -379,6 +445,23 @@ class PostgresStore:
     def forget(self, user_id: int) -> None:
         """What is cached of this user may be out of date, because its events did not arrive."""
         self._inbox_cache.drop(user_id)
+
+    def _apply_removed(self, inboxes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Note where inboxes begin now: what is cached of them may be gone.
+
+        Returns those of which that was not known.
+        """
+        moved = [each for each in inboxes if self.removed.get(each[0], 0) < each[1]]
+        for user_id, seq in moved:
+            self.removed[user_id] = seq
+            self._inbox_cache.drop_revised(user_id)
+        return moved
+
+    def _apply_own_removed(self, inboxes: Iterable[tuple[int, int]]) -> None:
+        """The same, for what this process has removed."""
+        moved = self._apply_removed(inboxes)
+        if self._announcer is not None and moved:
+            self._announcer.announce_removed(moved)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return Deferred.fromCoroutine(self._last_seqs(user_ids))
@@ -396,6 +479,12 @@ class PostgresStore:
             for user_id, last in found.items():
                 self._inbox_cache.extend_end(user_id, last, None)
         return found
+
+    def _execute_removing(self, statement: Statement[T]) -> Deferred[T]:
+        """Run a statement that removes messages."""
+        if self._announcer is not None:
+            return self._executor.execute(statement._replace(sql=silent(statement.sql)))
+        return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
 
     def _execute_notifying(
         self, statement: Statement[T], notice: RevokedNotice | SessionsNotice

@@ -180,6 +180,7 @@ class PostgresSyncStore:
         """The number of the last change, with what older transactions have done; None if none."""
         rows = await self._run(sync_reading.SYNC_STATE, user_id=user_id)
         if rows and not rows[0][1]:
+            await self._executor.run(sync_sql.AWAIT_REVISIONS)
             caught_up = await self._run(sync_sql.CATCH_UP, user_id=user_id, settled=False)
             self._announce([row[0] for row in caught_up])
             if user_id not in self._settling:

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from chatd.model import Account, AccountChange, Session
 from chatd.store import statements, token_statements
+from chatd.store.erasure_statements import schedule
 from chatd.store.sqlite.transactions import execute, transaction
 from chatd.store.statements import PURGE_STEP, purge_step
 from chatd.store.sync_statements import FORGET_DELETED_PEER
@@ -26,6 +27,9 @@ _PURGE: Final = (
     purge_step("block", "user_id", "blocked_id"),
 )
 
+_OPEN_INBOX: Final = "INSERT INTO inbox (user_id, last_seq, last_sent_at) VALUES (?, 0, 0)"
+_SCHEDULE_ERASURE: Final = schedule(":at")
+
 # A deleted account has no inbox, but its tokens may not have been purged yet.
 TOKENS: Final = "token JOIN inbox USING (user_id)"
 _SESSION: Final = (
@@ -40,7 +44,7 @@ def add_account(
     """See `IStore.add_account`."""
     with transaction(db):
         account = execute(db, statements.add_account(username, email, password_hash, now))
-        db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
+        db.execute(_OPEN_INBOX, (account.id,))
     return account
 
 
@@ -68,8 +72,11 @@ def password_hashes(db: sqlite3.Connection, user_ids: Collection[int]) -> dict[i
     return found
 
 
-def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
-    """Make an account with its inbox and tokens inaccessible; `purge` deletes the data later."""
+def delete_account(db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
+    """Make an account with its inbox and tokens inaccessible; `purge` deletes the data later.
+
+    With `erase`, `erasure.erase` deletes what it has sent.
+    """
     deletion = {"user_id": user_id, "at": now}
     with transaction(db):
         deleted = db.execute(statements.DELETE_ACCOUNT, deletion).rowcount
@@ -78,6 +85,8 @@ def delete_account(db: sqlite3.Connection, user_id: int, now: int) -> bool:
                 db.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
             db.execute(FORGET_DELETED_PEER, deletion)
             db.execute(statements.SCHEDULE_PURGE, deletion)
+            if erase:
+                db.execute(_SCHEDULE_ERASURE, deletion)
     return bool(deleted)
 
 

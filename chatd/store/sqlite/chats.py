@@ -42,6 +42,7 @@ _ADD_CONTACT: Final = (
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 
 _END: Final = "SELECT last_seq, last_sent_at FROM inbox WHERE user_id = ?"
+_REMOVED_AT: Final = "SELECT removed_at FROM inbox WHERE user_id = ? AND removed_seq = ?"
 _SENT_AT: Final = "SELECT sent_at FROM message WHERE received_by = ? AND seq = ?"
 
 MAX_KNOWN_INBOXES: Final = 100_000
@@ -260,6 +261,8 @@ def _stamp(db: sqlite3.Connection, user_id: int, seq: int) -> int | None:
     if seq == 0:
         return 0
     row = db.execute(_SENT_AT, (user_id, seq)).fetchone()
+    if row is None:
+        row = db.execute(_REMOVED_AT, (user_id, seq)).fetchone()
     return None if row is None else row[0]
 
 
@@ -273,3 +276,8 @@ def latest_sent_at(db: sqlite3.Connection) -> int:
     """The latest `sent_at` in the database, 0 if there is none."""
     latest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
     return latest
+
+
+def removed(db: sqlite3.Connection) -> dict[int, int]:
+    """See `IStore.removed`."""
+    return dict(db.execute("SELECT user_id, removed_seq FROM inbox WHERE removed_seq > 0"))

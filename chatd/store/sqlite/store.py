@@ -15,7 +15,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,6 +29,7 @@ from chatd.model import (
     ConversationSlice,
     Credentials,
     Draft,
+    Erased,
     InboxSlice,
     Message,
     ReadAfter,
@@ -49,20 +49,20 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
-from chatd.store.sqlite import revisions
+from chatd.store.sqlite import erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
+from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_log = Logger()
 
 
 @implementer(IStore)
@@ -71,7 +71,7 @@ class SqliteStore:
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
     epoch. With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
-    must exist and have the present schema.
+    must exist and have the present schema. Messages older than `keep` microseconds are removed.
     """
 
     epoch: str
@@ -88,6 +88,7 @@ class SqliteStore:
         known: list[Migration] | None = None,
         known_only: bool = False,
         upgrade: bool = True,
+        keep: int | None = None,
     ) -> None:
         self._path = path
         self._now = now
@@ -101,9 +102,14 @@ class SqliteStore:
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
-        self._write_fails = False
-        self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
-        self.admin = SqliteAdminStore(self._read, self._write, now)
+        self._health = WriteHealth()
+        self.removed: dict[int, int] = {}
+        self._retention = Retention(self._write, self.removed, self._on_removed)
+        self._keep = keep
+        self._housekeeping = Housekeeping(
+            self._write, clock=clock, now=now, keep=keep, remove_old=self._retention.run
+        )
+        self.admin = SqliteAdminStore(self._read, self._write, now, self._retention.run)
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -114,9 +120,10 @@ class SqliteStore:
         self.location = f"sqlite:{self._path}"
         # This may block: at startup nothing else is running in the reactor.
         self._lock, self._write_db, self.epoch = open_writer(
-            self._path, self._known, upgrade=self._upgrade
+            self._path, self._known, upgrade=self._upgrade, shrinks=self._keep is not None
         )
         self._read_db = open_reader(self._path)
+        self._files = DatabaseFiles(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends = sqlite_chats.InboxEnds()
@@ -124,6 +131,7 @@ class SqliteStore:
         self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
+        self.removed.update(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -136,6 +144,7 @@ class SqliteStore:
             return
         lock, self._lock = self._lock, None
         self._housekeeping.stop()
+        self._retention.stop()
         # In sequence: the last connection to close merges the WAL into the database, and if both
         # closed at the same time, neither might consider itself the last one.
         await self._reader.run(self._read_db.close)
@@ -149,13 +158,20 @@ class SqliteStore:
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database and of its write-ahead log on disk."""
+        return {"database": _size(self._path), "wal": _size(self._path + "-wal")}
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
         await self._read(_check_read)
-        # After a failed write, only a write proves that the disk has recovered.
-        await self._write(_check_write if self._write_fails else _check_read)
+        if self._health.needs_probe:
+            await self._write(probe)
+            self._health.needs_probe = False
+        else:
+            await self._write(_check_read)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
@@ -178,11 +194,12 @@ class SqliteStore:
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._read(execute, statements.find_users(prefix, limit))
 
-    def delete_account(self, user_id: int) -> Deferred[bool]:
-        deleted = self._write(self._delete_account, user_id, self._now())
+    def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
+        deleted = self._write(self._delete_account, user_id, self._now(), erase)
 
         def on_success(existed: bool) -> bool:
             self._inbox_cache.drop(user_id)
+            self.removed.pop(user_id, None)
             self._housekeeping.purge()
             return existed
 
@@ -224,7 +241,9 @@ class SqliteStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return self._write(sqlite_accounts.record_seen, users, tokens)
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         ticket = self._inbox_cache.begin_query()
 
         def on_success(results: list[Appended | DomainError]) -> list[Appended | DomainError]:
@@ -274,6 +293,24 @@ class SqliteStore:
     def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
         return revisions.revise(db, revision, self._next_time(), self._contacts, self._synchronised)
 
+    def erase(self, user_id: int | None = None) -> Deferred[Erased]:
+        def on_success(erased: Erased) -> Erased:
+            for inbox in {message.received_by for message in erased.messages}:
+                self._inbox_cache.drop_revised(inbox)
+            if erased.messages:
+                self._housekeeping.text_removed()
+            return erased
+
+        def on_failure(failure: Failure) -> Failure:
+            # It may have been committed nevertheless, see `append`.
+            self._inbox_cache.clear()
+            return failure
+
+        return self._write(self._erase, user_id).addCallbacks(on_success, on_failure)
+
+    def _erase(self, db: sqlite3.Connection, user_id: int | None) -> Erased:
+        return erasure.erase(db, self._synchronised, self._next_time(), user_id)
+
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.block, user_id, blocked_id)
 
@@ -283,12 +320,14 @@ class SqliteStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._read(execute, statements.blocks(user_id))
 
-    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int) -> bool:
+    def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)
         self._synchronised.drop(user_id)
-        return sqlite_accounts.delete_account(db, user_id, now)
+        return sqlite_accounts.delete_account(db, user_id, now, erase)
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
@@ -335,6 +374,10 @@ class SqliteStore:
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)
 
+    def _on_removed(self, user_id: int) -> None:
+        """The inbox begins later: what is cached of it may be gone."""
+        self._inbox_cache.drop_revised(user_id)
+
     def _read(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
@@ -343,32 +386,37 @@ class SqliteStore:
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._writer.run(_call, call, self._write_db, *args).addCallbacks(
+        return self._writer.run(self._call_writing, call, *args).addCallbacks(
             self._on_written, self._on_write_failed
         )
 
+    def _call_writing(
+        self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
+    ) -> T:
+        # Before, so that nothing is changed, and again before it is acknowledged.
+        self._files.check()
+        result = _call(call, self._write_db, *args)
+        self._files.check()
+        return result
+
     def _on_written(self, result: T) -> T:
-        if self._write_fails:
-            self._write_fails = False
-            _log.info("the database can be written to again")
+        self._health.on_written()
         return result
 
     def _on_write_failed(self, failure: Failure) -> Failure:
-        if failure.check(StoreUnavailable) and not self._write_fails:
-            self._write_fails = True
-            _log.error(
-                "the database cannot be written to: {why}",
-                why=getattr(failure.value, "__cause__", None),
-            )
+        self._health.on_failed(failure)
         return failure
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _check_read(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1 FROM history").fetchone()
-
-
-def _check_write(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE history SET epoch = epoch")
 
 
 def _call(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:

@@ -8,6 +8,7 @@ import pytest
 from pytest_twisted import async_yield_fixture
 
 from chatd.interfaces import IStore
+from chatd.store.postgres import retention
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import (
     CopyDatabase,
@@ -15,6 +16,12 @@ from tests.contracts.helpers import (
 )
 from tests.postgres_server import Databases
 from tests.store.postgres.stores import store_at
+
+
+@pytest.fixture(autouse=True)
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes need no time to hear of what is removed."""
+    monkeypatch.setattr(retention, "GRACE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -279,3 +279,19 @@ def test_statements_without_notices() -> None:
     ):
         assert "pg_notify" in sql
         assert "pg_notify" not in silent(sql)
+
+
+@ensureDeferred
+async def test_a_batch_that_has_waited_is_given_the_rest_of_its_time(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN; LOCK TABLE message, inbox IN ACCESS EXCLUSIVE MODE")
+        for work in (
+            store.append([Draft(ann, bob, "x")], within=0.2),
+            store.read([ReadAfter(bob, 0, 10)], within=0.2),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await work

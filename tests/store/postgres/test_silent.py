@@ -45,6 +45,9 @@ class Announcer:
     def announce_sessions_changed(self, user_id: int) -> None:
         pass
 
+    def announce_removed(self, inboxes: Sequence[tuple[int, int]]) -> None:
+        pass
+
     def announce_unknown(self, user_ids: Collection[int], *, sessions: bool = False) -> None:
         pass
 

@@ -1,0 +1,93 @@
+"""Deleting what deleted accounts have sent: in steps, so that nobody else has to wait for long.
+
+The store knows what is left to do; so any process continues what another one has begun.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from chatd.errors import DomainError
+from chatd.interfaces import IBus, IStore
+from chatd.runtime.delays import Delays
+from chatd.runtime.idle import IdleWaiters
+
+FIRST_STEPS: Final = 5
+"""Steps before the client is answered: an account that needs no more is small."""
+PAUSE_SECONDS: Final = 0.05
+"""Between two steps in the background."""
+LOOK_SECONDS: Final = 30.0
+"""How often a process looks for what others have left."""
+
+_log = Logger()
+
+
+class Erasures:
+    """Runs the steps of erasures and announces what they have deleted."""
+
+    def __init__(self, store: IStore, bus: IBus, clock: IReactorTime) -> None:
+        self._store = store
+        self._bus = bus
+        self._delays = Delays(clock)
+        self._timer = LoopingCall(self._start_work)
+        self._timer.clock = clock
+        self._working = False
+        self._stopped = False
+        self._idle_waiters = IdleWaiters()
+
+    def start(self) -> None:
+        """Continue what an earlier process has left, and look for more periodically."""
+        self._timer.start(LOOK_SECONDS)
+
+    async def stop(self) -> None:
+        """Begin no more steps."""
+        self._stopped = True
+        if self._timer.running:
+            self._timer.stop()
+        self._delays.stop()
+        await self._idle_waiters.wait(not self._working)
+
+    async def erase(self, user_id: int) -> bool:
+        """Delete what an account has sent that was deleted; False if that goes on later."""
+        try:
+            for _ in range(FIRST_STEPS):
+                if not await self._step(user_id):
+                    return True
+        except Exception as error:
+            # The account is deleted, so the client cannot repeat this.
+            _log_failure(error)
+        self._start_work()
+        return False
+
+    def _start_work(self) -> None:
+        if not (self._working or self._stopped):
+            Deferred.fromCoroutine(self._work())
+
+    async def _work(self) -> None:
+        self._working = True
+        try:
+            while not self._stopped and await self._step(None):
+                await self._delays.wait(PAUSE_SECONDS)
+        except Exception as error:
+            _log_failure(error)
+        finally:
+            self._working = False
+            self._idle_waiters.notify()
+
+    async def _step(self, user_id: int | None) -> bool:
+        erased = await self._store.erase(user_id)
+        for message in erased.messages:
+            self._bus.publish_changed(message.received_by, message.seq, message.sent_by)
+        if erased.messages:
+            self._bus.publish_changes({message.received_by for message in erased.messages})
+        return erased.more
+
+
+def _log_failure(error: Exception) -> None:
+    if not isinstance(error, DomainError):
+        _log.failure("what deleted accounts have sent could not be deleted")

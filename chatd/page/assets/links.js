@@ -1,0 +1,42 @@
+// Finds the links in a text. The text stays as it was written; only http and https become links.
+
+import { createElement } from "./dom.js";
+
+const ADDRESS = /\bhttps?:\/\/[^\s<>"“”«»]+/gi;
+const PAIRS = { ")": "(", "]": "[", "}": "{" };
+
+/** The text as nodes of the page: texts, and links that tell their targets nothing of the page. */
+export function linkify(text) {
+  const nodes = [];
+  let end = 0;
+  for (const { 0: match, index } of text.matchAll(ADDRESS)) {
+    const address = trim(match);
+    const link = createLink(address);
+    if (!link) continue;
+    nodes.push(text.slice(end, index), link);
+    end = index + address.length;
+  }
+  nodes.push(text.slice(end));
+  return nodes.filter((node) => node !== "");
+}
+
+function createLink(address) {
+  if (!URL.canParse(address) || !new URL(address).hostname) return null;
+  const link = createElement("a", "", address);
+  link.href = address;
+  link.rel = "noopener noreferrer";
+  link.target = "_blank";
+  return link;
+}
+
+/** Without the punctuation of the sentence, and brackets that were opened before the address. */
+function trim(address) {
+  for (;;) {
+    const last = address.at(-1);
+    const opening = PAIRS[last];
+    const count = (character) => address.split(character).length;
+    const isOutside = opening ? count(last) > count(opening) : /[.,;:!?'’*_…]/.test(last);
+    if (!isOutside) return address;
+    address = address.slice(0, -1);
+  }
+}

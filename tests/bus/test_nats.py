@@ -380,6 +380,29 @@ async def test_an_append_of_unknown_outcome_is_looked_for(nodes: tuple[Node, Nod
 
 @pytest.mark.usefixtures("fast")
 @ensureDeferred
+async def test_removed_messages_are_forgotten(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = nodes
+    ann, bob = await add_accounts(one.store, "ann", "bob")
+    await one.commit(ann, bob, "old")
+    two.bus.interest.watch(bob)
+    await settle(one, two)
+    [inbox] = await two.store.read([ReadAfter(bob, 0, 10)])
+    assert inbox is not None
+    assert cached(two, bob, 0) == ("old",)
+
+    async def wait_for_two(_: float) -> None:
+        await two.until(lambda: two.store.removed == {bob: 1})
+        assert cached(two, bob, 0) is None
+
+    monkeypatch.setattr(one.store._retention, "_pause", wait_for_two)
+    assert await one.store.admin.remove_old(inbox.messages[0].sent_at + 1) == 1
+    assert two.bus.gaps == 0
+
+
+@pytest.mark.usefixtures("fast")
+@ensureDeferred
 async def test_administrators_end_sessions(
     nodes: tuple[Node, Node],
     cluster: NatsCluster,

@@ -7,7 +7,8 @@ neither sockets nor the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -48,6 +49,7 @@ class Inbox:
     """What `Chats` needs of a store, for one inbox, of which the last message is in memory."""
 
     epoch = EPOCH
+    removed: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.last: Message | None = None

@@ -127,12 +127,10 @@ class Database:
 
     def cpu_seconds(self) -> float:
         """CPU seconds of the processes that are running."""
-        found = 0.0
-        for pid in process_tree(self._postmaster):
+        while True:
             # Those that vacuum come and go.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found += cpu_seconds(pid)
-        return found
+                return sum(map(cpu_seconds, process_tree(self._postmaster)))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
-from chatd.bus.local import LocalBus
+from chatd.bus.local import LocalBus, NoPolls
 from chatd.config import ConfigError, Settings
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
@@ -50,6 +50,7 @@ from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.store_calls import StoreCalls
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
+from chatd.errors import StartError
 from chatd.http.admission import Admission
 from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.request_ids import RequestIds
@@ -58,6 +59,7 @@ from chatd.http.unsent import UnsentBytes
 from chatd.interfaces import IBus, IStore
 from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
+from chatd.nats.address import parse as parse_nats
 from chatd.process.admin_socket import AdminSocket
 from chatd.process.certificates import Certificates
 from chatd.process.components import Components
@@ -77,7 +79,12 @@ from chatd.store.sqlite.inspection import describe as describe_sqlite
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
+    from chatd.bus.announcer import NatsAnnouncer
+    from chatd.bus.interest import Interest
+    from chatd.nats.address import Address as NatsAddress
     from chatd.postgres.address import Address
+    from chatd.postgres.notify_payloads import NodeId
+    from chatd.store.postgres.store import PostgresStore
 
 RETRY_SECONDS: Final = 5
 """The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
@@ -111,6 +118,7 @@ def compose_service(
         if not is_postgres(settings.db):
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
+        _nats_address(settings)
         return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
     unsent = UnsentBytes(reactor.seconds)
@@ -229,12 +237,21 @@ def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) ->
 async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
     """Administration of the database that `--db` names, and its store, which is open.
 
+    In the end, stop the former, then close the latter.
     Raises `ConfigError`, and `StartError` also for a database that does not exist or is old.
     """
-    store, _ = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
+    store, bus = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
     await store.open()
-    # Processes on the same database are notified by the store; this one has no polls.
-    return store, Administration(store, LocalBus())
+    if settings.bus is None:
+        # Processes on the same database are notified by the store; this one has no polls.
+        bus = LocalBus()
+    else:
+        try:
+            await bus.start(NoPolls())
+        except StartError:
+            await store.close()
+            raise
+    return store, Administration(store, bus)
 
 
 async def upgrade_database(settings: Settings, reactor: Any) -> None:
@@ -300,7 +317,9 @@ def compose_domain(
     much room the disk of the database has.
     """
     limits = RateLimits(rates, clock)
-    notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
+    notifier = Notifier(
+        max_held=settings.max_polls, expiry=SessionExpiry(clock, now), interest=bus.interest
+    )
     passwords = Passwords(hashing, hasher)
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
@@ -362,12 +381,12 @@ def compose_domain(
     metrics.add_labelled_counter(
         "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
     )
-    subscriber = BusSubscriber(notifier, accounts, metrics, clock.seconds)
+    subscriber = BusSubscriber(store, notifier, accounts, metrics, clock.seconds)
     return Components(
         store=store,
         bus=bus,
         subscriber=subscriber,
-        sweep=Sweep(store, notifier, clock, metrics, subscriber),
+        sweep=Sweep(store, notifier, clock, metrics, subscriber, lossy=bus.interest is not None),
         limits=limits,
         notifier=notifier,
         passwords=passwords,
@@ -459,6 +478,8 @@ def compose_store_and_bus(
     if path is not None:
         if settings.listen_db is not None:
             raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
+        if settings.bus is not None:
+            raise ConfigError("bus: it needs PostgreSQL: on SQLite there is only one process")
         store = SqliteStore(
             path,
             clock=reactor,
@@ -513,15 +534,34 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
     return addresses
 
 
+def _nats_address(settings: Settings) -> NatsAddress | None:
+    """The address of `--bus`, None if it is not given; raises `ConfigError`."""
+    if settings.bus is None:
+        return None
+    if settings.listen_db is not None:
+        raise ConfigError("listen-db: nothing listens to PostgreSQL with --bus")
+    try:
+        return parse_nats(settings.bus)
+    except ValueError as wrong:
+        # The value may hold a password, so it is not repeated.
+        raise ConfigError(f"bus: {wrong}") from None
+
+
 def _postgres_store_and_bus(
     settings: Settings, reactor: Any, metrics: Metrics, upgrade: bool
 ) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
-    from chatd.bus.postgres import PostgresBus
+    nats = _nats_address(settings)
     from chatd.postgres.notify_payloads import NodeId
     from chatd.store.postgres.store import PostgresStore
 
     node_id = NodeId()
+    interest = announcer = None
+    if nats is not None:
+        from chatd.bus.announcer import NatsAnnouncer
+        from chatd.bus.interest import Interest
+
+        interest, announcer = Interest(reactor.seconds), NatsAnnouncer(reactor)
     store = PostgresStore(
         db,
         reactor=reactor,
@@ -535,19 +575,9 @@ def _postgres_store_and_bus(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",
         ),
+        announcer=announcer,
+        listened=None if interest is None else interest.users,
     )
-    bus = PostgresBus(
-        listen_db,
-        reactor=reactor,
-        node_id=node_id,
-        random=random.random,
-        listener=store,
-        observe_lag=metrics.add_duration(
-            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
-        ),
-    )
-    # Else each process would be ready after a delay of its own.
-    store.pool.on_recovered = bus.reconnect_soon
     _add_sizes(metrics, store.file_sizes)
     metrics.add_gauge(
         "chatd_postgres_connections",
@@ -564,12 +594,79 @@ def _postgres_store_and_bus(
         "Connections to the database that were lost and made again",
         lambda: store.pool.reconnects,
     )
+    if nats is not None and interest is not None and announcer is not None:
+        return store, _nats_bus(nats, reactor, metrics, store, interest, announcer)
+    return store, _postgres_bus(listen_db, reactor, metrics, store, node_id)
+
+
+def _postgres_bus(
+    address: Address, reactor: Any, metrics: Metrics, store: PostgresStore, node_id: NodeId
+) -> IBus:
+    from chatd.bus.postgres import PostgresBus
+
+    bus = PostgresBus(
+        address,
+        reactor=reactor,
+        node_id=node_id,
+        random=random.random,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
+        ),
+    )
+    # Else each process would be ready after a delay of its own.
+    store.pool.on_recovered = bus.reconnect_soon
     metrics.add_counter(
         "chatd_bus_reconnects",
         "How often the connection that listens was lost and made again",
         lambda: bus.reconnects,
     )
-    return store, bus
+    return bus
+
+
+def _nats_bus(
+    address: NatsAddress,
+    reactor: Any,
+    metrics: Metrics,
+    store: PostgresStore,
+    interest: Interest,
+    announcer: NatsAnnouncer,
+) -> IBus:
+    from chatd import __version__
+    from chatd.bus.nats import NatsBus
+    from chatd.nats.connector import Connector
+
+    interest.forget = store.forget
+    bus = NatsBus(
+        address,
+        Connector(address, reactor, random.random, __version__),
+        reactor=reactor,
+        random=random.random,
+        epoch=lambda: store.epoch,
+        interest=interest,
+        announcer=announcer,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long the NATS server took to answer a PING"
+        ),
+    )
+    metrics.add_counter(
+        "chatd_bus_reconnects",
+        "How often the connection to NATS was lost and made again",
+        lambda: bus.reconnects,
+    )
+    metrics.add_counter(
+        "chatd_bus_gaps",
+        "How often messages of another process were missing, or it was silent",
+        lambda: bus.gaps,
+    )
+    metrics.add_gauge("chatd_bus_peers", "Other processes that are heard", lambda: bus.peers)
+    metrics.add_gauge(
+        "chatd_bus_subscriptions",
+        "Users whose events are received",
+        lambda: len(interest.users),
+    )
+    return bus
 
 
 def _add_sizes(metrics: Metrics, read: Callable[[], dict[str, float]]) -> None:

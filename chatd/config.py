@@ -36,6 +36,7 @@ class Settings:
     admin: str | None
     db: str
     listen_db: str | None
+    bus: str | None
     registration: bool
     rate_limits: bool
     max_message_bytes: int
@@ -215,6 +216,13 @@ OPTIONS: Final = (
         _parse_text,
         None,
         "PostgreSQL for LISTEN, if --db is behind a transaction pooler.",
+        secret=True,
+    ),
+    Option(
+        "bus",
+        _parse_text,
+        None,
+        "nats://HOST:PORT,...: how processes tell each other, instead of by PostgreSQL.",
         secret=True,
     ),
     Option(

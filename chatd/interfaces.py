@@ -307,6 +307,9 @@ class ISubscriber(Interface):
     def wake_all() -> None:
         """Events may have been missed: check every inbox and forget all cached sessions."""
 
+    def check(user_ids: Collection[int]) -> None:
+        """Messages and changes of these users may have been missed: wake whom they concern."""
+
     def revoked(user_id: int, token: bytes | None) -> None:
         """A token of the user was revoked; None: all tokens, because the account was deleted."""
 
@@ -314,8 +317,51 @@ class ISubscriber(Interface):
         """Sessions of the user may have ended: the store knows which."""
 
 
+class IInterest(Interface):
+    """Whose events a process wants to receive; the methods are called in turns for a user."""
+
+    def watch(user_id: int) -> None:
+        """The events of this user are wanted from now on."""
+
+    def unwatch(user_id: int) -> None:
+        """They are not wanted any more."""
+
+
+class IAnnouncer(Interface):
+    """Tells other processes what this one has committed, for a store that does not itself.
+
+    The methods never raise. They may be called at any time; what is announced while there is no
+    connection makes the others check everything later.
+    """
+
+    def announce_messages(messages: Sequence[Message]) -> None:
+        """Messages were committed; those of one inbox are in the order of their seq."""
+
+    def announce_changes(user_ids: Collection[int]) -> None:
+        """Changes of these accounts were committed."""
+
+    def announce_changed(received_by: int, seq: int, sent_by: int) -> None:
+        """A message was edited or deleted."""
+
+    def announce_revoked(user_id: int, token: bytes | None) -> None:
+        """A token was revoked; None: all tokens of the user."""
+
+    def announce_sessions_changed(user_id: int) -> None:
+        """Sessions of the user may have ended."""
+
+    def announce_removed(inboxes: Sequence[tuple[int, int]]) -> None:
+        """Messages were removed: pairs of user and the last seq that was."""
+
+    def announce_unknown(user_ids: Collection[int], *, sessions: bool = False) -> None:
+        """Something concerning these users, or their sessions, may be committed now or later."""
+
+
 class IBus(Interface):
     """Announces new and revised messages and revocations to all processes that share a store."""
+
+    interest: IInterest | None = Attribute(
+        "What is told whose events this process wants; None if it receives those of all users."
+    )
 
     def start(subscriber: ISubscriber) -> Deferred[None]:
         """Subscribe; succeeds once no later commit can be missed, or fails with `StartError`."""

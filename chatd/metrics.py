@@ -156,7 +156,8 @@ class Metrics(Collector):
         self._delivery_seconds.observe(seconds, polls)
 
     def count_wakeups(self, source: str, polls: int) -> None:
-        """Count held polls woken by the "bus", a "resync" after it was down, or the "sweep"."""
+        """Count held polls woken by the "bus", a "resync" after it was down, a "check" of users
+        whose events may have been missed, or the "sweep"."""
         self._wakeups[source] += polls
 
     def count_missed_wakeups(self, polls: int) -> None:
@@ -216,7 +217,8 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily(
             "chatd_sweep_found",
-            "Held polls and streams that had missed a wake-up: above 0 there is a bug",
+            "Held polls and streams that had missed a wake-up: above 0 there is a bug, unless the"
+            " bus is NATS",
             self._missed_wakeups,
         )
         yield CounterMetricFamily(

@@ -139,6 +139,8 @@ class Now:
 class ControlledBus:
     """A local bus that can lose or hold back wake-ups, or be broken."""
 
+    interest = None
+
     def __init__(self) -> None:
         self._bus = LocalBus()
         self.broken: str | None = None

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from chatd import compose
+from chatd.bus.nats import NatsBus
 from chatd.bus.postgres import PostgresBus
 from chatd.compose import compose_service, is_postgres
 from chatd.config import ConfigError, load
@@ -69,6 +70,19 @@ def test_store_and_bus_are_those_of_postgresql() -> None:
     service.components.passwords.stop()
 
 
+def test_the_bus_may_be_nats() -> None:
+    from twisted.internet import reactor
+
+    given = {"db": "postgresql://h/d", "bus": "nats://u:s3cret@a:1,b"}
+    service = compose_service(load(given, {})[0], reactor)
+    assert isinstance(service, ChatService)
+    assert isinstance(service.components.bus, NatsBus)
+    metrics = service.components.metrics.render().decode()
+    for name in ("lag_seconds_count", "reconnects_total", "gaps_total", "peers", "subscriptions"):
+        assert f"chatd_bus_{name} 0.0" in metrics
+    service.components.passwords.stop()
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
@@ -76,6 +90,14 @@ def test_store_and_bus_are_those_of_postgresql() -> None:
         ({"db": "postgresql:///d", "listen-db": "s3cret"}, "^listen-db: neither"),
         ({"db": "postgresql:///d", "listen-db": "s3cret", "workers": 2}, "^listen-db: neither"),
         ({"db": "mysql://u:s3cret@h/d"}, "^db: neither sqlite:PATH nor postgresql://"),
+        ({"bus": "nats://s3cret@a"}, "^bus: it needs PostgreSQL"),
+        ({"db": "postgresql:///d", "bus": "amqp://u:s3cret@a"}, "^bus: not nats://HOST"),
+        ({"db": "postgresql:///d", "bus": "nats://u:s3cret@a:x"}, "^bus: one of the servers"),
+        ({"db": "postgresql:///d", "bus": "nats://u:s3cret@", "workers": 2}, "^bus: "),
+        (
+            {"db": "postgresql:///d", "bus": "nats://s3cret@a", "listen-db": "host=a"},
+            "^listen-db: nothing listens",
+        ),
     ],
 )
 def test_invalid_urls_are_reported_without_their_password(

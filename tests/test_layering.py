@@ -32,11 +32,12 @@ TABLE: dict[str, set[str]] = {
     "runtime": {"errors"},
     "http": {"runtime"},
     "postgres": {"errors", "runtime"},
+    "nats": set(),
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},
     # Implementations of the interfaces.
     "store": {"errors", "interfaces", "maintenance", "model", "model_sync", "postgres", "runtime"},
-    "bus": {"errors", "interfaces", "model", "postgres", "runtime"},
+    "bus": {"errors", "interfaces", "model", "nats", "postgres", "runtime"},
     # Translates between HTTP and the domain.
     "page": set(),
     "api": {"__init__", "errors", "domain", "http", "metrics", "model", "model_sync", "page"},
@@ -66,6 +67,7 @@ TABLE: dict[str, set[str]] = {
         "interfaces",
         "maintenance",
         "metrics",
+        "nats",
         "postgres",
         "process",
         "runtime",

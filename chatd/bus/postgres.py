@@ -67,6 +67,8 @@ class PostgresBus:
     with the seconds between sending and receiving each ping.
     """
 
+    interest = None
+
     def __init__(
         self,
         address: Address,

@@ -187,6 +187,10 @@ class Administration:
         self._store = store
         self._bus = bus
 
+    async def stop(self) -> None:
+        """Stop the bus, once everything is announced; for a process that does nothing else."""
+        await self._bus.stop()
+
     async def perform(self, request: Request) -> Reply:
         """Perform a request; raises `DomainError`."""
         if isinstance(request, ListUsers):

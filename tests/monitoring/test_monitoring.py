@@ -30,11 +30,11 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|([^|]+)\|([^|]*)\|$", re.MULT
 NAME = re.compile(r"\b(?:chatd|process)_[a-z_]+\b|\bup\b")
 
 
-def filled(db: str) -> Metrics:
+def filled(**options: str) -> Metrics:
     """The metrics of a daemon, with a value in each of them."""
     from twisted.internet import reactor
 
-    service = compose_service(load({"db": db}, {})[0], reactor)
+    service = compose_service(load(options, {})[0], reactor)
     assert isinstance(service, ChatService)
     metrics = service.components.metrics
     metrics.observe_request(b"GET", "page", 200, 0.1)
@@ -50,7 +50,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "ThreadPool", lambda *_: InlineExecutor())
         path = tmp_path_factory.mktemp("db") / "chatd.db"
-        return [filled(db).render().decode() for db in (f"sqlite:{path}", "postgresql:///d")]
+        metrics = (
+            filled(db=f"sqlite:{path}"),
+            filled(db="postgresql:///d"),
+            filled(db="postgresql:///d", bus="nats://a"),
+        )
+        return [each.render().decode() for each in metrics]
 
 
 @pytest.fixture(scope="module")

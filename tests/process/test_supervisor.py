@@ -105,6 +105,7 @@ def test_settings_survive_a_round_trip_through_the_environment() -> None:
         cors_origins="https://app.example, http://localhost:5173",
         access_log="on",
         listen_db="host=x password=y",
+        bus="nats://u:s3cret@h",
         directory="on",
         show_email="owner",
     )

@@ -31,15 +31,15 @@ _DISABLE: Final = f"{DISABLE};{_END_SESSIONS}"
 class PostgresAdminStore:
     """An `IAdminStore`.
 
-    `now` returns microseconds since the Unix epoch; `notify` runs a statement whose notices this
-    process ignores, and is given a function from the id of this process to the statement.
-    `remove_old` see `Retention.run`.
+    `now` returns microseconds since the Unix epoch; `notify` runs a statement that ends sessions of
+    a user; it is given a function from the id of this process to the statement. `remove_old` see
+    `Retention.run`.
     """
 
     def __init__(
         self,
         executor: RetryingExecutor,
-        notify: Callable[[Callable[[str], Statement[bool]]], Deferred[bool]],
+        notify: Callable[[int, Callable[[str], Statement[bool]]], Deferred[bool]],
         now: Callable[[], int],
         remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]],
     ) -> None:
@@ -78,4 +78,4 @@ class PostgresAdminStore:
             notice = {"channel": CHANNEL, "payload": encode(node_id, SessionsNotice(user_id))}
             return Statement(sql, {"user_id": user_id, **parameters, **notice}, bool)
 
-        return self._notify(statement)
+        return self._notify(user_id, statement)

@@ -10,6 +10,7 @@ import psycopg2.errors
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from chatd.errors import DomainError, StoreUnavailable
+from chatd.interfaces import IAnnouncer
 from chatd.model import MAX_INTEGER, Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
@@ -49,8 +50,9 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. For `known_only`,
-    `max_messages` and `lane` see `PostgresStore`.
+    messages have the server's time. For `known_only`, `max_messages` and `lane` see
+    `PostgresStore`. With an `announcer` the database notifies nobody: changes are announced here,
+    messages by the caller.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Appender:
         known_only: bool = False,
         max_messages: int = MAX_INTEGER,
         lane: Callable[[int], int] | None = None,
+        announcer: IAnnouncer | None = None,
     ) -> None:
+        self._announcer = announcer
         self._executor = executor
         self._now = now
         self._known_only = known_only
@@ -129,7 +133,12 @@ class Appender:
         # Each attempt sees at least one key that the attempt before did not, or is the only one
         # that finds accounts with changes.
         for _ in range(len(drafts) + 2):
-            statement = append_sql.append(keyed=keyed, known_only=self._known_only, linked=linked)
+            statement = append_sql.append(
+                keyed=keyed,
+                known_only=self._known_only,
+                linked=linked,
+                notifying=self._announcer is None,
+            )
             try:
                 rows = await self._executor.run(
                     statement, parameters, prepare=True, deadline=left()
@@ -140,6 +149,9 @@ class Appender:
                     # An earlier attempt was committed, but its result was lost on the way. What
                     # it has not stored is tried again.
                     rows = await self._executor.run(append_sql.REPLAY, parameters, deadline=left())
+                    if self._announcer is not None:
+                        # Some of them may have no changes.
+                        self._announcer.announce_changes({draft.sent_by for draft in drafts})
                     found = {row[0] for row in rows}
                     places = range(1, len(drafts) + 1)
                     return rows + [
@@ -154,6 +166,9 @@ class Appender:
                 linked = True
                 self._add_synchronised(synchronised)
                 continue
+            if linked and self._announcer is not None:
+                self._announcer.announce_changes([row[1] for row in rows if row[0] < 0])
+                rows = [row for row in rows if row[0] > 0]
             if pairs:
                 # A row of an earlier use of a key may be for another recipient.
                 used = {row[0] for row in rows if len(row) > 4 and row[4] is not None}

@@ -34,6 +34,9 @@ class Signals:
     def install(self) -> None:
         """Install the handlers; to be called once the reactor runs and has installed its own."""
         self._reactor.addSystemEventTrigger("before", "shutdown", self._begin_stop)
+        if getattr(self._reactor, "_exitSignal", None) == signal.SIGTERM:
+            # It arrived in the moment since the reactor has installed its own handler.
+            self._reactor._exitSignal = None
         for number in (signal.SIGTERM, signal.SIGINT):
             twisted_handler = signal.getsignal(number)
             # A signal that is ignored, as SIGINT is for a shell's background jobs, stays ignored.

@@ -91,7 +91,7 @@ def _deliver(
         if rate is None:
             senders.repeat()
         else:
-            _send_at(client, senders, rate, began + timing.warmup + timing.measured)
+            send_at(client, senders, rate, began + timing.warmup + timing.measured)
         client.run_until(began + timing.warmup)
         usage, since = CPUUsage(server.process), now()
         client.run_until(since + timing.measured)
@@ -114,15 +114,15 @@ def _deliver(
     return Result(name, server.name, held, figures, quantiles(latencies))
 
 
-def _send_at(client: LoadClient, senders: Senders, rate: float, until: float) -> None:
+def send_at(client: LoadClient, senders: Senders, rate: float, until: float) -> None:
     """Send `rate` messages per second until then, whether responses arrive or not."""
 
-    def send_at(due: float) -> None:
+    def send(due: float) -> None:
         senders.send(due)
         if due + 1 / rate < until:
-            client.call_at(due + 1 / rate, partial(send_at, due + 1 / rate))
+            client.call_at(due + 1 / rate, partial(send, due + 1 / rate))
 
-    client.call_at(now(), partial(send_at, now()))
+    client.call_at(now(), partial(send, now()))
 
 
 def _park(

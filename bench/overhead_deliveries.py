@@ -7,7 +7,8 @@ neither sockets nor the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -24,9 +25,12 @@ from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.chats import Chats
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import Notifier
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.domain.store_calls import StoreCalls
 from chatd.http.limits import HTTPLimits
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
@@ -48,6 +52,7 @@ class Inbox:
     """What `Chats` needs of a store, for one inbox, of which the last message is in memory."""
 
     epoch = EPOCH
+    removed: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.last: Message | None = None
@@ -87,11 +92,15 @@ class Ours:
         notifier = Notifier(max_held=100, expiry=SessionExpiry(clock, lambda: 0))
         session = Session(USER, b"token")
         self.session = session
+        reads = ReadLimits(RateLimits(None, clock), lambda user_id: True)
         self.chats = Chats(
             inbox,
             None,  # type: ignore[arg-type]
             notifier,
             RateLimits(None, clock),
+            reads,
+            StoreCalls(reads),
+            DiskSpace(None, 0, clock),
             clock=clock,
             max_message_bytes=4096,
         )

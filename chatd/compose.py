@@ -26,7 +26,7 @@ from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
-from chatd.bus.local import LocalBus
+from chatd.bus.local import LocalBus, NoPolls
 from chatd.config import ConfigError, Settings
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
@@ -36,43 +36,65 @@ from chatd.domain.bus_subscriber import BusSubscriber
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import THREADS, Passwords, owasp_hasher
 from chatd.domain.rate_limits import RateLimits, Rates
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.receipts import Receipts
 from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
-from chatd.http.limits import HTTPLimits
+from chatd.errors import StartError
+from chatd.http.admission import Admission
+from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
+from chatd.http.unsent import UnsentBytes
 from chatd.interfaces import IBus, IStore
 from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
+from chatd.nats.address import parse as parse_nats
 from chatd.process.admin_socket import AdminSocket
+from chatd.process.certificates import Certificates
+from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.readiness import Readiness
+from chatd.process.reloading import http_limits
 from chatd.process.reuseport import ReusePortReactor
-from chatd.process.service import ChatService, Components
+from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
+from chatd.process.systemd import ServiceManager
 from chatd.runtime.shield import ShieldedTasks
 from chatd.runtime.thread_pool import Executor, ThreadPool
+from chatd.store.measuring import measure
 from chatd.store.migrations import migrations
+from chatd.store.sqlite.inspection import describe as describe_sqlite
 from chatd.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
+    from chatd.bus.announcer import NatsAnnouncer
+    from chatd.bus.interest import Interest
+    from chatd.nats.address import Address as NatsAddress
     from chatd.postgres.address import Address
+    from chatd.postgres.notify_payloads import NodeId
+    from chatd.store.postgres.store import PostgresStore
 
 RETRY_SECONDS: Final = 5
 """The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
 
-RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors reserved for listeners, files, database connections and the admin listener."""
+RESERVED_DESCRIPTORS: Final = 96
+"""Descriptors reserved for listeners, files, database connections, connections that are being
+refused, and `ADMIN_CONNECTIONS`."""
+
+ADMIN_CONNECTIONS: Final = 32
+"""Connections of the operators' listener, which are there however many the public one has."""
 
 
 class PublicAPI(NamedTuple):
@@ -83,7 +105,10 @@ class PublicAPI(NamedTuple):
 
 
 def compose_service(
-    settings: Settings, reactor: Any, gc_tuner: GCTuner | None = None
+    settings: Settings,
+    reactor: Any,
+    gc_tuner: GCTuner | None = None,
+    manager: ServiceManager | None = None,
 ) -> ChatService | Supervisor:
     """The daemon: one process, or the supervisor of `settings.workers`.
 
@@ -93,9 +118,12 @@ def compose_service(
         if not is_postgres(settings.db):
             raise ConfigError("workers: more than 1 needs PostgreSQL: --db postgresql://...")
         _postgres_addresses(settings)
-        return Supervisor(settings, reactor, random.random)
+        _nats_address(settings)
+        return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
+    unsent = UnsentBytes(reactor.seconds)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
+    measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(
         settings,
         store,
@@ -106,11 +134,12 @@ def compose_service(
         hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
         hasher=owasp_hasher(),
         rates=Rates() if settings.rate_limits else None,
+        reads_answers=unsent.admits,
+        free_bytes=_free_bytes(settings.db),
     )
     proxies = TrustedProxies(settings.trusted_proxies)
     request_ids = RequestIds()
-    # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
-    http_limits = HTTPLimits(body_bytes=max(128 * 1024, 6 * settings.max_message_bytes + 4096))
+    limits = http_limits(settings)
     cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(
         components,
@@ -125,20 +154,39 @@ def compose_service(
         resource=api.resource,
         fast_handler=api.fast_path,
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
+        hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
         problem=problem,
-        max_connections=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS,
+        admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
+        unsent=unsent,
         error_headers=None if cors is None else cors.in_head,
     )
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
-        limits=http_limits,
+        limits=limits,
+        hosts=AllowedHosts(settings.allowed_hosts),
         problem=problem,
+        admission=Admission(ADMIN_CONNECTIONS),
     )
     metrics.add_gauge(
         "chatd_connections", "Open connections of the public API", lambda: public.connections
+    )
+    metrics.add_counter(
+        "chatd_connections_refused",
+        "Connections that were answered 503 because there were too many",
+        lambda: public.state.admission.refusals,
+    )
+    metrics.add_counter(
+        "chatd_turns_waited",
+        "How often a connection's next request waited for a later turn of the reactor",
+        lambda: public.state.turns.queued,
+    )
+    metrics.add_gauge(
+        "chatd_unsent_bytes",
+        "Bytes of responses that their clients have not read and sockets have not taken",
+        lambda: unsent.total,
     )
     admin_path = admin_socket_path(settings)
     # Processes on one PostgreSQL may share a port; on SQLite the second one is a mistake.
@@ -152,22 +200,58 @@ def compose_service(
             for text in ([settings.admin] if settings.admin else [])
         ],
         drain_seconds=settings.drain_seconds,
+        lame_duck_seconds=settings.lame_duck_seconds,
         admin_socket=None
         if admin_path is None
         else AdminSocket(admin_path, Administration(store, bus), reactor),
         gc_tuner=gc_tuner,
+        manager=manager,
     )
+
+
+def _free_bytes(db: str) -> Callable[[], int] | None:
+    """How much room the disk of an SQLite database has for the daemon."""
+    path = _sqlite_path(db)
+    if path is None:
+        return None
+    folder = os.path.dirname(os.path.realpath(path))
+
+    def free_bytes() -> int:
+        disk = os.statvfs(folder)
+        return disk.f_bavail * disk.f_frsize
+
+    return free_bytes
+
+
+def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:
+    """The limits on connections of the public API."""
+    room = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
+    # Behind the PROXY protocol, all connections are the proxy's.
+    behind_proxy = any(text.startswith("haproxy:") for text in settings.listen)
+    per_address: int | None = None
+    if settings.rate_limits and settings.max_connections_per_address and not behind_proxy:
+        per_address = min(settings.max_connections_per_address, room * 3 // 4)
+    return Admission(room, per_address, proxies.is_trusted, metrics.count_refusal)
 
 
 async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
     """Administration of the database that `--db` names, and its store, which is open.
 
+    In the end, stop the former, then close the latter.
     Raises `ConfigError`, and `StartError` also for a database that does not exist or is old.
     """
-    store, _ = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
+    store, bus = compose_store_and_bus(settings, reactor, Metrics(), upgrade=False)
     await store.open()
-    # Processes on the same database are notified by the store; this one has no polls.
-    return store, Administration(store, LocalBus())
+    if settings.bus is None:
+        # Processes on the same database are notified by the store; this one has no polls.
+        bus = LocalBus()
+    else:
+        try:
+            await bus.start(NoPolls())
+        except StartError:
+            await store.close()
+            raise
+    return store, Administration(store, bus)
 
 
 async def upgrade_database(settings: Settings, reactor: Any) -> None:
@@ -183,7 +267,9 @@ def compose_maintenance(settings: Settings) -> Maintenance:
     if path is not None:
         from chatd.store.sqlite.maintenance import SqliteMaintenance
 
-        return SqliteMaintenance(path, migrations("sqlite"))
+        return SqliteMaintenance(
+            path, migrations("sqlite"), shrinks=settings.keep_microseconds is not None
+        )
     if not is_postgres(settings.db):
         raise _unknown_database()
     [address, _] = _postgres_addresses(settings)
@@ -220,18 +306,27 @@ def compose_domain(
     hashing: Executor,
     hasher: PasswordHasher,
     rates: Rates | None,
+    reads_answers: Callable[[int], bool] = lambda user_id: True,
+    free_bytes: Callable[[], int] | None = None,
 ) -> Components:
     """Create the domain, on a store and a bus.
 
     `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
     `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
+    `reads_answers` is whether the clients of an account read what they are sent, `free_bytes` how
+    much room the disk of the database has.
     """
     limits = RateLimits(rates, clock)
-    notifier = Notifier(max_held=settings.max_polls, expiry=SessionExpiry(clock, now))
+    notifier = Notifier(
+        max_held=settings.max_polls, expiry=SessionExpiry(clock, now), interest=bus.interest
+    )
     passwords = Passwords(hashing, hasher)
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
+    read_limits = ReadLimits(limits, reads_answers)
+    calls = StoreCalls(read_limits)
+    disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     erasures = Erasures(store, bus, clock)
     accounts = Accounts(
         store,
@@ -241,6 +336,8 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        calls,
+        disk,
         erasures,
         clock=clock,
         now=now,
@@ -255,6 +352,7 @@ def compose_domain(
         passwords,
         checks,
         tasks,
+        calls,
         last_seen.with_last_seen,
         min_password_length=settings.min_password_length,
     )
@@ -264,6 +362,9 @@ def compose_domain(
         bus,
         notifier,
         limits,
+        read_limits,
+        calls,
+        disk,
         clock=clock,
         max_message_bytes=settings.max_message_bytes,
         note_delivered=deliveries.note,
@@ -271,21 +372,31 @@ def compose_domain(
         observe_batch=metrics.batch_observer,
     )
     metrics.add_gauge("chatd_polls_held", "Polls and streams that wait now", lambda: notifier.held)
-    subscriber = BusSubscriber(notifier, accounts, metrics)
+    metrics.add_labelled_gauge(
+        "chatd_queue_depth",
+        "Sends and reads that wait for the store, and passwords for being hashed",
+        "queue",
+        lambda: {**chats.queued(), "password": passwords.pending},
+    )
+    metrics.add_labelled_counter(
+        "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
+    )
+    subscriber = BusSubscriber(store, notifier, accounts, metrics, clock.seconds)
     return Components(
         store=store,
         bus=bus,
         subscriber=subscriber,
-        sweep=Sweep(store, notifier, clock, metrics, subscriber),
+        sweep=Sweep(store, notifier, clock, metrics, subscriber, lossy=bus.interest is not None),
+        limits=limits,
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,
         erasures=erasures,
         account_changes=changes,
-        tokens=Tokens(store, bus, tasks, last_seen.with_last_used),
+        tokens=Tokens(store, bus, tasks, calls, last_seen.with_last_used),
         chats=chats,
-        conversations=Conversations(store, bus),
-        receipts=Receipts(store, notifier, clock),
+        conversations=Conversations(store, bus, calls),
+        receipts=Receipts(store, notifier, calls, clock),
         deliveries=deliveries,
         revisions=Revisions(
             store,
@@ -294,7 +405,7 @@ def compose_domain(
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),
-        blocks=Blocks(store, limits),
+        blocks=Blocks(store, limits, calls),
         readiness=Readiness(store, bus, clock),
         metrics=metrics,
     )
@@ -367,18 +478,32 @@ def compose_store_and_bus(
     if path is not None:
         if settings.listen_db is not None:
             raise ConfigError("listen-db: only PostgreSQL listens; --db is SQLite")
+        if settings.bus is not None:
+            raise ConfigError("bus: it needs PostgreSQL: on SQLite there is only one process")
         store = SqliteStore(
             path,
             clock=reactor,
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
+            max_messages=settings.max_inbox_messages,
             upgrade=upgrade,
+            keep=settings.keep_microseconds,
         )
+        _add_sizes(metrics, store.file_sizes)
         return store, LocalBus()
     if is_postgres(settings.db):
         return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
     raise _unknown_database()
+
+
+def describe_database(settings: Settings) -> str:
+    """What opening the database of `--db` would do to it; raises `StartError` if it cannot be."""
+    if is_postgres(settings.db):
+        from chatd.store.postgres.inspection import describe as describe_postgres
+
+        return describe_postgres(_postgres_addresses(settings)[0])
+    return describe_sqlite(settings.db.partition(":")[2])
 
 
 def is_postgres(db: str) -> bool:
@@ -409,37 +534,51 @@ def _postgres_addresses(settings: Settings) -> list[Address]:
     return addresses
 
 
+def _nats_address(settings: Settings) -> NatsAddress | None:
+    """The address of `--bus`, None if it is not given; raises `ConfigError`."""
+    if settings.bus is None:
+        return None
+    if settings.listen_db is not None:
+        raise ConfigError("listen-db: nothing listens to PostgreSQL with --bus")
+    try:
+        return parse_nats(settings.bus)
+    except ValueError as wrong:
+        # The value may hold a password, so it is not repeated.
+        raise ConfigError(f"bus: {wrong}") from None
+
+
 def _postgres_store_and_bus(
     settings: Settings, reactor: Any, metrics: Metrics, upgrade: bool
 ) -> tuple[IStore, IBus]:
     db, listen_db = _postgres_addresses(settings)
-    from chatd.bus.postgres import PostgresBus
+    nats = _nats_address(settings)
     from chatd.postgres.notify_payloads import NodeId
     from chatd.store.postgres.store import PostgresStore
 
     node_id = NodeId()
+    interest = announcer = None
+    if nats is not None:
+        from chatd.bus.announcer import NatsAnnouncer
+        from chatd.bus.interest import Interest
+
+        interest, announcer = Interest(reactor.seconds), NatsAnnouncer(reactor)
     store = PostgresStore(
         db,
         reactor=reactor,
         now=microseconds,
         node_id=node_id,
         known_only=not settings.first_contact,
+        max_messages=settings.max_inbox_messages,
         upgrade=upgrade,
+        keep=settings.keep_microseconds,
         observe_pool_wait=metrics.add_duration(
             "chatd_postgres_pool_wait_seconds",
             "How long statements waited for a free connection to the database",
         ),
+        announcer=announcer,
+        listened=None if interest is None else interest.users,
     )
-    bus = PostgresBus(
-        listen_db,
-        reactor=reactor,
-        node_id=node_id,
-        random=random.random,
-        listener=store,
-        observe_lag=metrics.add_duration(
-            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
-        ),
-    )
+    _add_sizes(metrics, store.file_sizes)
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
@@ -455,17 +594,93 @@ def _postgres_store_and_bus(
         "Connections to the database that were lost and made again",
         lambda: store.pool.reconnects,
     )
+    if nats is not None and interest is not None and announcer is not None:
+        return store, _nats_bus(nats, reactor, metrics, store, interest, announcer)
+    return store, _postgres_bus(listen_db, reactor, metrics, store, node_id)
+
+
+def _postgres_bus(
+    address: Address, reactor: Any, metrics: Metrics, store: PostgresStore, node_id: NodeId
+) -> IBus:
+    from chatd.bus.postgres import PostgresBus
+
+    bus = PostgresBus(
+        address,
+        reactor=reactor,
+        node_id=node_id,
+        random=random.random,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long a notice took from this process to itself"
+        ),
+    )
+    # Else each process would be ready after a delay of its own.
+    store.pool.on_recovered = bus.reconnect_soon
     metrics.add_counter(
         "chatd_bus_reconnects",
         "How often the connection that listens was lost and made again",
         lambda: bus.reconnects,
     )
-    return store, bus
+    return bus
+
+
+def _nats_bus(
+    address: NatsAddress,
+    reactor: Any,
+    metrics: Metrics,
+    store: PostgresStore,
+    interest: Interest,
+    announcer: NatsAnnouncer,
+) -> IBus:
+    from chatd import __version__
+    from chatd.bus.nats import NatsBus
+    from chatd.nats.connector import Connector
+
+    interest.forget = store.forget
+    bus = NatsBus(
+        address,
+        Connector(address, reactor, random.random, __version__),
+        reactor=reactor,
+        random=random.random,
+        epoch=lambda: store.epoch,
+        interest=interest,
+        announcer=announcer,
+        listener=store,
+        observe_lag=metrics.add_duration(
+            "chatd_bus_lag_seconds", "How long the NATS server took to answer a PING"
+        ),
+    )
+    metrics.add_counter(
+        "chatd_bus_reconnects",
+        "How often the connection to NATS was lost and made again",
+        lambda: bus.reconnects,
+    )
+    metrics.add_counter(
+        "chatd_bus_gaps",
+        "How often messages of another process were missing, or it was silent",
+        lambda: bus.gaps,
+    )
+    metrics.add_gauge("chatd_bus_peers", "Other processes that are heard", lambda: bus.peers)
+    metrics.add_gauge(
+        "chatd_bus_subscriptions",
+        "Users whose events are received",
+        lambda: len(interest.users),
+    )
+    return bus
+
+
+def _add_sizes(metrics: Metrics, read: Callable[[], dict[str, float]]) -> None:
+    metrics.add_labelled_gauge(
+        "chatd_database_bytes", "Size of the database; of SQLite's files", "file", read
+    )
 
 
 def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
+    certificates = Certificates(reactor, text)
     try:
-        return Listener(text, serverFromString(reactor, text), server)
+        return Listener(text, serverFromString(certificates, text), server, certificates)
+    except (IndexError, KeyError):
+        raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
         raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
 

@@ -36,21 +36,39 @@ class Settings:
     admin: str | None
     db: str
     listen_db: str | None
+    bus: str | None
     registration: bool
     rate_limits: bool
     max_message_bytes: int
     min_password_length: int
     edit_seconds: int
     first_contact: bool
+    max_inbox_messages: int
+    min_free_disk: int
+    """0: the disk is not looked at."""
     max_polls: int
+    max_connections_per_address: int
+    """0: no limit."""
     drain_seconds: float
+    lame_duck_seconds: float
     workers: int
     trusted_proxies: tuple[Network, ...]
+    allowed_hosts: tuple[str, ...]
+    """Names in Host that both listeners answer to; empty: any on the public one."""
     cors_origins: tuple[str, ...]
     access_log: bool
+    log_format: str
+    log_level: str
     directory: bool
     show_email: bool
     """Whether everybody sees an account's email address, and not only its owner."""
+    retention_days: int
+    """How long messages are kept; 0: always."""
+
+    @property
+    def keep_microseconds(self) -> int | None:
+        """How long messages are kept; None: always."""
+        return self.retention_days * 86_400_000_000 or None
 
 
 # Parsers of values: they take what the command line, the environment (both text) or TOML (any type)
@@ -95,6 +113,15 @@ def _parse_seconds(value: Any) -> float:
     return number
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise ValueError(f"is none of {', '.join(words)}")
+
+    return parse
+
+
 def _choice(true: str, false: str) -> Callable[[Any], bool]:
     def parse(value: Any) -> bool:
         if value in (true, false):
@@ -113,6 +140,18 @@ def _parse_networks(value: Any) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(text) for text in texts)
     except ValueError as error:
         raise ValueError(f"is not a list of networks: {error}") from None
+
+
+_HOST: Final = re.compile(r"\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def _parse_hosts(value: Any) -> tuple[str, ...]:
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(
+        isinstance(name, str) and _HOST.fullmatch(name) for name in names
+    ):
+        raise ValueError("is not a list of host names, without ports")
+    return tuple(name.lower() for name in names)
 
 
 def _parse_origins(value: Any) -> tuple[str, ...]:
@@ -149,6 +188,8 @@ class Option:
     help: str
     secret: bool = False
     """The value may contain a password, so error messages do not repeat it."""
+    reloadable: bool = False
+    """SIGHUP changes it in a running daemon."""
 
     @property
     def variable(self) -> str:
@@ -177,14 +218,82 @@ OPTIONS: Final = (
         "PostgreSQL for LISTEN, if --db is behind a transaction pooler.",
         secret=True,
     ),
-    Option("registration", _choice("open", "closed"), "open", "Who may register: open|closed."),
-    Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off."),
-    Option("max-message-bytes", _integer(1, 1 << 24), 16384, "Maximum message size, UTF-8 bytes."),
-    Option("min-password-length", _integer(1, 1024), 5, "Minimum password length, characters."),
-    Option("edit-seconds", _integer(0), 0, "How long messages can be edited, 0: always."),
+    Option(
+        "bus",
+        _parse_text,
+        None,
+        "nats://HOST:PORT,...: how processes tell each other, instead of by PostgreSQL.",
+        secret=True,
+    ),
+    Option(
+        "registration",
+        _choice("open", "closed"),
+        "open",
+        "Who may register: open|closed.",
+        reloadable=True,
+    ),
+    Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off.", reloadable=True),
+    Option(
+        "max-message-bytes",
+        _integer(1, 1 << 24),
+        16384,
+        "Maximum message size, UTF-8 bytes.",
+        reloadable=True,
+    ),
+    Option(
+        "min-password-length",
+        _integer(1, 1024),
+        5,
+        "Minimum password length, characters.",
+        reloadable=True,
+    ),
+    Option(
+        "edit-seconds",
+        _integer(0),
+        0,
+        "How long messages can be edited, 0: always.",
+        reloadable=True,
+    ),
     Option("first-contact", _choice("open", "known"), "open", "Who may write first: open|known."),
-    Option("max-polls", _integer(0), 10000, "Maximum polls held at once per process."),
-    Option("drain-seconds", _parse_seconds, 10, "Time limit for finishing requests at shutdown."),
+    Option(
+        "max-inbox-messages",
+        _integer(1),
+        1_000_000,
+        "Maximum messages in an inbox; sends to a full one are refused.",
+    ),
+    Option(
+        "min-free-disk",
+        _integer(0, 1 << 50),
+        16 << 20,
+        "Bytes of the disk of SQLite that sends leave free, 0: none.",
+    ),
+    Option(
+        "max-polls",
+        _integer(0),
+        10000,
+        "Maximum polls held at once per process.",
+        reloadable=True,
+    ),
+    Option(
+        "max-connections-per-address",
+        _integer(0),
+        5000,
+        "Maximum connections from one address, 0: no limit; trusted proxies have none.",
+    ),
+    Option(
+        "drain-seconds",
+        _parse_seconds,
+        10,
+        "Time limit for finishing requests at shutdown.",
+        reloadable=True,
+    ),
+    Option(
+        "lame-duck-seconds",
+        _parse_seconds,
+        0,
+        "How long a stopping daemon accepts requests while it reports not to be ready.",
+        reloadable=True,
+    ),
     Option("workers", _integer(1, 1024), 1, "Processes that share the port; needs PostgreSQL."),
     Option(
         "trusted-proxies",
@@ -193,12 +302,26 @@ OPTIONS: Final = (
         "Networks whose X-Forwarded-For is trusted, separated by commas.",
     ),
     Option(
+        "allowed-hosts",
+        _parse_hosts,
+        "",
+        "Names in Host that are answered to, separated by commas.",
+    ),
+    Option(
         "cors-origins",
         _parse_origins,
         "",
         "Origins whose browser apps may call the API, separated by commas; or *.",
     ),
     Option("access-log", _choice("on", "off"), "off", "Log one line per request: on|off."),
+    Option("log-format", _one_of("text", "json"), "text", "Format of the log: text|json."),
+    Option(
+        "log-level",
+        _one_of("debug", "info", "warn", "error"),
+        "info",
+        "Least level that is logged: debug|info|warn|error.",
+        reloadable=True,
+    ),
     Option(
         "directory",
         _choice("on", "off"),
@@ -206,6 +329,7 @@ OPTIONS: Final = (
         "Whether users are found by the beginning of their names: on|off.",
     ),
     Option("show-email", _choice("all", "owner"), "all", "Who sees an email address: all|owner."),
+    Option("retention-days", _integer(0, 36_500), 0, "How long messages are kept, 0: always."),
 )
 
 
@@ -248,6 +372,19 @@ def load(
         if name.startswith(PREFIX) and name not in variables
     ]
     return Settings(**values), warnings
+
+
+def changes(before: Settings, after: Settings) -> tuple[list[Option], list[Option]]:
+    """The options that differ: those that a running daemon can change, and the others."""
+    changed = [
+        option
+        for option in OPTIONS
+        if getattr(before, option.field) != getattr(after, option.field)
+    ]
+    return (
+        [option for option in changed if option.reloadable],
+        [option for option in changed if not option.reloadable],
+    )
 
 
 def to_environment(settings: Settings) -> dict[str, str]:

@@ -11,6 +11,9 @@ class DomainError(Exception):
     code: ClassVar[str]
     title: ClassVar[str]
 
+    bound: str = ""
+    """The bound that was reached, for the metrics; empty if none was."""
+
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -46,6 +49,13 @@ class CursorEpoch(DomainError):
 
     code = "cursor_epoch"
     title = "The cursor belongs to another history of this inbox"
+
+
+class CursorExpired(DomainError):
+    """Messages after the cursor were removed, because they were older than messages are kept."""
+
+    code = "cursor_expired"
+    title = "Messages after the cursor are no longer kept"
 
 
 class Unauthorized(DomainError):
@@ -151,6 +161,12 @@ class MessageTooLarge(DomainError):
     title = "The message is too large"
 
 
+class InboxFull(DomainError):
+    code = "inbox_full"
+    title = "The recipient's inbox is full"
+    bound = "inbox_messages"
+
+
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     title = "The Idempotency-Key was used for another request"
@@ -159,9 +175,10 @@ class IdempotencyKeyReused(DomainError):
 class Busy(DomainError):
     """A temporary error: the request may be repeated after `retry_after` seconds."""
 
-    def __init__(self, detail: str, retry_after: float) -> None:
+    def __init__(self, detail: str, retry_after: float, bound: str = "") -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.bound = bound
 
 
 class RateLimited(Busy):
@@ -172,6 +189,13 @@ class RateLimited(Busy):
 class Overloaded(Busy):
     code = "overloaded"
     title = "The service is overloaded"
+
+
+class InsufficientStorage(Busy):
+    """The disk is nearly full."""
+
+    code = "insufficient_storage"
+    title = "There is no room to store anything"
 
 
 class StoreUnavailable(Busy):

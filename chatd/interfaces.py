@@ -106,6 +106,13 @@ class IAdminStore(Interface):
         `add_token` adds none. Messages to it are stored as before. Safe to repeat.
         """
 
+    def remove_old(before: int) -> Deferred[int]:
+        """Remove the messages that were sent before that time from all inboxes, in bounded steps.
+
+        `IStore.removed` says what was removed before it is deleted. Returns how many messages were
+        deleted.
+        """
+
     def recipients(user_id: int) -> Deferred[list[int]]:
         """The accounts to which a user has sent messages, in the order of ids."""
 
@@ -128,6 +135,10 @@ class IStore(Interface):
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
     admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
+    removed: Mapping[int, int] = Attribute(
+        "By user, the last seq of the messages that were removed from the beginning of the inbox "
+        "because they were old. A read may still return those after they were removed."
+    )
 
     def open() -> Deferred[None]:
         """Open the database and migrate its schema; fails with `StartError`."""
@@ -210,7 +221,9 @@ class IStore(Interface):
         Ignores times earlier than the stored ones.
         """
 
-    def append(drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         """Append messages in one durable transaction; returns one result per draft, in order.
 
         The messages of each inbox are numbered 1, 2, 3 ... in order of commit, and those of one
@@ -221,7 +234,8 @@ class IStore(Interface):
         write first, `FirstContactClosed` if neither had sent the other a message before this
         call, and they are not the same. Such drafts do not affect the others. Succeeds only once
         the transaction is on stable storage. A draft that is appended after a `block` has
-        succeeded is subject to it.
+        succeeded is subject to it. Where a server has to be waited for, it fails after `within`
+        seconds, or after a default.
         """
 
     def revise(revision: Revision) -> Deferred[Message]:
@@ -247,8 +261,12 @@ class IStore(Interface):
     def blocks(user_id: int) -> Deferred[list[BlockedUser]]:
         """The accounts that a user has blocked, without deleted ones, in the order of names."""
 
-    def read(queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         """Answer queries from one snapshot; None for each inbox that does not exist.
+
+        For `within` see `append`.
 
         `last_seq` and `messages` of a slice are consistent. `messages` is empty for a `ReadPage`
         whose `at` is beyond the end of the inbox, and for a `ReadAfter` with such a `seq`.
@@ -289,6 +307,9 @@ class ISubscriber(Interface):
     def wake_all() -> None:
         """Events may have been missed: check every inbox and forget all cached sessions."""
 
+    def check(user_ids: Collection[int]) -> None:
+        """Messages and changes of these users may have been missed: wake whom they concern."""
+
     def revoked(user_id: int, token: bytes | None) -> None:
         """A token of the user was revoked; None: all tokens, because the account was deleted."""
 
@@ -296,8 +317,51 @@ class ISubscriber(Interface):
         """Sessions of the user may have ended: the store knows which."""
 
 
+class IInterest(Interface):
+    """Whose events a process wants to receive; the methods are called in turns for a user."""
+
+    def watch(user_id: int) -> None:
+        """The events of this user are wanted from now on."""
+
+    def unwatch(user_id: int) -> None:
+        """They are not wanted any more."""
+
+
+class IAnnouncer(Interface):
+    """Tells other processes what this one has committed, for a store that does not itself.
+
+    The methods never raise. They may be called at any time; what is announced while there is no
+    connection makes the others check everything later.
+    """
+
+    def announce_messages(messages: Sequence[Message]) -> None:
+        """Messages were committed; those of one inbox are in the order of their seq."""
+
+    def announce_changes(user_ids: Collection[int]) -> None:
+        """Changes of these accounts were committed."""
+
+    def announce_changed(received_by: int, seq: int, sent_by: int) -> None:
+        """A message was edited or deleted."""
+
+    def announce_revoked(user_id: int, token: bytes | None) -> None:
+        """A token was revoked; None: all tokens of the user."""
+
+    def announce_sessions_changed(user_id: int) -> None:
+        """Sessions of the user may have ended."""
+
+    def announce_removed(inboxes: Sequence[tuple[int, int]]) -> None:
+        """Messages were removed: pairs of user and the last seq that was."""
+
+    def announce_unknown(user_ids: Collection[int], *, sessions: bool = False) -> None:
+        """Something concerning these users, or their sessions, may be committed now or later."""
+
+
 class IBus(Interface):
     """Announces new and revised messages and revocations to all processes that share a store."""
+
+    interest: IInterest | None = Attribute(
+        "What is told whose events this process wants; None if it receives those of all users."
+    )
 
     def start(subscriber: ISubscriber) -> Deferred[None]:
         """Subscribe; succeeds once no later commit can be missed, or fails with `StartError`."""

@@ -33,6 +33,7 @@ class DatabaseStatus(Struct, frozen=True):
     accounts: int | None
     disabled: int | None
     messages: int | None
+    removed: int | None
     oldest_message_at: int | None
     to_be_purged: int | None
 

@@ -40,7 +40,7 @@ class Account(Struct, frozen=True, gc=False):
 
 
 class AccountState(Struct, frozen=True, gc=False):
-    """An account as an administrator sees it; `messages` is the seq of its last message."""
+    """An account as an administrator sees it, and how many messages and tokens it has."""
 
     account: Account
     disabled_at: int | None

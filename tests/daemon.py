@@ -10,11 +10,12 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -72,8 +73,8 @@ class Daemon:
     process may meanwhile use the one that the kernel chose. `command_line`, if given, replaces all
     of it. `forked` chooses the fork server, which starts a daemon sooner; the heap of a forked
     daemon has the holes of the server's, so memory is measured without it. The log of all daemons
-    in a folder is `log` in it. Leaving the context kills the process and prints the log, which
-    pytest shows if the test failed.
+    in a folder is `log` in it, unless `log` is where the command line has it written. Leaving the
+    context kills the process and prints the log, which pytest shows if the test failed.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Daemon:
         port: int = 0,
         command_line: Sequence[str] = (),
         forked: bool = True,
+        log: Path | None = None,
         **variables: str,
     ) -> None:
         self.folder = folder
@@ -94,7 +96,8 @@ class Daemon:
         self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self._log_start = 0
-        self.log = folder / "log"
+        self.log = log or folder / "log"
+        self._output = folder / "log"
         self.port = port
         self.admin_port = 0
         self.location = ""
@@ -146,7 +149,7 @@ class Daemon:
         if not self._command_line and "--rate-limits" not in arguments:
             arguments += ["--rate-limits", "off"]
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
+        with self._output.open("ab") as log:
             line = self._command_line or command(*arguments)
             env = environment(**self._variables)
             if self._forked:
@@ -170,7 +173,7 @@ class Daemon:
 
     def logged(self) -> str:
         """The log since the last start."""
-        return self.log.read_bytes()[self._log_start :].decode()
+        return self.log.read_bytes()[self._log_start :].decode() if self.log.exists() else ""
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -254,10 +257,28 @@ class Response(NamedTuple):
 
 
 class Client:
-    """A client with one connection, which is opened when needed and reopened when lost."""
+    """A client with one connection, which is opened when needed and reopened when lost.
 
-    def __init__(self, port: int, auth: str | None = None, timeout: float = 60) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    With `tls`, by HTTPS; `source` is the address that it connects from.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        auth: str | None = None,
+        timeout: float = 60,
+        *,
+        tls: ssl.SSLContext | None = None,
+        source: str = "127.0.0.1",
+    ) -> None:
+        origin = (source, 0)
+        self._connection = (
+            http.client.HTTPConnection("127.0.0.1", port, timeout, origin)
+            if tls is None
+            else http.client.HTTPSConnection(
+                "127.0.0.1", port, timeout=timeout, source_address=origin, context=tls
+            )
+        )
         self._auth = auth
 
     def send(
@@ -299,6 +320,15 @@ class Client:
     def get(self, target: str) -> Response:
         """`GET`."""
         return self.request("GET", target)
+
+    def stream(self, target: str, headers: dict[str, str]) -> Generator[Any, None, None]:
+        """The JSON lines of a stream."""
+        fields = {**headers, **({} if self._auth is None else {"Authorization": self._auth})}
+        self._connection.request("GET", target, headers=fields)
+        response = self._connection.getresponse()
+        assert response.status == 200, response.read()
+        while line := response.readline():
+            yield json.loads(line)
 
     def close(self) -> None:
         """Close the connection."""

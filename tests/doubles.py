@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 from argon2 import PasswordHasher
@@ -22,6 +22,7 @@ from hypothesis.internal.conjecture import engine
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock, LoopingCall
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,7 +33,7 @@ from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
-from chatd.model import Account, Message, ReadAfter, ReadPage, Session
+from chatd.model import MAX_INTEGER, Account, Message, ReadAfter, ReadPage, Session
 from chatd.runtime.thread_pool import Executor
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import open_writer
@@ -138,6 +139,8 @@ class Now:
 class ControlledBus:
     """A local bus that can lose or hold back wake-ups, or be broken."""
 
+    interest = None
+
     def __init__(self) -> None:
         self._bus = LocalBus()
         self.broken: str | None = None
@@ -183,6 +186,21 @@ class ControlledBus:
 def cheap_hasher() -> PasswordHasher:
     """Argon2 with the lowest cost that the library accepts."""
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+def logged(call: Callable[[], object]) -> list[str]:
+    """The lines logged during a call."""
+    texts: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        call()
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+    return texts
 
 
 def result_of(deferred: Deferred[T]) -> T:
@@ -254,9 +272,12 @@ class System:
         max_message_bytes: int = 16384,
         edit_seconds: int = 0,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
+        free_bytes: Callable[[], int] | None = None,
+        keep: int | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.clock = Clock()
@@ -275,6 +296,8 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
             known_only=known_only,
+            max_messages=max_messages,
+            keep=keep,
         )
         settings = attrs.evolve(
             load({}, {})[0],
@@ -296,6 +319,7 @@ class System:
             hashing=self.hashing,
             hasher=cheap_hasher(),
             rates=rates,
+            free_bytes=free_bytes,
         )
         self.notifier = self.components.notifier
         self.accounts = self.components.accounts

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from chatd import compose
+from chatd.bus.nats import NatsBus
 from chatd.bus.postgres import PostgresBus
 from chatd.compose import compose_service, is_postgres
 from chatd.config import ConfigError, load
@@ -65,6 +66,20 @@ def test_store_and_bus_are_those_of_postgresql() -> None:
     assert isinstance(service.components.store, PostgresStore)
     assert isinstance(service.components.bus, PostgresBus)
     assert service.components.store.location == "postgresql://u@h/d"
+    assert service.components.store.pool.on_recovered == service.components.bus.reconnect_soon
+    service.components.passwords.stop()
+
+
+def test_the_bus_may_be_nats() -> None:
+    from twisted.internet import reactor
+
+    given = {"db": "postgresql://h/d", "bus": "nats://u:s3cret@a:1,b"}
+    service = compose_service(load(given, {})[0], reactor)
+    assert isinstance(service, ChatService)
+    assert isinstance(service.components.bus, NatsBus)
+    metrics = service.components.metrics.render().decode()
+    for name in ("lag_seconds_count", "reconnects_total", "gaps_total", "peers", "subscriptions"):
+        assert f"chatd_bus_{name} 0.0" in metrics
     service.components.passwords.stop()
 
 
@@ -75,6 +90,14 @@ def test_store_and_bus_are_those_of_postgresql() -> None:
         ({"db": "postgresql:///d", "listen-db": "s3cret"}, "^listen-db: neither"),
         ({"db": "postgresql:///d", "listen-db": "s3cret", "workers": 2}, "^listen-db: neither"),
         ({"db": "mysql://u:s3cret@h/d"}, "^db: neither sqlite:PATH nor postgresql://"),
+        ({"bus": "nats://s3cret@a"}, "^bus: it needs PostgreSQL"),
+        ({"db": "postgresql:///d", "bus": "amqp://u:s3cret@a"}, "^bus: not nats://HOST"),
+        ({"db": "postgresql:///d", "bus": "nats://u:s3cret@a:x"}, "^bus: one of the servers"),
+        ({"db": "postgresql:///d", "bus": "nats://u:s3cret@", "workers": 2}, "^bus: "),
+        (
+            {"db": "postgresql:///d", "bus": "nats://s3cret@a", "listen-db": "host=a"},
+            "^listen-db: nothing listens",
+        ),
     ],
 )
 def test_invalid_urls_are_reported_without_their_password(
@@ -145,7 +168,7 @@ def test_components_get_their_settings() -> None:
     assert service.public[0].server is service.public[1].server
     assert service.public[0].server is not service.admin[0].server
     assert service.public[0].server.limits.body_bytes >= 6 * 100_000
-    assert parts.notifier._max_held == 3
+    assert parts.notifier.max_held == 3
     assert service._drain_seconds == 4.0
     assert b"chatd_polls_held 0.0" in parts.metrics.render()
     assert b"chatd_connections 0.0" in parts.metrics.render()

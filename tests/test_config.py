@@ -8,27 +8,36 @@ from typing import Any
 
 import pytest
 
-from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, load
+from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, changes, load
 
 DEFAULTS = Settings(
     listen=("tcp:8080:interface=127.0.0.1",),
     admin=None,
     db="sqlite:chatd.db",
     listen_db=None,
+    bus=None,
     registration=True,
     rate_limits=True,
     max_message_bytes=16384,
     min_password_length=5,
     edit_seconds=0,
     first_contact=True,
+    max_inbox_messages=1_000_000,
+    min_free_disk=16 << 20,
     max_polls=10000,
+    max_connections_per_address=5000,
     drain_seconds=10,
+    lame_duck_seconds=0,
     workers=1,
     trusted_proxies=(),
+    allowed_hosts=(),
     cors_origins=(),
     access_log=False,
+    log_format="text",
+    log_level="info",
     directory=False,
     show_email=True,
+    retention_days=0,
 )
 
 # For each option: a value as text, the same value in TOML, and the resulting setting.
@@ -37,19 +46,29 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "admin": ("tcp:9000", '"tcp:9000"', "tcp:9000"),
     "db": ("sqlite:/x.db", '"sqlite:/x.db"', "sqlite:/x.db"),
     "listen-db": ("postgresql://h/d", '"postgresql://h/d"', "postgresql://h/d"),
+    "bus": ("nats://a:1,b:2", '"nats://a:1,b:2"', "nats://a:1,b:2"),
     "registration": ("closed", '"closed"', False),
     "rate-limits": ("off", '"off"', False),
     "max-message-bytes": ("100", "100", 100),
     "min-password-length": ("8", "8", 8),
     "edit-seconds": ("900", "900", 900),
     "first-contact": ("known", '"known"', False),
+    "max-inbox-messages": ("500", "500", 500),
+    "min-free-disk": ("1000000000000", "1000000000000", 10**12),
     "max-polls": ("0", "0", 0),
+    "max-connections-per-address": ("0", "0", 0),
     "drain-seconds": ("2.5", "2.5", 2.5),
+    "lame-duck-seconds": ("5", "5", 5),
     "workers": ("4", "4", 4),
     "trusted-proxies": (
         "10.0.0.0/8,::1",
         '["10.0.0.0/8", "::1"]',
         (ip_network("10.0.0.0/8"), ip_network("::1")),
+    ),
+    "allowed-hosts": (
+        "Chat.example,.b.example",
+        '["chat.example", ".b.example"]',
+        ("chat.example", ".b.example"),
     ),
     "cors-origins": (
         "https://app.example,http://localhost:5173",
@@ -57,11 +76,14 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
         ("https://app.example", "http://localhost:5173"),
     ),
     "access-log": ("on", '"on"', True),
+    "log-format": ("json", '"json"', "json"),
+    "log-level": ("warn", '"warn"', "warn"),
     "directory": ("on", '"on"', True),
     "show-email": ("owner", '"owner"', False),
+    "retention-days": ("90", "90", 90),
 }
 OPTION = {option.name: option for option in OPTIONS}
-LISTS = {"trusted-proxies", "cors-origins"}
+LISTS = {"trusted-proxies", "allowed-hosts", "cors-origins"}
 """Options whose value may be an empty list."""
 
 
@@ -147,13 +169,18 @@ WRONG: dict[str, list[Any]] = {
     "min-password-length": [0, 1025, "five", None, {}],
     "edit-seconds": [-1, "-1", "1.5", "always", 2**32],
     "first-contact": ["", "Known", "closed", True],
+    "max-connections-per-address": [-1, "-1", "many", 1.5],
+    "max-inbox-messages": [0, -1, "many"],
+    "min-free-disk": [-1, "1G", 1.5],
     "max-polls": [-1, "-1", 2**32, "many"],
     "drain-seconds": [-1, "-0.1", "nan", "inf", 3601, "", True, [], {}, 10**400, "soon", 1e300],
+    "lame-duck-seconds": [-1, "soon", 3601],
     "workers": [0, 1025, "two", 1.5],
     "trusted-proxies": [
         *("x", "10.0.0.1/8", "10.0.0.0/33", 1, True, [1], [True], [["10.0.0.0", 8]], {}),
         ["::/129"],
     ],
+    "allowed-hosts": ["a:80", "http://a", "*.a", "[::1]", "a b/", "..a", 1, True, [1], {"a": 1}],
     "cors-origins": [
         *("app.example", "https://", "https://app.example/", "https://app.example/chat", "null"),
         *("https://*.example", "https://u@app.example", "https://app.example:65536", "//a", "**"),
@@ -161,6 +188,8 @@ WRONG: dict[str, list[Any]] = {
         *([1], [["https://a.example"]], {}, "https://a b", "http:/a", "https://a.example?b", " /"),
     ],
     "access-log": ["yes", True, 1],
+    "log-format": ["", "JSON", 1, True, []],
+    "log-level": ["", "warning", "INFO", 3, ["info"]],
     "directory": ["", "open", True],
     "show-email": ["", "none", "Owner", False],
 }
@@ -260,3 +289,11 @@ def test_unknown_variables_cause_warnings() -> None:
     assert settings == DEFAULTS
     assert [text.split()[3] for text in warnings] == ["CHATD_", "CHATD_DBB"]
     assert "hidden" not in "".join(warnings)
+
+
+def test_changes_are_told_apart_by_whether_a_running_daemon_can_take_them() -> None:
+    after, _ = load({"registration": "closed", "db": "sqlite:other.db", "max-polls": "1"}, {})
+    reloadable, others = changes(DEFAULTS, after)
+    assert [option.name for option in reloadable] == ["registration", "max-polls"]
+    assert [option.name for option in others] == ["db"]
+    assert changes(after, after) == ([], [])

@@ -30,13 +30,14 @@ TABLE: dict[str, set[str]] = {
     "metrics": {"__init__"},
     # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
     "runtime": {"errors"},
-    "http": set(),
+    "http": {"runtime"},
     "postgres": {"errors", "runtime"},
+    "nats": set(),
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
     "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},
     # Implementations of the interfaces.
     "store": {"errors", "interfaces", "maintenance", "model", "model_sync", "postgres", "runtime"},
-    "bus": {"errors", "interfaces", "model", "postgres", "runtime"},
+    "bus": {"errors", "interfaces", "model", "nats", "postgres", "runtime"},
     # Translates between HTTP and the domain.
     "page": set(),
     "api": {"__init__", "errors", "domain", "http", "metrics", "model", "model_sync", "page"},
@@ -61,10 +62,12 @@ TABLE: dict[str, set[str]] = {
         "bus",
         "config",
         "domain",
+        "errors",
         "http",
         "interfaces",
         "maintenance",
         "metrics",
+        "nats",
         "postgres",
         "process",
         "runtime",
@@ -74,7 +77,9 @@ TABLE: dict[str, set[str]] = {
     # which imports them when one of them is run and is a client otherwise.
     "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
     "cli": {"__init__", "admin", "client"},
-    "tap": {"__init__", "compose", "config", "process", "runtime"},
+    # What --check prints; the entry point of twistd.
+    "check": {"__init__", "compose", "config", "process"},
+    "tap": {"__init__", "check", "compose", "config", "errors", "process", "runtime"},
 }
 
 # Files outside chatd/, and what they may import from it. The plugin names `tap` only in a string.
@@ -85,7 +90,7 @@ OUTSIDE: dict[str, set[str]] = {
 
 # The composition root, what may import it, and what only it may import.
 ROOT_ROW = "compose"
-ENTRY_POINTS = {"admin", "tap"}
+ENTRY_POINTS = {"admin", "check", "tap"}
 IMPLEMENTATIONS = {"store", "bus"}
 
 REACTOR = "twisted.internet.reactor"

@@ -32,9 +32,12 @@ def test_requests_are_counted_by_method_route_and_status(metrics: Metrics) -> No
     assert value(metrics, name, method="GET", route="/chats", status="200") == 3
     assert value(metrics, name, method="GET", route="/chats", status="404") == 1
     assert value(metrics, name, method="POST", route="/chats", status="200") == 1
-    assert value(metrics, "chatd_request_seconds_count") == 5
-    assert value(metrics, "chatd_request_seconds_bucket", le="0.001") == 0
-    assert value(metrics, "chatd_request_seconds_bucket", le="0.0025") == 5
+    metrics.observe_request(b"GET", "/users", 200, 3)
+    # By route, whatever the method and the status.
+    assert value(metrics, "chatd_request_seconds_count", route="/chats") == 5
+    assert value(metrics, "chatd_request_seconds_bucket", route="/chats", le="0.001") == 0
+    assert value(metrics, "chatd_request_seconds_bucket", route="/chats", le="0.0025") == 5
+    assert value(metrics, "chatd_request_seconds_sum", route="/users") == 3
 
 
 def test_polls_are_counted_by_outcome_and_seconds_held(metrics: Metrics) -> None:
@@ -53,6 +56,28 @@ def test_batch_sizes_are_observed_by_verb(metrics: Metrics) -> None:
     observe(300)
     assert value(metrics, "chatd_batch_size_count", verb="append") == 2
     assert value(metrics, "chatd_batch_size_sum", verb="append") == 303
+
+
+def test_store_calls_are_measured_by_verb(metrics: Metrics) -> None:
+    metrics.store_observer("append")(0.003)
+    metrics.count_store_error("append")
+    assert value(metrics, "chatd_store_seconds_bucket", verb="append", le="0.005") == 1
+    assert value(metrics, "chatd_store_errors_total", verb="append") == 1
+
+
+def test_polls_woken_at_once_are_that_many_deliveries(metrics: Metrics) -> None:
+    metrics.observe_delivery(0.02, 50)
+    assert value(metrics, "chatd_delivery_seconds_count") == 50
+    assert value(metrics, "chatd_delivery_seconds_sum") == pytest.approx(1)
+
+
+def test_labelled_values_are_read_when_they_are_scraped(metrics: Metrics) -> None:
+    depth = {"append": 1.0}
+    metrics.add_labelled_gauge("chatd_queue_depth", "Queues", "queue", lambda: depth)
+    metrics.add_labelled_counter("chatd_rate_limited", "Limits", "limit", lambda: {"send": 2.0})
+    depth["append"] = 3
+    assert value(metrics, "chatd_queue_depth", queue="append") == 3
+    assert value(metrics, "chatd_rate_limited_total", limit="send") == 2
 
 
 def test_wakeups_are_counted_by_source(metrics: Metrics) -> None:

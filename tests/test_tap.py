@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from twisted.application.service import IServiceMaker
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.application.service import Application, IServiceMaker
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
@@ -19,8 +23,6 @@ from chatd.process.service import ChatService
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith("CHATD_"):
             monkeypatch.delenv(name)
@@ -57,6 +59,8 @@ def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
             "access-log": "on",
             "first-contact": "known",
             "trusted-proxies": "::/0",
+            "log-format": "json",
+            "log-level": "debug",
             "cors-origins": "*",
         }.get(option.name)
     if value is None:
@@ -101,10 +105,16 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _descriptor_limit() -> Iterator[None]:
+def _process_state() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM)
+    }
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def made(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> tuple[Any, list[str]]:
@@ -126,7 +136,7 @@ def made(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> tuple[Any,
     return service, texts
 
 
-@pytest.mark.usefixtures("_descriptor_limit")
+@pytest.mark.usefixtures("_process_state")
 def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATD_LISTEN", "tcp:1")
     monkeypatch.setenv("CHATD_NONSENSE", "x")
@@ -145,7 +155,7 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
     assert soft == hard
 
 
-@pytest.mark.usefixtures("_descriptor_limit")
+@pytest.mark.usefixtures("_process_state")
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -179,3 +189,49 @@ def test_twistd_finds_the_plugin() -> None:
     assert [maker.module for maker in found] == ["chatd.tap"]
     assert issubclass(found[0].options, usage.Options)
     assert found[0].makeService is tap.makeService
+
+
+@pytest.mark.usefixtures("_process_state")
+def test_it_logs_by_its_own_settings_where_twistd_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options: Any = tap.Options()
+    options.parent = {"logfile": str(tmp_path / "log"), "nodaemon": True}
+    options.parseOptions(["--log-format=json", "--log-level=warn"])
+    service, _ = made(monkeypatch, lambda: tap.makeService(options))
+    application: Any = Application("chatd")
+    service.setServiceParent(application)
+    observer = application.getComponent(ILogObserver)
+    event = {"log_namespace": "chatd.x", "log_time": 0.0, "log_format": "hai"}
+    observer({**event, "log_level": LogLevel.info})
+    observer({**event, "log_level": LogLevel.warn})
+    observer.output.close()
+    [line] = (tmp_path / "log").read_text().splitlines()
+    assert json.loads(line)["message"] == "hai"
+
+
+@pytest.mark.usefixtures("_process_state")
+@pytest.mark.parametrize("given", [{"logger": "x"}, {"syslog": True}])
+def test_twistd_logs_itself_if_told_to(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    options: Any = tap.Options()
+    options.parent = given
+    options.parseOptions([])
+    service, _ = made(monkeypatch, lambda: tap.makeService(options))
+    assert isinstance(service, ChatService)
+
+
+def test_check_says_what_would_be_done_and_exits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHATD_NONSENSE", "x")
+    with pytest.raises(SystemExit) as ended:
+        tap.Options().parseOptions(["--check", f"--db=sqlite:{tmp_path}/new.db"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "warning: the environment variable CHATD_NONSENSE is unknown to chatd"
+    assert lines[-1].startswith(f"create the database {tmp_path}/new.db with schema version ")
+    assert not list(tmp_path.iterdir())
+    assert refused("--check", "--db=sqlite:/nonexistent/a.db").endswith("does not exist")
+    assert "'nonsense:1' is not an endpoint" in refused("--check", "--listen=nonsense:1")

@@ -1,8 +1,9 @@
 """Access to the database for administrators, whether a daemon runs or not.
 
-PostgreSQL is used directly: daemons are notified by the database. A SQLite database that no daemon
-has open is opened as the daemon would; if one has, the work is left to it by its socket. Either
-way the same code does it, and one process at a time has the database open.
+PostgreSQL is used directly: daemons are notified by the database, or over the bus of the settings.
+A SQLite database that no daemon has open is opened as the daemon would; if one has, the work is
+left to it by its socket. Either way the same code does it, and one process at a time has the
+database open.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ async def access(settings: Settings, reactor: Any) -> AsyncIterator[Access]:
             try:
                 yield _Direct(administration)
             finally:
+                await administration.stop()
                 await store.close()
             return
         if remote is not None:

@@ -25,6 +25,12 @@ def add_commands(commands: Any) -> None:
     delete = _add(users, "delete", "Delete an account with its inbox. Its name stays taken.")
     _add_name(delete)
     delete.add_argument("--yes", action="store_true", help="do not ask whether that is meant")
+    delete.add_argument(
+        "--erase",
+        action="store_true",
+        help="also delete what the account has sent from the inboxes of others; the daemon does "
+        "that within a minute, or when it starts",
+    )
 
     tokens = _group(commands, "token", "Manage the tokens of an account, as an administrator.")
     _add_name(_add(tokens, "list", "List what is logged in to an account."))

@@ -37,6 +37,8 @@ COMMANDS: Final[Mapping[tuple[str, str], Command]] = {
     ("export", "user"): export.export,
 }
 INTERRUPTED: Final = 130
+NICE: Final = 10
+"""By how much the priority of `chatd db` is lower."""
 
 
 def run(args: argparse.Namespace) -> NoReturn:
@@ -49,6 +51,9 @@ def run(args: argparse.Namespace) -> NoReturn:
         settings, _ = load(given, os.environ)
     except ConfigError as wrong:
         _exit(str(wrong), 2)
+    if args.command == "db":
+        # Daemons on the same machine come first.
+        os.nice(NICE)
     react(lambda reactor: Deferred.fromCoroutine(_run(args, settings, reactor)))
     raise AssertionError("react exits")
 

@@ -62,7 +62,7 @@ async def delete(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
         if input(f"Delete {args.username} for good? Type the name again: ") != args.username:
             raise AdminError("nothing was deleted")
     async with access(settings, reactor) as database:
-        await database.perform(DeleteUser(args.username))
+        await database.perform(DeleteUser(args.username, args.erase))
     if args.json:
         print_json({"username": args.username, "deleted": True})
     else:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from chatd.api.client_address import TrustedProxies
-from chatd.api.context import RequestContext
+from chatd.api.context import CLIENT_DISCONNECTED, RequestContext
+from chatd.domain.poll import DISCONNECTED
 
 _FORMAT = (
     "{client} {method} {path} {status} {length} work={work_ms} hold={hold_ms}"
-    " request={request_id} user={user_id}"
+    " outcome={outcome} request={request_id} user={user_id}"
 )
 
 
@@ -35,9 +36,14 @@ class AccessLog:
             length=request.sentLength,
             work_ms=int(work * 1000),
             hold_ms=int(context.held_seconds * 1000),
+            outcome=context.outcome or _outcome(context.status),
             request_id=_text(context.request_id),
             user_id="-" if context.user_id is None else context.user_id,
         )
+
+
+def _outcome(status: int) -> str:
+    return DISCONNECTED if status == CLIENT_DISCONNECTED else "ok"
 
 
 def _text(octets: bytes) -> str:

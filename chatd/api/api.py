@@ -10,6 +10,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
+from chatd.api.address import AddressCalls
 from chatd.api.authentication import Authenticator
 from chatd.api.blocks import BlockCalls
 from chatd.api.calls import bind, calls_of, routes
@@ -50,6 +51,7 @@ class API:
         RevisionCalls,
         BlockCalls,
         HealthCalls,
+        AddressCalls,
         WebPageCalls,
         DescriptionCalls,
     )
@@ -84,6 +86,7 @@ class API:
             RevisionCalls(revisions, render),
             BlockCalls(blocks),
             HealthCalls(ready),
+            AddressCalls(proxies),
             WebPageCalls(),
             DescriptionCalls(self.calls),
         )

@@ -21,8 +21,8 @@ class Authenticator:
         self._proxies = proxies
 
     def __call__(self, context: RequestContext) -> Awaitable[Session]:
-        """The caller's session; raises `InvalidHeader`, `Unauthorized` or `RateLimited`."""
-        scheme, proof = credentials(context.only_header(b"authorization"))
+        """The caller's session; raises `Unauthorized` or `RateLimited`."""
+        scheme, proof = credentials(context.header(b"authorization"))
         if scheme == b"bearer" and proof:
             return self._accounts.bearer(proof)
         if scheme == b"basic":

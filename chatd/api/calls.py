@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
-import msgspec
 from klein import Klein
 from msgspec import Struct
 from twisted.python.failure import Failure
@@ -19,7 +18,7 @@ from twisted.web.server import Request
 
 from chatd import errors
 from chatd.api import problems
-from chatd.api.bodies import decode_json
+from chatd.api.bodies import BodyDecoder
 from chatd.api.context import RequestContext
 from chatd.api.error_codes import BAD_REQUEST, BODY_TOO_LARGE, DOMAIN_ERRORS, ErrorCode
 from chatd.api.parameters import Parameters
@@ -69,16 +68,16 @@ class Call(Struct, frozen=True, eq=False):
     @property
     def errors(self) -> list[ErrorCode]:
         """All errors of the call: the declared ones and those of what it declares."""
-        raised = set(self.raises)
+        raised = {*self.raises, errors.InvalidHeader}
         codes = [BAD_REQUEST]
         if self.authenticated:
-            raised |= {errors.Unauthorized, errors.AccountDisabled, errors.InvalidHeader}
+            raised |= {errors.Unauthorized, errors.AccountDisabled}
         if self.scope is not None:
             raised.add(errors.InsufficientScope)
         if self.parameters is not None:
             raised |= self.parameters.errors
         if self.body is not None:
-            raised |= {errors.InvalidBody, errors.InvalidHeader, errors.UnsupportedMediaType}
+            raised |= {errors.InvalidBody, errors.UnsupportedMediaType}
             codes.append(BODY_TOO_LARGE)
         return [*codes, *(DOMAIN_ERRORS[each] for each in raised)]
 
@@ -143,7 +142,7 @@ def bind(authenticate: Authenticate | None, *objects: object) -> dict[str, Handl
 def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> Handler:
     implementation = declared.implementation
     parameters = declared.parameters
-    decoder = None if declared.body is None else msgspec.json.Decoder(declared.body)
+    decoder = None if declared.body is None else BodyDecoder(declared.body)
     if declared.authenticated:
         assert authenticate is not None, f"{declared.name} needs authentication"
     else:
@@ -161,8 +160,7 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
         if parameters is not None:
             arguments.append(_parse(parameters, context))
         if decoder is not None:
-            content_type = context.only_header(b"content-type")
-            arguments.append(decode_json(content_type, context.body, decoder))
+            arguments.append(decoder.decode(context.header(b"content-type"), context.body))
         return await implementation(owner, context, *arguments)
 
     return handle

@@ -29,14 +29,18 @@ from chatd.api.stream_writer import OVERLOAD_RETRY_AFTER, KeepAlives, StreamWrit
 from chatd.domain import chats
 from chatd.domain.chats import Chats
 from chatd.domain.poll import Polled
-from chatd.errors import CursorEpoch, PageNotFound, UserNotFound
+from chatd.errors import CursorEpoch, CursorExpired, PageNotFound, UserNotFound
 from chatd.model import Cursor, Scope, Session, WakeReason
 
 PARAMETERS: Final = Parameters(PageQuery, PollQuery, StreamQuery, ConversationQuery, choose=choose)
 
 
 class PageMeta(Struct, forbid_unknown_fields=True):
-    """Where in the inbox the page is; `took` is milliseconds of work."""
+    """Where in the inbox the page is; `took` is milliseconds of work.
+
+    `limit` is there if the messages were too large for one response: fewer were sent, and the page
+    numbers are those of pages of this size. `Link` has them together.
+    """
 
     count: Count
     next: int | None
@@ -44,17 +48,19 @@ class PageMeta(Struct, forbid_unknown_fields=True):
     took: Count
     previous: int | None
     cursor: CursorText
+    limit: int | UnsetType = UNSET
 
     @classmethod
-    def of(cls, page: chats.Page, took: float) -> PageMeta:
-        """The meta of a page; `took` is the seconds of work."""
+    def of(cls, page: chats.Page, took: float, limit: int) -> PageMeta:
+        """The meta of a page asked for with `limit`; `took` is the seconds of work."""
         return cls(
-            page.cursor.seq,
+            page.count,
             page.page + 1 if page.page < page.pages else None,
             str(page.page),
             int(took * 1000),
             page.page - 1 if page.page > 1 else None,
             str(page.cursor),
+            UNSET if page.limit == limit else page.limit,
         )
 
 
@@ -176,7 +182,7 @@ class ReadCalls:
                 },
             )
         },
-        raises=(PageNotFound, UserNotFound, CursorEpoch, *BUSY),
+        raises=(PageNotFound, UserNotFound, CursorEpoch, CursorExpired, *BUSY),
         authenticated=True,
         scope=Scope.READ,
     )
@@ -201,12 +207,12 @@ class ReadCalls:
 
     def page_response(self, query: PageQuery, page: chats.Page, took: float) -> JSONResponse:
         """The response to a page that took so many seconds of work."""
-        meta = PageMeta.of(page, took)
+        meta = PageMeta.of(page, took, query.limit)
         links = []
         if meta.next is not None:
-            links.append(_link(meta.next, query.limit, page.cursor, b"next"))
+            links.append(_link(meta.next, page.limit, page.cursor, b"next"))
         if meta.previous is not None:
-            links.append(_link(meta.previous, query.limit, page.cursor, b"prev"))
+            links.append(_link(meta.previous, page.limit, page.cursor, b"prev"))
         headers = {b"Link": b", ".join(links)} if links else None
         return JSONResponse(200, rendering.messages(meta, page.messages, self._render), headers)
 
@@ -220,6 +226,7 @@ class ReadCalls:
             context,
             changes=bool(query.changes),
         )
+        context.outcome = polled.why.value
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
 
     def poll_response(self, query: PollQuery, polled: Polled, took: float) -> JSONResponse:

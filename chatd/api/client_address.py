@@ -23,7 +23,7 @@ class TrustedProxies:
     def address(self, request: Request) -> str:
         """The client's address; `local` for one that has none, such as a Unix socket's."""
         nearest: str = getattr(request.getClientAddress(), "host", None) or "local"
-        if not self._trusted or not self._is_trusted(nearest):
+        if not self._trusted or not self.is_trusted(nearest):
             return nearest
         hops = [
             hop.strip()
@@ -31,11 +31,12 @@ class TrustedProxies:
             for hop in field.decode("latin-1").split(",")
         ]
         for hop in reversed(hops):
-            if not self._is_trusted(hop):
+            if not self.is_trusted(hop):
                 return hop if _is_address(hop) else nearest
         return nearest
 
-    def _is_trusted(self, host: str) -> bool:
+    def is_trusted(self, host: str) -> bool:
+        """Whether a client is one of the proxies."""
         # Only local clients have no address.
         if host == "local":
             return True

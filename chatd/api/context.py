@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 from twisted.web import server
 
 from chatd.errors import InvalidHeader
 from chatd.http.request import Request
+
+CLIENT_DISCONNECTED: Final = 499
+"""Counted as the status of a request whose client disconnected before the response."""
+
+SINGLE_HEADERS: Final = (
+    b"authorization",
+    b"content-type",
+    b"host",
+    b"idempotency-key",
+    b"last-event-id",
+    b"x-request-id",
+)
+"""Headers that decide something and of which a request has one at most. Those that frame the
+message are the HTTP server's; `Prefer`, `Accept` and `X-Forwarded-For` are lists."""
+
+_SINGLE_LINE: Final = re.compile(rb"\r\n(%b):" % b"|".join(SINGLE_HEADERS))
+
+
+def repeated_header(block: bytes) -> bytes | None:
+    """The first of `SINGLE_HEADERS` that these header lines, in lower case, have twice."""
+    names = _SINGLE_LINE.findall(block)
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 class RequestContext(Struct, eq=False):
@@ -28,6 +52,9 @@ class RequestContext(Struct, eq=False):
     """The authenticated caller."""
     held_seconds: float = 0.0
     status: int = 0
+    outcome: str = ""
+    """The code of the error that was answered, or how a poll or stream ended; for the access log.
+    """
 
     @property
     def body(self) -> bytes:
@@ -44,12 +71,21 @@ class RequestContext(Struct, eq=False):
         value: bytes | None = self.request.getHeader(name)
         return value
 
-    def only_header(self, name: bytes) -> bytes | None:
-        """The value of a request header that decides something; raises `InvalidHeader` for two."""
-        values = self.header_values(name)
-        if len(values) > 1:
-            raise InvalidHeader(f"{name.decode('ascii').title()}: given more than once")
-        return values[0] if values else None
+    def check_headers(self) -> None:
+        """Raise `InvalidHeader` for two of a header that decides something.
+
+        Proxies pass both on, and may have decided by the other one.
+        """
+        request = self.request
+        if isinstance(request, Request):
+            repeated = repeated_header(request.header_block.lower())
+        else:
+            headers = request.requestHeaders
+            repeated = next(
+                (name for name in SINGLE_HEADERS if len(headers.getRawHeaders(name, ())) > 1), None
+            )
+        if repeated is not None:
+            raise InvalidHeader(f"{repeated.decode('ascii').title()}: given more than once")
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """All values of a request header, in order."""

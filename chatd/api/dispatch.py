@@ -1,14 +1,15 @@
 """The root resource of a listener: finds the call of each request, runs it and counts it.
 
-Calls without path arguments are found in a table; everything else, 404 and 405 included, goes
-through Klein. Both respond alike (tests/api/test_dispatch.py).
+Calls without path arguments are found in a table, as is what is no call at all: 404 and 405 must
+not cost more than an answer. The others go through Klein. Both respond alike
+(tests/api/test_dispatch.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import klein
@@ -17,20 +18,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import Resource
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 
 from chatd.api.access_log import AccessLog
 from chatd.api.calls import Application, Handler
-from chatd.api.context import RequestContext
+from chatd.api.context import CLIENT_DISCONNECTED, RequestContext
 from chatd.api.cors import CORS
 from chatd.api.problems import response_to
 from chatd.api.responses import JSONResponse, Response, StreamResponse
+from chatd.errors import DomainError, InvalidHeader
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
-
-CLIENT_DISCONNECTED: Final = 499
-"""Counted as the status of a request whose client disconnected before the response."""
 
 
 class Route(NamedTuple):
@@ -64,18 +63,34 @@ class Dispatch(Resource):
         self.access = access
         """The access log, or None."""
         self._table = _table(application)
+        self._methods = {
+            path: sorted({method.decode("ascii") for method, each in self._table if each == path})
+            for _, path in self._table
+        }
+        # Of the paths with arguments, what comes before them.
+        self._prefixes = tuple(
+            call.path.partition("<")[0].encode("ascii")
+            for call in application.calls
+            if "<" in call.path
+        )
         self._request_ids = request_ids or RequestIds()
         self._cors = cors
 
     def render(self, request: server.Request) -> int:
         began = self._seconds()
-        request_id = self._request_ids.of(request.getHeader(b"x-request-id"))
-        context = RequestContext(request, request_id, began)
+        context = RequestContext(request, b"", began)
+        given = context.header_values(b"x-request-id")
+        context.request_id = self._request_ids.of(given[0] if len(given) == 1 else None)
         if self._cors is not None and self._share(self._cors, context):
+            return server.NOT_DONE_YET
+        try:
+            context.check_headers()
+        except InvalidHeader:
+            self.fail(context, Failure())
             return server.NOT_DONE_YET
         route = self._table.get((request.method, request.path)) or self._unquoted(request)
         if route is None:
-            self._render_by_klein(context)
+            self._render_other(context)
         else:
             context.route = route.name
             CoroutineRunner(self, context, route.handler(context)).advance()
@@ -106,12 +121,24 @@ class Dispatch(Resource):
             return None
         return self._table.get((request.method, unquote_to_bytes(request.path)))
 
+    def _render_other(self, context: RequestContext) -> None:
+        """Respond to a request for none of the calls in the table."""
+        path = context.request.path
+        refusal = _unreadable(path)
+        if refusal is None:
+            path = unquote_to_bytes(path)
+            methods = self._methods.get(path)
+            if methods is not None:
+                refusal = MethodNotAllowed(methods)
+            elif not path.startswith(self._prefixes):
+                refusal = NotFound()
+        if refusal is not None:
+            self.fail(context, Failure(refusal))
+        else:
+            self._render_by_klein(context)
+
     def _render_by_klein(self, context: RequestContext) -> None:
         request: Any = context.request
-        refusal = _unreadable(request.path)
-        if refusal is not None:
-            self.respond(context, response_to(Failure(refusal), context))
-            return
 
         def finished(_: object) -> None:
             context.status = request.code
@@ -126,6 +153,16 @@ class Dispatch(Resource):
             # A Host that werkzeug cannot encode, such as `a..b`.
             _write(request, response_to(Failure(), context))
 
+    def fail(self, context: RequestContext, failure: Failure) -> None:
+        """Respond to a request that failed, and was not rendered by Klein."""
+        self.count_refusal(failure.value)
+        self.respond(context, response_to(failure, context))
+
+    def count_refusal(self, error: object) -> None:
+        """Count an error by the bound that was reached, if it says one."""
+        if isinstance(error, DomainError) and error.bound:
+            self._metrics.count_refusal(error.bound)
+
     def respond(self, context: RequestContext, response: Response) -> None:
         """Respond to a request that was not rendered by Klein."""
         request = context.request
@@ -136,7 +173,10 @@ class Dispatch(Resource):
         ):
             # Written with one send. Responses that close the connection are rare.
             block = b"X-Request-ID: %b\r\n%b" % (context.request_id, response.header_block)
+            channel = request.channel
             request.respond(response.code, block, response.body)
+            if channel is not None:
+                channel.claim_unsent(context.user_id)
         elif isinstance(response, StreamResponse):
             request.setHeader(HEADER, context.request_id)
             context.status = 200
@@ -195,7 +235,7 @@ class CoroutineRunner:
             self._dispatch.record(self._context)
             _break_cycles(error)
         except Exception as error:
-            self._dispatch.respond(self._context, response_to(Failure(), self._context))
+            self._dispatch.fail(self._context, Failure())
             _break_cycles(error)
         else:
             if self._awaited is None:

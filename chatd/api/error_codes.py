@@ -97,6 +97,12 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "set back to an earlier state, or the cursor is another account's. Start over with "
         "`since=0` or `since=now`.",
     ),
+    (
+        errors.CursorExpired,
+        410,
+        "The operator limits for how long messages are kept, and some that came after the cursor "
+        "are gone. Start over with `since=0` or `since=now`.",
+    ),
     (errors.MessageTooLarge, 413, "Shorten the message, or send it in parts."),
     (errors.UnsupportedMediaType, 415, "Send `Content-Type: application/json`."),
     (errors.IdempotencyKeyReused, 422, "Use a new key for each message."),
@@ -107,6 +113,16 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         503,
         "Wait as long as `Retry-After` says, then repeat the request. A send may have happened: "
         "repeat it with its `Idempotency-Key`.",
+    ),
+    (
+        errors.InboxFull,
+        507,
+        "The recipient's inbox has as many messages as the operator permits.",
+    ),
+    (
+        errors.InsufficientStorage,
+        507,
+        "Wait as long as `Retry-After` says. The operator has to make room.",
     ),
     (NotReady, 503, "Send requests to another process; `reasons` tells operators why."),
 )
@@ -135,6 +151,12 @@ _SERVER: Final = (
     ErrorCode("uri_too_long", 414, "URI Too Long", "Shorten the request target."),
     ErrorCode(
         "expectation_failed", 417, "Expectation Failed", "Only 100-continue can be expected."
+    ),
+    ErrorCode(
+        "misdirected_request",
+        421,
+        "Misdirected Request",
+        "The service has another name than the one in `Host`.",
     ),
     ErrorCode("head_too_large", 431, "Request Header Fields Too Large", "Send fewer headers."),
     ErrorCode(

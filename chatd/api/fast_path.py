@@ -14,15 +14,15 @@ from collections.abc import Callable
 from sys import intern
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct, structs
 from twisted.python.failure import Failure
 
 from chatd.api.authentication import credentials
-from chatd.api.bodies import decode_json
+from chatd.api.bodies import BodyDecoder
 from chatd.api.chats_query import PageQuery, PollQuery
 from chatd.api.chats_read import PARAMETERS, ReadCalls
 from chatd.api.chats_send import SEND_PARAMETERS, Send, SendCalls
+from chatd.api.context import repeated_header
 from chatd.api.dispatch import Dispatch
 from chatd.api.pending_requests import Pending, PendingPoll, PendingSend, Responder
 from chatd.api.stream_formats import negotiate
@@ -75,16 +75,15 @@ def understand(block: HeaderBlock, *, cors: bool = False) -> object:
         return UNUSUAL
     if cors and b"\r\norigin:" in lines:
         return UNUSUAL
-    authorization = block.values(b"authorization")
-    content_type = block.values(b"content-type")
-    if len(authorization) != 1 or len(content_type) > 1:
+    if repeated_header(lines) is not None:
         return UNUSUAL
-    scheme, token = credentials(authorization[0])
+    authorization = block.value(b"authorization")
+    scheme, token = credentials(authorization)
     if scheme != b"bearer" or not token:
         return UNUSUAL
     if negotiate(block.values(b"accept")) is not None:
         return UNUSUAL
-    is_json = content_type == (b"application/json",)
+    is_json = block.value(b"content-type") == b"application/json"
     caller = Caller(token_digest(token), is_json, bool(block.values(b"idempotency-key")))
     # There is one block for each held poll.
     block.forget_values()
@@ -113,7 +112,7 @@ class FastPath:
         self._chats = chats
         # Poll queries by their text without the cursor.
         self._known_rests: dict[bytes, PollQuery] = {}
-        self._decoder = msgspec.json.Decoder(Send)
+        self._decoder = BodyDecoder(Send)
         self._cors = cors
 
     def __call__(self, channel: Any, head: Head, body: bytes) -> bool:
@@ -211,7 +210,7 @@ class FastPath:
     def _send(self, channel: FastChannel, head: Head, caller: Caller, body: bytes) -> bool:
         began = self._seconds()
         try:
-            send = decode_json(b"application/json", body, self._decoder)
+            send = self._decoder.decode(b"application/json", body)
             key = SEND_PARAMETERS.parse(b"", head.headers.values).key if caller.has_key else None
         except DomainError:
             return False

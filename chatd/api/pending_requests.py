@@ -11,9 +11,8 @@ from twisted.python.failure import Failure
 from chatd.api.chats_query import PollQuery
 from chatd.api.chats_read import ReadCalls
 from chatd.api.chats_send import SendCalls
-from chatd.api.context import RequestContext
-from chatd.api.dispatch import CLIENT_DISCONNECTED, Dispatch
-from chatd.api.problems import response_to
+from chatd.api.context import CLIENT_DISCONNECTED, RequestContext
+from chatd.api.dispatch import Dispatch
 from chatd.api.responses import JSONResponse
 from chatd.domain.poll import Poll, Polled
 from chatd.errors import DomainError
@@ -21,7 +20,7 @@ from chatd.http.fast_handler import FastChannel
 from chatd.http.head import Head
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
-from chatd.model import Appended, Session
+from chatd.model import Appended, Session, WakeReason
 
 _log = Logger()
 
@@ -77,6 +76,7 @@ class Pending:
         request_id = self._responder.request_ids.of(None)
         block = b"X-Request-ID: %b\r\n%b" % (request_id, response.header_block)
         channel.respond(block, response.body, response.code)
+        channel.claim_unsent(self._session.user_id)
         if dispatch.access is None:
             work = self._responder.seconds() - self._began - self.held_seconds
             dispatch.count(self._head.method, self.route, response.code, work, self.held_seconds)
@@ -93,7 +93,7 @@ class Pending:
         if channel is not None:
             context = self._context(channel)
             channel.hold(context.request)
-            self._responder.dispatch.respond(context, response_to(failure, context))
+            self._responder.dispatch.fail(context, failure)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has disconnected."""
@@ -118,7 +118,7 @@ class Pending:
 class PendingPoll(Pending):
     """A poll, as a `chatd.domain.poll.PollSink`."""
 
-    __slots__ = ("_query", "held_seconds", "poll")
+    __slots__ = ("_query", "_why", "held_seconds", "poll")
 
     def __init__(
         self,
@@ -133,8 +133,10 @@ class PendingPoll(Pending):
         self.held_seconds = 0.0
         self.poll: Poll | None = None
         self._query = query
+        self._why: WakeReason | None = None
 
     def poll_ended(self, polled: Polled) -> None:
+        self._why = polled.why
         self.held_seconds = polled.waited
         took = self._responder.seconds() - self._began - polled.waited
         self.respond(self._responder.reads.poll_response, self._query, polled, took)
@@ -150,6 +152,12 @@ class PendingPoll(Pending):
             self.poll.close()
             self.held_seconds = self.poll.waited
         super().connectionLost(reason)
+
+    def _context(self, channel: FastChannel) -> RequestContext:
+        context = super()._context(channel)
+        if self._why is not None:
+            context.outcome = self._why.value
+        return context
 
 
 class PendingSend(Pending):

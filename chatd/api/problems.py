@@ -55,18 +55,19 @@ def response_to(failure: Failure, context: RequestContext) -> Response:
     if isinstance(error, DomainError):
         return _domain_error(error, context)
     if isinstance(error, NotFound):
-        return _response(404, "not_found", "there is nothing at this path")
+        return _response(context, 404, "not_found", "there is nothing at this path")
     if isinstance(error, MethodNotAllowed):
         allow = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
         if context.request.method == b"OPTIONS":
             return Response(204, {"Allow": allow}, b"")
         detail = f"this path takes {allow}"
-        return _response(405, "method_not_allowed", detail, headers={"Allow": allow})
+        return _response(context, 405, "method_not_allowed", detail, headers={"Allow": allow})
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-        return _response(error.code, "bad_request", error.description or "")
+        return _response(context, error.code, "bad_request", error.description or "")
     request_id = context.request_id.decode("ascii")
     _log.failure("request {request_id} failed", failure, request_id=request_id)
     return _response(
+        context,
         500,
         "internal_error",
         f"something went wrong inside the service; its log names this request: {request_id}",
@@ -84,7 +85,7 @@ def _domain_error(error: DomainError, context: RequestContext) -> Response:
         headers = {"WWW-Authenticate": _scope_challenge(error.scope)}
     more = {"reasons": error.reasons} if isinstance(error, NotReady) else {}
     status = DOMAIN_ERRORS[type(error)].status
-    return _response(status, error.code, error.detail, error.title, headers, **more)
+    return _response(context, status, error.code, error.detail, error.title, headers, **more)
 
 
 def _challenges(context: RequestContext) -> list[str]:
@@ -104,6 +105,7 @@ def _scope_challenge(scope: str) -> str:
 
 
 def _response(
+    context: RequestContext,
     status: int,
     code: str,
     detail: str,
@@ -111,6 +113,7 @@ def _response(
     headers: Headers | None = None,
     **more: object,
 ) -> Response:
+    context.outcome = code
     body = problem(status, code, detail, title, **more)
     fixed: Headers = {
         "Content-Type": CONTENT_TYPE,

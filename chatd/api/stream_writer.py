@@ -15,6 +15,7 @@ from chatd.api.problems import response_to
 from chatd.api.rendering import RenderMessage
 from chatd.api.stream_formats import StreamFormat
 from chatd.domain.message_stream import End, MessageStream
+from chatd.domain.poll import DISCONNECTED
 from chatd.http.request import Request
 from chatd.http.timeouts import TICK, Timeouts
 from chatd.model import ChangesPosition, InboxSlice, Message, WakeReason
@@ -163,6 +164,7 @@ class StreamWriter:
 
     def end(self, why: End) -> None:
         if isinstance(why, WakeReason):
+            self._context.outcome = why.value
             if why is WakeReason.SUPERSEDED:
                 last = self._format.superseded()
             elif why is WakeReason.OVERLOAD:
@@ -196,6 +198,7 @@ class StreamWriter:
 
     def client_disconnected(self, reason: object = None) -> None:
         """The client has disconnected."""
+        self._context.outcome = self._context.outcome or DISCONNECTED
         self._stream.close()
         self._end()
 

@@ -18,6 +18,7 @@ from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.errors import (
     DirectoryClosed,
+    InsufficientStorage,
     InvalidQuery,
     RateLimited,
     RegistrationClosed,
@@ -152,7 +153,7 @@ class UserCalls:
         responses={
             201: ResponseSpec("The account.", (User,), {"Location": "Where the account is."})
         },
-        raises=(RegistrationClosed, UsernameTaken, RateLimited, *BUSY),
+        raises=(RegistrationClosed, InsufficientStorage, UsernameTaken, RateLimited, *BUSY),
     )
     async def register(self, context: RequestContext, body: Registration) -> Response:
         address = self._proxies.address(context.request)
@@ -177,13 +178,13 @@ class UserCalls:
         self, context: RequestContext, session: Session, query: UserQuery | DirectoryQuery
     ) -> Response:
         if isinstance(query, DirectoryQuery):
-            users = await self._accounts.search(query.prefix, query.limit)
+            users = await self._accounts.search(session, query.prefix, query.limit)
             found = UserList([ListedUser(user.id, user.username) for user in users])
             return JSONResponse(200, document(found))
         if query.user_id is not None:
-            account = await self._accounts.by_id(query.user_id)
+            account = await self._accounts.by_id(session, query.user_id)
         elif query.username is not None:
-            account = await self._accounts.by_name(query.username)
+            account = await self._accounts.by_name(session, query.username)
         else:
             account = await self._accounts.caller(session)
         seen = self._accounts.as_seen_by(session, account)

@@ -10,9 +10,37 @@ from zope.interface import implementer
 from chatd.interfaces import IBus, ISubscriber
 
 
+@implementer(ISubscriber)
+class NoPolls:
+    """The subscriber of a process that has no polls and remembers no sessions."""
+
+    def wake(self, user_ids: Collection[int]) -> None:
+        pass
+
+    def wake_for_changes(self, user_ids: Collection[int]) -> None:
+        pass
+
+    def changed(self, received_by: int, seq: int, sent_by: int) -> None:
+        pass
+
+    def wake_all(self) -> None:
+        pass
+
+    def check(self, user_ids: Collection[int]) -> None:
+        pass
+
+    def revoked(self, user_id: int, token: bytes | None) -> None:
+        pass
+
+    def sessions_changed(self, user_id: int) -> None:
+        pass
+
+
 @implementer(IBus)
 class LocalBus:
     """An `IBus` for a store that no other process writes to; it never misses anything."""
+
+    interest = None
 
     def __init__(self) -> None:
         self._subscribers: tuple[ISubscriber, ...] = ()

@@ -29,6 +29,7 @@ from chatd.postgres.notify_payloads import (
     NodeId,
     Ping,
     RevokedNotice,
+    SessionsNotice,
     decode,
     encode,
     sender,
@@ -65,6 +66,8 @@ class PostgresBus:
     connection was lost and replaced, the subscriber's `wake_all` is called. `observe_lag` is called
     with the seconds between sending and receiving each ping.
     """
+
+    interest = None
 
     def __init__(
         self,
@@ -121,6 +124,12 @@ class PostgresBus:
         running, self._running = self._running, None
         if running is not None:
             await running
+
+    def reconnect_soon(self) -> None:
+        """If the connection is lost, try to replace it at once: the database is back."""
+        self._backoff.reset()
+        if self._delay is not None:
+            self._delay.cancel()
 
     def problem(self) -> str | None:
         return self._problem
@@ -250,7 +259,7 @@ class PostgresBus:
             self._subscriber.changed(notice.received_by, notice.seq, notice.sent_by)
         elif isinstance(notice, RevokedNotice):
             self._subscriber.revoked(notice.user_id, notice.token)
-        else:
+        elif isinstance(notice, SessionsNotice):
             self._subscriber.sessions_changed(notice.user_id)
 
     def _on_ping(self, ping: _PendingPing) -> None:
@@ -270,7 +279,7 @@ class PostgresBus:
         if self._subscriber is None:
             return
         self._delay = deferLater(self._reactor, self._backoff.next())
-        # `stop` cancels it.
+        # `stop` and `reconnect_soon` cancel it.
         self._delay.addErrback(lambda _: None)
         await self._delay
         self._delay = None

@@ -17,13 +17,15 @@ from chatd.cli.parser import parser
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0 on success, 1 with a one-line message on failure."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["serve"]:
-        serve.serve(given[1:])
+    # Their options are those of the daemon.
+    daemon = {"serve": serve.serve, "check-config": serve.check_config}
+    if given[:1] and given[0] in daemon:
+        daemon[given[0]](given[1:])
     top = parser()
     args = top.parse_args(given)
-    if args.command == "serve":
-        # After an option of `chatd` itself; those of the daemon follow `serve`.
-        serve.serve([])
+    if args.command in daemon:
+        # After an option of `chatd` itself.
+        daemon[args.command]([])
     if args.command == "completion":
         import shtab
 

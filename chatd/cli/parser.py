@@ -121,12 +121,25 @@ def parser() -> argparse.ArgumentParser:
     show = add("demo", "Run a daemon in a temporary directory with two people chatting.")
     show.add_argument("--once", action="store_true", help="exit after the conversation")
 
-    commands.add_parser(
-        "serve",
-        help="Run the daemon in the foreground.",
-        description="Run the daemon in the foreground.",
-        add_help=False,
+    examine = add(
+        "doctor",
+        "Examine what lies between this machine and a service: how long polls are held, whether "
+        "streams are buffered, clocks, the address that the service sees. It takes a minute.",
     )
+    examine.add_argument("url", metavar="URL", help="the service, as clients reach it")
+    examine.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="read the token of an account from FILE, - for standard input (default: that of "
+        "chatd login at this service, or of an account that is made and deleted)",
+    )
+    examine.add_argument("--json", action="store_true", help="print one JSON object")
+
+    for name, summary in [
+        ("serve", "Run the daemon in the foreground."),
+        ("check-config", "Check the daemon's settings, certificates and database."),
+    ]:
+        commands.add_parser(name, help=summary, description=summary, add_help=False)
     completion = commands.add_parser(
         "completion",
         help="Print the completion script of a shell.",

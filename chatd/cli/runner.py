@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from chatd.cli import accounts, chat, conversations, demo, messages, sessions
+from chatd.cli import accounts, chat, conversations, demo, doctor, messages, sessions
 from chatd.cli.errors import CommandError
 from chatd.cli.session import Session, SessionFile
 from chatd.client import APIError, ChatError, Unreachable
@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "tail": messages.tail,
     "chat": chat.chat,
     "demo": demo.demo,
+    "doctor": doctor.doctor,
 }
 INTERRUPTED: Final = 130
 """The exit status of a command ended by Ctrl-C, as shells report it."""

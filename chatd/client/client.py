@@ -183,7 +183,9 @@ class ChatClient(AccountCalls):
             params.append(("at", at))
         body, _ = await self._caller.call("GET", "/chats/", PageBody, params)
         meta = body.meta
-        return Page(body.messages, meta.count, meta.next, meta.previous, meta.cursor)
+        return Page(
+            body.messages, meta.count, meta.next, meta.previous, meta.cursor, meta.limit or limit
+        )
 
     async def conversation(
         self, user_id: int, *, limit: int = 50, before: str | None = None

@@ -62,7 +62,8 @@ class NotSupported(ChatError):
 
 
 class HistoryChanged(APIError):
-    """410 `cursor_epoch`: the cursor belongs to another history of the inbox.
+    """410 `cursor_epoch`: the cursor belongs to another history of the inbox; or `cursor_expired`:
+    messages after it are no longer kept.
 
     The service's database was set back to an earlier state, for example from a backup, and messages
     that were read are missing from the inbox now, or replaced by others; or the cursor is another

@@ -76,8 +76,6 @@ class Following(Generic[Item]):
 
     def _start_at(self, since: str | Position) -> None:
         position = since if isinstance(since, Position) else Position(since)
-        if position.cursor == "0" and position.seq is None:
-            position = Position("0", 0)
         self._position = position
         # The cursor after everything in `_ready`, and the seq of its last message.
         self._cursor = position.cursor

@@ -70,6 +70,9 @@ class Sent(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """A page of the inbox, newest first; `next` and `previous` are page numbers or None.
 
+    They count pages of `limit` messages, which are fewer than were asked for if those were too
+    large for one response.
+
     `count` messages were in the inbox at `cursor`: `follow(since=cursor)` continues from there.
     """
 
@@ -78,6 +81,7 @@ class Page(Struct, frozen=True):
     next: int | None
     previous: int | None
     cursor: str
+    limit: int
 
 
 class Conversation(Struct, frozen=True):

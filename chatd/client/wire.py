@@ -33,6 +33,7 @@ class PageMeta(Struct, frozen=True):
     next: int | None
     previous: int | None
     cursor: str
+    limit: int | None = None
 
 
 class PageBody(Struct, frozen=True):
@@ -167,7 +168,8 @@ def api_error(
     request_id: str | None = None,
 ) -> APIError:
     """The exception for an error that the service reports."""
-    error_type = HistoryChanged if problem.code == "cursor_epoch" else APIError
+    lost = problem.code in ("cursor_epoch", "cursor_expired")
+    error_type = HistoryChanged if lost else APIError
     return error_type(
         status,
         problem.code,

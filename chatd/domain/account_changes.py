@@ -7,10 +7,11 @@ from collections.abc import Callable
 from chatd.domain.account_rules import check_email, check_password
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import AccountDisabled, InvalidBody, Unauthorized, WrongPassword
 from chatd.interfaces import IBus, IStore
 from chatd.model import Account, AccountChange, Session
-from chatd.runtime.shield import ShieldedTasks, shield
+from chatd.runtime.shield import ShieldedTasks
 
 
 class AccountChanges:
@@ -23,6 +24,7 @@ class AccountChanges:
         passwords: Passwords,
         checks: PasswordChecks,
         tasks: ShieldedTasks,
+        calls: StoreCalls,
         with_last_seen: Callable[[Account], Account],
         *,
         min_password_length: int,
@@ -32,8 +34,9 @@ class AccountChanges:
         self._passwords = passwords
         self._checks = checks
         self._tasks = tasks
+        self._calls = calls
         self._with_last_seen = with_last_seen
-        self._min_password_length = min_password_length
+        self.min_password_length = min_password_length
 
     async def change(
         self,
@@ -52,10 +55,11 @@ class AccountChanges:
         if password is None and email is None:
             raise InvalidBody("give a new password, a new email, or both")
         if password is not None:
-            check_password(password, self._min_password_length)
+            check_password(password, self.min_password_length)
         if email is not None:
             check_email(email)
-        account = await shield(self._store.account(session.user_id))
+        user_id = session.user_id
+        account = await self._calls.run(user_id, lambda: self._store.account(user_id))
         if account is None:
             raise Unauthorized("the account was deleted")
         self._checks.count(account.username, address)
@@ -81,7 +85,7 @@ class AccountChanges:
             except Unauthorized:
                 raise WrongPassword("current_password: this is not your password") from None
             if password is not None and password_hash is None:
-                password_hash = await self._passwords.hash(password)
+                password_hash = await self._passwords.hash(password, address)
             change = AccountChange(
                 session.user_id, checked.password_hash, password_hash, email, session.token
             )

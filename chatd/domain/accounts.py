@@ -23,13 +23,15 @@ from chatd.domain.account_rules import (
     is_username,
 )
 from chatd.domain.basic_sessions import BasicSessions
-from chatd.domain.batch import Batcher
+from chatd.domain.batch import ReadBatcher
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.sessions import RevocationTracker, SessionCache
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import (
     DirectoryClosed,
     RegistrationClosed,
@@ -38,7 +40,7 @@ from chatd.errors import (
 )
 from chatd.interfaces import IBus, IStore
 from chatd.model import UNLIMITED, Account, IssuedToken, Session, TokenOptions, UserName
-from chatd.runtime.shield import ShieldedTasks, shield
+from chatd.runtime.shield import ShieldedTasks
 
 TOKEN_PREFIX: Final = "chatd_"
 """Makes tokens recognizable, for people and secret scanners."""
@@ -50,7 +52,8 @@ class Accounts:
     """Use cases of accounts.
 
     `clock` measures seconds, for the caches; `now` returns microseconds since the Unix epoch, for
-    tokens that expire. `tasks` run what completes even if its client disconnects.
+    tokens that expire. `tasks` run what completes even if its client disconnects. Attributes may be
+    changed while it is used.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Accounts:
         limits: RateLimits,
         last_seen: LastSeenWriter,
         tasks: ShieldedTasks,
+        calls: StoreCalls,
+        disk: DiskSpace,
         erasures: Erasures,
         *,
         clock: IReactorTime,
@@ -79,33 +84,45 @@ class Accounts:
         self._now = now
         self._directory_open = directory_open
         self._emails_shown = emails_shown
-        self._registration_open = registration_open
-        self._min_password_length = min_password_length
-        self._look_ups: Batcher[bytes, Session | None] = Batcher(
-            store.sessions, clock, max_queued=20_000, max_batch_size=1000
+        self.registration_open = registration_open
+        self.min_password_length = min_password_length
+        self._look_ups: ReadBatcher[bytes, Session | None] = ReadBatcher(
+            lambda digests, within: store.sessions(digests),
+            clock,
+            max_queued=20_000,
+            max_batch_size=1000,
+            owner=lambda digest: digest,
+            weigh=lambda digest: 1,
+            max_weight=1000,
         )
         self._tokens = SessionCache(clock, TOKEN_CACHE_SECONDS)
         self._revocations = RevocationTracker()
         self._basic = BasicSessions(checks, self._revocations, tasks, clock)
         self._tasks = tasks
+        self._calls = calls
+        self._disk = disk
         self._erasures = erasures
         self._last_seen = last_seen
 
     async def register(self, username: str, email: str, password: str, address: str) -> Account:
         """Create an account.
 
-        Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `UsernameTaken`.
+        Raises `RegistrationClosed`, `InvalidBody`, `RateLimited`, `InsufficientStorage`,
+        `UsernameTaken`.
         """
-        if not self._registration_open:
+        if not self.registration_open:
             raise RegistrationClosed("accounts are made by the operator of this service")
         check_username(username)
         check_email(email)
-        check_password(password, self._min_password_length)
+        check_password(password, self.min_password_length)
+        self._disk.check()
+        self._passwords.check_room(address)
         self._limits.count_registration(address)
-        return await self._tasks.run(self._register(username, email, password))
+        return await self._tasks.run(self._register(username, email, password, address))
 
-    async def _register(self, username: str, email: str, password: str) -> Account:
-        return await self._store.add_account(username, email, await self._passwords.hash(password))
+    async def _register(self, username: str, email: str, password: str, address: str) -> Account:
+        password_hash = await self._passwords.hash(password, address)
+        return await self._store.add_account(username, email, password_hash)
 
     async def log_in(
         self, username: str, password: str, address: str, options: TokenOptions = UNLIMITED
@@ -181,21 +198,24 @@ class Accounts:
             self._bus.publish_revoked(user_id, None)
         return await self._erasures.erase(user_id) if erase else True
 
-    async def by_id(self, user_id: int) -> Account:
+    async def by_id(self, caller: Session, user_id: int) -> Account:
         """Look up an account; raises `UserNotFound`."""
-        account = await shield(self._store.account(user_id))
+        account = await self._calls.run(caller.user_id, lambda: self._store.account(user_id))
         return self._found(account, f"there is no user {user_id}")
 
-    async def by_name(self, username: str) -> Account:
+    async def by_name(self, caller: Session, username: str) -> Account:
         """Look up an account by its case-insensitive username; raises `UserNotFound`."""
         account = None
         if is_username(username):
-            account = await shield(self._store.account_named(username))
+            account = await self._calls.run(
+                caller.user_id, lambda: self._store.account_named(username)
+            )
         return self._found(account, "there is no user of that name")
 
     async def caller(self, session: Session) -> Account:
         """The caller's own account; raises `Unauthorized` if it was just deleted."""
-        account = await shield(self._store.account(session.user_id))
+        user_id = session.user_id
+        account = await self._calls.run(user_id, lambda: self._store.account(user_id))
         if account is None:
             raise Unauthorized("the account was deleted")
         return self._last_seen.with_last_seen(account)
@@ -206,13 +226,13 @@ class Accounts:
             return account
         return msgspec.structs.replace(account, email="")
 
-    async def search(self, prefix: str, limit: int) -> Sequence[UserName]:
+    async def search(self, caller: Session, prefix: str, limit: int) -> Sequence[UserName]:
         """The first users by name whose names begin with `prefix`; raises `DirectoryClosed`."""
         if not self._directory_open:
             raise DirectoryClosed("this service has no directory: look users up by their name")
         if not is_username(prefix):
             return []
-        return await shield(self._store.find_users(prefix, limit))
+        return await self._calls.run(caller.user_id, lambda: self._store.find_users(prefix, limit))
 
     def _found(self, account: Account | None, error: str) -> Account:
         if account is None:

@@ -67,9 +67,10 @@ class EnableUser(Struct, frozen=True, tag=True):
 
 
 class DeleteUser(Struct, frozen=True, tag=True):
-    """Delete an account with its tokens and inbox."""
+    """Delete an account with its tokens and inbox; with `erase`, daemons delete what it sent."""
 
     username: str
+    erase: bool = False
 
 
 class ListTokens(Struct, frozen=True, tag=True):
@@ -186,6 +187,10 @@ class Administration:
         self._store = store
         self._bus = bus
 
+    async def stop(self) -> None:
+        """Stop the bus, once everything is announced; for a process that does nothing else."""
+        await self._bus.stop()
+
     async def perform(self, request: Request) -> Reply:
         """Perform a request; raises `DomainError`."""
         if isinstance(request, ListUsers):
@@ -197,7 +202,7 @@ class Administration:
         if isinstance(request, _Reading):
             return await self._read(state, request)
         if isinstance(request, DeleteUser):
-            await self._delete(user_id, request.username)
+            await self._delete(user_id, request)
         elif isinstance(request, RevokeTokens):
             await self._revoke(user_id, request.token_id)
         elif isinstance(request, SetPassword):
@@ -253,12 +258,12 @@ class Administration:
             self._bus.publish_sessions_changed(user_id)
         _require(changed, username)
 
-    async def _delete(self, user_id: int, username: str) -> None:
+    async def _delete(self, user_id: int, request: DeleteUser) -> None:
         try:
-            deleted = await self._store.delete_account(user_id)
+            deleted = await self._store.delete_account(user_id, erase=request.erase)
         finally:
             self._bus.publish_revoked(user_id, None)
-        _require(deleted, username)
+        _require(deleted, request.username)
 
     async def _revoke(self, user_id: int, token_id: int | None) -> None:
         try:

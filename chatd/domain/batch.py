@@ -9,7 +9,7 @@ idle batcher adds no delay: it flushes at the end of the turn in which the first
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.errors import DomainError, Overloaded
+from chatd.domain.fair_queue import FairQueue
+from chatd.errors import DomainError, Overloaded, StoreUnavailable
 from chatd.runtime.idle import IdleWaiters
 
 Q = TypeVar("Q")
@@ -27,6 +28,13 @@ MAX_TURNS: Final = 4
 """Turns of the reactor for which further items are waited for."""
 EXPECT_SECONDS: Final = 0.005
 """For how long after a call further items are expected."""
+
+DELIVER_SECONDS: Final = 0.005
+"""For how long results of reads are passed on in one turn."""
+DEADLINE_SECONDS: Final = 10.0
+"""After so long an item that no call has taken fails, and a call has failed if it can."""
+LEAST_SECONDS: Final = 0.5
+"""What a call is given at least: most of its items were asked for later than the first one."""
 
 _log = Logger()
 
@@ -48,19 +56,38 @@ class Receiver(Protocol):
         ...
 
 
+Entry = tuple[Q, Receiver, float]
+"""An item, its receiver, and when it was submitted."""
+
+
+class Entries(Protocol[Q]):
+    """The items that wait."""
+
+    def __len__(self) -> int: ...
+
+    def append(self, entry: Entry[Q], /) -> None:
+        """Add one; may raise `Overloaded`."""
+        ...
+
+    def popleft(self) -> Entry[Q]:
+        """Take one."""
+        ...
+
+
 class Batcher(Generic[Q, R]):
     """Runs one call of `run` at a time, with all items submitted since the last one.
 
-    `run` takes the items and returns one result for each, in order; a result that is a
-    `DomainError` fails its own item only. `max_queued` limits the items waiting for a call,
-    `max_batch_size` the items of one call. `on_batch_done` is called with the items and results
-    of each successful call, before the results of its items are passed on. `observe_size` is called
-    with the number of items in each call.
+    `run` takes the items, and the seconds after which it should have failed: the deadline of the
+    first item counts from when it was submitted. It returns one result for each item, in order; a
+    result that is a `DomainError` fails its own item only. `max_queued` limits the items waiting
+    for a call, `max_batch_size` the items of one call. `on_batch_done` is called with the items and
+    results of each successful call, before the results of its items are passed on. `observe_size`
+    is called with the number of items in each call.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Q]], Deferred[Any]],
+        run: Callable[[Sequence[Q], float], Deferred[Any]],
         clock: IReactorTime,
         *,
         max_queued: int,
@@ -74,7 +101,7 @@ class Batcher(Generic[Q, R]):
         self._max_batch_size = max_batch_size
         self._on_batch_done = on_batch_done
         self._observe_size = observe_size
-        self._queue: deque[tuple[Q, Receiver]] = deque()
+        self._queue: Entries[Q] = deque()
         self._running = False
         self._scheduled = False
         # The number of items that the next call may have, if those whose items were processed
@@ -87,8 +114,8 @@ class Batcher(Generic[Q, R]):
     def submit(self, item: Q) -> Deferred[R]:
         """Add `item` to the next call; returns a Deferred of its result.
 
-        Cancelling the Deferred does not withdraw the item: it is processed, and its result is
-        dropped. Raises `Overloaded` when the queue is full.
+        Cancelling the Deferred does not withdraw the item, unless it is a read: it is processed,
+        and its result is dropped. Raises `Overloaded` when the queue is full.
         """
         result: Deferred[R] = Deferred()
         self.enqueue(item, result)
@@ -97,10 +124,15 @@ class Batcher(Generic[Q, R]):
     def enqueue(self, item: Q, receiver: Receiver) -> None:
         """`submit`, with an object that receives the result."""
         if len(self._queue) >= self._max_queued:
-            raise Overloaded("too many requests are waiting for the store", retry_after=1)
-        self._queue.append((item, receiver))
+            raise Overloaded("too many requests are waiting for the store", 1, "batch_queue")
+        self._queue.append((item, receiver, self._clock.seconds()))
         if not self._running and not self._scheduled:
             self._schedule()
+
+    @property
+    def queued(self) -> int:
+        """The number of items that wait for the next call."""
+        return len(self._queue)
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
@@ -121,41 +153,160 @@ class Batcher(Generic[Q, R]):
 
     def _flush(self) -> None:
         self._scheduled = False
-        size = min(len(self._queue), self._max_batch_size)
-        batch = [self._queue.popleft() for _ in range(size)]
-        items = [item for item, _ in batch]
+        now = self._clock.seconds()
+        batch = self._take(self._max_batch_size, now)
+        if not batch:
+            self._idle_waiters.notify()
+            return
+        items = [item for item, _, _ in batch]
         if self._observe_size is not None:
-            self._observe_size(size)
+            self._observe_size(len(items))
         self._running = True
+        within = max(batch[0][2] + DEADLINE_SECONDS - now, LEAST_SECONDS)
         try:
-            call = self._run(items)
+            call = self._run(items, within)
         except Exception:
             self._finish(Failure(), batch, items)
         else:
             call.addBoth(self._finish, batch, items)
 
-    def _finish(
-        self,
-        results: list[R | DomainError] | Failure,
-        batch: list[tuple[Q, Receiver]],
-        items: list[Q],
-    ) -> None:
+    def _end_call(self, size: int) -> None:
+        """A call of so many items has ended."""
         self._running = False
-        self._expected = min(len(self._queue) + len(batch), self._max_batch_size)
+        self._expected = min(len(self._queue) + size, self._max_batch_size)
         self._expect_until = self._clock.seconds() + EXPECT_SECONDS
         if self._queue:
             self._schedule()
+
+    def _take(self, limit: int, now: float) -> list[Entry[Q]]:
+        """The items of the next call; fails those that have waited for too long."""
+        queue = self._queue
+        late: list[Receiver] = []
+        batch: list[Entry[Q]] = []
+        while queue and len(batch) < limit:
+            entry = queue.popleft()
+            if now - entry[2] >= DEADLINE_SECONDS:
+                late.append(entry[1])
+            else:
+                batch.append(entry)
+        self._refuse_late(late)
+        # Who was refused may have asked again at once.
+        while queue and len(batch) < limit:
+            batch.append(queue.popleft())
+        return batch
+
+    def _refuse_late(self, late: list[Receiver]) -> None:
+        """Fail the items that have waited for too long."""
+        if not late:
+            return
+        error = StoreUnavailable("the database is too slow", retry_after=2)
+        self._running = True  # What is submitted meanwhile is not scheduled.
+        for receiver in late:
+            receiver.errback(error)
+        self._running = False
+
+    def _finish(
+        self,
+        results: list[R | DomainError] | Failure,
+        batch: list[Entry[Q]],
+        items: list[Q],
+    ) -> None:
+        self._end_call(len(batch))
         if isinstance(results, Failure):
-            if all(receiver.called for _, receiver in batch):
+            if all(receiver.called for _, receiver, _ in batch):
                 _log.failure("a batch failed after all its clients had disconnected", results)
-            for _, receiver in batch:
+            for _, receiver, _ in batch:
                 receiver.errback(results)
         else:
             if self._on_batch_done is not None:
                 self._on_batch_done(items, results)
-            for (_, receiver), result in zip(batch, results, strict=True):
+            for (_, receiver, _), result in zip(batch, results, strict=True):
                 _pass_on(receiver, result)
         if not self._running and not self._queue:
+            self._idle_waiters.notify()
+
+
+class ReadBatcher(Batcher[Q, R]):
+    """A batcher of reads, which have no effect: what nobody waits for any more is left out.
+
+    Items of different `owner(item)` are taken in turn. `weigh` says how many messages the result
+    may have; a call is made for `max_weight` or a little more, so that one with large results ends
+    soon and does not take much memory. `check` may raise a `DomainError` for an item that waited.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Q], float], Deferred[Any]],
+        clock: IReactorTime,
+        *,
+        max_queued: int,
+        max_batch_size: int,
+        owner: Callable[[Q], Hashable],
+        weigh: Callable[[Q], int],
+        max_weight: int,
+        check: Callable[[Q], None] = lambda item: None,
+        observe_size: Callable[[float], None] | None = None,
+    ) -> None:
+        super().__init__(
+            run,
+            clock,
+            max_queued=max_queued,
+            max_batch_size=max_batch_size,
+            observe_size=observe_size,
+        )
+        self._queue = FairQueue(lambda entry: owner(entry[0]), max_entries=max_queued)
+        self._weigh = weigh
+        self._check = check
+        self._max_weight = max_weight
+
+    def _take(self, limit: int, now: float) -> list[Entry[Q]]:
+        queue = self._queue
+        late: list[Receiver] = []
+        batch: list[Entry[Q]] = []
+        weight = 0
+        while queue and len(batch) < limit and weight < self._max_weight:
+            item, receiver, since = entry = queue.popleft()
+            if receiver.called:
+                continue
+            if now - since >= DEADLINE_SECONDS:
+                late.append(receiver)
+                continue
+            try:
+                self._check(item)
+            except DomainError:
+                receiver.errback(Failure())
+            else:
+                batch.append(entry)
+                weight += self._weigh(item)
+        self._refuse_late(late)
+        return batch
+
+    def _finish(
+        self,
+        results: list[R | DomainError] | Failure,
+        batch: list[Entry[Q]],
+        items: list[Q],
+    ) -> None:
+        if isinstance(results, Failure):
+            super()._finish(results, batch, items)
+        else:
+            self._deliver(deque(zip(batch, results, strict=True)), len(batch))
+
+    def _deliver(self, rest: deque[tuple[Entry[Q], R | DomainError]], size: int) -> None:
+        """Pass results on for some milliseconds, and the rest in later turns of the reactor.
+
+        What is done with a result, such as encoding a large page, happens here. The next call is
+        made after that, so that results do not pile up.
+        """
+        until = self._clock.seconds() + DELIVER_SECONDS
+        while rest:
+            (_, receiver, _), result = rest.popleft()
+            _pass_on(receiver, result)
+            if rest and self._clock.seconds() >= until:
+                self._clock.callLater(0, self._deliver, rest, size)
+                return
+        self._end_call(size)
+        if not self._queue:
             self._idle_waiters.notify()
 
 

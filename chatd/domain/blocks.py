@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import InvalidBody
 from chatd.interfaces import IStore
 from chatd.model import BlockedUser, Session
@@ -12,8 +13,9 @@ from chatd.runtime.shield import shield
 class Blocks:
     """Use cases of blocks. A change counts as a message for the rate limit."""
 
-    def __init__(self, store: IStore, limits: RateLimits) -> None:
+    def __init__(self, store: IStore, limits: RateLimits, calls: StoreCalls) -> None:
         self._store = store
+        self._calls = calls
         self._limits = limits
 
     async def block(self, session: Session, user_id: int) -> None:
@@ -34,4 +36,5 @@ class Blocks:
 
     async def blocked(self, session: Session) -> list[BlockedUser]:
         """The accounts that the caller has blocked, without deleted ones, in order of name."""
-        return await shield(self._store.blocks(session.user_id))
+        user_id = session.user_id
+        return await self._calls.run(user_id, lambda: self._store.blocks(user_id))

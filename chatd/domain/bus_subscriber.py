@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -11,20 +11,33 @@ from zope.interface import implementer
 
 from chatd.domain.accounts import Accounts
 from chatd.domain.notifier import Notifier
-from chatd.interfaces import ISubscriber
+from chatd.errors import DomainError
+from chatd.interfaces import IStore, ISubscriber
 from chatd.metrics import Metrics
 
 QUERY_SIZE: Final = 500
-"""Sessions in one query."""
+"""Sessions, or users, in one query."""
 
 _log = Logger()
 
 
 @implementer(ISubscriber)
 class BusSubscriber:
-    """Wakes held polls and ends revoked sessions on events of the bus."""
+    """Wakes held polls and ends revoked sessions on events of the bus.
 
-    def __init__(self, notifier: Notifier, accounts: Accounts, metrics: Metrics) -> None:
+    `seconds` is the clock for the time that waking takes.
+    """
+
+    def __init__(
+        self,
+        store: IStore,
+        notifier: Notifier,
+        accounts: Accounts,
+        metrics: Metrics,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._seconds = seconds
         self._notifier = notifier
         self._accounts = accounts
         self._metrics = metrics
@@ -32,7 +45,12 @@ class BusSubscriber:
         self._unverified: set[int] | None = set()
 
     def wake(self, user_ids: Collection[int]) -> None:
-        self._metrics.count_wakeups("bus", self._notifier.wake(user_ids))
+        # Once for all messages of a commit: what is in memory is written before `wake` returns.
+        began = self._seconds()
+        woken = self._notifier.wake(user_ids)
+        self._metrics.count_wakeups("bus", woken)
+        if woken:
+            self._metrics.observe_delivery(self._seconds() - began, woken)
 
     def wake_for_changes(self, user_ids: Collection[int]) -> None:
         self._metrics.count_wakeups("bus", self._notifier.wake_for_changes(user_ids))
@@ -48,6 +66,27 @@ class BusSubscriber:
         # has ended.
         self._unverified = None
         Deferred.fromCoroutine(self.verify_sessions())
+
+    def check(self, user_ids: Collection[int]) -> None:
+        Deferred.fromCoroutine(self._check(list(user_ids)))
+
+    async def _check(self, user_ids: list[int]) -> None:
+        # What changes there are is not known without reading them.
+        woken = self._notifier.wake_for_changes(user_ids)
+        try:
+            for start in range(0, len(user_ids), QUERY_SIZE):
+                ends = await self._store.last_seqs(user_ids[start : start + QUERY_SIZE])
+                behind = [user_id for user_id, end in ends.items() if self._is_behind(user_id, end)]
+                woken += self._notifier.wake(behind)
+        except DomainError:
+            pass  # The store is away. The sweep checks all who wait.
+        except Exception:
+            _log.failure("the inboxes of held polls could not be checked")
+        self._metrics.count_wakeups("check", woken)
+
+    def _is_behind(self, user_id: int, end: int) -> bool:
+        """Whether a waiter of the user has not seen the end, or may be reading before it."""
+        return any(not each.held or each.seq < end for each in self._notifier.waiters_of(user_id))
 
     def revoked(self, user_id: int, token: bytes | None) -> None:
         self._accounts.revoked(user_id, token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from chatd.domain.answer_size import fitting_changes
 from chatd.domain.poll import Poll
 from chatd.errors import Unauthorized
 from chatd.model import InboxSlice, ReadAfter
@@ -19,8 +20,7 @@ class ChangesPoll(Poll):
 
     def _read(self, after: int | None, *, listening: bool) -> None:
         query = ReadAfter(self.session.user_id, after, self._limit)
-        reading = Deferred.fromCoroutine(self._read_both(query, listening))
-        reading.addCallback(self._on_read).addErrback(self._fail)
+        self._await(Deferred.fromCoroutine(self._read_both(query, listening)))
 
     async def _read_both(self, query: ReadAfter, listening: bool) -> InboxSlice | None:
         read = self._polls.read(query, listening=listening)
@@ -32,6 +32,6 @@ class ChangesPoll(Poll):
         )
         if found is None:
             raise Unauthorized("the account was deleted")
-        self._found = found
+        self._found = found = fitting_changes(found)
         self.position = found.position
         return inbox

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,16 +31,9 @@ class ChangesStream(MessageStream):
         self._position: ChangesPosition | None = None
         self._found: ChangesSlice | None = None
 
-    async def read_first(
-        self,
-        position: ChangesPosition | None,
-        protect: Callable[[Deferred[ChangesSlice | None]], Awaitable[ChangesSlice | None]],
-    ) -> ChangesPosition:
-        """Read the first changes after a position, None being now; returns that position.
-
-        `protect` protects the read from a cancellation.
-        """
-        found = await protect(self._query(position))
+    async def read_first(self, position: ChangesPosition | None) -> ChangesPosition:
+        """Read the first changes after a position, None being now; returns that position."""
+        found = await self._query(position)
         if found is None:
             raise Unauthorized("the account was deleted")
         self._found = found

@@ -15,13 +15,27 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from chatd.domain.batch import Batcher, Receiver
+from chatd.domain.answer_size import fitting
+from chatd.domain.batch import Batcher, ReadBatcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, DeferredSink, Poll, Polled, Polls, PollSink, verify
+from chatd.domain.poll import (
+    DISCONNECTED,
+    DeferredSink,
+    Poll,
+    Polled,
+    Polls,
+    PollSink,
+    expired,
+    verify,
+    verify_read,
+)
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import (
     CursorEpoch,
@@ -47,18 +61,30 @@ from chatd.model import (
     Session,
 )
 from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
-from chatd.runtime.shield import shield
 
 MAX_BATCH_SIZE: Final = 512
 MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
+MAX_BATCH_MESSAGES: Final = 400
+"""About how many messages one call of the store reads."""
+
+
+PAGE_ALWAYS_FITS: Final = 10
+"""Pages of so many messages or fewer are never cut."""
 
 
 class Page(Struct, frozen=True, gc=False):
-    """A page of the inbox, newest first, as it was at `cursor`."""
+    """A page of the inbox, newest first, as it was at `cursor`.
+
+    `page` and `pages` count pages of `limit` messages, which are fewer than were asked for if those
+    are too large for one answer.
+    `count` is the number of messages without those that were removed because they were old.
+    """
 
     page: int
     pages: int
+    limit: int
+    count: int
     cursor: Cursor
     messages: tuple[Message, ...]
 
@@ -88,6 +114,9 @@ class Chats:
         bus: IBus,
         notifier: Notifier,
         limits: RateLimits,
+        read_limits: ReadLimits,
+        calls: StoreCalls,
+        disk: DiskSpace,
         *,
         clock: IReactorTime,
         max_message_bytes: int,
@@ -99,8 +128,11 @@ class Chats:
         self._bus = bus
         self._notifier = notifier
         self._limits = limits
+        self._read_limits = read_limits
+        self._calls = calls
+        self._disk = disk
         self._clock = clock
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._observe_poll = observe_poll
         self._note_delivered = note_delivered
         self._polls = Polls(
@@ -111,6 +143,7 @@ class Chats:
             observe_poll,
             self._read_changes,
             note_delivered,
+            read_limits.charge,
         )
         self._sends: Batcher[Draft, Appended] = Batcher(
             self._append,
@@ -120,11 +153,15 @@ class Chats:
             on_batch_done=self._publish,
             observe_size=observe_batch and observe_batch("append"),
         )
-        self._reads: Batcher[ReadAfter | ReadPage, InboxSlice | None] = Batcher(
+        self._reads: ReadBatcher[ReadAfter | ReadPage, InboxSlice | None] = ReadBatcher(
             store.read,
             clock,
             max_queued=MAX_QUEUED_READS,
             max_batch_size=MAX_BATCH_SIZE,
+            owner=lambda query: query.user_id,
+            weigh=lambda query: query.limit,
+            max_weight=MAX_BATCH_MESSAGES,
+            check=lambda query: read_limits.check(query.user_id),
             observe_size=observe_batch and observe_batch("read"),
         )
 
@@ -134,7 +171,8 @@ class Chats:
         """Append a message to the recipient's inbox; returns once it is durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`, `Blocked`,
-        `FirstContactClosed`, `IdempotencyKeyReused`, `Overloaded`. A send that was submitted to the
+        `FirstContactClosed`, `IdempotencyKeyReused`, `InboxFull`, `InsufficientStorage`,
+        `Overloaded`. A send that was submitted to the
         store completes or fails as a whole, even if the caller is cancelled.
         """
         return await self._sends.submit(self._draft(session, received_by, text, key))
@@ -144,13 +182,14 @@ class Chats:
     ) -> None:
         """`send` without a coroutine: `receiver` is given the `Appended` or the error.
 
-        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `Overloaded`.
+        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `InsufficientStorage`, `Overloaded`.
         """
         self._sends.enqueue(self._draft(session, received_by, text, key), receiver)
 
     def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
         """Check a message and count it."""
-        encoded = encode_text(text, self._max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
+        self._disk.check()
         self._limits.count_send(session.user_id)
         idempotency = None
         if key is not None:
@@ -158,14 +197,16 @@ class Chats:
             idempotency = IdempotencyKey(key, fingerprint)
         return Draft(session.user_id, received_by, text, idempotency)
 
-    def _append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def _append(
+        self, drafts: Sequence[Draft], within: float
+    ) -> Deferred[list[Appended | DomainError]]:
         def publish_all(failure: Failure) -> Failure:
             # The transaction may have been committed nevertheless: wake the recipients to check.
             self._bus.publish({draft.received_by for draft in drafts})
             self._bus.publish_changes({draft.sent_by for draft in drafts})
             return failure
 
-        return self._store.append(drafts).addErrback(publish_all)
+        return self._store.append(drafts, within).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
         # Even if every sender has disconnected: the messages are committed.
@@ -180,17 +221,24 @@ class Chats:
     async def page(self, session: Session, page: int, limit: int, at: Cursor | None = None) -> Page:
         """Page `page` (from 1) of the inbox, newest first, as it is now or was at cursor `at`.
 
-        Raises `CursorEpoch`, and `PageNotFound` past the last page; page 1 always exists.
+        Raises `CursorEpoch`, `CursorExpired`, and `PageNotFound` past the last page; page 1 always
+        exists.
         """
+        self._read_limits.count(session.user_id)
         inbox = await self._read(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return self._page(inbox, page, limit, at)
+        self._read_limits.charge(session.user_id, inbox.messages)
+        return self._page(session, inbox, page, limit, at)
 
     def cached_page(
         self, session: Session, page: int, limit: int, at: Cursor | None = None
     ) -> Page | None:
         """`page` if it is known without a query, otherwise None."""
         inbox = self._store.read_cached(ReadPage(session.user_id, page, limit, self._pinned(at)))
-        return None if inbox is None else self._page(inbox, page, limit, at)
+        if inbox is None:
+            return None
+        self._read_limits.count(session.user_id)
+        self._read_limits.charge(session.user_id, inbox.messages)
+        return self._page(session, inbox, page, limit, at)
 
     def _pinned(self, at: Cursor | None) -> int | None:
         if at is None:
@@ -198,16 +246,34 @@ class Chats:
         self._check_epoch(at)
         return at.seq
 
-    def _page(self, inbox: InboxSlice, page: int, limit: int, at: Cursor | None) -> Page:
+    def _page(
+        self, session: Session, inbox: InboxSlice, page: int, limit: int, at: Cursor | None
+    ) -> Page:
+        removed = self._store.removed.get(session.user_id, 0)
+        messages = inbox.messages
         if at is None:
             end = inbox.last_seq
         else:
             end = at.seq
+            if end < removed:
+                raise expired()
             verify(end, at.stamp, inbox)
-        pages = -(-end // limit)
+        if removed:
+            messages = tuple([each for each in messages if each.seq > removed])
+        count = end - removed
+        pages = -(-count // limit)
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
-        return Page(page, pages, Cursor(self._store.epoch, end, inbox.stamp), inbox.messages)
+        if limit > PAGE_ALWAYS_FITS:
+            fit = fitting(messages, PAGE_ALWAYS_FITS)
+            if fit < len(messages):
+                # The same place in pages of another size, so that the next ones are right.
+                smaller = max(each for each in range(1, fit + 1) if limit % each == 0)
+                page = (page - 1) * (limit // smaller) + 1
+                limit, pages, messages = smaller, -(-count // smaller), messages[:smaller]
+        return Page(
+            page, pages, limit, count, Cursor(self._store.epoch, end, inbox.stamp), messages
+        )
 
     def start_poll(
         self,
@@ -222,9 +288,12 @@ class Chats:
         """Start a poll for messages after `since` (None: from now on) that waits up to `wait`
         seconds for the first; `sink` may be called before this returns.
 
-        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history.
+        With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history, and
+        `CursorExpired` for one after which messages were removed.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
+        self._read_limits.count(session.user_id)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, since, limit, wait, sink, start, kind)
 
@@ -241,8 +310,8 @@ class Chats:
         """`start_poll` as a coroutine, whose cancellation closes the poll.
 
         However the poll ends (result, error, cancellation), `record.held_seconds` is set to the
-        time it was held. Raises `CursorEpoch`, `Unauthorized` when the session ends meanwhile, and
-        errors of the store.
+        time it was held. Raises `CursorEpoch`, `CursorExpired`, `Unauthorized` when the session
+        ends meanwhile, and errors of the store.
         """
         sink = DeferredSink()
         result = sink.result
@@ -268,8 +337,10 @@ class Chats:
 
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
+        since = self._kept(session, since)
         start = self._start(since, changes)
         after = None if since is None else since.seq
+        self._read_limits.count(session.user_id)
         # As for a poll, first of all: from here on no message and no revocation is missed.
         arguments = (session, self._notifier, self._read_inbox, self._clock, record)
         stream = (
@@ -281,12 +352,12 @@ class Chats:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
             if since is not None:
-                verify(since.seq, since.stamp, inbox)
+                verify_read(since.seq, since.stamp, inbox)
             begin = inbox.last_seq if after is None else after
             if after:
                 self._note_delivered(session.user_id, after)
             if isinstance(stream, ChangesStream):
-                start = await stream.read_first(start, shield)
+                start = await stream.read_first(start)
             stream.begin_at(Cursor(self._store.epoch, begin, inbox.stamp, start))
         except BaseException as ended:
             stream.close(_outcome(ended))
@@ -300,20 +371,29 @@ class Chats:
 
         Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
-        query = ReadConversation(session.user_id, peer, limit, before)
-        reading = shield(self._store.sync.peer_positions(session.user_id, peer))
+        user_id, store = session.user_id, self._store
+        query = ReadConversation(user_id, peer, limit, before)
+        reading = self._calls.run(user_id, lambda: store.sync.peer_positions(user_id, peer))
         try:
-            found = await shield(self._store.conversation(query))
+            found = await self._calls.run(user_id, lambda: store.conversation(query))
             positions = await reading
         except BaseException:
             reading.addErrback(lambda _: None)
+            reading.cancel()
             raise
         if found is None:
             raise Unauthorized("the account was deleted")
         if not found.messages and before is None and not found.peer_exists:
             raise UserNotFound(f"there is no user {peer}, and nothing from them in this inbox")
-        older = ConversationCursor.of(found.messages[-1]) if found.older else None
-        return Conversation(found.messages, older, positions)
+        self._read_limits.charge(user_id, found.messages)
+        messages = found.messages[: fitting(found.messages)]
+        rest = found.older or len(messages) < len(found.messages)
+        older = ConversationCursor.of(messages[-1]) if rest else None
+        return Conversation(messages, older, positions)
+
+    def queued(self) -> dict[str, float]:
+        """How many sends and reads wait for the store."""
+        return {"append": self._sends.queued, "read": self._reads.queued}
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no send is queued or running."""
@@ -333,7 +413,22 @@ class Chats:
         return self._reads.submit(query) if cached is None else cached
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
-        return self._store.sync.changes(query)
+        return self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
+
+    def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
+        """The cursor, if nothing after it was removed, else `CursorExpired` is raised.
+
+        The beginning is where the inbox begins now.
+        """
+        removed = self._store.removed
+        if since is None or not removed:
+            return since
+        begins = removed.get(session.user_id, 0)
+        if since.seq >= begins:
+            return since
+        if since.epoch:
+            raise expired()
+        return Cursor("", begins)
 
     def _start(self, since: Cursor | None, changes: bool) -> ChangesPosition | None:
         """Where in the changes a poll or stream begins; raises `CursorEpoch`."""

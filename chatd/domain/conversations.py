@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
 
+from chatd.domain.answer_size import fitting
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Unauthorized
 from chatd.interfaces import IBus, IStore
 from chatd.model import Session
@@ -15,16 +16,15 @@ from chatd.model_sync import (
     ConversationsCursor,
     ListConversations,
     MarkRead,
-    PeerPositions,
 )
-from chatd.runtime.shield import shield
 
 
 class Conversations:
     """Use cases of conversations."""
 
-    def __init__(self, store: IStore, bus: IBus) -> None:
+    def __init__(self, store: IStore, bus: IBus, calls: StoreCalls) -> None:
         self._store = store
+        self._calls = calls
         self._bus = bus
 
     async def list(
@@ -32,25 +32,32 @@ class Conversations:
     ) -> ConversationList:
         """The caller's conversations, the one with the newest message first."""
         query = ListConversations(session.user_id, limit, before)
-        found = await shield(self._store.sync.conversations(query))
+        found = await self._calls.run(
+            session.user_id, lambda: self._store.sync.conversations(query)
+        )
         if found is None:
             raise Unauthorized("the account was deleted")
-        return found
+        fit = fitting([each.last_message for each in found.conversations])
+        if fit == len(found.conversations):
+            return found
+        listed = found.conversations[:fit]
+        return ConversationList(listed, ConversationsCursor(listed[-1].last_at, listed[-1].peer))
 
     async def mark_read(self, session: Session, peer: int, seq: int) -> None:
         """What `peer` sent the caller is read up to `seq` of the caller's inbox.
 
         Raises `InvalidBody` past the end of the inbox, and `UserNotFound`.
         """
-        work: Coroutine[Deferred[Any], Any, None] = self._mark_read(session, peer, seq)
-        await shield(work)
+        mark = MarkRead(session.user_id, peer, seq)
 
-    async def _mark_read(self, session: Session, peer: int, seq: int) -> None:
-        told = await self._store.sync.mark_read(MarkRead(session.user_id, peer, seq))
-        if told is None:
+        def call() -> Deferred[bool]:
+            return self._store.sync.mark_read(mark).addCallback(self._publish)
+
+        if not await self._calls.run(session.user_id, call):
             raise Unauthorized("the account was deleted")
-        self._bus.publish_changes(told)
 
-    async def positions(self, session: Session, peer: int) -> PeerPositions:
-        """The last messages of the caller that were delivered to `peer`, and read by it."""
-        return await shield(self._store.sync.peer_positions(session.user_id, peer))
+    def _publish(self, told: Collection[int] | None) -> bool:
+        # Also if the client has disconnected meanwhile.
+        if told is not None:
+            self._bus.publish_changes(told)
+        return told is not None

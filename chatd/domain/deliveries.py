@@ -66,6 +66,12 @@ class Deliveries:
         self._timer = None
         self._next_flush = self._clock.seconds() + FLUSH_SECONDS
         pending, self._pending = self._pending, {}
+        removed = self._store.removed
+        if removed:
+            # A poll of the beginning starts after what is removed, which was not delivered.
+            pending = {
+                user_id: seq for user_id, seq in pending.items() if seq > removed.get(user_id, 0)
+            }
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
         self._writing = True

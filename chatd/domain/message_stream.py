@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.domain.notifier import Notifier, RecordsHold
-from chatd.domain.poll import DISCONNECTED, Read, verify
+from chatd.domain.poll import DISCONNECTED, Read, verify_read
 from chatd.errors import DomainError, Unauthorized
 from chatd.model import (
     ChangesPosition,
@@ -218,7 +218,7 @@ class MessageStream:
 
     def _deliver(self, inbox: InboxSlice) -> None:
         # Each time: a standby that has taken over may lack what was read before.
-        verify(self.seq, self.stamp, inbox)
+        verify_read(self.seq, self.stamp, inbox)
         messages = inbox.messages
         while messages and not self._paused:
             assert self._sink is not None

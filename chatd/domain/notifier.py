@@ -7,10 +7,11 @@ is never lost. The cost of a wake-up depends on the polls woken, not on all that
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 from chatd.domain.session_expiry import SessionExpiry
+from chatd.interfaces import IInterest
 from chatd.model import Session, WakeReason
 
 HELD_PER_USER: Final = 8
@@ -63,10 +64,14 @@ class Notifier:
     At most `max_held` polls are held at once: further ones are woken at once with
     `WakeReason.OVERLOAD`. At most `HELD_PER_USER` of them belong to one user: beyond that, the
     oldest is woken with `WakeReason.SUPERSEDED`. `expiry` ends those whose sessions expire.
+    `interest` is told which users have waiters.
     """
 
-    def __init__(self, *, max_held: int, expiry: SessionExpiry) -> None:
-        self._max_held = max_held
+    def __init__(
+        self, *, max_held: int, expiry: SessionExpiry, interest: IInterest | None = None
+    ) -> None:
+        self._interest = interest
+        self.max_held = max_held
         self._expiry = expiry
         self._waiters: dict[int, list[Waiter]] = {}
         self._held = 0
@@ -80,7 +85,13 @@ class Notifier:
     def add(self, waiter: Waiter) -> None:
         """Register a waiter: from now on events of its session wake or end it."""
         session = waiter.session
-        self._waiters.setdefault(session.user_id, []).append(waiter)
+        waiters = self._waiters.get(session.user_id)
+        if waiters is not None:
+            waiters.append(waiter)
+        else:
+            self._waiters[session.user_id] = [waiter]
+            if self._interest is not None:
+                self._interest.watch(session.user_id)
         if session.expires_at is not None:
             self._expiry.watch(waiter)
 
@@ -92,6 +103,8 @@ class Notifier:
             waiters.remove(waiter)
             if not waiters:
                 del self._waiters[session.user_id]
+                if self._interest is not None:
+                    self._interest.unwatch(session.user_id)
             if session.expires_at is not None:
                 self._expiry.unwatch(waiter)
 
@@ -103,7 +116,7 @@ class Notifier:
         self._held += 1
         if self._draining:
             waiter.wake(WakeReason.DRAIN)
-        elif self._held > self._max_held:
+        elif self._held > self.max_held:
             waiter.wake(WakeReason.OVERLOAD)
         else:
             waiters = self._waiters[waiter.session.user_id]
@@ -121,6 +134,10 @@ class Notifier:
             for user_id, waiters in self._waiters.items()
             if (held := [waiter for waiter in waiters if waiter.held])
         }
+
+    def waiters_of(self, user_id: int) -> Sequence[Waiter]:
+        """The registered waiters of a user."""
+        return self._waiters.get(user_id, ())
 
     def sessions(self, user_ids: Collection[int] | None = None) -> list[Session]:
         """The distinct sessions of the registered waiters of these users, or of all if None."""

@@ -19,7 +19,8 @@ class PasswordChecks:
         self._limits = limits
 
     def count(self, username: str, address: str) -> None:
-        """Count an attempt, before `check`; raises `RateLimited`."""
+        """Count an attempt, before `check`; raises `RateLimited` or `Overloaded`."""
+        self._passwords.check_room(address)
         self._limits.count_log_in(address, username)
 
     async def check(self, username: str, password: str, address: str) -> Credentials:
@@ -32,7 +33,7 @@ class PasswordChecks:
         if valid_username:
             credentials = await self._store.credentials(username)
         password_hash = None if credentials is None else credentials.password_hash
-        matches = await self._passwords.verify(password_hash, password[: MAX_PASSWORD + 1])
+        matches = await self._passwords.verify(password_hash, password[: MAX_PASSWORD + 1], address)
         if credentials is None or not matches:
             if valid_username:  # Impossible usernames must not fill the rate limiter's memory.
                 self._limits.count_failed_log_in(address, username)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 
-from chatd.errors import Overloaded
+from chatd.domain.fair_queue import FairQueue
+from chatd.runtime.networks import networks
 from chatd.runtime.thread_pool import Executor
 
 T = TypeVar("T")
 
 THREADS: Final = 2
-MAX_PENDING: Final = 64
-"""Hashes running or queued; at about 25 ms each, the last one waits about a second."""
+MAX_RUNNING: Final = 2 * THREADS
+"""Hashes that the threads are given at once."""
+MAX_PENDING: Final = 1000
+"""Hashes waiting, at about 25 ms each."""
+MAX_PENDING_OF_ADDRESS: Final = 64
+"""Hashes waiting of one address, an IPv4 address or an IPv6 /48 network; addresses take turns."""
 
 
 def owasp_hasher() -> PasswordHasher:
@@ -24,26 +30,50 @@ def owasp_hasher() -> PasswordHasher:
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
-class Passwords:
-    """Hashes and verifies passwords in `executor`.
+class _Waiting(Struct, frozen=True, eq=False):
+    """A hash that has not begun."""
 
-    Fails with `Overloaded` while `MAX_PENDING` calls are pending.
+    owner: str
+    call: Callable[..., Any]
+    args: tuple[object, ...]
+    result: Deferred[Any]
+
+
+class Passwords:
+    """Hashes and verifies passwords in `executor`, for clients' addresses in turn.
+
+    Fails with `Overloaded` while too many wait, in all or of the address.
     """
 
     def __init__(self, executor: Executor, hasher: PasswordHasher) -> None:
         self._executor = executor
         self._hasher = hasher
-        self._pending = 0
+        self._free = MAX_RUNNING
+        self._waiting: FairQueue[_Waiting] = FairQueue(
+            lambda waiting: waiting.owner,
+            max_entries=MAX_PENDING,
+            max_per_owner=MAX_PENDING_OF_ADDRESS,
+            bound="passwords",
+        )
         # Verified for unknown usernames, so that they take as long as existing ones.
         self._dummy_hash = hasher.hash("a password that nobody has")
 
-    async def hash(self, password: str) -> str:
-        """The encoded hash of a password."""
-        return await self._run(self._hash, password)
+    @property
+    def pending(self) -> int:
+        """The number of passwords that are being hashed or wait for that."""
+        return MAX_RUNNING - self._free + len(self._waiting)
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
+    def check_room(self, address: str) -> None:
+        """Raise `Overloaded` if `hash` and `verify` would."""
+        self._waiting.check(_owner(address))
+
+    async def hash(self, password: str, address: str) -> str:
+        """The encoded hash of a password."""
+        return await self._run(address, self._hash, password)
+
+    async def verify(self, password_hash: str | None, password: str, address: str) -> bool:
         """Whether the password matches; with None, False after the same amount of work."""
-        return await self._run(self._verify, password_hash, password)
+        return await self._run(address, self._verify, password_hash, password)
 
     def stop(self) -> None:
         """Finish pending calls, then end the threads."""
@@ -60,15 +90,28 @@ class Passwords:
             return False
         return password_hash is not None
 
-    def _run(self, call: Callable[..., T], *args: object) -> Deferred[T]:
-        if self._pending >= MAX_PENDING:
-            raise Overloaded("too many passwords are being checked", retry_after=2)
-        self._pending += 1
-        return self._executor.run(call, *args).addBoth(self._finish)
-
-    def _finish(self, result: T) -> T:
-        self._pending -= 1
+    def _run(self, address: str, call: Callable[..., T], *args: object) -> Deferred[T]:
+        result: Deferred[T] = Deferred()
+        waiting = _Waiting(_owner(address), call, args, result)
+        if self._free:
+            self._begin(waiting)
+        else:
+            self._waiting.append(waiting)
         return result
+
+    def _begin(self, waiting: _Waiting) -> None:
+        self._free -= 1
+        self._executor.run(waiting.call, *waiting.args).addBoth(self._end, waiting.result)
+
+    def _end(self, outcome: object, result: Deferred[Any]) -> None:
+        self._free += 1
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+        result.callback(outcome)
+
+
+def _owner(address: str) -> str:
+    return networks(address)[-1]
 
 
 def encode(password: str) -> bytes:

@@ -6,8 +6,8 @@ a result that comes later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -15,8 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.domain.answer_size import fitting
 from chatd.domain.notifier import Notifier
-from chatd.errors import CursorEpoch, DomainError, Unauthorized
+from chatd.errors import CursorEpoch, CursorExpired, DomainError, Unauthorized
 from chatd.model import (
     ChangesPosition,
     Cursor,
@@ -31,10 +32,6 @@ from chatd.runtime.deadlines import Deadlines, Entry
 
 DISCONNECTED: Final = "disconnect"
 """The outcome of a poll or stream whose client has disconnected."""
-
-MAX_POLL_CHARACTERS: Final = 512 * 1024
-"""Characters of text in the response to a poll, so that memory is limited and slow clients still
-make progress."""
 
 _log = Logger()
 
@@ -88,7 +85,7 @@ class ReadsChanges(Protocol):
 class Polls:
     """What all polls share. `observe` is called with the outcome of each poll that asked to wait
     and the seconds for which it was held, `note_delivered` with the user and the seq of each valid
-    cursor that has come back."""
+    cursor that has come back, `charge` with the user and the messages of each result."""
 
     def __init__(
         self,
@@ -99,9 +96,11 @@ class Polls:
         observe: Callable[[str, float], None] | None,
         read_changes: ReadsChanges,
         note_delivered: Callable[[int, int], None],
+        charge: Callable[[int, Sequence[Message]], None],
     ) -> None:
         self.read_changes = read_changes
         self.note_delivered = note_delivered
+        self.charge = charge
         self.notifier = notifier
         self.read = read
         self.seconds = clock.seconds
@@ -145,6 +144,7 @@ class Poll:
         "_limit",
         "_pending",
         "_polls",
+        "_reading",
         "_returned",
         "_sink",
         "_wait",
@@ -188,6 +188,8 @@ class Poll:
         self._due = polls.seconds() + wait
         self._held_since = 0.0
         self._deadline: Entry | None = None
+        # The query under way.
+        self._reading: Deferred[Any] | None = None
 
     wants_changes = False
     is_behind = False
@@ -236,6 +238,9 @@ class Poll:
                 self._release()
             self._leave(DISCONNECTED)
             self._sink = None
+            if self._reading is not None:
+                # A query that has not begun is not made.
+                self._reading.cancel()
 
     def _read(self, after: int | None, *, listening: bool) -> None:
         query = ReadAfter(self.session.user_id, after, self._limit)
@@ -245,11 +250,16 @@ class Poll:
             self._fail(Failure())
             return
         if isinstance(inbox, Deferred):
-            inbox.addCallback(self._on_read).addErrback(self._fail)
+            self._await(inbox)
         else:
             self._on_read(inbox)
 
+    def _await(self, reading: Deferred[InboxSlice | None]) -> None:
+        self._reading = reading
+        reading.addCallback(self._on_read).addErrback(self._fail)
+
     def _on_read(self, inbox: InboxSlice | None) -> None:
+        self._reading = None
         if self._ended:
             return
         if inbox is None:
@@ -261,8 +271,8 @@ class Poll:
         else:
             # Each time: a standby that has taken over may lack what was read before.
             try:
-                verify(self.seq, self.stamp, inbox)
-            except CursorEpoch:
+                verify_read(self.seq, self.stamp, inbox)
+            except (CursorEpoch, CursorExpired):
                 self._fail(Failure())
                 return
         self.stamp = inbox.stamp
@@ -306,7 +316,8 @@ class Poll:
     def _end(self, messages: tuple[Message, ...], why: WakeReason) -> None:
         self._leave(why.value)
         if messages:
-            messages = truncated(messages)
+            self._polls.charge(self.session.user_id, messages)
+            messages = messages[: fitting(messages)]
             last = messages[-1]
             cursor = Cursor(self._polls.epoch(), last.seq, last.sent_at, self.position)
         else:
@@ -320,9 +331,9 @@ class Poll:
             _log.failure("the result of a poll could not be passed on")
 
     def _fail(self, failure: Failure) -> None:
+        self._reading = None
         if self._ended:
-            if not failure.check(DomainError):
-                _log.failure("a poll failed after its client had disconnected", failure)
+            # Its query was cancelled.
             return
         error = failure.value
         self._leave(error.code if isinstance(error, DomainError) else "error")
@@ -352,14 +363,23 @@ def verify(seq: int, stamp: int | None, inbox: InboxSlice) -> None:
         raise CursorEpoch("the inbox has another message where the cursor is: begin again")
 
 
-def truncated(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The first messages that together fit into one response, but at least one."""
-    size = 0
-    for number, message in enumerate(messages):
-        size += len(message.text)
-        if size > MAX_POLL_CHARACTERS and number:
-            return messages[:number]
-    return messages
+def verify_read(seq: int, stamp: int | None, inbox: InboxSlice) -> None:
+    """`verify` what was read from after `seq`, and that nothing is missing in between.
+
+    Raises `CursorEpoch`, and `CursorExpired` if messages after `seq` were removed.
+    """
+    if inbox.stamp is not None:
+        verify(seq, stamp, inbox)
+    if inbox.last_seq > seq and (not inbox.messages or inbox.messages[0].seq != seq + 1):
+        raise expired()
+    if inbox.stamp is None:
+        # The message at `seq` is gone, too.
+        verify(seq, stamp, inbox)
+
+
+def expired() -> CursorExpired:
+    """The error for a cursor after which messages were removed."""
+    return CursorExpired("messages after this cursor were removed because they were old")
 
 
 class DeferredSink:

@@ -6,15 +6,15 @@ The number of buckets is limited, and so is their memory.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import suppress
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
+from chatd.runtime.networks import network, networks
 
 
 class Rate(Struct, frozen=True):
@@ -23,19 +23,32 @@ class Rate(Struct, frozen=True):
     burst: int
     per_second: float
 
+    def times(self, factor: int) -> Rate:
+        """This rate so many times."""
+        return Rate(self.burst * factor, self.per_second * factor)
+
+
+NETWORK_FACTORS: Final = (1, 2, 4)
+"""How much more than an IPv4 address or an IPv6 /64 network may be done by a /56 and a /48."""
+
+TOTAL_FACTOR: Final = 100
+"""How much more than one address all addresses together may do."""
+
 
 class Rates(Struct, frozen=True):
     """The configured rates; the defaults are far above what a person needs."""
 
     registration: Rate = Rate(burst=50, per_second=0.2)
-    """Accounts registered, per address."""
+    """Accounts registered, per address; see `NetworkBuckets`."""
     log_in: Rate = Rate(burst=50, per_second=1.0)
-    """Passwords checked, per address."""
+    """Passwords checked, per address; see `NetworkBuckets`."""
     failed_log_in: Rate = Rate(burst=20, per_second=0.1)
     """Wrong passwords, per username and address together."""
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
     """Wrong passwords, per username from any address: high enough that locking its owner out takes
     many addresses, low enough that a distributed guessing attack does not get far."""
+    read: Rate = Rate(burst=10_000, per_second=1000.0)
+    """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
 
@@ -52,16 +65,26 @@ class TokenBuckets:
         self._clock = clock
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self.refused = 0
+        """How often `take` or `check` has raised."""
+
+    def spend(self, key: Hashable) -> None:
+        """Take one token from the bucket of `key` if there is one."""
+        tokens, now = self._level(key)
+        if tokens >= 1:
+            self._set(key, tokens - 1, now)
 
     def take(self, key: Hashable) -> None:
         """Take one token from the bucket of `key`; raises `RateLimited` if it is empty."""
         tokens, now = self._level(key)
         if tokens < 1:
             self._refuse(tokens)
-        self._buckets[key] = (tokens - 1, now)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
+        self._set(key, tokens - 1, now)
+
+    def charge(self, key: Hashable, tokens: float) -> None:
+        """Take tokens that there may not be."""
+        level, now = self._level(key)
+        self._set(key, level - tokens, now)
 
     def check(self, key: Hashable) -> None:
         """Raise `RateLimited` if `take` would, without taking a token."""
@@ -74,57 +97,97 @@ class TokenBuckets:
         tokens, then = self._buckets.get(key, (self._rate.burst, now))
         return min(self._rate.burst, tokens + (now - then) * self._rate.per_second), now
 
+    def _set(self, key: Hashable, tokens: float, now: float) -> None:
+        self._buckets[key] = (tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._max_keys:
+            self._buckets.popitem(last=False)
+
     def _refuse(self, tokens: float) -> None:
-        raise RateLimited(f"too many {self._what}", (1 - tokens) / self._rate.per_second)
+        self.refused += 1
+        seconds = (1 - tokens) / self._rate.per_second
+        raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
+
+
+class NetworkBuckets:
+    """Token buckets of a rate for each address, several times the rate for each larger IPv6
+    network that it is in, and many times the rate for all addresses together."""
+
+    def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
+        self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
+        self._all = TokenBuckets(what, rate.times(TOTAL_FACTOR), clock)
+
+    @property
+    def refused(self) -> int:
+        """How often something was refused."""
+        return sum(each.refused for each in (*self._levels, self._all))
+
+    def take(self, address: str) -> None:
+        """Take a token from each bucket of the address; raises `RateLimited` if one is empty."""
+        buckets: list[tuple[TokenBuckets, str]] = [
+            *zip(self._levels, networks(address), strict=False),
+            (self._all, ""),
+        ]
+        for each, key in buckets:
+            each.check(key)
+        for each, key in buckets:
+            each.take(key)
 
 
 class RateLimits:
     """All rate limits of one process; with `rates` None there are none."""
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
-        self._enabled = rates is not None
+        self.enabled = rates is not None
         rates = rates or Rates()
-        self._registrations = TokenBuckets("registrations", rates.registration, clock)
-        self._log_ins = TokenBuckets("log-ins", rates.log_in, clock)
+        self._registrations = NetworkBuckets("registrations", rates.registration, clock)
+        self._log_ins = NetworkBuckets("log-ins", rates.log_in, clock)
         self._failed_log_ins = TokenBuckets("wrong passwords", rates.failed_log_in, clock)
         self._guessed_log_ins = TokenBuckets("wrong passwords", rates.guessed_log_in, clock)
+        self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
+
+    def refused(self) -> dict[str, float]:
+        """How often each limit has refused something."""
+        return {
+            "registration": self._registrations.refused,
+            "log_in": self._log_ins.refused,
+            "failed_log_in": self._failed_log_ins.refused,
+            "guessed_log_in": self._guessed_log_ins.refused,
+            "read": self._reads.refused,
+            "send": self._sends.refused,
+        }
 
     def count_registration(self, address: str) -> None:
         """Count a registration; raises `RateLimited`."""
-        if self._enabled:
-            self._registrations.take(_network(address))
+        if self.enabled:
+            self._registrations.take(address)
 
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
-        if self._enabled:
-            self._failed_log_ins.check((username.lower(), _network(address)))
+        if self.enabled:
+            self._failed_log_ins.check((username.lower(), network(address)))
             self._guessed_log_ins.check(username.lower())
-            self._log_ins.take(_network(address))
+            self._log_ins.take(address)
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
-        if self._enabled:
+        if self.enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
-            with suppress(RateLimited):
-                self._failed_log_ins.take((username.lower(), _network(address)))
-            with suppress(RateLimited):
-                self._guessed_log_ins.take(username.lower())
+            self._failed_log_ins.spend((username.lower(), network(address)))
+            self._guessed_log_ins.spend(username.lower())
+
+    def count_read(self, user_id: int) -> None:
+        """Count a read; raises `RateLimited`."""
+        if self.enabled:
+            self._reads.take(user_id)
+
+    def charge_read(self, user_id: int, reads: int) -> None:
+        """Count an answer as so many reads more; never raises."""
+        if self.enabled:
+            self._reads.charge(user_id, reads)
 
     def count_send(self, user_id: int) -> None:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
-        if self._enabled:
+        if self.enabled:
             self._sends.take(user_id)
-
-
-def _network(address: str) -> str:
-    """What one subscriber usually controls: an IPv4 address, or an IPv6 /64 network."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if ip.version == 4:
-        return address
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))

@@ -9,11 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.domain.notifier import Notifier, RecordsHold
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Unauthorized
 from chatd.interfaces import IStore
 from chatd.model import MAX_INTEGER, Message, Session, WakeReason
 from chatd.model_sync import PeerPositions
-from chatd.runtime.shield import shield
 
 Receipt = Literal["delivered", "read"]
 
@@ -21,14 +21,18 @@ Receipt = Literal["delivered", "read"]
 class Receipts:
     """Tells senders when their messages are delivered or read."""
 
-    def __init__(self, store: IStore, notifier: Notifier, clock: IReactorTime) -> None:
+    def __init__(
+        self, store: IStore, notifier: Notifier, calls: StoreCalls, clock: IReactorTime
+    ) -> None:
         self._store = store
+        self._calls = calls
         self._notifier = notifier
         self._clock = clock
 
     async def prepare(self, session: Session) -> None:
         """Call before sending a message whose receipt will be waited for."""
-        if not await shield(self._store.sync.synchronise(session.user_id)):
+        user_id = session.user_id
+        if not await self._calls.run(user_id, lambda: self._store.sync.synchronise(user_id)):
             raise Unauthorized("the account was deleted")
 
     async def wait(
@@ -43,12 +47,16 @@ class Receipts:
 
         Raises `Unauthorized` if the session is ended meanwhile.
         """
-        store, peer = self._store, message.received_by
+        user_id, peer = session.user_id, message.received_by
+
+        def read() -> Deferred[PeerPositions]:
+            return self._store.sync.peer_positions(user_id, peer)
+
         waiter = ReceiptWaiter(
             session,
             self._notifier,
             self._clock,
-            lambda: store.sync.peer_positions(session.user_id, peer),
+            lambda: self._calls.run(user_id, read),
             record,
         )
         return await waiter.wait(receipt, message.seq, seconds)
@@ -97,7 +105,7 @@ class ReceiptWaiter:
         try:
             while True:
                 self._happened = None
-                positions = await shield(self._read())
+                positions = await self._read()
                 if (positions.read if receipt == "read" else positions.delivered) >= seq:
                     return True
                 happened = await self._next(due)

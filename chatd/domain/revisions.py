@@ -36,8 +36,8 @@ class Revisions:
         self._store = store
         self._bus = bus
         self._limits = limits
-        self._max_message_bytes = max_message_bytes
-        self._within = edit_seconds * 1_000_000 or None
+        self.max_message_bytes = max_message_bytes
+        self.edit_seconds = edit_seconds
 
     async def edit(self, session: Session, received_by: int, seq: int, text: str) -> Message:
         """Change the text of a message that the caller sent; returns it once that is durable.
@@ -45,7 +45,7 @@ class Revisions:
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, and what `IStore.revise` raises. An
         edit to the same text changes nothing, so that an edit can be repeated.
         """
-        encode_text(text, self._max_message_bytes)
+        encode_text(text, self.max_message_bytes)
         return await self._revise(session, received_by, seq, text)
 
     async def delete(self, session: Session, received_by: int, seq: int) -> None:
@@ -74,5 +74,6 @@ class Revisions:
                 announce()
             return failure
 
-        revision = Revision(session.user_id, received_by, seq, text, self._within)
+        within = self.edit_seconds * 1_000_000 or None
+        revision = Revision(session.user_id, received_by, seq, text, within)
         return shield(self._store.revise(revision).addCallbacks(publish, publish_if_uncertain))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import InsufficientScope, NotAToken, TokenNotFound
 from chatd.interfaces import IBus, IStore
 from chatd.model import Scope, Session, Token
-from chatd.runtime.shield import ShieldedTasks, shield
+from chatd.runtime.shield import ShieldedTasks
 
 
 class Tokens:
@@ -22,16 +23,19 @@ class Tokens:
         store: IStore,
         bus: IBus,
         tasks: ShieldedTasks,
+        calls: StoreCalls,
         with_last_used: Callable[[Token], Token],
     ) -> None:
         self._store = store
         self._bus = bus
         self._tasks = tasks
+        self._calls = calls
         self._with_last_used = with_last_used
 
     async def list(self, session: Session) -> Sequence[Token]:
         """The caller's tokens, newest first."""
-        tokens = await shield(self._store.tokens(session.user_id))
+        user_id = session.user_id
+        tokens = await self._calls.run(user_id, lambda: self._store.tokens(user_id))
         return [self._with_last_used(token) for token in tokens]
 
     async def log_out(self, session: Session) -> None:
@@ -59,7 +63,9 @@ class Tokens:
 
     async def _revoke(self, user_id: int, token_id: int) -> None:
         try:
-            found = await self._store.delete_token_by_id(user_id, token_id)
+            found = await self._calls.run(
+                user_id, lambda: self._store.delete_token_by_id(user_id, token_id)
+            )
         finally:
             self._bus.publish_sessions_changed(user_id)
         if not found:
@@ -72,7 +78,7 @@ class Tokens:
 
     async def _revoke_others(self, user_id: int, kept: bytes | None) -> None:
         try:
-            await self._store.delete_other_tokens(user_id, kept)
+            await self._calls.run(user_id, lambda: self._store.delete_other_tokens(user_id, kept))
         finally:
             self._bus.publish_sessions_changed(user_id)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IProtocol,
     IPushProducer,
     ISSLTransport,
@@ -21,10 +20,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatd.http.admission import NO_ROOM
 from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
 from chatd.http.eager_write import can_write_eagerly, write_eagerly
 from chatd.http.error_response import error_response
-from chatd.http.errors import HTTPError, request_timeout, server_full
+from chatd.http.errors import HTTPError, request_timeout, unsent_full
 from chatd.http.fast_handler import PendingResponse
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
@@ -44,33 +44,40 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Channel:
     """One connection of a `chatd.http.server.Server`.
 
-    The transport's protocol and its producer, and the `RequestChannel` of its requests. If `full`,
-    every request is refused with 503.
+    The transport's protocol and its producer, and the `RequestChannel` of its requests. With
+    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with.
     """
 
     __slots__ = (
         "_advancing",
+        "_counted",
         "_deadline",
         "_discardable",
         "_eager",
         "_flow",
-        "_full",
         "_keep_alive",
-        "_next_turn",
         "_peer",
         "_reader",
+        "_refusal",
         "_request",
         "_server",
         "_state",
+        "_waits",
         "site",
         "transport",
     )
 
-    def __init__(self, server: ServerState, *, full: bool = False) -> None:
+    def __init__(
+        self,
+        server: ServerState,
+        counted: str | None = None,
+        refusal: HTTPError | None = None,
+    ) -> None:
         self.site: Site = server.site
         self.transport: Any = None
         self._server = server
-        self._full = full
+        self._counted = counted
+        self._refusal = refusal
         self._state: int = NEW
         self._reader = RequestReader(server.limits)
         self._request: PendingResponse | None = None
@@ -78,9 +85,9 @@ class Channel:
         self._deadline: TimeoutQueue[Connection] | None = None
         self._peer: IAddress | None = None
         self._eager = False
-        # Whether `_advance` is on the stack, and its call in the reactor's next iteration.
+        # Whether `_advance` is on the stack, and whether it waits for a turn.
         self._advancing = False
-        self._next_turn: IDelayedCall | None = None
+        self._waits = False
         # How many bytes may still be discarded while lingering.
         self._discardable = 0
 
@@ -92,6 +99,8 @@ class Channel:
         self.transport = transport
         self._flow = FlowControl(transport)
         self._eager = server.eager_write and can_write_eagerly(transport)
+        if self.isSecure():
+            self.site = server.secure_site
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             switch = getattr(transport, option, None)
             if switch is not None:
@@ -101,6 +110,12 @@ class Channel:
         # To learn when the client does not read: then its next requests are not read either.
         transport.registerProducer(self, True)
         server.connections.add(self)
+        if self._refusal is not None:
+            if self._refusal is NO_ROOM:
+                self.abort()
+            else:
+                self._refuse(self._refusal)
+            return
         self._set_deadline(server.lingering if server.draining else server.awaiting_head)
 
     def connectionMade(self) -> None:
@@ -125,10 +140,10 @@ class Channel:
         server = self._server
         self._state = CLOSED
         self._set_deadline(None)
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
+        self._waits = False
         server.remove(self)
+        server.admission.leave(self._counted)
+        server.unsent.remove(self)
         self._reader.clear()
         self._flow.stop_producer()
         request, self._request = self._request, None
@@ -156,9 +171,10 @@ class Channel:
 
     # Reading requests.
 
-    def _advance(self) -> None:
-        """Read requests until one waits for its response or more data is needed."""
-        if self._advancing or self._next_turn is not None:
+    def _advance(self, granted: bool = False) -> None:
+        """Read requests until one waits for its response, more data is needed or others have their
+        turn. The first one is handled in any case if that is `granted`."""
+        if self._advancing or self._waits:
             return
         self._advancing = True
         server = self._server
@@ -166,12 +182,15 @@ class Channel:
         flow = self._flow
         turns = server.limits.pipelined
         try:
-            if self._full and reader.buffer:
-                raise server_full()
+            if server.unsent.connections and reader.buffer and server.unsent.full:
+                raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:
-                if turns < 0:
+                if granted:
+                    granted = False
+                elif turns < 0 or not server.turns.admits():
                     # One read may hold thousands of requests, so let other connections proceed.
-                    self._next_turn = server.clock.callLater(0, self._advance_later)
+                    self._waits = True
+                    server.turns.wait(self, getattr(self.getPeer(), "host", ""))
                     break
                 turns -= 1
                 head = reader.head
@@ -199,12 +218,14 @@ class Channel:
                 self._set_deadline(server.awaiting_head)
             elif state == READING and reader.head is None:
                 self._set_deadline(server.sending if flow.write_paused else server.idle)
-        if flow.write_paused or flow.read_paused or self._next_turn or state == RESPONDING:
+        if flow.write_paused or flow.read_paused or self._waits or state == RESPONDING:
             self._update_read_pause()
 
-    def _advance_later(self) -> None:
-        self._next_turn = None
-        self._advance()
+    def take_turn(self) -> None:
+        """`chatd.http.turns.Waiting`; the connection may be closed meanwhile."""
+        if self._waits:
+            self._waits = False
+            self._advance(granted=True)
 
     def _await_body(self, head: Head) -> None:
         self._state = READING
@@ -236,7 +257,7 @@ class Channel:
             # A held request must read a little, since a socket reports its end only to readers.
             pause = self._reader.has_backlog(self._server.limits)
         else:
-            pause = state <= READING and (self._flow.write_paused or self._next_turn is not None)
+            pause = state <= READING and (self._flow.write_paused or self._waits)
         if state < CLOSED:
             if pause:
                 self._flow.pause_reading()
@@ -257,9 +278,16 @@ class Channel:
 
     # The channel of a request.
 
+    def claim_unsent(self, owner: int | None) -> None:
+        """What was written was for the account `owner`, which may be more than it reads."""
+        unsent = self._server.unsent
+        if unsent.connections:
+            unsent.claim(self, owner)
+
     def keep_alive(self) -> bool:
         """Whether the connection stays open after the response."""
-        return self._keep_alive and not self._server.draining
+        # While the server drains, for the requests that have arrived already.
+        return self._keep_alive and (not self._server.draining or bool(self._reader.buffer))
 
     def close_after_response(self) -> None:
         """Have the connection close after the response."""
@@ -268,9 +296,11 @@ class Channel:
     def write(self, data: bytes) -> None:
         """Send `data`, at once if the transport allows it."""
         if self._eager:
-            write_eagerly(self.transport, data)
+            if not write_eagerly(self.transport, data):
+                self._server.unsent.add(self)
         else:
             self.transport.write(data)
+            self._server.unsent.add(self)
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         """`write`, for bytes in pieces."""
@@ -372,12 +402,12 @@ class Channel:
         abort()
 
     def drain(self) -> None:
-        """Close if idle. A connection that has received nothing yet is given a moment."""
+        """Close soon if no request is under way; one that arrives until then is answered."""
         reader = self._reader
         if reader.buffer or reader.head is not None:
             return
         if self._state == READING:
-            self.loseConnection()
+            self._set_deadline(self._server.idle)
         elif self._state == NEW:
             self._set_deadline(self._server.lingering)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import tcp
+from twisted.protocols.policies import ProtocolWrapper
 
 
 def can_write_eagerly(transport: object) -> bool:
@@ -17,9 +18,10 @@ def can_write_eagerly(transport: object) -> bool:
     return type(transport) is tcp.Server and hasattr(transport, "_tempDataBuffer")
 
 
-def write_eagerly(transport: Any, data: bytes) -> None:
+def write_eagerly(transport: Any, data: bytes) -> bool:
     """Send `data` at once as far as the socket accepts it, and the rest by `transport.write`.
 
+    Returns whether nothing is left.
     Order is kept: if anything is still buffered, all of `data` is queued after it.
     """
     if (
@@ -34,13 +36,16 @@ def write_eagerly(transport: Any, data: bytes) -> None:
             # Full or broken: the transport will find out which, and report it.
             sent = 0
         if sent == len(data):
-            return
+            return True
         data = data[sent:]
     transport.write(data)
+    return False
 
 
 def unsent_bytes(transport: Any) -> int:
-    """How much `transport` still has to send; 0 if unknown, as with TLS."""
+    """How much `transport` still has to send, below TLS if it is that; 0 if unknown."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
     try:
         unsent: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     except AttributeError:

@@ -20,6 +20,18 @@ def bad_request(detail: str) -> HTTPError:
     return HTTPError(400, "bad_request", detail)
 
 
+def repeated_header(name: bytes) -> HTTPError:
+    """400, for two of a header of which only one can be meant."""
+    return HTTPError(
+        400, "invalid_header", f"{name.decode('ascii').title()}: given more than once."
+    )
+
+
+def misdirected_request() -> HTTPError:
+    """421 (RFC 9110 section 15.5.20)."""
+    return HTTPError(421, "misdirected_request", "The server has no such name as Host says.")
+
+
 def request_timeout(detail: str) -> HTTPError:
     """408 (RFC 9110 section 15.5.9)."""
     return HTTPError(408, "request_timeout", detail)
@@ -57,6 +69,16 @@ def bad_transfer_coding() -> HTTPError:
 def server_full() -> HTTPError:
     """503 (RFC 9110 section 15.6.4)."""
     return HTTPError(503, "overloaded", "The server has no room for more connections.")
+
+
+def address_full() -> HTTPError:
+    """503, for connections from one address."""
+    return HTTPError(503, "overloaded", "There are too many connections from this address.")
+
+
+def unsent_full() -> HTTPError:
+    """503, for responses that are not read."""
+    return HTTPError(503, "overloaded", "Too many responses wait for their clients to read them.")
 
 
 def bad_version() -> HTTPError:

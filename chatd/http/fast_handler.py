@@ -24,6 +24,9 @@ class FastChannel(RequestChannel, Protocol):
     def hold(self, pending: PendingResponse) -> None:
         """Have `pending` told if the client disconnects before the response."""
 
+    def claim_unsent(self, owner: int | None) -> None:
+        """What was written was for this account."""
+
     def respond(self, headers: bytes, body: bytes, status: int = 200) -> None:
         """Write a whole response on a connection that stays open, as `Request.respond` does."""
 

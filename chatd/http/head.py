@@ -18,6 +18,7 @@ from chatd.http.errors import (
     bad_transfer_coding,
     bad_version,
     body_too_large,
+    misdirected_request,
     too_many_headers,
     uri_too_long,
 )
@@ -125,6 +126,8 @@ def parse_head(
         target, block = _origin_form(method, target, block)
         if block is not headers.block:
             headers = HeaderBlock(block)
+    if headers.host is not None and not limits.hosts.allow(headers.host):
+        raise misdirected_request()
     if b"#" in target:
         raise bad_request("A fragment in the request target.")
     if length > limits.body_bytes:

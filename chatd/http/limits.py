@@ -1,8 +1,10 @@
-"""Limits of the HTTP server: sizes, counts and timeouts of one connection."""
+"""Limits of the HTTP server: sizes, counts and timeouts of one connection, and its names."""
 
 from __future__ import annotations
 
 import attrs
+
+from chatd.http.allowed_hosts import ANY_HOST, AllowedHosts
 
 
 @attrs.frozen(kw_only=True)
@@ -12,6 +14,8 @@ class HTTPLimits:
     Timeouts are checked once a second, so they come up to a second late.
     """
 
+    hosts: AllowedHosts = ANY_HOST
+    """The names in Host that are answered to; others are 421 ``misdirected_request``."""
     head_bytes: int = 16 * 1024
     """Request line and headers together; more is 431 ``head_too_large``."""
     uri_bytes: int = 8 * 1024
@@ -31,6 +35,8 @@ class HTTPLimits:
     """From the end of a head to the end of its body."""
     idle_seconds: float = 75.0
     """From the end of a response to the first byte of the next request."""
+    last_request_seconds: float = 1.0
+    """What replaces `idle_seconds` once the server drains: a request may be on its way."""
     linger_seconds: float = 2.0
     """How long input is discarded after a response that closes the connection early."""
     linger_bytes: int = 256 * 1024

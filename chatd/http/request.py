@@ -81,6 +81,11 @@ class Request(server.Request):
         return self._body
 
     @property
+    def header_block(self) -> bytes:
+        """The header lines as they came, from the CRLF before the first one."""
+        return self._header_block.block
+
+    @property
     def query(self) -> bytes:
         """What follows the ``?`` in `uri`, undecoded."""
         return self._query

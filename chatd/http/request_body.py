@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from httptools import HttpParserError, HttpRequestParser
 
 from chatd.http.errors import bad_request, body_too_large
 from chatd.http.limits import HTTPLimits
 
 _END = b"\r\n\r\n"
+_SIZE = re.compile(rb"[0-9A-Fa-f]+")
+_SIZE_LINE = 64
 # The request's own head has been parsed already. This one takes a new parser to the body.
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -43,10 +47,57 @@ class FixedLengthBody:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+class ChunkSizes:
+    """Adds up the sizes that the chunks of a valid body declare, before they have come.
+
+    llhttp, which has accepted the bytes, passes on what is in the chunks but not what their sizes
+    say.
+    """
+
+    __slots__ = ("_line", "_skip", "_total")
+
+    def __init__(self) -> None:
+        self._total = 0
+        # What has come of the line with the next size; None after the last chunk.
+        self._line: bytes | None = b""
+        # Bytes of the chunk, and the CRLF after it, that have not come yet.
+        self._skip = 0
+
+    def feed(self, data: bytes) -> int:
+        """Take more of the body; returns how large it will be at least."""
+        start = 0
+        while self._line is not None and start < len(data):
+            if self._skip:
+                passed = min(self._skip, len(data) - start)
+                self._skip -= passed
+                start += passed
+                continue
+            end = data.find(b"\n", start) + 1
+            # A size so long has zeros before it, and counts when its chunk comes.
+            self._line = (self._line + data[start : end or len(data)])[:_SIZE_LINE]
+            start = end or len(data)
+            if end:
+                digits = _SIZE.match(self._line)
+                size = int(digits[0], 16) if digits is not None else 0
+                self._total += size
+                self._skip = size + 2
+                self._line = b"" if size else None
+        return self._total
+
+
 class ChunkedBody:
     """Decodes a body in chunks with llhttp; extensions and trailers are checked and dropped."""
 
-    __slots__ = ("_limits", "_parser", "_pieces", "_received", "_size", "_tail", "complete")
+    __slots__ = (
+        "_limits",
+        "_parser",
+        "_pieces",
+        "_received",
+        "_size",
+        "_sizes",
+        "_tail",
+        "complete",
+    )
 
     def __init__(self, limits: HTTPLimits) -> None:
         self._limits = limits
@@ -54,6 +105,7 @@ class ChunkedBody:
         self._size = 0
         self._received = 0
         self._tail = b""
+        self._sizes = ChunkSizes()
         self.complete = False
         self._parser = HttpRequestParser(self)
         self._parser.feed_data(_CHUNKED_HEAD)
@@ -61,7 +113,8 @@ class ChunkedBody:
     def feed(self, data: bytes) -> bytes:
         """Take the body's part of `data`; returns the rest, empty until the body is `complete`.
 
-        Raises `HTTPError` for malformed chunks and for a body over the limit.
+        Raises `HTTPError` for malformed chunks and for a body over the limit, as soon as the size
+        of a chunk says that it will be.
         """
         view = memoryview(data)
         start = 0
@@ -77,7 +130,8 @@ class ChunkedBody:
                 raise bad_request(f"Malformed body: {error}.") from None
             # The second limit is for chunks of a byte (six on the wire), extensions and trailers.
             limits = self._limits
-            if self._size > limits.body_bytes or (
+            size = max(self._size, self._sizes.feed(data[start:end]))
+            if size > limits.body_bytes or (
                 self._received > 6 * limits.body_bytes + limits.head_bytes
             ):
                 raise body_too_large(limits)

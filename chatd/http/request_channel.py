@@ -16,6 +16,9 @@ class RequestChannel(Protocol):
     transport: Any
     site: Site
 
+    def claim_unsent(self, owner: int | None) -> None:
+        """What was written was for this account."""
+
     def write(self, data: bytes) -> None:
         """Send part of the response."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
-from chatd.http.errors import HTTPError, bad_request
+from chatd.http.errors import HTTPError, bad_request, repeated_header
 
 # Finds every header that frames the message or the connection in one pass. This is safe on a head
 # that llhttp accepted: names start right after CRLF, end at the colon, and no value is folded.
@@ -72,7 +72,7 @@ class HeaderBlock:
         for name, value in _FRAMING.findall(block.lower()):
             if name == b"host":
                 if self.host is not None:
-                    raise bad_request("More than one Host header.")
+                    raise repeated_header(name)
                 self.host = value.rstrip(b" \t")
             elif name == b"connection":
                 options += [option.strip(b" \t") for option in value.split(b",")]

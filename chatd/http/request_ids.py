@@ -28,5 +28,5 @@ class RequestIds:
 
     def in_head(self, raw: bytes) -> bytes:
         """The id of a rejected request, of which `raw` is as much of the head as was received."""
-        found = _LINE.search(raw.partition(b"\r\n\r\n")[0])
-        return self.of(found[1].rstrip(b" \t") if found else None)
+        found = _LINE.findall(raw.partition(b"\r\n\r\n")[0])
+        return self.of(found[0].rstrip(b" \t") if len(found) == 1 else None)

@@ -13,6 +13,8 @@ from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
 SERVER: Final = b"chatd"
+NOSNIFF: Final = (b"X-Content-Type-Options", b"nosniff")
+HSTS: Final = (b"Strict-Transport-Security", b"max-age=31536000")
 
 # Where Python 3.11 has phrases older than RFC 9110, or different ones.
 _REASON_PHRASES: Final = {
@@ -94,13 +96,21 @@ def render(fields: Iterable[tuple[bytes, Iterable[bytes]]]) -> bytes:
 
 
 class StandardHeaders:
-    """The Server and Date headers of every response, rendered at most once a second."""
+    """The headers of every response, Server, Date and those that browsers need to be safe, rendered
+    at most once a second.
 
-    __slots__ = ("_block", "_clock", "_date", "_now", "_rendered")
+    `secure`: the responses are sent over TLS, and browsers are told to use nothing else from now on
+    (RFC 6797), which they ignore where they do not trust the certificate.
+    """
 
-    def __init__(self, clock: IReactorTime, now: Callable[[], float] = time.time) -> None:
+    __slots__ = ("_block", "_clock", "_date", "_fixed", "_now", "_rendered")
+
+    def __init__(
+        self, clock: IReactorTime, now: Callable[[], float] = time.time, *, secure: bool = False
+    ) -> None:
         self._clock = clock
         self._now = now
+        self._fixed = [NOSNIFF, *([HSTS] if secure else [])]
         self._rendered = float("-inf")
         self._date = b""
         self._block = b""
@@ -112,10 +122,11 @@ class StandardHeaders:
             wall_time = self._now()
             self._rendered = now - wall_time % 1
             self._date = datetimeToString(wall_time)
-            self._block = b"Server: %b\r\nDate: %b\r\n" % (SERVER, self._date)
+            fixed = header_block(*self._fixed)
+            self._block = b"Server: %b\r\nDate: %b\r\n%b" % (SERVER, self._date, fixed)
         return self._block
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """The same as names and values."""
         self.block()
-        return [(b"Server", SERVER), (b"Date", self._date)]
+        return [(b"Server", SERVER), (b"Date", self._date), *self._fixed]

@@ -5,12 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
+from chatd.http.admission import Admission
+from chatd.http.allowed_hosts import ANY_HOST, AllowedHosts
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
@@ -19,6 +27,7 @@ from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
 from chatd.http.server_state import ServerState
 from chatd.http.site import Site
+from chatd.http.unsent import UnsentBytes
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -29,12 +38,13 @@ class Server(Factory):
     itself: problem+json (RFC 9457). Codes are bad_request (400), method_not_allowed (405, for a
     resource that raises `UnsupportedMethod`), request_timeout (408), body_too_large (413),
     uri_too_long (414), expectation_failed (417), head_too_large (431), not_implemented (501),
-    overloaded (503, for connections beyond `max_connections`) and version_not_supported (505).
+    overloaded (503, for connections that `admission` refuses) and version_not_supported (505).
 
     `log(request)` is called once for every request when its response is finished or its client has
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
-    `fast_handler` is given each request before `resource`, unless there is a `log`.
+    `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
+    what clients have not read yet. Requests for other `hosts` are refused.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
     """
@@ -50,25 +60,29 @@ class Server(Factory):
         limits: HTTPLimits,
         problem: Callable[[int, str, str], bytes],
         log: Callable[[Request], object] | None = None,
-        max_connections: int | None = None,
+        admission: Admission | None = None,
         request_ids: RequestIds | None = None,
         now: Callable[[], float] = time.time,
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
+        unsent: UnsentBytes | None = None,
+        hosts: AllowedHosts = ANY_HOST,
         error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
-        self.limits = limits
-        self.max_connections = max_connections
+        self.limits = limits if hosts is ANY_HOST else attrs.evolve(limits, hosts=hosts)
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
+            secure_site=Site(resource, StandardHeaders(clock, now, secure=True), problem),
             clock=clock,
-            limits=limits,
+            limits=self.limits,
             request_ids=request_ids or RequestIds(),
             log=log,
             eager_write=eager_write,
             # Only requests that reach the resource are logged.
             fast_handler=fast_handler if log is None else None,
+            unsent=unsent,
+            admission=admission,
             error_headers=error_headers,
         )
 
@@ -77,12 +91,21 @@ class Server(Factory):
         """The number of open connections."""
         return len(self.state.connections)
 
-    def drain(self) -> None:
-        """Close idle connections now, the others after the response being prepared.
+    def add_port(self, port: IListeningPort) -> None:
+        """A port that this server listens on was opened."""
+        self.state.admission.add_port(port)
 
-        A connection accepted from now on gets one response. Stop listening first.
+    def set_limits(self, limits: HTTPLimits) -> None:
+        """Have sizes limited otherwise on connections accepted from now on; times stay."""
+        self.limits = self.state.limits = attrs.evolve(limits, hosts=self.limits.hosts)
+
+    def drain(self) -> None:
+        """Close connections after the response being prepared, or after one more.
+
+        Requests that have arrived are answered. An idle connection gets a second for one that is on
+        its way, and so does one that is accepted from now on. Stop listening first.
         """
-        self.state.draining = True
+        self.state.drain()
         for connection in tuple(self.state.connections):
             connection.drain()
 
@@ -97,8 +120,7 @@ class Server(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
         """A channel for a connection from `addr`, or one that only refuses it (503)."""
-        full = self.max_connections is not None and self.connections >= self.max_connections
-        return Channel(self.state, full=full)
+        return Channel(self.state, *self.state.admission.enter(addr))
 
     def acceptableProtocols(self) -> list[bytes]:
         """For ALPN (RFC 7301): HTTP/1.1 only."""

@@ -9,12 +9,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from chatd.http.admission import Admission
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.site import Site
 from chatd.http.timeouts import Timeouts
+from chatd.http.turns import Turns
+from chatd.http.unsent import UnsentBytes
 
 _log = Logger()
 
@@ -24,7 +27,7 @@ class Connection(Protocol):
     that the connection had set, after the deadline has been removed."""
 
     def drain(self) -> None:
-        """Close if idle, otherwise after the next response."""
+        """Close soon if idle, otherwise after the next response."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -50,6 +53,8 @@ class ServerState:
 
     __slots__ = (
         "_closed_waiters",
+        "_last_request",
+        "admission",
         "awaiting_body",
         "awaiting_head",
         "clock",
@@ -65,24 +70,31 @@ class ServerState:
         "log",
         "request_factory",
         "request_ids",
+        "secure_site",
         "sending",
         "site",
         "timeouts",
+        "turns",
+        "unsent",
     )
 
     def __init__(
         self,
         *,
         site: Site,
+        secure_site: Site,
         clock: IReactorTime,
         limits: HTTPLimits,
         request_ids: RequestIds,
         log: Callable[[Request], object] | None,
         eager_write: bool,
         fast_handler: FastHandler | None,
+        unsent: UnsentBytes | None,
+        admission: Admission | None,
         error_headers: Callable[[bytes], bytes] | None,
     ) -> None:
         self.site = site
+        self.secure_site = secure_site
         self.clock = clock
         self.limits = limits
         self.request_ids = request_ids
@@ -93,21 +105,31 @@ class ServerState:
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False
+        self.admission = admission or Admission()
+        self.turns = Turns(clock)
+        self.unsent = unsent or UnsentBytes(clock.seconds)
         self._closed_waiters: list[Deferred[None]] = []
         # One queue for each deadline that a connection may have.
         timeouts = self.timeouts = Timeouts(clock)
         self.awaiting_head = timeouts.queue(limits.head_seconds, _on_head_timeout)
         self.awaiting_body = timeouts.queue(limits.body_seconds, _on_body_timeout)
         self.idle = timeouts.queue(limits.idle_seconds, _on_idle_timeout)
+        self._last_request = timeouts.queue(limits.last_request_seconds, _on_idle_timeout)
         self.lingering = timeouts.queue(limits.linger_seconds, _on_idle_timeout)
         self.sending = timeouts.queue(limits.close_seconds, _on_send_timeout)
         self.flushing = timeouts.queue(limits.close_seconds, _on_flush_timeout)
+
+    def drain(self) -> None:
+        """From now on each connection gets one more response, and idle ones are closed soon."""
+        self.draining = True
+        self.idle = self._last_request
 
     def remove(self, connection: Connection) -> None:
         """`connection` has ended."""
         self.connections.discard(connection)
         if not self.connections:
             self.timeouts.stop()
+            self.turns.stop()
             waiters, self._closed_waiters = self._closed_waiters, []
             for waiter in waiters:
                 # Later, since the last connection's request does not know yet.

@@ -55,7 +55,6 @@ class StaticFile(Struct, frozen=True):
                 # Cached, but revalidated each time, so that no page mixes files of two versions.
                 "Cache-Control": "no-cache",
                 "Content-Security-Policy": POLICY,
-                "X-Content-Type-Options": "nosniff",
                 "Referrer-Policy": "no-referrer",
                 "Cross-Origin-Opener-Policy": "same-origin",
                 "Cross-Origin-Resource-Policy": "same-origin",

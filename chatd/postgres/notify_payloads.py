@@ -68,13 +68,19 @@ class SessionsNotice(Struct, frozen=True):
     user_id: int
 
 
+class RemovedNotice(Struct, frozen=True):
+    """Messages of these inboxes were removed: pairs of user and the last seq that was."""
+
+    inboxes: tuple[tuple[int, int], ...]
+
+
 class Ping(Struct, frozen=True):
     """A notice that a node sends to itself to check that notices arrive."""
 
     number: int
 
 
-CommitNotice = MessagesNotice | ChangedNotice | RevokedNotice | SessionsNotice
+CommitNotice = MessagesNotice | ChangedNotice | RevokedNotice | SessionsNotice | RemovedNotice
 """A notice of something that another node has committed."""
 
 Notice = CommitNotice | ChangesNotice | Ping
@@ -118,6 +124,11 @@ def messages_prefix(node_id: str) -> str:
     return f"{node_id}:m:"
 
 
+def removed_prefix(node_id: str) -> str:
+    """What precedes the comma-separated `user.seq` in the payload of a `RemovedNotice`."""
+    return f"{node_id}:x:"
+
+
 def changed_prefix(node_id: str) -> str:
     """What precedes recipient, seq and sender in the payload of a `ChangedNotice`."""
     return f"{node_id}:c:"
@@ -143,6 +154,8 @@ def encode(node_id: str, notice: Notice) -> str:
         return CHANGES_PREFIX + ",".join(map(str, notice.user_ids))
     if isinstance(notice, SessionsNotice):
         return f"{node_id}:s:{notice.user_id}"
+    if isinstance(notice, RemovedNotice):
+        return removed_prefix(node_id) + ",".join(f"{user}.{seq}" for user, seq in notice.inboxes)
     return f"{node_id}:p:{notice.number}"
 
 
@@ -164,6 +177,9 @@ def decode(payload: str) -> Notice:
         return ChangesNotice(tuple(map(int, rest.split(","))))
     if kind == "s":
         return SessionsNotice(int(rest))
+    if kind == "x":
+        pairs = [pair.split(".") for pair in rest.split(",")]
+        return RemovedNotice(tuple((int(user_id), int(seq)) for user_id, seq in pairs))
     if kind == "p":
         return Ping(int(rest))
     raise ValueError(f"unknown kind of notice: {kind!r}")

@@ -64,6 +64,8 @@ class Pool:
         self._is_open = False
         self._down_since: float | None = None
         self._reported_problem = ""
+        self.on_recovered: Callable[[], None] | None = None
+        """Called when there is a connection again, after there was none."""
         self.reconnects = 0
         """How many connections were lost and had to be replaced."""
 
@@ -172,8 +174,10 @@ class Pool:
     async def _lend(self, connection: Connection) -> None:
         """Offer the connection to callers until it is closed."""
         self._live.add(connection)
-        self._down_since = None
+        was_down, self._down_since = self.is_down, None
         self._report("")
+        if was_down and self.on_recovered is not None:
+            self.on_recovered()
         self.release(connection)
         await connection.wait_closed()
         self._live.discard(connection)

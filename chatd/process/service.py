@@ -1,7 +1,8 @@
 """The service of one process: starts its components in order, drains and stops them.
 
-Start: store, bus, listeners, background work. Stop: report not ready, accept no more connections,
-answer held polls, finish running requests, then stop the bus and the store.
+Start: store, bus, listeners, background work. Stop: report not ready, accept no more connections
+(later, with a lame-duck time), answer held polls, finish running requests, then stop the bus and
+the store.
 """
 
 from __future__ import annotations
@@ -12,35 +13,28 @@ import sys
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
-import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    TimeoutError,
+    ensureDeferred,
+)
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd import __version__
-from chatd.domain.account_changes import AccountChanges
-from chatd.domain.accounts import Accounts
-from chatd.domain.blocks import Blocks
-from chatd.domain.chats import Chats
-from chatd.domain.conversations import Conversations
-from chatd.domain.deliveries import Deliveries
-from chatd.domain.erasures import Erasures
-from chatd.domain.notifier import Notifier
-from chatd.domain.passwords import Passwords
-from chatd.domain.receipts import Receipts
-from chatd.domain.revisions import Revisions
-from chatd.domain.sweep import Sweep
-from chatd.domain.tokens import Tokens
+from chatd.config import Settings
 from chatd.errors import StartError
-from chatd.interfaces import IBus, IStore, ISubscriber
-from chatd.metrics import Metrics
 from chatd.process.admin_socket import AdminSocket
+from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
-from chatd.process.listeners import Listener
-from chatd.process.readiness import Readiness
+from chatd.process.listeners import Listener, accept_waiting
+from chatd.process.reloading import reconfigure
+from chatd.process.systemd import ServiceManager, Watchdog
 
 LISTENING: Final = "chatd {version} is listening on {urls}, its data is in {location}"
 """Logged when the daemon has started; the supervisor recognizes it."""
@@ -50,30 +44,6 @@ LAG_SECONDS: Final = 1.0
 _log = Logger()
 
 
-@attrs.frozen(kw_only=True)
-class Components:
-    """The components that a `ChatService` starts and stops."""
-
-    store: IStore
-    bus: IBus
-    subscriber: ISubscriber
-    sweep: Sweep
-    notifier: Notifier
-    passwords: Passwords
-    accounts: Accounts
-    erasures: Erasures
-    account_changes: AccountChanges
-    tokens: Tokens
-    chats: Chats
-    conversations: Conversations
-    receipts: Receipts
-    deliveries: Deliveries
-    revisions: Revisions
-    blocks: Blocks
-    readiness: Readiness
-    metrics: Metrics
-
-
 class StartExit(SystemExit, Exception):
     """Exits the process because the daemon could not start.
 
@@ -81,11 +51,20 @@ class StartExit(SystemExit, Exception):
     daemonized process; only as a `SystemExit` does it end the interpreter without a traceback.
     """
 
+    def __init__(self, reason: object) -> None:
+        super().__init__(1)
+        self._reason = reason
+
+    def __str__(self) -> str:
+        # The parent of a daemonized process prints this.
+        return str(self._reason)
+
 
 class ChatService(Service):
     """The daemon as a Twisted service. If it cannot start, the process exits with status 1.
 
-    `gc_tuner` is started and stopped with it, in a process that runs nothing else.
+    `gc_tuner` is started and stopped with it, in a process that runs nothing else. `manager` is
+    told its state.
     """
 
     def __init__(
@@ -96,8 +75,10 @@ class ChatService(Service):
         public: Sequence[Listener],
         admin: Sequence[Listener],
         drain_seconds: float,
+        lame_duck_seconds: float = 0,
         admin_socket: AdminSocket | None = None,
         gc_tuner: GCTuner | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.components = components
         self.public = public
@@ -106,13 +87,17 @@ class ChatService(Service):
         self._gc_tuner = gc_tuner
         self._reactor = reactor
         self._drain_seconds = drain_seconds
+        self._lame_duck_seconds = lame_duck_seconds
+        self._manager = manager or ServiceManager({}, 0)
+        self._watchdog = Watchdog(self._manager, components.store.check, self.status, reactor)
         self._ports: list[tuple[Listener, IListeningPort]] = []
         self._starting: Deferred[None] | None = None
         self._lag_loop = LoopingCall(self._measure_lag)
         self._lag_loop.clock = reactor
         self._lag_due = 0.0
         self._force_stopped = False
-        self._clients: Deferred[Any] | None = None
+        # What the stop waits for and `force_stop` ends.
+        self._waiting: Deferred[Any] | None = None
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -125,7 +110,7 @@ class ChatService(Service):
         self._starting.addErrback(failures.append)
         if failures:
             _report(failures[0])
-            raise StartExit(1)
+            raise StartExit(failures[0].value)
 
     async def _start(self) -> None:
         components = self.components
@@ -151,6 +136,25 @@ class ChatService(Service):
             location=components.store.location,
         )
         self._warn_if_exposed()
+        self._manager.ready(self.status())
+        self._watchdog.start()
+
+    def status(self) -> str:
+        """One line for the service manager."""
+        connections = self.public[0].server.connections if self.public else 0
+        return f"Serving: {connections} connections, {self.components.notifier.held} polls held"
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take settings of which only reloadable ones have changed."""
+        self._drain_seconds = settings.drain_seconds
+        self._lame_duck_seconds = settings.lame_duck_seconds
+        for listener in self.public:
+            reconfigure(self.components, listener.server, settings)
+
+    def reload_certificates(self) -> None:
+        """Read the certificates of TLS endpoints again."""
+        for listener in (*self.public, *self.admin):
+            listener.reload_certificate()
 
     def _warn_if_exposed(self) -> None:
         exposed = [
@@ -178,15 +182,20 @@ class ChatService(Service):
         if not self._force_stopped:
             self._force_stopped = True
             _log.info("told to stop again: open connections are cut")
-            if self._clients is not None:
-                self._clients.cancel()
+            if self._waiting is not None:
+                self._waiting.cancel()
 
     async def _stop(self) -> None:
         components = self.components
-        deadline = self._reactor.seconds() + self._drain_seconds
+        self._manager.stopping()
         components.readiness.draining = True
+        if self._lame_duck_seconds and self._ports:
+            _log.info("not ready any more; accepting for {s:g} s", s=self._lame_duck_seconds)
+            await self._wait(Deferred(), self._lame_duck_seconds)
+        deadline = self._reactor.seconds() + self._drain_seconds
         for listener, port in self._ports:
             if listener not in self.admin:
+                accept_waiting(port)
                 await _log_errors(port.stopListening())
         components.notifier.drain()
         for listener in self.public:
@@ -211,19 +220,27 @@ class ChatService(Service):
                 await _log_errors(port.stopListening())
                 listener.server.abort_all()
         await _log_errors(components.bus.stop())
+        self._watchdog.stop()
         await _log_errors(components.store.close())
         _log.info("chatd has stopped")
 
     async def _wait_for_clients(self, deadline: float) -> None:
         """Wait until all public connections are closed, `deadline`, or `force_stop`."""
         # When it is cancelled, by its timeout too, the list fires with what it has.
-        self._clients = DeferredList(
+        clients = DeferredList(
             [listener.server.wait_closed() for listener in self.public], consumeErrors=True
         )
+        await self._wait(clients, max(0.0, deadline - self._reactor.seconds()))
+
+    async def _wait(self, event: Deferred[Any], seconds: float) -> None:
+        """Wait for an event, some seconds at most, or until `force_stop`."""
+        self._waiting = event
         if self._force_stopped:
-            self._clients.cancel()
-        remaining = max(0.0, deadline - self._reactor.seconds())
-        await self._clients.addTimeout(remaining, self._reactor)
+            event.cancel()
+        try:
+            await event.addTimeout(seconds, self._reactor)
+        except (TimeoutError, CancelledError):
+            pass
 
     def _measure_lag(self) -> None:
         now = self._reactor.seconds()

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import io
+import json
 import os
+import signal
 import sys
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ReactorNotRunning
-from twisted.logger import FileLogObserver, Logger, formatEventAsClassicLogText
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 _log = Logger()
-
-
-def log_observer() -> FileLogObserver:
-    """Logs to standard output without timestamps, since the supervisor adds them."""
-    return FileLogObserver(
-        io.TextIOWrapper(os.fdopen(os.dup(1), "wb", 0), "utf-8", write_through=True),
-        lambda event: formatEventAsClassicLogText(event, formatTime=lambda _: "")
-    )  # fmt: skip
 
 
 class ParentWatch:
     """Stops the reactor when the supervisor exits, however that happens.
 
     Reads standard input, a pipe from the supervisor, which is closed when the supervisor exits.
+    Each line that it sends is a JSON object of environment variables, with which the process
+    reloads its settings.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._partial_line = b""
 
     def fileno(self) -> int:
         return 0
@@ -38,7 +34,14 @@ class ParentWatch:
         return "parent watch"
 
     def doRead(self) -> ConnectionDone | None:
-        return None if os.read(0, 1024) else ConnectionDone()
+        data = os.read(0, 4096)
+        if not data:
+            return ConnectionDone()
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        for line in lines:
+            os.environ.update(json.loads(line))
+            signal.raise_signal(signal.SIGHUP)
+        return None
 
     def connectionLost(self, reason: Failure) -> None:
         # Also called at every shutdown of the reactor.
@@ -57,7 +60,5 @@ def main() -> None:
 
     any_reactor: Any = reactor
     any_reactor.callWhenRunning(any_reactor.addReader, ParentWatch(reactor))
-    sys.argv = [
-        "twistd", "--nodaemon", "--pidfile=", "--logger=chatd.process.worker.log_observer", "chatd"
-    ]  # fmt: skip
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "chatd"]
     run()

@@ -10,7 +10,7 @@ from chatd.store.statements import Rows, Statement
 # `{source}` may join other tables that hold columns of accounts.
 _STATE: Final = """
 SELECT id, username, email, date_joined, last_seen_at, disabled_at,
-    (SELECT last_seq FROM inbox WHERE inbox.user_id = account.id),
+    (SELECT last_seq - removed_seq FROM inbox WHERE inbox.user_id = account.id),
     (SELECT count(*) FROM token WHERE token.user_id = account.id
         AND (expires_at IS NULL OR expires_at > :now))
 FROM {source} WHERE deleted_at IS NULL AND {condition} ORDER BY id LIMIT :limit

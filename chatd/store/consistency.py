@@ -20,17 +20,21 @@ _IS_NOBODYS: Final = (
 )
 
 _CHECKS: Final = (
-    # Inboxes are numbered 1, 2, 3 ... without gaps.
+    # Inboxes are numbered without gaps, from 1 or from where nothing is removed. What is removed
+    # may not be deleted yet.
     """
-    SELECT 'inbox ' || user_id || ' ends with ' || last_seq || ', but has '
-        || coalesce(held, 0) || ' messages from ' || coalesce(lowest, 0)
-        || ' to ' || coalesce(highest, 0)
+    SELECT 'inbox ' || user_id || ' ends with ' || last_seq || ', its first ' || removed_seq
+        || ' are removed, but it has ' || coalesce(held, 0) || ' messages from '
+        || coalesce(lowest, 0) || ' to ' || coalesce(highest, 0)
     FROM open_inbox LEFT JOIN (
         SELECT received_by, count(*) AS held, min(seq) AS lowest, max(seq) AS highest
         FROM message GROUP BY received_by
     ) AS found ON received_by = user_id
-    WHERE coalesce(held, 0) <> last_seq OR coalesce(highest, 0) <> last_seq
-        OR coalesce(lowest, 1) <> 1
+    WHERE removed_seq > last_seq OR CASE
+        WHEN held IS NULL THEN last_seq > removed_seq
+        ELSE highest > last_seq OR lowest > removed_seq + 1 OR held <> highest - lowest + 1
+            OR (highest < last_seq AND last_seq > removed_seq)
+    END
     """,
     # The order of times is that of seqs.
     """
@@ -102,6 +106,10 @@ _CHECKS: Final = (
     SELECT 'user ' || user_id || ' blocks ' || blocked_id || ', who has never existed'
     FROM block WHERE blocked_id NOT IN (SELECT id FROM account)
     """,
+    """
+    SELECT 'the messages of user ' || user_id || ' are being erased, who is not deleted'
+    FROM erasure WHERE user_id NOT IN (SELECT id FROM account WHERE deleted_at IS NOT NULL)
+    """,
     # Who has written to whom.
     f"""
     SELECT 'user ' || sent_by || ' has written to ' || received_by || ', but is no contact'
@@ -142,12 +150,15 @@ _CHECKS: Final = (
 _SQLITE_CHECKS: Final = (
     # The index of conversations is exactly that of the messages up to `indexed_seq`.
     """
-    SELECT 'inbox ' || user_id || ': ' || coalesce(held, 0) || ' of ' || indexed_seq
+    SELECT 'inbox ' || user_id || ': ' || coalesce(indexed, 0) || ' of ' || coalesce(held, 0)
         || ' messages are in the index of conversations'
     FROM open_inbox LEFT JOIN (
-        SELECT received_by, count(*) AS held FROM conversation GROUP BY received_by
-    ) AS found ON received_by = user_id
-    WHERE coalesce(held, 0) <> indexed_seq OR indexed_seq > last_seq
+        SELECT received_by, count(*) AS indexed FROM conversation GROUP BY received_by
+    ) AS found ON found.received_by = user_id LEFT JOIN (
+        SELECT received_by, count(*) AS held FROM message
+        JOIN inbox ON inbox.user_id = received_by AND seq <= indexed_seq GROUP BY received_by
+    ) AS counted ON counted.received_by = user_id
+    WHERE coalesce(indexed, 0) <> coalesce(held, 0) OR indexed_seq > last_seq
     """,
     f"""
     SELECT 'inbox ' || indexed.received_by || ': the index of conversations has message '
@@ -170,9 +181,10 @@ POSTGRES: Final = [_statement(_POSTGRES_INBOXES, check) for check in _CHECKS]
 COUNTS: Final = """
 SELECT (SELECT count(*) FROM account WHERE deleted_at IS NULL),
     (SELECT count(*) FROM account WHERE deleted_at IS NULL AND disabled_at IS NOT NULL),
-    (SELECT coalesce(sum(last_seq), 0) FROM open_inbox),
+    (SELECT coalesce(sum(last_seq - removed_seq), 0) FROM open_inbox),
+    (SELECT coalesce(sum(removed_seq), 0) FROM open_inbox),
     (SELECT min(first.sent_at) FROM open_inbox JOIN message AS first
-        ON first.received_by = user_id AND first.seq = 1),
+        ON first.received_by = user_id AND first.seq = removed_seq + 1),
     (SELECT count(*) FROM purge)
 """
 SQLITE_COUNTS: Final = f"WITH open_inbox AS ({_SQLITE_INBOXES}) {COUNTS}"

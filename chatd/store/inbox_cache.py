@@ -168,6 +168,24 @@ class InboxCache:
         if tail is None or last_seq > tail.last_seq:
             self._put(user_id, Tail(last_seq, (), stamp))
 
+    def extend(self, message: Message) -> None:
+        """`apply_remote` for messages that are told of in any order, late ones among them.
+
+        They only extend what is cached: by itself a message does not tell that it is the last one,
+        or that it has not been revised. Results of running queries are ignored, too.
+        """
+        if message.received_by in self._tails:
+            self.apply_remote(message)
+        else:
+            self.drop(message.received_by)
+
+    def extend_end(self, user_id: int, last_seq: int, stamp: int | None) -> None:
+        """`advance` for messages that are told of in any order, see `extend`."""
+        if user_id in self._tails:
+            self.advance(user_id, last_seq, stamp)
+        else:
+            self.drop(user_id)
+
     def drop(self, user_id: int) -> None:
         """Drop an inbox that was deleted or whose state is uncertain."""
         if self._open_tickets:

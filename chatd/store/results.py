@@ -10,6 +10,7 @@ from chatd.errors import (
     DomainError,
     FirstContactClosed,
     IdempotencyKeyReused,
+    InboxFull,
     MessageDeleted,
     MessageNotFound,
     NotTheSender,
@@ -86,6 +87,11 @@ def blocked(received_by: int) -> Blocked:
 def first_contact_closed(received_by: int) -> FirstContactClosed:
     """The error for a sender whom the recipient does not know."""
     return FirstContactClosed(f"user {received_by} has to write to this account first")
+
+
+def inbox_full(received_by: int) -> InboxFull:
+    """The error for an inbox with as many messages as it may have."""
+    return InboxFull(f"the inbox of user {received_by} is full")
 
 
 def too_many_blocks() -> TooManyBlocks:

@@ -115,7 +115,7 @@ async def test_what_people_see(stopped: Commands) -> None:
         "ann is disabled. All sessions have ended.\n"
     )
     assert await stopped.run("user", "enable", "ann") == "ann can log in.\n"
-    assert await stopped.run("user", "delete", "ann", "--yes") == "ann is deleted.\n"
+    assert await stopped.run("user", "delete", "ann", "--yes", "--erase") == "ann is deleted.\n"
 
 
 class Matching(str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,13 @@ from typing import cast
 import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
-from tests.api.service import CHATS, FRONTS, OWN, TOKENS, USERS, Serve
+from chatd.process.logs import json_line
+from tests.api.service import CHATS, FRONTS, OWN, TOKENS, USERS, Fields, Serve
 from tests.http.raw_client import get
 
 LINE = re.compile(
-    r"(\S+) (\S+) (\S+) (\d{3}) (\d+) work=(\d+) hold=(\d+) request=([A-Za-z0-9._-]+) user=(\d+|-)"
+    r"(\S+) (\S+) (\S+) (\d{3}) (\d+) work=(\d+) hold=(\d+) outcome=([a-z_]+)"
+    r" request=([A-Za-z0-9._-]+) user=(\d+|-)"
 )
 
 
@@ -34,6 +37,21 @@ def logged() -> Iterator[list[str]]:
         globalLogPublisher.removeObserver(cast(ILogObserver, observe))
 
 
+@contextmanager
+def logged_as_json() -> Iterator[list[str]]:
+    """Collects all lines of the log, in JSON."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(json_line(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
+
+
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_request_is_one_line(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True)
@@ -44,7 +62,7 @@ def test_a_request_is_one_line(serve: Serve, front: str) -> None:
     match = LINE.fullmatch(line)
     assert match is not None, line
     length = str(len(response.body))
-    assert match.groups() == ("127.0.0.1", "GET", CHATS, "200", length, "0", "0", "id-1", "1")
+    assert match.groups() == ("127.0.0.1", "GET", CHATS, "200", length, "0", "0", "ok", "id-1", "1")
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -56,7 +74,7 @@ def test_work_and_hold_times_are_separate(serve: Serve, front: str) -> None:
         service.advance(7)
     [line] = lines
     assert " 200 " in line
-    assert " work=0 hold=7000 " in line
+    assert " work=0 hold=7000 outcome=timeout " in line
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -69,13 +87,13 @@ def test_a_disconnected_client_is_logged_as_499(serve: Serve, front: str) -> Non
     [line] = lines
     match = LINE.fullmatch(line)
     assert match is not None, line
-    assert (match[1], match[4]) == ("127.0.0.1", "499")
+    assert (match[1], match[4], match[8]) == ("127.0.0.1", "499", "disconnect")
 
 
 @pytest.mark.parametrize("front", FRONTS)
 def test_neither_query_nor_body_nor_credentials_are_logged(serve: Serve, front: str) -> None:
     service = serve(front, access_log=True, trusted=["127.0.0.1/32"])
-    with logged() as lines:
+    with logged() as lines, logged_as_json() as as_json:
         body = {"username": "ann", "email": "hidden@mail", "password": "hidden password"}
         service.post(USERS, body)
         login = service.post(TOKENS, {"username": "ann", "password": "hidden password"})
@@ -90,6 +108,14 @@ def test_neither_query_nor_body_nor_credentials_are_logged(serve: Serve, front: 
     assert all(LINE.fullmatch(line) for line in lines)
     for secret in ("hidden", token, "?"):
         assert secret not in text
+    for line in as_json:
+        assert "hidden" not in line
+        assert token not in line
+    access = [record for record in map(json.loads, as_json) if record["logger"] == "chatd.access"]
+    assert len(access) == 7
+    assert (access[3]["status"], access[3]["user_id"]) == (400, 1)
+    assert access[3]["outcome"] not in ("", "ok")
+    assert {"work_ms", "hold_ms", "request_id", "client", "method", "path"} <= access[3].keys()
 
 
 @pytest.mark.parametrize(
@@ -119,3 +145,30 @@ def test_nothing_is_logged_unless_configured(serve: Serve) -> None:
     with logged() as lines:
         service.get("/healthz")
     assert lines == []
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_the_outcome_is_how_a_poll_or_stream_ended(serve: Serve, front: str, accept: str) -> None:
+    service = serve(front, access_log=True)
+    ann = service.new_user("ann")
+    headers: Fields = {"Accept": accept}
+    with logged() as lines:
+        held = ann.wait("?since=now&wait=30" if accept == "*/*" else "?since=now", headers=headers)
+        if accept == "*/*":
+            ann.send(ann)
+        held_until_drain = ann.wait(
+            "?since=now&wait=30" if accept == "*/*" else "?since=now", headers=headers
+        )
+        if accept != "*/*":
+            held.disconnect()
+        service.system.components.notifier.drain()
+        service.settle()
+        assert not held_until_drain.held
+        ann.get("/api/v1/nothing/")
+    outcomes = [match[1] for line in lines if (match := re.search(r"outcome=([a-z_]+)", line))]
+    assert outcomes == [
+        *(["message", "ok"] if accept == "*/*" else ["disconnect"]),
+        "drain",
+        "not_found",
+    ]

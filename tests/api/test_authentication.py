@@ -261,8 +261,26 @@ def test_a_header_that_decides_something_is_given_once(service: Service) -> None
     for values in ([ann.bearer, ann.bearer], [ann.bearer, ann.basic], [ann.basic, "Bearer x"]):
         response = service.get(USERS, headers={"Authorization": values})
         assert "Authorization" in response.problem(400, "invalid_header")["detail"]
-    kinds = ["application/json", "application/json"]
     body = b'{"user_id": 1, "message": "x"}'
-    response = ann.request("POST", CHATS, body=body, headers={"Content-Type": kinds})
-    assert "Content-Type" in response.problem(400, "invalid_header")["detail"]
+    for name, value in [
+        *(("Content-Type", "application/json"), ("Idempotency-Key", "one")),
+        *(("X-Request-ID", "mine"), ("Last-Event-ID", "0")),
+    ]:
+        headers: dict[str, Any] = {"Content-Type": "application/json", name: [value, value]}
+        response = ann.request("POST", CHATS, body=body, headers=headers)
+        assert name.title() in response.problem(400, "invalid_header")["detail"]
+        for target in ("/healthz", "/nowhere"):
+            refused = service.get(target, headers={name: [value, value]})
+            refused.problem(400, "invalid_header")
+            assert refused.header("X-Request-ID") != "mine"
     assert ann.page()["messages"] == []
+
+
+def test_a_list_may_be_given_in_several_headers(service: Service) -> None:
+    ann = service.new_user("ann")
+    waiting = ann.start_and_settle(
+        "GET", CHATS + "?since=0", headers={"Prefer": ["respond-async", "wait=5"]}
+    )
+    assert waiting.held
+    service.advance(5)
+    assert waiting.response.header("Preference-Applied") == "wait=5"

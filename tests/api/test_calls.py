@@ -242,7 +242,7 @@ def test_a_declared_call_is_described() -> None:
     }
     assert {status: each["properties"]["code"]["enum"] for status, each in codes.items()} == {
         "400": ["bad_request", "invalid_body", "invalid_header", "invalid_query"],
-        "401": ["unauthorized"],
+        "401": ["account_disabled", "unauthorized"],
         "404": ["user_not_found"],
         "413": ["body_too_large"],
         "415": ["unsupported_media_type"],

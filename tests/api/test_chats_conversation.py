@@ -104,3 +104,17 @@ def test_a_preferred_wait_is_not_for_conversations(stock: Service) -> None:
     response = ann.get(f"{CHATS}?with={bob.id}", headers={"Prefer": "wait=5"})
     assert response.status == 200
     assert response.header("Preference-Applied") is None
+
+
+def test_a_part_that_is_too_large_is_cut_and_older_is_right(service: Service) -> None:
+    ann, bob = service.new_user("ann"), service.new_user("bob")
+    for number in range(15):
+        ann.send(bob, "\x01" * 16_000 + f"{number}")
+        service.advance(1)
+    found = conversation(bob, ann.id, "&limit=100")
+    received = texts(found)
+    assert len(received) == 10
+    found = conversation(bob, ann.id, f"&limit=100&before={found['meta']['older']}")
+    received += texts(found)
+    assert found["meta"]["older"] is None
+    assert [text.lstrip("\x01") for text in received] == [f"{n}" for n in range(14, -1, -1)]

@@ -79,9 +79,9 @@ def test_an_inbox_of_13_is_paged_as_in_the_seed(service: Service) -> None:
 def test_the_meta_of_a_page_names_its_neighbours(
     page: int, pages: int, following: int | None, previous: int | None
 ) -> None:
-    meta = PageMeta.of(Page(page, pages, Cursor("abcdefgh", 13, 255), ()), 0.0109)
+    meta = PageMeta.of(Page(page, pages, 10, 12, Cursor("abcdefgh", 13, 255), ()), 0.0109, 10)
     assert (meta.next, meta.previous) == (following, previous)
-    assert (meta.current_page, meta.count, meta.took) == (str(page), 13, 10)
+    assert (meta.current_page, meta.count, meta.took) == (str(page), 12, 10)
     assert meta.cursor == "abcdefgh-13-ff"
 
 
@@ -276,3 +276,60 @@ def test_took_is_whole_milliseconds_of_work(service: Service, monkeypatch: Any) 
     meta = poll.response.json["meta"]
     assert (meta["waited"], meta["took"]) == (4500, 0)
     assert type(ann.page()["meta"]["took"]) is int
+
+
+WIDE = "\x01" * 16_384
+"""Six bytes each in JSON."""
+
+
+def fill_wide(service: Service, to: User, count: int) -> None:
+    """Messages that are as large in JSON as they get."""
+    for _ in range(count):
+        draft = Draft(to.id, to.id, WIDE)
+        service.system.wait_for(service.system.store.append([draft]))
+
+
+def test_a_page_of_ten_is_never_cut(service: Service) -> None:
+    ann = service.new_user()
+    fill_wide(service, ann, 12)
+    page = ann.page("?limit=10")
+    assert [message["seq"] for message in page["messages"]] == list(range(12, 2, -1))
+    assert "limit" not in page["meta"]
+
+
+@pytest.mark.parametrize(("limit", "smaller"), [(100, 10), (12, 6), (11, 1), (33, 3)])
+def test_a_larger_page_is_cut_and_its_neighbours_are_right(
+    service: Service, limit: int, smaller: int
+) -> None:
+    ann = service.new_user()
+    fill_wide(service, ann, 25)
+    seqs: list[int] = []
+    query = f"?limit={limit}"
+    while True:
+        page = ann.page(query)
+        assert len(page["messages"]) <= smaller
+        seqs += [message["seq"] for message in page["messages"]]
+        meta = page["meta"]
+        if meta["next"] is None:
+            break
+        assert meta.get("limit", smaller) == smaller
+        following = links(ann, query)["next"]
+        assert following.startswith(f"?page={meta['next']}&limit={smaller}&at=")
+        query = following
+    assert seqs == list(range(25, 0, -1))
+
+
+def test_a_later_page_is_cut_at_its_own_place(service: Service) -> None:
+    ann = service.new_user()
+    fill_wide(service, ann, 25)
+    page = ann.page("?limit=12&page=2")
+    assert [message["seq"] for message in page["messages"]] == list(range(13, 7, -1))
+    meta = page["meta"]
+    assert (meta["current_page"], meta["limit"], meta["next"], meta["previous"]) == ("3", 6, 4, 2)
+
+
+def test_a_page_that_fits_is_not_cut(service: Service) -> None:
+    ann = service.new_user()
+    fill_wide(service, ann, 3)
+    fill(service, ann, 97)
+    assert len(ann.page("?limit=100")["messages"]) == 100

@@ -197,3 +197,17 @@ def test_both_calls_need_a_session(stock: Service) -> None:
     stock.get(CONVERSATIONS).problem(401, "unauthorized")
     body = {"user_id": 1, "seq": 1}
     stock.request("PUT", READ, json_body=body).problem(401, "unauthorized")
+
+
+def test_a_list_that_is_too_large_is_cut_and_older_is_right(stock: Service) -> None:
+    ann = stock.new_user("ann")
+    others = [stock.new_user() for _ in range(15)]
+    for other in others:
+        other.send(ann, "\x01" * 16_384)
+        stock.advance(1)
+    first = ann.get(CONVERSATIONS).json
+    assert len(first["conversations"]) == 10
+    rest = ann.get(f"{CONVERSATIONS}?before={first['meta']['older']}").json
+    assert rest["meta"]["older"] is None
+    listed = [each["user_id"] for each in first["conversations"] + rest["conversations"]]
+    assert listed == [each.id for each in reversed(others)]

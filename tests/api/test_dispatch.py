@@ -24,8 +24,10 @@ from tests.http.raw_client import RawClient, get
 
 def klein_only(service: Service) -> Service:
     """Send every request of the service through Klein."""
-    service.resource._table.clear()
-    service.admin._table.clear()
+    for dispatch in (service.resource, service.admin):
+        dispatch._table.clear()
+        dispatch._methods.clear()
+        dispatch._prefixes = (b"",)
     return service
 
 

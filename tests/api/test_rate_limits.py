@@ -11,6 +11,7 @@ from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import StoreUnavailable
 from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, ServiceResponse, basic
 from tests.doubles import SteppedExecutor
+from tests.test_metrics import value
 
 FEW = Rates(
     registration=Rate(2, 0.2),
@@ -59,10 +60,52 @@ def test_an_invalid_send_does_not_count(serve: Serve) -> None:
     assert ann.post(CHATS, {"user_id": ann.id, "message": "x"}).status == 201
 
 
-def test_reading_is_not_limited(serve: Serve) -> None:
-    service = serve(rates=FEW)
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize(
+    "target", [CHATS, f"{CHATS}?since=0", f"{CHATS}?with=1", USERS, f"{CHATS}?limit=100"]
+)
+def test_reads_are_limited_for_each_account(serve: Serve, front: str, target: str) -> None:
+    service = serve(front, rates=Rates(read=Rate(3, 0.25)))
+    ann, bob = service.new_user(), service.new_user()
+    bob.send(ann)
+    statuses: list[int] = []
+    while statuses[-1:] != [429]:
+        response = ann.get(target)
+        statuses.append(response.status)
+    # A conversation takes two reads.
+    assert statuses == [200] * (len(statuses) - 1) + [429]
+    assert 2 <= len(statuses) <= 4
+    assert retry_after(response) == 4
+    assert bob.get(CHATS).status == 200
+    service.advance(8)
+    assert ann.get(target).status == 200
+
+
+def test_large_answers_count_as_several_reads(serve: Serve) -> None:
+    service = serve(rates=Rates(read=Rate(30, 1.0), send=Rate(200, 1.0)))
     ann = service.new_user()
-    for _ in range(50):
+    for _ in range(100):
+        ann.send(ann)
+    for target in (f"{CHATS}?limit=100", f"{CHATS}?since=0"):
+        assert ann.get(target).status == 200
+    # A page of ten messages counts as two.
+    assert [ann.get(CHATS).status for _ in range(4)] == [200] * 4
+    assert ann.get(CHATS).status == 429
+
+
+def test_long_messages_count_as_several_reads(serve: Serve) -> None:
+    service = serve(rates=Rates(read=Rate(30, 1.0)))
+    ann = service.new_user()
+    for _ in range(9):
+        ann.send(ann, "x" * 16_384)
+    assert [ann.get(CHATS).status for _ in range(3)] == [200] * 3
+    assert ann.get(CHATS).status == 429
+
+
+def test_reading_is_hardly_limited(serve: Serve) -> None:
+    service = serve(rates=Rates())
+    ann = service.new_user()
+    for _ in range(300):
         assert ann.get(CHATS).status == 200
 
 
@@ -176,7 +219,7 @@ def test_a_full_queue_is_an_overload(
 ) -> None:
     monkeypatch.setattr(module, name, 2)
     service = serve(front, worker=SteppedExecutor)
-    users = [service.new_user() for _ in range(6)]
+    users = [service.new_user() for _ in range(12)]
     started = []
     for ann in users:
         if target == "send":
@@ -219,3 +262,36 @@ def test_an_unavailable_store_is_503_with_retry_after(
     monkeypatch.undo()
     assert ann.post(CHATS, body, headers={"Idempotency-Key": "key"}).status == 201
     assert ann.page()["meta"]["count"] == 1
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_nothing_is_stored_on_a_disk_that_is_nearly_full(serve: Serve, front: str) -> None:
+    free = [1 << 30]
+    service = serve(front, free_bytes=lambda: free[0])
+    ann = service.new_user()
+    ann.send(ann)
+    free[0] = 1 << 20
+    service.advance(1)
+    for refused in (
+        ann.post(CHATS, {"user_id": ann.id, "message": "x"}),
+        register(service, "newcomer"),
+    ):
+        assert retry_after(refused, 507, "insufficient_storage") == 60
+    assert value(service.system.metrics, "chatd_refusals_total", bound="free_disk") == 2
+    assert ann.page()["meta"]["count"] == 1
+    free[0] = 1 << 30
+    service.advance(1)
+    ann.send(ann)
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_a_full_inbox_is_told_to_its_senders(serve: Serve, front: str) -> None:
+    service = serve(front, max_messages=2)
+    ann, bob = service.new_user(), service.new_user()
+    for _ in range(2):
+        ann.send(bob)
+    refused = ann.post(CHATS, {"user_id": bob.id, "message": "x"})
+    refused.problem(507, "inbox_full")
+    assert value(service.system.metrics, "chatd_refusals_total", bound="inbox_messages") == 1
+    bob.send(ann)
+    assert bob.page()["meta"]["count"] == 2

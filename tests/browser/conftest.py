@@ -88,13 +88,17 @@ def browsers() -> Iterator[list[webdriver.Chrome]]:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """The daemon that the tests share; one that stops it starts it again."""
     folder = tmp_path_factory.mktemp("daemon")
-    with Daemon(folder, "--drain-seconds", "0.1", port=free_port()) as daemon:
+    options = ["--drain-seconds", "0.1", "--directory", "on"]
+    with Daemon(folder, *options, port=free_port()) as daemon:
         yield daemon
 
 
 @pytest.fixture
 def own_daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon without accounts, for the names and numbers that screenshots show."""
+    """A daemon without accounts, for the names and numbers that screenshots show.
+
+    Its directory is closed.
+    """
     with Daemon(tmp_path) as daemon:
         yield daemon
 

@@ -31,6 +31,19 @@ def test_everything_can_be_done_with_the_keyboard(
     page.press(Keys.ESCAPE)
     page.until(lambda: "bob" in focused(), "the focus is lost")
 
+    # The search finds conversations, and people by the beginning of their names.
+    dora = create_account("Dora")
+    page.type("#search", "AT")
+    page.until(lambda: page.conversations == [cat.name], "no search")
+    assert page.texts("#find-person") == ["Write to “AT”"]
+    page.type("#search", "dor")
+    page.wait_for_text("#found-people .name", dora.name)
+    page.press(Keys.ARROW_DOWN, Keys.ENTER)
+    page.wait_for_text("#peer-name", dora.name)
+    page.press("hello", Keys.ENTER)
+    page.wait_for_messages(["hello"])
+    assert page.conversations == [dora.name, bob.name, cat.name]
+
 
 def test_axe_finds_nothing_in_any_view(create_account: CreateAccount, open_page: OpenPage) -> None:
     ann, bob = create_account("ann"), create_account("bob")

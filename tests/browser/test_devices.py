@@ -59,10 +59,14 @@ def test_what_one_device_does_is_seen_on_all(
         page.wait_for_messages(["one", "two and a half"])
         assert page.texts("#messages .edited .bubble") == ["two and a half"]
     other.wait_for_text(PREVIEWS, "two and a half")
+    phone.set_offline(True)
+    phone.wait_offline()
     desktop.run("document.querySelector('#messages .actions').focus()")
     desktop.press(Keys.ENTER, Keys.ARROW_DOWN, Keys.ENTER)
     desktop.until(lambda: desktop.find("#confirmation").is_displayed(), "not asked")
     desktop.press(Keys.TAB, Keys.ENTER)
+    desktop.wait_for_messages([DELETED, "two and a half"])
+    phone.set_offline(False)
     for page in (desktop, phone):
         page.wait_for_messages([DELETED, "two and a half"])
     other.open_conversation(ann)
@@ -102,10 +106,13 @@ def test_messages_count_as_read_once_they_are_seen(
     ann, bob = create_account("ann"), create_account("bob")
     bob.send(ann, *[f"line\nof {number}" for number in range(30)])
     page = open_page(ann)
+    page.wait_for_unread("30")
+    ann.mark_read(bob, 10)
+    page.wait_for_unread("20")
     page.open_conversation(bob)
-    page.until(lambda: page.texts("#messages .new"), "not marked")
-    assert page.find("#newest").text == "30 new messages"
-    assert (ann.unread(bob), page.unread) == (30, ["30"])
+    page.wait_for_text("#messages .new + .message .bubble", "line\nof 10")
+    assert page.find("#newest").text == "20 new messages"
+    assert (ann.unread(bob), page.unread) == (20, ["20"])
     page.find("#newest").click()
     page.until(lambda: ann.unread(bob) == 0, "not read")
     assert page.unread == []

@@ -19,11 +19,12 @@ from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter, R
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
 from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
+from chatd.runtime.backoff import Backoff
 from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.bus import BusContract, OpenBus, Recorder
-from tests.contracts.helpers import add_accounts, appended, digest, draft, read_inbox
+from tests.contracts.helpers import add_accounts, appended, digest, draft, read_inbox, send
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
@@ -312,6 +313,35 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: 
     assert two.recorder.session_changes == [ann, ann]
     assert one.recorder.session_changes == []
     assert one.recorder.revocations == []
+
+
+@ensureDeferred
+async def test_removed_messages_are_forgotten_before_they_are_deleted(
+    processes: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = processes
+    ann, bob = await add_accounts(one.store, "ann", "bob")
+    old = await send(one.store, ann, bob, "old")
+    query = ReadAfter(bob, 0, 10)
+    assert await two.store.read([query]) == [InboxSlice(1, (old,))]
+    seen: list[InboxSlice | None] = []
+
+    async def read_of_two(_: float) -> None:
+        await two.wait_for_notices()
+        assert two.store.read_cached(query, listening=True) is None
+        assert two.store.removed == {bob: 1}
+        seen.extend(await two.store.read([query]))
+
+    monkeypatch.setattr(one.store._retention, "_pause", read_of_two)
+    assert await one.store.admin.remove_old(old.sent_at + 1) == 1
+    # What another process reads meanwhile is whole, and where the inbox begins is known to it.
+    assert seen == [InboxSlice(1, (old,))]
+    assert one.store.removed == two.store.removed == {bob: 1}
+    # A notice that was missed is made up for by the next run.
+    two.store.removed.clear()
+    monkeypatch.setattr(two.store._retention, "_pause", read_of_two)
+    assert await two.store.admin.remove_old(0) == 0
+    assert two.store.removed == {bob: 1}
 
 
 @ensureDeferred
@@ -614,6 +644,28 @@ async def test_the_bus_can_be_stopped_while_the_server_is_down(seconds: float) -
     await sleep(seconds)
     assert bus.problem()
     await bus.stop()
+
+
+@ensureDeferred
+async def test_it_reconnects_at_once_when_the_database_is_back() -> None:
+    server = Server()
+    server.start()
+    bus, recorder = bus_at(server.url()), Recorder()
+    bus._backoff = Backoff(lambda: 0.5, first=3600.0, longest=3600.0)
+    await bus.start(recorder)
+    try:
+        bus.reconnect_soon()
+        assert bus.problem() is None
+        server.stop()
+        while bus._delay is None:
+            await sleep(0.01)
+        server.start()
+        bus.reconnect_soon()
+        await recorder.until(lambda recorder: recorder.wake_all_calls)
+        assert bus.problem() is None
+    finally:
+        server.destroy()
+        await bus.stop()
 
 
 @ensureDeferred

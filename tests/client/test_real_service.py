@@ -418,10 +418,27 @@ def test_every_message_is_stored_once_and_seen_once_and_in_order(
 
 def test_a_server_that_loses_messages_raises_gap(service: Service) -> None:
     ann, bob = service.client("ann"), service.client("bob")
-    service.run(ann.send(2, "one"))
-    service.run(ann.send(2, "two"))
+    for text in ("one", "two", "three"):
+        service.run(ann.send(2, text))
     db = service.system.store._write_db
-    db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 1")
+    db.execute("DELETE FROM message WHERE received_by = 2 AND seq = 2")
     service.system.store._inbox_cache.drop(2)
     service.collect(bob, "0")
-    assert failure(service.started[-1], Gap).expected == 1
+    assert failure(service.started[-1], Gap).expected == 2
+
+
+def test_old_messages_that_were_removed_are_no_gap(service: Service) -> None:
+    ann, bob = service.client("ann"), service.client("bob")
+    seen = service.collect(bob, "0")
+    service.run(ann.send(2, "one"))
+    service.run(ann.send(2, "two"))
+    service.advance(1)
+    one = seen[0]
+    system = service.system
+    system.wait_for(system.store.admin.remove_old(system.now()))
+    service.run(ann.send(2, "three"))
+    assert [message.text for message in seen] == ["one", "two", "three"]
+    assert [message.text for message in service.collect(bob, "0")] == ["three"]
+    epoch = service.run(bob.page()).cursor.partition("-")[0]
+    service.collect(bob, f"{epoch}-{one.seq}")
+    assert failure(service.started[-1], HistoryChanged).code == "cursor_expired"

@@ -35,6 +35,7 @@ class Recorder:
     def __init__(self) -> None:
         self.woken: Counter[int] = Counter()
         self.told: Counter[int] = Counter()
+        self.checked: Counter[int] = Counter()
         self.wake_all_calls = 0
         self.session_changes: list[int] = []
         self.revocations: list[tuple[int, bytes | None]] = []
@@ -51,6 +52,10 @@ class Recorder:
 
     def wake_all(self) -> None:
         self.wake_all_calls += 1
+        self._check()
+
+    def check(self, user_ids: Collection[int]) -> None:
+        self.checked.update(user_ids)
         self._check()
 
     def changed(self, received_by: int, seq: int, sent_by: int) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from chatd.interfaces import IStore
 from chatd.model import (
+    MAX_INTEGER,
     Appended,
     ConversationCursor,
     Draft,
@@ -19,9 +20,11 @@ from chatd.model import (
 
 
 class OpenStore(Protocol):
-    """Opens a store; with `known_only`, nobody may write first."""
+    """Opens a store; with `known_only`, nobody may write first; inboxes have `max_messages`."""
 
-    def __call__(self, *, known_only: bool = False) -> Awaitable[IStore]: ...
+    def __call__(
+        self, *, known_only: bool = False, max_messages: int = MAX_INTEGER
+    ) -> Awaitable[IStore]: ...
 
 
 class CopyDatabase(Protocol):
@@ -80,14 +83,16 @@ async def send_many(store: IStore, sent_by: int, received_by: int, count: int) -
 async def read_inbox(store: IStore, user_id: int) -> list[Message]:
     """Read a whole inbox, oldest first, and check that it is dense."""
     messages: list[Message] = []
+    begins = store.removed.get(user_id, 0)
     while True:
-        [found] = await store.read([ReadAfter(user_id, len(messages), 100)])
+        read = begins + len(messages)
+        [found] = await store.read([ReadAfter(user_id, read, 100)])
         assert found is not None
         assert [message.seq for message in found.messages] == list(
-            range(len(messages) + 1, min(len(messages) + 100, found.last_seq) + 1)
+            range(read + 1, min(read + 100, found.last_seq) + 1)
         )
         messages += found.messages
-        if len(messages) == found.last_seq:
+        if begins + len(messages) == found.last_seq:
             assert all(message.received_by == user_id for message in messages)
             return messages
 

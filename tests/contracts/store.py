@@ -16,13 +16,14 @@ from tests.contracts.store_accounts import (
     TokensContract,
 )
 from tests.contracts.store_admin import AdminContract
-from tests.contracts.store_append import AppendContract, IdempotencyContract
+from tests.contracts.store_append import AppendContract, FullInboxContract, IdempotencyContract
 from tests.contracts.store_contacts import BlocksContract, FirstContactContract
 from tests.contracts.store_conversations import ConversationContract
 from tests.contracts.store_erasure import ErasureContract
 from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_retention import RetentionContract
 from tests.contracts.store_revisions import RevisionsContract
 from tests.contracts.store_sync import SyncContract
 from tests.contracts.store_tokens import ChangeContract, DirectoryContract, TokenListContract
@@ -40,6 +41,7 @@ class StoreContract(
     LastSeenContract,
     AppendContract,
     IdempotencyContract,
+    FullInboxContract,
     ReadContract,
     CachedReadContract,
     LastSeqsContract,
@@ -47,6 +49,7 @@ class StoreContract(
     SyncContract,
     HistoryContract,
     RevisionsContract,
+    RetentionContract,
     ErasureContract,
     BlocksContract,
     FirstContactContract,

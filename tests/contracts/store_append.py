@@ -9,7 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
-from chatd.errors import IdempotencyKeyReused, UserNotFound
+from chatd.errors import IdempotencyKeyReused, InboxFull, UserNotFound
 from chatd.model import (
     MAX_INTEGER,
     Appended,
@@ -358,3 +358,26 @@ class IdempotencyContract:
         [result] = await store.append([draft(ann, bob, "once", "new key")])
         assert isinstance(result, UserNotFound)
         assert await store.read([ReadAfter(bob, 0, 10)]) == [None]
+
+
+class FullInboxContract:
+    """Inboxes with as many messages as they may have."""
+
+    @ensureDeferred
+    async def test_a_full_inbox_takes_nothing_and_others_do(self, open_store: OpenStore) -> None:
+        store = await open_store(max_messages=3)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        keyed = draft(ann, bob, "first", "key")
+        first = appended((await store.append([keyed]))[0])
+        for text in ("second", "third"):
+            await send(store, ann, bob, text)
+        refused, other, replay, new = await store.append(
+            [Draft(ann, bob, "x"), Draft(bob, ann, "y"), keyed, draft(ann, bob, "z", "new")]
+        )
+        assert isinstance(refused, InboxFull)
+        assert isinstance(new, InboxFull)
+        assert appended(other).seq == 1
+        assert replay == Appended(first, True)
+        assert await store.last_seqs([ann, bob]) == {ann: 1, bob: 3}
+        # Nothing that is there is dropped.
+        assert [each.text for each in await read_inbox(store, bob)] == ["first", "second", "third"]

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
+from chatd.domain.passwords import MAX_PENDING_OF_ADDRESS, MAX_RUNNING
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import (
     InvalidBody,
@@ -29,6 +30,7 @@ from chatd.model import Account, IssuedToken, Session
 from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
+CALLER = Session(1)
 
 
 @pytest.fixture
@@ -165,12 +167,12 @@ def test_a_registration_completes_even_if_its_client_disconnects(tmp_path: Path)
 def test_a_registration_is_refused_while_too_many_passwords_are_pending(stepped: System) -> None:
     pending = [
         Deferred.fromCoroutine(stepped.accounts.register(f"u{number}", "a@b", "secret", HERE))
-        for number in range(64)
+        for number in range(MAX_RUNNING + MAX_PENDING_OF_ADDRESS)
     ]
     with pytest.raises(Overloaded):
         result_of(Deferred.fromCoroutine(stepped.accounts.register("v", "a@b", "secret", HERE)))
     stepped.settle()
-    assert len({result_of(each).id for each in pending}) == 64
+    assert len({result_of(each).id for each in pending}) == len(pending)
 
 
 # Tokens
@@ -597,7 +599,7 @@ def test_deleting_an_account_ends_all_its_sessions(system: System) -> None:
     ):
         with pytest.raises(Unauthorized):
             system.run(work)
-    for missing in (system.accounts.by_id(1), system.accounts.by_name("ann")):
+    for missing in (system.accounts.by_id(CALLER, 1), system.accounts.by_name(CALLER, "ann")):
         with pytest.raises(UserNotFound):
             system.run(missing)
     with pytest.raises(UsernameTaken):
@@ -616,20 +618,20 @@ def test_deleting_an_account_twice_is_not_an_error(system: System) -> None:
 
 def test_accounts_are_found_by_id_and_username(system: System) -> None:
     ann, bob = system.account("ann"), system.account("bob")
-    assert system.run(system.accounts.by_id(2)) == bob
-    assert system.run(system.accounts.by_name("ANN")) == ann
+    assert system.run(system.accounts.by_id(CALLER, 2)) == bob
+    assert system.run(system.accounts.by_name(CALLER, "ANN")) == ann
     assert system.run(system.accounts.caller(Session(1))) == ann
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "a b", "\0", "\ud800", "é", "x" * 10_000])
 def test_an_unknown_username_is_not_found(system: System, name: str) -> None:
     with pytest.raises(UserNotFound):
-        system.run(system.accounts.by_name(name))
+        system.run(system.accounts.by_name(CALLER, name))
 
 
 def test_an_unknown_id_is_not_found(system: System) -> None:
     with pytest.raises(UserNotFound, match="4711"):
-        system.run(system.accounts.by_id(4711))
+        system.run(system.accounts.by_id(CALLER, 4711))
 
 
 # Last seen
@@ -637,7 +639,7 @@ def test_an_unknown_id_is_not_found(system: System) -> None:
 
 def seen(system: System, user_id: int = 1) -> int | None:
     """`last_seen_at` as others see it."""
-    return system.run(system.accounts.by_id(user_id)).last_seen_at
+    return system.run(system.accounts.by_id(CALLER, user_id)).last_seen_at
 
 
 def written(system: System, user_id: int = 1) -> int | None:

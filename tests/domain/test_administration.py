@@ -22,6 +22,7 @@ from chatd.domain.administration import (
     SetPassword,
     ShowUser,
 )
+from chatd.domain.erasures import LOOK_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
 from chatd.errors import (
     AccountDisabled,
@@ -32,7 +33,7 @@ from chatd.errors import (
     UsernameTaken,
     UserNotFound,
 )
-from chatd.model import Cursor
+from chatd.model import Cursor, ReadAfter
 from tests.doubles import System, cheap_hasher, fired, result_of
 
 ADDRESS = "198.51.100.1"
@@ -179,3 +180,15 @@ def test_a_failed_request_is_announced(system: System, monkeypatch: pytest.Monke
     assert announced == [ann.id] * 3
     system.store._write_db.execute("PRAGMA query_only = OFF")
     system.wait_for(system.store.check())
+
+
+def test_what_a_deleted_account_has_sent_is_erased_by_the_daemon(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    for sender in (ann, bob):
+        system.send(sender, bob.user_id, "hai")
+    system.components.erasures.start()
+    perform(system, DeleteUser("ann", erase=True))
+    system.clock.advance(LOOK_SECONDS)
+    [inbox] = system.wait_for(system.store.read([ReadAfter(bob.user_id, 0, 10)]))
+    assert inbox is not None
+    assert [message.text for message in inbox.messages] == ["", "hai"]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from chatd.domain.batch import EXPECT_SECONDS, MAX_TURNS, Batcher
-from chatd.errors import DomainError, Overloaded, UserNotFound
+from chatd.domain.batch import (
+    DEADLINE_SECONDS,
+    DELIVER_SECONDS,
+    EXPECT_SECONDS,
+    LEAST_SECONDS,
+    MAX_TURNS,
+    Batcher,
+    ReadBatcher,
+)
+from chatd.errors import DomainError, Overloaded, StoreUnavailable, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, fired, result_of
 
@@ -23,6 +32,7 @@ class Calls:
         self.made: list[tuple[list[str], Deferred[list[object]]]] = []
         self.batches: list[tuple[list[str], list[object]]] = []
         self.sizes: list[float] = []
+        self.within: list[float] = []
         self.batcher: Batcher[str, object] = Batcher(
             self.run,
             self.clock,
@@ -32,7 +42,8 @@ class Calls:
             observe_size=self.sizes.append,
         )
 
-    def run(self, items: Sequence[str]) -> Deferred[list[object]]:
+    def run(self, items: Sequence[str], within: float) -> Deferred[list[object]]:
+        self.within.append(within)
         result: Deferred[list[object]] = Deferred()
         self.made.append((list(items), result))
         return result
@@ -230,10 +241,66 @@ def test_a_failed_call_fails_all_its_items_and_no_others() -> None:
     assert calls.batches == [(["c"], ["C"])]
 
 
+def test_the_deadline_counts_from_the_submission() -> None:
+    calls = Calls()
+    calls.submit("a")
+    calls.clock.advance(0)
+    calls.submit("b")
+    calls.clock.advance(4)
+    calls.submit("c")
+    calls.clock.advance(3)
+    calls.complete()
+    assert calls.items == [["a"], ["b", "c"]]
+    assert calls.within == [DEADLINE_SECONDS, DEADLINE_SECONDS - 7]
+    calls.submit("d")
+    calls.clock.advance(DEADLINE_SECONDS - 0.1)
+    calls.complete()
+    assert calls.within[2:] == [LEAST_SECONDS]
+
+
+def test_items_that_no_call_takes_in_time_fail() -> None:
+    calls = Calls()
+    first = calls.submit("a")
+    calls.clock.advance(0)
+    late = calls.submit("b", "c")
+    calls.clock.advance(5)
+    timely = calls.submit("d")
+    calls.clock.advance(DEADLINE_SECONDS - 5)
+    more: list[Deferred[object]] = []
+
+    def submit_more(failure: Failure) -> Failure:
+        more.extend(calls.submit("e"))
+        return failure
+
+    late[1].addErrback(submit_more)
+    calls.complete()
+    assert result_of(first[0]) == "A"
+    for each in late:
+        with pytest.raises(StoreUnavailable, match="too slow"):
+            result_of(each)
+    assert calls.items == [["a"], ["d", "e"]]
+    calls.complete()
+    assert [result_of(each) for each in (*timely, *more)] == ["D", "E"]
+    # Also if there are no others.
+    calls.submit("f")
+    calls.clock.advance(0)
+    [late_one] = calls.submit("g")
+    calls.clock.advance(DEADLINE_SECONDS)
+    idle = calls.batcher.wait_idle()
+    calls.complete()
+    with pytest.raises(StoreUnavailable):
+        result_of(late_one)
+    assert idle.called
+    assert calls.items[2:] == [["f"]]
+    calls.submit("h")
+    calls.clock.advance(0)
+    assert calls.items[3:] == [["h"]]
+
+
 def test_a_call_that_raises_fails_its_items() -> None:
     clock = Clock()
 
-    def run(items: Sequence[str]) -> Deferred[list[object]]:
+    def run(items: Sequence[str], within: float) -> Deferred[list[object]]:
         raise ZeroDivisionError
 
     batcher: Batcher[str, object] = Batcher(run, clock, max_queued=9, max_batch_size=9)
@@ -247,7 +314,7 @@ def test_a_call_that_raises_fails_its_items() -> None:
 def test_a_call_may_return_a_fired_deferred() -> None:
     clock = Clock()
     batcher: Batcher[str, object] = Batcher(
-        lambda items: succeed([item.upper() for item in items]),
+        lambda items, within: succeed([item.upper() for item in items]),
         clock,
         max_queued=9,
         max_batch_size=2,
@@ -357,3 +424,99 @@ def test_results_are_failures_by_their_type_not_by_their_truth_value() -> None:
     assert result_of(pending[0]) is None
     assert result_of(pending[1]) == 0
     assert not isinstance(result_of(pending[2]), DomainError)
+
+
+class Read(NamedTuple):
+    """A read of an account."""
+
+    owner: str
+    weight: int
+
+
+Calling = tuple[list[Read], Deferred[list[Read]]]
+
+
+def reads(clock: Clock, **options: int) -> tuple[ReadBatcher[Read, Read], list[Calling]]:
+    """A batcher of reads, and the calls that it has made."""
+    made: list[Calling] = []
+
+    def run(items: Sequence[Read], within: float) -> Deferred[list[Read]]:
+        result: Deferred[list[Read]] = Deferred()
+        made.append((list(items), result))
+        return result
+
+    batcher: ReadBatcher[Read, Read] = ReadBatcher(
+        run,
+        clock,
+        max_queued=options.get("max_queued", 100),
+        max_batch_size=options.get("max_batch_size", 10),
+        owner=lambda read: read.owner,
+        weigh=lambda read: read.weight,
+        max_weight=options.get("max_weight", 100),
+    )
+    return batcher, made
+
+
+def test_reads_of_accounts_take_turns() -> None:
+    clock = Clock()
+    batcher, made = reads(clock, max_batch_size=3)
+    for owner in "aaaab":
+        batcher.submit(Read(owner, 1))
+    clock.advance(0)
+    assert [read.owner for read in made[0][0]] == ["a", "b", "a"]
+
+
+def test_a_call_with_large_results_has_few_reads() -> None:
+    clock = Clock()
+    batcher, made = reads(clock, max_weight=100)
+    pending = [batcher.submit(Read("a", weight)) for weight in (60, 60, 1, 200, 1)]
+    clock.advance(0)
+    for number in range(3):
+        items, result = made[number]
+        result.callback(items)
+        clock.advance(0)
+    assert [[read.weight for read in items] for items, _ in made] == [[60, 60], [1, 200], [1]]
+    assert [result_of(each).weight for each in pending] == [60, 60, 1, 200, 1]
+
+
+def test_a_read_that_nobody_waits_for_is_not_made() -> None:
+    clock = Clock()
+    batcher, made = reads(clock)
+    first, second = (batcher.submit(Read(owner, 1)) for owner in "ab")
+    cancel(first)
+    clock.advance(0)
+    assert made[0][0] == [Read("b", 1)]
+    made[0][1].callback(made[0][0])
+    assert result_of(second) == Read("b", 1)
+    cancel(batcher.submit(Read("a", 1)))
+    idle = batcher.wait_idle()
+    clock.advance(1)
+    assert len(made) == 1
+    assert fired(idle)
+    assert not clock.getDelayedCalls()
+
+
+def test_results_are_passed_on_in_several_turns_if_that_takes_long() -> None:
+    clock = Clock()
+    batcher, made = reads(clock)
+    done: list[str] = []
+
+    def use(read: Read) -> None:
+        clock.rightNow += DELIVER_SECONDS / 2
+        done.append(read.owner)
+
+    for owner in "abcde":
+        batcher.submit(Read(owner, 1)).addCallback(use)
+    clock.advance(0)
+    items, result = made[0]
+    result.callback(items)
+    late = batcher.submit(Read("z", 1))
+    seen = [list(done)]
+    while len(made) < 2:
+        [call, *_] = clock.getDelayedCalls()
+        clock.calls.remove(call)  # type: ignore[arg-type]
+        call.func(*call.args)  # type: ignore[attr-defined]
+        seen.append(list(done))
+    assert [len(each) for each in seen][:3] == [2, 4, 5]
+    made[1][1].callback(made[1][0])
+    assert result_of(late) == Read("z", 1)

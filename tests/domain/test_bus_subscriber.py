@@ -12,7 +12,7 @@ import chatd.domain.bus_subscriber
 from chatd.domain.poll import Polled
 from chatd.errors import StoreUnavailable, Unauthorized
 from chatd.interfaces import ISubscriber
-from chatd.model import BEGINNING, AccountChange, Session, WakeReason
+from chatd.model import BEGINNING, AccountChange, Draft, Session, WakeReason
 from tests.conftest import LoggedFailures
 from tests.domain.waiters import DeferredWaiter
 from tests.doubles import System, result_of
@@ -147,6 +147,51 @@ def test_changed_sessions_that_could_not_be_looked_up_are_ended_by_the_sweep(
     assert system.run(system.sweep.sweep()) == 0
     with pytest.raises(Unauthorized):
         result_of(held)
+
+
+def test_checked_users_are_woken_if_they_have_missed_a_message(system: System) -> None:
+    ann, bob = session_with_token(system, "ann"), session_with_token(system, "bob")
+    polls = [poll(system, each) for each in (ann, bob)]
+    system.subscriber.check([ann.user_id, bob.user_id, 4711])
+    system.settle()
+    assert not any(held.called for held in polls)
+    # Another process stored this, and its wake-up was lost.
+    system.wait_for(system.store.append([Draft(ann.user_id, bob.user_id, "hello")]))
+    system.subscriber.check([ann.user_id, bob.user_id])
+    system.settle()
+    assert not polls[0].called
+    assert [message.text for message in result_of(polls[1]).messages] == ["hello"]
+    assert woken(system, "check") == 1
+    polls[0].cancel()
+    polls[0].addErrback(lambda _: None)
+
+
+def test_a_check_wakes_who_waits_for_changes(system: System) -> None:
+    class ChangesWaiter(DeferredWaiter):
+        wants_changes = True
+
+    ann = session_with_token(system, "ann")
+    waiter = ChangesWaiter(ann, system.notifier)
+    waited = waiter.wait(5, system.clock)
+    system.subscriber.check([ann.user_id])
+    system.settle()
+    assert result_of(waited) is WakeReason.MESSAGE
+    waiter.close()
+
+
+def test_a_check_that_fails_is_left_to_the_sweep(
+    system: System, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
+) -> None:
+    ann = session_with_token(system, "ann")
+    held = poll(system, ann)
+    for error in (StoreUnavailable("away", retry_after=1), ZeroDivisionError()):
+        monkeypatch.setattr(system.store, "last_seqs", lambda _, error=error: fail(error))
+        system.subscriber.check([ann.user_id])
+        system.settle()
+        assert not held.called
+    assert len(logged_failures.flush(ZeroDivisionError)) == 1
+    held.cancel()
+    held.addErrback(lambda _: None)
 
 
 # The sweep

@@ -10,9 +10,13 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.domain.chats
+from chatd.domain.answer_size import MAX_ANSWER_BYTES
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import HELD_PER_USER
-from chatd.domain.poll import MAX_POLL_CHARACTERS, Polled
+from chatd.domain.poll import Polled
 from chatd.domain.rate_limits import Rate, RateLimits, Rates
+from chatd.domain.read_limits import ReadLimits
+from chatd.domain.store_calls import StoreCalls
 from chatd.errors import (
     CursorEpoch,
     IdempotencyKeyReused,
@@ -276,7 +280,7 @@ def test_a_send_of_unknown_outcome_reaches_its_recipient_if_it_was_committed(
     held = poll(system, bob)
     real = system.store.append
 
-    def append(drafts: Sequence[Draft]) -> Deferred[Any]:
+    def append(drafts: Sequence[Draft], within: float) -> Deferred[Any]:
         """Commit, but fail."""
         return real(drafts).addCallback(lambda _: fail(StoreUnavailable("connection lost", 1)))
 
@@ -855,11 +859,15 @@ def test_every_poll_that_asked_to_wait_is_counted_by_its_outcome(stepped: System
 
 def test_observers_are_optional(stepped: System) -> None:
     ann, bob = pair(stepped)
+    reads = ReadLimits(RateLimits(None, stepped.clock), lambda user_id: True)
     quiet = chatd.domain.chats.Chats(
         stepped.store,
         stepped.bus,
         stepped.notifier,
         RateLimits(None, stepped.clock),
+        reads,
+        StoreCalls(reads),
+        DiskSpace(None, 0, stepped.clock),
         clock=stepped.clock,
         max_message_bytes=100,
     )
@@ -879,9 +887,9 @@ def test_the_epoch_of_cursors_is_that_of_the_store(system: System) -> None:
 
 
 def test_results_are_limited_in_size(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=MAX_POLL_CHARACTERS) as system:
+    with composed(tmp_path, max_message_bytes=MAX_ANSWER_BYTES) as system:
         ann, bob = system.session("ann"), system.session("bob")
-        half = "x" * (MAX_POLL_CHARACTERS // 2)
+        half = "x" * (MAX_ANSWER_BYTES // 2 - 300)
         for _ in range(5):
             system.send(ann, 2, half)
         seen: list[int] = []
@@ -895,10 +903,10 @@ def test_results_are_limited_in_size(tmp_path: Path) -> None:
 
 
 def test_a_message_above_the_size_limit_is_returned_alone(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=2 * MAX_POLL_CHARACTERS) as system:
+    with composed(tmp_path, max_message_bytes=2 * MAX_ANSWER_BYTES) as system:
         ann, bob = system.session("ann"), system.session("bob")
         for _ in range(2):
-            system.send(ann, 2, "x" * (MAX_POLL_CHARACTERS + 1))
+            system.send(ann, 2, "x" * (MAX_ANSWER_BYTES + 1))
         polled = system.run(system.chats.poll(bob, BEGINNING, 100, 0))
         assert [message.seq for message in polled.messages] == [1]
         assert polled.more

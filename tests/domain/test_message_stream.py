@@ -223,7 +223,7 @@ def test_an_error_of_the_store_ends_it(
 ) -> None:
     sink = RecordingSink()
     sink.open(stepped, ANN, BEGINNING)
-    monkeypatch.setattr(stepped.chats._reads, "_run", lambda queries: fail(error))
+    monkeypatch.setattr(stepped.chats._reads, "_run", lambda *_: fail(error))
     stepped.subscriber.wake([1])
     stepped.settle()
     assert sink.ended is error
@@ -255,7 +255,7 @@ def test_an_unexpected_error_after_the_client_has_disconnected_is_logged(
     sink = RecordingSink()
     stream = sink.open(stepped, ANN, BEGINNING)
     reading: Deferred[Any] = Deferred()
-    monkeypatch.setattr(stepped.chats._reads, "_run", lambda queries: reading)
+    monkeypatch.setattr(stepped.chats._reads, "_run", lambda *_: reading)
     stepped.subscriber.wake([1])
     stepped.turn()
     stream.close()
@@ -271,7 +271,7 @@ def test_only_one_query_runs_at_a_time(stepped: System, monkeypatch: pytest.Monk
     queries: list[Any] = []
     result: Deferred[Any] = Deferred()
 
-    def read(asked: Any) -> Deferred[Any]:
+    def read(asked: Any, within: float) -> Deferred[Any]:
         queries.append(asked)
         return result
 

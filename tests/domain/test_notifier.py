@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.task import Clock
+from zope.interface import implementer
 
-from chatd.domain.notifier import HELD_PER_USER
+from chatd.domain.notifier import HELD_PER_USER, Notifier
+from chatd.domain.session_expiry import SessionExpiry
 from chatd.errors import Unauthorized
+from chatd.interfaces import IInterest
 from chatd.model import Session, WakeReason
-from tests.domain.waiters import ANN, ANN_BASIC, BOB, WaiterHarness
-from tests.doubles import cancel, result_of
+from tests.domain.waiters import ANN, ANN_BASIC, BOB, DeferredWaiter, WaiterHarness
+from tests.doubles import Now, cancel, result_of
 
 
 def test_a_message_wakes_all_waiters_of_its_recipient() -> None:
@@ -178,3 +182,30 @@ def test_sessions_are_listed_once_each() -> None:
     assert len(harness.notifier.sessions()) == 3
     assert harness.notifier.sessions([2, 3]) == [BOB]
     harness.close_all()
+
+
+def test_interest_follows_the_first_and_the_last_waiter_of_a_user() -> None:
+    told: list[tuple[str, int]] = []
+
+    @implementer(IInterest)
+    class Interest:
+        def watch(self, user_id: int) -> None:
+            told.append(("watch", user_id))
+
+        def unwatch(self, user_id: int) -> None:
+            told.append(("unwatch", user_id))
+
+    clock = Clock()
+    expiry = SessionExpiry(clock, Now(clock))
+    notifier = Notifier(max_held=10, expiry=expiry, interest=Interest())
+    first, second = DeferredWaiter(ANN, notifier), DeferredWaiter(ANN, notifier)
+    other = DeferredWaiter(BOB, notifier)
+    assert told == [("watch", 1), ("watch", 2)]
+    assert list(notifier.waiters_of(1)) == [first, second]
+    first.close()
+    assert told[2:] == []
+    second.close()
+    second.close()
+    assert told[2:] == [("unwatch", 1)]
+    assert list(notifier.waiters_of(1)) == []
+    other.close()

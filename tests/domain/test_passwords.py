@@ -10,7 +10,13 @@ from argon2.low_level import Type
 from argon2.profiles import get_default_parameters
 from twisted.internet.defer import Deferred
 
-from chatd.domain.passwords import MAX_PENDING, Passwords, owasp_hasher
+from chatd.domain.passwords import (
+    MAX_PENDING,
+    MAX_PENDING_OF_ADDRESS,
+    MAX_RUNNING,
+    Passwords,
+    owasp_hasher,
+)
 from chatd.errors import Overloaded
 from tests.doubles import InlineExecutor, SteppedExecutor, cheap_hasher, result_of
 
@@ -27,11 +33,14 @@ class CountingHasher(PasswordHasher):
         return bool(super().verify(hash, password))
 
 
+HERE = "192.0.2.1"
+
+
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
     passwords = Passwords(InlineExecutor(), cheap_hasher())
     yield passwords
-    assert passwords._pending == 0
+    assert passwords._free == MAX_RUNNING
 
 
 def run(work: object) -> object:
@@ -39,37 +48,37 @@ def run(work: object) -> object:
 
 
 def test_a_hash_matches_only_its_password(passwords: Passwords) -> None:
-    encoded = run(passwords.hash("secret"))
+    encoded = run(passwords.hash("secret", HERE))
     assert isinstance(encoded, str)
     assert encoded.startswith("$argon2id$")
-    assert run(passwords.verify(encoded, "secret")) is True
+    assert run(passwords.verify(encoded, "secret", HERE)) is True
     for wrong in ("Secret", "secret ", "", "secre", "x" * 2000):
-        assert run(passwords.verify(encoded, wrong)) is False
+        assert run(passwords.verify(encoded, wrong, HERE)) is False
 
 
 def test_hashes_are_salted(passwords: Passwords) -> None:
-    assert run(passwords.hash("secret")) != run(passwords.hash("secret"))
+    assert run(passwords.hash("secret", HERE)) != run(passwords.hash("secret", HERE))
 
 
 @pytest.mark.parametrize(
     "password", ["a\0b", "\U0001f600" * 1024, "é", "e\u0301", "\ud800", "\udfff\ud800x"]
 )
 def test_a_password_may_be_any_string(passwords: Passwords, password: str) -> None:
-    encoded = run(passwords.hash(password))
+    encoded = run(passwords.hash(password, HERE))
     assert isinstance(encoded, str)
-    assert run(passwords.verify(encoded, password)) is True
-    assert run(passwords.verify(encoded, password + "x")) is False
+    assert run(passwords.verify(encoded, password, HERE)) is True
+    assert run(passwords.verify(encoded, password + "x", HERE)) is False
 
 
 def test_without_a_hash_no_password_matches(passwords: Passwords) -> None:
     for password in ("", "secret", "a password that nobody has"):
-        assert run(passwords.verify(None, password)) is False
+        assert run(passwords.verify(None, password, HERE)) is False
 
 
 def test_without_a_hash_the_same_work_is_done() -> None:
     hasher = CountingHasher()
     passwords = Passwords(InlineExecutor(), hasher)
-    run(passwords.verify(None, "secret"))
+    run(passwords.verify(None, "secret", HERE))
     [dummy] = hasher.verified
     assert isinstance(dummy, str)
     assert hasher.check_needs_rehash(dummy) is False
@@ -77,7 +86,7 @@ def test_without_a_hash_the_same_work_is_done() -> None:
 
 def test_a_damaged_hash_matches_no_password(passwords: Passwords) -> None:
     for damaged in ("", "plain", "$argon2id$v=19$m=8,t=1,p=1$c2FsdA", "$argon2id$v=19$"):
-        assert run(passwords.verify(damaged, "secret")) is False
+        assert run(passwords.verify(damaged, "secret", HERE)) is False
 
 
 def test_the_parameters_are_those_that_owasp_recommends() -> None:
@@ -86,23 +95,54 @@ def test_the_parameters_are_those_that_owasp_recommends() -> None:
     assert hasher.type is Type.ID is get_default_parameters().type
 
 
-def test_calls_run_in_the_executor_and_are_limited() -> None:
+def hash_of(passwords: Passwords, address: str) -> Deferred[str]:
+    return Deferred.fromCoroutine(passwords.hash("secret", address))
+
+
+def test_calls_run_in_the_executor_and_are_limited_for_each_address() -> None:
     executor = SteppedExecutor()
     passwords = Passwords(executor, cheap_hasher())
-    pending = [Deferred.fromCoroutine(passwords.hash("secret")) for _ in range(MAX_PENDING)]
-    assert executor.pending == MAX_PENDING
-    for work in (passwords.hash("one more"), passwords.verify(None, "one more")):
+    count = MAX_RUNNING + MAX_PENDING_OF_ADDRESS
+    pending = [hash_of(passwords, HERE) for _ in range(count)]
+    assert executor.pending == MAX_RUNNING
+    for work in (passwords.hash("one more", HERE), passwords.verify(None, "one more", HERE)):
         with pytest.raises(Overloaded) as error:
             run(work)
         assert error.value.retry_after > 0
-    executor.step()
-    assert result_of(pending[0])
-    one_more = Deferred.fromCoroutine(passwords.verify(None, "one more"))
+        assert error.value.bound == "passwords"
+    with pytest.raises(Overloaded):
+        passwords.check_room(HERE)
+    passwords.check_room("192.0.2.2")
+    elsewhere = hash_of(passwords, "192.0.2.2")
+    for _ in range(MAX_RUNNING + 2):
+        executor.step()
+    assert result_of(elsewhere)
+    one_more = Deferred.fromCoroutine(passwords.verify(None, "one more", HERE))
     while executor.step():
         pass
     assert result_of(one_more) is False
     assert all(result_of(each) for each in pending)
-    assert passwords._pending == 0
+    assert passwords._free == MAX_RUNNING
+
+
+def test_calls_are_limited_in_all() -> None:
+    executor = SteppedExecutor()
+    passwords = Passwords(executor, cheap_hasher())
+    addresses = [f"192.0.{number >> 8}.{number & 255}" for number in range(MAX_PENDING)]
+    for address in ["::1"] * MAX_RUNNING + addresses:
+        hash_of(passwords, address)
+    with pytest.raises(Overloaded):
+        passwords.check_room("::1")
+
+
+def test_addresses_of_a_network_share_their_turn() -> None:
+    executor = SteppedExecutor()
+    passwords = Passwords(executor, cheap_hasher())
+    for number in range(MAX_RUNNING + MAX_PENDING_OF_ADDRESS):
+        hash_of(passwords, f"2001:db8:0:{number:x}::1")
+    with pytest.raises(Overloaded):
+        passwords.check_room("2001:db8:0:ffff::1")
+    passwords.check_room("2001:db8:1::1")
 
 
 def test_a_failed_call_is_no_longer_pending() -> None:
@@ -119,9 +159,9 @@ def test_a_failed_call_is_no_longer_pending() -> None:
     hasher.broken = True
     for _ in range(2 * MAX_PENDING):
         with pytest.raises(MemoryError):
-            run(passwords.hash("secret"))
+            run(passwords.hash("secret", HERE))
     hasher.broken = False
-    assert run(passwords.hash("secret"))
+    assert run(passwords.hash("secret", HERE))
 
 
 def test_stopping_stops_the_executor() -> None:

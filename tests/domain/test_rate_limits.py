@@ -206,3 +206,53 @@ def test_ipv6_addresses_are_limited_by_network(one: str, other: str, same: bool)
             limits.count_registration(other)
     else:
         limits.count_registration(other)
+
+
+def test_larger_networks_have_a_few_times_the_rate_of_an_address() -> None:
+    limits = RateLimits(Rates(registration=Rate(2, 0.1)), Clock())
+
+    def register(networks: list[str]) -> int:
+        """How many accounts these networks may register, two each, until one is refused."""
+        done = 0
+        for network in networks:
+            for _ in range(2):
+                try:
+                    limits.count_registration(f"{network}::1")
+                except RateLimited:
+                    return done
+                done += 1
+        return done
+
+    # The /64 networks of a /56, then those of a /48, then those of others.
+    assert register([f"2001:db8:0:{number:x}" for number in range(99)]) == 4
+    assert register([f"2001:db8:0:{number:x}00" for number in range(1, 99)]) == 4
+    assert register([f"2001:db8:{number:x}:0" for number in range(1, 999)]) == 200 - 8
+
+
+def test_all_addresses_together_have_many_times_the_rate_of_one() -> None:
+    limits = RateLimits(Rates(log_in=Rate(1, 0.1)), Clock())
+    for number in range(100):
+        limits.count_log_in(f"192.0.2.{number}", "ann")
+    with pytest.raises(RateLimited):
+        limits.count_log_in("192.0.2.100", "ann")
+
+
+def test_refusals_are_counted_by_limit() -> None:
+    limits = RateLimits(Rates(failed_log_in=Rate(1, 0.1), send=Rate(1, 0.1)), Clock())
+    for _ in range(3):
+        limits.count_failed_log_in("192.0.2.1", "ann")
+    assert set(limits.refused().values()) == {0}, "a wrong password was not refused"
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            limits.count_log_in("192.0.2.1", "ann")
+    limits.count_send(1)
+    with pytest.raises(RateLimited):
+        limits.count_send(1)
+    assert limits.refused() == {
+        "registration": 0,
+        "log_in": 0,
+        "failed_log_in": 2,
+        "guessed_log_in": 0,
+        "read": 0,
+        "send": 1,
+    }

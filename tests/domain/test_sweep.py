@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, fail
 
 import chatd.domain.sweep
 from chatd.domain.poll import Polled
-from chatd.domain.sweep import GRACE_SECONDS, SWEEP_SECONDS
+from chatd.domain.sweep import GRACE_SECONDS, LOSSY_SWEEP_SECONDS, SWEEP_SECONDS, Sweep
 from chatd.errors import StoreUnavailable
 from chatd.model import BEGINNING, Session
 from tests.conftest import LoggedFailures
@@ -232,3 +232,23 @@ def test_only_polls_that_missed_a_message_are_counted(system: System) -> None:
     assert missed.called
     assert not up_to_date.called
     cancel(up_to_date)
+
+
+def test_with_a_bus_that_may_lose_wake_ups_finding_some_is_no_error(
+    system: System, logged_failures: LoggedFailures
+) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held = poll(system, bob)
+    system.bus.lose = True
+    sweep = Sweep(system.store, system.notifier, system.clock, system.metrics, lossy=True)
+    system.send(ann, 2, "hello")
+    sweep.start()
+    system.clock.advance(LOSSY_SWEEP_SECONDS)
+    system.settle()
+    assert not held.called
+    system.clock.advance(GRACE_SECONDS)
+    system.settle()
+    assert result_of(held).messages[0].text == "hello"
+    assert found(system) == 1
+    assert logged_failures.flush_messages() == []
+    system.run(sweep.stop())

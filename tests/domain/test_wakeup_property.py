@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from chatd.domain.message_stream import MessageStream
 from chatd.domain.poll import Polled
+from chatd.errors import StoreUnavailable
 from chatd.model import BEGINNING, Appended, Cursor, Session
 from tests.domain.sinks import RecordingSink
 from tests.doubles import SteppedExecutor, System, cancel, composed, result_of, scratch
@@ -56,6 +59,8 @@ class StreamFollower:
         """Check what the stream has written: the next messages, in order."""
         stream = self.stream
         if stream is None:
+            if self.opening is not None and gave_up(self.opening):
+                self.opening = None
             return
         if self.cursor is None:
             self.cursor = stream.cursor
@@ -80,6 +85,15 @@ class StreamFollower:
             else:
                 self.stream.close()
             self.sink = RecordingSink()
+
+
+def gave_up(deferred: Deferred[Any]) -> bool:
+    """Whether a read has waited too long for its thread; the client repeats it then."""
+    if isinstance(getattr(deferred, "result", None), Failure):
+        with pytest.raises(StoreUnavailable):
+            result_of(deferred)
+        return True
+    return False
 
 
 class Simulation:
@@ -214,6 +228,8 @@ class Simulation:
             if polling is None or not polling.called:
                 continue
             follower.polling = None
+            if gave_up(polling):
+                continue
             polled = result_of(polling)
             seqs = [message.seq for message in polled.messages]
             assert len(seqs) <= follower.limit

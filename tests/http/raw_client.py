@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -158,6 +159,7 @@ class RawClient:
         server: Server | None = None,
         transport: StringTransport | None = None,
         resource: IResource | None = None,
+        address: IAddress | None = None,
         **limits: Any,
     ) -> None:
         self.clock = Clock()
@@ -175,7 +177,7 @@ class RawClient:
         if transport is None:
             transport = HalfClosing()  # type: ignore[no-untyped-call]
         self.transport = transport
-        self.channel = server.buildProtocol(None)
+        self.channel = server.buildProtocol(address)
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes, step: int = 0) -> None:

@@ -57,6 +57,7 @@ class TestRespond:
             b"HTTP/1.1 201 Created\r\n"
             b"Server: chatd\r\n"
             b"Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n"
+            b"X-Content-Type-Options: nosniff\r\n"
             b"X-A: b\r\n"
             b"Content-Length: 2\r\n"
             b"\r\n"
@@ -297,7 +298,9 @@ class TestHeaders:
             "Content-Type",
             "Date",
             "Server",
+            "X-Content-Type-Options",
         ]
+        assert client.response().header("X-Content-Type-Options") == "nosniff"
 
     def test_headers_can_be_changed_before_they_are_sent(self) -> None:
         client, request = one_request()

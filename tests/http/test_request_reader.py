@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from tests.examples import examples
 from tests.http.raw_client import get, post, post_chunks
 
 
-def reader(data: bytes = b"", **limits: int) -> RequestReader:
+def reader(data: bytes = b"", **limits: Any) -> RequestReader:
     """A reader that has been fed `data`."""
     reader = RequestReader(HTTPLimits(**limits))
     reader.feed(data)

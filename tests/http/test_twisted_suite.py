@@ -2,8 +2,9 @@
 
 Each test class of `twisted.web.test.test_http` that tests a server is rebuilt on a synchronous test
 case, with our channel and request in place of Twisted's. Intended differences are bridged: Host is
-added to HTTP/1.1 requests that lack it; Server, Date, X-Request-ID and Connection are removed where
-whole heads are compared; any problem document counts as Twisted's bare 400.
+added to HTTP/1.1 requests that lack it; Server, Date, X-Request-ID, X-Content-Type-Options and
+Connection are removed where whole heads are compared; any problem document counts as Twisted's bare
+400.
 
 Tests that cannot apply are listed by name with a reason; a test neither run nor listed fails.
 """
@@ -221,7 +222,7 @@ def with_host(data: bytes) -> bytes:
     return re.sub(rb"(HTTP/1\.1\r?\n)", rb"\1Host: a\r\n", data)
 
 
-_STANDARD = re.compile(rb"(?m)^(?:Server|Date|X-Request-ID): .*\r\n")
+_STANDARD = re.compile(rb"(?m)^(?:Server|Date|X-Request-ID|X-Content-Type-Options): .*\r\n")
 _CLOSE_1_0 = re.compile(rb"(HTTP/1\.0 .*\r\n(?:.+\r\n)*?)Connection: close\r\n")
 _REFUSAL = re.compile(
     rb"HTTP/1\.1 (?:4\d\d|50[15]) .*\r\nContent-Type: application/problem\+json\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from chatd.http.channel import Channel
+from chatd.http.eager_write import unsent_bytes
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
@@ -48,9 +50,17 @@ class Client(Protocol):
         self.ended: Deferred[None] = Deferred()
         self.reason: Failure | None = None
         self._wanted: list[tuple[Callable[[bytes], bool], Deferred[None]]] = []
+        self.pause_after = sys.maxsize
+
+    def read_until(self, count: int) -> None:
+        """Read on until `count` bytes in all have been received."""
+        self.pause_after = count
+        cast(Any, self.transport).resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        if len(self.received) >= self.pause_after:
+            cast(Any, self.transport).pauseProducing()
         for wanted, enough in list(self._wanted):
             if wanted(bytes(self.received[-200:])):
                 self._wanted.remove((wanted, enough))
@@ -307,6 +317,31 @@ async def test_large_response_over_tls(harness: Harness, pem: Path) -> None:
     await client.end()
     [response] = parse(bytes(client.received))
     assert response.body == BIG
+
+
+@tls
+@pytest_twisted.ensureDeferred
+async def test_a_slow_reader_over_tls_is_not_cut_while_it_reads(
+    harness: Harness, pem: Path
+) -> None:
+    harness.respond = lambda request: BIG
+    await harness.open(f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
+    client = await harness.connect(pem.read_bytes())
+    channel = harness.channel()
+    client.pause_after = 1
+    client.send(get("/", "Connection: close"))
+    await harness.until(lambda: len(client.received) > 0)
+    channel.on_flush_timeout()
+    before = unsent_bytes(channel.transport)
+    client.read_until(5_000_000)
+    await harness.until(lambda: len(client.received) > 5_000_000)
+    assert 0 < unsent_bytes(channel.transport) < before
+    channel.on_flush_timeout()
+    client.read_until(sys.maxsize)
+    await client.end()
+    [response] = parse(bytes(client.received))
+    assert response.body == BIG
+    assert response.header("Strict-Transport-Security") == "max-age=31536000"
 
 
 @pytest_twisted.ensureDeferred

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import ssl
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,12 +18,16 @@ from chatd.process.signals import REPEAT_SECONDS
 from tests.daemon import (
     CHATS,
     ROOT,
+    START_SECONDS,
     TWISTD,
+    USERS,
     Daemon,
     basic,
+    environment,
     run,
     wait_until,
 )
+from tests.integration.certificate import write_certificate
 from tests.integration.traffic import inbox
 from tests.postgres_server import Databases
 
@@ -49,8 +55,7 @@ def test_a_held_poll_is_answered_as_soon_as_a_message_is_sent(tmp_path: Path) ->
 
 def test_the_first_log_line_names_the_addresses_and_the_database(tmp_path: Path) -> None:
     with Daemon(tmp_path, *ADMIN) as daemon:
-        first = [line for line in daemon.logged().splitlines() if "chatd" in line.split("]", 1)[0]]
-        assert "is listening on" in first[0]
+        assert "[chatd.process.service#info] chatd " in daemon.logged().splitlines()[0]
         assert daemon.location == f"sqlite:{tmp_path.resolve()}/chatd.db"
         assert daemon.client().get("/readyz").json == {"status": "ready"}
         assert daemon.client().get("/metrics").status == 404
@@ -83,7 +88,7 @@ def test_sigterm_answers_held_polls_and_ends_within_5_seconds(tmp_path: Path) ->
             meta = response.json["meta"]
             assert (response.json["messages"], meta["timed_out"]) == ([], False)
             assert meta["cursor"].endswith("-0")
-        assert daemon.wait() in (0, -signal.SIGTERM)
+        assert daemon.wait() == 0
         assert time.monotonic() - began < 5
         assert "chatd has stopped" in daemon.logged()
         assert "Traceback" not in daemon.logged()
@@ -98,18 +103,51 @@ def test_a_later_sigterm_aborts_the_drain(tmp_path: Path) -> None:
             slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a")
             assert slow.recv(4096).startswith(b"HTTP/1.1 200 OK")
             daemon.signal(signal.SIGTERM)
-            wait_until(lambda: "Received SIGTERM" in daemon.logged(), 10)
+            wait_until(lambda: "told to stop by SIGTERM" in daemon.logged(), 10)
             # Signals in quick succession, as a process group gets them, count as one.
             daemon.signal(signal.SIGTERM)
             time.sleep(REPEAT_SECONDS + 0.5)
             assert "told to stop again" not in daemon.logged()
             daemon.signal(signal.SIGTERM)
-            assert daemon.wait(5) == -signal.SIGTERM
+            assert daemon.wait(5) == 0
             with pytest.raises(ConnectionResetError):
                 slow.recv(1)
         assert "told to stop again" in daemon.logged()
         assert "chatd has stopped" in daemon.logged()
         assert "Traceback" not in daemon.logged()
+
+
+def test_sighup_reloads_settings_and_the_certificate_and_reopens_the_log(tmp_path: Path) -> None:
+    pem, config, log = tmp_path / "server.pem", tmp_path / "chatd.toml", tmp_path / "chatd.log"
+    write_certificate(pem)
+    text = 'listen = ["tcp:0:interface=127.0.0.1"]\nlog-level = "info"\n'
+    config.write_text(text)
+    tls = f"ssl:0:privateKey={pem}:interface=127.0.0.1"
+    command_line = [str(TWISTD), "--nodaemon", "--pidfile=", f"--logfile={log}", "chatd"]
+    command_line += ["--config", "chatd.toml", "--admin", tls, "--db", "sqlite:chatd.db"]
+    with Daemon(tmp_path, command_line=command_line, log=log) as daemon:
+        body = {"username": "ann", "email": "a@b", "password": "12345"}
+        assert daemon.request("POST", USERS, body).status == 201
+        port = re.search(r"https://127\.0\.0\.1:([0-9]+)", daemon.logged())
+        assert port is not None
+        admin = ("127.0.0.1", int(port[1]))
+        before = ssl.get_server_certificate(admin)
+        write_certificate(pem)
+        config.write_text(f'{text}registration = "closed"\naccess-log = "on"\n')
+        log.rename(tmp_path / "old.log")
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: log.exists() and "need a restart: access-log" in log.read_text(), 10)
+        reopened = log.read_text()
+        assert f"the certificate of {tls} is reloaded" in reopened
+        assert "the settings are reloaded; changed: registration" in reopened
+        assert ssl.get_server_certificate(admin) != before
+        body["username"] = "bob"
+        assert daemon.request("POST", USERS, body).json["code"] == "registration_closed"
+        log.rename(tmp_path / "old.log")
+        daemon.signal(signal.SIGUSR1)
+        wait_until(log.exists, 10)
+        assert daemon.stop() == 0
+        assert "chatd has stopped" in log.read_text()
 
 
 def test_an_idle_daemon_stops_immediately_and_keeps_its_data(tmp_path: Path) -> None:
@@ -120,7 +158,7 @@ def test_an_idle_daemon_stops_immediately_and_keeps_its_data(tmp_path: Path) -> 
         cursor = client.request("GET", CHATS).json["meta"]["cursor"]
         client.request("POST", CHATS, {"user_id": ann, "message": "hai"})
         began = time.monotonic()
-        assert daemon.stop() in (0, -signal.SIGTERM)
+        assert daemon.stop() == 0
         assert time.monotonic() - began < 5
         assert [path.name for path in tmp_path.glob("chatd.db*")] != []
         daemon.start()
@@ -151,6 +189,27 @@ def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     [line] = start_errors(process.stdout)
     assert line.endswith(f"cannot listen on tcp:{port}:interface=127.0.0.1: Address already in use")
+
+
+def test_a_daemonized_start_that_fails_tells_why(tmp_path: Path) -> None:
+    with taken_port() as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        process = subprocess.run(
+            [str(TWISTD), "chatd", "--listen", endpoint],
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+    assert process.returncode == 1
+    assert f"cannot listen on {endpoint}: Address already in use"[:60] in process.stderr
+    [line] = start_errors((tmp_path / "twistd.log").read_text())
+    assert line.endswith(": Address already in use")
+    # The parent may exit a moment before the daemon has ended.
+    wait_until(lambda: not (tmp_path / "twistd.pid").exists(), 10)
 
 
 def test_a_second_daemon_on_one_database_is_refused(tmp_path: Path) -> None:
@@ -221,7 +280,7 @@ def serve_by_tac(folder: Path, db: str) -> None:
         assert client.request("POST", CHATS, {"user_id": ann, "message": "hai"}).status == 201
         assert [message["message"] for message in inbox(client)] == ["hai"]
         client.close()
-        assert daemon.stop() in (0, -signal.SIGTERM)
+        assert daemon.stop() == 0
 
 
 def test_the_tac_file_starts_the_same_service(tmp_path: Path) -> None:

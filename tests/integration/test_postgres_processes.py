@@ -295,16 +295,19 @@ def test_three_workers_share_the_port_and_are_restarted(
             "a held poll",
         )
         assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        # The supervisor and its workers.
+        reloaded = "the settings are reloaded"
+        eventually(lambda: daemon.log.read_text().count(reloaded) == 4, 10, "a reload")
         daemon.process.send_signal(signal.SIGTERM)
     # The poll was answered, not disconnected.
     assert response[0] == 200
-    assert daemon.process.wait(30) in (0, -signal.SIGTERM)
+    assert daemon.process.wait(30) == 0
     log = daemon.log.read_text()
     for number in (1, 2, 3):
-        assert re.search(
-            rf"worker {number}: \[chatd.process.service#info\] chatd .* is listening", log
-        )
-        assert f"worker {number}: [chatd.process.service#info] chatd has stopped" in log
+        origin = f"[chatd.process.service#info, worker {number}]"
+        assert re.search(rf"{re.escape(origin)} chatd .* is listening", log)
+        assert f"{origin} chatd has stopped" in log
     assert len(re.findall(r"worker [123] was ended by SIGKILL and is started again", log)) == 1
     assert "Traceback" not in log
 

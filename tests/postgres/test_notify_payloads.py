@@ -15,6 +15,7 @@ from chatd.postgres.notify_payloads import (
     NodeId,
     Notice,
     Ping,
+    RemovedNotice,
     RevokedNotice,
     SessionsNotice,
     decode,
@@ -40,6 +41,7 @@ PAYLOAD_LIMIT = 8000
         RevokedNotice(7, None),
         RevokedNotice(MAX_INTEGER, bytes(range(32))),
         SessionsNotice(MAX_INTEGER),
+        RemovedNotice(((1, 2), (MAX_INTEGER, MAX_INTEGER))),
         Ping(3),
     ],
 )
@@ -75,6 +77,10 @@ def test_the_largest_payload_is_below_the_limit() -> None:
         "a:r:1:xyz",
         "a:p:",
         "a:s:",
+        "a:x:",
+        "a:x:1",
+        "a:x:1.2.3",
+        "a:x:1.x",
         "a:s:x",
     ],
 )

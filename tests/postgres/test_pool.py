@@ -109,6 +109,8 @@ async def test_without_a_server_callers_are_refused_after_a_while(
     open_pool: OpenPool, own_server: Server
 ) -> None:
     pool = await open_pool(own_server.url(), size=1, fail_fast_seconds=0.1)
+    recovered: list[bool] = []
+    pool.on_recovered = lambda: recovered.append(pool.is_down)
     own_server.stop(signal.SIGQUIT)
     try:
         while pool.connections:
@@ -120,10 +122,12 @@ async def test_without_a_server_callers_are_refused_after_a_while(
             await acquire(pool)
         patient = acquire(pool, fail_fast=False)
         assert pool.waiting == 2
+        assert recovered == []
     finally:
         own_server.start()
     pool.release(await waiting)
     assert (await patient).is_open
+    assert recovered == [False]
 
 
 @ensureDeferred

@@ -18,7 +18,7 @@ from tests.doubles import result_of
 
 def listener(description: str, result: Deferred[Any] | None = None) -> Listener:
     endpoint: Any = SimpleNamespace(listen=lambda _: result)
-    server: Any = object()
+    server: Any = SimpleNamespace(add_port=lambda port: None)
     return Listener(description, endpoint, server)
 
 
@@ -35,7 +35,7 @@ def test_an_open_port_gets_a_backlog_for_many_clients() -> None:
 
 
 def test_a_port_without_a_socket_is_accepted() -> None:
-    port = object()
+    port = SimpleNamespace()
     assert opened(succeed(port)) is port
 
 

@@ -14,13 +14,13 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 
 from chatd.errors import StartError
 from chatd.process.listeners import Listener
 from chatd.process.service import LAG_SECONDS, ChatService
 from tests.conftest import LoggedFailures
-from tests.doubles import result_of
+from tests.doubles import logged, result_of
 
 
 class Port:
@@ -31,6 +31,9 @@ class Port:
 
     def getHost(self) -> Any:
         return self._address
+
+    def doRead(self) -> None:
+        self._note(f"accept {self._name}")
 
     def stopListening(self) -> Any:
         self._note(f"close {self._name}")
@@ -57,6 +60,7 @@ class Daemon:
                 open=lambda: self.note("open store", self.opened),
                 close=lambda: self.note("close store", succeed(None)),
                 location="sqlite:/data/chatd.db",
+                check=lambda: succeed(None),
             ),
             bus=SimpleNamespace(
                 start=lambda _: self.note("start bus", self.started),
@@ -67,7 +71,7 @@ class Daemon:
                 start=lambda: self.note("start sweep"),
                 stop=lambda: self.note("stop sweep", succeed(None)),
             ),
-            notifier=SimpleNamespace(drain=self.drain),
+            notifier=SimpleNamespace(drain=self.drain, held=3),
             passwords=SimpleNamespace(stop=lambda: self.note("stop passwords")),
             erasures=SimpleNamespace(
                 start=lambda: self.note("start erasures"),
@@ -81,7 +85,13 @@ class Daemon:
         )
         self.service = self.make(drain_seconds)
 
-    def make(self, drain_seconds: float, gc_tuner: Any = None) -> ChatService:
+    def make(
+        self,
+        drain_seconds: float,
+        gc_tuner: Any = None,
+        manager: Any = None,
+        lame_duck_seconds: float = 0,
+    ) -> ChatService:
         components: Any = self.components
         return ChatService(
             components,
@@ -90,6 +100,8 @@ class Daemon:
             admin=[self.admin],
             drain_seconds=drain_seconds,
             gc_tuner=gc_tuner,
+            manager=manager,
+            lame_duck_seconds=lame_duck_seconds,
         )
 
     def note(self, what: str, result: Any = None) -> Any:
@@ -105,9 +117,11 @@ class Daemon:
             return self.listening.get(name) or succeed(Port(self.note, name, address))
 
         server: Any = SimpleNamespace(
+            add_port=lambda port: None,
             wait_closed=lambda: self.clients_gone,
             drain=lambda: self.note(f"drain {name}"),
             abort_all=lambda: self.note(f"abort {name}"),
+            connections=5,
         )
         endpoint: Any = SimpleNamespace(listen=listen)
         return Listener(name, endpoint, server)
@@ -122,25 +136,11 @@ class Daemon:
         return self.service.stopService()
 
 
-def logged(call: Callable[[], object]) -> list[str]:
-    """The lines logged during a call."""
-    texts: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        texts.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(cast(ILogObserver, observe))
-    try:
-        call()
-    finally:
-        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
-    return texts
-
-
 STARTED = ["open store", "start bus", "listen tcp:80", "listen tcp:90"]
 STARTED += ["start sweep", "start erasures"]
 STOPPED = [
-    *("close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80", "sends"),
+    *("accept tcp:80", "close tcp:80", "drain polls, not ready", "drain tcp:80", "abort tcp:80"),
+    "sends",
     *(
         "stop sweep",
         "stop deliveries",
@@ -180,7 +180,7 @@ def test_the_stop_waits_for_connections_until_its_deadline() -> None:
     stopped = daemon.stop()
     daemon.reactor.advance(2.99)
     assert not stopped.called
-    assert daemon.done == STOPPED[:3]
+    assert daemon.done == STOPPED[:4]
     daemon.reactor.advance(0.01)
     result_of(stopped)
     assert daemon.done == STOPPED
@@ -206,9 +206,9 @@ def test_a_forced_stop_waits_for_sends_but_not_for_connections() -> None:
     daemon.sent = Deferred()
     stopped = daemon.stop()
     daemon.reactor.advance(1)
-    assert daemon.done == STOPPED[:3]
+    assert daemon.done == STOPPED[:4]
     assert [len(logged(daemon.service.force_stop)) for _ in range(2)] == [1, 0]
-    assert daemon.done == STOPPED[:5]
+    assert daemon.done == STOPPED[:6]
     assert not stopped.called
     daemon.sent.callback(None)
     result_of(stopped)
@@ -226,10 +226,35 @@ def test_a_stop_may_be_forced_while_ports_are_being_closed() -> None:
     daemon.clients_gone = Deferred()
     stopped = daemon.stop()
     daemon.service.force_stop()
-    assert daemon.done == []
+    assert daemon.done == STOPPED[:1]
     closing.callback(None)
     result_of(stopped)
-    assert daemon.done == STOPPED[1:]
+    assert daemon.done == [STOPPED[0], *STOPPED[2:]]
+
+
+def test_a_lame_duck_accepts_for_some_seconds_more() -> None:
+    daemon = Daemon()
+    daemon.service = daemon.make(10, lame_duck_seconds=5)
+    daemon.start()
+    stopped = daemon.stop()
+    assert daemon.readiness.draining
+    daemon.reactor.advance(4.9)
+    assert daemon.done == []
+    daemon.reactor.advance(0.1)
+    result_of(stopped)
+    assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
+
+
+def test_a_forced_stop_ends_the_lame_duck_time() -> None:
+    daemon = Daemon()
+    daemon.service = daemon.make(10, lame_duck_seconds=5)
+    daemon.start()
+    stopped = daemon.stop()
+    daemon.service.force_stop()
+    result_of(stopped)
+    assert daemon.done == STOPPED
+    assert daemon.reactor.getDelayedCalls() == []
 
 
 def test_the_stop_waits_for_running_sends() -> None:
@@ -270,7 +295,10 @@ def test_a_failing_bind_ends_the_process_with_one_line(logged_failures: LoggedFa
         daemon.start()
     assert ended.value.code == 1
     [line] = logged_failures.flush_messages()
-    assert line == "chatd cannot start: cannot listen on tcp:80: Address already in use"
+    reason = "cannot listen on tcp:80: Address already in use"
+    assert line == f"chatd cannot start: {reason}"
+    # The parent of a daemonized process prints it.
+    assert str(ended.value) == reason
 
 
 def test_a_failing_store_ends_the_process_with_one_line(
@@ -387,3 +415,28 @@ def test_a_normal_run_logs_at_level_info_only(logged_failures: LoggedFailures) -
     finally:
         globalLogPublisher.removeObserver(cast(ILogObserver, observe))
     assert set(levels) == {LogLevel.info}
+
+
+def test_the_service_manager_is_told_when_it_is_ready_and_when_it_stops() -> None:
+    daemon = Daemon()
+    told: list[str] = []
+    manager: Any = SimpleNamespace(
+        watchdog_seconds=3.0,
+        ready=lambda status: told.append(f"ready: {status}"),
+        stopping=lambda: told.append("stopping"),
+        alive=lambda status: told.append(f"alive: {status}"),
+    )
+    service = daemon.make(10, manager=manager)
+    service.startService()
+    status = "Serving: 5 connections, 3 polls held"
+    assert told == [f"ready: {status}", f"alive: {status}"]
+    daemon.reactor.advance(1)
+    del told[:-1]
+    assert told == [f"alive: {status}"]
+    daemon.sent = Deferred()
+    stopped = service.stopService()
+    daemon.reactor.advance(1)
+    assert told[1:] == ["stopping", f"alive: {status}"], "a slow stop is fed, too"
+    daemon.sent.callback(None)
+    result_of(stopped)
+    assert daemon.reactor.getDelayedCalls() == []

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.process.signals import REPEAT_SECONDS, Signals
+from chatd.process.signals import REPEAT_SECONDS, Signals, on_signal
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
@@ -30,8 +30,12 @@ class Process(Clock):
     def callFromThread(self, call: Callable[[], None]) -> None:
         self.callLater(0, call)
 
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """The handler that Twisted has installed."""
+    def stop(self) -> None:
+        self.done.append("SIGTERM")
+
+    def twisted_handler(self, number: int, frame: FrameType | None) -> None:
+        """The handler that Twisted has installed, which has the process end by the signal."""
+        assert number == signal.SIGINT
         self.done.append(signal.Signals(number).name)
 
     def force_stop(self) -> None:
@@ -51,7 +55,7 @@ def running() -> Iterator[Process]:
     before = {number: signal.getsignal(number) for number in BOTH}
     process = Process()
     for number in BOTH:
-        signal.signal(number, process.stop)
+        signal.signal(number, process.twisted_handler)
     Signals(process, process.force_stop).install()
     try:
         yield process
@@ -92,3 +96,16 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         Signals(process, process.force_stop).install()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_other_signals_are_handled_in_the_reactor_even_before_it_runs() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    process = Process()
+    try:
+        on_signal(process, signal.SIGHUP, lambda: process.done.append("reload"))
+        signal.raise_signal(signal.SIGHUP)
+        assert process.done == []
+        process.advance(0)
+        assert process.done == ["reload"]
+    finally:
+        signal.signal(signal.SIGHUP, before)

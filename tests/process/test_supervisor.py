@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,16 +16,17 @@ from twisted.logger import (
     LogEvent,
     LogLevel,
     formatEvent,
-    formatEventAsClassicLogText,
     globalLogPublisher,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.config import ConfigError, Settings, load, to_environment
+from chatd.process.logs import json_line, text_line
 from chatd.process.service import LISTENING
 from chatd.process.supervisor import KILL_SECONDS, STABLE_SECONDS, Supervisor, worker_settings
 from tests.conftest import LoggedFailures
+from tests.doubles import logged
 
 
 def settings(**given: Any) -> Settings:
@@ -38,7 +41,12 @@ class Process:
         self.protocol = protocol
         self.env = env
         self.signals: list[int] = []
+        self.written = b""
         self.has_exited = False
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
+        assert descriptor == 0
+        self.written += data
 
     def signalProcess(self, number: int) -> None:
         if self.has_exited:
@@ -55,9 +63,7 @@ class Process:
             "urls": "http://x",
             "location": "y",
         }
-        text = formatEventAsClassicLogText(event, formatTime=lambda _: "")
-        assert text is not None
-        self.protocol.childDataReceived(1, text.encode())
+        self.protocol.childDataReceived(1, json_line(event).encode())
 
     def end(self, status: int = 0, by: int | None = None) -> None:
         self.has_exited = True
@@ -95,9 +101,11 @@ def test_settings_survive_a_round_trip_through_the_environment() -> None:
         rate_limits="off",
         drain_seconds=2.5,
         trusted_proxies="10.0.0.0/8, ::1",
+        allowed_hosts="chat.example, .b.example",
         cors_origins="https://app.example, http://localhost:5173",
         access_log="on",
         listen_db="host=x password=y",
+        bus="nats://u:s3cret@h",
         directory="on",
         show_email="owner",
     )
@@ -268,27 +276,102 @@ def fired(deferred: Deferred[Any]) -> bool:
     return bool(deferred.called)
 
 
-def test_the_output_of_workers_is_logged_by_lines() -> None:
-    reactor = FakeReactor()
-    started(reactor)
-    lines: list[str] = []
+def logged_by(protocol: Any, *received: bytes) -> list[LogEvent]:
+    """The events that the supervisor logs when it receives these bytes."""
+    events: list[LogEvent] = []
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
+        events.append(event)
 
     globalLogPublisher.addObserver(observe)
     try:
-        protocol = reactor.processes[1].protocol
-        protocol.childDataReceived(1, b" first\nsec")
-        protocol.childDataReceived(2, b"trouble \xff\n")
-        protocol.childDataReceived(1, b"ond\nrest {x}")
-        protocol.processEnded(Failure(ProcessTerminated(0, signal.SIGTERM)))
+        for data in received:
+            protocol.childDataReceived(1, data)
     finally:
         globalLogPublisher.removeObserver(observe)
-    assert lines[:4] == [
+    return events
+
+
+def test_a_worker_keeps_its_own_time_and_level() -> None:
+    reactor = FakeReactor()
+    started(reactor)
+    event = {
+        "log_format": "{what} {{x}}",
+        "what": "trouble",
+        "log_namespace": "chatd.store",
+        "log_level": LogLevel.warn,
+        "log_time": 1_767_225_600.25,
+    }
+    line = json_line(event).encode()
+    [logged] = logged_by(reactor.processes[1].protocol, line[:20], line[20:])
+    assert (logged["log_level"], logged["log_time"]) == (LogLevel.warn, 1_767_225_600.25)
+    text = text_line(logged)
+    assert text is not None
+    assert text.endswith("[chatd.store#warn, worker 2] trouble {x}\n")
+
+
+def test_what_a_worker_prints_is_logged_by_lines() -> None:
+    reactor = FakeReactor()
+    started(reactor)
+    protocol = reactor.processes[1].protocol
+    events = logged_by(protocol, b" first\nsec", b"ond {x} \xff\n[1]\n{}\n")
+    assert [formatEvent(event) for event in events] == [
         "worker 2: first",
-        "worker 2: trouble \ufffd",
-        "worker 2: second",
-        "worker 2: rest {x}",
+        "worker 2: second {x} \ufffd",
+        "worker 2: [1]",
+        "worker 2: {}",
     ]
+    protocol.childDataReceived(1, b"rest")
+    ended = Failure(ProcessTerminated(0, signal.SIGTERM))
+    assert logged(lambda: protocol.processEnded(ended)) == [
+        "worker 2: rest",
+        "worker 2 was ended by SIGTERM and is started again",
+    ]
+
+
+def test_workers_take_new_settings_now_and_when_they_are_started_again() -> None:
+    reactor = FakeReactor()
+    supervisor = started(reactor)
+    supervisor.reconfigure(settings(max_polls=7, log_level="error"))
+    for number, process in enumerate(reactor.processes, 1):
+        variables = json.loads(process.written)
+        assert variables["CHATD_MAX_POLLS"] == "7"
+        assert variables["CHATD_LOG_LEVEL"] == "info", "the supervisor has to see that it listens"
+        assert variables["CHATD_LOG_FORMAT"] == "json"
+        assert process.written.count(b"\n") == 1, number
+    one = reactor.processes[0]
+    one.listen()
+    one.end(by=signal.SIGKILL)
+    reactor.advance(10)
+    assert reactor.processes[2].env["CHATD_MAX_POLLS"] == "7"
+
+
+def test_the_service_is_ready_when_all_workers_listen() -> None:
+    reactor = FakeReactor()
+    told: list[str] = []
+    manager: Any = SimpleNamespace(
+        watchdog_seconds=3.0,
+        ready=told.append,
+        stopping=lambda: told.append("stopping"),
+        alive=told.append,
+    )
+    supervisor = Supervisor(settings(), reactor, lambda: 0.5, manager)
+    supervisor.startService()
+    one, two = reactor.processes
+    one.listen()
+    assert told == []
+    two.listen()
+    serving = "2 of 2 workers serve"
+    assert told == [serving, serving]
+    one.end(by=signal.SIGKILL)
+    reactor.advance(1)
+    assert told[-1] == "1 of 2 workers serve"
+    reactor.processes[2].listen()
+    assert len(told) == 3
+    stopping = supervisor.stopService()
+    assert told[-1] == "stopping"
+    two.end()
+    reactor.processes[2].end()
+    assert fired(stopping)
+    assert not reactor.getDelayedCalls()

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone, ReactorNotRunning
-from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
-from chatd.process.worker import ParentWatch, log_observer
-
-
-def test_lines_are_logged_to_standard_output_without_time(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    observer: Any = log_observer()
-    globalLogPublisher.addObserver(observer)
-    try:
-        Logger(namespace="test").info("hello {name}", name="ünï")
-    finally:
-        globalLogPublisher.removeObserver(observer)
-        observer._outFile.close()
-    assert capfd.readouterr().out.strip() == "[test#info] hello ünï"
+from chatd.process.worker import ParentWatch
 
 
 def test_standard_input_is_watched_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = ParentWatch(SimpleNamespace(running=True))
     assert watch.fileno() == 0
-    received = [b"ignored", b""]
+    monkeypatch.setattr(os, "read", lambda descriptor, size: b"")
+    assert isinstance(watch.doRead(), ConnectionDone)
+
+
+def test_a_line_of_variables_has_the_settings_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    monkeypatch.setenv("CHATD_MAX_POLLS", "1")
+    watch = ParentWatch(SimpleNamespace(running=True))
+    received = [b'{"CHATD_MAX', b'_POLLS": "7"}\n{"CHATD_MAX_POLLS": "8"}\n{']
     monkeypatch.setattr(os, "read", lambda descriptor, size: received.pop(0))
     assert watch.doRead() is None
-    assert isinstance(watch.doRead(), ConnectionDone)
+    assert (os.environ["CHATD_MAX_POLLS"], raised) == ("1", [])
+    assert watch.doRead() is None
+    assert (os.environ["CHATD_MAX_POLLS"], raised) == ("8", [signal.SIGHUP] * 2)
 
 
 @pytest.mark.parametrize("running", [True, False])

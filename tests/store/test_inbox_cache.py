@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -314,3 +315,56 @@ def test_a_query_that_began_before_the_cache_was_cleared_may_be_older() -> None:
     after = cache.begin_query()
     assert cache.may_be_older(before, [1])
     assert not cache.may_be_older(after, [1])
+
+
+def cached(cache: InboxCache, seq: int) -> InboxSlice | None:
+    return cache.get(ReadAfter(1, seq, 10))
+
+
+def expected(last: int, seq: int) -> InboxSlice:
+    return expected_slice(last, ReadAfter(1, seq, 10))
+
+
+def test_messages_that_are_told_of_in_any_order_only_extend_what_is_cached() -> None:
+    cache = InboxCache()
+    cache.extend(message(1, 3))
+    assert cached(cache, 2) is None
+    read(cache, ReadAfter(1, 0, 10), 3)
+    cache.extend(message(1, 4))
+    assert cached(cache, 3) == expected(4, 3)
+    # The one before comes later.
+    cache.extend(message(1, 6))
+    cache.extend(message(1, 5))
+    assert cached(cache, 6) == expected(6, 6)
+    assert cached(cache, 4) is None
+    cache.extend_end(1, 5, message(1, 5).sent_at)
+    assert cached(cache, 6) == expected(6, 6)
+    cache.extend_end(1, 7, message(1, 7).sent_at)
+    assert cached(cache, 6) is None
+    assert cached(cache, 7) == expected(7, 7)
+    cache.extend_end(1, 8, None)
+    assert cached(cache, 8) is None
+
+
+def test_a_revision_may_be_told_of_before_its_message() -> None:
+    cache = InboxCache()
+    read(cache, ReadAfter(1, 0, 10), 3)
+    cache.drop_revised(1)
+    cache.extend(message(1, 4, "the former text"))
+    assert cached(cache, 3) is None
+
+
+@pytest.mark.parametrize("with_text", [True, False])
+def test_a_read_is_older_than_what_is_told_meanwhile(with_text: bool) -> None:
+    cache = InboxCache()
+    ticket = cache.begin_query()
+    if with_text:
+        cache.extend(message(1, 4))
+    else:
+        cache.extend_end(1, 4, None)
+    query = ReadAfter(1, 0, 10)
+    cache.apply_read(ticket, query, expected(3, 0))
+    cache.end_query(ticket)
+    assert cached(cache, 3) is None
+    read(cache, query, 4)
+    assert cached(cache, 4) == expected(4, 4)

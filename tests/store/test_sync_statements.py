@@ -31,7 +31,6 @@ BOUNDS = {"received_by": 1, "sent_by": 2, "after": 3, "upto": 4, "limit": 5}
 STATEMENTS: dict[str, tuple[str, Any]] = {
     "old peers": (changes._OLD_PEERS, (1, 2)),
     "positions": (changes._POSITIONS, {"user_id": 1, "peer": 2}),
-    "peers": (changes._PEERS, {"user_id": 1}),
     "last new": (messages._LAST_NEW, (1, 2, 3, 4)),
     "last indexed": (messages._LAST_INDEXED, BOUNDS),
     "indexed between": (messages._INDEXED_BETWEEN, BOUNDS),
@@ -72,3 +71,10 @@ def test_changes_are_one_range_of_their_index(db: sqlite3.Connection) -> None:
     found = plan(db, changes._CHANGES, sync_statements.changes_parameters(1, 2, 100))
     assert "SEARCH change USING COVERING INDEX change_number (user_id=? AND number>?)" in found
     assert [line for line in found if line.startswith("SCAN")] == ["SCAN listed"], found
+
+
+def test_the_first_use_reads_each_conversation_by_index(db: sqlite3.Connection) -> None:
+    found = plan(db, changes._STATE, {"user_id": 1})
+    scans = [line for line in found if line.startswith("SCAN")]
+    # The peers, and what was found of each of them.
+    assert scans == ["SCAN peers", "SCAN state"], found

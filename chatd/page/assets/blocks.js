@@ -2,15 +2,15 @@
 
 export class Blocks {
   #api;
-  #connection;
+  #signal;
   #users;
   #onChange;
   #ids = [];
 
   /** `onChange()` is called when other people are blocked. */
-  constructor({ api, connection, users, onChange }) {
+  constructor({ api, users, signal, onChange }) {
     this.#api = api;
-    this.#connection = connection;
+    this.#signal = signal;
     this.#users = users;
     this.#onChange = onChange;
   }
@@ -51,8 +51,6 @@ export class Blocks {
   }
 
   #request(method, options) {
-    return this.#connection.attempt((signal) =>
-      this.#api.request(method, "/blocks/", { ...options, signal }),
-    );
+    return this.#api.request(method, "/blocks/", { ...options, signal: this.#signal });
   }
 }

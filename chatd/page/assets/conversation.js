@@ -63,8 +63,7 @@ export class Conversation {
 
   /** The account's newest message that can be changed. */
   get lastOwn() {
-    const isOwn = (message) => message.sent_by === this.#me.id && !message.deleted_at;
-    return this.#history.messages.findLast(isOwn);
+    return this.#history.messages.findLast((message) => this.#canChange(message));
   }
 
   /** Show the conversation with `peer`, and load its newest messages. */
@@ -74,7 +73,7 @@ export class Conversation {
     await this.#conversations.loaded;
     if (this.#peer !== peer) return;
     const { unread = 0, read = 0 } = this.#conversations.get(peer) ?? {};
-    if (unread) this.#newAfter = read;
+    this.#newAfter = unread ? read : null;
     await this.refresh({ scroll: true, limit: unread < PAGE_SIZE ? PAGE_SIZE : MAX_PAGE_SIZE });
   }
 
@@ -97,8 +96,12 @@ export class Conversation {
 
   /** Add messages that were received or sent, oldest first. */
   add(messages) {
+    const wasAtEnd = this.#list.isAtEnd;
+    const previous = this.#newAfter;
     const added = messages.filter((message) => this.#addOne(message));
-    this.render({ added: added.map(messageKey) });
+    this.render({ added: added.map(messageKey), follow: !document.hidden });
+    // While nobody looks, the first new message stays in view.
+    if (wasAtEnd && this.#newAfter !== previous) this.#list.scrollToNew();
     if (added.at(-1)?.sent_by === this.#me.id) this.#list.scrollToEnd();
     if (!added.some((message) => this.#history.isAmbiguous(message))) return;
     // Both have written within a second: a page has the order that everybody sees.
@@ -154,7 +157,7 @@ export class Conversation {
     this.#newAfter = null;
   }
 
-  render({ added = [] } = {}) {
+  render({ added = [], follow = true } = {}) {
     const { unread = 0 } = this.#conversations.get(this.#peer) ?? {};
     this.#list.render({
       messages: this.#history.messages.map((message) => this.#describe(message)),
@@ -164,6 +167,7 @@ export class Conversation {
       hasOlder: this.#history.older !== null,
       unread,
       added,
+      follow,
     });
   }
 
@@ -190,9 +194,15 @@ export class Conversation {
       pending,
       author: own ? "You" : this.#peerName,
       mark: own && !message.deleted_at ? this.#conversations.mark(message) : null,
-      canChange: own && !message.deleted_at && this.#conversations.hasPositions,
+      canChange: this.#canChange(message),
       isNew: !own && this.#newAfter !== null && message.seq > this.#newAfter,
     };
+  }
+
+  /** A server that has no positions cannot change messages, either. */
+  #canChange(message) {
+    const isOwn = message.sent_by === this.#me.id;
+    return isOwn && !message.deleted_at && this.#conversations.hasPositions;
   }
 
   /** A page, oldest message first; null once it is not wanted any more. */

@@ -89,7 +89,7 @@ export class ConversationView {
   /** Show the conversation with a user; none if `id` is null. */
   open(id) {
     closeMenu();
-    byId("conversation-error").textContent = "";
+    this.#clearError();
     byId("chat").classList.toggle("in-conversation", id !== null);
     byId("conversation-open").hidden = id === null;
     byId("conversation-empty").hidden = id !== null;
@@ -152,7 +152,7 @@ export class ConversationView {
   }
 
   #send(peer, text) {
-    byId("conversation-error").textContent = "";
+    this.#clearError();
     this.#conversation.clearNew();
     this.#outbox.add(peer, text);
     this.render();
@@ -160,10 +160,13 @@ export class ConversationView {
   }
 
   #edit(message) {
-    if (message) this.#composer.edit(message);
+    if (!message) return;
+    this.#clearError();
+    this.#composer.edit(message);
   }
 
   async #delete(message) {
+    this.#clearError();
     const name = this.#users.name(message.received_by);
     const confirmed = await confirmAction({
       title: "Delete this message?",
@@ -173,6 +176,10 @@ export class ConversationView {
     if (!confirmed) return;
     this.#revisions.remove(message);
     this.#focus(); // what had it goes with the message
+  }
+
+  #clearError() {
+    byId("conversation-error").textContent = "";
   }
 
   #showError(error) {

@@ -91,7 +91,7 @@ export class Inbox {
   async #recover(error) {
     if (error instanceof Interrupted) {
       this.#failures.reset();
-    } else if (error.code === "cursor_epoch") {
+    } else if (error.code === "cursor_epoch" || error.code === "cursor_expired") {
       this.#cursor = null;
       this.#callbacks.onReset();
     } else if (isTemporary(error) || error.status >= 500) {

@@ -51,11 +51,11 @@ export class MessageList {
   /**
    * Show the messages, as `sentItem` takes them, then those that are not sent yet.
    *
-   * At the end the list stays at the end, or where the first new message comes in while nobody
-   * looks; elsewhere, what is in view stays in place. `added` are the keys of the messages that have
-   * just arrived, `unread` the number of those that the user has not seen.
+   * At the end the list stays at the end if `follow`; elsewhere, what is in view stays in place.
+   * `added` are the keys of the messages that have just arrived, `unread` the number of those that
+   * the user has not seen.
    */
-  render({ messages, unsent, peerName, isLoaded, hasOlder, unread, added }) {
+  render({ messages, unsent, peerName, isLoaded, hasOlder, unread, added, follow }) {
     const wasAtEnd = this.isAtEnd;
     const anchor = this.#firstMessageInView();
     const offset = anchor?.offsetTop - this.#scroller.scrollTop;
@@ -68,8 +68,7 @@ export class MessageList {
     this.#list.hidden = rows.length === 0;
     replaceRows(this.#list, rows);
     this.#rows = new Map(rows.map((row) => [row.dataset.key, row]));
-    if (wasAtEnd && document.hidden) this.scrollToNew();
-    else if (wasAtEnd) this.scrollToEnd();
+    if (wasAtEnd && follow) this.scrollToEnd();
     else if (anchor?.isConnected) this.#scroller.scrollTop = anchor.offsetTop - offset;
     byId("newest-text").textContent = newestText(unread);
     this.#updatePosition();

@@ -45,12 +45,15 @@ export class Receipts {
 
   /**
    * Prove that everything before a cursor has arrived: a stream goes on without coming back with
-   * one. `cursor()` is asked for it after a second, in which more may arrive.
+   * one. `cursor()` is asked for it after a second, in which more may arrive; null if
+   * meanwhile all was read, which proves the same.
    */
   confirmDelivery(cursor) {
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
-      const query = { since: cursor(), wait: 0, limit: 1 };
+      const since = cursor();
+      if (since === null) return;
+      const query = { since, wait: 0, limit: 1 };
       // The next stream or poll does the same if this one fails.
       this.#api.request("GET", "/chats/", { query, signal: this.#signal }).catch(() => {});
     }, CONFIRM_MS);

@@ -68,8 +68,8 @@ export class Session {
     }));
     const blocks = (this.#blocks = new Blocks({
       api,
-      connection,
       users,
+      signal,
       onChange: () => this.#handleBlocks(),
     }));
     const onOpen = (id) => this.#navigate(id);
@@ -216,7 +216,8 @@ export class Session {
     const unread = messages.filter(({ sent_by, seq }) => seq > this.#readPosition(sent_by));
     if (unread.length === 0) return;
     if (this.#conversations.hasPositions && !document.hidden) {
-      this.#receipts.confirmDelivery(() => this.#inbox.cursor);
+      const cursor = () => (this.#conversations.unread ? this.#inbox.cursor : null);
+      this.#receipts.confirmDelivery(cursor);
     }
     this.#notifications.announce(unread);
   }

@@ -18,6 +18,7 @@ export class SessionList {
   async load() {
     await this.#attempt(async () => {
       const { tokens } = (await this.#request("GET", {})).body;
+      tokens.sort((one, other) => other.current - one.current);
       byId("sessions").replaceChildren(...tokens.map((token) => this.#row(token)));
       byId("end-others").hidden = tokens.length < 2;
     });

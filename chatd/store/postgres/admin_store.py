@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -31,19 +31,22 @@ _DISABLE: Final = f"{DISABLE};{_END_SESSIONS}"
 class PostgresAdminStore:
     """An `IAdminStore`.
 
-    `now` returns microseconds since the Unix epoch; `notify` runs a statement whose notices this
-    process ignores, and is given a function from the id of this process to the statement.
+    `now` returns microseconds since the Unix epoch; `notify` runs a statement that ends sessions of
+    a user; it is given a function from the id of this process to the statement. `remove_old` see
+    `Retention.run`.
     """
 
     def __init__(
         self,
         executor: RetryingExecutor,
-        notify: Callable[[Callable[[str], Statement[bool]]], Deferred[bool]],
+        notify: Callable[[int, Callable[[str], Statement[bool]]], Deferred[bool]],
         now: Callable[[], int],
+        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]],
     ) -> None:
         self._executor = executor
         self._notify = notify
         self._now = now
+        self._remove_old = remove_old
 
     def accounts(self, after: int, limit: int) -> Deferred[list[AccountState]]:
         return self._executor.execute(
@@ -61,6 +64,9 @@ class PostgresAdminStore:
     def disable(self, user_id: int) -> Deferred[bool]:
         return self._end_sessions(_DISABLE, user_id, at=self._now())
 
+    def remove_old(self, before: int) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._remove_old(before))
+
     def recipients(self, user_id: int) -> Deferred[list[int]]:
         return self._executor.execute(admin_statements.recipients(user_id))
 
@@ -72,4 +78,4 @@ class PostgresAdminStore:
             notice = {"channel": CHANNEL, "payload": encode(node_id, SessionsNotice(user_id))}
             return Statement(sql, {"user_id": user_id, **parameters, **notice}, bool)
 
-        return self._notify(statement)
+        return self._notify(user_id, statement)

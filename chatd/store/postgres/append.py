@@ -10,7 +10,8 @@ import psycopg2.errors
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from chatd.errors import DomainError, StoreUnavailable
-from chatd.model import Appended, Draft
+from chatd.interfaces import IAnnouncer
+from chatd.model import MAX_INTEGER, Appended, Draft
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
@@ -21,6 +22,7 @@ from chatd.store.results import (
     blocked,
     first_contact_closed,
     first_use,
+    inbox_full,
     replayed,
     user_not_found,
 )
@@ -35,6 +37,12 @@ _IDEMPOTENCY_KEY: Final = "idempotency_pkey"
 DELETE_KEYS_STEP: Final = 5000
 MAX_KNOWN_SYNCHRONISED: Final = 200_000
 
+_REFUSALS: Final = {
+    append_sql.BLOCKED: blocked,
+    append_sql.UNKNOWN: first_contact_closed,
+    append_sql.FULL: inbox_full,
+}
+
 _DELETE_OLD_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
 
 
@@ -42,7 +50,9 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. For `known_only` and `lane` see `PostgresStore`.
+    messages have the server's time. For `known_only`, `max_messages` and `lane` see
+    `PostgresStore`. With an `announcer` the database notifies nobody: changes are announced here,
+    messages by the caller.
     """
 
     def __init__(
@@ -51,21 +61,28 @@ class Appender:
         *,
         now: Callable[[], int],
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         lane: Callable[[int], int] | None = None,
+        announcer: IAnnouncer | None = None,
     ) -> None:
+        self._announcer = announcer
         self._executor = executor
         self._now = now
         self._known_only = known_only
+        self._max_messages = max_messages
         self._lane = lane
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
         self._synchronised: set[int] = set()
 
-    async def append(self, drafts: Sequence[Draft], node_id: str) -> list[Appended | DomainError]:
+    async def append(
+        self, drafts: Sequence[Draft], node_id: str, within: float | None = None
+    ) -> list[Appended | DomainError]:
         """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices."""
+        left = self._executor.countdown(within)
         prefix = messages_prefix(node_id)
         if self._lane is None:
-            return await self._append_lane(drafts, prefix)
+            return await self._append_lane(drafts, prefix, left)
         lanes: dict[int, list[int]] = {}
         for place, draft in enumerate(drafts):
             lanes.setdefault(self._lane(draft.received_by), []).append(place)
@@ -73,7 +90,7 @@ class Appender:
             results = await gatherResults(
                 [
                     Deferred.fromCoroutine(
-                        self._append_lane([drafts[place] for place in places], prefix)
+                        self._append_lane([drafts[place] for place in places], prefix, left)
                     )
                     for places in lanes.values()
                 ],
@@ -88,13 +105,13 @@ class Appender:
         return [merged[place] for place in range(len(drafts))]
 
     async def _append_lane(
-        self, drafts: Sequence[Draft], prefix: str
+        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
     ) -> list[Appended | DomainError]:
         results: dict[int, Appended | DomainError] = {}
         remaining = list(range(len(drafts)))
         while remaining:
             batch = [drafts[place] for place in remaining]
-            batch_results = _results(batch, await self._append_once(batch, prefix))
+            batch_results = _results(batch, await self._append_once(batch, prefix, left))
             retry = []
             for place, result in zip(remaining, batch_results, strict=True):
                 if result is None:
@@ -104,24 +121,37 @@ class Appender:
             remaining = retry
         return [results[place] for place in range(len(drafts))]
 
-    async def _append_once(self, drafts: Sequence[Draft], prefix: str) -> Rows:
+    async def _append_once(
+        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
+    ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
-        parameters = parameters_of(drafts, new_batch_id(self._now()), prefix)
+        batch_id = new_batch_id(self._now())
+        parameters = parameters_of(drafts, batch_id, prefix, self._max_messages)
         keyed = any(draft.idempotency is not None for draft in drafts)
         pairs = self._pairs.unknown(drafts)
         linked = bool(pairs) or self._has_synchronised(drafts)
         # Each attempt sees at least one key that the attempt before did not, or is the only one
         # that finds accounts with changes.
         for _ in range(len(drafts) + 2):
-            statement = append_sql.append(keyed=keyed, known_only=self._known_only, linked=linked)
+            statement = append_sql.append(
+                keyed=keyed,
+                known_only=self._known_only,
+                linked=linked,
+                notifying=self._announcer is None,
+            )
             try:
-                rows = await self._executor.run(statement, parameters, prepare=True)
+                rows = await self._executor.run(
+                    statement, parameters, prepare=True, deadline=left()
+                )
             except psycopg2.errors.UniqueViolation as violation:
                 constraint = violation.diag.constraint_name
                 if constraint == _BATCH_KEY:
                     # An earlier attempt was committed, but its result was lost on the way. What
                     # it has not stored is tried again.
-                    rows = await self._executor.run(append_sql.REPLAY, parameters)
+                    rows = await self._executor.run(append_sql.REPLAY, parameters, deadline=left())
+                    if self._announcer is not None:
+                        # Some of them may have no changes.
+                        self._announcer.announce_changes({draft.sent_by for draft in drafts})
                     found = {row[0] for row in rows}
                     places = range(1, len(drafts) + 1)
                     return rows + [
@@ -136,6 +166,9 @@ class Appender:
                 linked = True
                 self._add_synchronised(synchronised)
                 continue
+            if linked and self._announcer is not None:
+                self._announcer.announce_changes([row[1] for row in rows if row[0] < 0])
+                rows = [row for row in rows if row[0] > 0]
             if pairs:
                 # A row of an earlier use of a key may be for another recipient.
                 used = {row[0] for row in rows if len(row) > 4 and row[4] is not None}
@@ -155,6 +188,12 @@ class Appender:
             self._synchronised.clear()
         self._synchronised.update(user_ids)
 
+    async def check(self, deadline: float) -> None:
+        """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
+        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "")
+        sql = append_sql.append(keyed=False, known_only=self._known_only, linked=False)
+        await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
+
     async def delete_old(self) -> None:
         """Delete old idempotency keys and results of batches."""
         while await self._executor.execute(delete_old_keys(self._now(), DELETE_KEYS_STEP)):
@@ -168,13 +207,16 @@ def new_batch_id(now: int) -> str:
     return f"{now << 64 | secrets.randbits(64):032x}"
 
 
-def parameters_of(drafts: Sequence[Draft], id: str, prefix: str) -> dict[str, Any]:
+def parameters_of(
+    drafts: Sequence[Draft], id: str, prefix: str, max_messages: int = MAX_INTEGER
+) -> dict[str, Any]:
     """The parameters of the statements in `append_sql`."""
     keys = [draft.idempotency for draft in drafts]
     return {
         "id": id,
         "channel": CHANNEL,
         "origin": prefix,
+        "max_messages": max_messages,
         "senders": array([draft.sent_by for draft in drafts]),
         "recipients": array([draft.received_by for draft in drafts]),
         "participants": array({id for each in drafts for id in (each.sent_by, each.received_by)}),
@@ -208,8 +250,7 @@ def _results(
             continue
         seq, sent_at, refusal = row[1:4]
         if refusal is not None:
-            error = blocked if refusal == append_sql.BLOCKED else first_contact_closed
-            results.append(error(draft.received_by))
+            results.append(_REFUSALS[refusal](draft.received_by))
         elif len(row) > 4 and row[4] is not None:
             state = None if row[5] is None else (row[5], row[6], row[7])
             results.append(replayed(draft, bytes(row[4]), seq, sent_at, state))

@@ -14,11 +14,13 @@ from functools import cache
 from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
+from chatd.store.postgres.silent import silent
 from chatd.store.postgres.sync_sql import LOG_SENT, MICROSECONDS
 from chatd.store.results import RANDOM_MICROSECONDS
 from chatd.store.statements import KEY, NEW_MESSAGE
 
 BLOCKED: Final = "b"
+FULL: Final = "f"
 UNKNOWN: Final = "u"
 """Nobody may write first, and neither has written to the other."""
 
@@ -32,13 +34,16 @@ _BLOCKED: Final = f"""
 """
 _UNKNOWN: Final = f"""
         WHEN draft.sent_by <> draft.received_by AND (
-            SELECT 1 FROM message
-            WHERE received_by = draft.received_by AND sent_by = draft.sent_by LIMIT 1
+            SELECT 1 FROM contact
+            WHERE contact.sent_by = draft.sent_by AND contact.received_by = draft.received_by
         ) IS NULL AND (
-            SELECT 1 FROM message
-            WHERE received_by = draft.sent_by AND sent_by = draft.received_by LIMIT 1
+            SELECT 1 FROM contact
+            WHERE contact.sent_by = draft.received_by AND contact.received_by = draft.sent_by
         ) IS NULL THEN '{UNKNOWN}'
 """
+
+# Drafts of one batch count together only when the next one comes.
+_FULL: Final = f"WHEN last_seq >= %(max_messages)s::bigint THEN '{FULL}'"
 
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """
@@ -50,7 +55,8 @@ _NUMBERED: Final = """
 def _deliverable(draft: str, known_only: bool, condition: str = "true") -> str:
     """SQL for the drafts that have a recipient, each with its `refusal`, usually NULL."""
     return f"""
-    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} END AS refusal
+    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} {_FULL} END
+        AS refusal
     FROM {draft} JOIN inbox ON user_id = draft.received_by AND NOT closed
     WHERE {condition}
 """
@@ -146,7 +152,9 @@ advanced AS (
     INSERT INTO batch (id, places, seqs, times)
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
     FROM numbered WHERE seq IS NOT NULL HAVING count(*) > 0
-), notified AS (
+)"""
+
+_NOTIFIED: Final = f""", notified AS (
     SELECT count(pg_notify(%(channel)s, %(origin)s || lines)) FROM (
         SELECT string_agg(line, ',' ORDER BY place) AS lines FROM (
             SELECT *, sum(octet_length(line) + 1) OVER (ORDER BY place) / {SPLIT_BYTES} AS part
@@ -191,8 +199,11 @@ WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
 
 
 @cache
-def append(*, keyed: bool, known_only: bool, linked: bool) -> str:
+def append(*, keyed: bool, known_only: bool, linked: bool, notifying: bool = True) -> str:
     """The statement, for batches with keys or without; with `known_only` nobody may write first.
+
+    Unless it is `notifying`, it notifies nobody, and returns a row of place -1 for each account for
+    which it has recorded changes, with its id as the seq.
 
     If it is `linked`, it also stores contacts, and records changes of accounts that have them. If
     not, and there are such accounts, it has no effect and returns a row of place 0 for each, with
@@ -207,10 +218,15 @@ def append(*, keyed: bool, known_only: bool, linked: bool) -> str:
             _SYNCHRONISED,
             _with_keys(known_only, gate) if keyed else _without_keys(known_only, gate),
             _STORED,
+            _NOTIFIED if notifying else "",
             _REMEMBER_KEYS + _WAITING if keyed else "",
-            _ADD_CONTACTS + LOG_SENT if linked else "",
-            f"SELECT place, seq, sent_at, refusal{more} FROM numbered, notified",
-            ", told" if linked else "",
+            _ADD_CONTACTS + (LOG_SENT if notifying else silent(LOG_SENT)) if linked else "",
+            f"SELECT place, seq, sent_at, refusal{more} FROM numbered",
+            ", notified" if notifying else "",
+            ", told" if linked and notifying else "",
+            f" UNION ALL SELECT -1, user_id, NULL, NULL{more} FROM counted"
+            if linked and not notifying
+            else "",
             "" if linked else f" UNION ALL SELECT 0, user_id, NULL, NULL{more} FROM synchronised",
             _REPLAYS if keyed else "",
         ]

@@ -22,6 +22,7 @@ JOIN inbox ON inbox.user_id = query.user_id AND NOT closed
 CROSS JOIN LATERAL (
     SELECT coalesce(low, last_seq - back - size) AS first, CASE
         WHEN coalesce(at, last_seq) = last_seq THEN last_sent_at
+        WHEN at = removed_seq THEN removed_at
         WHEN at = 0 THEN 0
         WHEN at < last_seq THEN (
             SELECT sent_at FROM message WHERE received_by = query.user_id AND seq = at
@@ -41,16 +42,24 @@ _LAST_SEQS: Final = """
 SELECT user_id, last_seq FROM inbox WHERE user_id = ANY(%s::bigint[]) AND NOT closed
 """
 
+_REMOVED: Final = "SELECT user_id, removed_seq FROM inbox WHERE removed_seq > 0 AND NOT closed"
+
 _BEYOND: Final = 2**62
 
 
 async def read(
-    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage]
+    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage], deadline: float
 ) -> list[InboxSlice | None]:
-    """See `IStore.read`."""
+    """See `IStore.read`; fails after `deadline` seconds."""
     if not queries:
         return []
-    return _slices(queries, await executor.run(READ, parameters_of(queries), prepare=True))
+    rows = await executor.run(READ, parameters_of(queries), prepare=True, deadline=deadline)
+    return _slices(queries, rows)
+
+
+async def removed(executor: RetryingExecutor) -> dict[int, int]:
+    """See `IStore.removed`."""
+    return dict(await executor.run(_REMOVED))
 
 
 async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, int]:

@@ -11,12 +11,12 @@ from functools import cache
 from chatd.model import MAX_INTEGER, Erased, ErasedMessage
 from chatd.postgres.notify_payloads import CHANNEL, changed_prefix
 from chatd.store.erasure_statements import ERASE_INBOXES, ERASE_MESSAGES, NEXT_PASS, pick
-from chatd.store.postgres.sync_sql import MICROSECONDS, logging
+from chatd.store.postgres.sync_sql import BEFORE_REVISING, MICROSECONDS, logging
 from chatd.store.statements import Rows, Statement
 
 
 @cache
-def _erase(*, named: bool) -> str:
+def step(*, named: bool) -> str:
     """SQL of a step. The first row says whether there is more, the others what was deleted.
 
     There is more also if another process is at it, so that nothing was picked.
@@ -82,7 +82,7 @@ SELECT NULL, received_by, seq, sent_by, pg_notify(
 def erase(user_id: int | None, node_id: str) -> Statement[Erased]:
     """See `IStore.erase`; `node_id` is the sender of the notices."""
     parameters = {"user_id": user_id, "channel": CHANNEL, "prefix": changed_prefix(node_id)}
-    return Statement(_erase(named=user_id is not None), parameters, _result)
+    return Statement(BEFORE_REVISING + step(named=user_id is not None), parameters, _result)
 
 
 def _result(rows: Rows) -> Erased:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -17,6 +17,10 @@ from chatd.store.token_statements import delete_expired
 
 HOUSEKEEPING_SECONDS: Final = 60.0
 DELETE_TOKENS_STEP: Final = 1000
+RETENTION_SECONDS: Final = 600.0
+"""How often old messages are looked for."""
+
+_DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
 
 _log = Logger()
 
@@ -24,7 +28,10 @@ _log = Logger()
 class Housekeeping:
     """Deletes in small transactions, every `seconds`; several processes may do so concurrently.
 
-    `now` returns microseconds since the Unix epoch.
+    Also finds out how large the database is.
+
+    `now` returns microseconds since the Unix epoch. What is older than `keep` microseconds is
+    removed by `remove_old`, see `Retention.run`.
     """
 
     def __init__(
@@ -34,7 +41,13 @@ class Housekeeping:
         reactor: Any,
         seconds: float,
         now: Callable[[], int],
+        keep: int | None = None,
+        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]] | None = None,
     ) -> None:
+        self._keep = keep
+        self._remove_old = remove_old
+        self._next_removal = reactor.seconds() + RETENTION_SECONDS
+        self._seconds_now = reactor.seconds
         self._now = now
         self._executor = executor
         self._appender = appender
@@ -42,6 +55,8 @@ class Housekeeping:
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
         self._timer.clock = reactor
         self._stopped: Deferred[LoopingCall] | None = None
+        self.database_bytes = 0
+        """The size of the database at the last time of work; 0 before."""
 
     def start(self) -> None:
         """Work periodically."""
@@ -64,8 +79,20 @@ class Housekeeping:
             while await self._executor.execute(delete_expired(self._now(), DELETE_TOKENS_STEP)):
                 pass
             await self._purge()
+            await self._remove()
+            [[self.database_bytes]] = await self._executor.run(_DATABASE_BYTES)
         except Exception:
             _log.failure("housekeeping of the database failed")
+
+    async def _remove(self) -> None:
+        """Remove what is too old, if that has not been done recently."""
+        if self._keep is None or self._remove_old is None or not self._is_removal_due():
+            return
+        self._next_removal = self._seconds_now() + RETENTION_SECONDS
+        await self._remove_old(self._now() - self._keep)
+
+    def _is_removal_due(self) -> bool:
+        return bool(self._seconds_now() >= self._next_removal)
 
     async def _purge(self) -> None:
         while self._stopped is not None and await self._executor.execute(accounts.purge()):

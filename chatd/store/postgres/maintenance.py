@@ -49,7 +49,7 @@ class PostgresMaintenance:
         with self._connect() as db:
             version = _version(db)
             needed = self._known[-1].version
-            counts: list[int | None] = [None] * 5
+            counts: list[int | None] = [None] * 6
             if version == needed:
                 # Sums are decimal numbers to psycopg2.
                 [row] = _rows(db, POSTGRES_COUNTS)

@@ -22,27 +22,34 @@ DEADLINE_SECONDS: Final = 10.0
 MAX_CONFLICTS: Final = 8
 """How often a statement is run again after the server rolled it back."""
 
+MAX_READ_ONLY: Final = 3
+"""How often a statement that a read-only server has refused is tried on another connection."""
+
 # SQLSTATEs and their first characters, the classes (PostgreSQL, appendix A).
 _CONNECTION_CLASSES: Final = ("08", "57P")
 _READ_ONLY: Final = "25006"
 _CONFLICTS: Final = ("40001", "40P01")  # serialization failure, deadlock
 _UNAVAILABLE_CLASSES: Final = ("53", "57", "58")
-_UNAVAILABLE: Final = (_READ_ONLY, "55P03", "55006")
+_UNAVAILABLE: Final = ("55P03", "55006")
 
 
 def is_connection_lost(error: BaseException) -> bool:
     """Whether the statement failed because its connection cannot be used any more.
 
     Decided by SQLSTATE, because psycopg2 raises `OperationalError` for deadlocks and serialization
-    failures too, which leave the connection intact. A server that has become read-only is no
-    longer the primary, so its connections are replaced as well.
+    failures too, which leave the connection intact.
     """
     if not isinstance(error, psycopg2.Error):
         return isinstance(error, ConnectionDone)
     state: str | None = error.pgcode
     if state is None:
         return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return state.startswith(_CONNECTION_CLASSES) or state == _READ_ONLY
+    return state.startswith(_CONNECTION_CLASSES)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server has refused to write: it is no longer the primary, or was set so."""
+    return isinstance(error, psycopg2.Error) and error.pgcode == _READ_ONLY
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -98,6 +105,16 @@ class RetryingExecutor:
             await self._idle
         await self.pool.close()
 
+    def countdown(self, seconds: float | None) -> Callable[[], float]:
+        """Returns the seconds that are left of these, or of the default deadline.
+
+        For the `deadline` of each of several statements, which have it together.
+        """
+        ends = self._reactor.seconds() + (
+            self._deadline if seconds is None else min(seconds, self._deadline)
+        )
+        return lambda: max(0.0, ends - self._reactor.seconds())
+
     def execute(self, statement: Statement[T]) -> Deferred[T]:
         """Run a statement that both databases share and return its result; see `run`."""
         rows = self.run(postgres(statement.sql), statement.parameters)
@@ -131,7 +148,7 @@ class RetryingExecutor:
                 self._idle.callback(None)
 
     async def _retry(self, sql: str, parameters: Any, prepare: bool, deadline: float) -> Rows:
-        conflicts, was_sent = 0, False
+        conflicts, refusals, was_sent = 0, 0, False
         backoff = Backoff(self._random)
         while True:
             try:
@@ -148,15 +165,19 @@ class RetryingExecutor:
             try:
                 return await connection.query(sql, parameters, prepare=prepare)
             except Exception as error:
-                if is_connection_lost(error) or not connection.is_open:
+                if is_read_only(error):
+                    # Another server may be the primary by now.
+                    self.pool.discard(connection, reason(error))
+                    refusals += 1
+                    if refusals == MAX_READ_ONLY and not was_sent:
+                        raise _refused(error) from error
+                elif is_connection_lost(error) or not connection.is_open:
                     was_sent = True
                     self.pool.discard(connection, reason(error))
                 elif is_conflict(error) and conflicts < MAX_CONFLICTS:
                     conflicts += 1
                 elif is_conflict(error) or is_unavailable(error):
-                    raise StoreUnavailable(
-                        f"the database cannot do this now: {reason(error)}", retry_after=1
-                    ) from error
+                    raise _refused(error) from error
                 else:
                     raise
             finally:
@@ -176,3 +197,7 @@ class RetryingExecutor:
         if self.pool.is_down:
             return StoreUnavailable("the database cannot be reached", retry_after=2)
         return StoreUnavailable("the database is too slow", retry_after=2)
+
+
+def _refused(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"the database cannot do this now: {reason(error)}", retry_after=1)

@@ -12,7 +12,8 @@ from chatd.errors import DomainError, StoreUnavailable
 from chatd.model import Message, Revision
 from chatd.postgres.notify_payloads import CHANNEL, ChangedNotice, encode
 from chatd.store.postgres.retry import RetryingExecutor
-from chatd.store.postgres.sync_sql import MICROSECONDS, logging
+from chatd.store.postgres.silent import silent
+from chatd.store.postgres.sync_sql import BEFORE_REVISING, MICROSECONDS, logging
 from chatd.store.results import changes, check_revision
 from chatd.store.statements import MESSAGE, postgres
 
@@ -28,6 +29,7 @@ WHERE received_by = :received_by AND seq = :seq
 
 # The lock makes the owner of the inbox wait who blocks the sender, and waits for them.
 _REVISE: Final = postgres(f"""
+{BEFORE_REVISING}
 WITH open AS (
     SELECT block_changes FROM inbox WHERE user_id = :received_by AND NOT closed FOR SHARE
 ), changed AS (
@@ -50,9 +52,10 @@ SELECT edited_at, deleted_at, pg_notify(:channel, :payload) FROM changed, told
 
 
 async def revise(
-    executor: RetryingExecutor, revision: Revision, node_id: str
+    executor: RetryingExecutor, revision: Revision, node_id: str, *, notifying: bool
 ) -> Message | DomainError:
-    """See `IStore.revise`; `node_id` is the sender of the notice."""
+    """See `IStore.revise`; `node_id` is the sender of the notice, if it is `notifying`."""
+    statement = _REVISE if notifying else silent(_REVISE)
     where = {"received_by": revision.received_by, "seq": revision.seq}
     for _ in range(MAX_ATTEMPTS):
         rows = await executor.run(_FIND, where)
@@ -73,7 +76,7 @@ async def revise(
             "channel": CHANNEL,
             "payload": encode(node_id, notice),
         }
-        for edited_at, deleted_at, _ in await executor.run(_REVISE, parameters):
+        for edited_at, deleted_at, _ in await executor.run(statement, parameters):
             return Message(
                 message.received_by,
                 message.seq,

@@ -16,8 +16,8 @@ from chatd.store.migrations import Migration, pending
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 LOCK: Final = 0x6368617464
 
-_VERSION: Final = "SELECT version FROM schema_version"
-_EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
+VERSION: Final = "SELECT version FROM schema_version"
+EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
 _OTHER_TABLES: Final = (
     "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
@@ -54,7 +54,7 @@ async def prepare(
 
 async def version(run: Any) -> int:
     """The version of the schema; `run` runs a statement and returns its rows."""
-    found: Rows = await run(_VERSION)
+    found: Rows = await run(VERSION)
     number: int = found[0][0]
     return number
 
@@ -69,7 +69,7 @@ async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgra
     [[encoding]] = await run("SHOW server_encoding")
     if encoding != "UTF8":
         raise StartError(f"{where} has the encoding {encoding}: chatd needs UTF8")
-    [[exists]] = await run(_EXISTS)
+    [[exists]] = await run(EXISTS)
     if exists:
         found = await version(run)
     else:

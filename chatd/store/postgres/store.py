@@ -7,15 +7,24 @@ has not been changed from its default, `on`.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chatd.errors import DomainError, StoreUnavailable
-from chatd.interfaces import IStore
+from chatd.interfaces import IAnnouncer, IStore
 from chatd.model import (
+    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -42,9 +51,12 @@ from chatd.postgres.notify_payloads import (
     CommitNotice,
     MessagesNotice,
     NodeId,
+    RemovedNotice,
     RevokedNotice,
+    SessionsNotice,
 )
 from chatd.postgres.pool import Pool
+from chatd.runtime.delays import Delays
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
@@ -52,8 +64,10 @@ from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
+from chatd.store.postgres.retention import Retention
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare, version
+from chatd.store.postgres.silent import silent
 from chatd.store.postgres.sync_store import PostgresSyncStore
 from chatd.store.results import new_messages
 from chatd.store.statements import Statement
@@ -72,8 +86,13 @@ class PostgresStore:
 
     As a `Listener` the store receives what other processes commit, and answers polls from memory.
 
-    With `known_only`, nobody may write first to anybody. Without `upgrade`, the database must have
-    the present schema.
+    With an `announcer` the database notifies nobody: the announcer is told what was committed, and
+    what may be. It and the `Listener` are then of a bus that delivers events in any order, and only
+    of the users that are in `listened`.
+
+    With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
+    Without `upgrade`, the database must have the present schema. Messages older than `keep`
+    microseconds are removed.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -95,13 +114,19 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         upgrade: bool = True,
+        keep: int | None = None,
         lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
         observe_pool_wait: Callable[[float], None] | None = None,
+        announcer: IAnnouncer | None = None,
+        listened: Container[int] | None = None,
     ) -> None:
         self._address = address
+        self._announcer = announcer
+        self._listened = listened
         self._reactor = reactor
         self._now = now
         self._node_id = node_id
@@ -120,16 +145,40 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
-        self._appender = Appender(self._executor, now=now, known_only=known_only, lane=lane)
-        self.sync = PostgresSyncStore(self._executor, reactor)
+        self._appender = Appender(
+            self._executor,
+            now=now,
+            known_only=known_only,
+            max_messages=max_messages,
+            lane=lane,
+            announcer=announcer,
+        )
+        self.sync = PostgresSyncStore(self._executor, reactor, announcer)
+        self.removed: dict[int, int] = {}
+        self._delays = Delays(reactor)
+        self._retention = Retention(
+            self._execute_removing,
+            self._apply_own_removed,
+            self._delays.wait,
+            lambda: node_id.name,
+        )
         self.admin = PostgresAdminStore(
             self._executor,
-            lambda statement: self._execute_notifying(statement(node_id.name)),
+            lambda user_id, statement: self._execute_notifying(
+                statement(node_id.name), SessionsNotice(user_id)
+            ),
             now,
+            self._retention.run,
         )
         self.location = address.location
         self._housekeeping = Housekeeping(
-            self._executor, self._appender, reactor, housekeeping_seconds, now
+            self._executor,
+            self._appender,
+            reactor,
+            housekeeping_seconds,
+            now,
+            keep,
+            self._retention.run,
         )
 
     def open(self) -> Deferred[None]:
@@ -138,15 +187,23 @@ class PostgresStore:
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
         await self._executor.open()
+        self.removed.update(await chats.removed(self._executor))
         self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._retention.stop()
+        self._delays.stop()
         await self._housekeeping.stop()
         await self.sync.stop()
         await self._executor.close()
+
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database, as of the last minute; nothing before that."""
+        size = self._housekeeping.database_bytes
+        return {"database": size} if size else {}
 
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
@@ -158,6 +215,7 @@ class PostgresStore:
             raise StoreUnavailable(
                 f"the database has schema version {found}, this process knows {newest}", 1
             )
+        await self._appender.check(CHECK_SECONDS)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         at = self._unique_now()
@@ -177,7 +235,8 @@ class PostgresStore:
         return Deferred.fromCoroutine(accounts.password_hashes(self._executor, user_ids))
 
     def change_account(self, change: AccountChange) -> Deferred[Account | None]:
-        return self._execute_notifying(accounts.change_account(change, self._node_id.name))
+        changing = accounts.change_account(change, self._node_id.name)
+        return self._execute_notifying(changing, SessionsNotice(change.user_id))
 
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
         return self._executor.execute(statements.find_users(prefix, limit))
@@ -187,8 +246,9 @@ class PostgresStore:
 
     async def _delete_account(self, user_id: int, erase: bool) -> bool:
         deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
-        existed = await self._notifying(self._executor.execute(deletion))
+        existed = await self._execute_notifying(deletion, RevokedNotice(user_id, None))
         self._inbox_cache.drop(user_id)
+        self.removed.pop(user_id, None)
         if existed:
             self._housekeeping.purge()
         return existed
@@ -210,32 +270,43 @@ class PostgresStore:
         return self._executor.execute(token_statements.tokens(user_id, self._now()))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        return self._execute_notifying(accounts.delete_token(user_id, digest, self._node_id.name))
+        deletion = accounts.delete_token(user_id, digest, self._node_id.name)
+        return self._execute_notifying(deletion, RevokedNotice(user_id, digest))
 
     def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
-        return self._execute_notifying(
-            accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
-        )
+        deletion = accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
+        return self._execute_notifying(deletion, SessionsNotice(user_id))
 
     def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:
-        return self._execute_notifying(
-            accounts.delete_other_tokens(user_id, kept, self._node_id.name)
-        )
+        deletion = accounts.delete_other_tokens(user_id, kept, self._node_id.name)
+        return self._execute_notifying(deletion, SessionsNotice(user_id))
 
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
-        return Deferred.fromCoroutine(self._append(drafts))
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
+        return Deferred.fromCoroutine(self._append(drafts, within))
 
-    async def _append(self, drafts: Sequence[Draft]) -> list[Appended | DomainError]:
+    async def _append(
+        self, drafts: Sequence[Draft], within: float | None
+    ) -> list[Appended | DomainError]:
         ticket = self._inbox_cache.begin_query()
         try:
-            results = await self._notifying(self._appender.append(drafts, self._node_id.name))
-            self._inbox_cache.apply_commit(ticket, new_messages(results))
+            appending = self._appender.append(drafts, self._node_id.name, within)
+            results = await self._notifying(appending)
+            messages = new_messages(results)
+            self._inbox_cache.apply_commit(ticket, messages)
+            if self._announcer is not None and messages:
+                self._announcer.announce_messages(messages)
         except BaseException:
             # It may have been committed nevertheless, and its notice may have been ignored.
             self._inbox_cache.drop_recipients(drafts)
+            if self._announcer is not None:
+                self._announcer.announce_unknown(
+                    {each for draft in drafts for each in (draft.sent_by, draft.received_by)}
+                )
             raise
         finally:
             self._inbox_cache.end_query(ticket)
@@ -245,9 +316,20 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._revise(revision))
 
     async def _revise(self, revision: Revision) -> Message:
-        revising = revisions.revise(self._executor, revision, self._node_id.name)
+        notifying = self._announcer is None
+        revising = revisions.revise(
+            self._executor, revision, self._node_id.name, notifying=notifying
+        )
         try:
             result = await self._notifying(revising)
+            # Even if it seems to have changed nothing: an earlier attempt may have changed it.
+            if self._announcer is not None and isinstance(result, Message):
+                self._announcer.announce_changed(result.received_by, result.seq, result.sent_by)
+                self._announcer.announce_changes({result.received_by, result.sent_by})
+        except BaseException:
+            if self._announcer is not None:
+                self._announcer.announce_unknown((revision.received_by, revision.revised_by))
+            raise
         finally:
             # Also if it failed: it may have been committed nevertheless.
             self._inbox_cache.drop_revised(revision.received_by)
@@ -279,17 +361,22 @@ class PostgresStore:
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
         return self._executor.execute(statements.blocks(user_id))
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
-        return Deferred.fromCoroutine(self._read(queries))
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
+        return Deferred.fromCoroutine(self._read(queries, within))
 
-    async def _read(self, queries: Sequence[ReadAfter | ReadPage]) -> list[InboxSlice | None]:
+    async def _read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None
+    ) -> list[InboxSlice | None]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
 
         user_ids = [query.user_id for query in queries]
+        left = self._executor.countdown(within)
         return await self._read_revised(
-            user_ids, apply, lambda: chats.read(self._executor, queries)
+            user_ids, apply, lambda: chats.read(self._executor, queries, left())
         )
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
@@ -324,6 +411,8 @@ class PostgresStore:
             return None  # It has to be up to date.
         if not self._is_notified:
             return None  # Others may have revised what is cached.
+        if self._listened is not None and query.user_id not in self._listened:
+            return None
         cached = self._inbox_cache.get(query)
         if cached is None or cached.messages:
             # The bus tells what is revised, so these may be returned even if there are newer ones.
@@ -347,20 +436,89 @@ class PostgresStore:
             self._inbox_cache.drop_revised(notice.received_by)
         elif isinstance(notice, RevokedNotice) and notice.token is None:
             self._inbox_cache.drop(notice.user_id)
+            self.removed.pop(notice.user_id, None)
+        elif isinstance(notice, RemovedNotice):
+            self._apply_removed(notice.inboxes)
         if not isinstance(notice, MessagesNotice):
             return
+        ordered = self._listened is None
+        advance = self._inbox_cache.advance if ordered else self._inbox_cache.extend_end
+        apply = self._inbox_cache.apply_remote if ordered else self._inbox_cache.extend
         for each in notice.messages:
             if each.text is None:
-                self._inbox_cache.advance(each.received_by, each.seq, each.sent_at or None)
+                advance(each.received_by, each.seq, each.sent_at or None)
             else:
-                message = Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text)
-                self._inbox_cache.apply_remote(message)
+                apply(Message(each.received_by, each.seq, each.sent_by, each.sent_at, each.text))
+
+    def forget(self, user_id: int) -> None:
+        """What is cached of this user may be out of date, because its events did not arrive."""
+        self._inbox_cache.drop(user_id)
+
+    def _apply_removed(self, inboxes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Note where inboxes begin now: what is cached of them may be gone.
+
+        Returns those of which that was not known.
+        """
+        moved = [each for each in inboxes if self.removed.get(each[0], 0) < each[1]]
+        for user_id, seq in moved:
+            self.removed[user_id] = seq
+            self._inbox_cache.drop_revised(user_id)
+        return moved
+
+    def _apply_own_removed(self, inboxes: Iterable[tuple[int, int]]) -> None:
+        """The same, for what this process has removed."""
+        moved = self._apply_removed(inboxes)
+        if self._announcer is not None and moved:
+            self._announcer.announce_removed(moved)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
-        return Deferred.fromCoroutine(chats.last_seqs(self._executor, user_ids))
+        return Deferred.fromCoroutine(self._last_seqs(user_ids))
 
-    def _execute_notifying(self, statement: Statement[T]) -> Deferred[T]:
+    async def _last_seqs(self, user_ids: Collection[int]) -> dict[int, int]:
+        try:
+            found = await chats.last_seqs(self._executor, user_ids)
+        except BaseException:
+            if self._listened is not None:
+                for user_id in user_ids:
+                    self.forget(user_id)
+            raise
+        if self._listened is not None:
+            # A caller that checks for missed events must not be the only one who finds them.
+            for user_id, last in found.items():
+                self._inbox_cache.extend_end(user_id, last, None)
+        return found
+
+    def _execute_removing(self, statement: Statement[T]) -> Deferred[T]:
+        """Run a statement that removes messages."""
+        if self._announcer is not None:
+            return self._executor.execute(statement._replace(sql=silent(statement.sql)))
         return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
+
+    def _execute_notifying(
+        self, statement: Statement[T], notice: RevokedNotice | SessionsNotice
+    ) -> Deferred[T]:
+        """Run a statement that ends sessions, of which it sends this notice."""
+        if self._announcer is None:
+            return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
+        return Deferred.fromCoroutine(self._announcing(statement, notice, self._announcer))
+
+    async def _announcing(
+        self,
+        statement: Statement[T],
+        notice: RevokedNotice | SessionsNotice,
+        announcer: IAnnouncer,
+    ) -> T:
+        try:
+            result = await self._executor.execute(statement._replace(sql=silent(statement.sql)))
+        except BaseException:
+            announcer.announce_unknown((notice.user_id,), sessions=True)
+            raise
+        # Even if it seems to have changed nothing: an earlier attempt may have.
+        if isinstance(notice, RevokedNotice):
+            announcer.announce_revoked(notice.user_id, notice.token)
+        else:
+            announcer.announce_sessions_changed(notice.user_id)
+        return result
 
     async def _notifying(self, work: Awaitable[T]) -> T:
         """Await work whose notices this process ignores, because it wakes its own waiters itself.

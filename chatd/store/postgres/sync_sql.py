@@ -21,6 +21,13 @@ NOTICE_USERS: Final = 300
 FAN_OUT_STEP: Final = 1000
 """A position that moves by more messages is told by contacts instead of by messages."""
 
+# A transaction that revises messages first takes this lock, shared, in a statement of its own; so
+# it reads `sync_state` after that. For an account that begins to have changes it is taken alone,
+# once: then those that did not know of the account have ended, and reading finds what they did.
+_REVISION_LOCK: Final = 0x6368617464 + 1
+BEFORE_REVISING: Final = f"SELECT pg_advisory_xact_lock_shared({_REVISION_LOCK});"
+AWAIT_REVISIONS: Final = f"SELECT pg_advisory_xact_lock({_REVISION_LOCK})"
+
 _MERGE: Final = on_summary_conflict("greatest")
 
 
@@ -191,7 +198,9 @@ CATCH_UP: Final = f"""
 WITH {_STATE}, known AS (
     SELECT state.*, coalesce(summary.logged_after, 0) AS logged_after,
         state.peer_delivered > coalesce(summary.peer_delivered, 0)
-            OR state.peer_read > coalesce(summary.peer_read, 0) AS moved
+            OR state.peer_read > coalesce(summary.peer_read, 0) AS moved,
+        state.received_seq > coalesce(summary.received_seq, 0)
+            OR state.sent_seq > coalesce(summary.sent_seq, 0) AS grown
     FROM state LEFT JOIN conversation_summary AS summary USING (user_id, peer)
 ), missing AS MATERIALIZED (
     SELECT user_id, 'sent' AS kind, peer, unlogged.seq
@@ -210,7 +219,7 @@ WITH {_STATE}, known AS (
     UNION ALL
     SELECT user_id, 'peer', peer, 0 FROM known WHERE moved
 ), {logging("missing")}, summarised AS ({
-    _summarising(("state", "user_id, peer", _STATE_COLUMNS))
+    _summarising(("known WHERE moved OR grown", "user_id, peer", _STATE_COLUMNS))
 }), settled AS (
     UPDATE sync_state SET settled = true
     WHERE user_id = :user_id AND :settled::boolean AND NOT EXISTS (SELECT FROM counted)
@@ -270,6 +279,8 @@ WITH mine AS (
 SELECT last_seq, peer_exists FROM mine, told
 """
 
+# The order and the limit have the planner take the range of the primary key. Otherwise it would
+# read the whole inbox in the index of conversations, which has all columns.
 RECORD_DELIVERED: Final = f"""
 WITH moving AS MATERIALIZED (
     SELECT given.user_id, given.seq, coalesce(delivered.seq, 0) AS before
@@ -282,6 +293,7 @@ WITH moving AS MATERIALIZED (
     FROM moving CROSS JOIN LATERAL (
         SELECT sent_by, seq FROM message
         WHERE received_by = moving.user_id AND message.seq > before AND message.seq <= moving.seq
+        ORDER BY message.seq LIMIT {FAN_OUT_STEP}
     ) AS found
     WHERE moving.seq - before <= {FAN_OUT_STEP} AND EXISTS (SELECT FROM sync_state)
         AND EXISTS (SELECT FROM sync_state WHERE user_id = found.sent_by)

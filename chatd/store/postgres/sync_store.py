@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from chatd.errors import InvalidBody, UserNotFound
-from chatd.interfaces import ISyncStore
+from chatd.interfaces import IAnnouncer, ISyncStore
 from chatd.model import ChangesPosition, Message
 from chatd.model_sync import (
     ChangesSlice,
@@ -31,6 +31,7 @@ from chatd.runtime.delays import Delays
 from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading, sync_sql
 from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.silent import silent
 from chatd.store.statements import Rows, postgres
 from chatd.store.sync_statements import SENT
 
@@ -46,9 +47,15 @@ _log = Logger()
 
 @implementer(ISyncStore)
 class PostgresSyncStore:
-    """An `ISyncStore`, which works while the `executor` is open and until `stop` is called."""
+    """An `ISyncStore`, which works while the `executor` is open and until `stop` is called.
 
-    def __init__(self, executor: RetryingExecutor, reactor: Any) -> None:
+    With an `announcer` the database notifies nobody: what it is given here are the changes.
+    """
+
+    def __init__(
+        self, executor: RetryingExecutor, reactor: Any, announcer: IAnnouncer | None = None
+    ) -> None:
+        self._announcer = announcer
         self._executor = executor
         self._reactor = reactor
         self._settling: dict[int, Deferred[None]] = {}
@@ -119,9 +126,14 @@ class PostgresSyncStore:
     async def _mark_read(self, query: MarkRead) -> Collection[int] | None:
         if await self._last_change(query.user_id) is None:
             return None
-        rows = await self._run(
-            sync_sql.MARK_READ, user_id=query.user_id, peer=query.peer, seq=query.seq
-        )
+        try:
+            rows = await self._run(
+                sync_sql.MARK_READ, user_id=query.user_id, peer=query.peer, seq=query.seq
+            )
+        except BaseException:
+            if self._announcer is not None:
+                self._announcer.announce_unknown((query.user_id, query.peer))
+            raise
         if not rows:
             return None
         [(last, peer_exists)] = rows
@@ -130,7 +142,9 @@ class PostgresSyncStore:
         if not peer_exists:
             raise UserNotFound(f"there is no user {query.peer}")
         # Whether it moved is not known if the statement was repeated.
-        return query.user_id, query.peer
+        changed = query.user_id, query.peer
+        self._announce(changed)
+        return changed
 
     def peer_positions(self, user_id: int, peer: int) -> Deferred[PeerPositions]:
         rows = self._run(sync_sql.PEER_POSITIONS, user_id=user_id, peer=peer)
@@ -146,7 +160,9 @@ class PostgresSyncStore:
             part = items[start : start + MAX_ROWS]
             users, seqs = [user_id for user_id, _ in part], [seq for _, seq in part]
             parameters = {"users": array(users), "seqs": array(seqs)}
-            rows = await self._executor.run(sync_sql.RECORD_DELIVERED, parameters, prepare=True)
+            statement = self._statement(sync_sql.RECORD_DELIVERED)
+            rows = await self._executor.run(statement, parameters, prepare=True)
+            self._announce([row[0] for row in rows])
             told.update(row[0] for row in rows)
         return told
 
@@ -164,7 +180,9 @@ class PostgresSyncStore:
         """The number of the last change, with what older transactions have done; None if none."""
         rows = await self._run(sync_reading.SYNC_STATE, user_id=user_id)
         if rows and not rows[0][1]:
-            await self._run(sync_sql.CATCH_UP, user_id=user_id, settled=False)
+            await self._executor.run(sync_sql.AWAIT_REVISIONS)
+            caught_up = await self._run(sync_sql.CATCH_UP, user_id=user_id, settled=False)
+            self._announce([row[0] for row in caught_up])
             if user_id not in self._settling:
                 self._settling[user_id] = Deferred.fromCoroutine(self._settle(user_id))
             rows = await self._run(sync_reading.SYNC_STATE, user_id=user_id)
@@ -182,6 +200,7 @@ class PostgresSyncStore:
                     break
                 [[settled]] = await self._executor.run(sync_sql.SETTLED, (began,))
                 rows = await self._run(sync_sql.CATCH_UP, user_id=user_id, settled=settled)
+                self._announce([row[0] for row in rows])
                 found = bool(rows)
         except Exception:
             # The next read begins anew.
@@ -191,4 +210,11 @@ class PostgresSyncStore:
             del self._settling[user_id]
 
     def _run(self, sql: str, **parameters: Any) -> Deferred[Rows]:
-        return self._executor.run(postgres(sql), parameters, prepare=True)
+        return self._executor.run(self._statement(postgres(sql)), parameters, prepare=True)
+
+    def _statement(self, sql: str) -> str:
+        return sql if self._announcer is None else silent(sql)
+
+    def _announce(self, user_ids: Collection[int]) -> None:
+        if self._announcer is not None and user_ids:
+            self._announcer.announce_changes(user_ids)

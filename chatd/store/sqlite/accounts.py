@@ -27,6 +27,7 @@ _PURGE: Final = (
     purge_step("block", "user_id", "blocked_id"),
 )
 
+_OPEN_INBOX: Final = "INSERT INTO inbox (user_id, last_seq, last_sent_at) VALUES (?, 0, 0)"
 _SCHEDULE_ERASURE: Final = schedule(":at")
 
 # A deleted account has no inbox, but its tokens may not have been purged yet.
@@ -43,7 +44,7 @@ def add_account(
     """See `IStore.add_account`."""
     with transaction(db):
         account = execute(db, statements.add_account(username, email, password_hash, now))
-        db.execute("INSERT INTO inbox VALUES (?, 0, 0, 0)", (account.id,))
+        db.execute(_OPEN_INBOX, (account.id,))
     return account
 
 

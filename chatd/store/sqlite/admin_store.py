@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from chatd.store.sqlite.transactions import execute, transaction
 class SqliteAdminStore:
     """An `IAdminStore`; `read` and `write` run a function of a connection in the store's threads.
 
-    `now` returns microseconds since the Unix epoch.
+    `now` returns microseconds since the Unix epoch, `remove_old` see `Retention.run`.
     """
 
     def __init__(
@@ -27,10 +27,12 @@ class SqliteAdminStore:
         read: Callable[..., Deferred[Any]],
         write: Callable[..., Deferred[Any]],
         now: Callable[[], int],
+        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]],
     ) -> None:
         self._read = read
         self._write = write
         self._now = now
+        self._remove_old = remove_old
 
     def accounts(self, after: int, limit: int) -> Deferred[list[AccountState]]:
         return self._read(execute, admin_statements.accounts(after, limit, self._now()))
@@ -45,6 +47,9 @@ class SqliteAdminStore:
     def disable(self, user_id: int) -> Deferred[bool]:
         parameters = {"user_id": user_id, "at": self._now()}
         return self._write(_end_sessions, admin_statements.DISABLE, parameters)
+
+    def remove_old(self, before: int) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._remove_old(before))
 
     def recipients(self, user_id: int) -> Deferred[list[int]]:
         return self._read(execute, admin_statements.recipients(user_id))

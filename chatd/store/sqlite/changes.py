@@ -10,7 +10,12 @@ from chatd.model import ChangesPosition, Message
 from chatd.model_sync import ChangesSlice, MessageChange, ReadChanges
 from chatd.store import sync_statements
 from chatd.store.results import RANDOM_MICROSECONDS
-from chatd.store.sqlite.messages import last_message, sent_between
+from chatd.store.sqlite.messages import (
+    last_indexed,
+    last_message,
+    last_unindexed,
+    sent_between,
+)
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.sync_statements import (
     PEER,
@@ -32,10 +37,39 @@ _LOG: Final = """
 INSERT INTO change (user_id, kind, peer, seq, number) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user_id, kind, peer, seq) DO UPDATE SET number = excluded.number
 """
-_PEERS: Final = """
-SELECT received_by FROM contact WHERE sent_by = :user_id
-UNION
-SELECT sent_by FROM contact WHERE received_by = :user_id
+# Of each peer: the last message in either direction, and how far the peer has received and read.
+# One statement, because all others wait for it and an account may have ten thousand peers; the
+# newest messages of its inbox, which are not indexed yet, are read once.
+_STATE: Final = f"""
+WITH peers (peer) AS MATERIALIZED (
+    SELECT received_by FROM contact WHERE sent_by = :user_id
+    UNION
+    SELECT sent_by FROM contact WHERE received_by = :user_id
+), new (sent_by, seq) AS MATERIALIZED (
+    SELECT sent_by, max(seq) FROM message
+    WHERE received_by = :user_id AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :user_id)
+    GROUP BY sent_by
+), state AS MATERIALIZED (
+    SELECT peers.peer,
+        coalesce(new.seq, {last_indexed(":user_id", "peers.peer")}, 0) AS received,
+        CASE WHEN inbox.user_id IS NULL THEN 0 ELSE coalesce(
+            {last_unindexed("peers.peer", ":user_id", "inbox.indexed_seq")},
+            {last_indexed("peers.peer", ":user_id")}, 0
+        ) END AS sent,
+        coalesce(delivered.seq, 0) AS delivered_upto,
+        coalesce(theirs.read_seq, 0) AS read_upto
+    FROM peers
+    LEFT JOIN new ON new.sent_by = peers.peer
+    LEFT JOIN inbox ON inbox.user_id = peers.peer
+    LEFT JOIN delivered ON delivered.user_id = peers.peer
+    LEFT JOIN conversation_summary AS theirs
+        ON theirs.user_id = peers.peer AND theirs.peer = :user_id
+)
+SELECT peer, received,
+    (SELECT sent_at FROM message WHERE received_by = :user_id AND seq = received),
+    sent, (SELECT sent_at FROM message WHERE received_by = peer AND seq = sent),
+    max(delivered_upto, read_upto), read_upto
+FROM state
 """
 _LAST_CHANGE: Final = "SELECT last_change FROM sync_state WHERE user_id = ?"
 _OLD_PEERS: Final = """
@@ -69,8 +103,8 @@ class Synchronised:
             if not db.execute("SELECT 1 FROM inbox WHERE user_id = ?", (user_id,)).fetchone():
                 return False
             db.execute("INSERT INTO sync_state VALUES (?, ?)", (user_id, self._next_time()))
-            for (peer,) in db.execute(_PEERS, {"user_id": user_id}).fetchall():
-                self._summarise(db, user_id, peer)
+            for state in db.execute(_STATE, {"user_id": user_id}).fetchall():
+                self._summarise(db, user_id, *state)
         self.user_ids.add(user_id)
         return True
 
@@ -95,20 +129,30 @@ class Synchronised:
                 received = {"received_seq": message.seq, "received_at": message.sent_at}
                 merge(db, {"user_id": recipient, "peer": sender, **received})
 
-    def _summarise(self, db: sqlite3.Connection, user_id: int, peer: int) -> None:
-        received = last_message(db, user_id, peer)
-        sent = last_message(db, peer, user_id)
-        delivered, read = positions(db, user_id, peer)
+    def _summarise(
+        self,
+        db: sqlite3.Connection,
+        user_id: int,
+        peer: int,
+        received_seq: int,
+        received_at: int | None,
+        sent_seq: int,
+        sent_at: int | None,
+        delivered_upto: int,
+        read_upto: int,
+    ) -> None:
+        """Write a conversation with a peer who has received and read up to a place."""
+        delivered = _last_upto(db, peer, user_id, sent_seq, delivered_upto)
         summary = {
             "user_id": user_id,
             "peer": peer,
-            "received_seq": received[0],
-            "received_at": received[1],
-            "sent_seq": sent[0],
-            "sent_at": sent[1],
-            "logged_after": sent[0],
+            "received_seq": received_seq,
+            "received_at": received_at or 0,
+            "sent_seq": sent_seq,
+            "sent_at": sent_at or 0,
+            "logged_after": sent_seq,
             "peer_delivered": delivered,
-            "peer_read": read,
+            "peer_read": _last_upto(db, peer, user_id, sent_seq, read_upto),
         }
         merge(db, summary)
         if delivered:
@@ -119,6 +163,13 @@ class Synchronised:
     ) -> None:
         (number,) = db.execute(_NUMBER, (self._next_time(), user_id)).fetchone()
         db.execute(_LOG, (user_id, kind, peer, seq, number))
+
+
+def _last_upto(db: sqlite3.Connection, received_by: int, sent_by: int, last: int, upto: int) -> int:
+    """The last message from `sent_by` up to a seq, where `last` is the last of all; 0 for none."""
+    if not last or not upto:
+        return 0
+    return last if upto >= last else last_message(db, received_by, sent_by, upto)[0]
 
 
 def merge(db: sqlite3.Connection, summary: dict[str, int]) -> None:

@@ -8,10 +8,11 @@ from functools import cache
 from typing import Final
 
 from chatd.errors import DomainError
-from chatd.model import Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.model import MAX_INTEGER, Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.results import (
     first_use,
+    inbox_full,
     inbox_slice,
     new_messages,
     position,
@@ -42,6 +43,7 @@ _ADD_CONTACT: Final = (
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 
 _END: Final = "SELECT last_seq, last_sent_at FROM inbox WHERE user_id = ?"
+_REMOVED_AT: Final = "SELECT removed_at FROM inbox WHERE user_id = ? AND removed_seq = ?"
 _SENT_AT: Final = "SELECT sent_at FROM message WHERE received_by = ? AND seq = ?"
 
 MAX_KNOWN_INBOXES: Final = 100_000
@@ -51,10 +53,11 @@ class InboxEnds:
     """The ends of inboxes that the writer has appended to: `(last_seq, indexed_seq)` by user.
 
     Only the writer's thread changes inboxes, so it need not read an end again that it has written.
-    Drop the inbox of an account that is deleted.
+    Drop the inbox of an account that is deleted. An inbox may have `max_messages`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_messages: int = MAX_INTEGER) -> None:
+        self.max_messages = max_messages
         self._ends: dict[int, tuple[int, int]] = {}
 
     def get(self, db: sqlite3.Connection, user_id: int) -> tuple[int, int] | None:
@@ -148,6 +151,8 @@ class _Batch:
         refusal = self._contacts.refusal(self._db, draft)
         if refusal is not None:
             return refusal
+        if end[0] >= self._known.max_messages:
+            return inbox_full(user_id)
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1])
         if not self._pairs.has(draft.sent_by, user_id):
@@ -260,6 +265,8 @@ def _stamp(db: sqlite3.Connection, user_id: int, seq: int) -> int | None:
     if seq == 0:
         return 0
     row = db.execute(_SENT_AT, (user_id, seq)).fetchone()
+    if row is None:
+        row = db.execute(_REMOVED_AT, (user_id, seq)).fetchone()
     return None if row is None else row[0]
 
 
@@ -273,3 +280,8 @@ def latest_sent_at(db: sqlite3.Connection) -> int:
     """The latest `sent_at` in the database, 0 if there is none."""
     latest: int = db.execute("SELECT coalesce(max(last_sent_at), 0) FROM inbox").fetchone()[0]
     return latest
+
+
+def removed(db: sqlite3.Connection) -> dict[int, int]:
+    """See `IStore.removed`."""
+    return dict(db.execute("SELECT user_id, removed_seq FROM inbox WHERE removed_seq > 0"))

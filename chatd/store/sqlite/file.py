@@ -20,13 +20,14 @@ APPLICATION_ID: Final = 0x63686174  # "chat", in the file's header
 
 
 def open_writer(
-    path: str, known: list[Migration], *, upgrade: bool = True
+    path: str, known: list[Migration], *, upgrade: bool = True, shrinks: bool = False
 ) -> tuple[FileLock, sqlite3.Connection, str]:
     """Lock the database at `path`, create or migrate it, and return it with its epoch.
 
     An existing database is copied to the same folder before it is migrated. Raises `StartError` if
     the folder is missing or not writable, if the database is in use (`DatabaseInUse`), if it was
     made by another program or a newer chatd, or if it is missing or old and `upgrade` is False.
+    A new database that `shrinks` can give its free pages back to the disk.
     """
     try:
         _check_file(path)
@@ -46,6 +47,9 @@ def open_writer(
         db = _connect(path)
         try:
             check_application(db, path)
+            if shrinks and not pragma(db, "page_count"):
+                # Has no effect once there is a page.
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _tune(db)
             _migrate(db, path, known, upgrade)
             return lock, db, _epoch(db)

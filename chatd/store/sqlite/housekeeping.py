@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,8 @@ from chatd.store.statements import Statement, delete_old_keys
 from chatd.store.token_statements import delete_expired
 
 HOUSEKEEPING_SECONDS: Final = 60.0
+RETENTION_SECONDS: Final = 600.0
+"""How often old messages are looked for."""
 DELETE_STEP: Final = 1000
 """Keys or tokens deleted per transaction, so that other writes are not delayed."""
 
@@ -28,7 +30,8 @@ class Housekeeping:
     """Deletes in small transactions, with other writes in between.
 
     `write(call, *args)` runs `call(connection, *args)` in the writer thread; `now` returns
-    microseconds since the Unix epoch.
+    microseconds since the Unix epoch. What is older than `keep` microseconds is removed by
+    `remove_old`, see `Retention.run`.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Housekeeping:
         *,
         clock: IReactorTime,
         now: Callable[[], int],
+        keep: int | None = None,
+        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]] | None = None,
     ) -> None:
         self._write = write
         self._now = now
@@ -44,17 +49,25 @@ class Housekeeping:
         self._has_old_texts = False
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
+        self._keep = keep
+        self._remove_old = remove_old
+        self._removals = LoopingCall(self._remove)
+        self._removals.clock = clock
 
     def start(self) -> None:
         """Purge what an earlier process left behind, then work periodically."""
         self._is_running = True
         self._timer.start(HOUSEKEEPING_SECONDS, now=False)
+        if self._keep is not None:
+            self._removals.start(RETENTION_SECONDS, now=False)
         self.purge()
 
     def stop(self) -> None:
         """Begin no more transactions."""
         self._is_running = False
         self._timer.stop()
+        if self._removals.running:
+            self._removals.stop()
 
     def purge(self) -> None:
         """Delete the data of deleted accounts."""
@@ -68,6 +81,13 @@ class Housekeeping:
     def text_removed(self) -> None:
         """Have the write-ahead log emptied, which still contains the text of a revised message."""
         self._has_old_texts = True
+
+    def _remove(self) -> Deferred[None]:
+        """Remove what is too old; the next time is after that."""
+        assert self._keep is not None
+        assert self._remove_old is not None
+        removing = Deferred.fromCoroutine(self._remove_old(self._now() - self._keep))
+        return removing.addCallbacks(lambda _: None, _log_failure)
 
     def _work(self) -> None:
         if self._has_old_texts:

@@ -22,9 +22,13 @@ BUSY_SECONDS: Final = 30.0
 
 
 class SqliteMaintenance:
-    """A `Maintenance` of the database file `path`, whose schema `known` leads to."""
+    """A `Maintenance` of the database file `path`, whose schema `known` leads to.
 
-    def __init__(self, path: str, known: list[Migration]) -> None:
+    If it `shrinks`, `vacuum` makes it one that can return free pages while it is used.
+    """
+
+    def __init__(self, path: str, known: list[Migration], *, shrinks: bool = False) -> None:
+        self._shrinks = shrinks
         self._path = os.path.realpath(path)
         self._known = known
 
@@ -33,7 +37,7 @@ class SqliteMaintenance:
         with self._open() as db:
             schema = pragma(db, "user_version")
             needed = self._known[-1].version
-            counts = (None,) * 5
+            counts = (None,) * 6
             if schema == needed:
                 counts = db.execute(SQLITE_COUNTS).fetchone()
             page = pragma(db, "page_size")
@@ -93,6 +97,8 @@ class SqliteMaintenance:
         """See `Maintenance`; refuses while a daemon uses the database, which would wait long."""
         with self._locked(), self._open() as db, _errors(f"cannot vacuum {self._path}"):
             db.execute("PRAGMA query_only = OFF")
+            if self._shrinks:
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

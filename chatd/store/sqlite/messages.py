@@ -41,6 +41,22 @@ WHERE received_by = ? AND seq > ? AND seq <= ? AND sent_by = ? ORDER BY seq LIMI
 """
 
 
+def last_indexed(received_by: str, sent_by: str) -> str:
+    """SQL for the seq of the last message between two users that is in the index."""
+    return (
+        f"(SELECT seq FROM conversation WHERE received_by = {received_by} AND sent_by = {sent_by}"
+        " ORDER BY sent_at DESC, seq DESC LIMIT 1)"
+    )
+
+
+def last_unindexed(received_by: str, sent_by: str, indexed: str) -> str:
+    """SQL for the seq of the last message between two users after the seq `indexed`."""
+    return (
+        f"(SELECT seq FROM message WHERE received_by = {received_by} AND seq > {indexed}"
+        f" AND sent_by = {sent_by} ORDER BY seq DESC LIMIT 1)"
+    )
+
+
 def indexed_seq(db: sqlite3.Connection, user_id: int) -> int | None:
     """Up to where an inbox is in the index of conversations; None if there is no inbox."""
     row = db.execute(_INDEXED, (user_id,)).fetchone()

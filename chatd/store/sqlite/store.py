@@ -15,13 +15,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
+    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -56,14 +56,14 @@ from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
+from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_log = Logger()
 
 
 @implementer(IStore)
@@ -71,8 +71,9 @@ class SqliteStore:
     """An `IStore` in the file `path`, which is created if it does not exist.
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
-    epoch. With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
-    must exist and have the present schema.
+    epoch. With `known_only`, nobody may write first to anybody. An inbox may have `max_messages`.
+    Without `upgrade`, the database must exist and have the present schema. Messages older than
+    `keep` microseconds are removed.
     """
 
     epoch: str
@@ -88,7 +89,9 @@ class SqliteStore:
         worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
         known_only: bool = False,
+        max_messages: int = MAX_INTEGER,
         upgrade: bool = True,
+        keep: int | None = None,
     ) -> None:
         self._path = path
         self._now = now
@@ -98,13 +101,18 @@ class SqliteStore:
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
         # Used by the writer's thread only.
-        self._ends = sqlite_chats.InboxEnds()
+        self._ends = sqlite_chats.InboxEnds(max_messages)
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
-        self._write_fails = False
-        self._housekeeping = Housekeeping(self._write, clock=clock, now=now)
-        self.admin = SqliteAdminStore(self._read, self._write, now)
+        self._health = WriteHealth()
+        self.removed: dict[int, int] = {}
+        self._retention = Retention(self._write, self.removed, self._on_removed)
+        self._keep = keep
+        self._housekeeping = Housekeeping(
+            self._write, clock=clock, now=now, keep=keep, remove_old=self._retention.run
+        )
+        self.admin = SqliteAdminStore(self._read, self._write, now, self._retention.run)
         self.location = f"sqlite:{path}"
 
     def open(self) -> Deferred[None]:
@@ -115,16 +123,18 @@ class SqliteStore:
         self.location = f"sqlite:{self._path}"
         # This may block: at startup nothing else is running in the reactor.
         self._lock, self._write_db, self.epoch = open_writer(
-            self._path, self._known, upgrade=self._upgrade
+            self._path, self._known, upgrade=self._upgrade, shrinks=self._keep is not None
         )
         self._read_db = open_reader(self._path)
+        self._files = DatabaseFiles(self._path)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
-        self._ends = sqlite_chats.InboxEnds()
+        self._ends.clear()
         self._pairs = KnownPairs()
         self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
+        self.removed.update(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.start()
@@ -137,6 +147,7 @@ class SqliteStore:
             return
         lock, self._lock = self._lock, None
         self._housekeeping.stop()
+        self._retention.stop()
         # In sequence: the last connection to close merges the WAL into the database, and if both
         # closed at the same time, neither might consider itself the last one.
         await self._reader.run(self._read_db.close)
@@ -150,13 +161,20 @@ class SqliteStore:
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
+    def file_sizes(self) -> dict[str, float]:
+        """The bytes of the database and of its write-ahead log on disk."""
+        return {"database": _size(self._path), "wal": _size(self._path + "-wal")}
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
         await self._read(_check_read)
-        # After a failed write, only a write proves that the disk has recovered.
-        await self._write(_check_write if self._write_fails else _check_read)
+        if self._health.needs_probe:
+            await self._write(probe)
+            self._health.needs_probe = False
+        else:
+            await self._write(_check_read)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
@@ -184,6 +202,7 @@ class SqliteStore:
 
         def on_success(existed: bool) -> bool:
             self._inbox_cache.drop(user_id)
+            self.removed.pop(user_id, None)
             self._housekeeping.purge()
             return existed
 
@@ -225,7 +244,9 @@ class SqliteStore:
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
         return self._write(sqlite_accounts.record_seen, users, tokens)
 
-    def append(self, drafts: Sequence[Draft]) -> Deferred[list[Appended | DomainError]]:
+    def append(
+        self, drafts: Sequence[Draft], within: float | None = None
+    ) -> Deferred[list[Appended | DomainError]]:
         ticket = self._inbox_cache.begin_query()
 
         def on_success(results: list[Appended | DomainError]) -> list[Appended | DomainError]:
@@ -307,7 +328,9 @@ class SqliteStore:
         self._synchronised.drop(user_id)
         return sqlite_accounts.delete_account(db, user_id, now, erase)
 
-    def read(self, queries: Sequence[ReadAfter | ReadPage]) -> Deferred[list[InboxSlice | None]]:
+    def read(
+        self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
+    ) -> Deferred[list[InboxSlice | None]]:
         def apply(ticket: int, inboxes: list[InboxSlice | None]) -> None:
             for query, inbox in zip(queries, inboxes, strict=True):
                 self._inbox_cache.apply_read(ticket, query, inbox)
@@ -354,6 +377,10 @@ class SqliteStore:
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)
 
+    def _on_removed(self, user_id: int) -> None:
+        """The inbox begins later: what is cached of it may be gone."""
+        self._inbox_cache.drop_revised(user_id)
+
     def _read(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
@@ -362,32 +389,37 @@ class SqliteStore:
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._writer.run(_call, call, self._write_db, *args).addCallbacks(
+        return self._writer.run(self._call_writing, call, *args).addCallbacks(
             self._on_written, self._on_write_failed
         )
 
+    def _call_writing(
+        self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
+    ) -> T:
+        # Before, so that nothing is changed, and again before it is acknowledged.
+        self._files.check()
+        result = _call(call, self._write_db, *args)
+        self._files.check()
+        return result
+
     def _on_written(self, result: T) -> T:
-        if self._write_fails:
-            self._write_fails = False
-            _log.info("the database can be written to again")
+        self._health.on_written()
         return result
 
     def _on_write_failed(self, failure: Failure) -> Failure:
-        if failure.check(StoreUnavailable) and not self._write_fails:
-            self._write_fails = True
-            _log.error(
-                "the database cannot be written to: {why}",
-                why=getattr(failure.value, "__cause__", None),
-            )
+        self._health.on_failed(failure)
         return failure
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _check_read(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1 FROM history").fetchone()
-
-
-def _check_write(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE history SET epoch = epoch")
 
 
 def _call(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:

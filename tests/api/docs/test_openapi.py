@@ -152,7 +152,7 @@ def test_the_pattern_of_a_cursor_is_that_of_the_model(document: dict[str, Any]) 
 def test_every_error_code_of_the_sources_is_listed(document: dict[str, Any]) -> None:
     found = {error.code: error.status for error in DOMAIN_ERRORS.values()}
     text = "\n".join(path.read_text("utf-8") for path in SOURCES)
-    for status, code in re.findall(r'\(\s*(\d{3}),\s*"([a-z_]+)"', text):
+    for status, code in re.findall(r'\(\s*(?:context,\s*)?(\d{3}),\s*"([a-z_]+)"', text):
         found[code] = int(status)
     assert {"not_found", "internal_error", "body_too_large", "uri_too_long"} <= found.keys()
     assert found == {code: error.status for code, error in ERROR_CODES.items()}

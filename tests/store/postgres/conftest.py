@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from pytest_twisted import async_yield_fixture
 
 from chatd.interfaces import IStore
+from chatd.store.postgres import retention
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import (
     CopyDatabase,
@@ -15,6 +17,12 @@ from tests.contracts.helpers import (
 )
 from tests.postgres_server import Databases
 from tests.store.postgres.stores import store_at
+
+
+@pytest.fixture(autouse=True)
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes need no time to hear of what is removed."""
+    monkeypatch.setattr(retention, "GRACE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -34,8 +42,8 @@ def copy_database(postgres: Databases, postgres_database: str) -> CopyDatabase:
 async def open_store(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
-    async def open_one(*, known_only: bool = False) -> IStore:
-        store = store_at(postgres.url(postgres_database), known_only=known_only)
+    async def open_one(**options: Any) -> IStore:
+        store = store_at(postgres.url(postgres_database), **options)
         opened.append(store)
         await store.open()
         return store

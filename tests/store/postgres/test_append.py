@@ -13,8 +13,9 @@ from chatd.errors import (
     UserNotFound,
 )
 from chatd.model import Appended, Draft, InboxSlice, ReadAfter, ReadPage
-from chatd.store.postgres import append_sql, chats
+from chatd.store.postgres import accounts, append_sql, chats, revisions, sync_sql
 from chatd.store.postgres.append import new_batch_id, parameters_of
+from chatd.store.postgres.silent import silent
 from chatd.store.results import RANDOM_MICROSECONDS
 from tests.contracts.helpers import (
     OpenStore,
@@ -239,9 +240,12 @@ async def test_prepared_statements_never_scan_tables(
         for sql, parameters in (
             *(
                 (
-                    append_sql.append(keyed=keyed, known_only=known_only, linked=linked),
+                    append_sql.append(
+                        keyed=keyed, known_only=known_only, linked=linked, notifying=notifying
+                    ),
                     appending,
                 )
+                for notifying in (False, True)
                 for keyed in (False, True)
                 for known_only in (False, True)
                 for linked in (False, True)
@@ -251,3 +255,43 @@ async def test_prepared_statements_never_scan_tables(
             lines = plan(db, sql, parameters)
             assert any("Index" in line for line in lines)
             assert not [line for line in lines if "Seq Scan" in line], lines
+
+
+def test_statements_without_notices() -> None:
+    for keyed in (False, True):
+        for linked in (False, True):
+            options = {"keyed": keyed, "known_only": False, "linked": linked}
+            assert "pg_notify" in append_sql.append(**options)
+            assert "pg_notify" not in append_sql.append(**options, notifying=False)
+    assert silent("SELECT pg_notify(:a, f(b) || c(d)), g(h) FROM i") == (
+        "SELECT NULL::text, g(h) FROM i"
+    )
+    for sql in (
+        accounts._CHANGE_ACCOUNT,
+        accounts._DELETE_ACCOUNT,
+        accounts._DELETE_OTHER_TOKENS,
+        accounts._DELETE_TOKEN,
+        accounts._DELETE_TOKEN_BY_ID,
+        revisions._REVISE,
+        sync_sql.CATCH_UP,
+        sync_sql.MARK_READ,
+        sync_sql.RECORD_DELIVERED,
+    ):
+        assert "pg_notify" in sql
+        assert "pg_notify" not in silent(sql)
+
+
+@ensureDeferred
+async def test_a_batch_that_has_waited_is_given_the_rest_of_its_time(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN; LOCK TABLE message, inbox IN ACCESS EXCLUSIVE MODE")
+        for work in (
+            store.append([Draft(ann, bob, "x")], within=0.2),
+            store.read([ReadAfter(bob, 0, 10)], within=0.2),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await work

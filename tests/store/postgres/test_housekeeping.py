@@ -98,3 +98,16 @@ async def test_failed_housekeeping_is_logged_and_retried(
     logged_failures.flush(psycopg2.errors.UndefinedTable)
     await sleep(0.1)
     await store.close()
+
+
+@ensureDeferred
+async def test_the_size_of_the_database_is_found_out(
+    postgres: Databases, postgres_database: str
+) -> None:
+    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
+    assert store.file_sizes() == {}
+    await store.open()
+    while not store.file_sizes():
+        await sleep(0.01)
+    assert store.file_sizes()["database"] > 1_000_000
+    await store.close()

@@ -182,8 +182,17 @@ async def test_connections_to_a_server_that_became_read_only_are_replaced(
     executor = await open_executor(size=1)
     await executor.run(FAIL)
     [[before]] = await executor.run(PID)
-    [[_, after]] = await executor.run("SELECT fail('25006', 1), pg_backend_pid()")
+    [[_, after]] = await executor.run("SELECT fail('25006', 2), pg_backend_pid()")
     assert after != before
+
+
+@ensureDeferred
+async def test_a_read_only_server_is_a_plain_refusal(open_executor: OpenExecutor) -> None:
+    executor = await open_executor(size=1)
+    await executor.run(FAIL)
+    refusal = await refused(executor.run("SELECT fail('25006', 1000)"))
+    assert refusal.detail == "the database cannot do this now: made up"
+    assert await executor.run("SELECT nextval('tries')") == [(4,)]
 
 
 @ensureDeferred

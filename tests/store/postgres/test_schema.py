@@ -12,7 +12,9 @@ from chatd.errors import (
     StoreUnavailable,
 )
 from chatd.model import ALL_SCOPES, Draft, Message, Revision, Token
+from chatd.postgres.address import parse
 from chatd.store.migrations import Migration, migrations
+from chatd.store.postgres.schema import prepare
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
@@ -69,15 +71,20 @@ async def test_an_older_database_is_migrated_once(
         await store_at(url).open()
 
 
+async def make_old(url: str) -> None:
+    """Make the tables of the first release, with which the present store cannot work."""
+    from twisted.internet import reactor
+
+    await prepare(parse(url), reactor, migrations("postgres")[:2])
+
+
 @ensureDeferred
 async def test_messages_of_the_first_release_are_not_rewritten_and_can_be_revised(
     postgres: Databases,
 ) -> None:
     database = postgres.create()
     url = postgres.url(database)
-    old = store_at(url, known=migrations("postgres")[:2])
-    await old.open()
-    await old.close()
+    await make_old(url)
     files = "SELECT pg_relation_filenode(name) FROM unnest(ARRAY['message', 'inbox']) AS name"
     with connected(url) as db:
         rows(
@@ -187,12 +194,16 @@ async def test_contacts_of_an_older_database_are_found(
 async def test_tokens_are_kept_when_they_get_ids(postgres: Databases) -> None:
     database = postgres.create()
     url = postgres.url(database)
-    old = store_at(url, known=migrations("postgres")[:2])
-    await old.open()
-    ann, bob = await add_accounts(old, "ann", "bob")
-    await old.close()
+    await make_old(url)
+    ann, bob = 1, 2
     created = {digest(f"{number}"): 1000 + number for number in range(10)}
     with connected(url) as db:
+        rows(
+            db,
+            "INSERT INTO account (username, username_folded, date_joined)"
+            " VALUES ('ann', 'ann', 0), ('bob', 'bob', 0)",
+        )
+        rows(db, "INSERT INTO inbox VALUES (1, 0, 0), (2, 0, 0)")
         for token, at in created.items():
             rows(db, "INSERT INTO token VALUES (%s, %s, %s)", token, (ann, bob)[at % 2], at)
     store = store_at(url)

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from chatd.errors import (
-    UsernameTaken,
-)
-from chatd.model import AccountChange, ReadAfter, TokenOptions
+from chatd.errors import StoreUnavailable, UsernameTaken
+from chatd.model import AccountChange, Draft, ReadAfter, TokenOptions
 from chatd.postgres import connection
+from chatd.postgres.pool import SIZE
 from chatd.store import statements, token_statements
 from chatd.store.postgres import accounts
 from chatd.store.postgres.store import PostgresStore
@@ -191,3 +190,42 @@ async def test_tokens_and_users_are_found_by_indexes(
             assert [line for line in plan if f"using {index} on" in line], plan
             assert not [line for line in plan if "Seq Scan" in line], plan
             assert not [line for line in plan if "Sort" in line], plan
+
+
+@ensureDeferred
+async def test_a_store_that_cannot_append_is_not_ready(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    assert isinstance(store, PostgresStore)
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await store.check()
+    assert await store.last_seqs([0, ann, bob]) == {ann: 0, bob: 0}
+
+    async def set_database(setting: str) -> None:
+        """Change a setting for all connections of the store, which are replaced."""
+        while store.pool.connections < SIZE:
+            await sleep(0.01)
+        before = store.pool.reconnects
+        postgres.admin(f"ALTER DATABASE {postgres_database} {setting}")
+        postgres.terminate(postgres_database)
+        while store.pool.reconnects < before + SIZE or store.pool.connections < SIZE:
+            await sleep(0.01)
+
+    async def refuses(pattern: str) -> None:
+        for work in (store.check(), store.append([Draft(ann, bob, "x")])):
+            with pytest.raises(StoreUnavailable, match=pattern):
+                await work
+
+    await set_database("SET default_transaction_read_only = on")
+    await refuses("read-only transaction")
+    await set_database("RESET ALL")
+    await store.check()
+    await set_database("SET statement_timeout = '20ms'")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "SET statement_timeout = 0")
+        rows(db, "BEGIN; LOCK TABLE message IN EXCLUSIVE MODE")
+        await refuses("cannot do this now")
+    await set_database("RESET ALL")
+    await store.check()
+    assert await store.last_seqs([bob]) == {bob: 0}

@@ -8,18 +8,19 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
-from chatd.model import ALL_CHANGES, Draft
+from chatd.model import ALL_CHANGES, Draft, Revision
 from chatd.model_sync import (
     ListConversations,
     MarkRead,
     MessageChange,
     PeerChange,
     PeerPositions,
+    ReadChanges,
 )
 from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading, sync_sql, sync_store
 from chatd.store.statements import postgres as postgres_sql
-from tests.contracts.helpers import OpenStore, add_accounts, send, send_many
+from tests.contracts.helpers import OpenStore, add_accounts, read_inbox, send, send_many
 from tests.contracts.store_sync import all_changes, changes, conversations
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.plans import plan
@@ -66,6 +67,32 @@ async def test_a_message_under_way_when_changes_begin_is_not_missed(
         while rows(db, "SELECT 1 FROM sync_state WHERE NOT settled"):
             await sleep(0.05)
         assert len((await all_changes(one, ann, ALL_CHANGES))[0]) == 2 + known
+
+
+@ensureDeferred
+async def test_an_edit_under_way_when_changes_begin_is_not_missed(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    one, two = await two_stores(open_store)
+    ann, bob = await add_accounts(one, "ann", "bob")
+    await send(one, ann, bob, "old")
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "SELECT 1 FROM inbox WHERE user_id = %s FOR UPDATE", bob)
+        edit = one.revise(Revision(ann, bob, 1, "new"))
+        await sleep(0.2)
+        beginning = two.sync.changes(ReadChanges(bob, None, 100))
+        await sleep(0.2)
+        # What follows the position of its result has to contain the edit, or what precedes it.
+        assert not beginning.called
+        rows(db, "ROLLBACK")
+    await edit
+    found = await beginning
+    assert found is not None
+    assert [each.text for each in await read_inbox(two, bob)] == ["new"]
+    await one.revise(Revision(ann, bob, 1, "newer"))
+    told, _ = await all_changes(two, bob, found.position)
+    assert [each.message.text for each in told if isinstance(each, MessageChange)] == ["newer"]
 
 
 @ensureDeferred
@@ -178,3 +205,26 @@ async def test_no_statement_of_changes_scans_a_table(
             # Only whether anybody has changes at all is read without an index.
             scans = [line for line in lines if "Seq Scan" in line]
             assert all("sync_state" in line for line in scans), lines
+
+
+@ensureDeferred
+async def test_a_position_costs_the_same_in_a_large_inbox(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await store.sync.synchronise(ann)
+    with connected(postgres.url(postgres_database)) as db:
+        rows(
+            db,
+            "INSERT INTO message (received_by, seq, sent_by, sent_at, text)"
+            " SELECT %s, n, n %% 200, n, 'x' FROM generate_series(1, 20000) AS n",
+            bob,
+        )
+        rows(db, "VACUUM ANALYZE")
+        parameters = {"users": f"{{{bob}}}", "seqs": "{19999}"}
+        lines = plan(db, sync_sql.RECORD_DELIVERED, parameters)
+        # A range of that index would be all that anybody has sent to bob.
+        assert not [
+            line for line in lines if "message_conversation" in line and "Backward" not in line
+        ], lines

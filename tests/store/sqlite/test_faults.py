@@ -86,7 +86,6 @@ def test_reads_succeed_while_the_disk_is_full(database: Database) -> None:
         result_of(store.append([Draft(ann, bob, "x" * 16_000)] * 10))
     [page] = result_of(store.read([ReadPage(bob, 1, 10)]))
     assert page == expected_slice(sent, ReadPage(bob, 1, 10))
-    assert result_of(store.check()) is None
 
 
 def test_a_failed_commit_leaves_nothing_behind(database: Database) -> None:
@@ -182,7 +181,7 @@ def test_a_store_that_cannot_write_is_not_ready_until_it_can(
     events: list[str] = []
     for level in ("info", "error"):
         monkeypatch.setattr(
-            f"chatd.store.sqlite.store._log.{level}",
+            f"chatd.store.sqlite.health._log.{level}",
             lambda text, **values: events.append(text.format(**values)),
         )
     store = database.open()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
@@ -35,13 +36,13 @@ async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
 
     opened: list[SqliteStore] = []
 
-    async def open_one(*, known_only: bool = False) -> SqliteStore:
+    async def open_one(**options: Any) -> SqliteStore:
         store = SqliteStore(
             str(tmp_path / "chatd.db"),
             clock=IReactorTime(reactor),
             now=lambda: time.time_ns() // 1000,
             worker=lambda name: ThreadPool(name, 1, IReactorFromThreads(reactor).callFromThread),
-            known_only=known_only,
+            **options,
         )
         await store.open()
         opened.append(store)

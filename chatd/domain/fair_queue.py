@@ -1,0 +1,69 @@
+"""A bounded queue from which accounts are served in turn.
+
+However much one account asks for, another one's next request waits for one of each at most.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+from chatd.errors import Overloaded
+
+T = TypeVar("T")
+
+MAX_PER_OWNER: Final = 1000
+"""Entries of one account that may wait."""
+
+
+class FairQueue(Generic[T]):
+    """Holds up to `max_entries` entries, `max_per_owner` of them of one `owner(entry)`.
+
+    `bound` is the name of these bounds in `Overloaded`.
+    """
+
+    def __init__(
+        self,
+        owner: Callable[[T], Hashable],
+        *,
+        max_entries: int,
+        max_per_owner: int = MAX_PER_OWNER,
+        bound: str = "read_queue",
+    ) -> None:
+        self._owner = owner
+        self._max_entries = max_entries
+        self._max_per_owner = max_per_owner
+        self._bound = bound
+        # In the order in which they are served next.
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, entry: T) -> None:
+        """Add an entry; raises `Overloaded`."""
+        owner = self._owner(entry)
+        self.check(owner)
+        self._queues.setdefault(owner, deque()).append(entry)
+        self._length += 1
+
+    def check(self, owner: Hashable) -> None:
+        """Raise `Overloaded` if `append` would."""
+        if self._length >= self._max_entries:
+            raise Overloaded("too many requests are waiting", 1, self._bound)
+        queue = self._queues.get(owner)
+        if queue is not None and len(queue) >= self._max_per_owner:
+            raise Overloaded("too many of your requests are waiting", 1, self._bound)
+
+    def popleft(self) -> T:
+        """Take the oldest entry of the account whose turn it is."""
+        owner, queue = next(iter(self._queues.items()))
+        entry = queue.popleft()
+        self._length -= 1
+        if queue:
+            self._queues.move_to_end(owner)
+        else:
+            del self._queues[owner]
+        return entry

@@ -1,0 +1,83 @@
+"""Calls of the store for one request each: few at a time, accounts in turn, and only while somebody
+waits for them.
+
+A client can ask and disconnect much faster than the store answers. What it no longer waits for must
+not be in the way of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chatd.domain.fair_queue import FairQueue
+from chatd.domain.read_limits import ReadLimits
+from chatd.errors import DomainError, Overloaded
+
+T = TypeVar("T")
+
+MAX_RUNNING: Final = 4
+"""Calls that the store is given at once; PostgreSQL has as many connections."""
+MAX_WAITING: Final = 20_000
+
+_log = Logger()
+
+
+class _Waiting(Struct, frozen=True, eq=False):
+    """A call that has not begun."""
+
+    owner: int
+    call: Callable[[], Deferred[Any]]
+    result: Deferred[Any]
+
+
+class StoreCalls:
+    """Runs calls that are not made in batches."""
+
+    def __init__(self, reads: ReadLimits, max_running: int = MAX_RUNNING) -> None:
+        self._reads = reads
+        self._free = max_running
+        self._queue: FairQueue[_Waiting] = FairQueue(
+            lambda waiting: waiting.owner, max_entries=MAX_WAITING
+        )
+
+    def run(self, owner: int, call: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """`call` for the account `owner`; raises `Overloaded` or `RateLimited`.
+
+        If the Deferred is cancelled before the call has begun, it is not made. After that it runs
+        to its end, and a failure is logged unless it is a `DomainError`.
+        """
+        self._reads.count(owner)
+        result: Deferred[T] = Deferred()
+        waiting = _Waiting(owner, call, result)
+        if self._free:
+            self._begin(waiting)
+        else:
+            self._queue.append(waiting)
+        return result
+
+    def _begin(self, waiting: _Waiting) -> None:
+        self._free -= 1
+        maybeDeferred(waiting.call).addBoth(self._end, waiting.result)
+
+    def _end(self, outcome: object, result: Deferred[Any]) -> None:
+        self._free += 1
+        while self._free and self._queue:
+            waiting = self._queue.popleft()
+            if waiting.result.called:
+                continue
+            try:
+                self._reads.check(waiting.owner)
+            except Overloaded:
+                waiting.result.errback(Failure())
+            else:
+                self._begin(waiting)
+        if result.called and isinstance(outcome, Failure) and not outcome.check(DomainError):
+            _log.failure("failed after its client had disconnected", outcome)
+        # A cancelled Deferred ignores one late result.
+        result.callback(outcome)

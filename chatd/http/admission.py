@@ -1,0 +1,118 @@
+"""How many connections a server accepts, in all and from one address."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+
+from chatd.http.errors import HTTPError, address_full, server_full
+from chatd.runtime.networks import network
+
+BEING_REFUSED: Final = 16
+"""Connections beyond the limit that are told so at once; while there are as many, the ports do not
+accept."""
+
+ACCEPTS: Final = 20
+"""About how many connections a port accepts in one turn of the reactor. Without a limit, those that
+a flood has left in the kernel's queue would all be accepted in one."""
+
+NO_ROOM: Final = server_full()
+
+_log = Logger()
+
+
+class Admission:
+    """Counts connections. `ports`, the open ones, pause while nothing more can be refused.
+
+    `max_connections` and `max_per_address` (an IPv4 address, or an IPv6 /64 network) may be None.
+    Addresses for which `is_exempt` have no limit of their own. `refused` is called with the bound
+    that was reached: `connections` or `connections_of_address`.
+    """
+
+    def __init__(
+        self,
+        max_connections: int | None = None,
+        max_per_address: int | None = None,
+        is_exempt: Callable[[str], bool] = lambda host: False,
+        refused: Callable[[str], None] = lambda bound: None,
+    ) -> None:
+        self.ports: list[Any] = []
+        self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._is_exempt = is_exempt
+        self._refused = refused
+        self._open = 0
+        self.refusals = 0
+        """How many connections were refused."""
+        self._of_address: Counter[str] = Counter()
+        self._paused = False
+
+    def add_port(self, port: Any) -> None:
+        """A port was opened."""
+        self.ports.append(port)
+        self._limit_accepts()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the ports accept connections."""
+        return not self._paused
+
+    def enter(self, address: IAddress | None) -> tuple[str | None, HTTPError | None]:
+        """Count a connection; returns its address for `leave`, if that has a limit, and why it is
+        refused, if it is. `NO_ROOM`: it is to be closed without a word."""
+        self._limit_accepts()
+        limit = self._max_connections
+        counted = self._counted(address)
+        refusal = None
+        if limit is not None and self._open >= limit:
+            refusal = server_full()
+            self._refused("connections")
+            if self._open >= limit + BEING_REFUSED:
+                refusal = NO_ROOM
+                self._pause(True)
+        elif counted is not None and self._of_address[counted] >= (self._max_per_address or 0):
+            refusal = address_full()
+            self._refused("connections_of_address")
+        self.refusals += refusal is not None
+        self._open += 1
+        if counted is not None:
+            self._of_address[counted] += 1
+        return counted, refusal
+
+    def leave(self, counted: str | None) -> None:
+        """A connection is closed."""
+        self._open -= 1
+        if counted is not None:
+            self._of_address[counted] -= 1
+            if not self._of_address[counted]:
+                del self._of_address[counted]
+        if self._paused and self._open < (self._max_connections or 0) + BEING_REFUSED // 2:
+            self._pause(False)
+
+    def _limit_accepts(self) -> None:
+        for port in self.ports:
+            # Twisted accepts 20 more each time that there were as many as it had expected.
+            port.numberAccepts = ACCEPTS
+
+    def _counted(self, address: IAddress | None) -> str | None:
+        host: str | None = getattr(address, "host", None)
+        if self._max_per_address is None or host is None or self._is_exempt(host):
+            return None
+        return network(host)
+
+    def _pause(self, paused: bool) -> None:
+        if paused == self._paused:
+            return
+        self._paused = paused
+        if paused:
+            _log.warn(
+                "{count} connections are open: no more are accepted for now", count=self._open
+            )
+        for port in self.ports:
+            # A port that is being closed has stopped for good.
+            if getattr(port, "connected", False) and not getattr(port, "disconnecting", False):
+                port.stopReading() if paused else port.startReading()

@@ -1,0 +1,107 @@
+"""Which connections are served in a turn of the reactor.
+
+All sockets that have data are read in one turn. If that makes for more work than a few
+milliseconds, nothing else happens meanwhile: no timer, no result of the database, no other
+listener. So what a turn has no time for waits in one queue, from which each connection gets one
+request at a time, and addresses take turns: hundreds of connections of one address, each asking for
+something large, are in the way of another address for one request.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+TURN_SECONDS: Final = 0.005
+"""For how long requests are handled in one turn of the reactor."""
+
+UNTIMED: Final = 16
+"""Requests, or as many as fit into `TURN_SECONDS`, after which it is found out where a turn ends:
+that costs as much as a tenth of a request."""
+
+
+class Waiting(Protocol):
+    """A connection with a request to be handled."""
+
+    def take_turn(self) -> None:
+        """Handle one request, and queue again if there is another one."""
+        ...
+
+
+class Turns:
+    """The queue of connections, and how much time is left in this turn."""
+
+    __slots__ = ("_call", "_clock", "_count", "_length", "_queues", "_until", "queued")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # By address, in the order in which they are served next.
+        self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        self._length = 0
+        self._call: IDelayedCall | None = None
+        self._count = 0
+        self._until = 0.0
+        self.queued = 0
+        """How often a connection had to wait for a later turn."""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def admits(self) -> bool:
+        """Whether a request may be handled now; counts it."""
+        self._count += 1
+        now = self._clock.seconds()
+        if self._call is not None:
+            return not self._length and now < self._until
+        if self._count == 1:
+            self._until = now + TURN_SECONDS
+        elif self._count > UNTIMED or now >= self._until:
+            # Perhaps the turn of the first of them is over. The next call tells.
+            self._call = self._clock.callLater(0, self._next_turn)
+        return True
+
+    def wait(self, connection: Waiting, address: str) -> None:
+        """Have a connection from this address take its turn later."""
+        self.queued += 1
+        self._queues.setdefault(address, deque()).append(connection)
+        self._length += 1
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._next_turn)
+
+    def stop(self) -> None:
+        """No connection is left."""
+        self._queues.clear()
+        self._length = 0
+        self._count = 0
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _next_turn(self) -> None:
+        self._call = None
+        self._count = 0
+        if not self._length:
+            return
+        clock = self._clock
+        self._count = UNTIMED
+        self._until = clock.seconds() + TURN_SECONDS
+        self._call = clock.callLater(0, self._next_turn)
+        # Those that queue again wait for the next turn: others may have received something.
+        for _ in range(self._length):
+            if not self._length:
+                break
+            self._take().take_turn()
+            if clock.seconds() >= self._until:
+                break
+
+    def _take(self) -> Waiting:
+        address, queue = next(iter(self._queues.items()))
+        connection = queue.popleft()
+        self._length -= 1
+        if queue:
+            self._queues.move_to_end(address)
+        else:
+            del self._queues[address]
+        return connection

@@ -1,0 +1,97 @@
+"""What clients have not read yet of their responses, by account and in all.
+
+A client that asks and does not read has the server keep the responses. What sockets have taken is
+the kernel's; this is about what is left in the process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from chatd.http.eager_write import unsent_bytes
+
+MAX_UNSENT_OF_OWNER: Final = 8 << 20
+"""Bytes of one account that may be unsent before its reads are refused."""
+MAX_UNSENT: Final = 256 << 20
+"""Bytes that may be unsent in all before only those can read who have read everything. At twice
+that all requests are refused."""
+
+REFRESH_SECONDS: Final = 0.1
+"""How old what is known of a connection may be."""
+
+
+class Sender(Protocol):
+    """A connection."""
+
+    transport: Any
+
+
+class UnsentBytes:
+    """The connections of a server that have something unsent."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self.connections: dict[Sender, int | None] = {}
+        """Those that had something unsent when they were last looked at, with the account. Usually
+        there are none, and then nobody is refused."""
+        self._owned: Counter[int] = Counter()
+        self._total = 0
+        self._refreshed = float("-inf")
+
+    @property
+    def total(self) -> int:
+        """How many bytes are unsent."""
+        self._refresh(0.0)
+        return self._total
+
+    def add(self, connection: Sender) -> None:
+        """Not all that was written to this connection was taken by its socket."""
+        if connection not in self.connections:
+            self.connections[connection] = None
+            self._total += unsent_bytes(connection.transport)
+
+    def claim(self, connection: Sender, owner: int | None) -> None:
+        """What was written was for this account."""
+        if owner is not None and connection in self.connections:
+            self.connections[connection] = owner
+            self._owned[owner] += unsent_bytes(connection.transport)
+
+    def remove(self, connection: Sender) -> None:
+        """The connection is closed."""
+        self.connections.pop(connection, None)
+
+    def admits(self, owner: int) -> bool:
+        """Whether an account may read now."""
+        if not self.connections:
+            return True
+        self._refresh(REFRESH_SECONDS)
+        owned = self._owned.get(owner, 0)
+        if owned > MAX_UNSENT_OF_OWNER:
+            return False
+        return self._total <= MAX_UNSENT or not owned
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody may ask for anything."""
+        if not self.connections:
+            return False
+        self._refresh(REFRESH_SECONDS)
+        return self._total > 2 * MAX_UNSENT
+
+    def _refresh(self, age: float) -> None:
+        now = self._seconds()
+        if now - self._refreshed < age:
+            return
+        self._refreshed = now
+        self._owned.clear()
+        self._total = 0
+        for connection, owner in tuple(self.connections.items()):
+            size = unsent_bytes(connection.transport)
+            if not size:
+                del self.connections[connection]
+                continue
+            self._total += size
+            if owner is not None:
+                self._owned[owner] += size

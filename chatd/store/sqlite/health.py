@@ -1,0 +1,85 @@
+"""Whether a SQLite database can be written to, and is still the file that its path names."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Final
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chatd.errors import StoreUnavailable
+from chatd.store.sqlite.transactions import transaction
+
+PROBE_BYTES: Final = 128 * 1024
+"""More than a message: a nearly full disk still takes small writes."""
+
+REPLACED_RETRY_AFTER: Final = 30
+
+_log = Logger()
+
+
+class DatabaseFiles:
+    """The database and its write-ahead log, which must be open when this is created.
+
+    Once another file is in the place of one of them, what is written to it is lost when the daemon
+    is restarted.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._opened = [(each, _identity(each)) for each in (path, f"{path}-wal")]
+
+    def check(self) -> None:
+        """Raise `StoreUnavailable` if a file was removed or replaced; blocks for microseconds."""
+        for path, identity in self._opened:
+            if _identity(path) != identity:
+                raise StoreUnavailable(
+                    f"{os.path.basename(path)} was removed or replaced while it was in use: put it"
+                    " back, or restart chatd on what is there now",
+                    REPLACED_RETRY_AFTER,
+                )
+
+
+class WriteHealth:
+    """What the last writes say about the database; logs when that changes."""
+
+    def __init__(self) -> None:
+        self._fails = False
+        self.needs_probe = False
+        """Whether only `probe` proves that it can be written to: a write has failed since."""
+
+    def on_written(self) -> None:
+        """A write has succeeded, perhaps a small one."""
+        if self._fails:
+            self._fails = False
+            _log.info("the database can be written to again")
+
+    def on_failed(self, failure: Failure) -> None:
+        """A write has failed, perhaps because of what was asked."""
+        if not failure.check(StoreUnavailable):
+            return
+        self.needs_probe = True
+        if not self._fails:
+            self._fails = True
+            why = getattr(failure.value, "__cause__", None) or failure.value
+            _log.error("the database cannot be written to: {why}", why=why)
+
+
+def probe(db: sqlite3.Connection) -> None:
+    """Write as much as a large message takes, and remove it."""
+    with transaction(db):
+        # A process that was killed in between has left it behind.
+        db.execute("DROP TABLE IF EXISTS probe")
+        db.execute("CREATE TABLE probe (filler BLOB)")
+        db.execute("INSERT INTO probe VALUES (zeroblob(?))", (PROBE_BYTES,))
+    with transaction(db):
+        db.execute("DROP TABLE probe")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

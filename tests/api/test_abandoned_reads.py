@@ -1,0 +1,65 @@
+"""Reads whose client has gone, and reads of one account by the thousand, do not delay others."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatd.domain.fair_queue import MAX_PER_OWNER
+from chatd.domain.store_calls import MAX_RUNNING
+from tests.api.service import CHATS, USERS, Exchange, Serve, Service, User
+from tests.doubles import SteppedExecutor
+from tests.test_metrics import value
+
+
+def steps_until_answered(service: Service, exchange: Exchange) -> int:
+    """How many calls the reader makes until the request is answered."""
+    steps = 0
+    while exchange.held:
+        service.system.turn()
+        assert service.system.reader.step()
+        service.system.turn()
+        steps += 1
+    return steps
+
+
+def pair(service: Service) -> tuple[User, User]:
+    ann, bob = service.new_user("ann"), service.new_user("bob")
+    ann.send(bob)
+    bob.send(ann)
+    # Known tokens are not looked up again.
+    for user in (ann, bob):
+        user.page()
+    return ann, bob
+
+
+@pytest.mark.parametrize("target", [f"{CHATS}?with=2", f"{USERS}?username=bob", f"{CHATS}?page=1"])
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_reads_whose_clients_have_gone_are_not_made(serve: Serve, front: str, target: str) -> None:
+    service = serve(front, worker=SteppedExecutor, read_cached=False)
+    ann, bob = pair(service)
+    for _ in range(100):
+        ann.start("GET", target).disconnect()
+    assert steps_until_answered(service, bob.start("GET", target)) <= MAX_RUNNING + 2
+    service.settle()
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_accounts_take_turns(serve: Serve, front: str) -> None:
+    service = serve(front, worker=SteppedExecutor)
+    ann, bob = pair(service)
+    waiting = [ann.start("GET", f"{CHATS}?with=2") for _ in range(100)]
+    assert steps_until_answered(service, bob.start("GET", f"{CHATS}?with=1")) <= MAX_RUNNING + 4
+    service.settle()
+    assert {exchange.response.status for exchange in waiting} == {200}
+
+
+def test_more_of_one_account_is_an_overload(serve: Serve) -> None:
+    service = serve("chatd", worker=SteppedExecutor)
+    ann, bob = pair(service)
+    started = [ann.start("GET", f"{USERS}?user_id=2") for _ in range(MAX_PER_OWNER + MAX_RUNNING)]
+    refused = ann.get(f"{USERS}?user_id=2")
+    refused.problem(503, "overloaded")
+    assert refused.header("Retry-After") == "1"
+    assert value(service.system.metrics, "chatd_refusals_total", bound="read_queue") == 1
+    assert bob.get(f"{USERS}?user_id=1").status == 200
+    assert {exchange.response.status for exchange in started} == {200}

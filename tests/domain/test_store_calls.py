@@ -1,0 +1,143 @@
+"""Calls of the store: few at a time, accounts in turn, none that nobody waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from chatd.domain import fair_queue
+from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_limits import ReadLimits
+from chatd.domain.store_calls import StoreCalls
+from chatd.errors import Overloaded, UserNotFound
+from tests.conftest import LoggedFailures
+from tests.doubles import cancel, result_of
+
+
+def limits(unread: set[int]) -> ReadLimits:
+    """The limits of reads; the accounts in `unread` do not read what they are sent."""
+    return ReadLimits(RateLimits(None, Clock()), lambda user_id: user_id not in unread)
+
+
+class Store:
+    """A store whose calls the test completes; they are made through `calls`."""
+
+    def __init__(self, max_running: int = 1) -> None:
+        self.unread: set[int] = set()
+        self.calls = StoreCalls(limits(self.unread), max_running)
+        self.begun: dict[str, Deferred[Any]] = {}
+
+    def run(self, name: str) -> Deferred[Any]:
+        """A call for the account that the name begins with."""
+        return self.calls.run(ord(name[0]), self._call(name))
+
+    def _call(self, name: str) -> Callable[[], Deferred[Any]]:
+        def call() -> Deferred[Any]:
+            result: Deferred[Any] = Deferred()
+            self.begun[name] = result
+            return result
+
+        return call
+
+    def complete(self, name: str) -> None:
+        self.begun[name].callback(name.upper())
+
+
+def test_few_calls_run_at_a_time_and_accounts_take_turns() -> None:
+    store = Store(max_running=2)
+    results = {name: store.run(name) for name in ("a1", "a2", "a3", "a4", "b1")}
+    assert list(store.begun) == ["a1", "a2"]
+    store.complete("a1")
+    store.complete("a2")
+    assert list(store.begun) == ["a1", "a2", "a3", "b1"]
+    store.complete("b1")
+    store.complete("a3")
+    store.complete("a4")
+    assert {name: result_of(result) for name, result in results.items()} == {
+        name: name.upper() for name in results
+    }
+
+
+def test_a_call_that_nobody_waits_for_is_not_made() -> None:
+    store = Store()
+    results = [store.run(name) for name in ("a1", "a2", "a3")]
+    cancel(results[1])
+    store.complete("a1")
+    assert list(store.begun) == ["a1", "a3"]
+    store.complete("a3")
+    assert result_of(results[2]) == "A3"
+
+
+def test_a_call_that_has_begun_runs_to_its_end() -> None:
+    store = Store()
+    result = store.run("a1")
+    result.cancel()
+    with pytest.raises(CancelledError):
+        result_of(result)
+    later = store.run("a2")
+    assert list(store.begun) == ["a1"]
+    store.complete("a1")
+    store.complete("a2")
+    assert result_of(later) == "A2"
+
+
+def test_failures_are_passed_on() -> None:
+    store = Store()
+    for error in (UserNotFound("x"), ZeroDivisionError()):
+        result = store.run("a1")
+        store.begun["a1"].errback(error)
+        with pytest.raises(type(error)):
+            result_of(result)
+    # A regular result, of which nobody has to know.
+    cancel(store.run("a1"))
+    store.begun["a1"].errback(UserNotFound("x"))
+
+
+def test_an_unexpected_failure_is_logged_if_nobody_waits(
+    logged_failures: LoggedFailures,
+) -> None:
+    store = Store()
+    cancel(store.run("a1"))
+    store.begun["a1"].errback(ZeroDivisionError())
+    [failure] = logged_failures.flush()
+    assert failure.check(ZeroDivisionError)
+
+
+def test_a_call_that_raises_fails() -> None:
+    def call() -> Deferred[None]:
+        raise UserNotFound("x")
+
+    with pytest.raises(UserNotFound):
+        result_of(StoreCalls(limits(set())).run(1, call))
+
+
+def test_an_account_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    running = store.run("a0")
+    waiting = [store.run(f"a{number + 1}") for number in range(fair_queue.MAX_PER_OWNER)]
+    with pytest.raises(Overloaded):
+        store.run("a")
+    other = store.run("b1")
+    for each in waiting:
+        cancel(each)
+    store.complete("a0")
+    store.complete("b1")
+    assert (result_of(running), result_of(other)) == ("A0", "B1")
+
+
+def test_calls_of_an_account_that_does_not_read_are_refused() -> None:
+    store = Store()
+    running, waiting = store.run("a1"), store.run("a2")
+    store.unread.add(ord("a"))
+    with pytest.raises(Overloaded) as error:
+        store.run("a3")
+    assert error.value.bound == "unsent_bytes"
+    store.complete("a1")
+    assert result_of(running) == "A1"
+    with pytest.raises(Overloaded):
+        result_of(waiting)
+    assert list(store.begun) == ["a1"]

@@ -1,0 +1,310 @@
+"""The attacks: each a coroutine that attacks a daemon until it is cancelled.
+
+They come from another address than the innocent clients. `python -m tests.hostile.attacks NAME`
+runs one in a process of its own; the target is read from standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from tests.daemon import CHATS, TOKENS, USERS
+
+ADDRESS: Final = "127.0.0.66"
+"""Where attacks come from."""
+
+WIDE: Final = "\x01" * 16_384
+"""The text that takes most bytes in JSON."""
+
+
+class Target(msgspec.Struct):
+    """The daemon, and the accounts of the attacker: tokens by the id of the user."""
+
+    port: int
+    tls_port: int
+    tokens: dict[int, str]
+
+    @property
+    def users(self) -> list[int]:
+        """The ids of the accounts. The first one has a hundred wide messages."""
+        return list(self.tokens)
+
+
+Attack = Callable[[Target], Awaitable[None]]
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(function: Attack) -> Attack:
+    """Add an attack to the table, under the name of the function."""
+    ATTACKS[getattr(function, "__name__", "")] = function
+    return function
+
+
+async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection; retried for as long as it is refused."""
+    while True:
+        try:
+            return await asyncio.open_connection(
+                "127.0.0.1", port, local_addr=(ADDRESS, 0), limit=1 << 16
+            )
+        except OSError:
+            await asyncio.sleep(0.02)
+
+
+async def swarm(count: int, one: Callable[[int], Awaitable[None]]) -> None:
+    """`count` clients, each of which begins again when it ends."""
+
+    async def endless(number: int) -> None:
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await one(number)
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(*(endless(number) for number in range(count)))
+
+
+def request(
+    method: str, target: str, token: str | None = None, body: bytes = b"", *more: str
+) -> bytes:
+    """The bytes of a request."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: chat.example", *more]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST."""
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def unread(port: int, data: bytes) -> None:
+    """Send requests and read nothing, for as long as the server permits."""
+    _reader, writer = await connect(port)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    try:
+        writer.write(data)
+        await asyncio.sleep(60)
+    finally:
+        writer.transport.abort()
+
+
+async def answered(port: int, data: bytes, responses: int = 1) -> None:
+    """Send requests, and read until the last response has begun."""
+    reader, writer = await connect(port)
+    try:
+        writer.write(data)
+        seen = 0
+        while seen < responses and (received := await reader.read(1 << 16)):
+            seen += received.count(b"HTTP/1.1 ")
+    finally:
+        writer.transport.abort()
+
+
+@attack
+async def unread_pages(target: Target) -> None:
+    """600 connections ask for the largest page there is, and read nothing."""
+    data = request("GET", CHATS + "?limit=100", target.tokens[target.users[0]])
+    await swarm(600, lambda _: unread(target.port, data))
+
+
+@attack
+async def unread_polls(target: Target) -> None:
+    """1,000 polls from the beginning, and nothing is read."""
+    data = request("GET", CHATS + "?since=0", target.tokens[target.users[0]])
+    await swarm(1000, lambda _: unread(target.port, data))
+
+
+@attack
+async def abandoned_reads(target: Target) -> None:
+    """Reads of conversations that are reset right after they were asked for."""
+    user = target.users[0]
+    data = request("GET", f"{CHATS}?with={user}", target.tokens[user])
+
+    async def one(_: int) -> None:
+        _reader, writer = await connect(target.port)
+        writer.write(data)
+        await asyncio.sleep(0.0003)
+        reset(writer)
+
+    await swarm(50, one)
+
+
+@attack
+async def pipelined_404(target: Target) -> None:
+    """400 connections pipeline sixteen requests for nothing."""
+    data = request("GET", "/nothing") * 16
+    await swarm(400, lambda _: answered(target.port, data, 16))
+
+
+@attack
+async def pipelined_description(target: Target) -> None:
+    """100 connections ask for the description of the API again and again."""
+    data = request("GET", "/api/v1/openapi.json") * 4
+    await swarm(100, lambda _: answered(target.port, data, 4))
+
+
+@attack
+async def connections(target: Target) -> None:
+    """More connections than there are descriptors."""
+
+    async def one(_: int) -> None:
+        reader, writer = await connect(target.port)
+        await reader.read(1000)
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+
+    await swarm(2000, one)
+
+
+@attack
+async def log_ins(target: Target) -> None:
+    """200 log-ins with wrong passwords under way all the time."""
+    numbers = itertools.count()
+
+    async def one(_: int) -> None:
+        body = json.dumps({"username": f"nobody{next(numbers)}", "password": "wrong"}).encode()
+        await answered(target.port, request("POST", TOKENS, None, body))
+
+    await swarm(200, one)
+
+
+@attack
+async def registrations(target: Target) -> None:
+    """Accounts are registered as fast as it goes."""
+    numbers = itertools.count()
+
+    async def one(_: int) -> None:
+        account = {"username": f"spam{next(numbers)}", "email": "a@b", "password": "secret"}
+        await answered(target.port, request("POST", USERS, None, json.dumps(account).encode()))
+
+    await swarm(50, one)
+
+
+@attack
+async def slow_heads(target: Target) -> None:
+    """500 heads that come byte by byte."""
+
+    async def one(_: int) -> None:
+        _reader, writer = await connect(target.port)
+        for octet in request("GET", CHATS) + b"x" * 100:
+            writer.write(bytes([octet]))
+            await writer.drain()
+            await asyncio.sleep(0.5)
+
+    await swarm(500, one)
+
+
+@attack
+async def slow_bodies(target: Target) -> None:
+    """500 bodies that come byte by byte."""
+    token = target.tokens[target.users[0]]
+    head = request("POST", CHATS, token, b"", "Content-Type: application/json")
+    head = head[:-2] + b"Content-Length: 100000\r\n\r\n"
+
+    async def one(_: int) -> None:
+        _reader, writer = await connect(target.port)
+        writer.write(head)
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.5)
+
+    await swarm(500, one)
+
+
+@attack
+async def slow_readers(target: Target) -> None:
+    """200 large answers of which a little is read at a time."""
+    data = request("GET", CHATS + "?limit=10", target.tokens[target.users[0]])
+
+    async def one(_: int) -> None:
+        reader, writer = await connect(target.port)
+        writer.write(data)
+        while await reader.read(100):
+            await asyncio.sleep(0.5)
+
+    await swarm(200, one)
+
+
+@attack
+async def many_polls(target: Target) -> None:
+    """As many held polls as the accounts may have, renewed at once when they end."""
+    data = {
+        user: request("GET", CHATS + "?since=now&wait=50", token)
+        for user, token in target.tokens.items()
+    }
+    users = target.users
+    await swarm(
+        9 * len(users), lambda number: answered(target.port, data[users[number % len(users)]])
+    )
+
+
+@attack
+async def wake_ups(target: Target) -> None:
+    """All polls of all accounts are woken by messages as fast as it goes."""
+    users = target.users[1:]
+
+    async def one(number: int) -> None:
+        user = users[number % len(users)]
+        if number < 8 * len(users):
+            data = request("GET", CHATS + "?since=now&wait=50", target.tokens[user])
+        else:
+            body = json.dumps({"user_id": user, "message": "wake up"}).encode()
+            data = request("POST", CHATS, target.tokens[users[0]], body)
+        await answered(target.port, data)
+
+    await swarm(9 * len(users), one)
+
+
+@attack
+async def json_bombs(target: Target) -> None:
+    """Bodies that are costly to read: nested, repetitive, with numbers without end."""
+    bombs = [
+        b"[" * 100_000,
+        b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+        b'{"user_id":' + b"9" * 100_000 + b"}",
+        b'{"user_id":1,"message":"' + b"\\u0001" * 16_000 + b'","message":"x"}',
+        b"{" + b",".join(b'"%d":0' % number for number in range(10_000)) + b"}",
+    ]
+    token = target.tokens[target.users[0]]
+    data = [request("POST", CHATS, token, bomb) for bomb in bombs]
+    await swarm(20, lambda number: answered(target.port, data[number % len(data)]))
+
+
+@attack
+async def handshakes(target: Target) -> None:
+    """500 TLS handshakes that are never finished."""
+    hello = bytes.fromhex("16030102000100")
+    await swarm(500, lambda _: unread(target.tls_port, hello))
+
+
+@attack
+async def half_open(target: Target) -> None:
+    """Connections without a word, opened and reset as fast as it goes."""
+
+    async def one(_: int) -> None:
+        _reader, writer = await connect(target.port)
+        reset(writer)
+
+    await swarm(100, one)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{sys.argv[1]}\n")
+    sys.stdout.flush()
+    asyncio.run(ATTACKS[sys.argv[1]](msgspec.json.decode(sys.stdin.read(), type=Target)))  # type: ignore[arg-type]

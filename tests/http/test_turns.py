@@ -1,0 +1,162 @@
+"""Turns of the reactor: which requests are handled in one, and in which order the others follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+
+from chatd.http.limits import HTTPLimits
+from chatd.http.request import Request
+from chatd.http.server import Server
+from chatd.http.turns import TURN_SECONDS, UNTIMED, Turns
+from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, problem
+
+
+class Shared:
+    """A server whose requests take time, and its clients."""
+
+    def __init__(self, seconds: float = TURN_SECONDS / 4) -> None:
+        self.clock = Clock()
+        self.seconds = seconds
+        self.handled: list[str] = []
+        self.server = Server(
+            resource=Leaf(self._respond), clock=self.clock, limits=HTTPLimits(), problem=problem
+        )
+
+    def _respond(self, request: Request) -> object:
+        self.clock.rightNow += self.seconds
+        self.handled.append(request.uri.decode())
+        return brief(request)
+
+    def connect(self, host: str = "192.0.2.1") -> RawClient:
+        address = IPv4Address("TCP", host, 1)
+        transport = HalfClosing(peerAddress=address)  # type: ignore[no-untyped-call]
+        return RawClient(server=self.server, transport=transport)
+
+    def turn(self) -> list[str]:
+        """Let the next turn happen; returns what was handled in it."""
+        before = len(self.handled)
+        calls = [call for call in self.clock.calls if call.func.__name__ == "_next_turn"]
+        for call in calls:
+            self.clock.calls.remove(call)
+            call.called = 1
+            call.func()
+        return self.handled[before:]
+
+
+def test_a_turn_has_an_end() -> None:
+    shared = Shared()
+    clients = [shared.connect() for _ in range(40)]
+    for number, client in enumerate(clients):
+        client.send(get(f"/{number}"))
+    # The time was over after four, which the fifth found out.
+    assert len(shared.handled) == 5
+    order = [f"/{number}" for number in range(40)]
+    assert shared.turn() == order[5:][:4]
+    while shared.turn():
+        pass
+    assert shared.handled == order
+    assert all(len(client.responses()) == 1 for client in clients)
+
+
+def test_who_comes_later_waits_for_one_request_of_each_other_connection() -> None:
+    shared = Shared()
+    flooding = [shared.connect() for _ in range(3)]
+    for number, client in enumerate(flooding):
+        client.send(b"".join(get(f"/{number}.{each}") for each in range(30)))
+    innocent = shared.connect()
+    innocent.send(get("/innocent"))
+    assert "/innocent" not in shared.handled
+    done = len(shared.handled)
+    while "/innocent" not in shared.handled:
+        assert shared.turn()
+    assert len(shared.handled) - done <= 4
+    while shared.turn():
+        pass
+    for number, client in enumerate(flooding):
+        bodies = [response.body.decode() for response in client.responses()]
+        assert bodies == [f"/{number}.{each}" for each in range(30)]
+
+
+def test_addresses_take_turns() -> None:
+    shared = Shared(seconds=1.0)
+    for number in range(100):
+        shared.connect().send(get(f"/{number}"))
+    innocent = shared.connect("192.0.2.2")
+    innocent.send(get("/innocent"))
+    assert len(shared.handled) == 2
+    handled = shared.turn() + shared.turn()
+    assert len(handled) == 2
+    assert "/innocent" in handled
+    while shared.turn():
+        pass
+    assert len(shared.handled) == 101
+
+
+def test_a_quiet_server_handles_requests_at_once() -> None:
+    shared = Shared()
+    client = shared.connect()
+    for number in range(100):
+        client.send(get(f"/{number}"))
+        assert len(shared.handled) == number + 1
+        shared.clock.advance(0)
+    assert shared.server.state.turns.queued == 0
+
+
+def test_a_connection_that_is_closed_while_it_waits_is_left_out() -> None:
+    shared = Shared(seconds=1.0)
+    clients = [shared.connect() for _ in range(4)]
+    for number, client in enumerate(clients):
+        client.send(get(f"/{number}"))
+    waiting = clients[2:]
+    assert len(shared.server.state.turns) == 2
+    assert not waiting[-1].reading()
+    waiting[-2].disconnect()
+    while shared.turn():
+        pass
+    assert len(shared.handled) == 3
+    assert waiting[-1].reading()
+
+
+def test_nothing_is_left_when_the_last_connection_is_closed() -> None:
+    shared = Shared(seconds=1.0)
+    clients = [shared.connect() for _ in range(4)]
+    for client in clients:
+        client.send(get())
+    for client in clients:
+        client.disconnect()
+    assert shared.clock.getDelayedCalls() == []
+    assert len(shared.server.state.turns) == 0
+
+
+class Counting:
+    def __init__(self, turns: Turns, times: int) -> None:
+        self.turns, self.times, self.taken = turns, times, 0
+
+    def take_turn(self) -> None:
+        self.taken += 1
+        if self.taken < self.times:
+            self.turns.wait(self, "a")
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_those_that_queue_again_have_their_next_turn_later(times: int) -> None:
+    clock: Any = Clock()
+    turns = Turns(clock)
+    waiting = Counting(turns, times)
+    turns.wait(waiting, "a")
+    for number in range(times):
+        assert waiting.taken == number
+        clock.calls.pop(0).func()
+    assert waiting.taken == times
+
+
+def test_requests_that_take_no_time_are_all_handled_in_one_turn() -> None:
+    shared = Shared(seconds=0.0)
+    for number in range(3 * UNTIMED):
+        shared.connect().send(get(f"/{number}"))
+    assert len(shared.handled) == 3 * UNTIMED
+    assert shared.server.state.turns.queued == 0

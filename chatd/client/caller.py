@@ -144,7 +144,7 @@ class Caller:
                     raise
                 failure, delay = error, backoff.delay()
             except APIError as error:
-                if not error.retryable or not (idempotent or error.status == 429):
+                if not error.retryable or not (idempotent or error.never_handled):
                     raise
                 failure, delay = error, backoff.delay(error.retry_after)
             if self.clock.seconds() + delay > deadline:

@@ -52,7 +52,7 @@ class ChatClient(AccountCalls):
     """A client for one account of the service at `base_url` (`http://host:port`).
 
     Calls raise `APIError` for an error response and `Unreachable` if there is no response. What
-    is safe to repeat is retried after connection failures, 429, 502, 503 and 504, with backoff
+    is safe to repeat is retried after connection failures, 408, 429, 502, 503 and 504, with backoff
     and as `Retry-After` requests, for up to `retry_seconds`. With `wait_for_service=False`, calls
     raise `Unreachable` at once if no connection can be made, until the service has responded once.
 

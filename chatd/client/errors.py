@@ -48,8 +48,13 @@ class APIError(ChatError):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later (429, 502, 503, 504)."""
-        return self.status in (429, 502, 503, 504)
+        """Whether the same request may succeed later (408, 429, 502, 503, 504)."""
+        return self.status in (408, 429, 502, 503, 504)
+
+    @property
+    def never_handled(self) -> bool:
+        """Whether the service had no effect: it limited the rate, or did not get all of it."""
+        return self.status in (408, 429)
 
 
 class NotSupported(ChatError):

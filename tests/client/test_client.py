@@ -256,8 +256,9 @@ class TestCalls:
         self.harness.advance(1)
         failure(call, Unreachable)
 
-    def test_register_waits_for_a_rate_limit(self) -> None:
+    def test_register_waits_for_a_rate_limit_and_is_retried_if_it_did_not_arrive(self) -> None:
         self.service.script = [
+            problem(408, "request_timeout"),
             problem(429, "rate_limited", Retry_After="1"),
             Canned(201, ANN, {"Location": "/api/v1/users/?user_id=1"}),
         ]

@@ -74,6 +74,7 @@ class TestFollow(Following):
     def test_temporary_errors_are_survived(self) -> None:
         self.follow(
             problem(429, "rate_limited", Retry_After="3"),
+            problem(408, "request_timeout"),
             problem(503, "overloaded", Retry_After="3"),
             problem(500, "internal_error"),
             Canned(502, raw=b"<html>bad gateway</html>"),

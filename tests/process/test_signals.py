@@ -22,6 +22,8 @@ class Process(Clock):
         super().__init__()
         self.done: list[str] = []
         self.shut_down: Callable[[], object]
+        # As a reactor of Twisted: the signal that it ends the process with.
+        self._exitSignal: int | None = None
 
     def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], object]) -> None:
         assert (phase, event) == ("before", "shutdown")
@@ -89,6 +91,13 @@ def test_a_signal_during_a_shutdown_without_signal_forces_the_stop() -> None:
         process.shut_down()
         assert process.after(0, signal.SIGTERM) == []
         assert process.after(REPEAT_SECONDS, signal.SIGTERM) == ["force"]
+
+
+def test_a_signal_before_the_handlers_are_installed_ends_the_process_with_status_0() -> None:
+    with running() as process:
+        process._exitSignal = signal.SIGTERM
+        Signals(process, process.force_stop).install()
+        assert process._exitSignal is None
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -123,4 +123,4 @@ function causeOf(error, signal) {
 /** Whether the same request may succeed later. */
 export const isTemporary = (error) =>
   error instanceof NetworkError ||
-  (error instanceof APIError && [429, 502, 503, 504].includes(error.status));
+  (error instanceof APIError && [408, 429, 502, 503, 504].includes(error.status));

@@ -144,7 +144,7 @@ async def measure_new(
 ) -> Row:
     """Fill the empty database `db` and measure the calls on it."""
     # Only the composition root maps a URL to a store.
-    from chatd.compose import compose_store_and_bus
+    from chatd.compose.storage import compose_store_and_bus
     from chatd.config import load
     from chatd.metrics import Metrics
 

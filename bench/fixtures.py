@@ -73,7 +73,7 @@ def message_counts(messages: Sequence[int], users: int) -> Iterator[tuple[int, i
 
 async def populate_database(reactor: Any, args: argparse.Namespace) -> None:
     # Only the composition root maps a URL to a store.
-    from chatd.compose import compose_store_and_bus
+    from chatd.compose.storage import compose_store_and_bus
     from chatd.config import load
     from chatd.interfaces import IStore
     from chatd.metrics import Metrics

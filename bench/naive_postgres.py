@@ -77,7 +77,7 @@ async def compare(reactor: Any, options: argparse.Namespace) -> None:
     """Measure the sides alternately and print a line of JSON for each run."""
     from txpostgres.txpostgres import ConnectionPool
 
-    from chatd.compose import compose_store_and_bus
+    from chatd.compose.storage import compose_store_and_bus
     from chatd.config import load
     from chatd.domain.batch import Batcher
     from chatd.metrics import Metrics

@@ -129,7 +129,7 @@ _SIZE: Final = (
 async def open_and_close(reactor: Any, url: str) -> float:
     """Open the store at `url` as a daemon does; returns how many seconds that took."""
     # Only the composition root maps a URL to a store.
-    from chatd.compose import compose_store_and_bus
+    from chatd.compose.storage import compose_store_and_bus
     from chatd.config import load
     from chatd.metrics import Metrics
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 import attrs
 
 from chatd import __version__
-from chatd.compose import compose_service, describe_database
+from chatd.compose.databases import describe_database
+from chatd.compose.service import compose_service
 from chatd.config import ConfigError, Settings
 from chatd.process.certificates import UnusableCertificate, read_certificate
 from chatd.process.listeners import Listener

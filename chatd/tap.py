@@ -15,7 +15,7 @@ from twisted.python import usage
 
 from chatd import __version__
 from chatd.check import check
-from chatd.compose import compose_service
+from chatd.compose.service import compose_service
 from chatd.config import OPTIONS, ConfigError, Settings, load
 from chatd.errors import StartError
 from chatd.process.gc_tuning import GCTuner

@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatd.bus.local import LocalBus
-from chatd.compose import compose_domain
+from chatd.compose.domain import compose_domain
 from chatd.config import load
 from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates

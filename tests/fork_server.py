@@ -28,7 +28,12 @@ from typing import IO, Any, Final
 
 import twisted.internet
 
-_PRELOADED: Final = ("chatd.cli.runner", "chatd.compose", "chatd.tap", "twisted.scripts.twistd")
+_PRELOADED: Final = (
+    "chatd.cli.runner",
+    "chatd.compose.service",
+    "chatd.tap",
+    "twisted.scripts.twistd",
+)
 _MAX_REQUEST: Final = 1 << 17
 _INTEGER: Final = struct.Struct("i")
 _FIRST_DESCRIPTOR: Final = 3

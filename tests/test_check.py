@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from chatd import compose
 from chatd.check import check
+from chatd.compose import service as composed_service
+from chatd.compose import storage
 from chatd.config import ConfigError, load
 from chatd.errors import StartError
 from chatd.store.migrations import migrations
@@ -27,7 +28,8 @@ NEWEST = len(migrations("sqlite"))
 
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compose, "ThreadPool", lambda *_: InlineExecutor())
+    for module in (composed_service, storage):
+        monkeypatch.setattr(module, "ThreadPool", lambda *_: InlineExecutor())
 
 
 Check = Callable[..., list[str]]

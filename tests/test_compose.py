@@ -11,10 +11,12 @@ import attrs
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from chatd import compose
 from chatd.bus.nats import NatsBus
 from chatd.bus.postgres import PostgresBus
-from chatd.compose import compose_service, is_postgres
+from chatd.compose import service as composed_service
+from chatd.compose import storage
+from chatd.compose.databases import is_postgres
+from chatd.compose.service import compose_service
 from chatd.config import ConfigError, load
 from chatd.process.service import ChatService
 from chatd.store.postgres.store import PostgresStore
@@ -30,7 +32,8 @@ class Reactor(MemoryReactorClock):
 
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compose, "ThreadPool", lambda *_: InlineExecutor())
+    for module in (composed_service, storage):
+        monkeypatch.setattr(module, "ThreadPool", lambda *_: InlineExecutor())
 
 
 def build(**changes: Any) -> ChatService:

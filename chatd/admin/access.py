@@ -16,7 +16,8 @@ from twisted.internet.task import deferLater
 
 from chatd.admin.errors import AdminError
 from chatd.admin.remote import connect, refused
-from chatd.compose import admin_socket_path, compose_administration
+from chatd.compose.administration import compose_administration
+from chatd.compose.databases import admin_socket_path
 from chatd.config import Settings
 from chatd.domain.administration import Administration, Reply, Request
 from chatd.errors import DatabaseInUse, DomainError, StartError

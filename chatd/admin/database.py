@@ -10,7 +10,7 @@ from msgspec import structs
 
 from chatd.admin.errors import DAMAGED, AdminError
 from chatd.admin.printing import Record, print_fields, print_json, timestamp
-from chatd.compose import compose_maintenance, upgrade_database
+from chatd.compose.administration import compose_maintenance, upgrade_database
 from chatd.config import Settings
 from chatd.errors import StartError
 

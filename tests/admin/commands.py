@@ -12,7 +12,8 @@ import pytest
 from chatd.admin.errors import AdminError
 from chatd.admin.runner import COMMANDS
 from chatd.cli.parser import parser
-from chatd.compose import admin_socket_path, compose_store_and_bus
+from chatd.compose.databases import admin_socket_path
+from chatd.compose.storage import compose_store_and_bus
 from chatd.config import Settings, load
 from chatd.domain.administration import Administration
 from chatd.interfaces import IStore

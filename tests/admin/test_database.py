@@ -10,7 +10,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from chatd.compose import compose_administration
+from chatd.compose.administration import compose_administration
 from chatd.config import ConfigError
 from chatd.maintenance import MaintenanceError
 from tests.admin.commands import Commands, daemon_of

@@ -12,7 +12,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from chatd.admin import access, passwords
-from chatd.compose import admin_socket_path, compose_administration
+from chatd.compose.administration import compose_administration
+from chatd.compose.databases import admin_socket_path
 from tests.admin.commands import Commands, daemon_of
 from tests.doubles import cheap_hasher, new_database
 

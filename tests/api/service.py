@@ -27,7 +27,7 @@ from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
-from chatd.compose import compose_admin, compose_api
+from chatd.compose.api import compose_admin, compose_api
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from tests.doubles import System

@@ -7,7 +7,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from chatd.bus.nats import NatsBus
-from chatd.compose import compose_domain, compose_store_and_bus, microseconds
+from chatd.compose.databases import microseconds
+from chatd.compose.domain import compose_domain
+from chatd.compose.storage import compose_store_and_bus
 from chatd.config import load
 from chatd.metrics import Metrics
 from chatd.model import BEGINNING, Cursor, Draft, ReadAfter, Session

@@ -27,7 +27,7 @@ from chatd.client import (
     Sent,
     Unreachable,
 )
-from chatd.compose import compose_api
+from chatd.compose.api import compose_api
 from chatd.model import WakeReason
 from tests.client.scripted import failure, stub
 from tests.doubles import System, cancel, composed, result_of, scratch

@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from chatd import compose
-from chatd.compose import compose_service
+from chatd.compose import service as composed_service
+from chatd.compose import storage
+from chatd.compose.service import compose_service
 from chatd.config import load
 from chatd.metrics import Metrics
 from chatd.process.service import ChatService
@@ -41,6 +42,7 @@ def filled(**options: str) -> Metrics:
     metrics.observe_poll("message", 1)
     metrics.observe_delivery(0.1, 1)
     metrics.count_store_error("append")
+    metrics.count_refusal("unsent_bytes")
     return metrics
 
 
@@ -48,7 +50,8 @@ def filled(**options: str) -> Metrics:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The metrics of daemons on both databases, as Prometheus gets them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compose, "ThreadPool", lambda *_: InlineExecutor())
+        for module in (composed_service, storage):
+            patch.setattr(module, "ThreadPool", lambda *_: InlineExecutor())
         path = tmp_path_factory.mktemp("db") / "chatd.db"
         metrics = (
             filled(db=f"sqlite:{path}"),

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 
 from chatd.api.client_address import TrustedProxies
 from chatd.api.problems import problem
-from chatd.compose import compose_api, compose_domain
+from chatd.compose.api import compose_api
+from chatd.compose.domain import compose_domain
 from chatd.config import load
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server

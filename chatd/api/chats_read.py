@@ -38,8 +38,9 @@ PARAMETERS: Final = Parameters(PageQuery, PollQuery, StreamQuery, ConversationQu
 class PageMeta(Struct, forbid_unknown_fields=True):
     """Where in the inbox the page is; `took` is milliseconds of work.
 
-    `limit` is there if the messages were too large for one response: fewer were sent, and the page
-    numbers are those of pages of this size. `Link` has them together.
+    `limit` is there if the messages asked for, more than ten, were too large for one response:
+    fewer were sent, and the page numbers are those of pages of this size. Send it as `limit` with
+    the next `page`, or follow `Link`, which has both.
     """
 
     count: Count
@@ -74,7 +75,8 @@ class Page(Struct, forbid_unknown_fields=True):
 class PollMeta(Struct, forbid_unknown_fields=True):
     """How the wait ended; `waited` and `took` are milliseconds.
 
-    `more` says that there are messages after the last one: poll again at once.
+    `more` says that there are messages after the last one: poll again at once. Large messages may
+    be fewer than `limit`.
     """
 
     count: Count
@@ -113,7 +115,8 @@ class Poll(Struct, forbid_unknown_fields=True):
 
 
 class ConversationMeta(Struct, forbid_unknown_fields=True):
-    """`older` goes into the `before` of the next request; null at the beginning.
+    """`older` goes into the `before` of the next request; null at the beginning. Large messages may
+    be fewer than `limit`.
 
     `peer_read` and `peer_delivered` are the places, in the other's inbox, of the caller's last
     messages that they have read, and that were delivered; 0 for none.

@@ -100,13 +100,13 @@ class SqliteStore:
         self._upgrade = upgrade
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
+        self.removed: dict[int, int] = {}
         # Used by the writer's thread only.
-        self._ends = sqlite_chats.InboxEnds(max_messages)
+        self._ends = sqlite_chats.InboxEnds(max_messages, self.removed)
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._health = WriteHealth()
-        self.removed: dict[int, int] = {}
         self._retention = Retention(self._write, self.removed, self._on_removed)
         self._keep = keep
         self._housekeeping = Housekeeping(

@@ -30,7 +30,6 @@ from chatd.api.responses import (
     JSONResponse,
     Response,
     StreamResponse,
-    as_klein,
 )
 from chatd.errors import DomainError, InvalidHeader
 from chatd.http.request import Request
@@ -192,7 +191,10 @@ class Dispatch(Resource):
             return
         else:
             request.setHeader(HEADER, context.request_id)
-            _write(request, as_klein(response))
+            _write(
+                request,
+                response if isinstance(response, klein.Response) else response.as_klein(),
+            )
         context.status = response.code
         self.record(context)
 

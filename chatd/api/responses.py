@@ -59,7 +59,7 @@ class ConstantResponse(Struct, frozen=True):
 
     def as_klein(self) -> klein.Response:
         """The same as a `klein.Response`."""
-        headers: dict[str | bytes, bytes] = {**self.headers}
+        headers: dict[str | bytes, bytes] = dict(self.headers.items())
         if self.body:
             headers[b"Content-Length"] = b"%d" % len(self.body)
         return klein.Response(self.code, headers, self.body)
@@ -90,8 +90,9 @@ Response = klein.Response | JSONResponse | ConstantResponse | StreamResponse
 
 def as_klein(response: Response) -> klein.Response | StreamResponse:
     """The response as an object that Klein can return."""
-    is_own = isinstance(response, JSONResponse | ConstantResponse)
-    return response.as_klein() if is_own else response
+    if isinstance(response, JSONResponse | ConstantResponse):
+        return response.as_klein()
+    return response
 
 
 def no_content() -> klein.Response:

@@ -66,6 +66,11 @@ class Settings:
     """How long messages are kept; 0: always."""
 
     @property
+    def proxy_protocol(self) -> bool:
+        """Whether a proxy says by the PROXY protocol whose connections those of the API are."""
+        return any(text.startswith("haproxy:") for text in self.listen)
+
+    @property
     def keep_microseconds(self) -> int | None:
         """How long messages are kept; None: always."""
         return self.retention_days * 86_400_000_000 or None

@@ -89,7 +89,7 @@ def compose_service(
         reads_answers=unsent.admits,
         free_bytes=_free_bytes(settings.db),
     )
-    proxies = TrustedProxies(settings.trusted_proxies)
+    proxies = TrustedProxies(settings.trusted_proxies, proxy_protocol=settings.proxy_protocol)
     request_ids = RequestIds()
     cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(

@@ -102,8 +102,9 @@ def http_limits(settings: Settings, hosts: Sequence[str] = (ANY,)) -> HTTPLimits
 def connections_per_address(settings: Settings, max_connections: int | None) -> int | None:
     """How many of so many connections one address may have; None: all."""
     # Behind the PROXY protocol, all connections are the proxy's.
-    behind_proxy = any(text.startswith("haproxy:") for text in settings.listen)
-    if not settings.rate_limits or not settings.max_connections_per_address or behind_proxy:
+    if not settings.rate_limits or settings.proxy_protocol:
+        return None
+    if not settings.max_connections_per_address:
         return None
     if max_connections is None:
         return settings.max_connections_per_address

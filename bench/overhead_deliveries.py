@@ -19,11 +19,13 @@ from bench.memory_connection import MemoryConnection, Turn
 from bench.stock import Stock
 from chatd.api.calls import bind, calls_of, routes
 from chatd.api.chats_read import ReadCalls
+from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.api.rendering import EncodedMessageCache
+from chatd.domain.address_polls import AddressPolls
 from chatd.domain.chats import Chats
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import Notifier
@@ -107,7 +109,12 @@ class Ours:
         self._inbox = inbox
         self._notifier = notifier
         self.reads = ReadCalls(
-            self.chats, EncodedMessageCache(), clock=clock, retry_jitter=lambda: 1
+            self.chats,
+            EncodedMessageCache(),
+            clock=clock,
+            retry_jitter=lambda: 1,
+            address_polls=AddressPolls(lambda: None),
+            proxies=TrustedProxies(()),
         )
         self.handlers = bind(
             lambda context: self._authenticate(context, session),

@@ -66,6 +66,11 @@ class Settings:
     """How long messages are kept; 0: always."""
 
     @property
+    def proxy_protocol(self) -> bool:
+        """Whether a proxy says by the PROXY protocol whose connections those of the API are."""
+        return any(text.startswith("haproxy:") for text in self.listen)
+
+    @property
     def keep_microseconds(self) -> int | None:
         """How long messages are kept; None: always."""
         return self.retention_days * 86_400_000_000 or None
@@ -260,12 +265,14 @@ OPTIONS: Final = (
         _integer(1),
         1_000_000,
         "Maximum messages in an inbox; sends to a full one are refused.",
+        reloadable=True,
     ),
     Option(
         "min-free-disk",
         _integer(0, 1 << 50),
         16 << 20,
         "Bytes of the disk of SQLite that sends leave free, 0: none.",
+        reloadable=True,
     ),
     Option(
         "max-polls",
@@ -279,6 +286,7 @@ OPTIONS: Final = (
         _integer(0),
         5000,
         "Maximum connections from one address, 0: no limit; trusted proxies have none.",
+        reloadable=True,
     ),
     Option(
         "drain-seconds",
@@ -306,6 +314,7 @@ OPTIONS: Final = (
         _parse_hosts,
         "",
         "Names in Host that are answered to, separated by commas.",
+        reloadable=True,
     ),
     Option(
         "cors-origins",
@@ -329,7 +338,13 @@ OPTIONS: Final = (
         "Whether users are found by the beginning of their names: on|off.",
     ),
     Option("show-email", _choice("all", "owner"), "all", "Who sees an email address: all|owner."),
-    Option("retention-days", _integer(0, 36_500), 0, "How long messages are kept, 0: always."),
+    Option(
+        "retention-days",
+        _integer(0, 36_500),
+        0,
+        "How long messages are kept, 0: always.",
+        reloadable=True,
+    ),
 )
 
 

@@ -135,6 +135,10 @@ class IStore(Interface):
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
     admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
+    max_messages: int = Attribute("How many messages an inbox may have; it may be changed.")
+    keep: int | None = Attribute(
+        "How many microseconds messages are kept, None: always; it may be changed."
+    )
     removed: Mapping[int, int] = Attribute(
         "By user, the last seq of the messages that were removed from the beginning of the inbox "
         "because they were old. A read may still return those after they were removed."

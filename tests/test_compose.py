@@ -186,3 +186,15 @@ def test_the_access_log_is_made_when_it_is_wanted() -> None:
 def test_the_database_is_where_it_was_said(tmp_path: Path) -> None:
     store: Any = build(db=f"sqlite:{tmp_path}/a b.db").components.store
     assert store.location == f"sqlite:{tmp_path}/a b.db"
+
+
+def test_both_listeners_are_told_of_other_names() -> None:
+    service = build(admin="tcp:9080", allowed_hosts=("chat.example",))
+    servers = [each.server for each in (*service.public, *service.admin)]
+    assert all(server.limits.hosts.allow(b"chat.example") for server in servers)
+    assert not any(server.limits.hosts.allow(b"metrics.example") for server in servers)
+    service.reconfigure(attrs.evolve(load({}, {})[0], admin="tcp:9080"))
+    public, private = [server.limits.hosts for server in servers]
+    assert public.allow(b"metrics.example")
+    assert not private.allow(b"metrics.example")
+    assert private.allow(b"localhost")

@@ -27,6 +27,7 @@ from chatd.api.users import UserCalls
 from chatd.api.web_page import WebPageCalls
 from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
+from chatd.domain.address_polls import AddressPolls
 from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
@@ -72,10 +73,18 @@ class API:
         clock: IReactorTime,
         retry_jitter: Callable[[], int],
         proxies: TrustedProxies,
+        address_polls: AddressPolls,
     ) -> None:
         render = EncodedMessageCache()
         self.sends = SendCalls(chats, receipts, render)
-        self.reads = ReadCalls(chats, render, clock=clock, retry_jitter=retry_jitter)
+        self.reads = ReadCalls(
+            chats,
+            render,
+            clock=clock,
+            retry_jitter=retry_jitter,
+            address_polls=address_polls,
+            proxies=proxies,
+        )
         self.handlers = bind(
             Authenticator(accounts, proxies),
             UserCalls(accounts, changes, proxies),

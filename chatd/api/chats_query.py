@@ -31,7 +31,10 @@ _CURSOR: Final = f"[a-z2-7]{{8,32}}-{_NUMBER}(-{_STAMP})?([.]{_NUMBER}([.]{_NUMB
 _SINCE: Final = {"now": None, "0": BEGINNING}
 
 _LIMIT: Final = integer(
-    "limit", "Messages at most: 10 a page, 100 a poll and 50 of a conversation unless given.", 100
+    "limit",
+    "Messages at most: 10 a page, 100 a poll and 50 of a conversation unless given. If more than "
+    "ten are large, there may be fewer: `limit`, `more` or `older` of `meta` tell.",
+    100,
 )
 
 

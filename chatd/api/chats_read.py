@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 
 from chatd.api import rendering
 from chatd.api.calls import BUSY, ResponseSpec, call
@@ -20,6 +19,7 @@ from chatd.api.chats_query import (
     StreamQuery,
     choose,
 )
+from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Count, CursorText, Message
 from chatd.api.parameters import Parameters
@@ -27,6 +27,7 @@ from chatd.api.responses import JSONResponse, Response, StreamResponse
 from chatd.api.stream_formats import JSON_LINES, SERVER_SENT_EVENTS, negotiate
 from chatd.api.stream_writer import OVERLOAD_RETRY_AFTER, KeepAlives, StreamWriter
 from chatd.domain import chats
+from chatd.domain.address_polls import AddressPolls
 from chatd.domain.chats import Chats
 from chatd.domain.poll import Polled
 from chatd.errors import CursorEpoch, CursorExpired, PageNotFound, UserNotFound
@@ -38,8 +39,9 @@ PARAMETERS: Final = Parameters(PageQuery, PollQuery, StreamQuery, ConversationQu
 class PageMeta(Struct, forbid_unknown_fields=True):
     """Where in the inbox the page is; `took` is milliseconds of work.
 
-    `limit` is there if the messages were too large for one response: fewer were sent, and the page
-    numbers are those of pages of this size. `Link` has them together.
+    `limit` is there if the messages asked for, more than ten, were too large for one response:
+    fewer were sent, and the page numbers are those of pages of this size. Send it as `limit` with
+    the next `page`, or follow `Link`, which has both.
     """
 
     count: Count
@@ -74,7 +76,8 @@ class Page(Struct, forbid_unknown_fields=True):
 class PollMeta(Struct, forbid_unknown_fields=True):
     """How the wait ended; `waited` and `took` are milliseconds.
 
-    `more` says that there are messages after the last one: poll again at once.
+    `more` says that there are messages after the last one: poll again at once. Large messages may
+    be fewer than `limit`.
     """
 
     count: Count
@@ -113,7 +116,8 @@ class Poll(Struct, forbid_unknown_fields=True):
 
 
 class ConversationMeta(Struct, forbid_unknown_fields=True):
-    """`older` goes into the `before` of the next request; null at the beginning.
+    """`older` goes into the `before` of the next request; null at the beginning. Large messages may
+    be fewer than `limit`.
 
     `peer_read` and `peer_delivered` are the places, in the other's inbox, of the caller's last
     messages that they have read, and that were delivered; 0 for none.
@@ -142,7 +146,11 @@ class ReadCalls:
         *,
         clock: IReactorTime,
         retry_jitter: Callable[[], int],
+        address_polls: AddressPolls,
+        proxies: TrustedProxies,
     ) -> None:
+        self.address_polls = address_polls
+        self._proxies = proxies
         self._chats = chats
         self._render = render
         self._seconds = clock.seconds
@@ -218,16 +226,31 @@ class ReadCalls:
 
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
-        polled = await self._chats.poll(
-            session,
-            query.since,
-            query.limit,
-            query.wait_seconds,
-            context,
-            changes=bool(query.changes),
-        )
+        place = self._enter(context) if query.wait_seconds else None
+        try:
+            polled = await self._chats.poll(
+                session,
+                query.since,
+                query.limit,
+                query.wait_seconds,
+                context,
+                changes=bool(query.changes),
+            )
+        finally:
+            self.address_polls.leave(place)
         context.outcome = polled.why.value
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
+
+    def _enter(self, context: RequestContext) -> str | None:
+        """Count a poll or stream by its client's address; returns where, if it is counted."""
+        peer = context.request.getClientAddress()
+        place = self.place(peer, context.header_values(b"x-forwarded-for"))
+        self.address_polls.enter(place)
+        return place
+
+    def place(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
+        """Where polls from `peer` with these values of X-Forwarded-For are counted, if they are."""
+        return self.address_polls.place(self._proxies.behind_proxy(peer, forwarded))
 
     def poll_response(self, query: PollQuery, polled: Polled, took: float) -> JSONResponse:
         """The response to a poll that took so many seconds of work."""
@@ -253,9 +276,14 @@ class ReadCalls:
         format = negotiate(context.header_values(b"accept"))
         assert format is not None
         since = query.since if query.last_event_id is None else query.last_event_id
-        stream, inbox = await self._chats.stream(
-            session, since, context, changes=bool(query.changes)
-        )
+        place = self._enter(context)
+        try:
+            stream, inbox = await self._chats.stream(
+                session, since, context, changes=bool(query.changes)
+            )
+        except BaseException:
+            self.address_polls.leave(place)
+            raise
         writer = StreamWriter(
             context,
             stream,
@@ -264,7 +292,15 @@ class ReadCalls:
             keep_alives=self._keep_alives,
             retry_jitter=self._retry_jitter,
         )
-        return StreamResponse(partial(writer.start, inbox))
+
+        def start(ended: Callable[[], None]) -> None:
+            def leave() -> None:
+                self.address_polls.leave(place)
+                ended()
+
+            writer.start(inbox, leave)
+
+        return StreamResponse(start)
 
     async def _conversation(self, session: Session, query: ConversationQuery) -> Response:
         began = self._seconds()

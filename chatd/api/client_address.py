@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -14,22 +15,37 @@ class TrustedProxies:
     """Finds the client of a request; trusts `X-Forwarded-For` only from these proxies.
 
     The header is read from its end: the first address that is not a trusted proxy's is the
-    client's, whatever the client wrote before it.
+    client's, whatever the client wrote before it. With `proxy_protocol`, connections already have
+    the addresses of a proxy's clients.
     """
 
-    def __init__(self, trusted: Sequence[Network]) -> None:
+    def __init__(self, trusted: Sequence[Network], *, proxy_protocol: bool = False) -> None:
         self._trusted = trusted
+        self._proxy_protocol = proxy_protocol
 
     def address(self, request: Request) -> str:
         """The client's address; `local` for one that has none, such as a Unix socket's."""
-        nearest: str = getattr(request.getClientAddress(), "host", None) or "local"
-        if not self._trusted or not self.is_trusted(nearest):
-            return nearest
-        hops = [
-            hop.strip()
-            for field in request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
-            for hop in field.decode("latin-1").split(",")
-        ]
+        forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
+        peer = request.getClientAddress()
+        return self._forwarded_for(peer, forwarded) or _host(peer)
+
+    def behind_proxy(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
+        """The client of a request from `peer` with these values of X-Forwarded-For, if a proxy has
+        passed it on and said for whom; otherwise None."""
+        client = self._forwarded_for(peer, forwarded)
+        if client is None and self._proxy_protocol:
+            client = _host(peer)
+        return None if client is None or self.is_trusted(client) else client
+
+    def _forwarded_for(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
+        """The client for which a proxy, the `peer`, has passed a request on with these values of
+        X-Forwarded-For; None if the peer is no proxy."""
+        if not self._trusted:
+            return None
+        nearest = _host(peer)
+        if not self.is_trusted(nearest):
+            return None
+        hops = [hop.strip() for field in forwarded for hop in field.decode("latin-1").split(",")]
         for hop in reversed(hops):
             if not self.is_trusted(hop):
                 return hop if _is_address(hop) else nearest
@@ -48,6 +64,11 @@ class TrustedProxies:
             # How a dual-stack listener reports an IPv4 client.
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
+
+
+def _host(peer: IAddress | None) -> str:
+    host: str = getattr(peer, "host", None) or "local"
+    return host
 
 
 def _is_address(host: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import klein
@@ -25,11 +25,18 @@ from chatd.api.calls import Application, Handler
 from chatd.api.context import CLIENT_DISCONNECTED, RequestContext
 from chatd.api.cors import CORS
 from chatd.api.problems import response_to
-from chatd.api.responses import JSONResponse, Response, StreamResponse
+from chatd.api.responses import (
+    ConstantResponse,
+    JSONResponse,
+    Response,
+    StreamResponse,
+)
 from chatd.errors import DomainError, InvalidHeader
 from chatd.http.request import Request
 from chatd.http.request_ids import HEADER, RequestIds
 from chatd.metrics import Metrics
+
+_WHOLE: Final = (JSONResponse, ConstantResponse)
 
 
 class Route(NamedTuple):
@@ -167,7 +174,7 @@ class Dispatch(Resource):
         """Respond to a request that was not rendered by Klein."""
         request = context.request
         if (
-            isinstance(response, JSONResponse)
+            isinstance(response, _WHOLE)
             and isinstance(request, Request)
             and (response.headers is None or b"Connection" not in response.headers)
         ):
@@ -184,7 +191,10 @@ class Dispatch(Resource):
             return
         else:
             request.setHeader(HEADER, context.request_id)
-            _write(request, response.as_klein() if isinstance(response, JSONResponse) else response)
+            _write(
+                request,
+                response if isinstance(response, klein.Response) else response.as_klein(),
+            )
         context.status = response.code
         self.record(context)
 

@@ -62,6 +62,8 @@ class Caller(Struct, frozen=True, gc=False):
     digest: bytes
     is_json: bool
     has_key: bool
+    place: str | None = None
+    """Where polls are counted, if they are."""
 
 
 UNUSUAL: Final = object()
@@ -120,7 +122,7 @@ class FastPath:
         block = head.headers
         caller = block.memo
         if caller is None:
-            caller = block.memo = self._understand(block)
+            caller = block.memo = self._understand(block, channel)
         path, _, query = head.target.partition(b"?")
         if caller is UNUSUAL or path not in _PATHS or head.version != b"HTTP/1.1":
             return False
@@ -134,9 +136,14 @@ class FastPath:
             return False
         return self._send(channel, head, caller, body)
 
-    def _understand(self, block: HeaderBlock) -> object:
+    def _understand(self, block: HeaderBlock, channel: FastChannel) -> object:
         caller = understand(block, cors=self._cors)
         if isinstance(caller, Caller):
+            forwarded = block.values(b"x-forwarded-for")
+            place = self._reads.place(channel.getPeer(), forwarded)
+            block.forget_values()
+            if place is not None:
+                caller = structs.replace(caller, place=place)
             session = self._accounts.known_session(caller.digest)
             if session is not None and session.token is not None:
                 # The connections of a user share the bytes.
@@ -153,10 +160,15 @@ class FastPath:
             return False
         if isinstance(query, PageQuery):
             return self._page(channel, head, session, query, began)
+        wait = query.wait_seconds
+        place = caller.place if wait else None
         pending = PendingPoll(self._responder, channel, head, session, began, query)
         try:
-            poll = self._chats.start_poll(session, since, query.limit, query.wait_seconds, pending)
+            if place is not None:
+                pending.enter(place)
+            poll = self._chats.start_poll(session, since, query.limit, wait, pending)
         except DomainError:
+            pending.leave()
             return False
         if pending.channel is not None:
             pending.poll = poll

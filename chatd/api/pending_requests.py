@@ -118,7 +118,7 @@ class Pending:
 class PendingPoll(Pending):
     """A poll, as a `chatd.domain.poll.PollSink`."""
 
-    __slots__ = ("_query", "_why", "held_seconds", "poll")
+    __slots__ = ("_place", "_query", "_why", "held_seconds", "poll")
 
     def __init__(
         self,
@@ -134,20 +134,35 @@ class PendingPoll(Pending):
         self.poll: Poll | None = None
         self._query = query
         self._why: WakeReason | None = None
+        self._place: str | None = None
+
+    def enter(self, place: str) -> None:
+        """Count the poll among those of an address; raises `Overloaded`."""
+        self._responder.reads.address_polls.enter(place)
+        self._place = place
+
+    def leave(self) -> None:
+        """Uncount the poll, if it is counted."""
+        place, self._place = self._place, None
+        if place is not None:
+            self._responder.reads.address_polls.leave(place)
 
     def poll_ended(self, polled: Polled) -> None:
+        self.leave()
         self._why = polled.why
         self.held_seconds = polled.waited
         took = self._responder.seconds() - self._began - polled.waited
         self.respond(self._responder.reads.poll_response, self._query, polled, took)
 
     def poll_failed(self, failure: Failure) -> None:
+        self.leave()
         if self.poll is not None:
             self.held_seconds = self.poll.waited
         self.fail(failure)
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the poll."""
+        self.leave()
         if self.poll is not None:
             self.poll.close()
             self.held_seconds = self.poll.waited

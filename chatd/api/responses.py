@@ -44,6 +44,27 @@ class JSONResponse(Struct, frozen=True):
         return klein.Response(self.code, headers, self.body)
 
 
+class ConstantResponse(Struct, frozen=True):
+    """A response that is made once; `header_block` has its header lines, without Content-Length."""
+
+    code: int
+    body: bytes
+    headers: Mapping[bytes, bytes]
+    header_block: bytes
+
+    @classmethod
+    def of(cls, code: int, body: bytes, headers: Mapping[bytes, bytes]) -> ConstantResponse:
+        """Render the headers."""
+        return cls(code, body, headers, header_block(*headers.items()))
+
+    def as_klein(self) -> klein.Response:
+        """The same as a `klein.Response`."""
+        headers: dict[str | bytes, bytes] = dict(self.headers.items())
+        if self.body:
+            headers[b"Content-Length"] = b"%d" % len(self.body)
+        return klein.Response(self.code, headers, self.body)
+
+
 class StreamResponse(Resource):
     """A response that is written for as long as its client stays.
 
@@ -63,13 +84,15 @@ class StreamResponse(Resource):
         return NOT_DONE_YET
 
 
-Response = klein.Response | JSONResponse | StreamResponse
+Response = klein.Response | JSONResponse | ConstantResponse | StreamResponse
 """What handlers return."""
 
 
 def as_klein(response: Response) -> klein.Response | StreamResponse:
     """The response as an object that Klein can return."""
-    return response.as_klein() if isinstance(response, JSONResponse) else response
+    if isinstance(response, JSONResponse | ConstantResponse):
+        return response.as_klein()
+    return response
 
 
 def no_content() -> klein.Response:

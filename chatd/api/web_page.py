@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from werkzeug.exceptions import NotFound
+
 from chatd.api.calls import call
 from chatd.api.context import RequestContext
 from chatd.api.responses import Response
-from chatd.page import static_files
+from chatd.api.static_responses import StaticResponses
+from chatd.page.static_files import FILES
+
+_RESPONSES: Final = {name: StaticResponses(file) for name, file in FILES.items()}
 
 
 class WebPageCalls:
@@ -13,10 +20,12 @@ class WebPageCalls:
 
     @call("GET", "/", summary="The web page", responses={}, documented=False)
     async def get_page(self, context: RequestContext) -> Response:
-        return await static_files.get_page(self, context.request)
+        return _RESPONSES["index.html"].to(context.request)
 
     @call("GET", "/web/<name>", summary="A file of the page", responses={}, documented=False)
     async def get_web_file(self, context: RequestContext) -> Response:
         assert context.path_arguments is not None
         name = context.path_arguments["name"]
-        return await static_files.get_web_file(self, context.request, name)
+        if name not in _RESPONSES:
+            raise NotFound
+        return _RESPONSES[name].to(context.request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -14,8 +14,12 @@ from chatd.api.client_address import TrustedProxies
 from chatd.api.cors import CORS
 from chatd.api.dispatch import Dispatch
 from chatd.api.fast_path import FastPath
+from chatd.domain.address_polls import AddressPolls
 from chatd.http.request_ids import RequestIds
 from chatd.process.components import Components
+
+ADDRESS_SHARE: Final = 2
+"""One of how many parts of all polls and streams one address may hold, behind proxies."""
 
 
 class PublicAPI(NamedTuple):
@@ -40,6 +44,11 @@ def compose_api(
     With `cors`, browser apps of other origins may call the API.
     """
     request_ids = request_ids or RequestIds()
+    limits, notifier = components.limits, components.notifier
+
+    def most_polls() -> int | None:
+        return -(-notifier.max_held // ADDRESS_SHARE) if limits.enabled else None
+
     api = API(
         components.accounts,
         components.account_changes,
@@ -53,6 +62,7 @@ def compose_api(
         clock=clock,
         retry_jitter=retry_jitter,
         proxies=proxies,
+        address_polls=AddressPolls(most_polls),
     )
     dispatch = Dispatch(
         api,

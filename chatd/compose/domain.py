@@ -130,6 +130,7 @@ def compose_domain(
         subscriber=subscriber,
         sweep=Sweep(store, notifier, clock, metrics, subscriber, lossy=bus.interest is not None),
         limits=limits,
+        disk=disk,
         notifier=notifier,
         passwords=passwords,
         accounts=accounts,

@@ -29,7 +29,6 @@ from chatd.domain.administration import Administration
 from chatd.domain.passwords import THREADS, owasp_hasher
 from chatd.domain.rate_limits import Rates
 from chatd.http.admission import Admission
-from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
@@ -38,7 +37,7 @@ from chatd.process.admin_socket import AdminSocket
 from chatd.process.certificates import Certificates
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
-from chatd.process.reloading import http_limits
+from chatd.process.reloading import connections_per_address, http_limits
 from chatd.process.reuseport import ReusePortReactor
 from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
@@ -90,9 +89,8 @@ def compose_service(
         reads_answers=unsent.admits,
         free_bytes=_free_bytes(settings.db),
     )
-    proxies = TrustedProxies(settings.trusted_proxies)
+    proxies = TrustedProxies(settings.trusted_proxies, proxy_protocol=settings.proxy_protocol)
     request_ids = RequestIds()
-    limits = http_limits(settings)
     cors = CORS(settings.cors_origins) if settings.cors_origins else None
     api = compose_api(
         components,
@@ -107,8 +105,7 @@ def compose_service(
         resource=api.resource,
         fast_handler=api.fast_path,
         clock=reactor,
-        limits=limits,
-        hosts=AllowedHosts(settings.allowed_hosts or [ANY]),
+        limits=http_limits(settings),
         problem=problem,
         admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
@@ -118,8 +115,7 @@ def compose_service(
     private = Server(
         resource=compose_admin(components, clock=reactor),
         clock=reactor,
-        limits=limits,
-        hosts=AllowedHosts(settings.allowed_hosts),
+        limits=http_limits(settings, ()),
         problem=problem,
         admission=Admission(ADMIN_CONNECTIONS),
     )
@@ -179,11 +175,7 @@ def _free_bytes(db: str) -> Callable[[], int] | None:
 def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:
     """The limits on connections of the public API."""
     room = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
-    # Behind the PROXY protocol, all connections are the proxy's.
-    behind_proxy = any(text.startswith("haproxy:") for text in settings.listen)
-    per_address: int | None = None
-    if settings.rate_limits and settings.max_connections_per_address and not behind_proxy:
-        per_address = min(settings.max_connections_per_address, room * 3 // 4)
+    per_address = connections_per_address(settings, room)
     return Admission(room, per_address, proxies.is_trusted, metrics.count_refusal)
 
 

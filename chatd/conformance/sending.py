@@ -143,6 +143,28 @@ async def pinned(server: Server) -> None:
     expect_equal(found.seqs, [10, 9, 8, 7, 6], "seqs of the next page")
 
 
+@check(PAGES, "large messages are on pages of ten, and on larger ones as `meta.limit` says")
+async def large_pages(server: Server) -> None:
+    ann, bob = await server.two_accounts()
+    count = 24
+    for _ in range(count):
+        response = await ann.send(bob, "\x01" * 16 * 1024)
+        expect_equal(response.status, 201, "a send of 16 KiB")
+    ten = await bob.get("?limit=10")
+    expect_equal(ten.seqs, [*range(count, count - 10, -1)], "seqs of a page of ten")
+    seqs: list[int] = []
+    page: int | None = 1
+    limit = count
+    while page is not None and len(seqs) <= count:
+        found = await bob.get(f"?page={page}&limit={limit}")
+        expect_equal(found.status, 200, f"page {page} with limit {limit}")
+        limit = found.json["meta"].get("limit", limit)
+        expect(0 < len(found.seqs) <= limit, f"{len(found.seqs)} messages with limit {limit}")
+        seqs += found.seqs
+        page = found.json["meta"]["next"]
+    expect_equal(seqs, [*range(count, 0, -1)], "seqs of all pages")
+
+
 @check(PAGES, "the cursor of a page continues where the page ends")
 async def page_cursor(server: Server) -> None:
     ann, bob = await server.two_accounts()

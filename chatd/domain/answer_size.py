@@ -18,9 +18,10 @@ MAX_ANSWER_BYTES: Final = 1 << 20
 """Encoded bytes of messages in one answer. Ten of the largest messages (16 KiB unless configured
 otherwise) fit whatever they consist of."""
 
-MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
-"""The same of a page of the inbox: a hundred of the largest messages fit unless much of them has to
-be escaped, so that numbers of pages mean what the client expects."""
+MAX_PAGE_BYTES: Final = 2 << 20
+"""The same for a page, of which clients may count on each `limit`: a hundred of the largest
+messages fit unless configured otherwise, or more than a quarter of what they consist of is
+escaped."""
 
 MAX_ESCAPE: Final = 6
 """The most bytes that a character becomes: `\\u0001`."""
@@ -31,16 +32,15 @@ _MEMBERS: Final = 200
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def fitting(messages: Sequence[Message], least: int = 1, most: int = MAX_ANSWER_BYTES) -> int:
-    """How many of these messages, from the first one, fit into an answer of `most` bytes; at least
-    `least`."""
+def fitting(messages: Sequence[Message], least: int = 1, max_bytes: int = MAX_ANSWER_BYTES) -> int:
+    """How many of these messages, from the first one, fit into an answer; at least `least`."""
     count = len(messages)
-    if count <= least or _largest(messages) <= most:
+    if count <= least or _largest(messages) <= max_bytes:
         return count
     size = 0
     for number, message in enumerate(messages):
         size += _MEMBERS + len(_encode(message.text))
-        if size > most and number >= least:
+        if size > max_bytes and number >= least:
             return number
     return count
 

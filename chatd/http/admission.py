@@ -29,6 +29,7 @@ class Admission:
     """Counts connections. `ports`, the open ones, pause while nothing more can be refused.
 
     `max_connections` and `max_per_address` (an IPv4 address, or an IPv6 /64 network) may be None.
+    The latter may be changed; connections accepted while it was None do not count.
     Addresses for which `is_exempt` have no limit of their own. `refused` is called with the bound
     that was reached: `connections` or `connections_of_address`.
     """
@@ -41,8 +42,8 @@ class Admission:
         refused: Callable[[str], None] = lambda bound: None,
     ) -> None:
         self.ports: list[Any] = []
-        self._max_connections = max_connections
-        self._max_per_address = max_per_address
+        self.max_connections = max_connections
+        self.max_per_address = max_per_address
         self._is_exempt = is_exempt
         self._refused = refused
         self._open = 0
@@ -65,7 +66,7 @@ class Admission:
         """Count a connection; returns its address for `leave`, if that has a limit, and why it is
         refused, if it is. `NO_ROOM`: it is to be closed without a word."""
         self._limit_accepts()
-        limit = self._max_connections
+        limit = self.max_connections
         counted = self._counted(address)
         refusal = None
         if limit is not None and self._open >= limit:
@@ -74,7 +75,7 @@ class Admission:
             if self._open >= limit + BEING_REFUSED:
                 refusal = NO_ROOM
                 self._pause(True)
-        elif counted is not None and self._of_address[counted] >= (self._max_per_address or 0):
+        elif counted is not None and self._of_address[counted] >= (self.max_per_address or 0):
             refusal = address_full()
             self._refused("connections_of_address")
         self.refusals += refusal is not None
@@ -90,7 +91,7 @@ class Admission:
             self._of_address[counted] -= 1
             if not self._of_address[counted]:
                 del self._of_address[counted]
-        if self._paused and self._open < (self._max_connections or 0) + BEING_REFUSED // 2:
+        if self._paused and self._open < (self.max_connections or 0) + BEING_REFUSED // 2:
             self._pause(False)
 
     def _limit_accepts(self) -> None:
@@ -100,7 +101,7 @@ class Admission:
 
     def _counted(self, address: IAddress | None) -> str | None:
         host: str | None = getattr(address, "host", None)
-        if self._max_per_address is None or host is None or self._is_exempt(host):
+        if self.max_per_address is None or host is None or self._is_exempt(host):
             return None
         return network(host)
 

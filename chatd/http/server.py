@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -18,7 +17,6 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from chatd.http.admission import Admission
-from chatd.http.allowed_hosts import ANY_HOST, AllowedHosts
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
@@ -44,7 +42,7 @@ class Server(Factory):
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
     `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
-    what clients have not read yet. Requests for other `hosts` are refused.
+    what clients have not read yet.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
     """
@@ -66,11 +64,10 @@ class Server(Factory):
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
         unsent: UnsentBytes | None = None,
-        hosts: AllowedHosts = ANY_HOST,
         error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
-        self.limits = limits if hosts is ANY_HOST else attrs.evolve(limits, hosts=hosts)
+        self.limits = limits
         self.state = ServerState(
             site=Site(resource, StandardHeaders(clock, now), problem),
             secure_site=Site(resource, StandardHeaders(clock, now, secure=True), problem),
@@ -96,8 +93,8 @@ class Server(Factory):
         self.state.admission.add_port(port)
 
     def set_limits(self, limits: HTTPLimits) -> None:
-        """Have sizes limited otherwise on connections accepted from now on; times stay."""
-        self.limits = self.state.limits = attrs.evolve(limits, hosts=self.limits.hosts)
+        """Have connections accepted from now on limited otherwise, but for times."""
+        self.limits = self.state.limits = limits
 
     def drain(self) -> None:
         """Close connections after the response being prepared, or after one more.

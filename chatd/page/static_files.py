@@ -10,10 +10,7 @@ import hashlib
 from importlib.resources import files
 from typing import Final
 
-from klein import Response
 from msgspec import Struct
-from twisted.web.server import Request
-from werkzeug.exceptions import NotFound
 
 POLICY: Final = "; ".join(
     [
@@ -38,7 +35,7 @@ class StaticFile(Struct, frozen=True):
     """A file's content and response headers."""
 
     body: bytes
-    headers: dict[str | bytes, str]
+    headers: dict[str, str]
 
     @classmethod
     def of(cls, name: str, body: bytes) -> StaticFile:
@@ -61,35 +58,19 @@ class StaticFile(Struct, frozen=True):
             },
         )
 
-    def respond(self, request: Request) -> Response:
-        """The file, or 304 if `If-None-Match` has its ETag (RFC 9110 section 13.1.2)."""
-        if _matches(request.getHeader("if-none-match"), self.headers["ETag"]):
-            return Response(304, dict(self.headers), b"")
-        return Response(200, {**self.headers, "Content-Length": str(len(self.body))}, self.body)
-
-
-def _matches(condition: str | None, etag: str) -> bool:
-    if condition is None:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]
-    return etag in tags or tags == ["*"]
+    def is_known(self, condition: str | None) -> bool:
+        """Whether `condition`, the If-None-Match of a request, has its ETag (RFC 9110 section
+        13.1.2)."""
+        if condition is None:
+            return False
+        tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]
+        return self.headers["ETag"] in tags or tags == ["*"]
 
 
 _FOLDER: Final = files(__package__).joinpath("assets")
-_FILES: Final = {
+FILES: Final = {
     entry.name: StaticFile.of(entry.name, entry.read_bytes())
     for entry in _FOLDER.iterdir()
     if entry.is_file()
 }
-
-
-async def get_page(api: object, request: Request) -> Response:
-    """Serve the page; a handler of `chatd.api.api.API`."""
-    return _FILES["index.html"].respond(request)
-
-
-async def get_web_file(api: object, request: Request, name: str) -> Response:
-    """Serve a file that the page consists of."""
-    if name not in _FILES:
-        raise NotFound
-    return _FILES[name].respond(request)
+"""The files by name."""

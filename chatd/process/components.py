@@ -10,6 +10,7 @@ from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
 from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
@@ -32,6 +33,7 @@ class Components:
     subscriber: ISubscriber
     sweep: Sweep
     limits: RateLimits
+    disk: DiskSpace
     notifier: Notifier
     passwords: Passwords
     accounts: Accounts

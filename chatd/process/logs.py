@@ -21,6 +21,8 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from chatd.process.log_limits import LogLimits
+
 LEVELS: Final = {
     "debug": LogLevel.debug,
     "info": LogLevel.info,
@@ -73,12 +75,13 @@ class DaemonLog:
     """A log observer with a level that can be changed.
 
     What libraries log below a warning, such as Twisted's "starting on 8080", is left out unless the
-    level is `debug`.
+    level is `debug`. Many warnings or errors of one kind are counted instead, see `LogLimits`.
     """
 
     def __init__(self, output: LogOutput, *, level: str, as_json: bool) -> None:
         self.output = output
         self.set_level(level)
+        self._limits = LogLimits()
         self._line: Callable[[LogEvent], str | None] = json_line if as_json else text_line
 
     def set_level(self, level: str) -> None:
@@ -95,6 +98,12 @@ class DaemonLog:
             and not event.get("log_namespace", "").startswith("chatd.")
         ):
             return
+        for summary in self._limits.left_out(event.get("log_time", 0.0)):
+            self._write(summary)
+        if self._limits.admits(event):
+            self._write(event)
+
+    def _write(self, event: LogEvent) -> None:
         line = self._line(event)
         if line is not None:
             self.output.write(line)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
 from twisted.logger import Logger
 
 from chatd.config import ConfigError, Settings, changes
+from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.components import Components
@@ -89,10 +90,25 @@ class Reloader:
             _log.warn("these settings need a restart: {names}", names=names)
 
 
-def http_limits(settings: Settings) -> HTTPLimits:
-    """The limits of the HTTP server."""
+def http_limits(settings: Settings, hosts: Sequence[str] = (ANY,)) -> HTTPLimits:
+    """The limits of an HTTP server that answers to those `hosts` unless it is told which."""
     # The largest message must fit even if all of it is written in \uXXXX escapes (contract).
-    return HTTPLimits(body_bytes=max(MIN_BODY_BYTES, 6 * settings.max_message_bytes + 4096))
+    return HTTPLimits(
+        body_bytes=max(MIN_BODY_BYTES, 6 * settings.max_message_bytes + 4096),
+        hosts=AllowedHosts(settings.allowed_hosts or hosts),
+    )
+
+
+def connections_per_address(settings: Settings, max_connections: int | None) -> int | None:
+    """How many of so many connections one address may have; None: all."""
+    # Behind the PROXY protocol, all connections are the proxy's.
+    if not settings.rate_limits or settings.proxy_protocol:
+        return None
+    if not settings.max_connections_per_address:
+        return None
+    if max_connections is None:
+        return settings.max_connections_per_address
+    return min(settings.max_connections_per_address, max_connections * 3 // 4)
 
 
 def reconfigure(components: Components, server: Server, settings: Settings) -> None:
@@ -105,4 +121,9 @@ def reconfigure(components: Components, server: Server, settings: Settings) -> N
     components.chats.max_message_bytes = settings.max_message_bytes
     components.revisions.max_message_bytes = settings.max_message_bytes
     components.revisions.edit_seconds = settings.edit_seconds
+    components.store.max_messages = settings.max_inbox_messages
+    components.store.keep = settings.keep_microseconds
+    components.disk.least = settings.min_free_disk
     server.set_limits(http_limits(settings))
+    admission = server.state.admission
+    admission.max_per_address = connections_per_address(settings, admission.max_connections)

@@ -33,7 +33,7 @@ from chatd.process.admin_socket import AdminSocket
 from chatd.process.components import Components
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener, accept_waiting
-from chatd.process.reloading import reconfigure
+from chatd.process.reloading import http_limits, reconfigure
 from chatd.process.systemd import ServiceManager, Watchdog
 
 LISTENING: Final = "chatd {version} is listening on {urls}, its data is in {location}"
@@ -150,6 +150,8 @@ class ChatService(Service):
         self._lame_duck_seconds = settings.lame_duck_seconds
         for listener in self.public:
             reconfigure(self.components, listener.server, settings)
+        for listener in self.admin:
+            listener.server.set_limits(http_limits(settings, ()))
 
     def reload_certificates(self) -> None:
         """Read the certificates of TLS endpoints again."""

@@ -234,7 +234,12 @@ class _Worker:
         event = event_of(line, self._number)
         if event is None:
             # Not of its log, such as a traceback of the interpreter.
-            _log.warn("{worker}: {line}", worker=str(self), line=line.strip())
+            _log.warn(
+                "{worker}: {line}",
+                worker=str(self),
+                line=line.strip(),
+                log_worker=self._number,
+            )
             return
         globalLogPublisher(event)
         if self._listening_since is None and _LISTENING.match(event["log_text"]):

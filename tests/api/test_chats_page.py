@@ -321,9 +321,9 @@ def test_a_larger_page_is_cut_and_its_neighbours_are_right(
 
 def test_a_later_page_is_cut_at_its_own_place(service: Service) -> None:
     ann = service.new_user()
-    fill_wide(service, ann, 49)
+    fill_wide(service, ann, 50)
     page = ann.page("?limit=24&page=2")
-    assert [message["seq"] for message in page["messages"]] == list(range(25, 13, -1))
+    assert [message["seq"] for message in page["messages"]] == list(range(26, 14, -1))
     meta = page["meta"]
     assert (meta["current_page"], meta["limit"], meta["next"], meta["previous"]) == ("3", 12, 4, 2)
 
@@ -344,3 +344,13 @@ def test_a_page_that_fits_is_not_cut(service: Service) -> None:
     fill_wide(service, ann, 3)
     fill(service, ann, 97)
     assert len(ann.page("?limit=100")["messages"]) == 100
+
+
+def test_a_hundred_of_the_largest_messages_fit_unless_much_is_escaped(service: Service) -> None:
+    ann = service.new_user()
+    text = ("x" * 7 + '"') * (len(WIDE) // 8)
+    for _ in range(100):
+        service.system.wait_for(service.system.store.append([Draft(ann.id, ann.id, text)]))
+    page = ann.page("?limit=100")
+    assert len(page["messages"]) == 100
+    assert "limit" not in page["meta"]

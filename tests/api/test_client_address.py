@@ -74,3 +74,16 @@ def test_a_unix_socket_has_no_address_and_is_a_proxy_of_this_machine() -> None:
     assert found(UNIXAddress("/run/chatd.sock"), [], "192.0.2.1") == "local"
     assert found(UNIXAddress(None), TRUSTED, "192.0.2.1") == "192.0.2.1"
     assert found(None, TRUSTED, "192.0.2.1") == "192.0.2.1"
+
+
+def test_clients_behind_proxies_are_told_from_others() -> None:
+    proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+    assert proxies.behind_proxy(PROXY, [b"192.0.2.1"]) == "192.0.2.1"
+    assert proxies.behind_proxy(CLIENT, [b"192.0.2.1"]) is None
+    for unsaid in ([], [b"unknown"], [b"10.0.0.2"]):
+        assert proxies.behind_proxy(PROXY, unsaid) is None
+    assert TrustedProxies(()).behind_proxy(CLIENT, [b"192.0.2.1"]) is None
+    # Connections have the addresses that the proxy has said.
+    told = TrustedProxies((), proxy_protocol=True)
+    assert told.behind_proxy(CLIENT, [b"192.0.2.1"]) == "203.0.113.9"
+    assert told.behind_proxy(UNIXAddress("/run/chatd.sock"), []) is None

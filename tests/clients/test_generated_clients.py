@@ -32,7 +32,7 @@ disable_error_code = arg-type
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the description, `openapi.json`."""
-    (tmp_path / "openapi.json").write_bytes(describe(API.calls).json.body)
+    (tmp_path / "openapi.json").write_bytes(describe(API.calls).json.file.body)
     return tmp_path
 
 

@@ -381,3 +381,16 @@ class FullInboxContract:
         assert await store.last_seqs([ann, bob]) == {ann: 1, bob: 3}
         # Nothing that is there is dropped.
         assert [each.text for each in await read_inbox(store, bob)] == ["first", "second", "third"]
+
+    @ensureDeferred
+    async def test_what_was_removed_leaves_room(self, open_store: OpenStore) -> None:
+        store = await open_store(max_messages=2)
+        ann, bob = await add_accounts(store, "ann", "bob")
+        await send(store, ann, bob, "1")
+        second = await send(store, ann, bob, "2")
+        assert isinstance((await store.append([Draft(ann, bob, "x")]))[0], InboxFull)
+        await store.admin.remove_old(second.sent_at + 1)
+        for text in ("3", "4"):
+            await send(store, ann, bob, text)
+        assert isinstance((await store.append([Draft(ann, bob, "x")]))[0], InboxFull)
+        assert await store.last_seqs([bob]) == {bob: 4}

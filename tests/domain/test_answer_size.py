@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatd.domain.answer_size import MAX_ANSWER_BYTES, fitting, fitting_changes
+from chatd.domain.answer_size import MAX_ANSWER_BYTES, MAX_PAGE_BYTES, fitting, fitting_changes
 from chatd.model import ChangesPosition, Message
 from chatd.model_sync import ChangesSlice, MessageChange, ReadChange
 
@@ -23,6 +23,12 @@ def test_at_least_so_many_are_taken() -> None:
     assert fitting([large] * 3, 2) == 2
     assert fitting([large] * 3, 5) == 3
     assert fitting([]) == 0
+
+
+def test_more_fit_where_more_bytes_may_be() -> None:
+    half = message("x" * (MAX_ANSWER_BYTES // 2))
+    assert fitting([half] * 5) == 1
+    assert fitting([half] * 5, max_bytes=MAX_PAGE_BYTES) == 3
 
 
 def test_small_messages_all_fit() -> None:

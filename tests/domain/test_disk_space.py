@@ -54,3 +54,15 @@ def test_it_can_be_switched_off_and_is_for_another_machine() -> None:
     DiskSpace(disk, 0, Clock()).check()
     DiskSpace(None, 1, Clock()).check()
     assert disk.asked == 0
+
+
+def test_how_much_has_to_be_free_may_change() -> None:
+    disk, clock = Disk(100), Clock()
+    space = DiskSpace(disk, 0, clock)
+    space.check()
+    assert disk.asked == 0
+    space.least = 101
+    with pytest.raises(InsufficientStorage):
+        space.check()
+    space.least = 0
+    space.check()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from chatd.api.static_responses import StaticResponses
+from chatd.page.static_files import FILES
 from tests.api.service import Service
 
 WEB = files("chatd.page").joinpath("assets")
@@ -85,3 +89,14 @@ def test_the_page_cannot_run_user_text() -> None:
             assert not re.search(r"<(?:style|script)(?![^>]*\bsrc=)[^>]*>", text), entry.name
             assert not re.search(r"\s(?:on\w+|style)=", text), entry.name
         assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w-]+\.", text), entry.name
+
+
+def test_responses_are_made_once() -> None:
+    file = FILES["index.html"]
+    responses = StaticResponses(file)
+    first: Any = SimpleNamespace(getHeader=lambda name: None)
+    again: Any = SimpleNamespace(getHeader=lambda name: file.headers["ETag"])
+    for request, status in ((first, 200), (again, 304)):
+        response = responses.to(request)
+        assert response.code == status
+        assert responses.to(request) is response

@@ -10,6 +10,7 @@ import pytest
 from twisted.logger import LogEvent, LogLevel
 from twisted.python.failure import Failure
 
+from chatd.process.log_limits import MAX_LINES, WINDOW_SECONDS
 from chatd.process.logs import LEVELS, DaemonLog, LogOutput, event_of, json_line, text_line
 from tests.doubles import logged
 
@@ -70,6 +71,16 @@ def test_a_traceback_is_a_member_of_its_line() -> None:
     assert record["message"] == "it happened"
     assert record["traceback"].startswith("Traceback")
     assert record["traceback"].endswith("ZeroDivisionError: oops")
+
+
+def test_a_flood_of_one_kind_is_counted_in_a_line() -> None:
+    observer, lines = log("info")
+    for _ in range(MAX_LINES + 5):
+        observer(event("error"))
+    assert len(lines) == MAX_LINES
+    observer(event("info", log_time=1_767_225_600.5 + WINDOW_SECONDS))
+    assert len(lines) == MAX_LINES + 2
+    assert "5 more lines were left out of chatd.x: {what} happened" in lines[-2]
 
 
 @pytest.mark.parametrize("least", LEVELS)

@@ -9,7 +9,9 @@ import attrs
 import pytest
 
 from chatd.config import OPTIONS, ConfigError, Settings, load
-from chatd.process.reloading import Reloader, http_limits, reconfigure
+from chatd.domain.disk_space import CHECK_SECONDS
+from chatd.process.reloading import Reloader, connections_per_address, http_limits, reconfigure
+from chatd.store.sqlite.housekeeping import RETENTION_SECONDS
 from tests.api.service import CHATS, OWN, USERS, Service, serving
 from tests.doubles import logged
 
@@ -102,7 +104,7 @@ def service(tmp_path: Path) -> Any:
 
 def change(service: Service, **values: Any) -> Any:
     """Take other settings; returns the server, whose new connections have them."""
-    settings = attrs.evolve(load({}, {})[0], rate_limits=False, **values)
+    settings = attrs.evolve(load({}, {})[0], **{"rate_limits": False, **values})
     assert all(option.reloadable for option in OPTIONS if option.field in values)
     server = service.server()
     reconfigure(service.system.components, server, settings)
@@ -136,6 +138,60 @@ def test_fewer_polls_can_be_held(service: Service) -> None:
     assert ann.get(CHATS + "?since=now&wait=30").status == 200
     change(service, max_polls=1)
     ann.wait()
+
+
+def test_inboxes_can_have_more_messages(service: Service) -> None:
+    ann = service.new_user("ann")
+    body = {"user_id": ann.id, "message": "hello"}
+    change(service, max_inbox_messages=1)
+    assert [ann.post(CHATS, body).status for _ in range(2)] == [201, 507]
+    change(service, max_inbox_messages=2)
+    assert [ann.post(CHATS, body).status for _ in range(2)] == [201, 507]
+
+
+def test_more_or_less_of_the_disk_can_stay_free(tmp_path: Path) -> None:
+    with serving(tmp_path, OWN, free_bytes=lambda: 32 << 20) as service:
+        ann = service.new_user("ann")
+        body = {"user_id": ann.id, "message": "hello"}
+        for least, status in ((64 << 20, 507), (0, 201)):
+            change(service, min_free_disk=least)
+            service.advance(CHECK_SECONDS)
+            assert ann.post(CHATS, body).status == status
+
+
+def test_messages_can_be_removed_sooner(service: Service) -> None:
+    ann = service.new_user("ann")
+    ann.send(ann)
+    service.clock.advance(86_400)
+    service.clock.advance(RETENTION_SECONDS)
+    assert ann.page()["meta"]["count"] == 1
+    change(service, retention_days=1)
+    service.clock.advance(RETENTION_SECONDS)
+    assert ann.page()["meta"]["count"] == 0
+
+
+def test_other_names_can_be_answered_to(service: Service) -> None:
+    hosts = change(service, allowed_hosts=("chat.example",)).limits.hosts
+    assert hosts.allow(b"chat.example")
+    assert not hosts.allow(b"evil.example")
+    assert change(service).limits.hosts.allow(b"evil.example")
+
+
+def test_addresses_can_have_more_or_fewer_connections(service: Service) -> None:
+    server = change(service, rate_limits=True, max_connections_per_address=3)
+    assert server.state.admission.max_per_address == 3
+    assert change(service).state.admission.max_per_address is None
+
+
+def test_one_address_does_not_take_all_connections() -> None:
+    assert connections_per_address(BEFORE, None) == 5000
+    assert connections_per_address(BEFORE, 1000) == 750
+    for values in (
+        {"rate_limits": False},
+        {"max_connections_per_address": 0},
+        {"listen": ("haproxy:tcp:8080",)},
+    ):
+        assert connections_per_address(attrs.evolve(BEFORE, **values), 1000) is None
 
 
 def test_bodies_fit_whose_text_is_all_escaped() -> None:

@@ -17,6 +17,7 @@ from chatd.api.context import RequestContext
 from chatd.api.docs import openapi
 from chatd.api.error_codes import ERROR_CODES, ErrorCode
 from chatd.api.responses import Response
+from chatd.api.static_responses import StaticResponses
 from chatd.page.static_files import StaticFile
 
 EXAMPLES: Final = (("curl", "session.sh"), ("Python", "session.py"), ("JavaScript", "session.js"))
@@ -39,8 +40,8 @@ _CODE: Final = re.compile(r"`([^`]*)`")
 class Description(Struct, frozen=True):
     """The description as JSON and as a page, as they are served."""
 
-    json: StaticFile
-    page: StaticFile
+    json: StaticResponses
+    page: StaticResponses
 
 
 @cache
@@ -48,8 +49,10 @@ def describe(calls: tuple[Call, ...]) -> Description:
     """The description of those calls that are documented."""
     document = openapi.document([each for each in calls if each.documented])
     return Description(
-        StaticFile.of("openapi.json", msgspec.json.encode(document) + b"\n"),
-        StaticFile.of("docs.html", _page(document).encode()),
+        StaticResponses(
+            StaticFile.of("openapi.json", msgspec.json.encode(document) + b"\n"),
+        ),
+        StaticResponses(StaticFile.of("docs.html", _page(document).encode())),
     )
 
 
@@ -67,7 +70,7 @@ class DescriptionCalls:
         responses={200: ResponseSpec("OpenAPI 3.1.", (Any,))},
     )
     async def get_openapi(self, context: RequestContext) -> Response:
-        return self._description.json.respond(context.request)
+        return self._description.json.to(context.request)
 
     @call(
         "GET",
@@ -77,7 +80,7 @@ class DescriptionCalls:
         responses={200: ResponseSpec("A page.", (str,), media_type="text/html")},
     )
     async def get_docs(self, context: RequestContext) -> Response:
-        return self._description.page.respond(context.request)
+        return self._description.page.to(context.request)
 
 
 def example(name: str) -> str:

@@ -69,7 +69,7 @@ class Appender:
         self._executor = executor
         self._now = now
         self._known_only = known_only
-        self._max_messages = max_messages
+        self.max_messages = max_messages
         self._lane = lane
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
@@ -126,7 +126,7 @@ class Appender:
     ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         batch_id = new_batch_id(self._now())
-        parameters = parameters_of(drafts, batch_id, prefix, self._max_messages)
+        parameters = parameters_of(drafts, batch_id, prefix, self.max_messages)
         keyed = any(draft.idempotency is not None for draft in drafts)
         pairs = self._pairs.unknown(drafts)
         linked = bool(pairs) or self._has_synchronised(drafts)

@@ -43,7 +43,7 @@ _UNKNOWN: Final = f"""
 """
 
 # Drafts of one batch count together only when the next one comes.
-_FULL: Final = f"WHEN last_seq >= %(max_messages)s::bigint THEN '{FULL}'"
+_FULL: Final = f"WHEN last_seq - removed_seq >= %(max_messages)s::bigint THEN '{FULL}'"
 
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """

@@ -30,8 +30,8 @@ class Housekeeping:
 
     Also finds out how large the database is.
 
-    `now` returns microseconds since the Unix epoch. What is older than `keep` microseconds is
-    removed by `remove_old`, see `Retention.run`.
+    `now` returns microseconds since the Unix epoch. What is older than `keep` microseconds, which
+    may be changed, is removed by `remove_old`, see `Retention.run`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Housekeeping:
         keep: int | None = None,
         remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]] | None = None,
     ) -> None:
-        self._keep = keep
+        self.keep = keep
         self._remove_old = remove_old
         self._next_removal = reactor.seconds() + RETENTION_SECONDS
         self._seconds_now = reactor.seconds
@@ -86,10 +86,10 @@ class Housekeeping:
 
     async def _remove(self) -> None:
         """Remove what is too old, if that has not been done recently."""
-        if self._keep is None or self._remove_old is None or not self._is_removal_due():
+        if self.keep is None or self._remove_old is None or not self._is_removal_due():
             return
         self._next_removal = self._seconds_now() + RETENTION_SECONDS
-        await self._remove_old(self._now() - self._keep)
+        await self._remove_old(self._now() - self.keep)
 
     def _is_removal_due(self) -> bool:
         return bool(self._seconds_now() >= self._next_removal)

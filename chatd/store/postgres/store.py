@@ -181,6 +181,24 @@ class PostgresStore:
             self._retention.run,
         )
 
+    @property
+    def max_messages(self) -> int:
+        """See `IStore`."""
+        return self._appender.max_messages
+
+    @max_messages.setter
+    def max_messages(self, number: int) -> None:
+        self._appender.max_messages = number
+
+    @property
+    def keep(self) -> int | None:
+        """See `IStore`."""
+        return self._housekeeping.keep
+
+    @keep.setter
+    def keep(self, microseconds: int | None) -> None:
+        self._housekeeping.keep = microseconds
+
     def open(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._open())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Final
 
@@ -53,11 +53,15 @@ class InboxEnds:
     """The ends of inboxes that the writer has appended to: `(last_seq, indexed_seq)` by user.
 
     Only the writer's thread changes inboxes, so it need not read an end again that it has written.
-    Drop the inbox of an account that is deleted. An inbox may have `max_messages`.
+    Drop the inbox of an account that is deleted. An inbox may have `max_messages`, without those
+    that were `removed`, see `IStore`.
     """
 
-    def __init__(self, max_messages: int = MAX_INTEGER) -> None:
+    def __init__(
+        self, max_messages: int = MAX_INTEGER, removed: Mapping[int, int] | None = None
+    ) -> None:
         self.max_messages = max_messages
+        self._removed = {} if removed is None else removed
         self._ends: dict[int, tuple[int, int]] = {}
 
     def get(self, db: sqlite3.Connection, user_id: int) -> tuple[int, int] | None:
@@ -73,6 +77,12 @@ class InboxEnds:
         if len(self._ends) > MAX_KNOWN_INBOXES:
             self._ends.clear()
         self._ends.update(ends)
+
+    def is_full(self, user_id: int, last_seq: int) -> bool:
+        """Whether an inbox that ends there has as many messages as it may."""
+        # The reactor's thread adds what was removed after it was committed, never too early.
+        most = self.max_messages
+        return last_seq >= most and last_seq - self._removed.get(user_id, 0) >= most
 
     def drop(self, user_id: int) -> None:
         """Forget an inbox."""
@@ -151,7 +161,7 @@ class _Batch:
         refusal = self._contacts.refusal(self._db, draft)
         if refusal is not None:
             return refusal
-        if end[0] >= self._known.max_messages:
+        if self._known.is_full(user_id, end[0]):
             return inbox_full(user_id)
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1])

@@ -30,8 +30,8 @@ class Housekeeping:
     """Deletes in small transactions, with other writes in between.
 
     `write(call, *args)` runs `call(connection, *args)` in the writer thread; `now` returns
-    microseconds since the Unix epoch. What is older than `keep` microseconds is removed by
-    `remove_old`, see `Retention.run`.
+    microseconds since the Unix epoch. What is older than `keep` microseconds, which may be changed,
+    is removed by `remove_old`, see `Retention.run`.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Housekeeping:
         self._has_old_texts = False
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
-        self._keep = keep
+        self.keep = keep
         self._remove_old = remove_old
         self._removals = LoopingCall(self._remove)
         self._removals.clock = clock
@@ -58,16 +58,14 @@ class Housekeeping:
         """Purge what an earlier process left behind, then work periodically."""
         self._is_running = True
         self._timer.start(HOUSEKEEPING_SECONDS, now=False)
-        if self._keep is not None:
-            self._removals.start(RETENTION_SECONDS, now=False)
+        self._removals.start(RETENTION_SECONDS, now=False)
         self.purge()
 
     def stop(self) -> None:
         """Begin no more transactions."""
         self._is_running = False
         self._timer.stop()
-        if self._removals.running:
-            self._removals.stop()
+        self._removals.stop()
 
     def purge(self) -> None:
         """Delete the data of deleted accounts."""
@@ -82,11 +80,11 @@ class Housekeeping:
         """Have the write-ahead log emptied, which still contains the text of a revised message."""
         self._has_old_texts = True
 
-    def _remove(self) -> Deferred[None]:
+    def _remove(self) -> Deferred[None] | None:
         """Remove what is too old; the next time is after that."""
-        assert self._keep is not None
-        assert self._remove_old is not None
-        removing = Deferred.fromCoroutine(self._remove_old(self._now() - self._keep))
+        if self.keep is None or self._remove_old is None:
+            return None
+        removing = Deferred.fromCoroutine(self._remove_old(self._now() - self.keep))
         return removing.addCallbacks(lambda _: None, _log_failure)
 
     def _work(self) -> None:

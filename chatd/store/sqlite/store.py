@@ -100,20 +100,37 @@ class SqliteStore:
         self._upgrade = upgrade
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
+        self.removed: dict[int, int] = {}
         # Used by the writer's thread only.
-        self._ends = sqlite_chats.InboxEnds(max_messages)
+        self._ends = sqlite_chats.InboxEnds(max_messages, self.removed)
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._health = WriteHealth()
-        self.removed: dict[int, int] = {}
         self._retention = Retention(self._write, self.removed, self._on_removed)
-        self._keep = keep
         self._housekeeping = Housekeeping(
             self._write, clock=clock, now=now, keep=keep, remove_old=self._retention.run
         )
         self.admin = SqliteAdminStore(self._read, self._write, now, self._retention.run)
         self.location = f"sqlite:{path}"
+
+    @property
+    def max_messages(self) -> int:
+        """See `IStore`."""
+        return self._ends.max_messages
+
+    @max_messages.setter
+    def max_messages(self, number: int) -> None:
+        self._ends.max_messages = number
+
+    @property
+    def keep(self) -> int | None:
+        """See `IStore`."""
+        return self._housekeeping.keep
+
+    @keep.setter
+    def keep(self, microseconds: int | None) -> None:
+        self._housekeeping.keep = microseconds
 
     def open(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._open())
@@ -123,7 +140,7 @@ class SqliteStore:
         self.location = f"sqlite:{self._path}"
         # This may block: at startup nothing else is running in the reactor.
         self._lock, self._write_db, self.epoch = open_writer(
-            self._path, self._known, upgrade=self._upgrade, shrinks=self._keep is not None
+            self._path, self._known, upgrade=self._upgrade, shrinks=self.keep is not None
         )
         self._read_db = open_reader(self._path)
         self._files = DatabaseFiles(self._path)

@@ -37,7 +37,7 @@ class Ids(HTMLParser):
 
 
 def test_the_page_has_an_anchor_for_every_error_and_every_call() -> None:
-    page = docs_page.describe(API.calls).page
+    page = docs_page.describe(API.calls).page.file
     reader = Ids()
     reader.feed(page.body.decode())
     assert reader.open == []
@@ -51,5 +51,5 @@ def test_the_page_has_an_anchor_for_every_error_and_every_call() -> None:
 
 @pytest.mark.parametrize("name", [name for _, name in docs_page.EXAMPLES])
 def test_the_page_shows_the_examples_that_are_tested(name: str) -> None:
-    page = docs_page.describe(API.calls).page.body.decode()
+    page = docs_page.describe(API.calls).page.file.body.decode()
     assert html.escape(docs_page.example(name)) in page

@@ -10,11 +10,11 @@ import random
 import secrets
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from chatd.client import ChatClient, FollowTransport
@@ -24,11 +24,11 @@ from tests.recorded_clients import Account, Reader, Recorder
 from tests.soak.deployment import Deployment
 from tests.soak.faults import Faults
 
-USERS: Final = 4
 TRANSPORTS: Final[tuple[FollowTransport, ...]] = ("stream", "poll")
 """Each user follows the inbox in each of these ways."""
 CALM_SECONDS: Final = (0.5, 3.0)
 """The pause between two faults."""
+FIGURES: Final = ("sends", "acknowledged", "unknown", "stored", "deliveries", "pages", "events")
 CATCH_UP_SECONDS: Final = 60.0
 PAGE_EVERY: Final = 10
 """After so many sends, a sender reads a page."""
@@ -51,14 +51,17 @@ class Round:
         faults: Faults,
         dice: random.Random,
         path: Path,
+        *,
         rate: float,
+        users: int,
     ) -> None:
         self._reactor = reactor
         self._deployment = deployment
         self._faults = faults
         self._dice = dice
         self._path = path
-        self._pause = USERS / rate
+        self._users = users
+        self._pause = users / rate
         self._name = secrets.token_hex(4)
         self._stopping = False
         self._problems: list[str] = []
@@ -78,27 +81,30 @@ class Round:
         self, seconds: float, recorder: Recorder
     ) -> tuple[dict[int, list[history.Stored]], list[str]]:
         async with AsyncExitStack() as stack:
-            accounts = [await self._account(number, recorder, stack) for number in range(USERS)]
+            accounts = [
+                await self._account(number, recorder, stack) for number in range(self._users)
+            ]
             readers = [
                 await self._reader(number, account, transport, stack)
                 for number, account in enumerate(accounts)
                 for transport in TRANSPORTS
             ]
             sending = [Deferred.fromCoroutine(self._send(each, accounts)) for each in accounts]
+            # Also of a round that is broken off.
+            for sender in sending:
+                stack.push_async_callback(self._end, sender)
             ends = time.monotonic() + seconds
             while time.monotonic() < ends:
                 await deferLater(self._reactor, self._dice.uniform(*CALM_SECONDS))
                 await self._faults.once()
             self._stopping = True
-            for each in sending:
-                await each
+            for sender in sending:
+                await sender
             inboxes = {account.user_id: await account.inbox() for account in accounts}
             ends = time.monotonic() + CATCH_UP_SECONDS
             for reader, account in zip(readers, each_reading(accounts), strict=True):
                 left = ends - time.monotonic()
                 await reader.until(len(inboxes[account.user_id]), left)
-            for reader in readers:
-                await self._stop(reader)
         return inboxes, [reader.name for reader in readers]
 
     async def _reader(
@@ -108,7 +114,15 @@ class Round:
         at = number + TRANSPORTS.index(transport)
         client = await self._client(at, account.client.token, stack)
         follow = client.follow("0", transport=transport)
-        return account.follow(follow, f"{number} by {transport}")
+        reader = account.follow(follow, f"{number} by {transport}")
+        stack.push_async_callback(self._stop, reader)
+        return reader
+
+    async def _end(self, sender: Deferred[None]) -> None:
+        self._stopping = True
+        sender.cancel()
+        with suppress(CancelledError):
+            await sender
 
     async def _stop(self, reader: Reader) -> None:
         try:
@@ -138,6 +152,8 @@ class Round:
                 await account.send(to, f"{self._name} {account.user_id} {number}")
                 if number % PAGE_EVERY == 0:
                     await account.page(counted=counted)
+            except CancelledError:
+                raise
             except Exception as error:
                 self._problems.append(f"failed: sender {account.user_id}: {error!r}")
             await deferLater(self._reactor, self._dice.uniform(0, 2 * self._pause))
@@ -150,7 +166,8 @@ def each_reading(accounts: list[Account]) -> list[Account]:
 
 def figures_of(events: list[history.Event]) -> Counter[str]:
     """How many events of each kind there are."""
-    figures: Counter[str] = Counter(events=len(events))
+    figures = Counter(dict.fromkeys(FIGURES, 0))
+    figures["events"] = len(events)
     for event in events:
         if isinstance(event, Sent):
             figures["sends"] += 1

@@ -28,6 +28,8 @@ SPARE_DESCRIPTORS: Final = 4
 class Settings(NamedTuple):
     """How long a soak runs, in rounds of how many seconds, and how many sends each second.
 
+    `rate` and `users` are those of each deployment; each user has two devices.
+
     The history of a round in which nothing was wrong is removed unless `keep`.
     """
 
@@ -36,6 +38,7 @@ class Settings(NamedTuple):
     round_seconds: float = 60.0
     sample_seconds: float = 5.0
     rate: float = 40.0
+    users: int = 4
     seed: int = 0
     keep: bool = False
 
@@ -94,7 +97,15 @@ class Soak:
             number += 1
             path = self._settings.output / f"history-{deployment.name}-{number:04}.jsonl"
             seconds = min(self._settings.round_seconds, max(1.0, ends - time.monotonic()))
-            current = Round(self._reactor, deployment, faults, dice, path, self._settings.rate)
+            current = Round(
+                self._reactor,
+                deployment,
+                faults,
+                dice,
+                path,
+                rate=self._settings.rate,
+                users=self._settings.users,
+            )
             try:
                 figures, problems = await current.run(seconds)
                 for node in deployment.nodes:
@@ -107,7 +118,7 @@ class Soak:
                 self.problems.append(f"{deployment.name}: broken off: {error!r}")
                 self._log(traceback.format_exc())
                 return
-            self.figures[deployment.name] += figures
+            self.figures[deployment.name].update(figures)
             self.problems += problems
             told = ", ".join(f"{name} {count}" for name, count in figures.items())
             self._log(f"{deployment.name} round {number}: {told}; {len(problems)} problems")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.history import Event, Seen, Sent, Stored
@@ -18,13 +21,15 @@ from tests.soak.faults import Faults
 from tests.soak.rounds import Round, figures_of
 from tests.soak.soak import Settings, Soak
 
+SECONDS = 20.0
+
 
 @ensureDeferred
 async def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
     from twisted.internet import reactor
 
     lines: list[str] = []
-    settings = Settings(tmp_path, seconds=2, sample_seconds=0.5, rate=80)
+    settings = Settings(tmp_path, seconds=2, sample_seconds=0.5, rate=80, users=2)
     soak = Soak(reactor, settings, on_sqlite(tmp_path, forked=True)[:1], lines.append)
     await soak.run()
     assert soak.problems == []
@@ -59,18 +64,39 @@ class Tampering(Faults):
         self._node.start()
 
 
+class Broken(Faults):
+    """Cannot do any harm."""
+
+    async def once(self) -> None:
+        raise LookupError("no such process")
+
+
 @ensureDeferred
-async def test_a_message_that_is_changed_behind_the_daemons_back_is_found(tmp_path: Path) -> None:
+async def test_what_goes_wrong_is_found(tmp_path: Path) -> None:
+    """A round that is broken off leaves no client, and one whose database is changed is wrong."""
     from twisted.internet import reactor
 
+    clock: Any = reactor
     [made, _] = on_sqlite(tmp_path, forked=True)
     dice = random.Random(0)
-    async with deployed(reactor, made, dice):
-        faults = Tampering(reactor, made, tmp_path / "sqlite" / "chatd.db")
-        path = tmp_path / "history.jsonl"
-        _, problems = await Round(reactor, made, faults, dice, path, rate=80).run(1)
-    kinds = {problem.split(": ")[1] for problem in problems}
-    assert {"lost", "unsent"} <= kinds
+    async with deployed(clock, made, dice):
+        path = tmp_path / "broken.jsonl"
+        broken = Broken(clock, made, dice)
+        with pytest.raises(LookupError):
+            await Round(clock, made, broken, dice, path, rate=80, users=1).run(1)
+        # What was recorded before is there.
+        assert path.stat().st_size > 0
+        proxy = made.nodes[0].proxy
+        assert proxy is not None
+        ends = time.monotonic() + SECONDS
+        while proxy.open:
+            assert time.monotonic() < ends
+            await deferLater(clock, 0.01)
+
+        path = tmp_path / "changed.jsonl"
+        tampering = Tampering(clock, made, tmp_path / "sqlite" / "chatd.db")
+        _, problems = await Round(clock, made, tampering, dice, path, rate=80, users=1).run(1)
+    assert {"lost", "unsent"} <= {problem.split(": ")[1] for problem in problems}
 
 
 def test_events_are_counted() -> None:

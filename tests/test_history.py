@@ -69,6 +69,39 @@ def test_gaps_are_found() -> None:
     assert line.startswith("gap")
 
 
+def test_a_reader_that_is_complete_has_seen_what_was_acknowledged() -> None:
+    events: list[Event] = [sent("a", 1), sent("b", 2), sent("c"), seen(0, "a", reader="phone")]
+    inbox = stored("a", "b", "c")
+    [missed] = check(events, inbox, ["phone"])
+    assert missed.startswith("missed: phone was shown all up to 1")
+    assert check([*events, seen(1, "b", reader="phone")], inbox, ["phone"]) == []
+    assert check(events, inbox) == []
+    [missed] = check(events, inbox, ["tablet"])
+    assert missed == "missed: tablet was shown nothing at all"
+
+
+def test_another_time_than_that_of_the_acknowledgement_is_found() -> None:
+    inbox = {BOB: [Stored(1, ANN, "a", "2026-11-27T00:00:00.000001Z")]}
+    [moved] = check([sent("a", 1)], inbox)
+    assert moved.startswith("moved")
+
+
+def test_a_stale_read_is_compared_with_the_last_acknowledgement_before_it() -> None:
+    events: list[Event] = [
+        sent("c", 3, ended=1.5),
+        sent("a", 1),
+        sent("b", 2, ended=3),
+        seen(0, count=2),
+    ]
+    [stale] = check(events, stored("a", "b", "c"))
+    assert "text='c'" in stale
+
+
+def test_messages_are_taken_from_responses() -> None:
+    message = {"seq": 1, "sent_by": ANN, "message": "a", "sent_at": "now", "received_by": BOB}
+    assert Stored.of(message) == Stored(1, ANN, "a", "now")
+
+
 def test_a_read_that_began_before_the_acknowledgement_may_miss_it() -> None:
     assert check([sent("a", 1, ended=5), seen(0, count=0)], stored("a")) == []
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from bench.processes import free_port
 from tests.daemon import command, environment
 from tests.fork_server import ForkedProcess
+from tests.history import ACKNOWLEDGED, UNKNOWN, Event, Seen, Sent, Stored, check
 
 START_SECONDS: Final = 30.0
 HTTP_SECONDS: Final = 70.0
@@ -171,7 +172,7 @@ def polling(client: Client, since: str, wait: float) -> Iterator[list[Any]]:
 
 
 class ConcurrentTraffic:
-    """Concurrent senders and followers that continue through failures."""
+    """Concurrent senders and followers that continue through failures, and record a history."""
 
     def __init__(self, ports: list[int], users: list[tuple[int, Client]], senders: int) -> None:
         self._ports = ports
@@ -179,8 +180,7 @@ class ConcurrentTraffic:
         self._random = random.Random(3)
         self._sending = True
         self._following = True
-        self.acknowledged: dict[tuple[int, int], str] = {}
-        self.followed: dict[int, list[dict[str, Any]]] = {user_id: [] for user_id, _ in users}
+        self._events: list[Event] = []
         self._senders = [
             threading.Thread(target=self._send, args=(number,)) for number in range(senders)
         ]
@@ -204,10 +204,17 @@ class ConcurrentTraffic:
         for thread in self._followers:
             thread.join(HTTP_SECONDS)
 
+    @property
+    def acknowledged(self) -> int:
+        """How many sends were acknowledged."""
+        return sum(
+            isinstance(event, Sent) and event.outcome == ACKNOWLEDGED for event in self._events
+        )
+
     def wait_for_progress(self) -> None:
         """Wait until some more sends are acknowledged."""
-        wanted = len(self.acknowledged) + 3 * len(self._senders)
-        eventually(lambda: len(self.acknowledged) >= wanted, HTTP_SECONDS, "acknowledged sends")
+        wanted = self.acknowledged + 3 * len(self._senders)
+        eventually(lambda: self.acknowledged >= wanted, HTTP_SECONDS, "acknowledged sends")
 
     def _at_any_daemon(self, client: Client) -> Client:
         return client.at(self._random.choice(self._ports))
@@ -218,29 +225,40 @@ class ConcurrentTraffic:
             number += 1
             text = f"{sender}.{number}"
             to, _ = self._random.choice(self._users)
-            _, client = self._users[sender % len(self._users)]
-            while self._sending:
-                # Repeated with the same key, at any daemon, until one of them acknowledges it.
-                try:
-                    status, body = self._at_any_daemon(client).send(to, text, key=text)
-                except (OSError, http.client.HTTPException) as problem:
-                    self.errors[type(problem)] += 1
-                    time.sleep(0.05)
-                    continue
-                if status in (200, 201):
-                    self.acknowledged[to, body["seq"]] = text
-                    break
-                self.errors[status] += 1
-                assert status == 503, body
+            sent_by, client = self._users[sender % len(self._users)]
+            began = time.monotonic()
+            stored = self._send_once(client, to, text)
+            while stored is None and self._sending:
                 time.sleep(0.05)
+                stored = self._send_once(client, to, text)
+            self._record(stored, began, time.monotonic(), sent_by, to, text)
+
+    def _record(self, stored: Stored | None, *sent: Any) -> None:
+        """Record a send; `stored` is None if no daemon has acknowledged it."""
+        told = (UNKNOWN,) if stored is None else (ACKNOWLEDGED, stored.seq, stored.sent_at)
+        self._events.append(Sent(*sent, *told))
+
+    def _send_once(self, client: Client, to: int, text: str) -> Stored | None:
+        """Send at any daemon, each time with the same key; None if it has to be repeated."""
+        try:
+            status, body = self._at_any_daemon(client).send(to, text, key=text)
+        except (OSError, http.client.HTTPException) as problem:
+            self.errors[type(problem)] += 1
+            return None
+        if status in (200, 201):
+            return Stored.of(body)
+        self.errors[status] += 1
+        assert status == 503, body
+        return None
 
     def _follow(self, user_id: int, client: Client) -> None:
-        cursor, ends = "0", math.inf
+        cursor, last, ends = "0", 0, math.inf
         while True:
             is_last = not self._following
             if is_last:
                 ends = min(ends, time.monotonic() + CATCH_UP_SECONDS)
             assert time.monotonic() < ends, "a follower cannot catch up"
+            began = time.monotonic()
             try:
                 status, body = self._at_any_daemon(client).poll(cursor, 0.5)
             except (OSError, http.client.HTTPException):
@@ -250,30 +268,33 @@ class ConcurrentTraffic:
                 assert status == 503, body
                 time.sleep(0.05)
                 continue
-            self.followed[user_id] += body["messages"]
+            messages = [Stored.of(each) for each in body["messages"]]
+            # Not with the count: the cache of another process may end before the inbox does.
+            self._events.append(
+                Seen(began, time.monotonic(), user_id, last, messages, reader=f"user {user_id}")
+            )
+            last += len(messages)
             cursor = body["meta"]["cursor"]
-            if is_last and not body["messages"]:
+            if is_last and not messages:
                 return
 
     def verify(self, port: int) -> None:
-        """Check that no message was lost or stored twice, and that followers got all."""
-        texts: Counter[str] = Counter()
-        for user_id, client in self._users:
-            inbox: list[dict[str, Any]] = []
-            cursor, found = "0", True
-            # Until an empty response, which comes from the database: the cache of a process, and
-            # `more` with it, may end before the inbox does.
-            while found:
-                status, body = client.at(port).poll(cursor, 0)
-                assert status == 200, body
-                inbox += body["messages"]
-                cursor, found = body["meta"]["cursor"], bool(body["messages"])
-            assert [each["seq"] for each in inbox] == list(range(1, len(inbox) + 1))
-            followed = self.followed[user_id]
-            assert followed == inbox[: len(followed)]
-            stored = {each["seq"]: each["message"] for each in inbox}
-            for (to, seq), text in self.acknowledged.items():
-                assert to != user_id or (stored[seq] == text and seq <= len(followed))
-            texts.update(stored.values())
-        assert set(texts.values()) <= {1}
-        assert len(self.acknowledged) <= len(texts)
+        """Check the history against the inboxes at a daemon, and that followers got all."""
+        inboxes = {user_id: _inbox(client.at(port)) for user_id, client in self._users}
+        assert check(self._events, inboxes, [f"user {user_id}" for user_id in inboxes]) == []
+
+
+def _inbox(client: Client) -> list[Stored]:
+    """All messages, until an empty response.
+
+    That one comes from the database: the cache of a process, and `more` with it, may end before the
+    inbox does.
+    """
+    inbox: list[Stored] = []
+    cursor, found = "0", True
+    while found:
+        status, body = client.poll(cursor, 0)
+        assert status == 200, body
+        inbox += map(Stored.of, body["messages"])
+        cursor, found = body["meta"]["cursor"], bool(body["messages"])
+    return inbox

@@ -1,21 +1,24 @@
-"""Clients that notice every error while daemons are restarted."""
+"""Clients that notice every error while daemons are restarted, and record a history."""
 
 from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from tests.daemon import CHATS, Client, wait_until
+from tests.history import ACKNOWLEDGED, UNKNOWN, Event, Seen, Sent, Stored, check
+from tests.integration.traffic import whole_inbox
 
 SENDERS: Final = 4
 POLLERS: Final = 4
 
 
 class SteadyLoad:
-    """Clients that send and poll without a pause, and never repeat a request.
+    """Clients that send to themselves and poll without a pause, and never repeat a request.
 
     `connect` makes a client with the value of its Authorization header, or None.
     """
@@ -26,6 +29,7 @@ class SteadyLoad:
         self.sent = 0
         self.polled = 0
         self.errors: list[str] = []
+        self._events: list[Event] = []
         self.names = [f"user{number}" for number in range(SENDERS)]
         client = connect(None)
         self._users = []
@@ -59,29 +63,44 @@ class SteadyLoad:
         enough = self.sent + 20
         wait_until(lambda: self.sent > enough, 20)
 
-    def stored(self) -> int:
-        """How many messages are in the inboxes."""
-        count = 0
-        for _, auth in self._users:
+    def verify(self) -> None:
+        """Check the history against the inboxes."""
+        inboxes = {}
+        for user_id, auth in self._users:
             client = self._connect(auth)
-            count += client.get(CHATS).json["meta"]["count"]
+            inboxes[user_id] = whole_inbox(client)
             client.close()
-        return count
+        assert check(self._events, inboxes) == []
 
     def _send(self, user_id: int, auth: str) -> None:
         client = self._connect(auth)
+        number = 0
         while not self._ends.is_set():
-            message = {"user_id": user_id, "message": "hai"}
-            if self._request(client, 201, "POST", CHATS, message) is not None:
+            number += 1
+            text = f"{user_id} {number}"
+            began = time.monotonic()
+            body = {"user_id": user_id, "message": text}
+            found = self._request(client, 201, "POST", CHATS, body)
+            route = began, time.monotonic(), user_id, user_id, text
+            if found is None:
+                self._events.append(Sent(*route, UNKNOWN))
+            else:
+                self._events.append(Sent(*route, ACKNOWLEDGED, found["seq"], found["sent_at"]))
                 self.sent += 1
         client.close()
 
-    def _poll(self, _: int, auth: str) -> None:
+    def _poll(self, user_id: int, auth: str) -> None:
         client = self._connect(auth)
-        cursor = "now"
+        cursor, last = "0", 0
         while not self._ends.is_set():
+            began = time.monotonic()
             found = self._request(client, 200, "GET", f"{CHATS}?since={cursor}&wait=1")
             if found is not None:
+                messages = [Stored.of(each) for each in found["messages"]]
+                times = began, time.monotonic()
+                reader = f"user {user_id}"
+                self._events.append(Seen(*times, user_id, last, messages, reader=reader))
+                last += len(messages)
                 cursor = found["meta"]["cursor"]
                 self.polled += 1
         client.close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from bench.processes import free_port
 from tests.daemon import CHATS, Daemon, wait_until
-from tests.integration.traffic import Follower, Sender, inbox
+from tests.history import Event, check
+from tests.integration.traffic import Follower, Sender, inbox, whole_inbox
 
 
 def test_a_message_survives_a_kill_right_after_its_201(tmp_path: Path) -> None:
@@ -34,19 +34,25 @@ def test_kills_under_load_neither_lose_nor_duplicate_messages(tmp_path: Path) ->
     with Daemon(tmp_path, port=free_port()) as daemon:
         users = {name: daemon.register(name) for name in ("ann", "bob", "cat")}
         tokens = {name: daemon.log_in(name) for name in users}
-        followers = [(name, Follower(daemon.port, tokens[name])) for name in users for _ in "12"]
+        to = list(users.values())
+        events: list[Event] = []
+        followers = [
+            Follower(daemon.port, tokens[name], users[name], f"{name} {device}", events)
+            for name in users
+            for device in "12"
+        ]
         senders = [
-            Sender(daemon.port, tokens[name], f"{name}-{keys}", list(users.values()), keys)
+            Sender(daemon.port, tokens[name], users[name], f"{name}-{keys}", to, keys, events)
             for name in users
             for keys in (True, False)
         ]
-        for background in (*senders, *(follower for _, follower in followers)):
+        for background in (*senders, *followers):
             background.start()
         for _ in range(3):
-            before = sum(len(sender.acknowledged) for sender in senders)
+            before = sum(sender.acknowledged for sender in senders)
 
             def enough(before: int = before) -> bool:
-                return sum(len(sender.acknowledged) for sender in senders) > before + 150
+                return sum(sender.acknowledged for sender in senders) > before + 150
 
             wait_until(enough, 30)
             daemon.kill()
@@ -54,48 +60,35 @@ def test_kills_under_load_neither_lose_nor_duplicate_messages(tmp_path: Path) ->
             daemon.start()
         for sender in senders:
             sender.stop()
-        inboxes = {name: inbox(daemon.client(tokens[name])) for name in users}
-        ends = {name: len(messages) for name, messages in inboxes.items()}
-        wait_until(
-            lambda: all(len(follower.seen) >= ends[name] for name, follower in followers), 20
-        )
-        for _, follower in followers:
+        inboxes = {users[name]: whole_inbox(daemon.client(tokens[name])) for name in users}
+        everything = 2 * sum(map(len, inboxes.values()))
+        wait_until(lambda: sum(follower.seen for follower in followers) >= everything, 20)
+        for follower in followers:
             follower.stop()
-
         assert [sender.refused for sender in senders] == [[]] * len(senders)
-        by_text: dict[str, list[dict[str, Any]]] = {}
-        for messages in inboxes.values():
-            for message in messages:
-                by_text.setdefault(message["message"], []).append(message)
-        for sender in senders:
-            for text, message in sender.acknowledged.items():
-                assert by_text[text] == [message]
-        assert all(len(found) == 1 for found in by_text.values())
-        for name, follower in followers:
-            assert follower.seen == inboxes[name]
+        assert check(events, inboxes, [follower.name for follower in followers]) == []
 
 
 def test_sends_in_progress_during_a_stop_are_not_lost(tmp_path: Path) -> None:
     with Daemon(tmp_path, port=free_port()) as daemon:
         ann = daemon.register("ann")
         token = daemon.log_in("ann")
-        senders = [Sender(daemon.port, token, f"s{n}", [ann], keys=False) for n in range(6)]
-        follower = Follower(daemon.port, token)
+        events: list[Event] = []
+        senders = [
+            Sender(daemon.port, token, ann, f"s{n}", [ann], keys=False, events=events)
+            for n in range(6)
+        ]
+        follower = Follower(daemon.port, token, ann, "phone", events)
         for background in (*senders, follower):
             background.start()
-        wait_until(lambda: sum(len(each.acknowledged) for each in senders) > 200, 30)
+        wait_until(lambda: sum(each.acknowledged for each in senders) > 200, 30)
         assert daemon.stop() in (0, -15)
         daemon.start()
         time.sleep(0.2)
         for sender in senders:
             sender.stop()
-        messages = inbox(daemon.client(token))
-        wait_until(lambda: len(follower.seen) >= len(messages), 20)
+        stored = whole_inbox(daemon.client(token))
+        wait_until(lambda: follower.seen >= len(stored), 20)
         follower.stop()
-        assert follower.seen == messages
-        by_text = {message["message"]: message for message in messages}
-        assert len(by_text) == len(messages)
-        for sender in senders:
-            assert sender.refused == []
-            for text, message in sender.acknowledged.items():
-                assert by_text[text] == message
+        assert [sender.refused for sender in senders] == [[]] * len(senders)
+        assert check(events, {ann: stored}, [follower.name]) == []

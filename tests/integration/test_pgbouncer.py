@@ -120,8 +120,8 @@ def test_clients_do_not_notice_reconnections_and_a_restart_of_the_pooler(
     with ConcurrentTraffic(ports, users, senders=6) as traffic:
 
         def continues() -> None:
-            before = len(traffic.acknowledged)
-            eventually(lambda: len(traffic.acknowledged) > before + 20, RECOVERY_SECONDS, "sends")
+            before = traffic.acknowledged
+            eventually(lambda: traffic.acknowledged > before + 20, RECOVERY_SECONDS, "sends")
 
         continues()
         for _ in range(3):

@@ -396,7 +396,7 @@ def test_commits_of_many_senders_overtake_each_other(
         with connected(url) as db:
             rows(db, SLOW_COMMITS)
         with ConcurrentTraffic(nodes, users, senders=12) as traffic:
-            eventually(lambda: len(traffic.acknowledged) >= 150, SECONDS, "150 messages")
+            eventually(lambda: traffic.acknowledged >= 150, SECONDS, "150 messages")
         traffic.verify(nodes[0])
         traffic.verify(nodes[2])
     assert traffic.errors == {}

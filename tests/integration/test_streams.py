@@ -14,10 +14,11 @@ import pytest
 
 from bench.processes import free_port
 from chatd.conformance.stream_reader import JSON_LINES, MEDIA_TYPES, SERVER_SENT_EVENTS, Event
+from tests import history
 from tests.daemon import CHATS, LOST, Daemon
 from tests.integration.certificate import write_certificate
 from tests.integration.stream_client import Stream
-from tests.integration.traffic import Sender, inbox
+from tests.integration.traffic import Sender, whole_inbox
 
 DRAIN_SECONDS = 5.0
 
@@ -117,7 +118,8 @@ def follow(stream: Stream, found: list[Event]) -> None:
 def test_streams_continue_after_kills(service: Service) -> None:
     user = new_user(service, "cat")
     daemon = service.daemon
-    sender = Sender(daemon.port, user.auth, "cat", [user.id], keys=True)
+    events: list[history.Event] = []
+    sender = Sender(daemon.port, user.auth, user.id, "cat", [user.id], keys=True, events=events)
     found: list[Event] = []
     since = "0"
     sender.start()
@@ -130,11 +132,13 @@ def test_streams_continue_after_kills(service: Service) -> None:
         since = found[-1].cursor
         daemon.start()
     sender.stop()
-    stored = inbox(daemon.client(user.auth))
+    stored = whole_inbox(daemon.client(user.auth))
     with Stream(daemon.port, user.auth, JSON_LINES, since) as stream:
         found += stream.messages(len(stored) - len(found))
-    assert [event.document for event in found] == stored
-    assert [sender.acknowledged[each["message"]] for each in stored] == stored
+    seen = [history.Stored.of(event.document) for event in found]
+    now = time.monotonic()
+    events.append(history.Seen(now, now, user.id, 0, seen, reader="streams"))
+    assert history.check(events, {user.id: stored}, ["streams"]) == []
 
 
 def test_a_stopping_daemon_drains_streams_which_continue_after_it(service: Service) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.daemon import CHATS, LOST, STOP_SECONDS, Client, Response
+from tests.history import ACKNOWLEDGED, REFUSED, UNKNOWN, Event, Outcome, Seen, Sent, Stored
 
 
 def inbox(client: Client) -> list[dict[str, Any]]:
@@ -67,53 +68,107 @@ class Background:
 
 
 class Sender(Background):
-    """Sends numbered messages to users in turn, and records which were acknowledged.
+    """Sends numbered messages to users in turn, and records what became of them.
 
     With keys, a message whose response was lost is sent again until it is acknowledged; without,
     the next one is sent.
     """
 
-    def __init__(self, port: int, auth: str, name: str, to: Sequence[int], keys: bool) -> None:
+    def __init__(
+        self,
+        port: int,
+        auth: str,
+        user_id: int,
+        name: str,
+        to: Sequence[int],
+        keys: bool,
+        events: list[Event],
+    ) -> None:
         super().__init__(Client(port, auth, timeout=20))
+        self._user_id = user_id
         self._name = name
         self._to = to
         self._keys = keys
+        self._events = events
         self._number = 0
-        self._repeated = False
-        self.acknowledged: dict[str, dict[str, Any]] = {}
+        self._began: float | None = None
+        self.acknowledged = 0
         self.refused: list[Response] = []
 
     def once(self) -> None:
-        text = f"{self._name} {self._number}"
+        text = self._text
         headers = {"Idempotency-Key": text.replace(" ", "-")} if self._keys else None
-        body = {"user_id": self._to[self._number % len(self._to)], "message": text}
-        responded = False
+        if self._began is None:
+            self._began = time.monotonic()
         try:
-            response = self._client.request("POST", CHATS, body, headers)
-            responded = True
-        finally:
-            if responded or not self._keys:
-                self._number += 1
-            self._repeated = not responded
+            response = self._client.request(
+                "POST", CHATS, {"user_id": self._recipient, "message": text}, headers
+            )
+        except LOST:
+            if not self._keys:
+                self._record(UNKNOWN)
+            raise
         if response.status in (200, 201):
-            self.acknowledged[text] = response.json
+            message = Stored.of(response.json)
+            self._record(ACKNOWLEDGED, message.seq, message.sent_at)
+            self.acknowledged += 1
         else:
+            self._record(UNKNOWN if response.status >= 500 else REFUSED)
             self.refused.append(response)
+
+    def stop(self) -> None:
+        super().stop()
+        if self._began is not None:
+            self._record(UNKNOWN)
+
+    @property
+    def _text(self) -> str:
+        return f"{self._name} {self._number}"
+
+    @property
+    def _recipient(self) -> int:
+        return self._to[self._number % len(self._to)]
+
+    def _record(self, outcome: Outcome, seq: int = 0, sent_at: str = "") -> None:
+        assert self._began is not None
+        route = self._began, time.monotonic(), self._user_id, self._recipient, self._text
+        self._events.append(Sent(*route, outcome, seq, sent_at))
+        self._number += 1
+        self._began = None
 
 
 class Follower(Background):
-    """Polls with the cursor of the last response, across failures."""
+    """Polls with the cursor of the last response, across failures, and records what it sees."""
 
-    def __init__(self, port: int, auth: str, since: str = "0") -> None:
+    def __init__(self, port: int, auth: str, user_id: int, name: str, events: list[Event]) -> None:
         super().__init__(Client(port, auth, timeout=20))
-        self.cursor = since
-        self.seen: list[dict[str, Any]] = []
-        self.polls = 0
+        self._user_id = user_id
+        self._cursor = "0"
+        self._events = events
+        self.name = name
+        self.seen = 0
 
     def once(self) -> None:
-        response = self._client.get(f"{CHATS}?since={self.cursor}&wait=1")
+        began = time.monotonic()
+        response = self._client.get(f"{CHATS}?since={self._cursor}&wait=1")
         assert response.status == 200, response
         document = response.json
-        self.seen += document["messages"]
-        self.cursor = document["meta"]["cursor"]
-        self.polls += 1
+        messages = [Stored.of(each) for each in document["messages"]]
+        self._events.append(
+            Seen(
+                began,
+                time.monotonic(),
+                self._user_id,
+                self.seen,
+                messages,
+                document["meta"]["count"],
+                self.name,
+            )
+        )
+        self.seen += len(messages)
+        self._cursor = document["meta"]["cursor"]
+
+
+def whole_inbox(client: Client) -> list[Stored]:
+    """`inbox`, to be compared with a history."""
+    return [Stored.of(each) for each in inbox(client)]

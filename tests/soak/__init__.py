@@ -1,0 +1,1 @@
+"""Soaks: real daemons under load and faults for a long time. See `__main__`."""

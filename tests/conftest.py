@@ -48,7 +48,7 @@ pytest.register_assert_rewrite("tests.contracts")
 
 # Deadlines for examples would measure the machine rather than chatd.
 settings.register_profile("default", deadline=None, max_examples=50)
-settings.register_profile("deep", deadline=None, max_examples=200)
+settings.register_profile("deep", deadline=None, max_examples=100)
 settings.load_profile("default")
 
 # tmp_path is in memory where there is room: the tests open a few thousand SQLite databases.

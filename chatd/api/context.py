@@ -21,7 +21,6 @@ SINGLE_HEADERS: Final = (
     b"host",
     b"idempotency-key",
     b"last-event-id",
-    b"x-request-id",
 )
 """Headers that decide something and of which a request has one at most. Those that frame the
 message are the HTTP server's; `Prefer`, `Accept` and `X-Forwarded-For` are lists."""

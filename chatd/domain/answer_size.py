@@ -18,6 +18,10 @@ MAX_ANSWER_BYTES: Final = 1 << 20
 """Encoded bytes of messages in one answer. Ten of the largest messages (16 KiB unless configured
 otherwise) fit whatever they consist of."""
 
+MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
+"""The same of a page of the inbox: a hundred of the largest messages fit unless much of them has to
+be escaped, so that numbers of pages mean what the client expects."""
+
 MAX_ESCAPE: Final = 6
 """The most bytes that a character becomes: `\\u0001`."""
 
@@ -27,15 +31,16 @@ _MEMBERS: Final = 200
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def fitting(messages: Sequence[Message], least: int = 1) -> int:
-    """How many of these messages, from the first one, fit into an answer; at least `least`."""
+def fitting(messages: Sequence[Message], least: int = 1, most: int = MAX_ANSWER_BYTES) -> int:
+    """How many of these messages, from the first one, fit into an answer of `most` bytes; at least
+    `least`."""
     count = len(messages)
-    if count <= least or _largest(messages) <= MAX_ANSWER_BYTES:
+    if count <= least or _largest(messages) <= most:
         return count
     size = 0
     for number, message in enumerate(messages):
         size += _MEMBERS + len(_encode(message.text))
-        if size > MAX_ANSWER_BYTES and number >= least:
+        if size > most and number >= least:
             return number
     return count
 

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from chatd.domain.accounts import Accounts
+from chatd.domain.deliveries import Deliveries
 from chatd.domain.notifier import Notifier
 from chatd.errors import DomainError
 from chatd.interfaces import IStore, ISubscriber
@@ -33,6 +34,7 @@ class BusSubscriber:
         store: IStore,
         notifier: Notifier,
         accounts: Accounts,
+        deliveries: Deliveries,
         metrics: Metrics,
         seconds: Callable[[], float],
     ) -> None:
@@ -40,6 +42,7 @@ class BusSubscriber:
         self._seconds = seconds
         self._notifier = notifier
         self._accounts = accounts
+        self._deliveries = deliveries
         self._metrics = metrics
         # The users whose sessions have to be verified; None: of all users.
         self._unverified: set[int] | None = set()
@@ -61,6 +64,8 @@ class BusSubscriber:
 
     def wake_all(self) -> None:
         self._accounts.clear_cache()
+        # A standby that has taken over may lack messages, whose places others take.
+        self._deliveries.forget()
         self._metrics.count_wakeups("resync", self._notifier.wake_all())
         # Polls that were woken notice a deleted account when they read, but not that their session
         # has ended.

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from chatd.domain.answer_size import fitting
+from chatd.domain.answer_size import MAX_PAGE_BYTES, fitting
 from chatd.domain.batch import Batcher, ReadBatcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
@@ -265,7 +265,7 @@ class Chats:
         if page > max(pages, 1):
             raise PageNotFound(f"page {page} of {pages}")
         if limit > PAGE_ALWAYS_FITS:
-            fit = fitting(messages, PAGE_ALWAYS_FITS)
+            fit = fitting(messages, PAGE_ALWAYS_FITS, MAX_PAGE_BYTES)
             if fit < len(messages):
                 # The same place in pages of another size, so that the next ones are right.
                 smaller = max(each for each in range(1, fit + 1) if limit % each == 0)

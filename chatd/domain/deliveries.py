@@ -45,6 +45,10 @@ class Deliveries:
             if self._timer is None and not self._writing:
                 self._schedule()
 
+    def forget(self) -> None:
+        """Note positions again that were noted before, since the database may have lost them."""
+        self._known.clear()
+
     async def stop(self) -> None:
         """Write what is pending; call when no poll notes anything more."""
         await self._idle_waiters.wait(not self._writing)

@@ -264,7 +264,7 @@ def test_a_header_that_decides_something_is_given_once(service: Service) -> None
     body = b'{"user_id": 1, "message": "x"}'
     for name, value in [
         *(("Content-Type", "application/json"), ("Idempotency-Key", "one")),
-        *(("X-Request-ID", "mine"), ("Last-Event-ID", "0")),
+        ("Last-Event-ID", "0"),
     ]:
         headers: dict[str, Any] = {"Content-Type": "application/json", name: [value, value]}
         response = ann.request("POST", CHATS, body=body, headers=headers)
@@ -272,7 +272,6 @@ def test_a_header_that_decides_something_is_given_once(service: Service) -> None
         for target in ("/healthz", "/nowhere"):
             refused = service.get(target, headers={name: [value, value]})
             refused.problem(400, "invalid_header")
-            assert refused.header("X-Request-ID") != "mine"
     assert ann.page()["messages"] == []
 
 

@@ -297,12 +297,12 @@ def test_a_page_of_ten_is_never_cut(service: Service) -> None:
     assert "limit" not in page["meta"]
 
 
-@pytest.mark.parametrize(("limit", "smaller"), [(100, 10), (12, 6), (11, 1), (33, 3)])
+@pytest.mark.parametrize(("limit", "smaller"), [(100, 20), (24, 12), (23, 1), (33, 11)])
 def test_a_larger_page_is_cut_and_its_neighbours_are_right(
     service: Service, limit: int, smaller: int
 ) -> None:
     ann = service.new_user()
-    fill_wide(service, ann, 25)
+    fill_wide(service, ann, 45)
     seqs: list[int] = []
     query = f"?limit={limit}"
     while True:
@@ -316,16 +316,27 @@ def test_a_larger_page_is_cut_and_its_neighbours_are_right(
         following = links(ann, query)["next"]
         assert following.startswith(f"?page={meta['next']}&limit={smaller}&at=")
         query = following
-    assert seqs == list(range(25, 0, -1))
+    assert seqs == list(range(45, 0, -1))
 
 
 def test_a_later_page_is_cut_at_its_own_place(service: Service) -> None:
     ann = service.new_user()
-    fill_wide(service, ann, 25)
-    page = ann.page("?limit=12&page=2")
-    assert [message["seq"] for message in page["messages"]] == list(range(13, 7, -1))
+    fill_wide(service, ann, 49)
+    page = ann.page("?limit=24&page=2")
+    assert [message["seq"] for message in page["messages"]] == list(range(25, 13, -1))
     meta = page["meta"]
-    assert (meta["current_page"], meta["limit"], meta["next"], meta["previous"]) == ("3", 6, 4, 2)
+    assert (meta["current_page"], meta["limit"], meta["next"], meta["previous"]) == ("3", 12, 4, 2)
+
+
+def test_a_page_of_the_largest_texts_is_not_cut(service: Service) -> None:
+    """A client that counts pages of a hundred must not be given half of them."""
+    ann = service.new_user()
+    for _ in range(100):
+        draft = Draft(ann.id, ann.id, "lorem ipsum\n" * 1365)
+        service.system.wait_for(service.system.store.append([draft]))
+    page = ann.page("?limit=100")
+    assert len(page["messages"]) == 100
+    assert (page["meta"]["next"], "limit" in page["meta"]) == (None, False)
 
 
 def test_a_page_that_fits_is_not_cut(service: Service) -> None:

@@ -27,6 +27,18 @@ def test_a_send_is_answered_when_its_message_is_delivered(service: Service) -> N
     assert sending.response.json == {**document["messages"][0], "delivered": True}
 
 
+def test_delivery_is_proved_anew_after_a_standby_has_taken_over(service: Service) -> None:
+    """Positions that the database lost are no reason to ignore the cursors of what came since."""
+    ann, bob = service.new_user(), service.new_user()
+    service.system.components.deliveries.note(bob.id, 100)
+    service.advance(1)
+    service.system.subscriber.wake_all()
+    sending = send(ann, bob, "delivered")
+    bob.poll(f"?since={bob.page()['meta']['cursor']}")
+    service.advance(1)
+    assert sending.response.json["delivered"] is True
+
+
 def test_a_send_is_answered_when_its_message_is_read(service: Service) -> None:
     ann, bob = service.new_user(), service.new_user()
     first = send(ann, bob, "read")

@@ -114,7 +114,7 @@ def test_a_rolling_restart_costs_no_client_an_error(
     ):
         load = SteadyLoad(front.client)
         with load.running():
-            for daemon in [one, two] * examples(1, deep=5):
+            for daemon in [one, two] * examples(1, deep=2):
                 load.wait_for_progress()
                 restarted(daemon)
             load.wait_for_progress()

@@ -36,8 +36,8 @@ REQUIRED = [
     "httptools>=0.9",
     # The text format of /metrics.
     "prometheus-client>=0.26",
-    # Shell completion of the `chatd` command.
-    "shtab>=1.7",
+    # Shell completion of the `chatd` command, also in fish.
+    "shtab>=1.13",
 ]
 
 POSTGRES = [
@@ -119,6 +119,14 @@ setup(
         "chatd": ["py.typed", "store/schema/**/*.sql", "page/assets/**", "api/docs/examples/*"]
     },
     include_package_data=False,
+    # Written by scripts/manual_pages.py.
+    data_files=[
+        ("share/man/man1", ["packaging/man/chatd.1"]),
+        ("share/man/man5", ["packaging/man/chatd.toml.5"]),
+        ("share/bash-completion/completions", ["packaging/completions/bash/chatd"]),
+        ("share/zsh/site-functions", ["packaging/completions/zsh/_chatd"]),
+        ("share/fish/vendor_completions.d", ["packaging/completions/fish/chatd.fish"]),
+    ],
     zip_safe=False,
     entry_points={"console_scripts": ["chatd = chatd.cli.main:main"]},
     install_requires=REQUIRED,

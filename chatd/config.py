@@ -206,6 +206,13 @@ class Option:
         """The name of its attribute of `Settings`."""
         return self.name.replace("-", "_")
 
+    @property
+    def default_text(self) -> str | None:
+        """The default as one writes it on the command line; None if there is none."""
+        if isinstance(self.default, tuple):
+            return " ".join(self.default)
+        return None if self.default is None or self.default == "" else str(self.default)
+
 
 OPTIONS: Final = (
     Option(

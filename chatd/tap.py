@@ -40,7 +40,7 @@ class Options(usage.Options):
 
     optParameters: Sequence[Sequence[object]] = [
         *(
-            [option.name, None, None, f"{option.help} [default: {option.default}]"]
+            [option.name, None, None, f"{option.help} [default: {option.default_text or 'none'}]"]
             for option in OPTIONS
             if option.name != "listen"
         ),

@@ -6,27 +6,23 @@ from chatd.config import OPTIONS, Option
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
-HEAD = """\
-# Settings of the daemon
-
-Written by `scripts/configuration_reference.py`; do not edit.
-
+SOURCES = """\
 Each setting is an option of the command line, an environment variable, and a key of the TOML file
 that `--config` or `CHATD_CONFIG` names; they take precedence in this order. An unknown key of the
 file is an error, an unknown variable a warning. SIGHUP has a running daemon take those that are
 reloadable; it names others that have changed.
+"""
+"""Where settings come from; also in chatd.toml(5)."""
 
+HEAD = f"""\
+# Settings of the daemon
+
+Written by `scripts/configuration_reference.py`; do not edit.
+
+{SOURCES}
 | option and key | environment | default | reloadable | meaning |
 | --- | --- | --- | --- | --- |
 """
-
-
-def default(option: Option) -> str:
-    """The default as one writes it."""
-    value = option.default
-    if value is None or value == "":
-        return "none"
-    return f"`{' '.join(value) if isinstance(value, tuple) else value}`"
 
 
 def row(option: Option) -> str:
@@ -34,7 +30,7 @@ def row(option: Option) -> str:
     cells = [
         f"`--{option.name}`",
         f"`{option.variable}`",
-        default(option),
+        f"`{option.default_text}`" if option.default_text else "none",
         "yes" if option.reloadable else "",
         option.help.replace("|", "\\|"),
     ]

@@ -74,9 +74,10 @@ TABLE: dict[str, set[str]] = {
         "store",
     },
     # The commands for administrators, which work on the database itself, and the command `chatd`,
-    # which imports them when one of them is run and is a client otherwise.
+    # which imports them when one of them is run and is a client otherwise. `cli` takes the daemon's
+    # options from `config`, to complete them.
     "admin": {"compose", "config", "domain", "errors", "maintenance", "model", "runtime"},
-    "cli": {"__init__", "admin", "client"},
+    "cli": {"__init__", "admin", "client", "config"},
     # What --check prints; the entry point of twistd.
     "check": {"__init__", "compose", "config", "process"},
     "tap": {"__init__", "check", "compose", "config", "errors", "process", "runtime"},

@@ -20,7 +20,7 @@ import chatd
 ROOT = Path(__file__).resolve().parent.parent
 
 # The files that a build needs. They are copied, so that builds write nothing into the checkout.
-SOURCES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "chatd", "twisted"]
+SOURCES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "chatd", "twisted", "packaging"]
 
 # The line of ``twistd --help``.
 LISTED = ["chatd", "A", "long-polling", "chat", "daemon."]
@@ -102,7 +102,15 @@ def test_the_wheel_contains_the_package_and_the_plugin(wheel: Path) -> None:
     data = sources(
         "chatd/store/schema/**/*.sql", "chatd/page/assets/**/*", "chatd/api/docs/examples/*"
     )
-    assert names == {plugin, "chatd/py.typed"} | sources("chatd/**/*.py") | data
+    share = f"chatd-{chatd.__version__}.data/data/share"
+    installed = {
+        f"{share}/man/man1/chatd.1",
+        f"{share}/man/man5/chatd.toml.5",
+        f"{share}/bash-completion/completions/chatd",
+        f"{share}/zsh/site-functions/_chatd",
+        f"{share}/fish/vendor_completions.d/chatd.fish",
+    }
+    assert names == {plugin, "chatd/py.typed"} | sources("chatd/**/*.py") | data | installed
     assert any(name.endswith(".sql") for name in names)
 
 

@@ -27,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # After an option of `chatd` itself.
         daemon[args.command]([])
     if args.command == "completion":
-        import shtab
+        from chatd.cli.completion import completion_script
 
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        print(shtab.complete(top, args.shell))
+        print(completion_script(args.shell))
         raise SystemExit
+    if args.command == "health":
+        from chatd.cli.health import health
+
+        health(args.url, ready=args.ready)
     if args.command in ADMIN_COMMANDS:
         from chatd.admin import runner
 

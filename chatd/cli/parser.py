@@ -135,6 +135,18 @@ def parser() -> argparse.ArgumentParser:
     )
     examine.add_argument("--json", action="store_true", help="print one JSON object")
 
+    probe = add("health", "Check that a daemon responds; the exit status tells.")
+    probe.add_argument(
+        "url",
+        metavar="URL",
+        nargs="?",
+        default=DEFAULT_SERVER,
+        help=f"the daemon, or its operators' listener (default: {DEFAULT_SERVER})",
+    )
+    probe.add_argument(
+        "--ready", action="store_true", help="check that it should be sent requests, too"
+    )
+
     for name, summary in [
         ("serve", "Run the daemon in the foreground."),
         ("check-config", "Check the daemon's settings, certificates and database."),
@@ -145,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
         help="Print the completion script of a shell.",
         description='Print a completion script: eval "$(chatd completion bash)"',
     )
-    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    completion.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh"])
     return top
 
 

@@ -41,16 +41,16 @@ def _nothing(original: object, *args: object, **options: object) -> None:
     """Instead of the original."""
 
 
-def _wake_before_commit(original: Any, self: Any, drafts: Any) -> Any:
+def _wake_before_commit(original: Any, self: Any, drafts: Any, within: float) -> Any:
     self._bus.publish({draft.received_by for draft in drafts})
-    return original(self, drafts)
+    return original(self, drafts, within)
 
 
 def _read_before_listening(
     original: Any,
     self: Any,
     session: Any,
-    after: Any,
+    since: Any,
     limit: Any,
     wait: Any,
     sink: Any,
@@ -58,11 +58,13 @@ def _read_before_listening(
     kind: Any = None,
 ) -> Any:
     poll = (kind or Poll)(self, session, limit, wait, sink, position)
+    after = None if since is None else since.seq
     result = self.read(_query(session, after, limit), listening=wait > 0)
 
     def begin(inbox: Any) -> None:
         self.notifier.add(poll)
         poll.seq = -1 if after is None else after
+        poll.stamp = None if since is None else since.stamp
         poll._on_read(inbox)
 
     if isinstance(result, Deferred):
@@ -97,25 +99,8 @@ def _ignore_keys_of_batch(original: Any, self: Any, sender: int, key: str) -> An
     return original(self, sender, key)
 
 
-def _end_of_inbox_as_cursor(original: Any, self: Any, messages: Any, why: Any) -> None:
-    self.seq = self._count
-    with patch("chatd.domain.poll.truncated", lambda found: _Last(found, self._count)):
-        original(self, messages, why)
-
-
-class _Last(tuple[Any, ...]):
-    """Messages of which the last claims to be that of the inbox."""
-
-    def __new__(cls, messages: Any, count: int) -> Any:
-        new = super().__new__(cls, messages)
-        new._count = count  # type: ignore[attr-defined]
-        return new
-
-    def __getitem__(self, index: Any) -> Any:
-        item = super().__getitem__(index)
-        if index != -1:
-            return item
-        return type("Message", (), {"seq": self._count})()  # type: ignore[attr-defined]
+def _leave_out_first(original: Any, self: Any, messages: Any, why: Any) -> None:
+    original(self, messages[1:] if len(messages) > 1 else messages, why)
 
 
 def _skip_while_paused(original: Any, self: Any) -> None:
@@ -194,7 +179,7 @@ PLANTED: Final[dict[str, _Patch]] = {
         sqlite_chats._Batch, "_get_first_use", _ignore_keys_of_batch
     ),
     "numbers are kept after a rollback": _replace(sqlite_chats, "append", _number_before_commit),
-    "the cursor of a part is the end of the inbox": _replace(Poll, "_end", _end_of_inbox_as_cursor),
+    "a poll leaves out a message": _replace(Poll, "_end", _leave_out_first),
     "a paused stream goes on at the end": _replace(MessageStream, "_advance", _skip_while_paused),
     "waiters stay registered": _replace(Notifier, "remove", _nothing),
     "held polls stay counted": _replace(Notifier, "release", _nothing),

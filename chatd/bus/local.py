@@ -7,6 +7,7 @@ from collections.abc import Collection
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from chatd.bus.own_events import OwnEvents
 from chatd.interfaces import IBus, ISubscriber
 
 
@@ -37,41 +38,18 @@ class NoPolls:
 
 
 @implementer(IBus)
-class LocalBus:
+class LocalBus(OwnEvents):
     """An `IBus` for a store that no other process writes to; it never misses anything."""
 
     interest = None
 
-    def __init__(self) -> None:
-        self._subscribers: tuple[ISubscriber, ...] = ()
-
     def start(self, subscriber: ISubscriber) -> Deferred[None]:
-        self._subscribers = (subscriber,)
+        self.subscriber = subscriber
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        self._subscribers = ()
+        self.subscriber = None
         return succeed(None)
 
     def problem(self) -> str | None:
-        return None if self._subscribers else "the bus is not started"
-
-    def publish(self, user_ids: Collection[int]) -> None:
-        for subscriber in self._subscribers:
-            subscriber.wake(user_ids)
-
-    def publish_changes(self, user_ids: Collection[int]) -> None:
-        for subscriber in self._subscribers:
-            subscriber.wake_for_changes(user_ids)
-
-    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
-        for subscriber in self._subscribers:
-            subscriber.changed(received_by, seq, sent_by)
-
-    def publish_revoked(self, user_id: int, token: bytes | None) -> None:
-        for subscriber in self._subscribers:
-            subscriber.revoked(user_id, token)
-
-    def publish_sessions_changed(self, user_id: int) -> None:
-        for subscriber in self._subscribers:
-            subscriber.sessions_changed(user_id)
+        return "the bus is not started" if self.subscriber is None else None

@@ -27,6 +27,7 @@ from chatd.bus.nats_payloads import (
     decode_messages,
     decode_revocation,
 )
+from chatd.bus.own_events import OwnEvents
 from chatd.bus.peers import Peers
 from chatd.errors import StartError
 from chatd.interfaces import IBus, ISubscriber
@@ -48,7 +49,7 @@ _log = Logger()
 
 
 @implementer(IBus)
-class NatsBus:
+class NatsBus(OwnEvents):
     """An `IBus` between the processes whose store has the same `epoch`.
 
     Each event goes to `listener`, which is the store, and then to the subscriber. `connector` makes
@@ -68,6 +69,7 @@ class NatsBus:
         listener: Listener,
         observe_lag: Callable[[float], None] | None = None,
     ) -> None:
+        super().__init__()
         self.interest = interest
         self._address = address
         self._reactor = reactor
@@ -83,7 +85,6 @@ class NatsBus:
             handler=self,
             observe_lag=observe_lag,
         )
-        self._subscriber: ISubscriber | None = None
         self._problem: str | None = "the bus is not started"
         self._woken_at = float("-inf")
         self._wake_all_timer: IDelayedCall | None = None
@@ -104,16 +105,16 @@ class NatsBus:
         return Deferred.fromCoroutine(self._start(subscriber))
 
     async def _start(self, subscriber: ISubscriber) -> None:
-        self._subscriber = subscriber
+        self.subscriber = subscriber
         self._announcer.look = self._look
         try:
             await self._link.start(Subjects(self._address.prefix, self._epoch()))
         except NatsError as problem:
-            self._subscriber = self._announcer.look = None
+            self.subscriber = self._announcer.look = None
             raise StartError(f"cannot use NATS at {self._address.location}: {problem}") from None
 
     def stop(self) -> Deferred[None]:
-        self._subscriber = None
+        self.subscriber = None
         self._problem = "the bus is stopped"
         self._listener.on_disconnected()
         if self._wake_all_timer is not None:
@@ -123,28 +124,6 @@ class NatsBus:
 
     def problem(self) -> str | None:
         return self._problem
-
-    # The events of this process; the store announces them to the others.
-
-    def publish(self, user_ids: Collection[int]) -> None:
-        if self._subscriber is not None and user_ids:
-            self._subscriber.wake(user_ids)
-
-    def publish_changes(self, user_ids: Collection[int]) -> None:
-        if self._subscriber is not None:
-            self._subscriber.wake_for_changes(user_ids)
-
-    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
-        if self._subscriber is not None:
-            self._subscriber.changed(received_by, seq, sent_by)
-
-    def publish_revoked(self, user_id: int, token: bytes | None) -> None:
-        if self._subscriber is not None:
-            self._subscriber.revoked(user_id, token)
-
-    def publish_sessions_changed(self, user_id: int) -> None:
-        if self._subscriber is not None:
-            self._subscriber.sessions_changed(user_id)
 
     # `LinkHandler`: the events of other processes, and what may be missing of them.
 
@@ -170,11 +149,11 @@ class NatsBus:
         self._wake_all()
 
     def check(self, user_ids: Collection[int]) -> None:
-        if self._subscriber is not None:
-            self._subscriber.check(user_ids)
+        if self.subscriber is not None:
+            self.subscriber.check(user_ids)
 
     def on_user(self, user_id: int, payload: bytes) -> None:
-        subscriber = self._subscriber
+        subscriber = self.subscriber
         if subscriber is None or user_id not in self.interest.users:
             return
         kind = payload[:1]
@@ -196,23 +175,23 @@ class NatsBus:
         revocation = decode_revocation(payload)
         if peers.on_revocation(revocation):
             self.on_gap("a revocation is missing")
-        if self._subscriber is None:
+        if self.subscriber is None:
             return
         if isinstance(revocation, Removal):
             self._listener.on_notice(RemovedNotice(revocation.inboxes))
         elif revocation.is_known:
             self._listener.on_notice(RevokedNotice(revocation.user_id, revocation.token))
-            self._subscriber.revoked(revocation.user_id, revocation.token)
+            self.subscriber.revoked(revocation.user_id, revocation.token)
         else:
-            self._subscriber.sessions_changed(revocation.user_id)
+            self.subscriber.sessions_changed(revocation.user_id)
 
     def _look(self, user_ids: Collection[int], sessions: bool) -> None:
         """Look for something of which nobody knows whether it was committed."""
-        if self._subscriber is None:
+        if self.subscriber is None:
             return
         for user_id in user_ids:
             if sessions:
-                self._subscriber.sessions_changed(user_id)
+                self.subscriber.sessions_changed(user_id)
             else:
                 self._listener.on_notice(ChangedNotice(user_id, 0, 0))
         if not sessions:
@@ -230,8 +209,8 @@ class NatsBus:
     def _wake_all_now(self) -> None:
         self._wake_all_timer = None
         self._woken_at = self._reactor.seconds()
-        if self._subscriber is not None:
+        if self.subscriber is not None:
             if self._problem is None:
                 # What is cached may be out of date.
                 self._listener.on_connected()
-            self._subscriber.wake_all()
+            self.subscriber.wake_all()

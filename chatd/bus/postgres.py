@@ -6,7 +6,7 @@ wakes its own waiters directly and ignores its own notices, see `chatd.postgres.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import psycopg2
@@ -16,6 +16,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from chatd.bus.own_events import OwnEvents
 from chatd.errors import StartError
 from chatd.interfaces import IBus, ISubscriber
 from chatd.postgres.address import Address
@@ -59,7 +60,7 @@ class _PendingPing(NamedTuple):
 
 
 @implementer(IBus)
-class PostgresBus:
+class PostgresBus(OwnEvents):
     """An `IBus` that listens at `address` and shares its `node_id` with the process's store.
 
     Each notice goes to `listener`, which is the store, and then to the subscriber. After the
@@ -79,6 +80,7 @@ class PostgresBus:
         listener: Listener | None = None,
         observe_lag: Callable[[float], None] | None = None,
     ) -> None:
+        super().__init__()
         self._listener = listener
         self._location = address.location
         self._reactor = reactor
@@ -86,7 +88,6 @@ class PostgresBus:
         self._backoff = Backoff(random)
         self._observe_lag = observe_lag
         self._connector = Connector(address, reactor, self._on_payload)
-        self._subscriber: ISubscriber | None = None
         self._connection: Connection | None = None
         self._running: Deferred[None] | None = None
         self._delay: Deferred[None] | None = None
@@ -100,11 +101,11 @@ class PostgresBus:
         return Deferred.fromCoroutine(self._start(subscriber))
 
     async def _start(self, subscriber: ISubscriber) -> None:
-        self._subscriber = subscriber
+        self.subscriber = subscriber
         try:
             connection = await self._listen()
         except ListenError as problem:
-            self._subscriber = None
+            self.subscriber = None
             raise StartError(f"cannot listen at {self._location}: {problem}") from None
         self._running = Deferred.fromCoroutine(self._run(connection))
 
@@ -112,7 +113,7 @@ class PostgresBus:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._subscriber = None
+        self.subscriber = None
         self._problem = "the bus is stopped"
         if self._listener is not None:
             self._listener.on_disconnected()
@@ -134,35 +135,15 @@ class PostgresBus:
     def problem(self) -> str | None:
         return self._problem
 
-    def publish(self, user_ids: Collection[int]) -> None:
-        if self._subscriber is not None and user_ids:
-            self._subscriber.wake(user_ids)
-
-    def publish_changes(self, user_ids: Collection[int]) -> None:
-        if self._subscriber is not None:
-            self._subscriber.wake_for_changes(user_ids)
-
-    def publish_changed(self, received_by: int, seq: int, sent_by: int) -> None:
-        if self._subscriber is not None:
-            self._subscriber.changed(received_by, seq, sent_by)
-
-    def publish_revoked(self, user_id: int, token: bytes | None) -> None:
-        if self._subscriber is not None:
-            self._subscriber.revoked(user_id, token)
-
-    def publish_sessions_changed(self, user_id: int) -> None:
-        if self._subscriber is not None:
-            self._subscriber.sessions_changed(user_id)
-
     async def _run(self, connection: Connection | None) -> None:
         """Listen and reconnect until the bus is stopped."""
-        while self._subscriber is not None:
+        while self.subscriber is not None:
             since = self._reactor.seconds()
             try:
                 if connection is None:
                     connection = await self._listen()
                     _log.info("listening to the database again")
-                    self._subscriber.wake_all()
+                    self.subscriber.wake_all()
                 await self._watch(connection)
                 self._on_lost("the connection that listens to the database was lost")
                 self.reconnects += 1
@@ -250,17 +231,17 @@ class PostgresBus:
             return
         if self._listener is not None:
             self._listener.on_notice(notice)
-        if self._subscriber is None:
+        if self.subscriber is None:
             return
         if isinstance(notice, MessagesNotice):
             user_ids = dict.fromkeys([each.received_by for each in notice.messages])
-            self._subscriber.wake(tuple(user_ids))
+            self.subscriber.wake(tuple(user_ids))
         elif isinstance(notice, ChangedNotice):
-            self._subscriber.changed(notice.received_by, notice.seq, notice.sent_by)
+            self.subscriber.changed(notice.received_by, notice.seq, notice.sent_by)
         elif isinstance(notice, RevokedNotice):
-            self._subscriber.revoked(notice.user_id, notice.token)
+            self.subscriber.revoked(notice.user_id, notice.token)
         elif isinstance(notice, SessionsNotice):
-            self._subscriber.sessions_changed(notice.user_id)
+            self.subscriber.sessions_changed(notice.user_id)
 
     def _on_ping(self, ping: _PendingPing) -> None:
         self._pending_ping = None
@@ -271,12 +252,12 @@ class PostgresBus:
     def _on_lost(self, problem: str) -> None:
         if self._listener is not None:
             self._listener.on_disconnected()
-        if self._subscriber is not None and problem != self._problem:
+        if self.subscriber is not None and problem != self._problem:
             self._problem = problem
             _log.warn("{problem}", problem=problem)
 
     async def _wait_to_reconnect(self) -> None:
-        if self._subscriber is None:
+        if self.subscriber is None:
             return
         self._delay = deferLater(self._reactor, self._backoff.next())
         # `stop` and `reconnect_soon` cancel it.

@@ -156,7 +156,7 @@ async def test_changes_revisions_and_revocations_are_told(nodes: tuple[Node, Nod
     ann, bob = await add_accounts(one.store, "ann", "bob")
     await one.store.sync.synchronise(ann)
     recorder = Recorder()
-    two.bus._subscriber = recorder
+    two.bus.subscriber = recorder
     for user_id in (ann, bob):
         two.bus.interest.watch(user_id)
     await settle(two)
@@ -345,7 +345,7 @@ async def test_databases_that_share_a_cluster_do_not_disturb_each_other(
     await stranger.open()
     try:
         recorder = Recorder()
-        two.bus._subscriber = recorder
+        two.bus.subscriber = recorder
         ann, bob = await add_accounts(one.store, "ann", "bob")
         assert [ann, bob] == await add_accounts(stranger.store, "ann", "bob")
         two.bus.interest.watch(bob)
@@ -368,7 +368,7 @@ async def test_an_append_of_unknown_outcome_is_looked_for(nodes: tuple[Node, Nod
     one, two = nodes
     ann, bob = await add_accounts(one.store, "ann", "bob")
     recorder = Recorder()
-    two.bus._subscriber = recorder
+    two.bus.subscriber = recorder
     two.bus.interest.watch(bob)
     await settle(one, two)
     recorder.checked.clear()
@@ -414,7 +414,7 @@ async def test_administrators_end_sessions(
     one, two = nodes
     [ann] = await add_accounts(one.store, "ann")
     recorder = Recorder()
-    two.bus._subscriber = recorder
+    two.bus.subscriber = recorder
     given = {"db": postgres.url(postgres_database), "bus": cluster.url()}
     async with access(load(given, {})[0], reactor) as admin:
         await admin.perform(DisableUser("ann"))

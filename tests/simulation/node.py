@@ -20,7 +20,7 @@ from chatd.metrics import Metrics
 from chatd.process.listeners import Listener
 from chatd.process.service import ChatService
 from chatd.store.sqlite.store import SqliteStore
-from tests.doubles import EPOCH_2026, ControlledBus, SteppedExecutor, cheap_hasher
+from tests.doubles import ControlledBus, Now, SteppedExecutor, cheap_hasher
 from tests.history import Stored
 from tests.simulation.disk import Disk, Files
 from tests.simulation.network import Network, ServerEndpoint
@@ -28,21 +28,10 @@ from tests.simulation.network import Network, ServerEndpoint
 DRAIN_SECONDS = 10.0
 
 
-class WallClock:
-    """Microseconds since the Unix epoch; it goes with the time of the run, and jumps."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.jumped = 0
-
-    def __call__(self) -> int:
-        return EPOCH_2026 + round(self._clock.seconds() * 1_000_000) + self.jumped
-
-
 class Node:
     """A daemon that runs, from its start to its end or to a crash."""
 
-    def __init__(self, disk: Disk, network: Network, now: WallClock, seconds: float) -> None:
+    def __init__(self, disk: Disk, network: Network, now: Now, seconds: float) -> None:
         self.clock = Clock()
         self.clock.rightNow = seconds
         self.disk = disk

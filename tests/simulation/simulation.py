@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 
 from chatd.errors import StoreUnavailable
 from tests import history
+from tests.doubles import Now
 from tests.history import Stored
 from tests.simulation.clients import Client, Follower, Poller, Reader, Revoker, Sender
 from tests.simulation.disk import Disk, Files, torn
 from tests.simulation.network import Link, Network
-from tests.simulation.node import Node, WallClock
+from tests.simulation.node import Node
 from tests.simulation.tape import Tape
 
 USERS: Final = 4
@@ -63,7 +64,7 @@ class Simulation:
         self.disk = Disk(folder)
         self.clock = Clock()
         """The clock of the clients, with which those of daemons keep in step."""
-        self.now = WallClock(self.clock)
+        self.now = Now(self.clock)
         self.events: list[history.Event] = []
         self.problems: list[str] = []
         self.reached: Counter[str] = Counter()
@@ -126,6 +127,8 @@ class Simulation:
         for number in range(USERS):
             client = Client(self, f"user{number + 1}")
             self._run_fair(client.start(client.register(client.name)), SETUP_SECONDS)
+            if not client.token:
+                raise Stuck(f"{client.name} could not register")
             self.users[client.user_id] = client.token
         # Whom a client belongs to; the last user revokes its tokens.
         for kind, user_id in _CLIENTS:
@@ -227,7 +230,7 @@ class Simulation:
         self._do(name, fault)
 
     def _jump(self) -> None:
-        self.now.jumped += self.tape.choice((-60, 60, -7200, 86400)) * 1_000_000
+        self.now.offset += self.tape.choice((-60, 60, -7200, 86400)) * 1_000_000
 
     def _cut(self) -> None:
         link: Link = self.tape.choice(self.network.links)
@@ -351,7 +354,7 @@ class Simulation:
 
     def _run_until(self, condition: Callable[[], bool], seconds: float) -> None:
         until = self.clock.seconds() + seconds
-        self._fair_steps(0)
+        self._fair_steps()
         while not condition():
             due = [call.getTime() for clock in self._clocks() for call in clock.getDelayedCalls()]
             if not due or min(due) > until:
@@ -360,20 +363,21 @@ class Simulation:
             self._pass_time(max(0.0, min(due) - self.clock.seconds()))
             if self.node is None:
                 self._start_node()
-            self._fair_steps(0)
+            self._fair_steps()
 
-    def _fair_steps(self, done: int) -> None:
-        while actions := self._actions():
-            for name, action in actions[:1]:
-                self.time += 1
-                self._do(name, action)
+    def _fair_steps(self) -> None:
+        """Everything that needs no time to pass happens."""
+        for _ in range(MAX_FAIR_STEPS):
+            actions = self._actions()
+            if not actions:
+                return
+            self.time += 1
+            self._do(*actions[0])
             self.network.next_turn()
             if self.node is not None and self.node.has_stopped:
                 self.node.end()
                 self._start_node()
-            done += 1
-            if done > MAX_FAIR_STEPS:
-                raise Stuck(f"endless: {actions[0][0]}")
+        raise Stuck(f"endless: {self.trace[-1]}")
 
     # Checks.
 

@@ -291,8 +291,8 @@ class Chats:
         With `changes`, also for changes. Raises `CursorEpoch` for a cursor of another history, and
         `CursorExpired` for one after which messages were removed.
         """
-        since = self._kept(session, since)
         start = self._start(since, changes)
+        since = self._kept(session, since)
         self._read_limits.count(session.user_id)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, since, limit, wait, sink, start, kind)
@@ -337,8 +337,8 @@ class Chats:
 
         The caller passes them to `MessageStream.begin`. Raises what `poll` raises.
         """
-        since = self._kept(session, since)
         start = self._start(since, changes)
+        since = self._kept(session, since)
         after = None if since is None else since.seq
         self._read_limits.count(session.user_id)
         # As for a poll, first of all: from here on no message and no revocation is missed.

@@ -89,6 +89,9 @@ def test_a_cursor_from_below_the_edge_has_expired(
     for cursor in (empty, old):
         for wait in ("", "&wait=30"):
             bob.get(f"{CHATS}?since={cursor}{wait}{changes}").problem(410, "cursor_expired")
+    # Of another history nothing is known, whatever was removed from this one.
+    foreign = "a" * len(old.partition("-")[0]) + "-1"
+    bob.get(f"{CHATS}?since={foreign}{changes}").problem(410, "cursor_epoch")
     # Nothing after this one is missing.
     assert bob.poll(f"?since={edge}{changes}")["messages"] == []
     held = bob.wait(f"?since={edge}&wait=30{changes}")

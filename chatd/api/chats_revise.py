@@ -16,6 +16,7 @@ from chatd.api.responses import JSONResponse, Response, no_content
 from chatd.domain.revisions import Revisions
 from chatd.errors import (
     Blocked,
+    InboxStorageFull,
     MessageDeleted,
     MessageNotFound,
     MessageTooLarge,
@@ -65,6 +66,7 @@ class RevisionCalls:
             MessageDeleted,
             TooLate,
             Blocked,
+            InboxStorageFull,
             RateLimited,
             *BUSY,
         ),

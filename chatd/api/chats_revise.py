@@ -17,6 +17,7 @@ from chatd.domain.revisions import Revisions
 from chatd.errors import (
     Blocked,
     InboxStorageFull,
+    InsufficientStorage,
     MessageDeleted,
     MessageNotFound,
     MessageTooLarge,
@@ -67,6 +68,7 @@ class RevisionCalls:
             TooLate,
             Blocked,
             InboxStorageFull,
+            InsufficientStorage,
             RateLimited,
             *BUSY,
         ),

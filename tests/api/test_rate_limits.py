@@ -270,15 +270,16 @@ def test_nothing_is_stored_on_a_disk_that_is_nearly_full(serve: Serve, front: st
     free = [1 << 30]
     service = serve(front, free_bytes=lambda: free[0])
     ann = service.new_user()
-    ann.send(ann)
+    seq = ann.send(ann)["seq"]
     free[0] = 1 << 20
     service.advance(1)
     for refused in (
         ann.post(CHATS, {"user_id": ann.id, "message": "x"}),
+        ann.request("PATCH", CHATS, json_body={"user_id": ann.id, "seq": seq, "message": "longer"}),
         register(service, "newcomer"),
     ):
         assert retry_after(refused, 507, "insufficient_storage") == 60
-    assert value(service.system.metrics, "chatd_refusals_total", bound="free_disk") == 2
+    assert value(service.system.metrics, "chatd_refusals_total", bound="free_disk") == 3
     assert ann.page()["meta"]["count"] == 1
     free[0] = 1 << 30
     service.advance(1)

@@ -20,6 +20,7 @@ from chatd.http.admission import Admission
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
+from chatd.http.received import ReceivedBytes
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
@@ -42,7 +43,7 @@ class Server(Factory):
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
     `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
-    what clients have not read yet.
+    what clients have not read yet, and `received` what they have sent in part.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
     """
@@ -64,6 +65,7 @@ class Server(Factory):
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
         unsent: UnsentBytes | None = None,
+        received: ReceivedBytes | None = None,
         error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
@@ -79,6 +81,7 @@ class Server(Factory):
             # Only requests that reach the resource are logged.
             fast_handler=fast_handler if log is None else None,
             unsent=unsent,
+            received=received,
             admission=admission,
             error_headers=error_headers,
         )

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from chatd.http.admission import Admission
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
+from chatd.http.handshakes import take_turns
 from chatd.http.limits import HTTPLimits
 from chatd.http.received import ReceivedBytes
 from chatd.http.request import Request
@@ -94,6 +95,7 @@ class Server(Factory):
     def add_port(self, port: IListeningPort) -> None:
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
+        take_turns(port, self.state.turns)
 
     def set_limits(self, limits: HTTPLimits) -> None:
         """Have connections accepted from now on limited otherwise, but for times."""

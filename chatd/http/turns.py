@@ -23,7 +23,7 @@ that costs as much as a tenth of a request."""
 
 
 class Waiting(Protocol):
-    """A connection with a request to be handled."""
+    """A connection with a request, or a TLS handshake, to be handled."""
 
     def take_turn(self) -> None:
         """Handle one request, and queue again if there is another one."""

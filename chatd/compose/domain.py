@@ -123,7 +123,7 @@ def compose_domain(
     metrics.add_labelled_counter(
         "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
     )
-    subscriber = BusSubscriber(store, notifier, accounts, deliveries, metrics, clock.seconds)
+    subscriber = BusSubscriber(store, notifier, accounts, deliveries, metrics, clock)
     return Components(
         store=store,
         bus=bus,

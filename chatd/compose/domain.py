@@ -146,6 +146,7 @@ def compose_domain(
             bus,
             limits,
             disk,
+            calls,
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),

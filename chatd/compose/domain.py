@@ -145,6 +145,7 @@ def compose_domain(
             store,
             bus,
             limits,
+            disk,
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),

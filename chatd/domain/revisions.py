@@ -10,6 +10,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.texts import encode_text
 from chatd.errors import DomainError, StoreUnavailable
@@ -29,6 +30,7 @@ class Revisions:
         store: IStore,
         bus: IBus,
         limits: RateLimits,
+        disk: DiskSpace,
         *,
         max_message_bytes: int,
         edit_seconds: int,
@@ -36,16 +38,19 @@ class Revisions:
         self._store = store
         self._bus = bus
         self._limits = limits
+        self._disk = disk
         self.max_message_bytes = max_message_bytes
         self.edit_seconds = edit_seconds
 
     async def edit(self, session: Session, received_by: int, seq: int, text: str) -> Message:
         """Change the text of a message that the caller sent; returns it once that is durable.
 
-        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, and what `IStore.revise` raises. An
-        edit to the same text changes nothing, so that an edit can be repeated.
+        Raises `InvalidBody`, `MessageTooLarge`, `InsufficientStorage`, `RateLimited`, and what
+        `IStore.revise` raises. An edit to the same text changes nothing, so that an edit can be
+        repeated.
         """
         encode_text(text, self.max_message_bytes)
+        self._disk.check()
         return await self._revise(session, received_by, seq, text)
 
     async def delete(self, session: Session, received_by: int, seq: int) -> None:

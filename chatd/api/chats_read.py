@@ -226,7 +226,7 @@ class ReadCalls:
 
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
-        place = self._enter(context) if query.wait_seconds else None
+        place = self.enter(context) if query.wait_seconds else None
         try:
             polled = await self._chats.poll(
                 session,
@@ -241,8 +241,9 @@ class ReadCalls:
         context.outcome = polled.why.value
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
 
-    def _enter(self, context: RequestContext) -> str | None:
-        """Count a poll or stream by its client's address; returns where, if it is counted."""
+    def enter(self, context: RequestContext) -> str | None:
+        """Count a poll, a stream or the like by its client's address; returns where, if it is
+        counted."""
         peer = context.request.getClientAddress()
         place = self.place(peer, context.header_values(b"x-forwarded-for"))
         self.address_polls.enter(place)
@@ -276,7 +277,7 @@ class ReadCalls:
         format = negotiate(context.header_values(b"accept"))
         assert format is not None
         since = query.since if query.last_event_id is None else query.last_event_id
-        place = self._enter(context)
+        place = self.enter(context)
         try:
             stream, inbox = await self._chats.stream(
                 session, since, context, changes=bool(query.changes)

@@ -69,15 +69,19 @@ class EncodedMessageCache:
     """Caches encoded messages for all responses that contain them: sends, polls and pages.
 
     Recipient and seq identify a message that was not revised; others, which are few, are encoded
-    each time. The latest are cached, long ones excepted: about 5 MB at most.
+    each time. The latest are cached: about 5 MB at most. Of long ones, which take longer to encode,
+    there are as many as fit into 4 MB, so that the polls of an account that is woken share them.
     """
 
     SIZE: Final = 8192
     LARGEST: Final = 512
+    LONG_BYTES: Final = 4 << 20
 
     def __init__(self) -> None:
         # Keys are numbers: tuples would be traversed by Python's garbage collector.
         self._encoded: dict[int, bytes] = {}
+        self._long: dict[int, bytes] = {}
+        self._long_bytes = 0
 
     def __call__(self, value: Message) -> bytes:
         """One message."""
@@ -85,7 +89,7 @@ class EncodedMessageCache:
         if value.edited_at is not None or value.deleted_at is not None:
             return message(value)
         key = value.received_by * _SEQS + value.seq
-        return self._encoded.get(key) or self._add(key, value)
+        return self._encoded.get(key) or self._encode_new(key, value)
 
     def all(self, values: Sequence[Message]) -> list[bytes]:
         """These messages; the same as a call for each, which costs a page half as much again."""
@@ -96,13 +100,26 @@ class EncodedMessageCache:
                 encoded.append(message(value))
             else:
                 key = value.received_by * _SEQS + value.seq
-                encoded.append(get(key) or self._add(key, value))
+                encoded.append(get(key) or self._encode_new(key, value))
         return encoded
 
-    def _add(self, key: int, value: Message) -> bytes:
+    def _encode_new(self, key: int, value: Message) -> bytes:
+        """A message that is not among the short ones."""
+        encoded = self._long.get(key)
+        if encoded is not None:
+            return encoded
         encoded = message(value)
-        if len(encoded) <= self.LARGEST:
+        if len(encoded) > self.LARGEST:
+            self._keep_long(key, encoded)
+        else:
             if len(self._encoded) >= self.SIZE:
                 self._encoded.clear()
             self._encoded[key] = encoded
         return encoded
+
+    def _keep_long(self, key: int, encoded: bytes) -> None:
+        if self._long_bytes + len(encoded) > self.LONG_BYTES:
+            self._long.clear()
+            self._long_bytes = 0
+        self._long[key] = encoded
+        self._long_bytes += len(encoded)

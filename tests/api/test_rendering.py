@@ -87,10 +87,12 @@ def test_a_message_is_encoded_once_unless_it_is_long(monkeypatch: pytest.MonkeyP
     for _ in range(3):
         assert [encode(each) for each in short] == [each.text.encode() for each in short]
     assert made == short
-    long = Message(1, 3, 1, 1, "x" * (rendering.EncodedMessageCache.LARGEST + 1))
-    for _ in range(2):
-        assert encode(long) == long.text.encode()
-    assert made == [*short, long, long]
+    long = [Message(1, seq, 1, 1, f"{seq}" * 1000) for seq in (3, 4, 5)]
+    monkeypatch.setattr(rendering.EncodedMessageCache, "LONG_BYTES", 2500)
+    for each in (*long[:2], *long[:2], long[2], *long[2:], long[0]):
+        assert encode(each) == each.text.encode()
+        assert sum(map(len, encode._long.values())) <= 2500
+    assert made == [*short, *long, long[0]]
 
 
 def test_a_revised_message_is_never_taken_from_the_cache() -> None:

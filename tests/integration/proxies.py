@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import ssl
@@ -77,20 +76,12 @@ def nginx_command(configuration: str, folder: Path) -> list[str]:
     """How to start nginx with that configuration in the foreground, with its files in a folder."""
     path = folder / "nginx.conf"
     # What Debian configures elsewhere; a worker of another user could not write there.
-    path.write_text(
-        re.sub(
-            r"^http \{",
-            "http {\n    access_log off;\n"
-            + "".join(
-                f"    {kind}_temp_path {folder}/{kind};\n"
-                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            ),
-            configuration,
-            flags=re.MULTILINE,
-        )
-    )
-    user = "user root; " if os.geteuid() == 0 else ""
-    directives = f"{user}daemon off; pid {folder}/nginx.pid; error_log stderr crit;"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    text = configuration.replace("http {\n", f"http {{\n    access_log off;\n{places}", 1)
+    text = text.replace("user www-data;", "user root;" if os.geteuid() == 0 else "")
+    path.write_text(text)
+    directives = f"daemon off; pid {folder}/nginx.pid; error_log stderr crit;"
     return [program("nginx"), "-e", "stderr", "-c", str(path), "-g", directives]
 
 

@@ -142,7 +142,7 @@ class ReadCalls:
     def __init__(
         self,
         chats: Chats,
-        render: rendering.RenderMessage,
+        render: rendering.EncodedMessageCache,
         *,
         clock: IReactorTime,
         retry_jitter: Callable[[], int],
@@ -222,7 +222,7 @@ class ReadCalls:
         if meta.previous is not None:
             links.append(_link(meta.previous, page.limit, page.cursor, b"prev"))
         headers = {b"Link": b", ".join(links)} if links else None
-        return JSONResponse(200, rendering.messages(meta, page.messages, self._render), headers)
+        return JSONResponse(200, rendering.messages(meta, self._render.all(page.messages)), headers)
 
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
@@ -264,7 +264,7 @@ class ReadCalls:
         elif polled.why is WakeReason.DRAIN:
             headers[b"Retry-After"] = b"%d" % self._retry_jitter()
             headers[b"Connection"] = b"close"
-        document = rendering.messages(meta, polled.messages, self._render)
+        document = rendering.messages(meta, self._render.all(polled.messages))
         if query.changes:
             changes = polled.found.changes if polled.found is not None else ()
             items = b",".join([render_change(each, self._render) for each in changes])
@@ -310,7 +310,7 @@ class ReadCalls:
         positions = found.positions
         took = int((self._seconds() - began) * 1000)
         meta = ConversationMeta(older, positions.read, positions.delivered, took)
-        return JSONResponse(200, rendering.messages(meta, found.messages, self._render))
+        return JSONResponse(200, rendering.messages(meta, self._render.all(found.messages)))
 
 
 def _link(page: int, limit: int, at: Cursor, relation: bytes) -> bytes:

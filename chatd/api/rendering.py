@@ -5,7 +5,7 @@ Everything else is encoded by msgspec from the types that the calls declare.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from time import gmtime, strftime
 from typing import Final
@@ -60,12 +60,9 @@ def _revision(value: Message) -> bytes:
     )
 
 
-def messages(meta: Struct, values: tuple[Message, ...], render: RenderMessage = message) -> bytes:
+def messages(meta: Struct, encoded: list[bytes]) -> bytes:
     """The document `{"meta", "messages"}`."""
-    return b'{"meta":%b,"messages":[%b]}\n' % (
-        _encode(meta),
-        b",".join([render(each) for each in values]),
-    )
+    return b'{"meta":%b,"messages":[%b]}\n' % (_encode(meta), b",".join(encoded))
 
 
 class EncodedMessageCache:
@@ -87,19 +84,37 @@ class EncodedMessageCache:
         self._long_bytes = 0
 
     def __call__(self, value: Message) -> bytes:
-        # `is_revised` without a call: a page does this ten times.
+        """One message."""
+        # `is_revised` without a call.
         if value.edited_at is not None or value.deleted_at is not None:
             return message(value)
         key = value.received_by * _SEQS + value.seq
-        encoded = self._encoded.get(key) or self._long.get(key)
-        if encoded is None:
-            encoded = message(value)
-            if len(encoded) > self.LARGEST:
-                self._keep_long(key, encoded)
+        return self._encoded.get(key) or self._encode_new(key, value)
+
+    def all(self, values: Sequence[Message]) -> list[bytes]:
+        """These messages; the same as a call for each, which costs a page half as much again."""
+        get = self._encoded.get
+        encoded = []
+        for value in values:
+            if value.edited_at is not None or value.deleted_at is not None:
+                encoded.append(message(value))
             else:
-                if len(self._encoded) >= self.SIZE:
-                    self._encoded.clear()
-                self._encoded[key] = encoded
+                key = value.received_by * _SEQS + value.seq
+                encoded.append(get(key) or self._encode_new(key, value))
+        return encoded
+
+    def _encode_new(self, key: int, value: Message) -> bytes:
+        """A message that is not among the short ones."""
+        encoded = self._long.get(key)
+        if encoded is not None:
+            return encoded
+        encoded = message(value)
+        if len(encoded) > self.LARGEST:
+            self._keep_long(key, encoded)
+        else:
+            if len(self._encoded) >= self.SIZE:
+                self._encoded.clear()
+            self._encoded[key] = encoded
         return encoded
 
     def _keep_long(self, key: int, encoded: bytes) -> None:

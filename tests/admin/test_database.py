@@ -75,6 +75,18 @@ async def test_a_restore_drill(stopped: Commands, tmp_path: Path) -> None:
 
 
 @ensureDeferred
+async def test_a_folder_keeps_the_newest_copies(stopped: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for name in ("chatd-20200101T000000Z.copy", "chatd-20210101T000000Z.copy", "notes"):
+        (folder / name).touch()
+    [copied] = await stopped.json("db", "backup", str(folder), "--keep", "2")
+    names = sorted(entry.name for entry in folder.iterdir())
+    assert names == ["chatd-20210101T000000Z.copy", os.path.basename(copied["backup"]), "notes"]
+    assert "is none" in await stopped.fail(1, "db", "backup", str(tmp_path / "file"), "--keep", "2")
+
+
+@ensureDeferred
 async def test_damage_has_a_status_of_its_own(
     stopped: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,7 +63,7 @@ def test_the_largest_integers_are_exact() -> None:
 @pytest.mark.parametrize(("text", "number"), [("x", 1), ("y", 2)])
 def test_messages_follow_their_meta(text: str, number: int) -> None:
     values = tuple(Message(1, seq, 3, SEED * SECOND, text) for seq in range(number))
-    body = rendering.messages(Health("ok"), values)
+    body = rendering.messages(Health("ok"), rendering.EncodedMessageCache().all(values))
     assert body.endswith(b"\n")
     assert body.count(b"\n") == 1
     parts = [json.loads(rendering.message(each)) for each in values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from collections import Counter
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--planted", action="store_true", help="look for each planted bug")
     options = parser.parse_args(arguments)
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
+    gc.freeze()
     until = time.monotonic() + 60 * options.minutes
     seeds = range(options.seed, options.seed + options.seeds)
     if options.planted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,9 +18,6 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
-
-WINDOW: Final = 64 * 1024
-"""Unsent bytes of one side with which its producer is paused."""
 
 SERVER: Final = IPv4Address("TCP", "127.0.0.1", 8080)
 
@@ -60,6 +58,7 @@ class End:
         data = bytes(self.unsent[:count])
         del self.unsent[:count]
         if data:
+            self.link.network.note(data)
             self.other.protocol.dataReceived(data)
         if not self.unsent:
             if self._paused:
@@ -102,7 +101,8 @@ class End:
     def write(self, data: bytes) -> None:
         if self.connected and not self._closing_write:
             self.unsent += data
-            if len(self.unsent) > WINDOW and self._producer is not None and not self._paused:
+            window = self.link.network.window
+            if len(self.unsent) > window and self._producer is not None and not self._paused:
                 self._paused = True
                 self._producer.pauseProducing()
 
@@ -125,7 +125,7 @@ class End:
             self.reading = False
             self.unsent.clear()
             self.lost = self.lost or ConnectionLost()
-            self.link.aborted.append(self)
+            self.link.network.aborted.append(self)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
@@ -166,10 +166,10 @@ class Link:
     """A connection. Once it is `broken` nothing arrives any more, and nobody knows."""
 
     def __init__(
-        self, number: int, client: Any, server: Any, address: Any, aborted: list[End]
+        self, network: Network, number: int, client: Any, server: Any, address: Any
     ) -> None:
+        self.network = network
         self.number = number
-        self.aborted = aborted
         self.broken = False
         self.client = End(self, "client", address, SERVER)
         self.server = End(self, "server", SERVER, address)
@@ -195,14 +195,24 @@ class Link:
 
 
 class Network:
-    """Connects clients with the listening server, if there is one."""
+    """Connects clients with the listening server, if there is one.
 
-    def __init__(self) -> None:
+    `window` is how many unsent bytes of one side pause its producer.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.digest = 0
+        """Of everything that has arrived."""
         self.links: list[Link] = []
         self.factory: Any = None
         """The factory of the server's connections while it listens."""
         self._numbers = iter(range(10**9))
-        self._aborted: list[End] = []
+        self.aborted: list[End] = []
+
+    def note(self, data: bytes) -> None:
+        """These bytes have arrived."""
+        self.digest = zlib.crc32(data, self.digest)
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Open a connection; refused if nobody listens."""
@@ -211,7 +221,7 @@ class Network:
         number = next(self._numbers)
         address = IPv4Address("TCP", "127.0.0.1", 10_000 + number % 50_000)
         client, server = factory.buildProtocol(SERVER), self.factory.buildProtocol(address)
-        link = Link(number, client, server, address, self._aborted)
+        link = Link(self, number, client, server, address)
         self.links.append(link)
         server.makeConnection(link.server)
         client.makeConnection(link.client)
@@ -219,8 +229,8 @@ class Network:
 
     def next_turn(self) -> None:
         """Tell who has aborted a connection; forget those that both sides know to be closed."""
-        while self._aborted:
-            self._aborted.pop(0).tell_lost()
+        while self.aborted:
+            self.aborted.pop(0).tell_lost()
         self.links = [link for link in self.links if link.is_open]
 
     def endpointForURI(self, uri: Any) -> ClientEndpoint:

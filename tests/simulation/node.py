@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -130,6 +131,27 @@ class Node:
         for user_id, *message in rows:
             found.setdefault(user_id, []).append(Stored(*message))
         return found
+
+    def left_waiting(self) -> list[str]:
+        """A line for each waiter that does not know of messages, though nothing is going on."""
+        busy = any(self.running_threads) or self.bus.held or self.is_stopping
+        due = any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls())
+        held = self.components.notifier.held_by_user()
+        if busy or due or not held:
+            return []
+        ends = dict(self.store._read_db.execute("SELECT user_id, last_seq FROM inbox"))
+        return [
+            f"left waiting: user {user_id} waits after {waiter.seq}, there is {ends[user_id]}"
+            for user_id, waiters in held.items()
+            for waiter in waiters
+            if waiter.seq < ends.get(user_id, 0) and not waiter.is_behind
+        ]
+
+    def is_waiting(self, token: str) -> bool:
+        """Whether a poll or stream that was begun with this token is held."""
+        digest = hashlib.sha256(token.encode()).digest()
+        held = self.components.notifier.held_by_user().values()
+        return any(waiter.session.token == digest for waiters in held for waiter in waiters)
 
     def missed_wakeups(self) -> list[str]:
         """A line if the sweep has found polls that nobody had woken."""

@@ -43,6 +43,7 @@ def _nothing(original: object, *args: object, **options: object) -> None:
 
 def _wake_before_commit(original: Any, self: Any, drafts: Any, within: float) -> Any:
     self._bus.publish({draft.received_by for draft in drafts})
+    self._sends._on_batch_done = None
     return original(self, drafts, within)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
+from unittest.mock import patch
 
 from msgspec import structs
 from twisted.internet.defer import Deferred
@@ -16,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.python.failure import Failure
 
 from chatd.errors import StoreUnavailable
+from chatd.store import inbox_cache
 from tests import history
 from tests.doubles import Now
 from tests.history import Stored
@@ -23,7 +26,7 @@ from tests.simulation.clients import Client, Follower, Poller, Reader, Revoker, 
 from tests.simulation.disk import Disk, Files, torn
 from tests.simulation.network import Link, Network
 from tests.simulation.node import Node
-from tests.simulation.tape import Tape
+from tests.simulation.tape import Tape, repeatable
 
 USERS: Final = 4
 SETUP_SECONDS: Final = 30.0
@@ -60,7 +63,9 @@ class Simulation:
     def __init__(self, folder: Path, tape: Tape, steps: int = 600) -> None:
         self.tape = tape
         self.steps = steps
-        self.network = Network()
+        # A short window pauses streams, a small cache has more read from the database.
+        self.network = Network(tape.choice((64 << 10, 64 << 10, 4 << 10, 500)))
+        self.cache_bytes = tape.choice((64 << 20, 64 << 20, 3000, 0))
         self.disk = Disk(folder)
         self.clock = Clock()
         """The clock of the clients, with which those of daemons keep in step."""
@@ -81,7 +86,10 @@ class Simulation:
         self._put_backs: list[tuple[int, int]] = []
         """For each copy of the database that was put back: when it was made, and put back."""
         self.node: Node | None = None
+        self._crashed: list[Node] = []
         self._faults = True
+        self._stalled: set[str] = set()
+        """The names of actions that do not happen for a while."""
 
     # What clients use.
 
@@ -96,25 +104,49 @@ class Simulation:
         """Whether a thread of the daemon has something to do, or there is no daemon."""
         return self.node is None or any(self.node.running_threads)
 
+    def is_waiting(self, token: str) -> bool:
+        """Whether a poll or stream that was begun with this token is held."""
+        return self.node is not None and self.node.is_waiting(token)
+
     # The run.
 
     def run(self) -> None:
         """Run to the end; `problems` says what was wrong."""
+        with patch.object(inbox_cache, "MAX_BYTES", self.cache_bytes):
+            self._run()
+
+    def _run(self) -> None:
+        gc.disable()
         globalLogPublisher.addObserver(cast(ILogObserver, self._on_log))
         try:
             self._set_up()
             for _ in range(self.steps):
                 self._step()
             self._faults = False
+            self._stalled.clear()
             self._recover()
             self._check()
         except Stuck as stuck:
             self.problems.append(f"stuck: {stuck}")
         finally:
-            globalLogPublisher.removeObserver(cast(ILogObserver, self._on_log))
             if self.node is not None:
-                self.node.crash(self.disk.read())
-                self.node = None
+                self._leave_node(self.disk.read())
+            # Failures that nobody has handled are logged here.
+            gc.collect()
+            globalLogPublisher.removeObserver(cast(ILogObserver, self._on_log))
+            with patch.object(globalLogPublisher, "_observers", []):
+                # A killed process does not end its coroutines, and cannot complain.
+                self._crashed.clear()
+                while gc.collect():
+                    pass
+            gc.enable()
+
+    def _leave_node(self, left: Files) -> None:
+        """The daemon ends at once; what it had under way stays as it is."""
+        assert self.node is not None
+        self.node.crash(left)
+        self._crashed.append(self.node)
+        self.node = None
 
     def _on_log(self, event: LogEvent) -> None:
         """Nothing fails unexpectedly; what a full disk prevents is told to whoever asks for it."""
@@ -148,6 +180,8 @@ class Simulation:
             self._fault()
             return
         actions = self._actions()
+        if self._stalled:
+            actions = [each for each in actions if each[0] not in self._stalled]
         if actions and not self.tape.one_in(12):
             name, action = self.tape.choice(actions)
             self._do(name, action)
@@ -201,7 +235,9 @@ class Simulation:
         )
 
     def _pass_time(self, seconds: float) -> None:
-        self.trace.append(f"pass {seconds}")
+        self.trace.append(f"pass {seconds}, {self.network.digest:x}")
+        if seconds and self.node is not None and not self.problems:
+            self.problems += self.node.left_waiting()
         for clock in self._clocks():
             clock.advance(seconds)
         if self.node is not None and self.node.has_stopped:
@@ -211,7 +247,7 @@ class Simulation:
     # Faults.
 
     def _fault(self) -> None:
-        faults: list[tuple[str, Action]] = [("jump", self._jump)]
+        faults: list[tuple[str, Action]] = [("jump", self._jump)] + [("stall", self._stall)] * 4
         if self.network.links:
             faults += [("cut", self._cut)] * 3 + [("slow reader", self._pause_reader)] * 2
         if self.node is None:
@@ -228,6 +264,17 @@ class Simulation:
         name, fault = self.tape.choice(faults)
         self.reached[name] += 1
         self._do(name, fault)
+
+    def _stall(self) -> None:
+        """Something that could happen does not for a while, such as a result that is passed on.
+
+        So what is rare, namely that everything else is faster, happens in some of the runs.
+        """
+        possible = [name for name, _ in self._actions() if name not in self._stalled]
+        if self._stalled and (not possible or self.tape.one_in(2)):
+            self._stalled.clear()
+        elif possible:
+            self._stalled.add(self.tape.choice(possible))
 
     def _jump(self) -> None:
         self.now.offset += self.tape.choice((-60, 60, -7200, 86400)) * 1_000_000
@@ -304,9 +351,7 @@ class Simulation:
         self._end_suddenly(left)
 
     def _end_suddenly(self, left: Files) -> None:
-        assert self.node is not None
-        self.node.crash(left)
-        self.node = None
+        self._leave_node(left)
         for link in self.network.links:
             link.reset((link.client,))
             link.server.connected = False
@@ -402,6 +447,7 @@ def simulate(seed: int, given: list[int] | None = None, steps: int = 600) -> Sim
     with tempfile.TemporaryDirectory(
         prefix="chatd-simulation-", dir=memory if Path(memory).is_dir() else None
     ) as folder:
-        simulation = Simulation(Path(folder), Tape(seed, given), steps)
-        simulation.run()
+        with repeatable(seed):
+            simulation = Simulation(Path(folder), Tape(seed, given), steps)
+            simulation.run()
         return simulation

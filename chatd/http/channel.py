@@ -132,8 +132,12 @@ class Channel:
             self._advance()
         elif state <= RESPONDING:
             self._reader.feed(data)
-            self._count_received()
-            self._update_read_pause()
+            try:
+                self._count_received()
+            except HTTPError as error:
+                self._refuse(error)
+            else:
+                self._update_read_pause()
         elif state == LINGERING:
             self._discardable -= len(data)
             if self._discardable < 0:

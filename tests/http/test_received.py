@@ -6,6 +6,7 @@ import pytest
 
 from chatd.http import received
 from chatd.http.received import ReceivedBytes
+from chatd.http.turns import Turns
 from tests.http.raw_client import Held, RawClient, get, post
 
 
@@ -90,3 +91,17 @@ def test_what_waits_behind_a_held_request_ends_its_connection(
     # Nothing may be written before the response.
     assert client.closed()
     assert client.responses() == []
+
+
+def test_what_waits_for_a_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(received, "MAX_RECEIVED", 200)
+    monkeypatch.setattr(Turns, "admits", lambda turns: False)
+    client = RawClient()
+    client.send(get("/first"))
+    assert client.responses() == []
+    client.send(get("/" + "x" * 200))
+    assert (client.response().status, client.response().code) == (503, "overloaded")
+    # Its turn comes nevertheless.
+    client.clock.advance(0)
+    assert client.closed()
+    client.response()

@@ -18,6 +18,7 @@ from chatd.model import MAX_INTEGER, Message
 RenderMessage = Callable[[Message], bytes]
 
 _SEQS: Final = MAX_INTEGER + 1
+_TIMES: Final = 1 << 64
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -71,8 +72,9 @@ def messages(meta: Struct, values: tuple[Message, ...], render: RenderMessage = 
 class EncodedMessageCache:
     """Caches encoded messages for all responses that contain them: sends, polls and pages.
 
-    Recipient and seq identify a message that was not revised; others, which are few, are encoded
-    each time. The latest are cached, long ones excepted: about 5 MB at most.
+    Recipient, seq and time identify a message that was not revised; others, which are few, are
+    encoded each time. The time differs if the database was set back and has another message there.
+    The latest are cached, long ones excepted: about 5 MB at most.
     """
 
     SIZE: Final = 8192
@@ -86,7 +88,7 @@ class EncodedMessageCache:
         # `is_revised` without a call: a page does this ten times.
         if value.edited_at is not None or value.deleted_at is not None:
             return message(value)
-        key = value.received_by * _SEQS + value.seq
+        key = (value.received_by * _SEQS + value.seq) * _TIMES + value.sent_at
         encoded = self._encoded.get(key)
         if encoded is None:
             encoded = message(value)

@@ -33,7 +33,7 @@ from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
-from chatd.model import MAX_INTEGER, Account, Message, ReadAfter, ReadPage, Session
+from chatd.model import Account, InboxLimits, Message, ReadAfter, ReadPage, Session
 from chatd.runtime.thread_pool import Executor
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import open_writer
@@ -277,7 +277,7 @@ class System:
         max_message_bytes: int = 16384,
         edit_seconds: int = 0,
         known_only: bool = False,
-        max_messages: int = MAX_INTEGER,
+        limits: InboxLimits | None = None,
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
@@ -301,7 +301,7 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
             known_only=known_only,
-            max_messages=max_messages,
+            limits=limits,
             keep=keep,
         )
         settings = attrs.evolve(

@@ -7,45 +7,19 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from chatd.config import load
-from tests.daemon import ROOT, Daemon, environment
+from tests.daemon import Daemon, environment
+from tests.documents import example, examples
 from tests.fork_server import completed
 
 ADDRESS = "http://127.0.0.1:8080"
 """The daemon's address in the documents."""
 
 SECONDS = 60.0
-
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-class Example(NamedTuple):
-    """A fenced block of a document."""
-
-    section: str
-    language: str
-    text: str
-
-
-def examples(name: str) -> list[Example]:
-    """The fenced blocks of a document, with their headings."""
-    found = []
-    document = (ROOT / name).read_text()
-    for section in re.split(r"^(?=##+ )", document, flags=re.MULTILINE):
-        heading = section.partition("\n")[0].lstrip("# ")
-        found += [Example(heading, *block) for block in _FENCE.findall(section)]
-    return found
-
-
-def example(name: str, section: str, language: str) -> str:
-    """The first block in that language under a heading."""
-    return next(
-        each.text for each in examples(name) if (each.section, each.language) == (section, language)
-    )
 
 
 class Shell:

@@ -9,7 +9,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from configparser import ConfigParser
 from pathlib import Path
@@ -22,14 +21,6 @@ from tests.postgres_server import Server
 
 SECONDS: Final = 30
 LISTENS: Final = "is listening on"
-LAUNCHER: Final = """
-import os, sys
-descriptor, *line = sys.argv[1:]
-os.dup2(int(descriptor), 3)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(line[0], line)
-"""
-"""Passes a socket to a program as systemd does: as descriptor 3 of the process that it names."""
 
 
 class Process(Protocol):
@@ -215,21 +206,12 @@ class Services:
         self._running(unit.name)
 
     def _launch(self, unit: Unit, variables: dict[str, str], log: int) -> Process:
-        held = self._sockets.get(unit.name.replace(".service", ".socket"))
-        cwd = self.root / "var/lib/chatd"
-        if held is None:
-            line = ["-m", "chatd.cli", *unit.command()]
-            return ForkedProcess(line, cwd=cwd, env=variables, stdout=log)
-        variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "chatd"}
-        line = [sys.executable, "-m", "chatd.cli", *unit.command()]
-        return subprocess.Popen(
-            [sys.executable, "-ISc", LAUNCHER, str(held.fileno()), *line],
-            cwd=cwd,
-            env=variables,
-            stdin=subprocess.DEVNULL,
+        return ForkedProcess(
+            ["-m", "chatd.cli", *unit.command()],
+            cwd=self.root / "var/lib/chatd",
+            env={**variables, "LISTEN_FDNAMES": "chatd"},
             stdout=log,
-            stderr=log,
-            pass_fds=[held.fileno()],
+            listener=self._sockets.get(unit.name.replace(".service", ".socket")),
         )
 
 

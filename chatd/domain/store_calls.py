@@ -50,7 +50,8 @@ class StoreCalls:
         """`call` for the account `owner`; raises `Overloaded` or `RateLimited`.
 
         If the Deferred is cancelled before the call has begun, it is not made. After that it runs
-        to its end, and a failure is logged unless it is a `DomainError`.
+        to its end, and a failure is logged unless it is a `DomainError`. A result that is a list
+        counts as more reads.
         """
         self._reads.count(owner)
         result: Deferred[T] = Deferred()
@@ -63,10 +64,12 @@ class StoreCalls:
 
     def _begin(self, waiting: _Waiting) -> None:
         self._free -= 1
-        maybeDeferred(waiting.call).addBoth(self._end, waiting.result)
+        maybeDeferred(waiting.call).addBoth(self._end, waiting)
 
-    def _end(self, outcome: object, result: Deferred[Any]) -> None:
+    def _end(self, outcome: object, ended: _Waiting) -> None:
         self._free += 1
+        if isinstance(outcome, list):
+            self._reads.charge_rows(ended.owner, len(outcome))
         while self._free and self._queue:
             waiting = self._queue.popleft()
             if waiting.result.called:
@@ -77,6 +80,7 @@ class StoreCalls:
                 waiting.result.errback(Failure())
             else:
                 self._begin(waiting)
+        result = ended.result
         if result.called and isinstance(outcome, Failure) and not outcome.check(DomainError):
             _log.failure("failed after its client had disconnected", outcome)
         # A cancelled Deferred ignores one late result.

@@ -21,8 +21,6 @@ from chatd.errors import DomainError, Overloaded
 
 T = TypeVar("T")
 
-MAX_RUNNING: Final = 4
-"""Calls that the store is given at once; PostgreSQL has as many connections."""
 MAX_WAITING: Final = 20_000
 
 _log = Logger()
@@ -37,9 +35,9 @@ class _Waiting(Struct, frozen=True, eq=False):
 
 
 class StoreCalls:
-    """Runs calls that are not made in batches."""
+    """Runs calls that are not made in batches, `max_running` at a time."""
 
-    def __init__(self, reads: ReadLimits, max_running: int = MAX_RUNNING) -> None:
+    def __init__(self, reads: ReadLimits, max_running: int) -> None:
         self._reads = reads
         self._free = max_running
         self._queue: FairQueue[_Waiting] = FairQueue(

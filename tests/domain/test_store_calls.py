@@ -112,7 +112,7 @@ def test_a_call_that_raises_fails() -> None:
         raise UserNotFound("x")
 
     with pytest.raises(UserNotFound):
-        result_of(StoreCalls(limits(set())).run(1, call))
+        result_of(StoreCalls(limits(set()), 1).run(1, call))
 
 
 def test_an_account_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_calls_of_an_account_that_does_not_read_are_refused() -> None:
 
 def test_a_list_counts_as_more_reads() -> None:
     rates = RateLimits(Rates(read=Rate(50, 1.0)), Clock())
-    calls = StoreCalls(ReadLimits(rates, lambda user_id: True))
+    calls = StoreCalls(ReadLimits(rates, lambda user_id: True), 1)
     result_of(calls.run(1, lambda: succeed(["row"] * 300)))
     result_of(calls.run(2, lambda: succeed(["row"] * 9)))
     result_of(calls.run(2, lambda: succeed("x" * 300)))

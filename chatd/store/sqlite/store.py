@@ -79,6 +79,8 @@ class SqliteStore:
     epoch: str
     location: str
     sync: SqliteSyncStore
+    # There is one thread for reads, and one for writes. Others have to wait for what it is given.
+    parallel = 2
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ from chatd.postgres.notify_payloads import (
     RevokedNotice,
     SessionsNotice,
 )
-from chatd.postgres.pool import Pool
+from chatd.postgres.pool import SIZE, Pool
 from chatd.runtime.delays import Delays
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
@@ -104,6 +104,8 @@ class PostgresStore:
     epoch: str
     location: str
     sync: PostgresSyncStore
+    # One connection is left for batches.
+    parallel = SIZE - 1
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
-from chatd.store.sqlite import erasure, revisions
+from chatd.store.sqlite import contacts, erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
@@ -79,6 +79,8 @@ class SqliteStore:
     epoch: str
     location: str
     sync: SqliteSyncStore
+    # There is one thread for reads, and one for writes. Others have to wait for what it is given.
+    parallel = 2
 
     def __init__(
         self,
@@ -332,7 +334,7 @@ class SqliteStore:
         return self._write(self._contacts.unblock, user_id, blocked_id)
 
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
-        return self._read(execute, statements.blocks(user_id))
+        return self._read(contacts.blocks, user_id)
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)

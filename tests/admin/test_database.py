@@ -91,7 +91,7 @@ async def test_damage_has_a_status_of_its_own(
     stopped: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     db = sqlite3.connect(stopped.settings.db.removeprefix("sqlite:"))
-    db.execute("INSERT INTO inbox VALUES (1, 2, 3, 0, 0, 0)")
+    db.execute("INSERT INTO inbox VALUES (1, 2, 3, 0, 0, 0, 0)")
     db.commit()
     db.close()
     assert await stopped.fail(5, "db", "check") == "the database is not consistent"
@@ -109,7 +109,7 @@ async def test_a_database_is_created_and_upgraded_by_one_of_two(
     assert "has schema version" in await commands.run("db", "upgrade")
     db = sqlite3.connect(path)
     db.execute("ALTER TABLE account DROP COLUMN disabled_at")
-    for column in ("removed_seq", "removed_at"):
+    for column in ("removed_seq", "removed_at", "text_bytes"):
         db.execute(f"ALTER TABLE inbox DROP COLUMN {column}")
     db.execute("DROP TABLE erasure")
     db.execute("PRAGMA user_version = 7")

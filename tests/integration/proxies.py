@@ -27,12 +27,12 @@ class Proxy:
     """A running proxy; clients connect to it with TLS."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        self._port = port
+        self.port = port
         self._context = context
 
     def client(self, auth: str | None = None, source: str = "127.0.0.1") -> Client:
         """A new client of the proxy."""
-        return Client(self._port, auth, tls=self._context, source=source)
+        return Client(self.port, auth, tls=self._context, source=source)
 
 
 @contextmanager

@@ -215,6 +215,10 @@ class PostgresStore:
         await self.sync.stop()
         await self._executor.close()
 
+    def backed_up_at(self) -> int | None:
+        """The moment that the newest backup shows, in microseconds, as of the last minute."""
+        return self._housekeeping.backed_up_at
+
     def file_sizes(self) -> dict[str, float]:
         """The bytes of the database, as of the last minute; nothing before that."""
         size = self._housekeeping.database_bytes

@@ -171,12 +171,31 @@ _SQLITE_CHECKS: Final = (
 )
 
 
+def _sizes(size: str) -> str:
+    """A check of the bytes of inboxes, where `size` is those of a text."""
+    return f"""
+    SELECT 'inbox ' || user_id || ' is said to have ' || text_bytes || ' bytes, but it has '
+        || coalesce(size, 0)
+    FROM open_inbox LEFT JOIN (
+        SELECT received_by, sum({size}) AS size
+        FROM message JOIN inbox ON user_id = received_by AND seq > removed_seq
+        GROUP BY received_by
+    ) AS held ON received_by = user_id
+    WHERE text_bytes <> coalesce(size, 0)
+    """
+
+
 def _statement(inboxes: str, check: str) -> str:
     return f"WITH open_inbox AS ({inboxes}) {check} LIMIT {MAX_FOUND}"
 
 
-SQLITE: Final = [_statement(_SQLITE_INBOXES, check) for check in (*_CHECKS, *_SQLITE_CHECKS)]
-POSTGRES: Final = [_statement(_POSTGRES_INBOXES, check) for check in _CHECKS]
+SQLITE: Final = [
+    _statement(_SQLITE_INBOXES, check)
+    for check in (*_CHECKS, _sizes("length(CAST(text AS BLOB))"), *_SQLITE_CHECKS)
+]
+POSTGRES: Final = [
+    _statement(_POSTGRES_INBOXES, check) for check in (*_CHECKS, _sizes("octet_length(text)"))
+]
 
 COUNTS: Final = """
 SELECT (SELECT count(*) FROM account WHERE deleted_at IS NULL),

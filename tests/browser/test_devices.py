@@ -23,6 +23,16 @@ window.Notification = class {
 };
 """
 
+HOLD_RESPONSES_TO_SENDS = """
+const { fetch } = window;
+const released = new Promise((resolve) => (window.release = resolve));
+window.fetch = async (...parameters) => {
+  const response = await fetch(...parameters);
+  if (parameters[1]?.method === "POST") await released;
+  return response;
+};
+"""
+
 
 def test_what_one_device_does_is_seen_on_all(
     create_account: CreateAccount, open_page: OpenPage
@@ -97,6 +107,25 @@ def test_what_one_device_does_is_seen_on_all(
     assert (desktop.unread, desktop.driver.title) == ([], "chatd")
     for page in (desktop, phone, other):
         page.assert_no_errors()
+
+
+def test_a_message_may_be_read_before_its_sender_has_the_response(
+    create_account: CreateAccount, open_page: OpenPage
+) -> None:
+    ann, bob, cat = create_account("ann"), create_account("bob"), create_account("cat")
+    page = open_page(ann)
+    page.start_conversation(bob.name)
+    page.run(HOLD_RESPONSES_TO_SENDS)
+    page.send("one")
+    page.until(lambda: bob.conversation(ann) == ["one"], "not sent")
+    bob.mark_read(ann, 1)
+    # This arrives later than Bob's position.
+    cat.send(ann, "two")
+    page.wait_for_text(PREVIEWS, "two")
+    assert page.pending == ["one"]
+    page.run("release()")
+    page.wait_for_messages(["one"])
+    page.wait_for_marks("read")
 
 
 def test_messages_count_as_read_once_they_are_seen(

@@ -9,6 +9,8 @@ import { isLater, latestVersion, messageKey } from "./messages.js";
 export class Conversations {
   #me;
   #byPeer = new Map();
+  // Positions may arrive before the message that begins a conversation.
+  #peerPositions = new Map();
   #newestRank = 0;
   #oldestRank = 0;
   #version = 0;
@@ -55,6 +57,7 @@ export class Conversations {
 
   reset() {
     this.#byPeer.clear();
+    this.#peerPositions.clear();
   }
 
   /** Merge the newest conversations, as the service lists them: the newest first. */
@@ -91,6 +94,8 @@ export class Conversations {
       countedBefore: "", rank: (this.#newestRank += 1),
     };
     this.#byPeer.set(peer, conversation);
+    const positions = this.#peerPositions.get(peer);
+    if (positions) this.setPeer(peer, positions);
     return conversation;
   }
 
@@ -142,7 +147,10 @@ export class Conversations {
   /** How far, in their inbox, `peer` has received and read what the account sent. */
   setPeer(peer, { delivered, read }) {
     const conversation = this.#byPeer.get(peer);
-    if (!conversation) return;
+    if (!conversation) {
+      this.#peerPositions.set(peer, { delivered, read });
+      return;
+    }
     conversation.peerRead = Math.max(conversation.peerRead, read);
     conversation.peerDelivered = Math.max(conversation.peerDelivered, delivered, read);
   }

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IAnnouncer
-from chatd.model import MAX_INTEGER, Appended, Draft
+from chatd.model import Appended, Draft, InboxLimits
 from chatd.postgres.array_literals import array, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
@@ -23,6 +23,7 @@ from chatd.store.results import (
     first_contact_closed,
     first_use,
     inbox_full,
+    inbox_storage_full,
     replayed,
     user_not_found,
 )
@@ -41,6 +42,7 @@ _REFUSALS: Final = {
     append_sql.BLOCKED: blocked,
     append_sql.UNKNOWN: first_contact_closed,
     append_sql.FULL: inbox_full,
+    append_sql.LARGE: inbox_storage_full,
 }
 
 _DELETE_OLD_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
@@ -50,7 +52,7 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. For `known_only`, `max_messages` and `lane` see
+    messages have the server's time. For `known_only`, `limits` and `lane` see
     `PostgresStore`. With an `announcer` the database notifies nobody: changes are announced here,
     messages by the caller.
     """
@@ -61,7 +63,7 @@ class Appender:
         *,
         now: Callable[[], int],
         known_only: bool = False,
-        max_messages: int = MAX_INTEGER,
+        limits: InboxLimits,
         lane: Callable[[int], int] | None = None,
         announcer: IAnnouncer | None = None,
     ) -> None:
@@ -69,7 +71,7 @@ class Appender:
         self._executor = executor
         self._now = now
         self._known_only = known_only
-        self.max_messages = max_messages
+        self._limits = limits
         self._lane = lane
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
@@ -126,7 +128,7 @@ class Appender:
     ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         batch_id = new_batch_id(self._now())
-        parameters = parameters_of(drafts, batch_id, prefix, self.max_messages)
+        parameters = parameters_of(drafts, batch_id, prefix, self._limits)
         keyed = any(draft.idempotency is not None for draft in drafts)
         pairs = self._pairs.unknown(drafts)
         linked = bool(pairs) or self._has_synchronised(drafts)
@@ -190,7 +192,7 @@ class Appender:
 
     async def check(self, deadline: float) -> None:
         """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
-        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "")
+        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "", self._limits)
         sql = append_sql.append(keyed=False, known_only=self._known_only, linked=False)
         await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
 
@@ -208,7 +210,7 @@ def new_batch_id(now: int) -> str:
 
 
 def parameters_of(
-    drafts: Sequence[Draft], id: str, prefix: str, max_messages: int = MAX_INTEGER
+    drafts: Sequence[Draft], id: str, prefix: str, limits: InboxLimits
 ) -> dict[str, Any]:
     """The parameters of the statements in `append_sql`."""
     keys = [draft.idempotency for draft in drafts]
@@ -216,7 +218,8 @@ def parameters_of(
         "id": id,
         "channel": CHANNEL,
         "origin": prefix,
-        "max_messages": max_messages,
+        "max_messages": limits.messages,
+        "max_bytes": limits.bytes,
         "senders": array([draft.sent_by for draft in drafts]),
         "recipients": array([draft.received_by for draft in drafts]),
         "participants": array({id for each in drafts for id in (each.sent_by, each.received_by)}),

@@ -24,7 +24,6 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StartError, StoreUnavailable
 from chatd.interfaces import IAnnouncer, IStore
 from chatd.model import (
-    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -34,6 +33,7 @@ from chatd.model import (
     Credentials,
     Draft,
     Erased,
+    InboxLimits,
     InboxSlice,
     Message,
     ReadAfter,
@@ -91,9 +91,8 @@ class PostgresStore:
     what may be. It and the `Listener` are then of a bus that delivers events in any order, and only
     of the users that are in `listened`.
 
-    With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
-    Without `upgrade`, the database must have the present schema. Messages older than `keep`
-    microseconds are removed.
+    With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
+    must have the present schema. Messages older than `keep` microseconds are removed.
 
     `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
     equal. If tables are distributed over several servers, there should be one lane per server.
@@ -115,7 +114,7 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
-        max_messages: int = MAX_INTEGER,
+        limits: InboxLimits | None = None,
         upgrade: bool = True,
         keep: int | None = None,
         lane: Callable[[int], int] | None = None,
@@ -146,11 +145,12 @@ class PostgresStore:
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
+        self.limits = limits or InboxLimits()
         self._appender = Appender(
             self._executor,
             now=now,
             known_only=known_only,
-            max_messages=max_messages,
+            limits=self.limits,
             lane=lane,
             announcer=announcer,
         )
@@ -181,15 +181,6 @@ class PostgresStore:
             keep,
             self._retention.run,
         )
-
-    @property
-    def max_messages(self) -> int:
-        """See `IStore`."""
-        return self._appender.max_messages
-
-    @max_messages.setter
-    def max_messages(self, number: int) -> None:
-        self._appender.max_messages = number
 
     @property
     def keep(self) -> int | None:
@@ -340,7 +331,11 @@ class PostgresStore:
     async def _revise(self, revision: Revision) -> Message:
         notifying = self._announcer is None
         revising = revisions.revise(
-            self._executor, revision, self._node_id.name, notifying=notifying
+            self._executor,
+            revision,
+            self._node_id.name,
+            self.limits.bytes,
+            notifying=notifying,
         )
         try:
             result = await self._notifying(revising)

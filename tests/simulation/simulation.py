@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from chatd.errors import StoreUnavailable
@@ -91,6 +91,8 @@ class Simulation:
         self._nodes_started = 0
         self._gone: list[Node] = []
         self.faults = Faults(self)
+        self._last_critical = ""
+        """Such as why a daemon cannot start."""
 
     # What clients use.
 
@@ -163,6 +165,8 @@ class Simulation:
     def _on_log(self, event: LogEvent) -> None:
         """Nothing fails unexpectedly; what a full disk prevents is told to whoever asks for it."""
         failure = event.get("log_failure")
+        if event["log_level"] is LogLevel.critical:
+            self._last_critical = formatEvent(event)
         if failure is not None and not failure.check(StoreUnavailable):
             self.problems.append(f"logged: {formatEvent(event)}: {failure.getTraceback()}")
 
@@ -320,7 +324,7 @@ class Simulation:
             self.time += 1
             self.do(*actions[0])
             self.network.next_turn()
-        raise Stuck(f"endless: {self.trace[-1]}")
+        raise Stuck(f"endless: {self.trace[-1]}; {self._last_critical}")
 
     # Checks.
 

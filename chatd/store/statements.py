@@ -178,17 +178,20 @@ def purge_step(table: str, owner: str, key: str, user: str = ":user_id") -> str:
 # keys of each sender.
 _DELETE_OLD_KEYS: Final = """
 WITH old AS (
-    SELECT sent_by, key FROM idempotency WHERE sent_at < :before ORDER BY sent_at LIMIT :step
+    SELECT {columns} FROM idempotency WHERE sent_at < :before ORDER BY sent_at LIMIT :step
     FOR UPDATE SKIP LOCKED
 )
-DELETE FROM idempotency WHERE (key, sent_by) IN (SELECT key, sent_by FROM old) RETURNING 1
+DELETE FROM idempotency WHERE ({columns}) IN (SELECT {columns} FROM old) RETURNING 1
 """
+KEY_NAME: Final = "key, sent_by"
+"""The columns that name a key."""
 
 
-def delete_old_keys(now: int, step: int) -> Statement[bool]:
+def delete_old_keys(now: int, step: int, columns: str = KEY_NAME) -> Statement[bool]:
     """Delete up to `step` keys that are older than `KEY_SECONDS`; True if more may be left."""
     parameters = {"before": now - KEY_SECONDS * 1_000_000, "step": step}
-    return Statement(_DELETE_OLD_KEYS, parameters, lambda rows: len(rows) == step)
+    sql = _DELETE_OLD_KEYS.format(columns=columns)
+    return Statement(sql, parameters, lambda rows: len(rows) == step)
 
 
 _BLOCKS: Final = """

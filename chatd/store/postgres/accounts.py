@@ -16,7 +16,7 @@ from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
 from chatd.store import statements, token_statements
 from chatd.store.erasure_statements import schedule
-from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.retry import Executor
 from chatd.store.postgres.sync_sql import MICROSECONDS
 from chatd.store.statements import (
     DELETED,
@@ -162,7 +162,7 @@ def change_account(change: AccountChange, node_id: str) -> Statement[Account | N
     return Statement(_CHANGE_ACCOUNT + found.sql, {**parameters, **found.parameters}, found.result)
 
 
-async def password_hashes(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, str]:
+async def password_hashes(executor: Executor, user_ids: Collection[int]) -> dict[int, str]:
     """See `IStore.password_hashes`."""
     found: dict[int, str] = {}
     for part in _parts(list(user_ids)):
@@ -196,9 +196,7 @@ def delete_other_tokens(user_id: int, kept: bytes | None, node_id: str) -> State
     return Statement(_DELETE_OTHER_TOKENS, parameters, lambda rows: None)
 
 
-async def sessions(
-    executor: RetryingExecutor, digests: Sequence[bytes], now: int
-) -> list[Session | None]:
+async def sessions(executor: Executor, digests: Sequence[bytes], now: int) -> list[Session | None]:
     """See `IStore.sessions`."""
     found: dict[bytes, Session] = {}
     for part in _parts(digests):
@@ -209,7 +207,7 @@ async def sessions(
 
 
 async def record_seen(
-    executor: RetryingExecutor, users: Mapping[int, int], tokens: Mapping[bytes, int]
+    executor: Executor, users: Mapping[int, int], tokens: Mapping[bytes, int]
 ) -> None:
     """See `IStore.record_seen`."""
     for users_part in _parts(list(users.items())):

@@ -11,7 +11,7 @@ from typing import Final
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.model import Message, Revision
 from chatd.postgres.notify_payloads import CHANNEL, ChangedNotice, encode
-from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.retry import Executor
 from chatd.store.postgres.silent import silent
 from chatd.store.postgres.sync_sql import BEFORE_REVISING, MICROSECONDS, logging
 from chatd.store.results import changes, check_revision
@@ -52,7 +52,7 @@ SELECT edited_at, deleted_at, pg_notify(:channel, :payload) FROM changed, told
 
 
 async def revise(
-    executor: RetryingExecutor, revision: Revision, node_id: str, *, notifying: bool
+    executor: Executor, revision: Revision, node_id: str, *, notifying: bool
 ) -> Message | DomainError:
     """See `IStore.revise`; `node_id` is the sender of the notice, if it is `notifying`."""
     statement = _REVISE if notifying else silent(_REVISE)

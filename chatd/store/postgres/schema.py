@@ -12,6 +12,7 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
+from chatd.store.sharded.schema import IS_SHARDED
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 LOCK: Final = 0x6368617464
@@ -69,6 +70,9 @@ async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgra
     [[encoding]] = await run("SHOW server_encoding")
     if encoding != "UTF8":
         raise StartError(f"{where} has the encoding {encoding}: chatd needs UTF8")
+    [[has_citus, _]] = await run(IS_SHARDED)
+    if has_citus:
+        raise StartError(f"{where} has the extension Citus, which chatd cannot use yet")
     [[exists]] = await run(EXISTS)
     if exists:
         found = await version(run)

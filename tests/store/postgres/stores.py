@@ -48,11 +48,16 @@ def losing_results(store: PostgresStore, times: int) -> Iterator[None]:
     left = times
 
     def lose(
-        self: connection.Connection, sql: str, parameters: Any = None, *, prepare: bool = False
+        self: connection.Connection,
+        sql: str,
+        parameters: Any = None,
+        *,
+        prepare: bool = False,
+        guard: str = "",
     ) -> Any:
         async def run() -> Any:
             nonlocal left
-            found = await query(self, sql, parameters, prepare=prepare)
+            found = await query(self, sql, parameters, prepare=prepare, guard=guard)
             if left and sql not in (connection._PID, connection._PLANNING):
                 left -= 1
                 self.abort()

@@ -221,6 +221,32 @@ def direction(received_by: str, sent_by: str) -> str:
     """
 
 
+# One direction of a conversation, and whether its recipient has an account.
+_DIRECTION: Final = f"""
+SELECT found.* FROM account LEFT JOIN ({direction("received_by", "sent_by")}) AS found ON true
+WHERE account.id = :received_by AND account.deleted_at IS NULL
+"""
+
+
+def one_direction(
+    query: ReadConversation, received_by: int, sent_by: int
+) -> Statement[list[Message] | None]:
+    """What one user has sent another, for `conversation`; None if the recipient has no account."""
+    time, seq = query.bound(received_by)
+    parameters = {
+        "received_by": received_by,
+        "sent_by": sent_by,
+        "received_by_time": time,
+        "received_by_seq": seq,
+        "limit": query.limit + 1,
+    }
+
+    def result(rows: Rows) -> list[Message] | None:
+        return [Message(*row) for row in rows if row[0] is not None] if rows else None
+
+    return Statement(_DIRECTION, parameters, result)
+
+
 @cache
 def _conversation(direction: Callable[[str, str], str]) -> str:
     """SQL for both directions, in one statement and therefore one snapshot.

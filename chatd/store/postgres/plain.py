@@ -45,7 +45,7 @@ from chatd.store.statements import Statement
 T = TypeVar("T")
 
 DELETE_TOKENS_STEP: Final = 1000
-_DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
+DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
 
 
 class PlainLayout:
@@ -257,7 +257,7 @@ class PlainLayout:
 
     async def database_bytes(self) -> int:
         """See `Layout`."""
-        [[size]] = await self._executor.run(_DATABASE_BYTES)
+        [[size]] = await self._executor.run(DATABASE_BYTES)
         return int(size)
 
     def _execute(self, statement: Statement[T]) -> Deferred[T]:

@@ -14,6 +14,7 @@ from chatd.errors import StoreUnavailable
 from chatd.postgres.connection import Rows, reason
 from chatd.postgres.pool import Pool, PoolTimeout, TooManyRequests
 from chatd.runtime.backoff import Backoff
+from chatd.runtime.idle import IdleWaiters
 from chatd.store.statements import Statement, postgres
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class RetryingExecutor:
         self._deadline = deadline
         self._is_open = False
         self._running = 0
-        self._idle: Deferred[None] | None = None
+        self._idle_waiters = IdleWaiters()
 
     async def open(self) -> None:
         """Open the pool; raises `Unreachable`."""
@@ -134,10 +135,17 @@ class RetryingExecutor:
         if not self._is_open:
             return
         self._is_open = False
-        if self._running:
-            self._idle = Deferred()
-            await self._idle
+        await self.wait_idle()
         await self.pool.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no statement is running."""
+        return not self._running
+
+    def wait_idle(self) -> Deferred[None]:
+        """Fires when no statement is running."""
+        return self._idle_waiters.wait(self.is_idle)
 
     def countdown(self, seconds: float | None) -> Callable[[], float]:
         """See `Executor`."""
@@ -175,8 +183,8 @@ class RetryingExecutor:
             return await self._retry(sql, parameters, prepare, ends, guard)
         finally:
             self._running -= 1
-            if not self._running and self._idle is not None:
-                self._idle.callback(None)
+            if not self._running:
+                self._idle_waiters.notify()
 
     async def _retry(
         self, sql: str, parameters: Any, prepare: bool, deadline: float, guard: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 from twisted.internet.defer import Deferred
@@ -12,7 +12,7 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
-from chatd.store.sharded.schema import IS_SHARDED
+from chatd.store.sharded.schema import IS_SHARDED, distribution
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 LOCK: Final = 0x6368617464
@@ -30,10 +30,17 @@ _MADE_IN: Final = (
 )
 
 
+class Prepared(NamedTuple):
+    """A database that can be used: its epoch, and whether its tables are sharded."""
+
+    epoch: str
+    is_sharded: bool
+
+
 async def prepare(
     address: Address, reactor: Any, known: list[Migration], *, upgrade: bool = True
-) -> str:
-    """Create or migrate the database and return its epoch; raises `StartError`.
+) -> Prepared:
+    """Create or migrate the database; raises `StartError`.
 
     Also if `upgrade` is False and there is something to create or to migrate.
     """
@@ -43,14 +50,14 @@ async def prepare(
     except Unreachable as problem:
         raise StartError(f"cannot reach {where}: {problem}") from None
     try:
-        epoch: str = await connection.runInteraction(
+        prepared: Prepared = await connection.runInteraction(
             lambda cursor: Deferred.fromCoroutine(_prepare_locked(cursor, known, where, upgrade))
         )
     except psycopg2.Error as problem:
         raise StartError(f"cannot use {where}: {reason(problem)}") from None
     finally:
         connection.abort()
-    return epoch
+    return prepared
 
 
 async def version(run: Any) -> int:
@@ -60,7 +67,9 @@ async def version(run: Any) -> int:
     return number
 
 
-async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgrade: bool) -> str:
+async def _prepare_locked(
+    cursor: Any, known: list[Migration], where: str, upgrade: bool
+) -> Prepared:
     async def run(sql: str, parameters: Any = None) -> Rows:
         await cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description is not None else []
@@ -70,9 +79,6 @@ async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgra
     [[encoding]] = await run("SHOW server_encoding")
     if encoding != "UTF8":
         raise StartError(f"{where} has the encoding {encoding}: chatd needs UTF8")
-    [[has_citus, _]] = await run(IS_SHARDED)
-    if has_citus:
-        raise StartError(f"{where} has the extension Citus, which chatd cannot use yet")
     [[exists]] = await run(EXISTS)
     if exists:
         found = await version(run)
@@ -81,12 +87,16 @@ async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgra
         if other_tables:
             raise StartError(f"{where} holds tables that were not made by chatd")
         found = 0
+    [[is_sharded]] = await run(IS_SHARDED)
     for migration in pending(known, found, where, upgrade=upgrade):
         await run(migration.sql)
         await run("UPDATE schema_version SET version = %s", (migration.version,))
+        if is_sharded:
+            for statement in distribution():
+                await run(statement)
     [[made_in]] = await run(_MADE_IN)
     [[epoch, epoch_made_in]] = await run("SELECT epoch, made_in FROM history")
     if epoch is None or epoch_made_in != made_in:
         epoch = new_epoch()
         await run("UPDATE history SET epoch = %s, made_in = %s", (epoch, made_in))
-    return str(epoch)
+    return Prepared(str(epoch), is_sharded)

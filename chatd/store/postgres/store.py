@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from chatd.errors import DomainError, StoreUnavailable
+from chatd.errors import DomainError, StartError, StoreUnavailable
 from chatd.interfaces import IAnnouncer, IStore, ISyncStore
 from chatd.model import (
     MAX_INTEGER,
@@ -68,6 +68,9 @@ from chatd.store.postgres.retention import Retention, RetentionPart
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare
 from chatd.store.results import new_messages
+from chatd.store.sharded.lanes import Lanes
+from chatd.store.sharded.layout import ShardedLayout
+from chatd.store.sharded.shards import Server, address_of
 
 T = TypeVar("T")
 
@@ -93,6 +96,9 @@ class PostgresStore:
 
     A statement fails with `StoreUnavailable` after `deadline` seconds. `observe_pool_wait` is
     called with the seconds for which each statement had to wait for a free connection.
+
+    If the tables are sharded, `locate` makes the address of a server from that of the coordinator,
+    and there has to be an announcer.
     """
 
     epoch: str
@@ -115,6 +121,7 @@ class PostgresStore:
         observe_pool_wait: Callable[[float], None] | None = None,
         announcer: IAnnouncer | None = None,
         listened: Container[int] | None = None,
+        locate: Callable[[Address, Server], Address] = address_of,
     ) -> None:
         self._address = address
         self._announcer = announcer
@@ -135,8 +142,14 @@ class PostgresStore:
             observe_wait=observe_pool_wait,
         )
         self._limits = Limits(known_only, max_messages)
+        self._deadline = deadline
+        self._observe_pool_wait = observe_pool_wait
+        self._locate = locate
+        self._executor = RetryingExecutor(
+            self.pool, reactor, random=random.random, deadline=deadline
+        )
         self._layout: Layout = PlainLayout(
-            RetryingExecutor(self.pool, reactor, random=random.random, deadline=deadline),
+            self._executor,
             reactor=reactor,
             now=now,
             limits=self._limits,
@@ -194,10 +207,39 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
+        self.epoch, is_sharded = await prepare(
+            self._address, self._reactor, self._known, upgrade=self._upgrade
+        )
+        if is_sharded:
+            self._layout = self._sharded_layout()
         await self._layout.open()
         self.removed.update(await self._layout.removed())
         self._housekeeping.start()
+
+    def _sharded_layout(self) -> ShardedLayout:
+        if self._announcer is None:
+            raise StartError(
+                f"the database {self.location} is sharded: its processes need a bus, "
+                "--bus nats://..."
+            )
+        return ShardedLayout(
+            Lanes(self._executor, self._reactor, self._connect),
+            reactor=self._reactor,
+            now=self._now,
+            limits=self._limits,
+            announcer=self._announcer,
+        )
+
+    def _connect(self, server: Server) -> RetryingExecutor:
+        """Connections to a server that holds shards."""
+        pool = Pool(
+            self._locate(self._address, server),
+            self._reactor,
+            random=random.random,
+            fail_fast_seconds=self._deadline,
+            observe_wait=self._observe_pool_wait,
+        )
+        return RetryingExecutor(pool, self._reactor, random=random.random, deadline=self._deadline)
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
@@ -212,6 +254,10 @@ class PostgresStore:
         """The bytes of the database, as of the last minute; nothing before that."""
         size = self._housekeeping.database_bytes
         return {"database": size} if size else {}
+
+    def lane(self, user_id: int) -> int:
+        """See `IStore`."""
+        return self._layout.lane(user_id)
 
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
@@ -268,11 +314,14 @@ class PostgresStore:
         options: TokenOptions = UNLIMITED,
         verified: str | None = None,
     ) -> Deferred[Token | None]:
-        adding = self._layout.add_token(user_id, digest, options, verified, self._now())
+        at = self._unique_now()
+        adding = self._layout.add_token(user_id, digest, options, verified, at)
         return as_deferred(adding)
 
-    def sessions(self, digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
-        return as_deferred(self._layout.sessions(digests, {}, self._now()))
+    def sessions(
+        self, digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None
+    ) -> Deferred[list[Session | None]]:
+        return as_deferred(self._layout.sessions(digests, owners or {}, self._now()))
 
     def tokens(self, user_id: int) -> Deferred[list[Token]]:
         return as_deferred(self._layout.tokens(user_id, self._now()))
@@ -305,21 +354,37 @@ class PostgresStore:
         try:
             appending = self._layout.append(drafts, self._node_id.name, within)
             results = await self._notifying(appending)
+            self._drop_unknown(drafts, results)
             messages = new_messages(results)
             self._inbox_cache.apply_commit(ticket, messages)
             if self._announcer is not None and messages:
                 self._announcer.announce_messages(messages)
         except BaseException:
-            # It may have been committed nevertheless, and its notice may have been ignored.
-            self._inbox_cache.drop_recipients(drafts)
-            if self._announcer is not None:
-                self._announcer.announce_unknown(
-                    {each for draft in drafts for each in (draft.sent_by, draft.received_by)}
-                )
+            self._drop(drafts)
             raise
         finally:
             self._inbox_cache.end_query(ticket)
         return results
+
+    def _drop_unknown(
+        self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]
+    ) -> None:
+        """What some servers have not answered."""
+        unknown = [
+            draft
+            for draft, result in zip(drafts, results, strict=True)
+            if isinstance(result, StoreUnavailable)
+        ]
+        if unknown:
+            self._drop(unknown)
+
+    def _drop(self, drafts: Sequence[Draft]) -> None:
+        """They may have been committed nevertheless, and their notice may have been ignored."""
+        self._inbox_cache.drop_recipients(drafts)
+        if self._announcer is not None:
+            self._announcer.announce_unknown(
+                {each for draft in drafts for each in (draft.sent_by, draft.received_by)}
+            )
 
     def revise(self, revision: Revision) -> Deferred[Message]:
         return Deferred.fromCoroutine(self._revise(revision))

@@ -36,6 +36,11 @@ class LaneExecutor:
         self._lanes = lanes
         self._lane = lane
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first and the last hash of the lane."""
+        return self._lane.first, self._lane.last
+
     def countdown(self, seconds: float | None) -> Callable[[], float]:
         """See `Executor`."""
         return self._lanes.coordinator.countdown(seconds)
@@ -111,7 +116,12 @@ class Lanes:
         await self._read()
 
     async def close(self) -> None:
-        """Finish running statements and close all connections."""
+        """Finish what is running, of several statements each, and close all connections."""
+        while not all(each.is_idle for each in self.executors):
+            for each in self.executors:
+                await each.wait_idle()
+            # What goes on has begun its next statement by now.
+            await self.pause(0)
         self._is_open = False
         await gatherResults(
             [
@@ -194,7 +204,11 @@ class Lanes:
     async def _read(self) -> None:
         names = "{" + ",".join(DISTRIBUTED) + "}"
         self.map = shard_map(await self.coordinator.run(READ_SHARDS, (names,)))
-        self._executors = [LaneExecutor(self, lane) for lane in self.map.lanes]
+        known = {each.range: each for each in self._executors}
+        self._executors = [
+            known.get((lane.first, lane.last)) or LaneExecutor(self, lane)
+            for lane in self.map.lanes
+        ]
         for lane in self.map.lanes:
             self.server(lane.server)
 
@@ -204,5 +218,6 @@ async def together(work: Collection[Awaitable[R]]) -> list[R]:
     try:
         return await gatherResults([as_deferred(each) for each in work], consumeErrors=True)
     except FirstError as first:
-        first.subFailure.raiseException()
-        raise
+        error = first.subFailure.value
+        assert error is not None
+        raise error from None

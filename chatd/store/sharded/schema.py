@@ -7,10 +7,10 @@ from typing import Final
 from chatd.store.sharded.tables import ALLOCATION, DISTRIBUTED, REFERENCE, SLOT
 
 IS_SHARDED: Final = """
-SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus'),
-    to_regclass('username') IS NOT NULL
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
+    AND to_regclass('username') IS NOT NULL
 """
-"""Whether the database has Citus, and whether its tables have the sharded layout."""
+"""Whether the database has Citus, and its tables have the sharded layout."""
 
 # Constraints on distributed tables have to contain the column of the distribution.
 _TO_SHARDED: Final = f"""
@@ -119,7 +119,7 @@ _LARGEST: Final = "message"
 """The table that names the others' co-location, and the number of shards."""
 
 
-def distribution(shards: int | None) -> list[str]:
+def distribution(shards: int | None = None) -> list[str]:
     """Statements that distribute the tables that are not distributed yet.
 
     `shards` is their number; None if some tables are distributed already, as after a migration.

@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import Any, Final
 
 from msgspec import Struct
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from chatd.errors import StartError
+from chatd.postgres.address import Address
 from chatd.store.sharded.hashing import hash_bigint
 from chatd.store.sharded.tables import DISTRIBUTED, on_shards
 
@@ -45,6 +47,14 @@ class Server(Struct, frozen=True):
 
     host: str
     port: int
+
+
+def address_of(coordinator: Address, server: Server) -> Address:
+    """The address of a server, with the user, password and options of that of the coordinator."""
+    given = parse_dsn(coordinator.attempts[0])
+    given.pop("hostaddr", None)
+    dsn = make_dsn(**{**given, "host": server.host, "port": server.port})
+    return Address(f"{server.host}:{server.port}", (dsn,), coordinator.connect_seconds)
 
 
 class Lane(Struct, frozen=True, dict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from chatd.store.sharded.schema import to_sharded
 from tests.postgres_server import rows
 
 _FUNCTIONS: Final = """
@@ -118,3 +119,9 @@ def make_up_citus(db: Any, nodes: int = 1) -> None:
         " FROM generate_series(1, %s) AS n",
         nodes,
     )
+
+
+def shard(db: Any, shards: int = 2) -> None:
+    """Turn the tables of chatd in a database into the sharded layout."""
+    for statement in to_sharded(shards):
+        rows(db, statement)

@@ -292,7 +292,8 @@ class Chats:
         `CursorExpired` for one after which messages were removed.
         """
         start = self._start(since, changes)
-        since = self._kept(session, since)
+        if self._store.removed:
+            since = self._kept(session, since)
         self._read_limits.count(session.user_id)
         kind = ChangesPoll if changes else Poll
         return self._polls.start(session, since, limit, wait, sink, start, kind)
@@ -420,10 +421,9 @@ class Chats:
 
         The beginning is where the inbox begins now.
         """
-        removed = self._store.removed
-        if since is None or not removed:
-            return since
-        begins = removed.get(session.user_id, 0)
+        if since is None:
+            return None
+        begins = self._store.removed.get(session.user_id, 0)
         if since.seq >= begins:
             return since
         if since.epoch:

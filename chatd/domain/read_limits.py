@@ -23,13 +23,15 @@ class ReadLimits:
 
     def count(self, user_id: int) -> None:
         """Count a read; raises `RateLimited` or `Overloaded`."""
-        self.check(user_id)
-        self._limits.count_read(user_id)
+        if not self._reads_answers(user_id):
+            raise _unread()
+        if self._limits.enabled:
+            self._limits.count_read(user_id)
 
     def check(self, user_id: int) -> None:
         """Raise `Overloaded` if the answers before are unread."""
         if not self._reads_answers(user_id):
-            raise Overloaded("read the responses to earlier requests first", 1, "unsent_bytes")
+            raise _unread()
 
     def charge(self, user_id: int, messages: Sequence[Message]) -> None:
         """Count how large an answer is; never raises.
@@ -42,3 +44,7 @@ class ReadLimits:
         reads += sum([len(each.text) for each in messages]) // READ_CHARACTERS
         if reads:
             self._limits.charge_read(user_id, reads)
+
+
+def _unread() -> Overloaded:
+    return Overloaded("read the responses to earlier requests first", 1, "unsent_bytes")

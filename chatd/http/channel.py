@@ -124,10 +124,10 @@ class Channel:
     def dataReceived(self, data: bytes) -> None:
         """`IProtocol`: the client has sent `data`."""
         state = self._state
-        if state <= READING:
+        if state <= READING and not self._waits:
             self._reader.feed(data)
             self._advance()
-        elif state == RESPONDING:
+        elif state <= RESPONDING:
             self._reader.feed(data)
             self._update_read_pause()
         elif state == LINGERING:
@@ -253,11 +253,11 @@ class Channel:
     def _update_read_pause(self) -> None:
         """Pause reading if the client has sent enough, or does not read, and resume it if not."""
         state = self._state
-        if state == RESPONDING:
-            # A held request must read a little, since a socket reports its end only to readers.
+        if state == RESPONDING or self._waits:
+            # These must read a little, since a socket reports its end only to readers.
             pause = self._reader.has_backlog(self._server.limits)
         else:
-            pause = state <= READING and (self._flow.write_paused or self._waits)
+            pause = state <= READING and self._flow.write_paused
         if state < CLOSED:
             if pause:
                 self._flow.pause_reading()

@@ -15,11 +15,8 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 TURN_SECONDS: Final = 0.005
-"""For how long requests are handled in one turn of the reactor."""
-
-UNTIMED: Final = 16
-"""Requests, or as many as fit into `TURN_SECONDS`, after which it is found out where a turn ends:
-that costs as much as a tenth of a request."""
+"""For how long requests are handled before others have their turn; twice that at most, because
+nobody tells when a turn of the reactor begins."""
 
 
 class Waiting(Protocol):
@@ -33,7 +30,7 @@ class Waiting(Protocol):
 class Turns:
     """The queue of connections, and how much time is left in this turn."""
 
-    __slots__ = ("_call", "_clock", "_count", "_length", "_queues", "_until", "queued")
+    __slots__ = ("_call", "_clock", "_length", "_queues", "_until", "queued")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -41,7 +38,6 @@ class Turns:
         self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()
         self._length = 0
         self._call: IDelayedCall | None = None
-        self._count = 0
         self._until = 0.0
         self.queued = 0
         """How often a connection had to wait for a later turn."""
@@ -50,15 +46,14 @@ class Turns:
         return self._length
 
     def admits(self) -> bool:
-        """Whether a request may be handled now; counts it."""
-        self._count += 1
+        """Whether a request may be handled now."""
         now = self._clock.seconds()
         if self._call is not None:
             return not self._length and now < self._until
-        if self._count == 1:
+        if now >= self._until:
+            # This may be a later turn than that in which the time began, or still the same: only a
+            # call tells, and one in each turn would cost as much as a tenth of a request.
             self._until = now + TURN_SECONDS
-        elif self._count > UNTIMED or now >= self._until:
-            # Perhaps the turn of the first of them is over. The next call tells.
             self._call = self._clock.callLater(0, self._next_turn)
         return True
 
@@ -74,18 +69,15 @@ class Turns:
         """No connection is left."""
         self._queues.clear()
         self._length = 0
-        self._count = 0
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     def _next_turn(self) -> None:
         self._call = None
-        self._count = 0
         if not self._length:
             return
         clock = self._clock
-        self._count = UNTIMED
         self._until = clock.seconds() + TURN_SECONDS
         self._call = clock.callLater(0, self._next_turn)
         # Those that queue again wait for the next turn: others may have received something.

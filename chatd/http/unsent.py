@@ -49,8 +49,10 @@ class UnsentBytes:
     def add(self, connection: Sender) -> None:
         """Not all that was written to this connection was taken by its socket."""
         if connection not in self.connections:
-            self.connections[connection] = None
-            self._total += unsent_bytes(connection.transport)
+            size = unsent_bytes(connection.transport)
+            if size:
+                self.connections[connection] = None
+                self._total += size
 
     def claim(self, connection: Sender, owner: int | None) -> None:
         """What was written was for this account."""

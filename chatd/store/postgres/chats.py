@@ -57,9 +57,9 @@ async def read(
     return _slices(queries, rows)
 
 
-async def removed(executor: Executor) -> dict[int, int]:
+async def removed(executor: Executor, deadline: float | None = None) -> dict[int, int]:
     """See `IStore.removed`."""
-    return dict(await executor.run(_REMOVED))
+    return dict(await executor.run(_REMOVED, deadline=deadline))
 
 
 async def last_seqs(executor: Executor, user_ids: Collection[int]) -> dict[int, int]:

@@ -6,7 +6,7 @@ tables in one database (`plain`), and shards on several servers (`chatd.store.sh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -104,7 +104,12 @@ class Layout(Protocol):
 
     def last_seqs(self, user_ids: Collection[int]) -> Awaitable[dict[int, int]]: ...
 
-    def removed(self) -> Awaitable[dict[int, int]]: ...
+    async def load_removed(self, apply: Callable[[Iterable[tuple[int, int]]], object]) -> None:
+        """Call `apply` with the users and seqs of `IStore.removed`.
+
+        Those of a server that cannot be reached now follow as soon as it can.
+        """
+        ...
 
     def add_account(
         self, username: str, email: str, password_hash: str, at: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -126,9 +126,9 @@ class PlainLayout:
         """See `Layout`."""
         return await chats.last_seqs(self._executor, user_ids)
 
-    async def removed(self) -> dict[int, int]:
+    async def load_removed(self, apply: Callable[[Iterable[tuple[int, int]]], object]) -> None:
         """See `Layout`."""
-        return await chats.removed(self._executor)
+        apply((await chats.removed(self._executor)).items())
 
     def add_account(
         self, username: str, email: str, password_hash: str, at: int

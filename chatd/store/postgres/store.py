@@ -181,6 +181,11 @@ class PostgresStore:
         )
 
     @property
+    def pools(self) -> Sequence[Pool]:
+        """The connections to all servers, those to `address` first."""
+        return self._layout.pools
+
+    @property
     def sync(self) -> ISyncStore:
         """See `IStore`."""
         return self._layout.sync
@@ -213,7 +218,7 @@ class PostgresStore:
         if is_sharded:
             self._layout = self._sharded_layout()
         await self._layout.open()
-        self.removed.update(await self._layout.removed())
+        await self._layout.load_removed(self._apply_removed)
         self._housekeeping.start()
 
     def _sharded_layout(self) -> ShardedLayout:

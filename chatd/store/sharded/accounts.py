@@ -182,7 +182,8 @@ class ShardedAccounts:
 
     async def purge_step(self) -> bool:
         """See `Layout.purge_step`."""
-        return any(await together([self._purge(lane) for lane in self._lanes]))
+        found, _ = await self._lanes.reachable(self._purge)
+        return any(found)
 
     async def _purge(self, lane: LaneExecutor) -> bool:
         rows = await lane.run(_TO_BE_PURGED)

@@ -173,6 +173,22 @@ class Lanes:
         found = await together([each.run(postgres(sql), parameters) for each in self._executors])
         return [row for rows in found for row in rows]
 
+    async def reachable(
+        self, work: Callable[[LaneExecutor], Awaitable[R]]
+    ) -> tuple[list[R], StoreUnavailable | None]:
+        """The results of work in all lanes whose servers can be reached, and an error of others."""
+
+        async def attempt(lane: LaneExecutor) -> R | StoreUnavailable:
+            try:
+                return await work(lane)
+            except StoreUnavailable as error:
+                return error
+
+        found = await together([attempt(each) for each in self._executors])
+        errors = [each for each in found if isinstance(each, StoreUnavailable)]
+        results = [each for each in found if not isinstance(each, StoreUnavailable)]
+        return results, errors[0] if errors else None
+
     def server(self, server: Server) -> RetryingExecutor:
         """Connections to a server, which are made the first time."""
         executor = self._servers.get(server)

@@ -8,7 +8,8 @@ them. Processes tell each other by a bus, as NOTIFY is heard on its own server o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -37,6 +38,7 @@ from chatd.model import (
     UserName,
 )
 from chatd.postgres.pool import Pool
+from chatd.runtime.delays import Delays
 from chatd.store import admin_statements, statements, token_statements
 from chatd.store.postgres import accounts, admin_sql, chats, contacts, revisions
 from chatd.store.postgres.append import new_batch_id
@@ -60,6 +62,9 @@ from chatd.store.sync_statements import CHANGED
 
 T = TypeVar("T")
 
+REACH_SECONDS: Final = 2.0
+"""How long a server is waited for at the start, and between two attempts after that."""
+
 _HAS_INBOX: Final = "SELECT 1 FROM inbox WHERE user_id = %s AND NOT closed"
 
 
@@ -82,6 +87,9 @@ class ShardedLayout:
         self._appender = ShardedAppender(
             lanes, self._outbox, now=now, limits=limits, announcer=announcer
         )
+        self._delays = Delays(reactor)
+        self._loading: set[Deferred[None]] = set()
+        self._stopped = False
         self._accounts = ShardedAccounts(lanes)
         self._tokens = ShardedTokens(lanes)
         self._erasure = Erasure(lanes)
@@ -99,6 +107,10 @@ class ShardedLayout:
 
     async def close(self) -> None:
         """See `Layout`."""
+        self._stopped = True
+        self._delays.stop()
+        for each in self._loading:
+            await each
         await self._outbox.stop()
         await self._lanes.close()
 
@@ -115,17 +127,11 @@ class ShardedLayout:
 
         While a server is away, this process serves the users of all others.
         """
-
-        async def check(lane: LaneExecutor) -> StoreUnavailable | None:
-            try:
-                await self._appender.of(lane).check(deadline)
-            except StoreUnavailable as error:
-                return error
-            return None
-
-        errors = await together([check(lane) for lane in self._lanes])
-        if all(errors) and errors[0] is not None:
-            raise errors[0]
+        found, error = await self._lanes.reachable(
+            lambda lane: self._appender.of(lane).check(deadline)
+        )
+        if error is not None and not found:
+            raise error
 
     async def version(self, deadline: float) -> int:
         """See `Layout`."""
@@ -199,12 +205,26 @@ class ShardedLayout:
             found.update(part)
         return found
 
-    async def removed(self) -> dict[int, int]:
+    async def load_removed(self, apply: Callable[[Iterable[tuple[int, int]]], object]) -> None:
         """See `Layout`."""
-        found: dict[int, int] = {}
-        for part in await together([chats.removed(lane) for lane in self._lanes]):
-            found.update(part)
-        return found
+
+        async def load(lane: LaneExecutor) -> None:
+            try:
+                apply((await chats.removed(lane, REACH_SECONDS)).items())
+            except StoreUnavailable:
+                self._loading.add(Deferred.fromCoroutine(self._load_later(lane, apply)))
+
+        await together([load(lane) for lane in self._lanes])
+
+    async def _load_later(
+        self, lane: LaneExecutor, apply: Callable[[Iterable[tuple[int, int]]], object]
+    ) -> None:
+        """Do it as soon as the server can be reached."""
+        while not self._stopped:
+            await self._delays.wait(REACH_SECONDS)
+            with suppress(StoreUnavailable):
+                apply((await chats.removed(lane)).items())
+                break
 
     async def add_account(self, username: str, email: str, password_hash: str, at: int) -> Account:
         """See `Layout`."""
@@ -338,7 +358,7 @@ class ShardedLayout:
                 while await lane.execute(statement):
                     pass
 
-        await together([delete(lane) for lane in self._lanes])
+        await self._lanes.reachable(delete)
 
     async def purge_step(self) -> bool:
         """See `Layout`."""

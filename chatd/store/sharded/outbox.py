@@ -20,7 +20,7 @@ from chatd.postgres.array_literals import array, texts
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.silent import silent
 from chatd.store.postgres.sync_sql import SENT_COLUMNS, logging, summarising
-from chatd.store.sharded.lanes import LaneExecutor, Lanes, together
+from chatd.store.sharded.lanes import LaneExecutor, Lanes
 from chatd.store.statements import Rows
 from chatd.store.sync_statements import SENT
 
@@ -163,12 +163,9 @@ class Outbox:
 
     async def _recover(self) -> None:
         before = self._now() - int(_RECOVER_AFTER_SECONDS * 1_000_000)
+        oldest = f"{before << 64:032x}"
         try:
-            await together(
-                [self._recover_lane(each, f"{before << 64:032x}") for each in self._lanes]
-            )
-        except StoreUnavailable:
-            pass  # The lanes that can be reached were looked at.
+            await self._lanes.reachable(lambda lane: self._recover_lane(lane, oldest))
         except Exception:
             _log.failure("what other processes have left could not be told")
 

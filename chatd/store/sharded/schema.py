@@ -141,12 +141,20 @@ def distribution(shards: int | None = None) -> list[str]:
     ]
 
 
+def _cleaning() -> list[str]:
+    """Statements that remove the rows which distributing a table has left on the coordinator."""
+    return [
+        f"SELECT truncate_local_data_after_distributing_table('{table}')"
+        for table in (*REFERENCE, *DISTRIBUTED)
+    ]
+
+
 _IS_LOCAL: Final = "NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = '{}'::regclass)"
 
 
 def to_sharded(shards: int) -> list[str]:
     """Statements that turn the plain layout into the sharded one, in one transaction."""
-    return [_TO_SHARDED, *distribution(shards)]
+    return [_TO_SHARDED, *distribution(shards), *_cleaning()]
 
 
 def to_plain() -> list[str]:

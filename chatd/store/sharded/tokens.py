@@ -51,9 +51,13 @@ class ShardedTokens:
             return await accounts.sessions(lane, group, now)
 
         parts = await self._lanes.run_grouped(known, owners.__getitem__, find)
+        error = None
         if others:
-            parts += await together([find(lane, others) for lane in self._lanes])
+            more, error = await self._lanes.reachable(lambda lane: find(lane, others))
+            parts += more
         found = {each.token: each for part in parts for each in part if each is not None}
+        if error is not None and not all(each in found for each in others):
+            raise error
         if len(self._owners) > MAX_OWNERS:
             self._owners.clear()
         self._owners.update({each.token: each.user_id for each in found.values() if each.token})

@@ -84,6 +84,9 @@ BEGIN
         ' EXECUTE FUNCTION refuse_rows()', table_name);
 END $$;
 
+CREATE FUNCTION truncate_local_data_after_distributing_table(table_name regclass) RETURNS void
+LANGUAGE sql AS '';
+
 CREATE FUNCTION create_reference_table(table_name regclass) RETURNS void LANGUAGE sql AS $$
     INSERT INTO pg_dist_partition VALUES (table_name, NULL);
 $$;

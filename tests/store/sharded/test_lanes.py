@@ -1,0 +1,174 @@
+"""The guard of lanes: shards that move while they are used."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from pytest_twisted import async_yield_fixture, ensureDeferred
+from twisted.internet.defer import gatherResults
+
+from chatd.errors import StartError, StoreUnavailable
+from chatd.model import Appended, ReadAfter, ReadConversation
+from chatd.store.postgres.store import PostgresStore
+from chatd.store.sharded import layout
+from tests.contracts.helpers import add_accounts, digest, draft, owners, read_inbox, send
+from tests.postgres_server import Databases, connected, rows
+from tests.store.postgres.stores import losing_results, store_at
+from tests.store.sharded.made_up_citus import make_up_citus, shard
+from tests.store.sharded.stores import sharded_store_at
+from tests.store.sharded.two_servers import TwoServers
+
+
+@pytest.fixture(scope="session")
+def two_servers_template(postgres: Databases, postgres_template: str) -> str:
+    """The name of a template database whose lanes are on two servers."""
+    name = postgres.create(postgres_template)
+    with connected(postgres.url(name)) as db:
+        make_up_citus(db, nodes=2)
+        shard(db)
+    return name
+
+
+@pytest.fixture
+def servers(postgres: Databases, two_servers_template: str) -> Iterator[TwoServers]:
+    names = [postgres.create(two_servers_template) for _ in range(2)]
+    yield TwoServers(postgres, *names)
+    for name in names:
+        postgres.drop(name)
+
+
+@async_yield_fixture
+async def processes(servers: TwoServers) -> AsyncIterator[list[PostgresStore]]:
+    """The stores of two processes."""
+    opened = [sharded_store_at(servers.urls[1], locate=servers.locate) for _ in range(2)]
+    for store in opened:
+        await store.open()
+    yield opened
+    for store in opened:
+        await store.close()
+
+
+async def pair(servers: TwoServers, store: PostgresStore) -> tuple[int, int]:
+    """Two accounts on different servers."""
+    users = await add_accounts(store, *(f"user{number}" for number in range(12)))
+    first = {servers.place(each): each for each in users}
+    return first[1], first[2]
+
+
+@ensureDeferred
+async def test_nothing_is_lost_or_doubled_while_shards_move(
+    servers: TwoServers, processes: list[PostgresStore]
+) -> None:
+    one, two = await pair(servers, processes[0])
+    sent = []
+    for turn in range(6):
+        running = [
+            store.append([draft(one, to, f"{turn}.{number}", f"{turn}.{number}.{to}")])
+            for number in range(4)
+            for store in processes
+            for to in (one, two)
+        ]
+        servers.move((one, two)[turn % 2])
+        for [result] in await gatherResults(running):
+            assert isinstance(result, Appended)
+            sent.append(result)
+    # Both processes have sent each of them, with the same key.
+    assert sum(not each.replayed for each in sent) == len(sent) / 2
+    fresh = sharded_store_at(servers.urls[1], locate=servers.locate)
+    await fresh.open()
+    for user_id in (one, two):
+        expected = {each.message for each in sent if each.message.received_by == user_id}
+        for store in (*processes, fresh):
+            assert set(await read_inbox(store, user_id)) == expected
+    await fresh.close()
+
+
+@ensureDeferred
+async def test_a_process_that_has_not_heard_of_a_move_reads_and_writes_where_the_shards_are(
+    servers: TwoServers, processes: list[PostgresStore]
+) -> None:
+    one, two = await pair(servers, processes[0])
+    first, second = processes
+    for store in processes:
+        await send(store, one, two, "before")
+    servers.move(two)
+    after = await send(first, one, two, "after")
+    [found] = await second.read([ReadAfter(two, 2, 10)])
+    assert found is not None
+    assert found.messages == (after,)
+    servers.move(one)
+    assert await second.delete_account(one)
+    assert await first.account(one) is None
+    conversation = await first.conversation(ReadConversation(two, one, 10))
+    assert conversation is not None
+    assert not conversation.peer_exists
+    assert len(conversation.messages) == 3
+
+
+@ensureDeferred
+async def test_a_batch_whose_result_was_lost_before_its_shards_moved_is_stored_once(
+    servers: TwoServers, processes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await pair(servers, processes[0])
+    store = processes[0]
+    await send(store, one, two, "the statement is prepared")
+    discard = type(store.pool).discard
+
+    def move_then_discard(self: object, *args: object) -> None:
+        servers.move(two)
+        discard(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(store.pool), "discard", move_then_discard)
+    with losing_results(store, 1):
+        message = await send(store, one, two, "once")
+    assert [each.text for each in await read_inbox(store, two)][1:] == ["once"]
+    assert message.seq == 2
+
+
+@ensureDeferred
+async def test_only_users_of_a_server_that_is_away_are_affected(
+    servers: TwoServers, processes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The test is not about how long a server is waited for.
+    monkeypatch.setattr(layout, "REACH_SECONDS", 0.1)
+    one, two = await pair(servers, processes[0])
+    [store, _] = processes
+    [three, *_] = [each for each in range(1, 13) if servers.place(each) == 1 and each != one]
+    await store.add_token(one, digest("token"))
+    servers.urls[2] = "host=/nowhere"
+    late = sharded_store_at(servers.urls[1], deadline=0.5, locate=servers.locate)
+    await late.open()
+    await late.check()
+    message = await send(late, one, three, "x", "key")
+    assert await read_inbox(late, three) == [message]
+    assert await owners(late, digest("token")) == [one]
+    results = await late.append([draft(one, two, "x"), draft(one, three, "y")])
+    assert isinstance(results[0], StoreUnavailable)
+    assert isinstance(results[1], Appended)
+    results = await late.append([draft(two, one, "x", "key"), draft(three, one, "y", "key")])
+    assert isinstance(results[0], StoreUnavailable)
+    assert isinstance(results[1], Appended)
+    for work in (late.account(two), late.read([ReadAfter(two, 0, 1)])):
+        with pytest.raises(StoreUnavailable):
+            await work
+    with pytest.raises(StoreUnavailable):
+        # It may be at the server that is away.
+        await late.sessions([digest("another")])
+    await late.close()
+
+
+@ensureDeferred
+async def test_a_sharded_database_needs_a_bus(servers: TwoServers) -> None:
+    with pytest.raises(StartError, match="--bus nats://"):
+        await store_at(servers.urls[1]).open()
+
+
+@ensureDeferred
+async def test_shards_that_are_missing_are_noticed(servers: TwoServers) -> None:
+    with connected(servers.urls[1]) as db:
+        rows(db, "DELETE FROM pg_dist_shard WHERE shardminvalue = '-2147483648'")
+    store = sharded_store_at(servers.urls[1], locate=servers.locate)
+    with pytest.raises(StartError, match="some shards"):
+        await store.open()
+    await store.close()

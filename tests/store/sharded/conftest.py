@@ -1,11 +1,13 @@
-"""Fixtures of the tests of the sharded layout, on a made-up Citus."""
+"""Fixtures of the tests of the sharded layout, on a made-up Citus or a real one."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+from psycopg2.extensions import parse_dsn
 from pytest_twisted import async_yield_fixture
 
 from chatd.interfaces import IStore
@@ -13,6 +15,7 @@ from chatd.store.postgres import retention
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import CopyDatabase, OpenStore
 from tests.postgres_server import Databases, connected
+from tests.store.sharded.cluster import Cluster, given
 from tests.store.sharded.made_up_citus import make_up_citus, shard
 from tests.store.sharded.stores import sharded_store_at
 
@@ -21,6 +24,13 @@ from tests.store.sharded.stores import sharded_store_at
 def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes need no time to hear of what is removed."""
     monkeypatch.setattr(retention, "GRACE_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster | None:
+    """The real cluster, if there is one."""
+    url = given()
+    return None if url is None else Cluster(url)
 
 
 @pytest.fixture(scope="session")
@@ -34,20 +44,33 @@ def sharded_template(postgres: Databases, postgres_template: str) -> str:
 
 
 @pytest.fixture
-def sharded_database(postgres: Databases, sharded_template: str) -> Iterator[str]:
-    """The name of a new database in the sharded layout; dropped after the test."""
-    name = postgres.create(sharded_template)
-    yield name
+def sharded_url(request: pytest.FixtureRequest, cluster: Cluster | None) -> Iterator[str]:
+    """An empty database in the sharded layout."""
+    if cluster is not None:
+        cluster.reset()
+        yield cluster.url
+        return
+    postgres: Databases = request.getfixturevalue("postgres")
+    name = postgres.create(request.getfixturevalue("sharded_template"))
+    yield postgres.url(name)
     postgres.drop(name)
 
 
 @pytest.fixture
-def copy_database(postgres: Databases, sharded_database: str) -> CopyDatabase:
+def copy_database(
+    request: pytest.FixtureRequest, sharded_url: str, cluster: Cluster | None
+) -> CopyDatabase:
     async def copy() -> Callable[[], Awaitable[None]]:
-        made = postgres.create(sharded_database)
+        if cluster is not None:
+            put_rows_back = cluster.copy()
+        else:
+            postgres: Databases = request.getfixturevalue("postgres")
+            name = parse_dsn(sharded_url)["dbname"]
+            made = postgres.create(name)
+            put_rows_back = partial(postgres.put_back, made, name)
 
         async def put_back() -> None:
-            postgres.put_back(made, sharded_database)
+            put_rows_back()
 
         return put_back
 
@@ -55,11 +78,11 @@ def copy_database(postgres: Databases, sharded_database: str) -> CopyDatabase:
 
 
 @async_yield_fixture
-async def open_store(postgres: Databases, sharded_database: str) -> AsyncIterator[OpenStore]:
+async def open_store(sharded_url: str) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
     async def open_one(**options: Any) -> IStore:
-        store = sharded_store_at(postgres.url(sharded_database), **options)
+        store = sharded_store_at(sharded_url, **options)
         opened.append(store)
         await store.open()
         return store

@@ -23,7 +23,7 @@ from chatd.store.sharded import outbox
 from chatd.store.sharded.claims import CLAIM_SECONDS
 from chatd.store.sharded.lanes import LaneExecutor
 from tests.contracts.helpers import OpenStore, add_accounts, draft, read_inbox, send
-from tests.postgres_server import Databases, connected, rows, sleep
+from tests.postgres_server import connected, rows, sleep
 from tests.store.postgres.stores import losing_results, two_stores
 
 
@@ -150,14 +150,12 @@ async def test_of_one_call_a_refused_use_of_a_key_makes_way_for_the_next(
 
 
 @ensureDeferred
-async def test_claims_and_keys_expire(
-    open_store: OpenStore, postgres: Databases, sharded_database: str
-) -> None:
+async def test_claims_and_keys_expire(open_store: OpenStore, sharded_url: str) -> None:
     store = await open_store(housekeeping_seconds=0.05)  # type: ignore[call-arg]
     one, _, three = await apart(store)
     await send(store, one, three, "x", "key")
     await send(store, one, three, "x", "new")
-    with connected(postgres.url(sharded_database)) as db:
+    with connected(sharded_url) as db:
         for table, column in (("claim", "at"), ("idempotency", "sent_at")):
             sql = f"UPDATE {table} SET {column} = {column} - %s WHERE key = 'key'"
             rows(db, sql, CLAIM_SECONDS * 1_000_000)
@@ -181,8 +179,7 @@ async def changes_of(store: IStore, user_id: int) -> list[tuple[str, int, str]]:
 async def test_senders_are_told_by_others_if_a_process_dies_after_the_commit(
     open_store: OpenStore,
     monkeypatch: pytest.MonkeyPatch,
-    postgres: Databases,
-    sharded_database: str,
+    sharded_url: str,
 ) -> None:
     store = await open_store()
     one, _, three = await apart(store)
@@ -199,7 +196,7 @@ async def test_senders_are_told_by_others_if_a_process_dies_after_the_commit(
     while (found := sorted(await changes_of(other, one), reverse=True)) != expected:
         assert all(each in expected for each in found)
         await sleep(0.02)
-    with connected(postgres.url(sharded_database)) as db:
+    with connected(sharded_url) as db:
         while rows(db, "SELECT 1 FROM batch WHERE NOT told"):
             await sleep(0.02)
 
@@ -208,14 +205,13 @@ async def test_senders_are_told_by_others_if_a_process_dies_after_the_commit(
 async def test_batches_whose_senders_were_told_are_deleted(
     open_store: OpenStore,
     monkeypatch: pytest.MonkeyPatch,
-    postgres: Databases,
-    sharded_database: str,
+    sharded_url: str,
 ) -> None:
     monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.05)
     store = await open_store()
     one, two, three = await apart(store)
     await store.append([draft(one, to, "x") for to in (one, two, three)])
-    with connected(postgres.url(sharded_database)) as db:
+    with connected(sharded_url) as db:
         while rows(db, "SELECT 1 FROM batch"):
             await sleep(0.02)
 

@@ -15,9 +15,12 @@ from chatd.store.sharded import layout
 from tests.contracts.helpers import add_accounts, digest, draft, owners, read_inbox, send
 from tests.postgres_server import Databases, connected, rows
 from tests.store.postgres.stores import losing_results, store_at
+from tests.store.sharded.cluster import Cluster
 from tests.store.sharded.made_up_citus import make_up_citus, shard
 from tests.store.sharded.stores import sharded_store_at
 from tests.store.sharded.two_servers import TwoServers
+
+Servers = Cluster | TwoServers
 
 
 @pytest.fixture(scope="session")
@@ -31,34 +34,50 @@ def two_servers_template(postgres: Databases, postgres_template: str) -> str:
 
 
 @pytest.fixture
-def servers(postgres: Databases, two_servers_template: str) -> Iterator[TwoServers]:
+def made_up_servers(postgres: Databases, two_servers_template: str) -> Iterator[TwoServers]:
     names = [postgres.create(two_servers_template) for _ in range(2)]
     yield TwoServers(postgres, *names)
     for name in names:
         postgres.drop(name)
 
 
-@async_yield_fixture
-async def processes(servers: TwoServers) -> AsyncIterator[list[PostgresStore]]:
+@pytest.fixture
+def servers(request: pytest.FixtureRequest, cluster: Cluster | None) -> Servers:
+    """The real cluster, or two made-up servers."""
+    if cluster is None:
+        made_up: TwoServers = request.getfixturevalue("made_up_servers")
+        return made_up
+    cluster.reset()
+    return cluster
+
+
+async def opened_stores(servers: Servers) -> list[PostgresStore]:
     """The stores of two processes."""
     opened = [sharded_store_at(servers.urls[1], locate=servers.locate) for _ in range(2)]
     for store in opened:
         await store.open()
+    return opened
+
+
+@async_yield_fixture
+async def processes(servers: Servers) -> AsyncIterator[list[PostgresStore]]:
+    opened = await opened_stores(servers)
     yield opened
     for store in opened:
         await store.close()
 
 
-async def pair(servers: TwoServers, store: PostgresStore) -> tuple[int, int]:
+async def pair(servers: Servers, store: PostgresStore) -> tuple[int, int]:
     """Two accounts on different servers."""
     users = await add_accounts(store, *(f"user{number}" for number in range(12)))
     first = {servers.place(each): each for each in users}
-    return first[1], first[2]
+    one, two, *_ = [user_id for _, user_id in sorted(first.items())]
+    return one, two
 
 
 @ensureDeferred
 async def test_nothing_is_lost_or_doubled_while_shards_move(
-    servers: TwoServers, processes: list[PostgresStore]
+    servers: Servers, processes: list[PostgresStore]
 ) -> None:
     one, two = await pair(servers, processes[0])
     sent = []
@@ -86,7 +105,7 @@ async def test_nothing_is_lost_or_doubled_while_shards_move(
 
 @ensureDeferred
 async def test_a_process_that_has_not_heard_of_a_move_reads_and_writes_where_the_shards_are(
-    servers: TwoServers, processes: list[PostgresStore]
+    servers: Servers, processes: list[PostgresStore]
 ) -> None:
     one, two = await pair(servers, processes[0])
     first, second = processes
@@ -108,7 +127,7 @@ async def test_a_process_that_has_not_heard_of_a_move_reads_and_writes_where_the
 
 @ensureDeferred
 async def test_a_batch_whose_result_was_lost_before_its_shards_moved_is_stored_once(
-    servers: TwoServers, processes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+    servers: Servers, processes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = await pair(servers, processes[0])
     store = processes[0]
@@ -128,8 +147,10 @@ async def test_a_batch_whose_result_was_lost_before_its_shards_moved_is_stored_o
 
 @ensureDeferred
 async def test_only_users_of_a_server_that_is_away_are_affected(
-    servers: TwoServers, processes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+    made_up_servers: TwoServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    servers = made_up_servers
+    processes = await opened_stores(servers)
     # The test is not about how long a server is waited for.
     monkeypatch.setattr(layout, "REACH_SECONDS", 0.1)
     one, two = await pair(servers, processes[0])
@@ -155,17 +176,18 @@ async def test_only_users_of_a_server_that_is_away_are_affected(
     with pytest.raises(StoreUnavailable):
         # It may be at the server that is away.
         await late.sessions([digest("another")])
-    await late.close()
+    await gatherResults([each.close() for each in (late, *processes)])
 
 
 @ensureDeferred
-async def test_a_sharded_database_needs_a_bus(servers: TwoServers) -> None:
+async def test_a_sharded_database_needs_a_bus(servers: Servers) -> None:
     with pytest.raises(StartError, match="--bus nats://"):
         await store_at(servers.urls[1]).open()
 
 
 @ensureDeferred
-async def test_shards_that_are_missing_are_noticed(servers: TwoServers) -> None:
+async def test_shards_that_are_missing_are_noticed(made_up_servers: TwoServers) -> None:
+    servers = made_up_servers
     with connected(servers.urls[1]) as db:
         rows(db, "DELETE FROM pg_dist_shard WHERE shardminvalue = '-2147483648'")
     store = sharded_store_at(servers.urls[1], locate=servers.locate)

@@ -9,11 +9,11 @@ from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from chatd.errors import StartError, StoreUnavailable
-from chatd.model import Appended, ReadAfter, ReadConversation
+from chatd.model import Appended, InboxSlice, ReadAfter, ReadConversation
 from chatd.store.postgres.store import PostgresStore
 from chatd.store.sharded import layout
 from tests.contracts.helpers import add_accounts, digest, draft, owners, read_inbox, send
-from tests.postgres_server import Databases, connected, rows
+from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import losing_results, store_at
 from tests.store.sharded.cluster import Cluster
 from tests.store.sharded.made_up_citus import make_up_citus, shard
@@ -51,9 +51,9 @@ def servers(request: pytest.FixtureRequest, cluster: Cluster | None) -> Servers:
     return cluster
 
 
-async def opened_stores(servers: Servers) -> list[PostgresStore]:
-    """The stores of two processes."""
-    opened = [sharded_store_at(servers.urls[1], locate=servers.locate) for _ in range(2)]
+async def opened_stores(servers: Servers, count: int = 2) -> list[PostgresStore]:
+    """The stores of some processes."""
+    opened = [sharded_store_at(servers.urls[1], locate=servers.locate) for _ in range(count)]
     for store in opened:
         await store.open()
     return opened
@@ -108,18 +108,21 @@ async def test_a_process_that_has_not_heard_of_a_move_reads_and_writes_where_the
     servers: Servers, processes: list[PostgresStore]
 ) -> None:
     one, two = await pair(servers, processes[0])
-    first, second = processes
     for store in processes:
         await send(store, one, two, "before")
     servers.move(two)
-    after = await send(first, one, two, "after")
-    [found] = await second.read([ReadAfter(two, 2, 10)])
+    [moved] = await opened_stores(servers, 1)
+    after = await send(moved, one, two, "after")
+    [found] = await processes[0].read([ReadAfter(two, 2, 10)])
     assert found is not None
     assert found.messages == (after,)
     servers.move(one)
-    assert await second.delete_account(one)
-    assert await first.account(one) is None
-    conversation = await first.conversation(ReadConversation(two, one, 10))
+    assert await processes[1].delete_account(one)
+    [fresh] = await opened_stores(servers, 1)
+    for each in (*processes, fresh):
+        assert await each.account(one) is None
+    await gatherResults([moved.close(), fresh.close()])
+    conversation = await processes[0].conversation(ReadConversation(two, one, 10))
     assert conversation is not None
     assert not conversation.peer_exists
     assert len(conversation.messages) == 3
@@ -141,8 +144,36 @@ async def test_a_batch_whose_result_was_lost_before_its_shards_moved_is_stored_o
     monkeypatch.setattr(type(store.pool), "discard", move_then_discard)
     with losing_results(store, 1):
         message = await send(store, one, two, "once")
-    assert [each.text for each in await read_inbox(store, two)][1:] == ["once"]
     assert message.seq == 2
+    [fresh] = await opened_stores(servers, 1)
+    for each in (store, fresh):
+        assert [message.text for message in await read_inbox(each, two)][1:] == ["once"]
+    await fresh.close()
+
+
+@ensureDeferred
+async def test_what_is_sent_while_shards_are_locked_waits_and_goes_where_they_are_then(
+    made_up_servers: TwoServers,
+) -> None:
+    servers = made_up_servers
+    [store] = await opened_stores(servers, 1)
+    one, two = await pair(servers, store)
+    with servers.moving(two):
+        appending = store.append([draft(one, two, "x")])
+        reading = store.read([ReadAfter(two, 0, 10)])
+        await send(store, one, one, "the other lane goes on")
+        with connected(servers.urls[1]) as db:
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while rows(db, waiting) != [(2,)]:
+                await sleep(0.01)
+        assert not appending.called
+        assert not reading.called
+    [result] = await appending
+    assert isinstance(result, Appended)
+    assert await reading in ([InboxSlice(0, ())], [InboxSlice(1, (result.message,), 0)])
+    [fresh] = await opened_stores(servers, 1)
+    assert await read_inbox(fresh, two) == [result.message]
+    await gatherResults([store.close(), fresh.close()])
 
 
 @ensureDeferred

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from chatd.postgres.address import Address, parse
@@ -39,7 +41,13 @@ class TwoServers:
             return int(place)
 
     def move(self, user_id: int) -> None:
-        """Move the shards of a user's lane to the other server, as Citus does.
+        """Move the shards of a user's lane to the other server, as Citus does."""
+        with self.moving(user_id):
+            pass
+
+    @contextlib.contextmanager
+    def moving(self, user_id: int) -> Iterator[None]:
+        """The same; the body runs while the shards are locked.
 
         The rows at the former place remain, so that whoever still reads or writes there differs.
         """
@@ -56,6 +64,7 @@ class TwoServers:
             for db in (old, new):
                 rows(db, "BEGIN")
                 rows(db, "SELECT lock_shard_metadata(%s, %s::bigint[])", EXCLUSIVE, sorted(ids))
+            yield
             for name, _ in shards:
                 rows(new, f"DELETE FROM {name}")
                 _copy(old, new, name)

@@ -22,6 +22,9 @@ EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
 _OTHER_TABLES: Final = (
     "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+    # Those of extensions are nobody's data.
+    " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass"
+    " AND objid = c.oid AND deptype = 'e')"
 )
 # Differs for a database that was restored from a dump or copied from a template.
 _MADE_IN: Final = (

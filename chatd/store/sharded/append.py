@@ -26,7 +26,7 @@ from chatd.store.sharded.lanes import LaneExecutor, Lanes, together
 from chatd.store.sharded.outbox import News, Outbox
 from chatd.store.sync_statements import SENT
 
-CLAIM_SECONDS: Final = 2.0
+CLAIM_SECONDS: Final = 5.0
 """How long a batch waits for the lane of a sender."""
 
 _REFUSED: Final = (Blocked, FirstContactClosed, InboxFull, UserNotFound)

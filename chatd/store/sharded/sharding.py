@@ -21,7 +21,9 @@ SHARDS_A_SERVER: Final = 4
 """How many shards of each table a server gets, unless it is said."""
 
 _HAS_CITUS: Final = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')"
-_SERVERS: Final = "SELECT count(*) FROM pg_dist_node WHERE noderole = 'primary'"
+_SERVERS: Final = (
+    "SELECT count(*) FROM pg_dist_node WHERE noderole = 'primary' AND shouldhaveshards"
+)
 # All of them have as many rows in both layouts.
 _COUNTED: Final = (
     "account",

@@ -18,14 +18,21 @@ INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, 
 SELECT 999999, 'citus', 10, oid, false, 'made up' FROM pg_namespace WHERE nspname = 'pg_catalog';
 RESET allow_system_table_mods;
 
+CREATE VIEW citus_tables AS SELECT 1;
 CREATE TABLE pg_dist_local_group (groupid integer NOT NULL);
 CREATE TABLE pg_dist_node (groupid integer PRIMARY KEY, nodename text, nodeport integer,
-    noderole text);
+    noderole text, shouldhaveshards boolean DEFAULT true);
 CREATE TABLE pg_dist_partition (logicalrelid regclass PRIMARY KEY, partkey text);
 CREATE TABLE pg_dist_shard (logicalrelid regclass, shardid bigint PRIMARY KEY, shardminvalue text,
     shardmaxvalue text);
 CREATE TABLE pg_dist_placement (shardid bigint PRIMARY KEY, groupid integer NOT NULL);
 CREATE SEQUENCE pg_dist_shardid_seq START 102008;
+
+SET allow_system_table_mods = on;
+INSERT INTO pg_depend (classid, objid, objsubid, refclassid, refobjid, refobjsubid, deptype)
+SELECT 'pg_class'::regclass, oid, 0, 'pg_extension'::regclass, 999999, 0, 'e'
+FROM pg_class WHERE relname = 'citus_tables' OR relname LIKE 'pg_dist_%';
+RESET allow_system_table_mods;
 
 CREATE FUNCTION lock_shard_metadata(mode integer, shards bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$

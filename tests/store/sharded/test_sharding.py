@@ -121,6 +121,20 @@ async def test_a_database_is_the_same_after_it_was_sharded_and_brought_back(url:
 
 
 @ensureDeferred
+async def test_tables_are_made_in_a_database_that_has_nothing_but_citus(
+    postgres: Databases,
+) -> None:
+    name = postgres.create()
+    with connected(postgres.url(name)) as db:
+        make_up_citus(db)
+    store = store_at(postgres.url(name))
+    await store.open()
+    await store.close()
+    sharding(postgres.url(name)).shard(2)
+    postgres.drop(name)
+
+
+@ensureDeferred
 async def test_what_cannot_be_sharded_is_refused(
     url: str, postgres: Databases, postgres_template: str
 ) -> None:

@@ -34,12 +34,13 @@ def free_port(count: int = 1) -> int:
     first_ephemeral = int(_EPHEMERAL_PORTS.read_text().split()[0])
     for _ in range(PORT_TRIES):
         first = random.randrange(first_ephemeral // 2, first_ephemeral - count)
-        if all(_is_free(first + offset) for offset in range(count)):
+        if all(is_free(first + offset) for offset in range(count)):
             return first
     raise StartError("no free ports found")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

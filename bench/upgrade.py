@@ -34,6 +34,9 @@ CONTENT: Final = {
 FAULTS: Final = {
     "revised messages": "SELECT 1 FROM message WHERE edited_at IS NOT NULL"
     " OR deleted_at IS NOT NULL",
+    # All texts are ASCII.
+    "inboxes with other bytes": "SELECT user_id FROM inbox WHERE text_bytes <>"
+    " (SELECT coalesce(sum(length(text)), 0) FROM message WHERE received_by = user_id)",
     "missing contacts": "SELECT DISTINCT sent_by, received_by FROM message"
     " EXCEPT SELECT sent_by, received_by FROM contact",
     "contacts without messages": "SELECT sent_by, received_by FROM contact"

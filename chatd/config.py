@@ -44,6 +44,7 @@ class Settings:
     edit_seconds: int
     first_contact: bool
     max_inbox_messages: int
+    max_inbox_bytes: int
     min_free_disk: int
     """0: the disk is not looked at."""
     max_polls: int
@@ -272,6 +273,13 @@ OPTIONS: Final = (
         _integer(1),
         1_000_000,
         "Maximum messages in an inbox; sends to a full one are refused.",
+        reloadable=True,
+    ),
+    Option(
+        "max-inbox-bytes",
+        _integer(1, 1 << 50),
+        1 << 30,
+        "Maximum size of the texts of an inbox, UTF-8 bytes; sends to a full one are refused.",
         reloadable=True,
     ),
     Option(

@@ -167,6 +167,12 @@ class InboxFull(DomainError):
     bound = "inbox_messages"
 
 
+class InboxStorageFull(DomainError):
+    code = "inbox_storage_full"
+    title = "The recipient's inbox has no room for the message"
+    bound = "inbox_bytes"
+
+
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     title = "The Idempotency-Key was used for another request"

@@ -23,6 +23,7 @@ from chatd.model import (
     Credentials,
     Draft,
     Erased,
+    InboxLimits,
     InboxSlice,
     Message,
     ReadAfter,
@@ -135,7 +136,10 @@ class IStore(Interface):
     location: str = Attribute("Where the data is, for display; contains no password.")
     sync: ISyncStore = Attribute("Conversations and changes; it is open while the store is.")
     admin: IAdminStore = Attribute("What administrators do; it is open while the store is.")
-    max_messages: int = Attribute("How many messages an inbox may have; it may be changed.")
+    limits: InboxLimits = Attribute(
+        "How large inboxes may become, without what was `removed`; its fields may be changed. With "
+        "several processes, what is appended at the same time may exceed them a little."
+    )
     keep: int | None = Attribute(
         "How many microseconds messages are kept, None: always; it may be changed."
     )
@@ -247,10 +251,11 @@ class IStore(Interface):
         is now, marked as replayed, if the key was used for the same request. Otherwise it is
         `Blocked` if the recipient has blocked the sender, and, unless the store lets everybody
         write first, `FirstContactClosed` if neither had sent the other a message before this
-        call, and they are not the same. Such drafts do not affect the others. Succeeds only once
-        the transaction is on stable storage. A draft that is appended after a `block` has
-        succeeded is subject to it. Where a server has to be waited for, it fails after `within`
-        seconds, or after a default.
+        call, and they are not the same. It is `InboxFull` or `InboxStorageFull` if the inbox would
+        exceed the `limits`. Such drafts do not affect the others. Succeeds only once the
+        transaction is on stable storage. A draft that is appended after a `block` has succeeded is
+        subject to it. Where a server has to be waited for, it fails after `within` seconds, or
+        after a default.
         """
 
     def revise(revision: Revision) -> Deferred[Message]:
@@ -261,7 +266,8 @@ class IStore(Interface):
         Fails with `MessageNotFound` if there is no such inbox or
         message, or the message is neither from nor to `revised_by`; else with `NotTheSender`;
         else, for an edit, with `MessageDeleted`; else, unless it is deleted already, with
-        `TooLate`; else, for an edit, with `Blocked` if the recipient has blocked the sender.
+        `TooLate`; else, for an edit, with `Blocked` if the recipient has blocked the sender; else
+        with `InboxStorageFull` if the inbox would grow beyond the `limits`.
         """
 
     def block(user_id: int, blocked_id: int) -> Deferred[None]:

@@ -40,11 +40,15 @@ class Account(Struct, frozen=True, gc=False):
 
 
 class AccountState(Struct, frozen=True, gc=False):
-    """An account as an administrator sees it, and how many messages and tokens it has."""
+    """An account as an administrator sees it, how many messages and tokens it has.
+
+    `bytes` are those of the texts of its inbox.
+    """
 
     account: Account
     disabled_at: int | None
     messages: int
+    bytes: int
     tokens: int
 
 
@@ -229,6 +233,13 @@ class Draft(Struct, frozen=True, gc=False):
     received_by: int
     text: str
     idempotency: IdempotencyKey | None = None
+
+
+class InboxLimits(Struct):
+    """How many messages an inbox may have, and how many bytes of UTF-8 their texts."""
+
+    messages: int = MAX_INTEGER
+    bytes: int = MAX_INTEGER
 
 
 class Appended(Struct, frozen=True, gc=False):

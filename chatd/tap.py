@@ -28,6 +28,11 @@ from chatd.runtime.monotonic import use_monotonic_clock
 DEFAULT_LOG: Final = "twistd.log"
 """The log of a process in the background, as of any other service of twistd."""
 
+SWITCH_SECONDS: Final = 0.001
+"""For how long a thread that runs Python may keep the others from it; the default is five times
+that. The threads of the store take Python's lock again after each step of a statement, a dozen
+times for a send: beside a reactor that is never idle that would be 60 ms."""
+
 _log = Logger()
 
 
@@ -132,6 +137,7 @@ def makeService(options: Options) -> IService:
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     _raise_descriptor_limit()
+    sys.setswitchinterval(SWITCH_SECONDS)
     manager = ServiceManager(os.environ, os.getpid())
     try:
         service = compose_service(options.settings, reactor, GCTuner(reactor), manager)

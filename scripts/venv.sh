@@ -75,7 +75,8 @@ venv() {
 declare -A packages=(
     [chromium]=chromium [chromedriver]=chromium-driver [pgbouncer]=pgbouncer
     [node]=nodejs [npm]=npm [nginx]=nginx [haproxy]=haproxy [promtool]=prometheus
-    [systemd-analyze]=systemd [nats-server]=nats-server
+    [systemd-analyze]=systemd [nats-server]=nats-server [debootstrap]=debootstrap
+    [unshare]=util-linux [nsenter]=util-linux
 )
 
 # Installs these programs if they are missing. Some are in folders on the PATH of root only.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.fork_server import ForkedProcess
+from tests.fork_server import ForkedProcess, completed
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TWISTD: Final = Path(sys.executable).with_name("twistd")
@@ -52,17 +52,7 @@ def command(*arguments: str) -> list[str]:
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a daemon that is expected to end by itself; all its output is in `stdout`."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=folder,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=START_SECONDS,
-        check=False,
-    )
+    return completed(command(*arguments), cwd=folder, env=environment(**variables), merged=True)
 
 
 class Daemon:

@@ -28,12 +28,12 @@ from zope.interface import implementer
 
 from chatd.bus.local import LocalBus
 from chatd.compose.domain import compose_domain
-from chatd.config import load
+from chatd.config import Settings, load
 from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
 from chatd.metrics import Metrics
-from chatd.model import MAX_INTEGER, Account, Message, ReadAfter, ReadPage, Session
+from chatd.model import Account, InboxLimits, Message, ReadAfter, ReadPage, Session
 from chatd.runtime.thread_pool import Executor
 from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import open_writer
@@ -252,6 +252,11 @@ def new_database() -> bytes:
         return Path(path).read_bytes()
 
 
+@functools.cache
+def _default_settings() -> Settings:
+    return load({}, {})[0]
+
+
 class System:
     """Everything below HTTP, composed on a `task.Clock` and a real database file.
 
@@ -272,7 +277,7 @@ class System:
         max_message_bytes: int = 16384,
         edit_seconds: int = 0,
         known_only: bool = False,
-        max_messages: int = MAX_INTEGER,
+        limits: InboxLimits | None = None,
         bus: ControlledBus | None = None,
         known: list[Migration] | None = None,
         read_cached: bool = True,
@@ -296,11 +301,11 @@ class System:
             worker=lambda name: self.workers.setdefault(name, worker()),
             known=known,
             known_only=known_only,
-            max_messages=max_messages,
+            limits=limits,
             keep=keep,
         )
         settings = attrs.evolve(
-            load({}, {})[0],
+            _default_settings(),
             max_polls=max_held,
             registration=registration_open,
             directory=directory,

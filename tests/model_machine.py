@@ -30,6 +30,7 @@ from chatd.errors import (
     DomainError,
     FirstContactClosed,
     IdempotencyKeyReused,
+    InboxStorageFull,
     MessageDeleted,
     MessageNotFound,
     NotTheSender,
@@ -40,6 +41,7 @@ from chatd.errors import (
 from chatd.interfaces import IStore
 from chatd.model import (
     ALL_SCOPES,
+    MAX_INTEGER,
     Account,
     AccountChange,
     Appended,
@@ -440,7 +442,12 @@ class StoreMachine(RuleBasedStateMachine):
         return message if user.deleted else user.inbox[message.seq - 1]
 
     def expect(
-        self, draft: Draft, result: Appended | DomainError, contacts: set[tuple[int, int]]
+        self,
+        draft: Draft,
+        result: Appended | DomainError,
+        contacts: set[tuple[int, int]],
+        *,
+        fits: bool = True,
     ) -> None:
         """Compare a result with the model and update the model."""
         key = draft.idempotency
@@ -462,6 +469,9 @@ class StoreMachine(RuleBasedStateMachine):
         if self.known_only and not known:
             assert isinstance(result, FirstContactClosed)
             return
+        if not fits:
+            assert isinstance(result, InboxStorageFull)
+            return
         assert isinstance(result, Appended)
         message = result.message
         seq = len(recipient.inbox) + 1
@@ -472,6 +482,27 @@ class StoreMachine(RuleBasedStateMachine):
         recipient.inbox.append(message)
         if key is not None:
             self.keys[draft.sent_by, key.key] = (key.fingerprint, message)
+
+    def bytes_of(self, user: User) -> int:
+        return sum(len(each.text.encode()) for each in user.inbox)
+
+    @rule(number=users, recipient=users, room=st.integers(0, 3))
+    def append_to_limited_inbox(self, number: int, recipient: int, room: int) -> None:
+        owner = self.existing(recipient)
+        if self.existing(number) is None or owner is None:
+            return
+        self.opened.limits.bytes = self.bytes_of(owner) + room
+        draft = Draft(self.id_of(number), self.id_of(recipient), "\u00e4")
+        [result] = self.run(self.opened.append([draft]))
+        self.opened.limits.bytes = MAX_INTEGER
+        self.expect(draft, result, self.contacts(), fits=room >= 2)
+
+    @rule(number=users)
+    def measure_inbox(self, number: int) -> None:
+        user = self.existing(number)
+        if user is not None:
+            state = self.run(self.opened.admin.account_named(user.account.username))
+            assert (state.messages, state.bytes) == (len(user.inbox), self.bytes_of(user))
 
     @rule(
         number=users,

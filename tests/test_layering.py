@@ -67,6 +67,7 @@ TABLE: dict[str, set[str]] = {
         "interfaces",
         "maintenance",
         "metrics",
+        "model",
         "nats",
         "postgres",
         "process",

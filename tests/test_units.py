@@ -15,7 +15,7 @@ from chatd.config import load
 from tests.daemon import ROOT
 
 UNITS = ROOT / "packaging" / "systemd"
-SERVICES = ["chatd.service", "chatd@.service"]
+SERVICES = ["chatd.service", "chatd@.service", "chatd-backup.service"]
 MAX_EXPOSURE = 2.0
 """Of 10; most of what remains is that the service talks to the network."""
 
@@ -43,7 +43,7 @@ def analyze(*arguments: str) -> str:
 
 def test_the_units_are_valid(units: Path) -> None:
     paths = [str(path) for path in sorted(units.iterdir())]
-    assert len(paths) == 3
+    assert len(paths) == 5
     output = analyze("verify", "--man=no", *paths)
     about_ours = [line for line in output.splitlines() if "chatd" in line]
     assert about_ours == []
@@ -65,7 +65,7 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 def test_the_template_differs_only_in_what_instances_must_not_share() -> None:
-    one, several = (dict(unit(name)["Service"]) for name in SERVICES)
+    one, several = (dict(unit(name)["Service"]) for name in SERVICES[:2])
     differing = {key for key in one | several if one.get(key) != several.get(key)}
     assert differing == {"Environment", "RuntimeDirectory"}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
-from typing import Any
+import time
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -13,6 +16,9 @@ from chatd.admin.printing import Record, print_fields, print_json, timestamp
 from chatd.compose.administration import compose_maintenance, compose_sharding, upgrade_database
 from chatd.config import Settings
 from chatd.errors import StartError
+
+_COPY: Final = re.compile(r"chatd-\d{8}T\d{6}Z\.copy")
+"""The names of copies in a folder, which sort by time."""
 
 
 async def status(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
@@ -45,8 +51,25 @@ async def upgrade(args: argparse.Namespace, settings: Settings, reactor: Any) ->
 
 async def backup(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
     """Copy the database."""
-    compose_maintenance(settings).backup(args.target)
-    _report(args, {"backup": args.target}, f"The copy is {args.target}.")
+    target = args.target
+    if os.path.isdir(target):
+        target = os.path.join(target, time.strftime("chatd-%Y%m%dT%H%M%SZ.copy", time.gmtime()))
+    elif args.keep is not None:
+        raise AdminError(f"--keep is for a folder of copies, and {target} is none")
+    compose_maintenance(settings).backup(target)
+    if args.keep is not None:
+        _delete_old(args.target, args.keep)
+    _report(args, {"backup": target}, f"The copy is {target}.")
+
+
+def _delete_old(folder: str, keep: int) -> None:
+    """Delete the oldest copies that `backup` has named."""
+    try:
+        copies = sorted(name for name in os.listdir(folder) if _COPY.fullmatch(name))
+        for name in copies[:-keep]:
+            os.unlink(os.path.join(folder, name))
+    except OSError as error:
+        raise AdminError(f"cannot delete old copies in {folder}: {error.strerror}") from None
 
 
 async def restore(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:

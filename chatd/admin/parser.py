@@ -44,7 +44,13 @@ def add_commands(commands: Any) -> None:
     _add(database, "status", "Show what the database holds, and how large it is.")
     _add(database, "upgrade", "Create the database, or bring its schema up to date.")
     backup = _add(database, "backup", "Copy the database to a new file, while daemons use it.")
-    backup.add_argument("target", metavar="FILE")
+    backup.add_argument("target", metavar="FILE", help="a new file, or a folder for copies")
+    backup.add_argument(
+        "--keep",
+        metavar="N",
+        type=_positive,
+        help="delete the oldest copies in the folder until N are left",
+    )
     restore = _add(database, "restore", "Replace the database by a copy; no daemon may use it.")
     restore.add_argument("source", metavar="FILE")
     _add(database, "check", "Check that what is stored is consistent.")
@@ -79,6 +85,13 @@ def _add(group: Any, name: str, summary: str) -> argparse.ArgumentParser:
     parser.add_argument("--db", metavar="URL", help="the database, as of the daemon")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:

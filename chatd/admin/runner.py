@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -53,8 +54,9 @@ def run(args: argparse.Namespace) -> NoReturn:
     except ConfigError as wrong:
         _exit(str(wrong), 2)
     if args.command == "db":
-        # Daemons on the same machine come first.
-        os.nice(NICE)
+        # Daemons on the same machine come first. A unit that confines the command may forbid it.
+        with contextlib.suppress(PermissionError):
+            os.nice(NICE)
     react(lambda reactor: Deferred.fromCoroutine(_run(args, settings, reactor)))
     raise AssertionError("react exits")
 

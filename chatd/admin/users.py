@@ -90,7 +90,17 @@ async def list_all(args: argparse.Namespace, settings: Settings, reactor: Any) -
         for state in states:
             print_json(account_record(state))
         return
-    columns = ["ID", "NAME", "EMAIL", "JOINED", "LAST SEEN", "MESSAGES", "TOKENS", "DISABLED"]
+    columns = [
+        "ID",
+        "NAME",
+        "EMAIL",
+        "JOINED",
+        "LAST SEEN",
+        "MESSAGES",
+        "BYTES",
+        "TOKENS",
+        "DISABLED",
+    ]
     print_table(columns, [list(account_record(state).values()) for state in states])
 
 
@@ -124,6 +134,7 @@ def account_record(state: AccountState) -> Record:
         "date_joined": timestamp(account.date_joined),
         "last_seen_at": timestamp(account.last_seen_at),
         "messages": state.messages,
+        "bytes": state.bytes,
         "tokens": state.tokens,
         "disabled_at": timestamp(state.disabled_at),
     }

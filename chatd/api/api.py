@@ -76,7 +76,6 @@ class API:
         address_polls: AddressPolls,
     ) -> None:
         render = EncodedMessageCache()
-        self.sends = SendCalls(chats, receipts, render)
         self.reads = ReadCalls(
             chats,
             render,
@@ -85,6 +84,7 @@ class API:
             address_polls=address_polls,
             proxies=proxies,
         )
+        self.sends = SendCalls(chats, receipts, render, self.reads)
         self.handlers = bind(
             Authenticator(accounts, proxies),
             UserCalls(accounts, changes, proxies),

@@ -142,7 +142,7 @@ class ReadCalls:
     def __init__(
         self,
         chats: Chats,
-        render: rendering.RenderMessage,
+        render: rendering.EncodedMessageCache,
         *,
         clock: IReactorTime,
         retry_jitter: Callable[[], int],
@@ -222,11 +222,11 @@ class ReadCalls:
         if meta.previous is not None:
             links.append(_link(meta.previous, page.limit, page.cursor, b"prev"))
         headers = {b"Link": b", ".join(links)} if links else None
-        return JSONResponse(200, rendering.messages(meta, page.messages, self._render), headers)
+        return JSONResponse(200, rendering.messages(meta, self._render.all(page.messages)), headers)
 
     async def _poll(self, context: RequestContext, session: Session, query: PollQuery) -> Response:
         began = self._seconds()
-        place = self._enter(context) if query.wait_seconds else None
+        place = self.enter(context) if query.wait_seconds else None
         try:
             polled = await self._chats.poll(
                 session,
@@ -241,8 +241,9 @@ class ReadCalls:
         context.outcome = polled.why.value
         return self.poll_response(query, polled, self._seconds() - began - polled.waited)
 
-    def _enter(self, context: RequestContext) -> str | None:
-        """Count a poll or stream by its client's address; returns where, if it is counted."""
+    def enter(self, context: RequestContext) -> str | None:
+        """Count a poll, a stream or the like by its client's address; returns where, if it is
+        counted."""
         peer = context.request.getClientAddress()
         place = self.place(peer, context.header_values(b"x-forwarded-for"))
         self.address_polls.enter(place)
@@ -263,7 +264,7 @@ class ReadCalls:
         elif polled.why is WakeReason.DRAIN:
             headers[b"Retry-After"] = b"%d" % self._retry_jitter()
             headers[b"Connection"] = b"close"
-        document = rendering.messages(meta, polled.messages, self._render)
+        document = rendering.messages(meta, self._render.all(polled.messages))
         if query.changes:
             changes = polled.found.changes if polled.found is not None else ()
             items = b",".join([render_change(each, self._render) for each in changes])
@@ -276,7 +277,7 @@ class ReadCalls:
         format = negotiate(context.header_values(b"accept"))
         assert format is not None
         since = query.since if query.last_event_id is None else query.last_event_id
-        place = self._enter(context)
+        place = self.enter(context)
         try:
             stream, inbox = await self._chats.stream(
                 session, since, context, changes=bool(query.changes)
@@ -309,7 +310,7 @@ class ReadCalls:
         positions = found.positions
         took = int((self._seconds() - began) * 1000)
         meta = ConversationMeta(older, positions.read, positions.delivered, took)
-        return JSONResponse(200, rendering.messages(meta, found.messages, self._render))
+        return JSONResponse(200, rendering.messages(meta, self._render.all(found.messages)))
 
 
 def _link(page: int, limit: int, at: Cursor, relation: bytes) -> bytes:

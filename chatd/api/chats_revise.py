@@ -16,6 +16,8 @@ from chatd.api.responses import JSONResponse, Response, no_content
 from chatd.domain.revisions import Revisions
 from chatd.errors import (
     Blocked,
+    InboxStorageFull,
+    InsufficientStorage,
     MessageDeleted,
     MessageNotFound,
     MessageTooLarge,
@@ -65,6 +67,8 @@ class RevisionCalls:
             MessageDeleted,
             TooLate,
             Blocked,
+            InboxStorageFull,
+            InsufficientStorage,
             RateLimited,
             *BUSY,
         ),

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatd.api.calls import BUSY, ResponseSpec, call
 from chatd.api.chats_query import MAX_WAIT
+from chatd.api.chats_read import ReadCalls
 from chatd.api.context import RequestContext
 from chatd.api.fields import Message, UserId
 from chatd.api.parameters import IDEMPOTENCY_KEY, Parameters, choice, seconds
@@ -20,6 +21,7 @@ from chatd.errors import (
     FirstContactClosed,
     IdempotencyKeyReused,
     InboxFull,
+    InboxStorageFull,
     InsufficientStorage,
     MessageTooLarge,
     RateLimited,
@@ -77,7 +79,10 @@ SEND_PARAMETERS: Final = Parameters(SendParameters)
 class SendCalls:
     """The call that sends messages."""
 
-    def __init__(self, chats: Chats, receipts: Receipts, render: RenderMessage) -> None:
+    def __init__(
+        self, chats: Chats, receipts: Receipts, render: RenderMessage, reads: ReadCalls
+    ) -> None:
+        self._reads = reads
         self._chats = chats
         self._receipts = receipts
         self._render = render
@@ -108,6 +113,7 @@ class SendCalls:
             FirstContactClosed,
             IdempotencyKeyReused,
             InboxFull,
+            InboxStorageFull,
             InsufficientStorage,
             RateLimited,
             *BUSY,
@@ -119,13 +125,18 @@ class SendCalls:
         self, context: RequestContext, session: Session, parameters: SendParameters, body: Send
     ) -> Response:
         receipt = parameters.wait_for
-        if receipt is not None:
-            await self._receipts.prepare(session)
-        sent = await self._chats.send(session, body.user_id, body.message, parameters.key)
         if receipt is None:
+            sent = await self._chats.send(session, body.user_id, body.message, parameters.key)
             return self.response(sent)
-        wait = min(parameters.wait or 0.0, MAX_WAIT)
-        came = await self._receipts.wait(session, sent.message, receipt, wait, context)
+        # It is held as a poll is.
+        place = self._reads.enter(context)
+        try:
+            await self._receipts.prepare(session)
+            sent = await self._chats.send(session, body.user_id, body.message, parameters.key)
+            wait = min(parameters.wait or 0.0, MAX_WAIT)
+            came = await self._receipts.wait(session, sent.message, receipt, wait, context)
+        finally:
+            self._reads.address_polls.leave(place)
         return self.response(sent, b',"%b":%b' % (receipt.encode(), b"true" if came else b"false"))
 
     def response(self, sent: Appended, receipt: bytes = b"") -> JSONResponse:

@@ -120,6 +120,12 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
         "The recipient's inbox has as many messages as the operator permits.",
     ),
     (
+        errors.InboxStorageFull,
+        507,
+        "The messages of the recipient's inbox have as many bytes as the operator permits. A "
+        "shorter one may fit.",
+    ),
+    (
         errors.InsufficientStorage,
         507,
         "Wait as long as `Retry-After` says. The operator has to make room.",

@@ -50,7 +50,7 @@ _SINCE: Final = re.compile(
 _READ: Final = Scope.READ.value
 _SEND: Final = Scope.SEND.value
 
-MAX_KNOWN_RESTS: Final = 1000
+MAX_KNOWN_QUERIES: Final = 1000
 MAX_KNOWN_LENGTH: Final = 200
 
 
@@ -114,6 +114,8 @@ class FastPath:
         self._chats = chats
         # Poll queries by their text without the cursor.
         self._known_rests: dict[bytes, PollQuery] = {}
+        # Page queries by their text.
+        self._known_pages: dict[bytes, PageQuery] = {}
         self._decoder = BodyDecoder(Send)
         self._cors = cors
 
@@ -182,8 +184,11 @@ class FastPath:
         others, or if they are invalid.
 
         Clients change the cursor from poll to poll and repeat the rest, so that is parsed once, and
-        held polls share it.
+        held polls share it. So is the query of a page.
         """
+        page = self._known_pages.get(text)
+        if page is not None:
+            return None, page
         match = _SINCE.search(text)
         if match is not None:
             cursor = Cursor(intern(match[1].decode("ascii")), int(match[2]), int(match[3], 16))
@@ -200,11 +205,17 @@ class FastPath:
             return None, None
         if type(query) is PollQuery and not query.changes:
             if match is not None and len(text) < MAX_KNOWN_LENGTH:
-                if len(self._known_rests) >= MAX_KNOWN_RESTS:
+                if len(self._known_rests) >= MAX_KNOWN_QUERIES:
                     self._known_rests.clear()
                 self._known_rests[rest] = query
             return query.since, query
-        return None, query if type(query) is PageQuery else None
+        if type(query) is not PageQuery:
+            return None, None
+        if query.at is None and len(text) < MAX_KNOWN_LENGTH:
+            if len(self._known_pages) >= MAX_KNOWN_QUERIES:
+                self._known_pages.clear()
+            self._known_pages[text] = query
+        return None, query
 
     def _page(
         self, channel: FastChannel, head: Head, session: Session, query: PageQuery, began: float

@@ -30,8 +30,9 @@ from chatd.model import MAX_INTEGER, Account, Scope, Session
 
 # The domain checks these; decoding does not, so that its messages are the same for all clients.
 Username = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9._-]{1,32}$"})]
+_EMAIL_PART: Final = "[^@\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]+"
 Email = Annotated[
-    str, Meta(extra_json_schema={"pattern": "^[^@\\u0000]+@[^@\\u0000]+$", "maxLength": 254})
+    str, Meta(extra_json_schema={"pattern": f"^{_EMAIL_PART}@{_EMAIL_PART}$", "maxLength": 254})
 ]
 NewPassword = Annotated[str, Meta(extra_json_schema={"minLength": 5, "maxLength": 1024})]
 

@@ -123,7 +123,7 @@ def compose_domain(
     metrics.add_labelled_counter(
         "chatd_rate_limited", "What rate limits have refused, by limit", "limit", limits.refused
     )
-    subscriber = BusSubscriber(store, notifier, accounts, deliveries, metrics, clock.seconds)
+    subscriber = BusSubscriber(store, notifier, accounts, deliveries, metrics, clock)
     return Components(
         store=store,
         bus=bus,
@@ -145,6 +145,8 @@ def compose_domain(
             store,
             bus,
             limits,
+            disk,
+            calls,
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),

@@ -29,6 +29,7 @@ from chatd.domain.administration import Administration
 from chatd.domain.passwords import THREADS, owasp_hasher
 from chatd.domain.rate_limits import Rates
 from chatd.http.admission import Admission
+from chatd.http.received import ReceivedBytes
 from chatd.http.request_ids import RequestIds
 from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
@@ -110,6 +111,7 @@ def compose_service(
         admission=_admission(settings, metrics, proxies),
         request_ids=request_ids,
         unsent=unsent,
+        received=ReceivedBytes(metrics.count_refusal),
         error_headers=None if cors is None else cors.in_head,
     )
     private = Server(

@@ -17,6 +17,7 @@ from chatd.compose.databases import (
 from chatd.config import ConfigError, Settings
 from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
+from chatd.model import InboxLimits
 from chatd.nats.address import parse as parse_nats
 from chatd.runtime.thread_pool import ThreadPool
 from chatd.store.sqlite.store import SqliteStore
@@ -49,7 +50,7 @@ def compose_store_and_bus(
             now=microseconds,
             worker=lambda name: ThreadPool(name, 1, reactor.callFromThread),
             known_only=not settings.first_contact,
-            max_messages=settings.max_inbox_messages,
+            limits=InboxLimits(settings.max_inbox_messages, settings.max_inbox_bytes),
             upgrade=upgrade,
             keep=settings.keep_microseconds,
         )
@@ -94,7 +95,7 @@ def _postgres_store_and_bus(
         now=microseconds,
         node_id=node_id,
         known_only=not settings.first_contact,
-        max_messages=settings.max_inbox_messages,
+        limits=InboxLimits(settings.max_inbox_messages, settings.max_inbox_bytes),
         upgrade=upgrade,
         keep=settings.keep_microseconds,
         observe_pool_wait=metrics.add_duration(

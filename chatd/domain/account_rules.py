@@ -11,6 +11,8 @@ MAX_PASSWORD: Final = 1024
 MAX_EMAIL: Final = 254
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+# In the header of a mail they would begin another one.
+_CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _USERNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
@@ -30,6 +32,8 @@ def check_email(email: str) -> None:
     local, at, domain = email.partition("@")
     if not (local and at and domain) or "@" in domain or len(email) > MAX_EMAIL:
         raise InvalidBody(f"email: up to {MAX_EMAIL} characters with one @ inside")
+    if _CONTROLS.search(email):
+        raise InvalidBody("email: no control characters")
     check_storable("email", email)
 
 

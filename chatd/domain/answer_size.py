@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 from msgspec import structs
 
 from chatd.model import Message
@@ -29,7 +28,18 @@ MAX_ESCAPE: Final = 6
 _MEMBERS: Final = 200
 """More than the members of a message but its text become."""
 
-_encode: Final = msgspec.json.Encoder().encode
+# What JSON (RFC 8259) escapes, in two bytes, and in six.
+_SHORT_ESCAPES: Final = b'"\\\b\t\n\f\r'
+_LONG_ESCAPES: Final = bytes(each for each in range(0x20) if each not in _SHORT_ESCAPES)
+
+
+def encoded_size(text: str) -> int:
+    """The bytes of a text in JSON. To encode it would take ten times as long."""
+    encoded = text.encode("utf-8")
+    size = len(encoded)
+    short = size - len(encoded.translate(None, _SHORT_ESCAPES))
+    long = size - len(encoded.translate(None, _LONG_ESCAPES))
+    return size + short + 5 * long + 2
 
 
 def fitting(messages: Sequence[Message], least: int = 1, max_bytes: int = MAX_ANSWER_BYTES) -> int:
@@ -39,7 +49,7 @@ def fitting(messages: Sequence[Message], least: int = 1, max_bytes: int = MAX_AN
         return count
     size = 0
     for number, message in enumerate(messages):
-        size += _MEMBERS + len(_encode(message.text))
+        size += _MEMBERS + encoded_size(message.text)
         if size > max_bytes and number >= least:
             return number
     return count

@@ -7,11 +7,11 @@ from chatd.domain.store_calls import StoreCalls
 from chatd.errors import InvalidBody
 from chatd.interfaces import IStore
 from chatd.model import BlockedUser, Session
-from chatd.runtime.shield import shield
 
 
 class Blocks:
-    """Use cases of blocks. A change counts as a message for the rate limit."""
+    """Use cases of blocks. A change counts as a message for the rate limit, and is one of few that
+    the store is given at once."""
 
     def __init__(self, store: IStore, limits: RateLimits, calls: StoreCalls) -> None:
         self._store = store
@@ -27,12 +27,14 @@ class Blocks:
         if user_id == session.user_id:
             raise InvalidBody("user_id: nobody can block themselves")
         self._limits.count_send(session.user_id)
-        await shield(self._store.block(session.user_id, user_id))
+        owner = session.user_id
+        await self._calls.run(owner, lambda: self._store.block(owner, user_id))
 
     async def unblock(self, session: Session, user_id: int) -> None:
         """Undo `block`; does nothing if there is nothing to undo. Raises `RateLimited`."""
         self._limits.count_send(session.user_id)
-        await shield(self._store.unblock(session.user_id, user_id))
+        owner = session.user_id
+        await self._calls.run(owner, lambda: self._store.unblock(owner, user_id))
 
     async def blocked(self, session: Session) -> list[BlockedUser]:
         """The accounts that the caller has blocked, without deleted ones, in order of name."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -19,6 +20,9 @@ from chatd.metrics import Metrics
 QUERY_SIZE: Final = 500
 """Sessions, or users, in one query."""
 
+WAKE_SECONDS: Final = 0.005
+"""For how long users are woken in one turn of the reactor."""
+
 _log = Logger()
 
 
@@ -26,7 +30,8 @@ _log = Logger()
 class BusSubscriber:
     """Wakes held polls and ends revoked sessions on events of the bus.
 
-    `seconds` is the clock for the time that waking takes.
+    Waking writes what is in memory. If that takes long, because many are woken or what they get is
+    large, those who are left are woken in later turns of the reactor, before others.
     """
 
     def __init__(
@@ -36,10 +41,12 @@ class BusSubscriber:
         accounts: Accounts,
         deliveries: Deliveries,
         metrics: Metrics,
-        seconds: Callable[[], float],
+        clock: IReactorTime,
     ) -> None:
         self._store = store
-        self._seconds = seconds
+        self._clock = clock
+        # The users to be woken later; as a set, in order.
+        self._late: dict[int, None] = {}
         self._notifier = notifier
         self._accounts = accounts
         self._deliveries = deliveries
@@ -48,12 +55,33 @@ class BusSubscriber:
         self._unverified: set[int] | None = set()
 
     def wake(self, user_ids: Collection[int]) -> None:
-        # Once for all messages of a commit: what is in memory is written before `wake` returns.
-        began = self._seconds()
-        woken = self._notifier.wake(user_ids)
+        if self._late:
+            self._late.update(dict.fromkeys(user_ids))
+        else:
+            self._wake(user_ids)
+
+    def _wake(self, user_ids: Iterable[int]) -> None:
+        began = now = self._clock.seconds()
+        woken = 0
+        users = iter(user_ids)
+        for user_id in users:
+            held = self._notifier.wake((user_id,))
+            if held:
+                woken += held
+                now = self._clock.seconds()
+                if now - began >= WAKE_SECONDS:
+                    break
+        late = dict.fromkeys(users)
+        if late and not self._late:
+            self._clock.callLater(0, self._wake_late)
+        self._late.update(late)
         self._metrics.count_wakeups("bus", woken)
         if woken:
-            self._metrics.observe_delivery(self._seconds() - began, woken)
+            self._metrics.observe_delivery(now - began, woken)
+
+    def _wake_late(self) -> None:
+        late, self._late = self._late, {}
+        self._wake(late)
 
     def wake_for_changes(self, user_ids: Collection[int]) -> None:
         self._metrics.count_wakeups("bus", self._notifier.wake_for_changes(user_ids))

@@ -14,7 +14,7 @@ from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
-from chatd.runtime.networks import network, networks
+from chatd.runtime.networks import networks
 
 
 class Rate(Struct, frozen=True):
@@ -43,7 +43,8 @@ class Rates(Struct, frozen=True):
     log_in: Rate = Rate(burst=50, per_second=1.0)
     """Passwords checked, per address; see `NetworkBuckets`."""
     failed_log_in: Rate = Rate(burst=20, per_second=0.1)
-    """Wrong passwords, per username and address together."""
+    """Wrong passwords, per username and address together; see `NetworkBuckets`. A /48 has less
+    than what locks the owner of the username out."""
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
     """Wrong passwords, per username from any address: high enough that locking its owner out takes
     many addresses, low enough that a distributed guessing attack does not get far."""
@@ -111,27 +112,44 @@ class TokenBuckets:
 
 class NetworkBuckets:
     """Token buckets of a rate for each address, several times the rate for each larger IPv6
-    network that it is in, and many times the rate for all addresses together."""
+    network that it is in, and the rate `total` for all addresses together.
 
-    def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
+    With a `subject`, such as a username, there are such buckets for each one.
+    """
+
+    def __init__(self, what: str, rate: Rate, total: Rate, clock: IReactorTime) -> None:
         self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
-        self._all = TokenBuckets(what, rate.times(TOTAL_FACTOR), clock)
+        self._all = TokenBuckets(what, total, clock)
 
     @property
     def refused(self) -> int:
-        """How often something was refused."""
-        return sum(each.refused for each in (*self._levels, self._all))
+        """How often an address or a network was refused."""
+        return sum(each.refused for each in self._levels)
+
+    @property
+    def refused_to_all(self) -> int:
+        """How often something was refused because all addresses together had asked too often."""
+        return self._all.refused
+
+    def check(self, address: str, subject: str = "") -> None:
+        """Raise `RateLimited` if a bucket of the address is empty."""
+        for each, key in self._of(address, subject):
+            each.check(key)
 
     def take(self, address: str) -> None:
         """Take a token from each bucket of the address; raises `RateLimited` if one is empty."""
-        buckets: list[tuple[TokenBuckets, str]] = [
-            *zip(self._levels, networks(address), strict=False),
-            (self._all, ""),
-        ]
-        for each, key in buckets:
-            each.check(key)
-        for each, key in buckets:
+        self.check(address)
+        for each, key in self._of(address, ""):
             each.take(key)
+
+    def spend(self, address: str, subject: str) -> None:
+        """Take a token from each bucket of the address that has one."""
+        for each, key in self._of(address, subject):
+            each.spend(key)
+
+    def _of(self, address: str, subject: str) -> list[tuple[TokenBuckets, Hashable]]:
+        levels = zip(self._levels, networks(address), strict=False)
+        return [*((each, (subject, network)) for each, network in levels), (self._all, subject)]
 
 
 class RateLimits:
@@ -140,20 +158,25 @@ class RateLimits:
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
         self.enabled = rates is not None
         rates = rates or Rates()
-        self._registrations = NetworkBuckets("registrations", rates.registration, clock)
-        self._log_ins = NetworkBuckets("log-ins", rates.log_in, clock)
-        self._failed_log_ins = TokenBuckets("wrong passwords", rates.failed_log_in, clock)
-        self._guessed_log_ins = TokenBuckets("wrong passwords", rates.guessed_log_in, clock)
+        self._registrations = NetworkBuckets(
+            "registrations", rates.registration, rates.registration.times(TOTAL_FACTOR), clock
+        )
+        self._log_ins = NetworkBuckets(
+            "log-ins", rates.log_in, rates.log_in.times(TOTAL_FACTOR), clock
+        )
+        self._failed_log_ins = NetworkBuckets(
+            "wrong passwords", rates.failed_log_in, rates.guessed_log_in, clock
+        )
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
 
     def refused(self) -> dict[str, float]:
         """How often each limit has refused something."""
         return {
-            "registration": self._registrations.refused,
-            "log_in": self._log_ins.refused,
+            "registration": self._registrations.refused + self._registrations.refused_to_all,
+            "log_in": self._log_ins.refused + self._log_ins.refused_to_all,
             "failed_log_in": self._failed_log_ins.refused,
-            "guessed_log_in": self._guessed_log_ins.refused,
+            "guessed_log_in": self._failed_log_ins.refused_to_all,
             "read": self._reads.refused,
             "send": self._sends.refused,
         }
@@ -166,16 +189,14 @@ class RateLimits:
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
         if self.enabled:
-            self._failed_log_ins.check((username.lower(), network(address)))
-            self._guessed_log_ins.check(username.lower())
+            self._failed_log_ins.check(address, username.lower())
             self._log_ins.take(address)
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
         if self.enabled:
             # Attempts are checked concurrently, so that the bucket may be empty already.
-            self._failed_log_ins.spend((username.lower(), network(address)))
-            self._guessed_log_ins.spend(username.lower())
+            self._failed_log_ins.spend(address, username.lower())
 
     def count_read(self, user_id: int) -> None:
         """Count a read; raises `RateLimited`."""

@@ -2,7 +2,8 @@
 
 Neither moves a message or a cursor, so only polls with changes are woken: whoever reads the message
 from now on gets it as it is. `BusSubscriber.changed` is called in every process after a message has
-changed.
+changed. Each is a transaction of its own, so few are given to the store at once: sends of others
+would wait behind all of them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from chatd.domain.disk_space import DiskSpace
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IBus, IStore
 from chatd.model import Message, Revision, Session
-from chatd.runtime.shield import shield
 
 
 class Revisions:
@@ -29,6 +31,8 @@ class Revisions:
         store: IStore,
         bus: IBus,
         limits: RateLimits,
+        disk: DiskSpace,
+        calls: StoreCalls,
         *,
         max_message_bytes: int,
         edit_seconds: int,
@@ -36,16 +40,20 @@ class Revisions:
         self._store = store
         self._bus = bus
         self._limits = limits
+        self._disk = disk
+        self._calls = calls
         self.max_message_bytes = max_message_bytes
         self.edit_seconds = edit_seconds
 
     async def edit(self, session: Session, received_by: int, seq: int, text: str) -> Message:
         """Change the text of a message that the caller sent; returns it once that is durable.
 
-        Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, and what `IStore.revise` raises. An
-        edit to the same text changes nothing, so that an edit can be repeated.
+        Raises `InvalidBody`, `MessageTooLarge`, `InsufficientStorage`, `RateLimited`, and what
+        `IStore.revise` raises. An edit to the same text changes nothing, so that an edit can be
+        repeated.
         """
         encode_text(text, self.max_message_bytes)
+        self._disk.check()
         return await self._revise(session, received_by, seq, text)
 
     async def delete(self, session: Session, received_by: int, seq: int) -> None:
@@ -76,4 +84,7 @@ class Revisions:
 
         within = self.edit_seconds * 1_000_000 or None
         revision = Revision(session.user_id, received_by, seq, text, within)
-        return shield(self._store.revise(revision).addCallbacks(publish, publish_if_uncertain))
+        return self._calls.run(
+            session.user_id,
+            lambda: self._store.revise(revision).addCallbacks(publish, publish_if_uncertain),
+        )

@@ -16,9 +16,10 @@ BEING_REFUSED: Final = 16
 """Connections beyond the limit that are told so at once; while there are as many, the ports do not
 accept."""
 
-ACCEPTS: Final = 20
-"""About how many connections a port accepts in one turn of the reactor. Without a limit, those that
-a flood has left in the kernel's queue would all be accepted in one."""
+ACCEPTS: Final = 50
+"""How many connections a port accepts in one turn of the reactor. Twisted's ports accept 20 more
+each time that there were as many as expected, and so all that a flood has left in the kernel's
+queue in one turn. With fewer, whoever comes after a flood waits for many turns."""
 
 NO_ROOM: Final = server_full()
 
@@ -55,7 +56,16 @@ class Admission:
     def add_port(self, port: Any) -> None:
         """A port was opened."""
         self.ports.append(port)
-        self._limit_accepts()
+        accept = getattr(port, "doRead", None)
+        if accept is None:
+            return
+
+        def accept_some() -> None:
+            # Afterwards it is what Twisted expects next time.
+            port.numberAccepts = ACCEPTS
+            accept()
+
+        port.doRead = accept_some
 
     @property
     def is_accepting(self) -> bool:
@@ -65,7 +75,6 @@ class Admission:
     def enter(self, address: IAddress | None) -> tuple[str | None, HTTPError | None]:
         """Count a connection; returns its address for `leave`, if that has a limit, and why it is
         refused, if it is. `NO_ROOM`: it is to be closed without a word."""
-        self._limit_accepts()
         limit = self.max_connections
         counted = self._counted(address)
         refusal = None
@@ -93,11 +102,6 @@ class Admission:
                 del self._of_address[counted]
         if self._paused and self._open < (self.max_connections or 0) + BEING_REFUSED // 2:
             self._pause(False)
-
-    def _limit_accepts(self) -> None:
-        for port in self.ports:
-            # Twisted accepts 20 more each time that there were as many as it had expected.
-            port.numberAccepts = ACCEPTS
 
     def _counted(self, address: IAddress | None) -> str | None:
         host: str | None = getattr(address, "host", None)

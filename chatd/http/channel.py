@@ -24,7 +24,7 @@ from chatd.http.admission import NO_ROOM
 from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
 from chatd.http.eager_write import can_write_eagerly, write_eagerly
 from chatd.http.error_response import error_response
-from chatd.http.errors import HTTPError, request_timeout, unsent_full
+from chatd.http.errors import HTTPError, received_full, request_timeout, unsent_full
 from chatd.http.fast_handler import PendingResponse
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
@@ -55,6 +55,7 @@ class Channel:
         "_discardable",
         "_eager",
         "_flow",
+        "_holds",
         "_keep_alive",
         "_peer",
         "_reader",
@@ -88,6 +89,8 @@ class Channel:
         # Whether `_advance` is on the stack, and whether it waits for a turn.
         self._advancing = False
         self._waits = False
+        # Whether what it has received is counted.
+        self._holds = False
         # How many bytes may still be discarded while lingering.
         self._discardable = 0
 
@@ -129,7 +132,12 @@ class Channel:
             self._advance()
         elif state <= RESPONDING:
             self._reader.feed(data)
-            self._update_read_pause()
+            try:
+                self._count_received()
+            except HTTPError as error:
+                self._refuse(error)
+            else:
+                self._update_read_pause()
         elif state == LINGERING:
             self._discardable -= len(data)
             if self._discardable < 0:
@@ -144,7 +152,7 @@ class Channel:
         server.remove(self)
         server.admission.leave(self._counted)
         server.unsent.remove(self)
-        self._reader.clear()
+        self._clear()
         self._flow.stop_producer()
         request, self._request = self._request, None
         if request is not None:
@@ -207,6 +215,8 @@ class Channel:
                     if body is None:
                         break
                     self._begin(head, body)
+            if reader.buffer or reader.head is not None or self._holds:
+                self._count_received()
         except HTTPError as error:
             self._refuse(error)
         finally:
@@ -220,6 +230,27 @@ class Channel:
                 self._set_deadline(server.sending if flow.write_paused else server.idle)
         if flow.write_paused or flow.read_paused or self._waits or state == RESPONDING:
             self._update_read_pause()
+
+    def _count_received(self) -> None:
+        """Count what is kept of requests; raises `HTTPError` if that is too much, or closes the
+        connection if a response is being prepared, before which nothing may be written."""
+        size = self._reader.size
+        received = self._server.received
+        self._holds = bool(size)
+        if not size:
+            received.release(self)
+        elif not received.hold(self, self._counted, size):
+            self._holds = False
+            if self._state != RESPONDING:
+                raise received_full()
+            self.abort()
+
+    def _clear(self) -> None:
+        """Forget what was received."""
+        self._reader.clear()
+        if self._holds:
+            self._holds = False
+            self._server.received.release(self)
 
     def take_turn(self) -> None:
         """`chatd.http.turns.Waiting`; the connection may be closed meanwhile."""
@@ -372,7 +403,7 @@ class Channel:
         to act on Connection: close.
         """
         server = self._server
-        self._reader.clear()
+        self._clear()
         self._unregister_from_transport()
         self._state = LINGERING
         self._discardable = server.limits.linger_bytes

@@ -81,6 +81,11 @@ def unsent_full() -> HTTPError:
     return HTTPError(503, "overloaded", "Too many responses wait for their clients to read them.")
 
 
+def received_full() -> HTTPError:
+    """503, for requests of which only a part has come."""
+    return HTTPError(503, "overloaded", "Too many requests have not been received as a whole.")
+
+
 def bad_version() -> HTTPError:
     """505 (RFC 9110 section 15.6.6)."""
     return HTTPError(505, "version_not_supported", "This server speaks HTTP/1.1 and HTTP/1.0.")

@@ -19,16 +19,21 @@ _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 class FixedLengthBody:
     """Collects a body of `length` bytes."""
 
-    __slots__ = ("_missing", "_pieces")
+    __slots__ = ("_length", "_missing", "_pieces")
 
     def __init__(self, length: int) -> None:
-        self._missing = length
+        self._length = self._missing = length
         self._pieces: list[bytes] = []
 
     @property
     def complete(self) -> bool:
         """Whether all of the body has been received."""
         return not self._missing
+
+    @property
+    def size(self) -> int:
+        """How much has been received."""
+        return self._length - self._missing
 
     def feed(self, data: bytes) -> bytes:
         """Take the body's part of `data`; returns the rest."""
@@ -139,6 +144,11 @@ class ChunkedBody:
                 return data[end:]
             start = end
         return b""
+
+    @property
+    def size(self) -> int:
+        """How much has been received, decoded."""
+        return self._size
 
     def value(self) -> bytes:
         """What has been received, decoded."""

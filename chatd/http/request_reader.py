@@ -51,6 +51,11 @@ class RequestReader:
         buffer = self.buffer
         return len(buffer) > limits.pipelined_bytes or buffer.count(_END) > limits.pipelined
 
+    @property
+    def size(self) -> int:
+        """How many bytes of requests that were not returned yet are kept."""
+        return len(self.buffer) + (0 if self._body is None else self._body.size)
+
     def feed(self, data: bytes) -> None:
         """Append received data to the buffer."""
         self.buffer = self.buffer + data if self.buffer else data

@@ -19,7 +19,9 @@ from zope.interface import implementer
 from chatd.http.admission import Admission
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
+from chatd.http.handshakes import take_turns
 from chatd.http.limits import HTTPLimits
+from chatd.http.received import ReceivedBytes
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
@@ -42,7 +44,7 @@ class Server(Factory):
     disconnected (then `request.disconnected`). `clock` times connections, `now` is Unix time for
     the Date header. `eager_write` may be switched off to have all writes go through the transport.
     `fast_handler` is given each request before `resource`, unless there is a `log`. `unsent` knows
-    what clients have not read yet.
+    what clients have not read yet, and `received` what they have sent in part.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
     """
@@ -64,6 +66,7 @@ class Server(Factory):
         eager_write: bool = True,
         fast_handler: FastHandler | None = None,
         unsent: UnsentBytes | None = None,
+        received: ReceivedBytes | None = None,
         error_headers: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.resource = resource
@@ -79,6 +82,7 @@ class Server(Factory):
             # Only requests that reach the resource are logged.
             fast_handler=fast_handler if log is None else None,
             unsent=unsent,
+            received=received,
             admission=admission,
             error_headers=error_headers,
         )
@@ -91,6 +95,7 @@ class Server(Factory):
     def add_port(self, port: IListeningPort) -> None:
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
+        take_turns(port, self.state.turns)
 
     def set_limits(self, limits: HTTPLimits) -> None:
         """Have connections accepted from now on limited otherwise, but for times."""

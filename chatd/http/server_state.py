@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from chatd.http.admission import Admission
 from chatd.http.fast_handler import FastHandler
 from chatd.http.limits import HTTPLimits
+from chatd.http.received import ReceivedBytes
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.site import Site
@@ -68,6 +69,7 @@ class ServerState:
         "limits",
         "lingering",
         "log",
+        "received",
         "request_factory",
         "request_ids",
         "secure_site",
@@ -90,6 +92,7 @@ class ServerState:
         eager_write: bool,
         fast_handler: FastHandler | None,
         unsent: UnsentBytes | None,
+        received: ReceivedBytes | None,
         admission: Admission | None,
         error_headers: Callable[[bytes], bytes] | None,
     ) -> None:
@@ -108,6 +111,7 @@ class ServerState:
         self.admission = admission or Admission()
         self.turns = Turns(clock)
         self.unsent = unsent or UnsentBytes(clock.seconds)
+        self.received = received or ReceivedBytes()
         self._closed_waiters: list[Deferred[None]] = []
         # One queue for each deadline that a connection may have.
         timeouts = self.timeouts = Timeouts(clock)

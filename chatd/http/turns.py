@@ -20,7 +20,7 @@ nobody tells when a turn of the reactor begins."""
 
 
 class Waiting(Protocol):
-    """A connection with a request to be handled."""
+    """A connection with a request, or a TLS handshake, to be handled."""
 
     def take_turn(self) -> None:
         """Handle one request, and queue again if there is another one."""

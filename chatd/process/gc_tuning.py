@@ -64,6 +64,7 @@ class GCTuner:
         """Collect and freeze what exists now, and take control."""
         self._thresholds = gc.get_threshold()
         gc.set_threshold(_THRESHOLD, _NEVER, _NEVER)
+        # Without what whoever started the process has frozen.
         self._collect()
         self._next_full = self._clock.seconds() + self._interval
         self._loop.start(FREEZE_SECONDS, now=False)
@@ -80,6 +81,7 @@ class GCTuner:
         gc.freeze()
         has_grown = self._resident() > self._memory_limit
         if has_grown or self._clock.seconds() >= self._next_full:
+            gc.unfreeze()
             was_worthwhile = self._collect() > WORTHWHILE_OBJECTS or has_grown
             self._interval = (
                 MIN_FULL_SECONDS if was_worthwhile else min(self._interval * 2, MAX_FULL_SECONDS)
@@ -87,7 +89,6 @@ class GCTuner:
             self._next_full = self._clock.seconds() + self._interval
 
     def _collect(self) -> int:
-        gc.unfreeze()
         freed = gc.collect()
         gc.freeze()
         resident = self._resident()

@@ -80,10 +80,12 @@ class Listener:
         return StartError(f"cannot listen on {self.description}: {reason}")
 
 
-def accept_waiting(port: Any) -> None:
+def accept_waiting(server: Server, port: Any) -> None:
     """Accept the connections that the kernel has: closing the port would reset them."""
     accept = getattr(port, "doRead", None)
-    if accept is not None:
+    before = -1
+    while accept is not None and server.connections > before:
+        before = server.connections
         accept()
 
 

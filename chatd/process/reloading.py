@@ -121,7 +121,8 @@ def reconfigure(components: Components, server: Server, settings: Settings) -> N
     components.chats.max_message_bytes = settings.max_message_bytes
     components.revisions.max_message_bytes = settings.max_message_bytes
     components.revisions.edit_seconds = settings.edit_seconds
-    components.store.max_messages = settings.max_inbox_messages
+    components.store.limits.messages = settings.max_inbox_messages
+    components.store.limits.bytes = settings.max_inbox_bytes
     components.store.keep = settings.keep_microseconds
     components.disk.least = settings.min_free_disk
     server.set_limits(http_limits(settings))

@@ -197,7 +197,7 @@ class ChatService(Service):
         deadline = self._reactor.seconds() + self._drain_seconds
         for listener, port in self._ports:
             if listener not in self.admin:
-                accept_waiting(port)
+                accept_waiting(listener.server, port)
                 await _log_errors(port.stopListening())
         components.notifier.drain()
         for listener in self.public:

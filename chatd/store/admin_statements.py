@@ -11,6 +11,7 @@ from chatd.store.statements import Rows, Statement
 _STATE: Final = """
 SELECT id, username, email, date_joined, last_seen_at, disabled_at,
     (SELECT last_seq - removed_seq FROM inbox WHERE inbox.user_id = account.id),
+    (SELECT text_bytes FROM inbox WHERE inbox.user_id = account.id),
     (SELECT count(*) FROM token WHERE token.user_id = account.id
         AND (expires_at IS NULL OR expires_at > :now))
 FROM {source} WHERE deleted_at IS NULL AND {condition} ORDER BY id LIMIT :limit
@@ -61,6 +62,6 @@ def recipients(user_id: int) -> Statement[list[int]]:
 
 def _states(rows: Rows) -> list[AccountState]:
     return [
-        AccountState(Account(*account), disabled_at, messages or 0, tokens)
-        for *account, disabled_at, messages, tokens in rows
+        AccountState(Account(*account), disabled_at, messages or 0, size or 0, tokens)
+        for *account, disabled_at, messages, size, tokens in rows
     ]

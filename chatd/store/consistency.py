@@ -175,16 +175,33 @@ _SQLITE_CHECKS: Final = (
 )
 
 
+def _sizes(size: str) -> str:
+    """A check of the bytes of inboxes, where `size` is those of a text."""
+    return f"""
+    SELECT 'inbox ' || user_id || ' is said to have ' || text_bytes || ' bytes, but it has '
+        || coalesce(size, 0)
+    FROM open_inbox LEFT JOIN (
+        SELECT received_by, sum({size}) AS size
+        FROM message JOIN inbox ON user_id = received_by AND seq > removed_seq
+        GROUP BY received_by
+    ) AS held ON received_by = user_id
+    WHERE text_bytes <> coalesce(size, 0)
+    """
+
+
 def _statement(inboxes: str, check: str) -> str:
     return f"WITH open_inbox AS ({inboxes}) {check} LIMIT {MAX_FOUND}"
 
 
 SQLITE: Final = [
-    _statement(_SQLITE_INBOXES, check) for check in (*_CHECKS, *_ACROSS, *_SQLITE_CHECKS)
+    _statement(_SQLITE_INBOXES, check)
+    for check in (*_CHECKS, _sizes("length(CAST(text AS BLOB))"), *_ACROSS, *_SQLITE_CHECKS)
 ]
-POSTGRES: Final = [_statement(_POSTGRES_INBOXES, check) for check in (*_CHECKS, *_ACROSS)]
-POSTGRES_OWN: Final = [_statement(_POSTGRES_INBOXES, check) for check in _CHECKS]
+POSTGRES_OWN: Final = [
+    _statement(_POSTGRES_INBOXES, check) for check in (*_CHECKS, _sizes("octet_length(text)"))
+]
 """Those of `POSTGRES` that look at what belongs to one owner, so that they work in a lane."""
+POSTGRES: Final = [*POSTGRES_OWN, *(_statement(_POSTGRES_INBOXES, check) for check in _ACROSS)]
 
 COUNTS: Final = """
 SELECT (SELECT count(*) FROM account WHERE deleted_at IS NULL),

@@ -11,6 +11,7 @@ from chatd.errors import (
     FirstContactClosed,
     IdempotencyKeyReused,
     InboxFull,
+    InboxStorageFull,
     MessageDeleted,
     MessageNotFound,
     NotTheSender,
@@ -94,18 +95,34 @@ def inbox_full(received_by: int) -> InboxFull:
     return InboxFull(f"the inbox of user {received_by} is full")
 
 
+def inbox_storage_full(received_by: int) -> InboxStorageFull:
+    """The error for an inbox whose texts would be larger than they may be."""
+    return InboxStorageFull(f"the inbox of user {received_by} has no room for this message")
+
+
+def text_size(text: str) -> int:
+    """How many bytes of an inbox a text takes: those of UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
+
+
+def growth(revision: Revision, message: Message) -> int:
+    """By how many bytes a revision enlarges the message's inbox, if it is applied."""
+    return text_size(revision.text or "") - text_size(message.text)
+
+
 def too_many_blocks() -> TooManyBlocks:
     """The error for an account with `MAX_BLOCKS` blocks."""
     return TooManyBlocks(f"an account can block {MAX_BLOCKS} others")
 
 
 def check_revision(
-    revision: Revision, message: Message | None, now: int, is_blocked: bool
+    revision: Revision, message: Message | None, now: int, is_blocked: bool, room: int
 ) -> DomainError | None:
     """Why a message cannot be revised; None if it can, or if there is nothing to change.
 
     `message` is the one that the revision names, None if there is none or its inbox is gone;
-    `is_blocked` is whether its recipient has blocked its sender. See `IStore.revise`.
+    `is_blocked` is whether its recipient has blocked its sender, `room` how many bytes are free in
+    its inbox. See `IStore.revise`.
     """
     if message is None or revision.revised_by not in (message.sent_by, message.received_by):
         return MessageNotFound("the caller has neither sent nor received such a message")
@@ -117,6 +134,9 @@ def check_revision(
         return TooLate(f"messages can be changed for {revision.within // 1_000_000} seconds")
     if is_blocked and revision.text is not None:
         return blocked(message.received_by)
+    # What does not enlarge the inbox is possible also if it has more than it may have by now.
+    if growth(revision, message) > max(room, 0):
+        return inbox_storage_full(message.received_by)
     return None
 
 

@@ -75,11 +75,23 @@ async def test_a_restore_drill(stopped: Commands, tmp_path: Path) -> None:
 
 
 @ensureDeferred
+async def test_a_folder_keeps_the_newest_copies(stopped: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for name in ("chatd-20200101T000000Z.copy", "chatd-20210101T000000Z.copy", "notes"):
+        (folder / name).touch()
+    [copied] = await stopped.json("db", "backup", str(folder), "--keep", "2")
+    names = sorted(entry.name for entry in folder.iterdir())
+    assert names == ["chatd-20210101T000000Z.copy", os.path.basename(copied["backup"]), "notes"]
+    assert "is none" in await stopped.fail(1, "db", "backup", str(tmp_path / "file"), "--keep", "2")
+
+
+@ensureDeferred
 async def test_damage_has_a_status_of_its_own(
     stopped: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     db = sqlite3.connect(stopped.settings.db.removeprefix("sqlite:"))
-    db.execute("INSERT INTO inbox VALUES (1, 2, 3, 0, 0, 0)")
+    db.execute("INSERT INTO inbox VALUES (1, 2, 3, 0, 0, 0, 0)")
     db.commit()
     db.close()
     assert await stopped.fail(5, "db", "check") == "the database is not consistent"
@@ -97,7 +109,7 @@ async def test_a_database_is_created_and_upgraded_by_one_of_two(
     assert "has schema version" in await commands.run("db", "upgrade")
     db = sqlite3.connect(path)
     db.execute("ALTER TABLE account DROP COLUMN disabled_at")
-    for column in ("removed_seq", "removed_at"):
+    for column in ("removed_seq", "removed_at", "text_bytes"):
         db.execute(f"ALTER TABLE inbox DROP COLUMN {column}")
     db.execute("DROP TABLE erasure")
     db.execute("PRAGMA user_version = 7")

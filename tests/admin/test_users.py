@@ -46,6 +46,7 @@ async def test_an_account_from_its_beginning_to_its_end(commands: Commands) -> N
         "email": "ann@example.org",
         "last_seen_at": None,
         "messages": 0,
+        "bytes": 0,
         "tokens": 0,
         "disabled_at": None,
     }
@@ -105,9 +106,11 @@ async def test_what_people_see(stopped: Commands) -> None:
     assert "last seen at  -\n" in shown
     listed = (await stopped.run("user", "list")).splitlines()
     assert listed[0].split() == (
-        ["ID", "NAME", "EMAIL", "JOINED", "LAST", "SEEN", "MESSAGES", "TOKENS", "DISABLED"]
+        ["ID", "NAME", "EMAIL", "JOINED", "LAST", "SEEN", "MESSAGES", "BYTES", "TOKENS", "DISABLED"]
     )
-    assert listed[1] == Matching(r"1   ann   ann@example\.org  \S+  -          0         1       -")
+    assert listed[1] == Matching(
+        r"1   ann   ann@example\.org  \S+  -          0         0      1       -"
+    )
     [line] = (await stopped.run("token", "list", "ann")).splitlines()[1:]
     assert line == Matching(r"1   -      read, send, account  \S+  -          -")
     assert await stopped.run("token", "revoke", "ann", "1") == "Token 1 is revoked.\n"

@@ -63,3 +63,30 @@ def test_more_of_one_account_is_an_overload(serve: Serve) -> None:
     assert value(service.system.metrics, "chatd_refusals_total", bound="read_queue") == 1
     assert bob.get(f"{USERS}?user_id=1").status == 200
     assert {exchange.response.status for exchange in started} == {200}
+
+
+@pytest.mark.parametrize("kind", ["edit", "deletion", "block"])
+def test_sends_do_not_wait_behind_all_changes_of_another_account(serve: Serve, kind: str) -> None:
+    service = serve("chatd", worker=SteppedExecutor)
+    ann, bob = pair(service)
+    body = {"user_id": bob.id}
+    edit = {**body, "seq": 1, "message": "x"}
+    waiting = [
+        {
+            "edit": lambda: ann.start("PATCH", CHATS, json_body=edit),
+            "deletion": lambda: ann.start("DELETE", f"{CHATS}?user_id={bob.id}&seq=1"),
+            "block": lambda: ann.start("PUT", "/api/v1/blocks/", json_body=body),
+        }[kind]()
+        for _ in range(100)
+    ]
+    sent = bob.start("POST", CHATS, json_body={"user_id": bob.id, "message": "hello"})
+    writer = service.system.workers["writer"]
+    steps = 0
+    while sent.held:
+        service.system.turn()
+        assert writer.step()
+        service.system.turn()
+        steps += 1
+    assert steps <= MAX_RUNNING + 2
+    service.settle()
+    assert {exchange.response.status for exchange in waiting} <= {200, 204}

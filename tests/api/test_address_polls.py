@@ -25,13 +25,21 @@ def hold_stream(user: User, headers: dict[str, str]) -> Exchange:
     return user.start_and_settle("GET", CHATS, headers=headers)
 
 
+def hold_send(user: User, headers: dict[str, str]) -> Exchange:
+    """A send that waits until its message is read; the user reads nothing."""
+    body = {"user_id": user.id, "message": "hello"}
+    return user.start_and_settle(
+        "POST", CHATS + "?wait_for=read&wait=30", json_body=body, headers=headers
+    )
+
+
 def behind_proxy(serve: Serve, front: str, **options: object) -> Service:
     """One address may hold two of the four polls."""
     return serve(front, trusted=["127.0.0.0/8"], max_held=4, rates=Rates(), **options)
 
 
 @pytest.mark.parametrize("front", [STOCK, OWN])
-@pytest.mark.parametrize("hold", [hold_poll, hold_stream])
+@pytest.mark.parametrize("hold", [hold_poll, hold_stream, hold_send])
 def test_one_address_holds_half_of_the_polls_and_streams(
     serve: Serve, front: str, hold: Hold
 ) -> None:
@@ -44,7 +52,10 @@ def test_one_address_holds_half_of_the_polls_and_streams(
         assert refused.header("Retry-After") == "30"
     stream = {**HERE, "Accept": "text/event-stream"}
     ann.get(CHATS, headers=stream).problem(503, "overloaded")
-    assert value(service.system.metrics, "chatd_refusals_total", bound="polls_of_address") == 3
+    count = ann.page()["meta"]["count"]
+    hold_send(ann, HERE).response.problem(503, "overloaded")
+    assert ann.page()["meta"]["count"] == count
+    assert value(service.system.metrics, "chatd_refusals_total", bound="polls_of_address") == 4
     # Neither what does not wait nor others are concerned.
     assert ann.get(CHATS + "?since=now", headers=HERE).status == 200
     assert hold(ann, THERE).held

@@ -9,6 +9,7 @@ import pytest
 from chatd.domain import chats, passwords
 from chatd.domain.rate_limits import Rate, Rates
 from chatd.errors import StoreUnavailable
+from chatd.model import InboxLimits
 from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, ServiceResponse, basic
 from tests.doubles import SteppedExecutor
 from tests.test_metrics import value
@@ -269,15 +270,16 @@ def test_nothing_is_stored_on_a_disk_that_is_nearly_full(serve: Serve, front: st
     free = [1 << 30]
     service = serve(front, free_bytes=lambda: free[0])
     ann = service.new_user()
-    ann.send(ann)
+    seq = ann.send(ann)["seq"]
     free[0] = 1 << 20
     service.advance(1)
     for refused in (
         ann.post(CHATS, {"user_id": ann.id, "message": "x"}),
+        ann.request("PATCH", CHATS, json_body={"user_id": ann.id, "seq": seq, "message": "longer"}),
         register(service, "newcomer"),
     ):
         assert retry_after(refused, 507, "insufficient_storage") == 60
-    assert value(service.system.metrics, "chatd_refusals_total", bound="free_disk") == 2
+    assert value(service.system.metrics, "chatd_refusals_total", bound="free_disk") == 3
     assert ann.page()["meta"]["count"] == 1
     free[0] = 1 << 30
     service.advance(1)
@@ -286,7 +288,7 @@ def test_nothing_is_stored_on_a_disk_that_is_nearly_full(serve: Serve, front: st
 
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_full_inbox_is_told_to_its_senders(serve: Serve, front: str) -> None:
-    service = serve(front, max_messages=2)
+    service = serve(front, limits=InboxLimits(2))
     ann, bob = service.new_user(), service.new_user()
     for _ in range(2):
         ann.send(bob)
@@ -295,3 +297,17 @@ def test_a_full_inbox_is_told_to_its_senders(serve: Serve, front: str) -> None:
     assert value(service.system.metrics, "chatd_refusals_total", bound="inbox_messages") == 1
     bob.send(ann)
     assert bob.page()["meta"]["count"] == 2
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_an_inbox_without_room_is_told_to_its_senders(serve: Serve, front: str) -> None:
+    service = serve(front, limits=InboxLimits(bytes=10))
+    ann, bob = service.new_user(), service.new_user()
+    sent = ann.send(bob, "12345678")
+    body = {"user_id": bob.id, "message": "123"}
+    ann.post(CHATS, body).problem(507, "inbox_storage_full")
+    edit = {"user_id": bob.id, "seq": sent["seq"], "message": "12345678901"}
+    ann.request("PATCH", CHATS, json_body=edit).problem(507, "inbox_storage_full")
+    assert value(service.system.metrics, "chatd_refusals_total", bound="inbox_bytes") == 2
+    assert ann.request("PATCH", CHATS, json_body={**edit, "message": "1"}).status == 200
+    assert ann.post(CHATS, body).status == 201

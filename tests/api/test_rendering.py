@@ -63,7 +63,7 @@ def test_the_largest_integers_are_exact() -> None:
 @pytest.mark.parametrize(("text", "number"), [("x", 1), ("y", 2)])
 def test_messages_follow_their_meta(text: str, number: int) -> None:
     values = tuple(Message(1, seq, 3, SEED * SECOND, text) for seq in range(number))
-    body = rendering.messages(Health("ok"), values)
+    body = rendering.messages(Health("ok"), rendering.EncodedMessageCache().all(values))
     assert body.endswith(b"\n")
     assert body.count(b"\n") == 1
     parts = [json.loads(rendering.message(each)) for each in values]
@@ -87,10 +87,19 @@ def test_a_message_is_encoded_once_unless_it_is_long(monkeypatch: pytest.MonkeyP
     for _ in range(3):
         assert [encode(each) for each in short] == [each.text.encode() for each in short]
     assert made == short
-    long = Message(1, 3, 1, 1, "x" * (rendering.EncodedMessageCache.LARGEST + 1))
-    for _ in range(2):
-        assert encode(long) == long.text.encode()
-    assert made == [*short, long, long]
+    long = [Message(1, seq, 1, 1, f"{seq}" * 1000) for seq in (3, 4, 5)]
+    monkeypatch.setattr(rendering.EncodedMessageCache, "LONG_BYTES", 2500)
+    for each in (*long[:2], *long[:2], long[2], *long[2:], long[0]):
+        assert encode(each) == each.text.encode()
+        assert sum(map(len, encode._long.values())) <= 2500
+    assert made == [*short, *long, long[0]]
+
+
+def test_a_message_that_takes_the_place_of_a_lost_one_is_shown() -> None:
+    encode = rendering.EncodedMessageCache()
+    encode(Message(1, 2, 3, SEED * SECOND, "lost with the primary"))
+    # In the same second, so that only the microseconds differ.
+    assert json.loads(encode(Message(1, 2, 4, SEED * SECOND + 1, "new")))["message"] == "new"
 
 
 def test_a_revised_message_is_never_taken_from_the_cache() -> None:

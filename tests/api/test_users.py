@@ -119,6 +119,12 @@ def test_an_email_has_one_at_sign_inside(stock: Service, email: str) -> None:
     assert "email" in response.problem(400, "invalid_body")["detail"]
 
 
+@pytest.mark.parametrize("email", ["a@b\r\nBcc: x", "a\t@b", "a@\x7f", "a@b\x85", "\u2028a@b"])
+def test_an_email_has_no_control_characters(stock: Service, email: str) -> None:
+    response = stock.post(USERS, {**ANN, "email": email})
+    assert response.problem(400, "invalid_body")["detail"] == "email: no control characters"
+
+
 @pytest.mark.parametrize("email", ["a@b", "a" * 252 + "@b", "é" * 252 + "@b", "ann+x@exämple.org"])
 def test_an_email_may_be_long_and_in_any_script(stock: Service, email: str) -> None:
     assert stock.post(USERS, {**ANN, "email": email}).json["email"] == email

@@ -65,6 +65,7 @@ async def test_damage_is_noticed(tmp_path: Path) -> None:
             ("DELETE FROM contact WHERE received_by = 3", "missing contacts"),
             ("INSERT INTO contact VALUES (9, 99)", "contacts without messages"),
             ("DELETE FROM conversation WHERE seq = 5", "messages that are not indexed"),
+            ("UPDATE inbox SET text_bytes = 1 WHERE user_id = 5", "inboxes with other bytes"),
             ("UPDATE token SET scopes = 1 WHERE user_id = 2", "limited tokens"),
         ):
             check(db.execute, before, faults)

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from chatd.interfaces import IStore
 from chatd.model import (
-    MAX_INTEGER,
     Appended,
     ConversationCursor,
     Draft,
     IdempotencyKey,
+    InboxLimits,
     Message,
     ReadAfter,
     ReadConversation,
@@ -20,10 +20,10 @@ from chatd.model import (
 
 
 class OpenStore(Protocol):
-    """Opens a store; with `known_only`, nobody may write first; inboxes have `max_messages`."""
+    """Opens a store; with `known_only`, nobody may write first."""
 
     def __call__(
-        self, *, known_only: bool = False, max_messages: int = MAX_INTEGER
+        self, *, known_only: bool = False, limits: InboxLimits | None = None
     ) -> Awaitable[IStore]: ...
 
 

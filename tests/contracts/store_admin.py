@@ -24,7 +24,7 @@ class AdminContract:
         for name, messages, tokens in [("ann", 0, 0), ("bob", 2, 1), ("dan", 0, 0)]:
             account = await store.account_named(name)
             assert account is not None
-            states[name] = AccountState(account, None, messages, tokens)
+            states[name] = AccountState(account, None, messages, messages, tokens)
         assert await store.admin.accounts(0, 10) == list(states.values())
         assert await store.admin.accounts(ann, 1) == [states["bob"]]
         assert await store.admin.accounts(dan, 10) == []

@@ -9,14 +9,17 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
-from chatd.errors import IdempotencyKeyReused, InboxFull, UserNotFound
+from chatd.errors import IdempotencyKeyReused, InboxFull, InboxStorageFull, UserNotFound
+from chatd.interfaces import IStore
 from chatd.model import (
     MAX_INTEGER,
     Appended,
     Draft,
+    InboxLimits,
     Message,
     ReadAfter,
     ReadPage,
+    Revision,
 )
 from tests.contracts.helpers import (
     TEXTS,
@@ -360,12 +363,19 @@ class IdempotencyContract:
         assert await store.read([ReadAfter(bob, 0, 10)]) == [None]
 
 
+async def bytes_of(store: IStore, username: str) -> int:
+    """The bytes of the texts of an inbox."""
+    state = await store.admin.account_named(username)
+    assert state is not None
+    return state.bytes
+
+
 class FullInboxContract:
     """Inboxes with as many messages as they may have."""
 
     @ensureDeferred
     async def test_a_full_inbox_takes_nothing_and_others_do(self, open_store: OpenStore) -> None:
-        store = await open_store(max_messages=3)
+        store = await open_store(limits=InboxLimits(3))
         ann, bob = await add_accounts(store, "ann", "bob")
         keyed = draft(ann, bob, "first", "key")
         first = appended((await store.append([keyed]))[0])
@@ -384,7 +394,7 @@ class FullInboxContract:
 
     @ensureDeferred
     async def test_what_was_removed_leaves_room(self, open_store: OpenStore) -> None:
-        store = await open_store(max_messages=2)
+        store = await open_store(limits=InboxLimits(2))
         ann, bob = await add_accounts(store, "ann", "bob")
         await send(store, ann, bob, "1")
         second = await send(store, ann, bob, "2")
@@ -394,3 +404,55 @@ class FullInboxContract:
             await send(store, ann, bob, text)
         assert isinstance((await store.append([Draft(ann, bob, "x")]))[0], InboxFull)
         assert await store.last_seqs([bob]) == {bob: 4}
+
+    @ensureDeferred
+    async def test_the_bytes_of_an_inbox_are_limited(self, open_store: OpenStore) -> None:
+        store = await open_store(limits=InboxLimits(bytes=10))
+        ann, bob = await add_accounts(store, "ann", "bob")
+        keyed = draft(ann, bob, "\u00e4\u20ac", "key")  # 5 bytes
+        first = appended((await store.append([keyed]))[0])
+        await send(store, ann, bob, "\U0001f600")  # 4 bytes
+        large, other, replay = await store.append(
+            [Draft(ann, bob, "\u00e4"), Draft(bob, ann, "0123456789"), keyed]
+        )
+        assert isinstance(large, InboxStorageFull)
+        assert appended(other).seq == 1
+        assert replay == Appended(first, True)
+        await send(store, ann, bob, "x")
+        assert await bytes_of(store, "bob") == 10
+        store.limits.bytes = 11
+        await send(store, ann, bob, "y")
+        assert isinstance((await store.append([Draft(ann, bob, "z")]))[0], InboxStorageFull)
+
+    @ensureDeferred
+    async def test_bytes_are_counted_whatever_changes(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
+        sent = [await send(store, ann, bob, "12345") for _ in range(4)]
+        await send(store, cat, bob, "12")
+        store.limits.bytes = 24
+        edits: list[tuple[int, str | None, int]] = [
+            *((1, "1234567", 24), (2, "\u20ac", 22), (2, None, 19), (2, None, 19), (1, "x", 13)),
+            (1, "x", 13),
+        ]
+        for seq, text, size in edits:
+            await store.revise(Revision(ann, bob, seq, text))
+            assert await bytes_of(store, "bob") == size
+        # Too large by one byte, then as large as possible.
+        with pytest.raises(InboxStorageFull):
+            await store.revise(Revision(ann, bob, 3, "x" * 17))
+        await store.revise(Revision(ann, bob, 3, "x" * 16))
+        # What shortens a message is possible, also if there is more than there may be.
+        store.limits.bytes = 5
+        await store.revise(Revision(ann, bob, 3, "x" * 15))
+        await store.admin.remove_old(sent[0].sent_at + 1)
+        removed = store.removed.get(bob, 0)
+        kept = await read_inbox(store, bob)
+        assert await bytes_of(store, "bob") == sum(len(each.text) for each in kept)
+        assert len(kept) == 5 - removed
+        await store.delete_account(ann, erase=True)
+        while (await store.erase(ann)).more:
+            pass
+        assert await bytes_of(store, "bob") == 2
+        await send(store, cat, bob, "345")
+        assert await bytes_of(store, "bob") == 5

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from chatd.domain.answer_size import MAX_ANSWER_BYTES, MAX_PAGE_BYTES, fitting, fitting_changes
+import msgspec
+
+from chatd.domain.answer_size import (
+    MAX_ANSWER_BYTES,
+    MAX_PAGE_BYTES,
+    encoded_size,
+    fitting,
+    fitting_changes,
+)
 from chatd.model import ChangesPosition, Message
 from chatd.model_sync import ChangesSlice, MessageChange, ReadChange
 
 
 def message(text: str, seq: int = 1) -> Message:
     return Message(1, seq, 2, 0, text)
+
+
+def test_the_size_is_that_of_the_encoded_text() -> None:
+    every = "".join(map(chr, range(0xD800))) + "🙂\U0010ffff"
+    for text in ("", every, *map(chr, range(256))):
+        assert encoded_size(text) == len(msgspec.json.encode(text)), ascii(text)
 
 
 def test_messages_fit_by_their_encoded_bytes() -> None:

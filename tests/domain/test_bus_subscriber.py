@@ -55,6 +55,51 @@ def test_waking_ends_the_waits_of_the_users_and_is_counted(system: System) -> No
         each.close()
 
 
+def test_those_for_whom_a_turn_has_no_time_are_woken_in_the_next(system: System) -> None:
+    sessions = [system.session(name) for name in ("ann", "bob", "cat", "dan")]
+    waiters = [SlowWaiter(each, system) for each in sessions]
+    users = [each.user_id for each in sessions]
+    system.subscriber.wake(users[:3])
+    assert woken_waiters(waiters) == [1, 1, 0, 0]
+    # Whoever comes later does not overtake them, and nobody is woken twice for nothing.
+    system.subscriber.wake([users[3], users[2]])
+    assert woken_waiters(waiters) == [1, 1, 0, 0]
+    system.clock.advance(0)
+    assert woken_waiters(waiters) == [1, 1, 1, 1]
+    assert woken(system, "bus") == 4
+    system.clock.advance(0)
+    system.subscriber.wake(users[:1])
+    assert woken_waiters(waiters) == [2, 1, 1, 1]
+    for each in waiters:
+        system.notifier.remove(each)
+
+
+class SlowWaiter:
+    """A waiter that is held all the time, and takes as long as half a turn to wake."""
+
+    held = True
+    is_behind = False
+    wants_changes = False
+    seq = 0
+
+    def __init__(self, session: Session, system: System) -> None:
+        self.session = session
+        self.woken = 0
+        self._clock = system.clock
+        system.notifier.add(self)
+
+    def wake(self, reason: WakeReason) -> None:
+        self.woken += 1
+        self._clock.rightNow += chatd.domain.bus_subscriber.WAKE_SECONDS / 2
+
+    def revoke(self) -> None:
+        raise AssertionError
+
+
+def woken_waiters(waiters: list[SlowWaiter]) -> list[int]:
+    return [each.woken for each in waiters]
+
+
 def test_changed_messages_are_counted_and_wake_nobody(system: System) -> None:
     ann = system.session("ann")
     held = poll(system, ann)

@@ -256,3 +256,20 @@ def test_refusals_are_counted_by_limit() -> None:
         "read": 0,
         "send": 1,
     }
+
+
+def test_an_ipv6_network_cannot_lock_the_owner_of_an_account_out() -> None:
+    clock = Clock()
+    limits = RateLimits(Rates(), clock)
+    # As fast as it goes, for ten minutes, from a new /64 of one /48 each time.
+    refused = 0
+    for number in range(6000):
+        address = f"2001:db8:0:{number:x}::1"
+        try:
+            limits.count_log_in(address, "ann")
+            limits.count_failed_log_in(address, "ann")
+        except RateLimited:
+            refused += 1
+        clock.advance(0.1)
+    limits.count_log_in("192.0.2.1", "ann")
+    assert refused > 5000

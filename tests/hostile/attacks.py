@@ -10,28 +10,36 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
+import re
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from tests.daemon import CHATS, TOKENS, USERS
+from tests.hostile.database import WIDE
 
 ADDRESS: Final = "127.0.0.66"
 """Where attacks come from."""
 
-WIDE: Final = "\x01" * 16_384
-"""The text that takes most bytes in JSON."""
+POLLS: Final = 10_000
+"""Polls of one address in `many_polls`."""
 
 
 class Target(msgspec.Struct):
-    """The daemon, and the accounts of the attacker: tokens by the id of the user."""
+    """A daemon, or the proxy in front of it, which has TLS, and the accounts of the attacker.
+
+    `tokens` are by the id of the user.
+    """
 
     port: int
     tls_port: int
+    is_proxy: bool
     tokens: dict[int, str]
 
     @property
@@ -39,26 +47,52 @@ class Target(msgspec.Struct):
         """The ids of the accounts. The first one has a hundred wide messages."""
         return list(self.tokens)
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection; retried for as long as it is refused."""
+        options: dict[str, Any] = {"limit": 1 << 16, "local_addr": (ADDRESS, 0)}
+        if self.is_proxy:
+            options["ssl"] = _TLS
+        while True:
+            try:
+                return await asyncio.open_connection("127.0.0.1", self.port, **options)
+            except OSError:
+                await asyncio.sleep(0.02)
 
-Attack = Callable[[Target], Awaitable[None]]
+
+_TLS: Final = ssl.create_default_context()
+_TLS.check_hostname = False
+_TLS.verify_mode = ssl.CERT_NONE
+
+Run = Callable[[Target], Awaitable[None]]
+
+
+class Attack(NamedTuple):
+    """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox."""
+
+    run: Run
+    accounts: int
+    descriptors: int
+    messages: int
+
+
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(function: Attack) -> Attack:
-    """Add an attack to the table, under the name of the function."""
-    ATTACKS[getattr(function, "__name__", "")] = function
-    return function
+def attack(
+    *, accounts: int = 40, descriptors: int = 1500, messages: int = 0
+) -> Callable[[Run], Run]:
+    """Add an attack to the table, under the name of the function.
 
+    By default there are as many accounts as one address may register at once, and so few
+    descriptors that an attack can use them up.
+    """
 
-async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection; retried for as long as it is refused."""
-    while True:
-        try:
-            return await asyncio.open_connection(
-                "127.0.0.1", port, local_addr=(ADDRESS, 0), limit=1 << 16
-            )
-        except OSError:
-            await asyncio.sleep(0.02)
+    def add(function: Run) -> Run:
+        name = getattr(function, "__name__", "")
+        ATTACKS[name] = Attack(function, accounts, descriptors, messages)
+        return function
+
+    return add
 
 
 async def swarm(count: int, one: Callable[[int], Awaitable[None]]) -> None:
@@ -92,9 +126,9 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def unread(port: int, data: bytes) -> None:
+async def unread(target: Target, data: bytes) -> None:
     """Send requests and read nothing, for as long as the server permits."""
-    _reader, writer = await connect(port)
+    _reader, writer = await target.connect()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     try:
         writer.write(data)
@@ -103,9 +137,9 @@ async def unread(port: int, data: bytes) -> None:
         writer.transport.abort()
 
 
-async def answered(port: int, data: bytes, responses: int = 1) -> None:
+async def answered(target: Target, data: bytes, responses: int = 1) -> None:
     """Send requests, and read until the last response has begun."""
-    reader, writer = await connect(port)
+    reader, writer = await target.connect()
     try:
         writer.write(data)
         seen = 0
@@ -115,28 +149,28 @@ async def answered(port: int, data: bytes, responses: int = 1) -> None:
         writer.transport.abort()
 
 
-@attack
+@attack()
 async def unread_pages(target: Target) -> None:
     """600 connections ask for the largest page there is, and read nothing."""
     data = request("GET", CHATS + "?limit=100", target.tokens[target.users[0]])
-    await swarm(600, lambda _: unread(target.port, data))
+    await swarm(600, lambda _: unread(target, data))
 
 
-@attack
+@attack()
 async def unread_polls(target: Target) -> None:
     """1,000 polls from the beginning, and nothing is read."""
     data = request("GET", CHATS + "?since=0", target.tokens[target.users[0]])
-    await swarm(1000, lambda _: unread(target.port, data))
+    await swarm(1000, lambda _: unread(target, data))
 
 
-@attack
+@attack()
 async def abandoned_reads(target: Target) -> None:
     """Reads of conversations that are reset right after they were asked for."""
     user = target.users[0]
     data = request("GET", f"{CHATS}?with={user}", target.tokens[user])
 
     async def one(_: int) -> None:
-        _reader, writer = await connect(target.port)
+        _reader, writer = await target.connect()
         writer.write(data)
         await asyncio.sleep(0.0003)
         reset(writer)
@@ -144,26 +178,26 @@ async def abandoned_reads(target: Target) -> None:
     await swarm(50, one)
 
 
-@attack
+@attack()
 async def pipelined_404(target: Target) -> None:
     """400 connections pipeline sixteen requests for nothing."""
     data = request("GET", "/nothing") * 16
-    await swarm(400, lambda _: answered(target.port, data, 16))
+    await swarm(400, lambda _: answered(target, data, 16))
 
 
-@attack
+@attack()
 async def pipelined_description(target: Target) -> None:
     """100 connections ask for the description of the API again and again."""
     data = request("GET", "/api/v1/openapi.json") * 4
-    await swarm(100, lambda _: answered(target.port, data, 4))
+    await swarm(100, lambda _: answered(target, data, 4))
 
 
-@attack
+@attack()
 async def connections(target: Target) -> None:
     """More connections than there are descriptors."""
 
     async def one(_: int) -> None:
-        reader, writer = await connect(target.port)
+        reader, writer = await target.connect()
         await reader.read(1000)
         writer.transport.abort()
         await asyncio.sleep(0.1)
@@ -171,36 +205,36 @@ async def connections(target: Target) -> None:
     await swarm(2000, one)
 
 
-@attack
+@attack()
 async def log_ins(target: Target) -> None:
     """200 log-ins with wrong passwords under way all the time."""
     numbers = itertools.count()
 
     async def one(_: int) -> None:
         body = json.dumps({"username": f"nobody{next(numbers)}", "password": "wrong"}).encode()
-        await answered(target.port, request("POST", TOKENS, None, body))
+        await answered(target, request("POST", TOKENS, None, body))
 
     await swarm(200, one)
 
 
-@attack
+@attack()
 async def registrations(target: Target) -> None:
     """Accounts are registered as fast as it goes."""
     numbers = itertools.count()
 
     async def one(_: int) -> None:
         account = {"username": f"spam{next(numbers)}", "email": "a@b", "password": "secret"}
-        await answered(target.port, request("POST", USERS, None, json.dumps(account).encode()))
+        await answered(target, request("POST", USERS, None, json.dumps(account).encode()))
 
     await swarm(50, one)
 
 
-@attack
+@attack()
 async def slow_heads(target: Target) -> None:
     """500 heads that come byte by byte."""
 
     async def one(_: int) -> None:
-        _reader, writer = await connect(target.port)
+        _reader, writer = await target.connect()
         for octet in request("GET", CHATS) + b"x" * 100:
             writer.write(bytes([octet]))
             await writer.drain()
@@ -209,7 +243,7 @@ async def slow_heads(target: Target) -> None:
     await swarm(500, one)
 
 
-@attack
+@attack()
 async def slow_bodies(target: Target) -> None:
     """500 bodies that come byte by byte."""
     token = target.tokens[target.users[0]]
@@ -217,7 +251,7 @@ async def slow_bodies(target: Target) -> None:
     head = head[:-2] + b"Content-Length: 100000\r\n\r\n"
 
     async def one(_: int) -> None:
-        _reader, writer = await connect(target.port)
+        _reader, writer = await target.connect()
         writer.write(head)
         while True:
             writer.write(b" ")
@@ -227,13 +261,13 @@ async def slow_bodies(target: Target) -> None:
     await swarm(500, one)
 
 
-@attack
+@attack()
 async def slow_readers(target: Target) -> None:
     """200 large answers of which a little is read at a time."""
     data = request("GET", CHATS + "?limit=10", target.tokens[target.users[0]])
 
     async def one(_: int) -> None:
-        reader, writer = await connect(target.port)
+        reader, writer = await target.connect()
         writer.write(data)
         while await reader.read(100):
             await asyncio.sleep(0.5)
@@ -241,22 +275,26 @@ async def slow_readers(target: Target) -> None:
     await swarm(200, one)
 
 
-@attack
+@attack(accounts=POLLS // 8, descriptors=20_000)
 async def many_polls(target: Target) -> None:
-    """As many held polls as the accounts may have, renewed at once when they end."""
-    data = {
-        user: request("GET", CHATS + "?since=now&wait=50", token)
-        for user, token in target.tokens.items()
-    }
+    """10,000 polls of one address, of as many accounts as that takes, renewed when they end."""
     users = target.users
-    await swarm(
-        9 * len(users), lambda number: answered(target.port, data[users[number % len(users)]])
-    )
+    data = [
+        request("GET", CHATS + "?since=now&wait=50", target.tokens[users[number % len(users)]])
+        for number in range(POLLS)
+    ]
+
+    async def one(number: int) -> None:
+        # Not all in the same moment: the attacker is not what is tested.
+        await asyncio.sleep(number / POLLS)
+        await answered(target, data[number])
+
+    await swarm(POLLS, one)
 
 
-@attack
+@attack()
 async def wake_ups(target: Target) -> None:
-    """All polls of all accounts are woken by messages as fast as it goes."""
+    """All polls of all accounts are woken by large messages as fast as it goes."""
     users = target.users[1:]
 
     async def one(number: int) -> None:
@@ -264,14 +302,62 @@ async def wake_ups(target: Target) -> None:
         if number < 8 * len(users):
             data = request("GET", CHATS + "?since=now&wait=50", target.tokens[user])
         else:
-            body = json.dumps({"user_id": user, "message": "wake up"}).encode()
-            data = request("POST", CHATS, target.tokens[users[0]], body)
-        await answered(target.port, data)
+            body = json.dumps({"user_id": user, "message": WIDE}).encode()
+            data = request("POST", CHATS, target.tokens[user], body)
+        await answered(target, data)
 
-    await swarm(9 * len(users), one)
+    await swarm(10 * len(users), one)
 
 
-@attack
+@attack()
+async def edits(target: Target) -> None:
+    """Every account edits a message of its own on five connections, as fast as it goes."""
+    users = target.users
+    numbers = itertools.count()
+
+    async def one(number: int) -> None:
+        user = users[number % len(users)]
+        token = target.tokens[user]
+        body = json.dumps({"user_id": user, "message": "first"}).encode()
+        await answered(target, request("POST", CHATS, token, body))
+        while True:
+            text = f"edit {next(numbers)}"
+            body = json.dumps({"user_id": user, "seq": 1, "message": text}).encode()
+            await answered(target, request("PATCH", CHATS, token, body))
+
+    await swarm(5 * len(users), one)
+
+
+@attack(messages=100_000)
+async def large_inbox(target: Target) -> None:
+    """100 clients read an inbox of 100,000 messages in all ways, at any place."""
+    user = target.users[1]
+    peer = target.users[0]
+
+    async def one(_: int) -> None:
+        reader, writer = await target.connect()
+        try:
+            while True:
+                query = random.choice(
+                    [
+                        "?since=0&limit=100",
+                        f"?page={random.randint(1, 1000)}&limit=100",
+                        f"?with={peer}&limit=100",
+                        f"?page={random.randint(1, 10_000)}",
+                    ]
+                )
+                writer.write(request("GET", CHATS + query, target.tokens[user]))
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+        finally:
+            writer.transport.abort()
+
+    await swarm(100, one)
+
+
+@attack()
 async def json_bombs(target: Target) -> None:
     """Bodies that are costly to read: nested, repetitive, with numbers without end."""
     bombs = [
@@ -283,28 +369,78 @@ async def json_bombs(target: Target) -> None:
     ]
     token = target.tokens[target.users[0]]
     data = [request("POST", CHATS, token, bomb) for bomb in bombs]
-    await swarm(20, lambda number: answered(target.port, data[number % len(data)]))
+    await swarm(20, lambda number: answered(target, data[number % len(data)]))
 
 
-@attack
+@attack()
 async def handshakes(target: Target) -> None:
     """500 TLS handshakes that are never finished."""
     hello = bytes.fromhex("16030102000100")
-    await swarm(500, lambda _: unread(target.tls_port, hello))
+
+    async def one(_: int) -> None:
+        _reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.tls_port, local_addr=(ADDRESS, 0)
+        )
+        writer.write(hello)
+        await asyncio.sleep(60)
+
+    await swarm(500, one)
 
 
-@attack
+@attack()
+async def hellos(target: Target) -> None:
+    """500 connections ask for a TLS handshake, for which the server signs, and are reset."""
+    outgoing = ssl.MemoryBIO()
+    client = _TLS.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="chat.example")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+
+    async def one(_: int) -> None:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.tls_port, local_addr=(ADDRESS, 0)
+        )
+        writer.write(hello)
+        await reader.read(1)
+        reset(writer)
+
+    await swarm(500, one)
+
+
+@attack()
+async def parts_of_bodies(target: Target) -> None:
+    """1,000 large bodies of which the end is missing, without an account."""
+    size = 128 * 1024
+    data = request("POST", CHATS, None, b"x" * size)[:-1]
+
+    async def one(_: int) -> None:
+        reader, writer = await target.connect()
+        try:
+            writer.write(data)
+            await reader.read(1)
+        finally:
+            writer.transport.abort()
+
+    await swarm(1000, one)
+
+
+@attack()
 async def half_open(target: Target) -> None:
     """Connections without a word, opened and reset as fast as it goes."""
 
     async def one(_: int) -> None:
-        _reader, writer = await connect(target.port)
+        _reader, writer = await target.connect()
         reset(writer)
 
     await swarm(100, one)
 
 
+async def _run(attack: Attack, target: Target) -> None:
+    await attack.run(target)
+
+
 if __name__ == "__main__":
     sys.stdout.write(f"{sys.argv[1]}\n")
     sys.stdout.flush()
-    asyncio.run(ATTACKS[sys.argv[1]](msgspec.json.decode(sys.stdin.read(), type=Target)))  # type: ignore[arg-type]
+    target = msgspec.json.decode(sys.stdin.read(), type=Target)
+    asyncio.run(_run(ATTACKS[sys.argv[1]], target))

@@ -1,39 +1,45 @@
-"""One attack on one daemon: what an innocent client and the memory notice of it."""
+"""One attack on one daemon: what an innocent client and the memory notice of it.
+
+The daemon has one core, and attackers and innocent clients another one, of which the attackers take
+what the others leave: what is measured is the daemon.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tests.daemon import CHATS, ROOT, Client, Daemon, bearer, command, environment
-from tests.hostile.attacks import WIDE, Target
-from tests.hostile.innocent import Innocent
+from bench.processes import free_port
+from tests.daemon import ROOT, Client, Daemon, command, environment, wait_until
+from tests.hostile.attacks import Attack, Target
+from tests.hostile.database import fill
+from tests.hostile.innocent import Account, innocent
 from tests.integration.certificate import write_certificate
+from tests.integration.proxies import proxy
 
 KINDS: Final = ("page", "send", "log in")
-
-ACCOUNTS: Final = 40
-"""Of the attacker: what one address may register at once."""
-
-DESCRIPTORS: Final = 1500
-"""Of the daemon: few enough for an attack to use them up."""
 
 FACTOR: Final = 3.0
 FLOOR_SECONDS: Final = 0.05
 """What an innocent client may notice: so many times the quiet figure, or so much."""
 
-
 MEMORY_MEGABYTES: Final = 300.0
 """What an attack may cost while it lasts: unread answers, connections, queues."""
+
+ATTACKER_NICENESS: Final = 10
+
+PROXIES: Final = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
+"""The configurations in docs/proxies, by name."""
 
 
 class Result(msgspec.Struct):
@@ -77,44 +83,31 @@ HEADER: Final = (
 class Trial:
     """A daemon with its limits on, the accounts of an attacker, and that of an innocent client."""
 
-    def __init__(self, daemon: Daemon, accounts: int) -> None:
+    def __init__(self, daemon: Daemon, target: Target, account: Account) -> None:
         self.daemon = daemon
-        found = re.search(r"https://127\.0\.0\.1:(\d+)", daemon.logged())
-        assert found is not None
-        tokens = {}
-        for number in range(accounts):
-            user_id = daemon.register(f"attacker{number}")
-            tokens[user_id] = daemon.token(f"attacker{number}")
-        self.target = Target(daemon.port, int(found[1]), tokens)
-        first = self.target.users[0]
-        client = daemon.client(bearer(tokens[first]))
-        for _ in range(100):
-            assert client.request("POST", CHATS, {"user_id": first, "message": WIDE}).status == 201
-        self._innocent = ("innocent", daemon.register("innocent"), daemon.token("innocent"))
+        self._target = target
+        self._account = account
 
     def run(self, name: str, seconds: float) -> Result:
         """Measure for so many seconds without the attack, and then with it."""
         before = megabytes(self.daemon.pid)
-        with self._client() as quiet:
+        with innocent(self._account) as quiet:
             time.sleep(seconds)
-        with attacking(name, self.target), Sampler(self.daemon) as sampler:
+        with attacking(name, self._target), Sampler(self.daemon) as sampler:
             # The first moments, in which everything is made, count as well.
-            with self._client() as attacked:
+            with innocent(self._account) as attacked:
                 time.sleep(seconds)
         time.sleep(min(seconds, 3.0))
         return Result(
             name,
-            {kind: quiet.p99(kind) for kind in KINDS},
-            {kind: attacked.p99(kind) for kind in KINDS},
-            attacked.refusals,
+            {kind: quiet[0].p99(kind) for kind in KINDS},
+            {kind: attacked[0].p99(kind) for kind in KINDS},
+            attacked[0].refusals,
             sampler.slowest,
             before,
             sampler.peak,
             megabytes(self.daemon.pid),
         )
-
-    def _client(self) -> Innocent:
-        return Innocent(self.daemon, *self._innocent)
 
 
 @contextmanager
@@ -130,6 +123,11 @@ def attacking(name: str, target: Target) -> Iterator[None]:
     assert attacker.stdin is not None
     assert attacker.stdout is not None
     try:
+        os.setpriority(
+            os.PRIO_PROCESS,
+            attacker.pid,
+            os.getpriority(os.PRIO_PROCESS, 0) + ATTACKER_NICENESS,
+        )
         assert attacker.stdout.readline().decode().strip() == name
         attacker.stdin.write(msgspec.json.encode(target))
         attacker.stdin.close()
@@ -142,19 +140,48 @@ def attacking(name: str, target: Target) -> Iterator[None]:
 
 
 @contextmanager
-def trial(folder: Path, *arguments: str, accounts: int = ACCOUNTS) -> Iterator[Trial]:
-    """A new daemon to be attacked, by somebody with so many accounts."""
+def trial(folder: Path, attack: Attack, behind: str | None = None) -> Iterator[Trial]:
+    """A new daemon with what an attack needs, perhaps behind one of `PROXIES`."""
+    accounts = fill(folder / "chatd.db", attack.accounts, attack.messages)
     pem = folder / "server.pem"
     write_certificate(pem)
+    port = free_port()
     line = command(
-        *("--listen", "tcp:0:interface=127.0.0.1"),
+        *("--listen", f"tcp:{port}:interface=127.0.0.1"),
         *("--listen", f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"),
         *("--admin", "tcp:0:interface=127.0.0.1"),
-        *arguments,
+        *(("--trusted-proxies", "127.0.0.1/32") if behind else ()),
     )
-    limited = ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(DESCRIPTORS), *line]
-    with Daemon(folder, command_line=limited, forked=False) as daemon:
-        yield Trial(daemon, accounts)
+    limited = ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(attack.descriptors), *line]
+    with ExitStack() as stack:
+        with core(0):
+            daemon = stack.enter_context(Daemon(folder, command_line=limited, forked=False))
+        stack.enter_context(core(-1))
+        tls = re.search(r"https://127\.0\.0\.1:(\d+)", daemon.logged())
+        assert tls is not None
+        target = Target(daemon.port, int(tls[1]), bool(behind), accounts.attacker)
+        account = Account(daemon.port, None, "innocent", *accounts.innocent)
+        if behind:
+            front = stack.enter_context(
+                proxy(PROXIES[behind], folder, {8081: daemon.port, 8082: daemon.port})
+            )
+            target.port = target.tls_port = account.port = front.port
+            account.cafile = str(folder / "proxy.pem")
+            probe = front.client()
+            wait_until(lambda: probe.get("/readyz").status == 200, 10)
+            probe.close()
+        yield Trial(daemon, target, account)
+
+
+@contextmanager
+def core(number: int) -> Iterator[None]:
+    """Have processes that are started meanwhile use one of the cores of this one."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cores)[number]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 class Sampler:

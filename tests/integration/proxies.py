@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import ssl
@@ -28,12 +27,12 @@ class Proxy:
     """A running proxy; clients connect to it with TLS."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        self._port = port
+        self.port = port
         self._context = context
 
     def client(self, auth: str | None = None, source: str = "127.0.0.1") -> Client:
         """A new client of the proxy."""
-        return Client(self._port, auth, tls=self._context, source=source)
+        return Client(self.port, auth, tls=self._context, source=source)
 
 
 @contextmanager
@@ -59,13 +58,11 @@ def proxy(
         text = text.replace(before, after)
     path = folder / name
     path.write_text(text)
+    command = [program("haproxy"), "-f", str(path)]
+    if name.startswith("nginx"):
+        command = nginx_command(text, folder)
     with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            _nginx(path, folder) if name.startswith("nginx") else [_program("haproxy"), "-f", path],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         wait_until(lambda: _listens(port, process), 10)
         yield Proxy(port, ssl.create_default_context(cafile=str(pem)))
@@ -75,26 +72,21 @@ def proxy(
         print((folder / f"{name}.log").read_text())
 
 
-def _nginx(path: Path, folder: Path) -> list[str]:
+def nginx_command(configuration: str, folder: Path) -> list[str]:
+    """How to start nginx with that configuration in the foreground, with its files in a folder."""
+    path = folder / "nginx.conf"
     # What Debian configures elsewhere; a worker of another user could not write there.
-    path.write_text(
-        re.sub(
-            r"^http \{",
-            "http {\n    access_log off;\n"
-            + "".join(
-                f"    {kind}_temp_path {folder}/{kind};\n"
-                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            ),
-            path.read_text(),
-            flags=re.MULTILINE,
-        )
-    )
-    user = "user root; " if os.geteuid() == 0 else ""
-    directives = f"{user}daemon off; pid {folder}/nginx.pid; error_log stderr crit;"
-    return [_program("nginx"), "-e", "stderr", "-c", str(path), "-g", directives]
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    text = configuration.replace("http {\n", f"http {{\n    access_log off;\n{places}", 1)
+    text = text.replace("user www-data;", "user root;" if os.geteuid() == 0 else "")
+    path.write_text(text)
+    directives = f"daemon off; pid {folder}/nginx.pid; error_log stderr crit;"
+    return [program("nginx"), "-e", "stderr", "-c", str(path), "-g", directives]
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of a program of the system."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     assert path is not None, f"on Debian: apt-get install {name}"
     return path

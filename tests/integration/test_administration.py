@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from tests.daemon import CHATS, PASSWORD, TOKENS, Daemon, basic, environment, wait_until
-from tests.fork_server import ForkedProcess
+from tests.fork_server import completed
 from tests.postgres_server import Databases
 
 OPTIONS = ("--admin", "tcp:0:interface=127.0.0.1", "--registration", "closed")
@@ -15,21 +14,9 @@ OPTIONS = ("--admin", "tcp:0:interface=127.0.0.1", "--registration", "closed")
 
 def chatd(folder: Path, *arguments: str, typed: str = "", **variables: str) -> tuple[int, str, str]:
     """Run the command; returns its status, output and errors."""
-    with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as error:
-        stdin.write(typed)
-        stdin.seek(0)
-        process = ForkedProcess(
-            ["-m", "chatd.cli", *arguments],
-            cwd=folder,
-            env=environment(**variables),
-            stdin=stdin,
-            stdout=out,
-            stderr=error,
-        )
-        status = process.wait(30)
-        out.seek(0)
-        error.seek(0)
-        return status, out.read(), error.read()
+    command = ["-m", "chatd.cli", *arguments]
+    done = completed(command, cwd=folder, env=environment(**variables), typed=typed)
+    return done.returncode, done.stdout, done.stderr
 
 
 def add(folder: Path, name: str, **variables: str) -> None:

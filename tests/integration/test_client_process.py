@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from chatd.client import ChatClient, FollowTransport
 from chatd.client.lines import BUFFER_BYTES
 from tests.cutting_proxy import CuttingProxy, proxied
 from tests.daemon import ROOT, Daemon, environment
+from tests.fork_server import completed
 from tests.history import check
 from tests.recorded_clients import Account, Recorder
 
@@ -138,15 +137,8 @@ async def test_the_programs_in_the_documentation_run(folder: Path) -> None:
         for number, (program, expected) in enumerate(zip(programs(), printed, strict=True)):
             assert "http://127.0.0.1:8080" in program
             path = folder / f"program{number}.py"
-            path.write_text(program.replace("http://127.0.0.1:8080", daemon.url))
-            done = await deferToThread(
-                subprocess.run,
-                [sys.executable, "-W", "error", path.name],
-                cwd=folder,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-            )
+            strict = "__import__('warnings').simplefilter('error')\n"
+            path.write_text(strict + program.replace("http://127.0.0.1:8080", daemon.url))
+            done = await deferToThread(completed, [path.name], cwd=folder, env=environment())
             assert done.returncode == 0, done.stdout + done.stderr
             assert expected in done.stdout

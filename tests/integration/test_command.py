@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import pytest
 from msgspec import structs
@@ -23,7 +22,7 @@ from msgspec import structs
 from bench.processes import free_port
 from chatd.cli.session import SavedLogin, SessionFile
 from tests.daemon import CHATS, TOKENS, USERS, Daemon, basic, bearer, environment, wait_until
-from tests.fork_server import ForkedProcess
+from tests.fork_server import ForkedProcess, completed
 
 SECONDS = 30.0
 
@@ -84,24 +83,9 @@ class User:
 
     def _run(self, arguments: Sequence[str], typed: str) -> tuple[int, str, str]:
         """The status, output and errors of a command."""
-        with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as error:
-            stdin.write(typed)
-            stdin.seek(0)
-            process = ForkedProcess(
-                ["-m", "chatd.cli", *arguments],
-                cwd=self.home,
-                env=self.environment,
-                stdin=stdin,
-                stdout=out,
-                stderr=error,
-            )
-            try:
-                status = process.wait(SECONDS)
-            finally:
-                process.kill()
-            out.seek(0)
-            error.seek(0)
-            return status, out.read(), error.read()
+        command = ["-m", "chatd.cli", *arguments]
+        done = completed(command, cwd=self.home, env=self.environment, typed=typed)
+        return done.returncode, done.stdout, done.stderr
 
 
 class LoggedIn(User):

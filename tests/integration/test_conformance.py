@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, environment
+from tests.daemon import ROOT, Daemon, environment
+from tests.fork_server import completed
 
 
 def run_checks(url: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command against a server."""
-    return subprocess.run(
-        [sys.executable, "-m", "chatd.conformance", url, *options],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-    )
+    command = ["-m", "chatd.conformance", url, *options]
+    return completed(command, cwd=ROOT, env=environment(), timeout=150)
 
 
 def test_the_daemon_passes_all_checks(tmp_path: Path) -> None:

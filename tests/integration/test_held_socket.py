@@ -6,8 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import START_SECONDS, Client, command, environment
+from tests.fork_server import ForkedProcess, completed
 from tests.integration.steady_load import POLLERS, SENDERS, SteadyLoad
 
 RESTARTS = 1
 WATCHDOG_SECONDS = 0.6
 NOTICE_SECONDS = 10.0
-
-LAUNCHER = """
-import os, sys
-descriptor, *line = sys.argv[1:]
-os.dup2(int(descriptor), 3)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(line[0], line)
-"""
-"""Passes a socket to a program as systemd does: as descriptor 3 of the process that it names."""
 
 
 class Systemd:
@@ -41,26 +31,23 @@ class Systemd:
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.bind(str(folder / "notify"))
         self._notices.settimeout(NOTICE_SECONDS)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkedProcess | None = None
 
     def start(self) -> None:
         """Start the service and wait until it says that it is ready."""
         line = command("--listen", "systemd:domain=INET:name=chatd", "--rate-limits=off")
         variables = {
-            "LISTEN_FDS": "1",
             "LISTEN_FDNAMES": "chatd",
             "NOTIFY_SOCKET": str(self._folder / "notify"),
             "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1_000_000)),
         }
         with (self._folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-ISc", LAUNCHER, str(self._socket.fileno()), *line],
+            self.process = ForkedProcess(
+                line,
                 cwd=self._folder,
                 env=environment(**variables),
-                stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
-                pass_fds=[self._socket.fileno()],
+                listener=self._socket,
             )
         self.wait_for("READY=1")
 
@@ -160,15 +147,8 @@ def test_nothing_is_lost_when_the_watchdog_kills_a_daemon_that_hangs(systemd: Sy
 
 
 def test_a_daemon_without_its_socket_says_so(tmp_path: Path) -> None:
-    done = subprocess.run(
-        command("--listen", "systemd:domain=INET:name=chatd"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        check=False,
-    )
+    line = command("--listen", "systemd:domain=INET:name=chatd")
+    done = completed(line, cwd=tmp_path, env=environment())
     assert done.returncode == 1
     assert done.stderr.startswith("chatd: listen: systemd has passed no such socket as 'systemd:")
     assert not os.listdir(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import ROOT, TWISTD, environment
+from tests.fork_server import completed
 
 TAC = str(ROOT / "chatd.tac")
 
@@ -20,16 +21,11 @@ UNREACHABLE = "postgresql://nobody@127.0.0.1:1/chatd"
 
 def twistd(folder: Path, *arguments: str, db: str) -> subprocess.CompletedProcess[str]:
     """twistd with its default pid file, run to its end."""
-    return subprocess.run(
+    return completed(
         [str(TWISTD), *arguments],
         cwd=folder,
         env=environment(CHATD_DB=db, CHATD_LISTEN="tcp:0:interface=127.0.0.1"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
+        merged=True,
     )
 
 

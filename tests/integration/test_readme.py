@@ -6,46 +6,20 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from chatd.config import load
-from tests.daemon import ROOT, Daemon, environment
+from tests.daemon import Daemon, environment
+from tests.documents import example, examples
+from tests.fork_server import completed
 
 ADDRESS = "http://127.0.0.1:8080"
 """The daemon's address in the documents."""
 
 SECONDS = 60.0
-
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-class Example(NamedTuple):
-    """A fenced block of a document."""
-
-    section: str
-    language: str
-    text: str
-
-
-def examples(name: str) -> list[Example]:
-    """The fenced blocks of a document, with their headings."""
-    found = []
-    document = (ROOT / name).read_text()
-    for section in re.split(r"^(?=##+ )", document, flags=re.MULTILINE):
-        heading = section.partition("\n")[0].lstrip("# ")
-        found += [Example(heading, *block) for block in _FENCE.findall(section)]
-    return found
-
-
-def example(name: str, section: str, language: str) -> str:
-    """The first block in that language under a heading."""
-    return next(
-        each.text for each in examples(name) if (each.section, each.language) == (section, language)
-    )
 
 
 class Shell:
@@ -56,23 +30,40 @@ class Shell:
         self._url = daemon.url
         self._environment = environment(HOME=str(folder), XDG_CONFIG_HOME=str(folder / "config"))
 
-    def paste(self, *command: str, text: str = "", timeout: float = SECONDS) -> str:
+    def paste(self, *command: str) -> str:
         """Run a command that must succeed quietly; returns its output."""
         done = subprocess.run(
             [part.replace(ADDRESS, self._url) for part in command],
             cwd=self.folder,
             env=self._environment,
-            input=text,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=SECONDS,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
         return done.stdout
 
     def python(self, program: str) -> str:
-        return self.paste(sys.executable, "-c", program)
+        """Run a program that must succeed quietly; returns its output."""
+        path = self.folder / "program.py"
+        path.write_text(program.replace(ADDRESS, self._url))
+        return self._completed(path.name)
+
+    def chatd(self, *arguments: str, typed: str = "") -> str:
+        """Run a command that must succeed quietly; returns its output."""
+        return self._completed("-m", "chatd.cli", *arguments, typed=typed)
+
+    def _completed(self, *command: str, typed: str = "") -> str:
+        done = completed(
+            [part.replace(ADDRESS, self._url) for part in command],
+            cwd=self.folder,
+            env=self._environment,
+            typed=typed,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+        return done.stdout
 
 
 def documents(text: str) -> list[Any]:
@@ -163,18 +154,17 @@ def test_the_terminal_session_works_after_the_curl_session(shell: Shell) -> None
         command[1:] for command in commands
     ]
     assert {command[0] for command in commands} == {"chatd"}
-    chatd = (sys.executable, "-m", "chatd.cli")
     # Without a terminal, the password comes from standard input.
     options = ("--server", ADDRESS, "--password-stdin")
-    shell.paste(*chatd, *login, *options, text="zzzzz\n")
-    shell.paste(*chatd, *send)
-    [message] = documents(shell.paste(*chatd, *tail, "--count", "1"))
+    shell.chatd(*login, *options, typed="zzzzz\n")
+    shell.chatd(*send)
+    [message] = documents(shell.chatd(*tail, "--count", "1"))
     assert message["message"] == "hai"
     assert (shell.folder / tail[-1]).exists()
-    shown = shell.paste(*chatd, *changes, "--since", "0", "--count", "2", "--json")
+    shown = shell.chatd(*changes, "--since", "0", "--count", "2", "--json")
     assert [each.get("type") for each in documents(shown)] == [None, "sent"]
-    assert "bob" in shell.paste(*chatd, *conversations)
-    assert "this one" in shell.paste(*chatd, *sessions)
+    assert "bob" in shell.chatd(*conversations)
+    assert "this one" in shell.chatd(*sessions)
     # These need a terminal: test_command.py.
     assert (chat, passwd) == (["chat", "bob"], ["passwd"])
 

@@ -147,6 +147,8 @@ def test_inboxes_can_have_more_messages(service: Service) -> None:
     assert [ann.post(CHATS, body).status for _ in range(2)] == [201, 507]
     change(service, max_inbox_messages=2)
     assert [ann.post(CHATS, body).status for _ in range(2)] == [201, 507]
+    change(service, max_inbox_bytes=15)
+    assert [ann.post(CHATS, body).status for _ in range(2)] == [201, 507]
 
 
 def test_more_or_less_of_the_disk_can_stay_free(tmp_path: Path) -> None:

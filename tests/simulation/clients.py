@@ -27,6 +27,8 @@ LONG: Final = 8000
 """Characters of a long message: a few of them fill the window of a connection."""
 GRACE_SECONDS: Final = 1.1
 """In which a revocation takes effect, unless threads do not get to run."""
+NOTICED_SECONDS: Final = 60.0
+"""After which every daemon knows that a standby has taken over."""
 URL: Final = "http://127.0.0.1:8080"
 
 
@@ -204,21 +206,29 @@ class Inbox(Client):
         super().__init__(simulation, name, user_id, token)
         self.seen: list[Stored] = []
         self.resyncs = 0
+        # How often a copy had been put back when it began at the beginning.
+        self._put_backs = 0
+        self._found: list[str] = []
 
     @property
     def is_done(self) -> bool:
         return self.ended or self.seen == self.simulation.inbox(self.user_id)
 
     def _begin_again(self, _: HistoryChanged) -> str:
+        simulation = self.simulation
+        since = simulation.clock.seconds() - simulation.faults.put_back_at
+        if simulation.put_backs == self._put_backs and since > NOTICED_SECONDS:
+            self._found.append(f"{self.name} was told of another history, but it is the same")
+        self._put_backs = simulation.put_backs
         self.seen.clear()
         self.resyncs += 1
-        self.simulation.reached["told of another history"] += 1
+        simulation.reached["told of another history"] += 1
         return "0"
 
     def problems(self, stored: Mapping[int, Sequence[Stored]]) -> list[str]:
         inbox = list(stored.get(self.user_id, ()))
         wrong = [] if self.seen == inbox else [f"divergent: {self.name} shows {self.seen}"]
-        return [*super().problems(stored), *wrong]
+        return [*super().problems(stored), *wrong, *self._found]
 
 
 class Follower(Inbox):
@@ -285,6 +295,8 @@ class Poller(Inbox):
                 await deferLater(simulation.clock, 1.0)
                 continue
             messages = [Stored(each.seq, each.sent_by, each.text) for each in poll.messages]
+            # What others have committed may come later.
+            is_exact = simulation.node_count == 1 or (wait == 0 and not messages)
             simulation.events.append(
                 Seen(
                     began,
@@ -292,7 +304,7 @@ class Poller(Inbox):
                     self.user_id,
                     len(self.seen),
                     messages,
-                    poll.count,
+                    poll.count if is_exact else None,
                     f"{self.name}-{self.resyncs}",
                 )
             )
@@ -324,27 +336,48 @@ class Revoker(Client):
                 await simulation.pause()
             other = Client(simulation, f"{self.name}-{number}", self.user_id)
             try:
-                await other.client.log_in(f"user{self.user_id}", "password")
+                other.token = await other.client.log_in(
+                    f"user{self.user_id}", "password", label=other.name
+                )
             except ChatError:
                 continue
             other.start(self._follow(other))
             if not self.finishing:
                 await simulation.pause()
+            way = simulation.tape.choice((self._revoke_others, self._log_out, self._revoke_one))
+            put_backs = simulation.put_backs
             try:
-                await self.client.revoke_other_tokens()
+                await way(other)
             except ChatError:
                 simulation.reached["revocation without an answer"] += 1
             else:
-                put_backs = simulation.put_backs
                 await deferLater(simulation.clock, GRACE_SECONDS)
-                while simulation.threads_are_busy:
+                while simulation.is_busy:
                     await deferLater(simulation.clock, GRACE_SECONDS)
                 self._revoked[other.name] = (simulation.clock.seconds(), put_backs)
                 simulation.reached["revocation"] += 1
+                if simulation.put_backs == put_backs and simulation.is_waiting(other.token):
+                    self._found.append(f"{other.name} still waits after its revocation")
                 await self.send(self.user_id, f"{other.name}-revoked", key=f"{other.name}-revoked")
                 await self._expect_refusal(other)
             if not other.ended:
                 await other.stop()
+
+    async def _revoke_others(self, _: Client) -> None:
+        await self.client.revoke_other_tokens()
+
+    async def _log_out(self, other: Client) -> None:
+        # From another place; what follows the inbox is not told.
+        client = Client(self.simulation, other.name, self.user_id, other.token)
+        try:
+            await client.client.log_out()
+        finally:
+            await client.stop()
+
+    async def _revoke_one(self, other: Client) -> None:
+        for token in await self.client.tokens():
+            if token.label == other.name:
+                await self.client.revoke_token(token.id)
 
     async def _expect_refusal(self, other: Client) -> None:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
@@ -17,9 +18,6 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
-
-WINDOW: Final = 64 * 1024
-"""Unsent bytes of one side with which its producer is paused."""
 
 SERVER: Final = IPv4Address("TCP", "127.0.0.1", 8080)
 
@@ -60,6 +58,7 @@ class End:
         data = bytes(self.unsent[:count])
         del self.unsent[:count]
         if data:
+            self.link.network.note(data)
             self.other.protocol.dataReceived(data)
         if not self.unsent:
             if self._paused:
@@ -102,7 +101,8 @@ class End:
     def write(self, data: bytes) -> None:
         if self.connected and not self._closing_write:
             self.unsent += data
-            if len(self.unsent) > WINDOW and self._producer is not None and not self._paused:
+            window = self.link.network.window
+            if len(self.unsent) > window and self._producer is not None and not self._paused:
                 self._paused = True
                 self._producer.pauseProducing()
 
@@ -125,7 +125,7 @@ class End:
             self.reading = False
             self.unsent.clear()
             self.lost = self.lost or ConnectionLost()
-            self.link.aborted.append(self)
+            self.link.network.aborted.append(self)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
@@ -166,10 +166,11 @@ class Link:
     """A connection. Once it is `broken` nothing arrives any more, and nobody knows."""
 
     def __init__(
-        self, number: int, client: Any, server: Any, address: Any, aborted: list[End]
+        self, network: Network, number: int, name: str, client: Any, server: Any, address: Any
     ) -> None:
+        self.network = network
+        self.server_name = name
         self.number = number
-        self.aborted = aborted
         self.broken = False
         self.client = End(self, "client", address, SERVER)
         self.server = End(self, "server", SERVER, address)
@@ -195,32 +196,54 @@ class Link:
 
 
 class Network:
-    """Connects clients with the listening server, if there is one."""
+    """Connects clients with servers that listen, like a balancer of load.
 
-    def __init__(self) -> None:
+    `window` is how many unsent bytes of one side pause its producer; `choose` chooses a server.
+    """
+
+    def __init__(self, window: int, choose: Callable[[Sequence[str]], str]) -> None:
+        self.window = window
+        self.digest = 0
+        """Of everything that has arrived."""
         self.links: list[Link] = []
-        self.factory: Any = None
-        """The factory of the server's connections while it listens."""
+        self.listening: dict[str, Any] = {}
+        """By the names of servers that listen, the factories of their connections."""
+        self._choose = choose
         self._numbers = iter(range(10**9))
-        self._aborted: list[End] = []
+        self.aborted: list[End] = []
+
+    def note(self, data: bytes) -> None:
+        """These bytes have arrived."""
+        self.digest = zlib.crc32(data, self.digest)
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Open a connection; refused if nobody listens."""
-        if self.factory is None:
+        if not self.listening:
             return fail(ConnectionRefusedError())
+        names = list(self.listening)
+        name = names[0] if len(names) == 1 else self._choose(names)
         number = next(self._numbers)
         address = IPv4Address("TCP", "127.0.0.1", 10_000 + number % 50_000)
-        client, server = factory.buildProtocol(SERVER), self.factory.buildProtocol(address)
-        link = Link(number, client, server, address, self._aborted)
+        client = factory.buildProtocol(SERVER)
+        server = self.listening[name].buildProtocol(address)
+        link = Link(self, number, name, client, server, address)
         self.links.append(link)
         server.makeConnection(link.server)
         client.makeConnection(link.client)
         return succeed(client)
 
+    def server_gone(self, name: str) -> None:
+        """A server was killed: its clients notice that the connections are lost."""
+        for link in self.links:
+            if link.server_name == name:
+                link.reset((link.client,))
+                link.server.connected = False
+                link.server.lost = None
+
     def next_turn(self) -> None:
         """Tell who has aborted a connection; forget those that both sides know to be closed."""
-        while self._aborted:
-            self._aborted.pop(0).tell_lost()
+        while self.aborted:
+            self.aborted.pop(0).tell_lost()
         self.links = [link for link in self.links if link.is_open]
 
     def endpointForURI(self, uri: Any) -> ClientEndpoint:
@@ -260,15 +283,16 @@ class Port:
 class ServerEndpoint:
     """Listens in a `Network`."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, name: str) -> None:
         self._network = network
+        self._name = name
 
     def listen(self, factory: Any) -> Deferred[Any]:
-        network = self._network
-        network.factory = factory
+        listening, name = self._network.listening, self._name
+        listening[name] = factory
 
         def close() -> None:
-            if network.factory is factory:
-                network.factory = None
+            if listening.get(name) is factory:
+                del listening[name]
 
         return succeed(Port(close))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import random
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
+from unittest.mock import patch
 
 T = TypeVar("T")
 
@@ -39,6 +43,31 @@ class Tape:
     def one_in(self, count: int) -> bool:
         """True once in `count` times."""
         return self.below(count) == count - 1
+
+
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """What the daemon draws itself, such as tokens, follows from the seed, too."""
+    source = random.Random(f"secrets {seed}")
+
+    def token_urlsafe(count: int) -> str:
+        return base64.urlsafe_b64encode(source.randbytes(count)).rstrip(b"=").decode()
+
+    state = random.getstate()
+    random.seed(seed)
+    with ExitStack() as stack:
+        for name, function in {
+            "randbelow": source.randrange,
+            "randbits": source.getrandbits,
+            "token_bytes": source.randbytes,
+            "token_hex": lambda count: source.randbytes(count).hex(),
+            "token_urlsafe": token_urlsafe,
+        }.items():
+            stack.enter_context(patch.object(secrets, name, function))
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
 
 def shrink(tape: Sequence[int], fails: Callable[[Sequence[int]], bool], runs: int) -> list[int]:

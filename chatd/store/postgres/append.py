@@ -10,19 +10,19 @@ import psycopg2.errors
 
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IAnnouncer
-from chatd.model import MAX_INTEGER, Appended, Draft
+from chatd.model import Appended, Draft, InboxLimits
 from chatd.postgres.array_literals import array, booleans, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.postgres import append_sql
-from chatd.store.postgres.layout import Limits
 from chatd.store.postgres.retry import Executor
 from chatd.store.results import (
     blocked,
     first_contact_closed,
     first_use,
     inbox_full,
+    inbox_storage_full,
     replayed,
     user_not_found,
 )
@@ -41,6 +41,7 @@ _REFUSALS: Final = {
     append_sql.BLOCKED: blocked,
     append_sql.UNKNOWN: first_contact_closed,
     append_sql.FULL: inbox_full,
+    append_sql.LARGE: inbox_storage_full,
 }
 
 _DELETE_OLD_BATCHES: Final = "DELETE FROM batch WHERE id < %s::uuid"
@@ -50,9 +51,9 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. With an `announcer` the database notifies nobody: changes are
-    announced here, messages by the caller. If it is `sharded`, the executor is that of the lane of
-    the recipients.
+    messages have the server's time. For `known_only` and `limits` see `PostgresStore`. With an
+    `announcer` the database notifies nobody: changes are announced here, messages by the caller. If
+    it is `sharded`, the executor is that of the lane of the recipients.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Appender:
         executor: Executor,
         *,
         now: Callable[[], int],
-        limits: Limits | None = None,
+        known_only: bool = False,
+        limits: InboxLimits,
         announcer: IAnnouncer | None = None,
         sharded: bool = False,
     ) -> None:
@@ -68,7 +70,8 @@ class Appender:
         self._sharded = sharded
         self._executor = executor
         self._now = now
-        self._limits = Limits() if limits is None else limits
+        self._known_only = known_only
+        self._limits = limits
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
         self._synchronised: set[int] = set()
@@ -114,7 +117,7 @@ class Appender:
     ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         batch_id = new_batch_id(self._now())
-        parameters = parameters_of(drafts, batch_id, prefix, self._limits.max_messages)
+        parameters = parameters_of(drafts, batch_id, prefix, self._limits)
         if self._sharded:
             on_batch(batch_id, drafts[0].received_by)
             parameters["participants"] = array({draft.received_by for draft in drafts})
@@ -129,7 +132,7 @@ class Appender:
         for _ in range(len(drafts) + 2):
             statement = append_sql.append(
                 keyed=keyed,
-                known_only=self._limits.known_only,
+                known_only=self._known_only,
                 linked=linked,
                 notifying=self._announcer is None,
                 sharded=self._sharded,
@@ -188,7 +191,7 @@ class Appender:
 
     async def check(self, deadline: float) -> None:
         """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
-        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "")
+        parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "", self._limits)
         sql = append_sql.append(keyed=False, known_only=False, linked=False, sharded=self._sharded)
         await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
 
@@ -208,7 +211,7 @@ def new_batch_id(now: int) -> str:
 
 
 def parameters_of(
-    drafts: Sequence[Draft], id: str, prefix: str, max_messages: int = MAX_INTEGER
+    drafts: Sequence[Draft], id: str, prefix: str, limits: InboxLimits
 ) -> dict[str, Any]:
     """The parameters of the statements in `append_sql`."""
     keys = [draft.idempotency for draft in drafts]
@@ -216,7 +219,8 @@ def parameters_of(
         "id": id,
         "channel": CHANNEL,
         "origin": prefix,
-        "max_messages": max_messages,
+        "max_messages": limits.messages,
+        "max_bytes": limits.bytes,
         "senders": array([draft.sent_by for draft in drafts]),
         "recipients": array([draft.received_by for draft in drafts]),
         "participants": array({id for each in drafts for id in (each.sent_by, each.received_by)}),

@@ -22,6 +22,7 @@ from chatd.store.sync_statements import SENT
 
 BLOCKED: Final = "b"
 FULL: Final = "f"
+LARGE: Final = "l"
 UNKNOWN: Final = "u"
 """Nobody may write first, and neither has written to the other."""
 
@@ -51,7 +52,10 @@ def _unknown(sharded: bool) -> str:
 
 
 # Drafts of one batch count together only when the next one comes.
-_FULL: Final = f"WHEN last_seq - removed_seq >= %(max_messages)s::bigint THEN '{FULL}'"
+_FULL: Final = f"""
+        WHEN last_seq - removed_seq >= %(max_messages)s::bigint THEN '{FULL}'
+        WHEN text_bytes + octet_length(text) > %(max_bytes)s::bigint THEN '{LARGE}'
+"""
 
 # Added to each draft to be stored: `back`, its distance from the new end of the inbox, 0 or less.
 _NUMBERED: Final = """
@@ -145,11 +149,13 @@ _NOTICE: Final = f"""
 # lost ones have other times, which cursors notice.
 _STORED: Final = f"""
 advanced AS (
-    INSERT INTO inbox (user_id, last_seq, last_sent_at, block_changes)
-    SELECT received_by, count(*), 0, max(block_changes) FROM fresh WHERE refusal IS NULL
+    INSERT INTO inbox (user_id, last_seq, last_sent_at, block_changes, text_bytes)
+    SELECT received_by, count(*), 0, max(block_changes), sum(octet_length(text))
+    FROM fresh WHERE refusal IS NULL
     GROUP BY received_by ORDER BY received_by
     ON CONFLICT (user_id) DO UPDATE SET
         last_seq = inbox.last_seq + excluded.last_seq,
+        text_bytes = inbox.text_bytes + excluded.text_bytes,
         last_sent_at = greatest(
             {MICROSECONDS}, inbox.last_sent_at + 1 + floor(random() * {RANDOM_MICROSECONDS})::bigint
         )

@@ -26,6 +26,8 @@ def step(*, named: bool) -> str:
         if named
         else "ended IS NOT NULL"
     )
+    # The inboxes are locked first, in order, as by all statements. Who edits a message meanwhile
+    # holds the lock of its inbox, and the texts are measured after that, as they are then.
     return f"""
 WITH picked AS MATERIALIZED ({pick(MICROSECONDS, named=named)}), inboxes AS MATERIALIZED (
     SELECT contact.received_by, sent_by,
@@ -44,12 +46,26 @@ WITH picked AS MATERIALIZED ({pick(MICROSECONDS, named=named)}), inboxes AS MATE
         ORDER BY message.sent_at, message.seq LIMIT {ERASE_MESSAGES}
     ) AS each
     ORDER BY inboxes.received_by, each.sent_at, each.seq LIMIT {ERASE_MESSAGES}
+), locked AS MATERIALIZED (
+    SELECT user_id, removed_seq FROM inbox WHERE user_id IN (SELECT received_by FROM found)
+    ORDER BY user_id FOR NO KEY UPDATE
+), sizes AS MATERIALIZED (
+    SELECT message.received_by, message.seq, octet_length(text) AS size
+    FROM message JOIN found USING (received_by, seq)
+    WHERE deleted_at IS NULL AND (SELECT count(*) FROM locked) > 0
+    FOR NO KEY UPDATE OF message
 ), erased AS (
     UPDATE message SET text = '', deleted_at = greatest({MICROSECONDS}, message.sent_at, edited_at)
-    FROM found
-    WHERE message.received_by = found.received_by AND message.seq = found.seq
+    FROM sizes
+    WHERE message.received_by = sizes.received_by AND message.seq = sizes.seq
         AND deleted_at IS NULL
-    RETURNING message.received_by, message.seq, message.sent_by
+    RETURNING message.received_by, message.seq, message.sent_by, size
+), shrunk AS (
+    UPDATE inbox SET text_bytes = text_bytes - freed FROM (
+        SELECT received_by, sum(size) AS freed
+        FROM erased JOIN locked ON user_id = received_by AND seq > removed_seq
+        GROUP BY received_by
+    ) AS sums WHERE inbox.user_id = sums.received_by
 ), changes AS MATERIALIZED (
     SELECT received_by AS user_id, 'changed' AS kind, received_by AS peer, seq FROM erased
 ), {logging("changes")}, place AS (

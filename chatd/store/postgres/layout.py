@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from msgspec import Struct
-
 from chatd.errors import DomainError
 from chatd.interfaces import ISyncStore
 from chatd.model import (
-    MAX_INTEGER,
     Account,
     AccountChange,
     AccountState,
@@ -37,13 +34,6 @@ from chatd.model import (
 )
 from chatd.postgres.pool import Pool
 from chatd.store.postgres.retention import RetentionPart
-
-
-class Limits(Struct):
-    """What an append refuses; `max_messages` may be changed. See `PostgresStore`."""
-
-    known_only: bool = False
-    max_messages: int = MAX_INTEGER
 
 
 class Layout(Protocol):

@@ -37,6 +37,22 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 _TABLES: Final = """
 SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
 """
+# A process of a version that knows nothing of bytes, and went on after the upgrade, counts none.
+_MISCOUNTED: Final = """
+SELECT user_id FROM inbox LEFT JOIN (
+    SELECT received_by, sum(octet_length(text)) AS size
+    FROM message JOIN inbox ON user_id = received_by AND seq > removed_seq GROUP BY received_by
+) AS held ON received_by = user_id
+WHERE NOT closed AND text_bytes <> coalesce(size, 0)
+"""
+# In statements of their own: the second one sees what was committed before the lock was taken.
+_LOCK_INBOX: Final = "SELECT FROM inbox WHERE user_id = %s FOR NO KEY UPDATE"
+_COUNT_BYTES: Final = """
+UPDATE inbox SET text_bytes = (
+    SELECT coalesce(sum(octet_length(text)), 0) FROM message
+    WHERE received_by = user_id AND seq > removed_seq
+) WHERE user_id = %s
+"""
 
 
 class PostgresMaintenance:
@@ -187,6 +203,13 @@ class PostgresMaintenance:
         """See `Maintenance`; daemons go on meanwhile."""
         with self._connect() as db, _errors(f"cannot vacuum {self._address.location}"):
             _version(db)
+            # No such version has written to shards.
+            for (user_id,) in [] if _is_sharded(db) else _rows(db, _MISCOUNTED):
+                db.rollback()
+                with db.cursor() as cursor:
+                    cursor.execute(_LOCK_INBOX, (user_id,))
+                    cursor.execute(_COUNT_BYTES, (user_id,))
+                db.commit()
             tables = [name for (name,) in _rows(db, _TABLES)]
             db.rollback()
             db.autocommit = True

@@ -19,6 +19,7 @@ from chatd.model import (
     Credentials,
     Draft,
     Erased,
+    InboxLimits,
     InboxSlice,
     Message,
     ReadAfter,
@@ -34,7 +35,6 @@ from chatd.postgres.pool import Pool
 from chatd.store import admin_statements, statements, token_statements
 from chatd.store.postgres import accounts, admin_sql, chats, contacts, erasure, revisions
 from chatd.store.postgres.append import Appender
-from chatd.store.postgres.layout import Limits
 from chatd.store.postgres.retention import RetentionPart, deletion
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.postgres.schema import version
@@ -60,12 +60,16 @@ class PlainLayout:
         *,
         reactor: Any,
         now: Callable[[], int],
-        limits: Limits,
+        known_only: bool,
+        limits: InboxLimits,
         announcer: IAnnouncer | None,
     ) -> None:
         self._executor = executor
         self._notifying = announcer is None
-        self._appender = Appender(executor, now=now, limits=limits, announcer=announcer)
+        self._limits = limits
+        self._appender = Appender(
+            executor, now=now, known_only=known_only, limits=limits, announcer=announcer
+        )
         self.sync = PostgresSyncStore(executor, reactor, announcer)
 
     @property
@@ -106,7 +110,9 @@ class PlainLayout:
 
     async def revise(self, revision: Revision, node_id: str) -> Message | DomainError:
         """See `Layout`."""
-        return await revisions.revise(self._executor, revision, node_id, notifying=self._notifying)
+        return await revisions.revise(
+            self._executor, revision, node_id, self._limits.bytes, notifying=self._notifying
+        )
 
     def erase(self, user_id: int | None, node_id: str) -> Deferred[Erased]:
         """See `Layout`."""

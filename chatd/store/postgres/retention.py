@@ -23,7 +23,8 @@ GRACE_SECONDS: Final = 5.0
 """How long other processes have to hear of what is removed, before it is deleted."""
 
 # Inboxes that are locked, which somebody is writing to, are left for the next time. All inboxes
-# that begin late are returned, so that a process that has missed a notice catches up.
+# that begin late are returned, so that a process that has missed a notice catches up. What is
+# removed is measured under the lock, as it is then: edits take the same lock.
 _ADVANCE: Final = f"""
 WITH chosen AS (
     SELECT user_id, removed_seq FROM inbox WHERE user_id > :after AND NOT closed
@@ -36,11 +37,21 @@ WITH chosen AS (
             ORDER BY seq LIMIT {MESSAGES}
         ) AS next WHERE sent_at < :before ORDER BY seq DESC LIMIT 1
     ) AS last
-), free AS (
-    SELECT user_id FROM inbox JOIN old USING (user_id) ORDER BY user_id
+), free AS MATERIALIZED (
+    SELECT user_id, removed_seq FROM inbox JOIN old USING (user_id) ORDER BY user_id
     FOR NO KEY UPDATE OF inbox SKIP LOCKED
+), sizes AS MATERIALIZED (
+    SELECT received_by, octet_length(text) AS size
+    FROM message JOIN old ON received_by = old.user_id AND message.seq <= old.seq
+        JOIN free ON free.user_id = received_by AND message.seq > removed_seq
+    WHERE (SELECT count(*) FROM free) > 0
+    FOR SHARE OF message
 ), moved AS (
-    UPDATE inbox SET removed_seq = old.seq, removed_at = old.sent_at FROM old
+    UPDATE inbox SET removed_seq = old.seq, removed_at = old.sent_at,
+        text_bytes = text_bytes - coalesce(
+            (SELECT sum(size) FROM sizes WHERE received_by = old.user_id), 0
+        )
+    FROM old
     WHERE inbox.user_id = old.user_id AND old.user_id IN (SELECT user_id FROM free)
         AND inbox.removed_seq < old.seq
     RETURNING inbox.user_id, inbox.removed_seq

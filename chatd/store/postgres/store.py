@@ -24,7 +24,6 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StartError, StoreUnavailable
 from chatd.interfaces import IAnnouncer, IStore, ISyncStore
 from chatd.model import (
-    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -34,6 +33,7 @@ from chatd.model import (
     Credentials,
     Draft,
     Erased,
+    InboxLimits,
     InboxSlice,
     Message,
     ReadAfter,
@@ -46,6 +46,7 @@ from chatd.model import (
     UserName,
 )
 from chatd.postgres.address import Address
+from chatd.postgres.connection import Unreachable
 from chatd.postgres.notify_payloads import (
     ChangedNotice,
     CommitNotice,
@@ -62,7 +63,7 @@ from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
-from chatd.store.postgres.layout import Layout, Limits
+from chatd.store.postgres.layout import Layout
 from chatd.store.postgres.plain import PlainLayout
 from chatd.store.postgres.retention import Retention, RetentionPart
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
@@ -90,9 +91,8 @@ class PostgresStore:
     what may be. It and the `Listener` are then of a bus that delivers events in any order, and only
     of the users that are in `listened`.
 
-    With `known_only`, nobody may write first to anybody. An inbox may have about `max_messages`.
-    Without `upgrade`, the database must have the present schema. Messages older than `keep`
-    microseconds are removed.
+    With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
+    must have the present schema. Messages older than `keep` microseconds are removed.
 
     A statement fails with `StoreUnavailable` after `deadline` seconds. `observe_pool_wait` is
     called with the seconds for which each statement had to wait for a free connection.
@@ -113,7 +113,7 @@ class PostgresStore:
         node_id: NodeId,
         known: list[Migration] | None = None,
         known_only: bool = False,
-        max_messages: int = MAX_INTEGER,
+        limits: InboxLimits | None = None,
         upgrade: bool = True,
         keep: int | None = None,
         deadline: float = DEADLINE_SECONDS,
@@ -141,18 +141,20 @@ class PostgresStore:
             fail_fast_seconds=deadline,
             observe_wait=observe_pool_wait,
         )
-        self._limits = Limits(known_only, max_messages)
         self._deadline = deadline
         self._observe_pool_wait = observe_pool_wait
         self._locate = locate
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
+        self.limits = limits or InboxLimits()
+        self._known_only = known_only
         self._layout: Layout = PlainLayout(
             self._executor,
             reactor=reactor,
             now=now,
-            limits=self._limits,
+            known_only=known_only,
+            limits=self.limits,
             announcer=announcer,
         )
         self.removed: dict[int, int] = {}
@@ -191,15 +193,6 @@ class PostgresStore:
         return self._layout.sync
 
     @property
-    def max_messages(self) -> int:
-        """See `IStore`."""
-        return self._limits.max_messages
-
-    @max_messages.setter
-    def max_messages(self, number: int) -> None:
-        self._limits.max_messages = number
-
-    @property
     def keep(self) -> int | None:
         """See `IStore`."""
         return self._housekeeping.keep
@@ -217,7 +210,10 @@ class PostgresStore:
         )
         if is_sharded:
             self._layout = self._sharded_layout()
-        await self._layout.open()
+        try:
+            await self._layout.open()
+        except Unreachable as problem:
+            raise StartError(f"cannot reach the database {self.location}: {problem}") from None
         await self._layout.load_removed(self._apply_removed)
         self._housekeeping.start()
 
@@ -231,7 +227,8 @@ class PostgresStore:
             Lanes(self._executor, self._reactor, self._connect),
             reactor=self._reactor,
             now=self._now,
-            limits=self._limits,
+            known_only=self._known_only,
+            limits=self.limits,
             announcer=self._announcer,
         )
 

@@ -11,14 +11,14 @@ from chatd.errors import (
     FirstContactClosed,
     IdempotencyKeyReused,
     InboxFull,
+    InboxStorageFull,
     StoreUnavailable,
     UserNotFound,
 )
 from chatd.interfaces import IAnnouncer
-from chatd.model import Appended, Draft, IdempotencyKey
+from chatd.model import Appended, Draft, IdempotencyKey, InboxLimits
 from chatd.postgres.array_literals import array
 from chatd.store.postgres.append import Appender, new_batch_id
-from chatd.store.postgres.layout import Limits
 from chatd.store.results import new_messages
 from chatd.store.sharded import claims
 from chatd.store.sharded.claims import Key, key_of
@@ -29,7 +29,7 @@ from chatd.store.sync_statements import SENT
 CLAIM_SECONDS: Final = 5.0
 """How long a batch waits for the lane of a sender."""
 
-_REFUSED: Final = (Blocked, FirstContactClosed, InboxFull, UserNotFound)
+_REFUSED: Final = (Blocked, FirstContactClosed, InboxFull, InboxStorageFull, UserNotFound)
 """Results of drafts that were certainly not stored."""
 
 # Those that the sender of a pair has received a message from.
@@ -49,12 +49,14 @@ class ShardedAppender:
         outbox: Outbox,
         *,
         now: Callable[[], int],
-        limits: Limits,
+        known_only: bool,
+        limits: InboxLimits,
         announcer: IAnnouncer,
     ) -> None:
         self._lanes = lanes
         self._outbox = outbox
         self._now = now
+        self._known_only = known_only
         self._limits = limits
         self._announcer = announcer
         self._appenders: dict[LaneExecutor, Appender] = {}
@@ -64,7 +66,12 @@ class ShardedAppender:
         appender = self._appenders.get(lane)
         if appender is None:
             appender = self._appenders[lane] = Appender(
-                lane, now=self._now, limits=self._limits, announcer=self._announcer, sharded=True
+                lane,
+                now=self._now,
+                known_only=self._known_only,
+                limits=self._limits,
+                announcer=self._announcer,
+                sharded=True,
             )
         return appender
 
@@ -152,7 +159,7 @@ class ShardedAppender:
         self, drafts: Sequence[Draft], left: Callable[[], float]
     ) -> Container[tuple[int, int]]:
         """Pairs of sender and recipient of which the recipient has written to the sender."""
-        if not self._limits.known_only:
+        if not self._known_only:
             return ()
         pairs = {(each.sent_by, each.received_by) for each in drafts}
 

@@ -40,15 +40,26 @@ CROSS JOIN LATERAL (
 ORDER BY 1, 2, 3 LIMIT {ERASE_MESSAGES}
 """
 # Whoever begins to have changes meanwhile waits for these locks, or is known to the second
-# statement.
+# statement. Edits take the same locks, so the texts are measured as they are then.
 _ERASE: Final = silent(f"""
-SELECT 1 FROM inbox WHERE user_id = ANY(%(inboxes)s::bigint[]) ORDER BY user_id FOR SHARE;
-WITH erased AS (
+SELECT 1 FROM inbox WHERE user_id = ANY(%(inboxes)s::bigint[]) ORDER BY user_id
+FOR NO KEY UPDATE;
+WITH sizes AS MATERIALIZED (
+    SELECT message.received_by, message.seq, octet_length(text) AS size
+    FROM message JOIN unnest(%(inboxes)s::bigint[], %(seqs)s::bigint[]) AS given (received_by, seq)
+        USING (received_by, seq)
+    WHERE message.sent_by = %(user_id)s AND deleted_at IS NULL
+), erased AS (
     UPDATE message SET text = '', deleted_at = greatest({MICROSECONDS}, message.sent_at, edited_at)
-    FROM unnest(%(inboxes)s::bigint[], %(seqs)s::bigint[]) AS given (received_by, seq)
-    WHERE message.received_by = given.received_by AND message.seq = given.seq
-        AND message.sent_by = %(user_id)s AND deleted_at IS NULL
-    RETURNING message.received_by, message.seq, message.sent_by
+    FROM sizes
+    WHERE message.received_by = sizes.received_by AND message.seq = sizes.seq
+    RETURNING message.received_by, message.seq, message.sent_by, size
+), shrunk AS (
+    UPDATE inbox SET text_bytes = text_bytes - freed FROM (
+        SELECT received_by, sum(size) AS freed
+        FROM erased JOIN inbox ON user_id = received_by AND seq > removed_seq
+        GROUP BY received_by
+    ) AS sums WHERE inbox.user_id = sums.received_by
 ), changes AS MATERIALIZED (
     SELECT received_by AS user_id, 'changed' AS kind, received_by AS peer, seq FROM erased
 ), {logging("changes")}

@@ -26,6 +26,7 @@ from chatd.model import (
     Credentials,
     Draft,
     Erased,
+    InboxLimits,
     InboxSlice,
     Message,
     ReadAfter,
@@ -42,7 +43,6 @@ from chatd.runtime.delays import Delays
 from chatd.store import admin_statements, statements, token_statements
 from chatd.store.postgres import accounts, admin_sql, chats, contacts, revisions
 from chatd.store.postgres.append import new_batch_id
-from chatd.store.postgres.layout import Limits
 from chatd.store.postgres.plain import DATABASE_BYTES, DELETE_TOKENS_STEP
 from chatd.store.postgres.retention import RetentionPart
 from chatd.store.postgres.schema import version
@@ -77,15 +77,17 @@ class ShardedLayout:
         *,
         reactor: Any,
         now: Callable[[], int],
-        limits: Limits,
+        known_only: bool,
+        limits: InboxLimits,
         announcer: IAnnouncer,
     ) -> None:
         self._lanes = lanes
         self._now = now
+        self._limits = limits
         self._announcer = announcer
         self._outbox = Outbox(lanes, reactor, now, announcer)
         self._appender = ShardedAppender(
-            lanes, self._outbox, now=now, limits=limits, announcer=announcer
+            lanes, self._outbox, now=now, known_only=known_only, limits=limits, announcer=announcer
         )
         self._delays = Delays(reactor)
         self._loading: set[Deferred[None]] = set()
@@ -154,7 +156,7 @@ class ShardedLayout:
 
         lane = self._lanes.of(revision.received_by)
         result = await revisions.revise(
-            lane, revision, node_id, notifying=False, new_batch=new_batch
+            lane, revision, node_id, self._limits.bytes, notifying=False, new_batch=new_batch
         )
         if batches and isinstance(result, Message):
             news = News(result.sent_by, CHANGED, result.received_by, result.seq, 0)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Final
 
 from chatd.errors import DomainError
-from chatd.model import MAX_INTEGER, Appended, Draft, InboxSlice, Message, ReadAfter, ReadPage
+from chatd.model import (
+    Appended,
+    Draft,
+    InboxSlice,
+    Message,
+    ReadAfter,
+    ReadPage,
+)
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.results import (
     first_use,
     inbox_full,
     inbox_slice,
+    inbox_storage_full,
     new_messages,
     position,
     replayed,
+    text_size,
     user_not_found,
     wanted_seqs,
 )
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
+from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.revisions import find
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.statements import KEY, MESSAGE, NEW_MESSAGE
@@ -45,52 +55,6 @@ _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 _END: Final = "SELECT last_seq, last_sent_at FROM inbox WHERE user_id = ?"
 _REMOVED_AT: Final = "SELECT removed_at FROM inbox WHERE user_id = ? AND removed_seq = ?"
 _SENT_AT: Final = "SELECT sent_at FROM message WHERE received_by = ? AND seq = ?"
-
-MAX_KNOWN_INBOXES: Final = 100_000
-
-
-class InboxEnds:
-    """The ends of inboxes that the writer has appended to: `(last_seq, indexed_seq)` by user.
-
-    Only the writer's thread changes inboxes, so it need not read an end again that it has written.
-    Drop the inbox of an account that is deleted. An inbox may have `max_messages`, without those
-    that were `removed`, see `IStore`.
-    """
-
-    def __init__(
-        self, max_messages: int = MAX_INTEGER, removed: Mapping[int, int] | None = None
-    ) -> None:
-        self.max_messages = max_messages
-        self._removed = {} if removed is None else removed
-        self._ends: dict[int, tuple[int, int]] = {}
-
-    def get(self, db: sqlite3.Connection, user_id: int) -> tuple[int, int] | None:
-        """The end of an inbox; None if there is none."""
-        end = self._ends.get(user_id)
-        if end is None:
-            query = "SELECT last_seq, indexed_seq FROM inbox WHERE user_id = ?"
-            end = db.execute(query, (user_id,)).fetchone()
-        return end
-
-    def update(self, ends: dict[int, tuple[int, int]]) -> None:
-        """Apply a transaction that was committed."""
-        if len(self._ends) > MAX_KNOWN_INBOXES:
-            self._ends.clear()
-        self._ends.update(ends)
-
-    def is_full(self, user_id: int, last_seq: int) -> bool:
-        """Whether an inbox that ends there has as many messages as it may."""
-        # The reactor's thread adds what was removed after it was committed, never too early.
-        most = self.max_messages
-        return last_seq >= most and last_seq - self._removed.get(user_id, 0) >= most
-
-    def drop(self, user_id: int) -> None:
-        """Forget an inbox."""
-        self._ends.pop(user_id, None)
-
-    def clear(self) -> None:
-        """Forget all, after a transaction whose outcome is not certain."""
-        self._ends.clear()
 
 
 def append(
@@ -139,7 +103,7 @@ class _Batch:
         self._now = now
         self._known = ends
         self._pairs = pairs
-        self.ends: dict[int, tuple[int, int]] = {}
+        self.ends: dict[int, tuple[int, int, int]] = {}
         """The new ends of the inboxes."""
         self._keys: dict[tuple[int, str], tuple[bytes, int, int]] = {}
         self._messages: list[int | str] = []
@@ -163,8 +127,11 @@ class _Batch:
             return refusal
         if self._known.is_full(user_id, end[0]):
             return inbox_full(user_id)
+        size = end[2] + text_size(draft.text)
+        if size > self._known.limits.bytes:
+            return inbox_storage_full(user_id)
         seq = end[0] + 1
-        self.ends[user_id] = (seq, end[1])
+        self.ends[user_id] = (seq, end[1], size)
         if not self._pairs.has(draft.sent_by, user_id):
             self.new_pairs.add((draft.sent_by, user_id))
         self._messages += (user_id, seq, draft.sent_by, self._now, draft.text)
@@ -179,10 +146,10 @@ class _Batch:
             return
         self._db.execute(_add_messages(len(self._messages) // 5), self._messages)
         rows: list[int] = []
-        for user_id, (last, indexed) in self.ends.items():
+        for user_id, (last, indexed, size) in self.ends.items():
             if last - indexed >= INDEX_STEP:
                 self._db.execute(_INDEX, (user_id, indexed))
-                self.ends[user_id] = (last, last)
+                self.ends[user_id] = (last, last, size)
             rows += (user_id, *self.ends[user_id])
         self._db.execute(_move_inboxes(len(self.ends)), (self._now, *rows))
         if self._new_keys:
@@ -215,8 +182,9 @@ def _add_messages(count: int) -> str:
 @cache
 def _move_inboxes(count: int) -> str:
     return (
-        "UPDATE inbox SET last_seq = column2, last_sent_at = ?, indexed_seq = column3"
-        f" FROM (VALUES {', '.join(['(?, ?, ?)'] * count)}) WHERE user_id = column1"
+        "UPDATE inbox SET last_seq = column2, last_sent_at = ?, indexed_seq = column3,"
+        f" text_bytes = column4 FROM (VALUES {', '.join(['(?, ?, ?, ?)'] * count)})"
+        " WHERE user_id = column1"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from chatd.model import MAX_INTEGER, Erased, ErasedMessage
 from chatd.store.erasure_statements import ERASE_INBOXES, ERASE_MESSAGES, NEXT_PASS, pick
 from chatd.store.sqlite.changes import Synchronised
+from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.messages import indexed_seq
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.statements import sqlite
@@ -21,13 +22,13 @@ ORDER BY received_by LIMIT ?
 """
 # In an inbox the orders of `sent_at` and `seq` agree. The index lacks the newest messages.
 _SENT: Final = """
-SELECT seq, message.sent_at, deleted_at
+SELECT seq, message.sent_at, deleted_at, length(CAST(text AS BLOB))
 FROM conversation JOIN message USING (received_by, sent_by, sent_at, seq)
 WHERE received_by = :received_by AND sent_by = :sent_by AND (sent_at, seq) > (:at, :seq)
 ORDER BY sent_at, seq LIMIT :limit
 """
 _SENT_NEW: Final = """
-SELECT seq, sent_at, deleted_at FROM message
+SELECT seq, sent_at, deleted_at, length(CAST(text AS BLOB)) FROM message
 WHERE received_by = :received_by AND sent_by = :sent_by AND seq > :indexed
     AND (sent_at, seq) > (:at, :seq)
 ORDER BY seq LIMIT :limit
@@ -42,7 +43,11 @@ _END: Final = "DELETE FROM erasure WHERE user_id = ?"
 
 
 def erase(
-    db: sqlite3.Connection, synchronised: Synchronised, now: int, user_id: int | None
+    db: sqlite3.Connection,
+    synchronised: Synchronised,
+    ends: InboxEnds,
+    now: int,
+    user_id: int | None,
 ) -> Erased:
     """See `IStore.erase`; `now` must not be less than the time of any message."""
     with transaction(db):
@@ -60,9 +65,10 @@ def erase(
         for (inbox,) in inboxes:
             after = (sent_at, seq) if inbox == first else (begin_at, 0)
             found = _sent(db, inbox, sender, after, left)
-            for number, _, deleted_at in found:
+            for number, _, deleted_at, size in found:
                 if deleted_at is None:
                     db.execute(_DELETE, (now, inbox, number))
+                    ends.grow(db, inbox, number, -size)
                     synchronised.log(db, inbox, CHANGED, inbox, number)
                     erased.append(ErasedMessage(inbox, number, sender))
             left -= len(found)
@@ -78,8 +84,8 @@ def erase(
 
 def _sent(
     db: sqlite3.Connection, received_by: int, sent_by: int, after: tuple[int, int], limit: int
-) -> list[tuple[int, int, int | None]]:
-    """Seq, time and `deleted_at` of the first messages of a sender after a time and seq."""
+) -> list[tuple[int, int, int | None, int]]:
+    """Seq, time, `deleted_at` and bytes of the first messages of a sender after a time and seq."""
     indexed = indexed_seq(db, received_by)
     if indexed is None:  # The inbox of a deleted account goes as a whole.
         return []

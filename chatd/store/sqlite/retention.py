@@ -27,11 +27,14 @@ _INBOXES: Final = (
     "SELECT user_id, removed_seq FROM inbox WHERE user_id > ? ORDER BY user_id LIMIT ?"
 )
 _OLD: Final = """
-SELECT count(*), max(seq), max(sent_at) FROM (
-    SELECT seq, sent_at FROM message WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?
+SELECT count(*), max(seq), max(sent_at), sum(size) FROM (
+    SELECT seq, sent_at, length(CAST(text AS BLOB)) AS size FROM message
+    WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?
 ) WHERE sent_at < ?
 """
-_ADVANCE: Final = "UPDATE inbox SET removed_seq = ?, removed_at = ? WHERE user_id = ?"
+_ADVANCE: Final = """
+UPDATE inbox SET removed_seq = ?, removed_at = ?, text_bytes = text_bytes - ? WHERE user_id = ?
+"""
 
 _REMOVED: Final = """
 SELECT count(*), max(seq) FROM (
@@ -59,7 +62,8 @@ class Retention:
     """Removes old messages.
 
     `write` runs a function of a connection in the writer's thread. `removed` is what is known of
-    the inboxes, by user; `on_removed` is called with each user whose inbox begins later now.
+    the inboxes, by user; `on_removed` is called with each user whose inbox begins later now, and
+    `forget` in the writer's thread.
     """
 
     def __init__(
@@ -67,10 +71,12 @@ class Retention:
         write: Callable[..., Deferred[Any]],
         removed: dict[int, int],
         on_removed: Callable[[int], None],
+        forget: Callable[[int], None],
     ) -> None:
         self._write = write
         self._removed = removed
         self._on_removed = on_removed
+        self._forget = forget
         self._stopped = False
 
     def stop(self) -> None:
@@ -82,7 +88,7 @@ class Retention:
         deleted = 0
         after: int | None = 0
         while after is not None and not self._stopped:
-            after, moved = await self._write(_advance, after, before)
+            after, moved = await self._write(_advance, after, before, self._forget)
             for user_id, seq in moved.items():
                 self._removed[user_id] = seq
                 self._on_removed(user_id)
@@ -96,7 +102,9 @@ class Retention:
         return deleted
 
 
-def _advance(db: sqlite3.Connection, after: int, before: int) -> tuple[int | None, dict[int, int]]:
+def _advance(
+    db: sqlite3.Connection, after: int, before: int, forget: Callable[[int], None]
+) -> tuple[int | None, dict[int, int]]:
     """Have the next inboxes begin later; returns where to continue, and where they begin.
 
     None is the end.
@@ -106,9 +114,10 @@ def _advance(db: sqlite3.Connection, after: int, before: int) -> tuple[int | Non
     with transaction(db):
         inboxes = db.execute(_INBOXES, (after, INBOXES)).fetchall()
         for user_id, removed in inboxes:
-            count, seq, at = db.execute(_OLD, (user_id, removed, left, before)).fetchone()
+            count, seq, at, size = db.execute(_OLD, (user_id, removed, left, before)).fetchone()
             if count:
-                db.execute(_ADVANCE, (seq, at, user_id))
+                db.execute(_ADVANCE, (seq, at, size, user_id))
+                forget(user_id)
                 moved[user_id] = seq
                 left -= count
             if not left:

@@ -9,9 +9,10 @@ import sqlite3
 from typing import Final
 
 from chatd.model import Message, Revision
-from chatd.store.results import MessageState, changes, check_revision
+from chatd.store.results import MessageState, changes, check_revision, growth
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
+from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.transactions import transaction
 from chatd.store.statements import MESSAGE
 from chatd.store.sync_statements import CHANGED
@@ -32,6 +33,7 @@ def revise(
     now: int,
     contacts: ContactRules,
     synchronised: Synchronised,
+    ends: InboxEnds,
 ) -> Message:
     """See `IStore.revise`; `now` must not be less than the time of any message."""
     with transaction(db):
@@ -39,7 +41,9 @@ def revise(
         blocked = message is not None and contacts.is_blocked(
             db, message.received_by, message.sent_by
         )
-        error = check_revision(revision, message, now, blocked)
+        end = ends.get(db, revision.received_by)
+        room = 0 if end is None else ends.limits.bytes - end[2]
+        error = check_revision(revision, message, now, blocked, room)
         if error is not None:
             raise error
         assert message is not None
@@ -49,6 +53,7 @@ def revise(
             else:
                 state = (revision.text, now, None)
             db.execute(_REVISE, (*state, message.received_by, message.seq))
+            ends.grow(db, message.received_by, message.seq, growth(revision, message))
             for user_id in {message.sent_by, message.received_by}:
                 synchronised.log(db, user_id, CHANGED, message.received_by, message.seq)
             message = Message(

@@ -21,7 +21,6 @@ from zope.interface import implementer
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import (
-    MAX_INTEGER,
     UNLIMITED,
     Account,
     AccountChange,
@@ -31,6 +30,7 @@ from chatd.model import (
     Credentials,
     Draft,
     Erased,
+    InboxLimits,
     InboxSlice,
     Message,
     ReadAfter,
@@ -58,6 +58,7 @@ from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
@@ -71,9 +72,8 @@ class SqliteStore:
     """An `IStore` in the file `path`, which is created if it does not exist.
 
     `worker(name)` makes an executor with one thread; `now` returns microseconds since the Unix
-    epoch. With `known_only`, nobody may write first to anybody. An inbox may have `max_messages`.
-    Without `upgrade`, the database must exist and have the present schema. Messages older than
-    `keep` microseconds are removed.
+    epoch. With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
+    must exist and have the present schema. Messages older than `keep` microseconds are removed.
     """
 
     epoch: str
@@ -89,7 +89,7 @@ class SqliteStore:
         worker: Callable[[str], Executor],
         known: list[Migration] | None = None,
         known_only: bool = False,
-        max_messages: int = MAX_INTEGER,
+        limits: InboxLimits | None = None,
         upgrade: bool = True,
         keep: int | None = None,
     ) -> None:
@@ -101,27 +101,19 @@ class SqliteStore:
         self._lock: FileLock | None = None
         self._inbox_cache = InboxCache()
         self.removed: dict[int, int] = {}
+        self.limits = limits or InboxLimits()
         # Used by the writer's thread only.
-        self._ends = sqlite_chats.InboxEnds(max_messages, self.removed)
+        self._ends = InboxEnds(self.limits, self.removed)
         self._pairs = KnownPairs()
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._health = WriteHealth()
-        self._retention = Retention(self._write, self.removed, self._on_removed)
+        self._retention = Retention(self._write, self.removed, self._on_removed, self._ends.drop)
         self._housekeeping = Housekeeping(
             self._write, clock=clock, now=now, keep=keep, remove_old=self._retention.run
         )
         self.admin = SqliteAdminStore(self._read, self._write, now, self._retention.run)
         self.location = f"sqlite:{path}"
-
-    @property
-    def max_messages(self) -> int:
-        """See `IStore`."""
-        return self._ends.max_messages
-
-    @max_messages.setter
-    def max_messages(self, number: int) -> None:
-        self._ends.max_messages = number
 
     @property
     def keep(self) -> int | None:
@@ -317,7 +309,9 @@ class SqliteStore:
         return self._write(self._revise, revision).addBoth(on_end)
 
     def _revise(self, db: sqlite3.Connection, revision: Revision) -> Message:
-        return revisions.revise(db, revision, self._next_time(), self._contacts, self._synchronised)
+        return revisions.revise(
+            db, revision, self._next_time(), self._contacts, self._synchronised, self._ends
+        )
 
     def erase(self, user_id: int | None = None) -> Deferred[Erased]:
         def on_success(erased: Erased) -> Erased:
@@ -335,7 +329,7 @@ class SqliteStore:
         return self._write(self._erase, user_id).addCallbacks(on_success, on_failure)
 
     def _erase(self, db: sqlite3.Connection, user_id: int | None) -> Erased:
-        return erasure.erase(db, self._synchronised, self._next_time(), user_id)
+        return erasure.erase(db, self._synchronised, self._ends, self._next_time(), user_id)
 
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.block, user_id, blocked_id)

@@ -51,7 +51,7 @@ function _shtab_chatd_using
 end
 
 set -g _shtab_chatd_commands register login logout whoami passwd sessions send conversations tail chat user 'user add' 'user list' 'user show' 'user passwd' 'user disable' 'user enable' 'user delete' token 'token list' 'token revoke' db 'db status' 'db upgrade' 'db backup' 'db restore' 'db check' 'db vacuum' 'db shard' export demo doctor health serve check-config completion
-set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-limits --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
+set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-limits --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
 
 complete -c chatd -e
 complete -c chatd -f
@@ -170,7 +170,8 @@ complete -c chatd -n '_shtab_chatd_using db backup' -s h -l help -d 'show this h
 complete -c chatd -n '_shtab_chatd_using db backup' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'
 complete -c chatd -n '_shtab_chatd_using db backup' -l db -x -d 'the database, as of the daemon'
 complete -c chatd -n '_shtab_chatd_using db backup' -l json -d 'print JSON, one object a line'
-complete -c chatd -n '_shtab_chatd_using db backup; and test $_shtab_chatd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FILE
+complete -c chatd -n '_shtab_chatd_using db backup' -l keep -x -d 'delete the oldest copies in the folder until N are left'
+complete -c chatd -n '_shtab_chatd_using db backup; and test $_shtab_chatd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a new file, or a folder for copies'
 complete -c chatd -n '_shtab_chatd_using db; and test $_shtab_chatd_npos -eq 0' -a restore -d 'Replace the database by a copy; no daemon may use it.'
 complete -c chatd -n '_shtab_chatd_using db restore' -s h -l help -d 'show this help message and exit'
 complete -c chatd -n '_shtab_chatd_using db restore' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'
@@ -224,6 +225,7 @@ complete -c chatd -n '_shtab_chatd_using serve' -l min-password-length -x -d 'Mi
 complete -c chatd -n '_shtab_chatd_using serve' -l edit-seconds -x -d 'How long messages can be edited, 0: always.'
 complete -c chatd -n '_shtab_chatd_using serve' -l first-contact -x -d 'Who may write first: open|known.'
 complete -c chatd -n '_shtab_chatd_using serve' -l max-inbox-messages -x -d 'Maximum messages in an inbox; sends to a full one are refused.'
+complete -c chatd -n '_shtab_chatd_using serve' -l max-inbox-bytes -x -d 'Maximum size of the texts of an inbox, UTF-8 bytes; sends to a full one are refused.'
 complete -c chatd -n '_shtab_chatd_using serve' -l min-free-disk -x -d 'Bytes of the disk of SQLite that sends leave free, 0: none.'
 complete -c chatd -n '_shtab_chatd_using serve' -l max-polls -x -d 'Maximum polls held at once per process.'
 complete -c chatd -n '_shtab_chatd_using serve' -l max-connections-per-address -x -d 'Maximum connections from one address, 0: no limit; trusted proxies have none.'
@@ -253,6 +255,7 @@ complete -c chatd -n '_shtab_chatd_using check-config' -l min-password-length -x
 complete -c chatd -n '_shtab_chatd_using check-config' -l edit-seconds -x -d 'How long messages can be edited, 0: always.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l first-contact -x -d 'Who may write first: open|known.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l max-inbox-messages -x -d 'Maximum messages in an inbox; sends to a full one are refused.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l max-inbox-bytes -x -d 'Maximum size of the texts of an inbox, UTF-8 bytes; sends to a full one are refused.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l min-free-disk -x -d 'Bytes of the disk of SQLite that sends leave free, 0: none.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l max-polls -x -d 'Maximum polls held at once per process.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l max-connections-per-address -x -d 'Maximum connections from one address, 0: no limit; trusted proxies have none.'

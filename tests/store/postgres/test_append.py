@@ -12,7 +12,7 @@ from chatd.errors import (
     StoreUnavailable,
     UserNotFound,
 )
-from chatd.model import Appended, Draft, InboxSlice, ReadAfter, ReadPage
+from chatd.model import Appended, Draft, InboxLimits, InboxSlice, ReadAfter, ReadPage
 from chatd.store.postgres import accounts, append_sql, chats, revisions, sync_sql
 from chatd.store.postgres.append import new_batch_id, parameters_of
 from chatd.store.postgres.silent import silent
@@ -212,7 +212,7 @@ async def test_prepared_statements_never_scan_tables(
     ann, bob = await add_accounts(store, "ann", "bob")
     await send_many(store, ann, bob, 20)
     drafts = [draft(ann, bob, "x", "key"), Draft(ann, bob, "y")]
-    appending = parameters_of(drafts, new_batch_id(1), "x:m:")
+    appending = parameters_of(drafts, new_batch_id(1), "x:m:", InboxLimits())
     reading = chats.parameters_of([ReadAfter(bob, 3, 10), ReadPage(bob, 1, 10, None)])
     with connected(postgres.url(postgres_database)) as db:
         rows(db, "ANALYZE")

@@ -13,9 +13,11 @@ from chatd.store.postgres import erasure
 from chatd.store.postgres.store import PostgresStore
 from chatd.store.statements import postgres as converted
 from tests.contracts.helpers import OpenStore, add_accounts, read_inbox, send, send_many
-from tests.postgres_server import Databases, connected, rows
+from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.plans import plan
 from tests.store.postgres.stores import losing_results, two_stores
+
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
 
 
 async def erase_all(store: IStore, user_id: int | None = None) -> list[ErasedMessage]:
@@ -44,6 +46,26 @@ async def test_what_was_under_way_is_deleted_later(
         rows(db, "UPDATE erasure SET due_at = 0")
         assert await erase_all(store) == [ErasedMessage(bob, 2, ann), ErasedMessage(cat, 1, ann)]
         assert rows(db, "SELECT * FROM erasure") == []
+
+
+@ensureDeferred
+async def test_a_text_that_is_edited_meanwhile_is_measured_as_it_is_then(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    await send(store, ann, bob, "short")
+    await store.delete_account(ann, erase=True)
+    with connected(postgres.url(postgres_database)) as db:
+        rows(db, "BEGIN")
+        rows(db, "UPDATE inbox SET text_bytes = 12 WHERE user_id = %s", bob)
+        rows(db, "UPDATE message SET text = 'a longer one', edited_at = sent_at")
+        erasing = store.erase(ann)
+        while not postgres.admin(WAITING, postgres_database):
+            await sleep(0.01)
+        rows(db, "COMMIT")
+        assert (await erasing).messages == (ErasedMessage(bob, 1, ann),)
+        assert rows(db, "SELECT text_bytes FROM inbox WHERE user_id = %s", bob) == [(0,)]
 
 
 @ensureDeferred

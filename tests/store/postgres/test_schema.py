@@ -25,7 +25,6 @@ from tests.contracts.helpers import (
 )
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import store_at
-from tests.store.sharded.made_up_citus import make_up_citus
 
 STEP_TWO = Migration(
     2, "002_more.sql", "CREATE TABLE more (id bigint); INSERT INTO more VALUES (7)"
@@ -222,13 +221,3 @@ async def test_tokens_are_kept_when_they_get_ids(postgres: Databases) -> None:
     assert newest == Token(11, digest("new"), None, ALL_SCOPES, 7, None, None)
     await store.close()
     postgres.drop(database)
-
-
-@ensureDeferred
-async def test_a_database_with_citus_is_refused(
-    postgres: Databases, postgres_database: str
-) -> None:
-    with connected(postgres.url(postgres_database)) as db:
-        make_up_citus(db)
-    with pytest.raises(StartError, match="has the extension Citus"):
-        await store_at(postgres.url(postgres_database)).open()

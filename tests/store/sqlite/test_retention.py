@@ -110,7 +110,7 @@ def test_what_is_interrupted_is_continued(database: Database) -> None:
     result_of(store.close())
     database.opened.clear()
     # The process ended after it had moved the beginning of the inbox.
-    database.sql("UPDATE inbox SET removed_seq = 200 WHERE user_id = 2")
+    database.sql("UPDATE inbox SET removed_seq = 200, text_bytes = 1100 WHERE user_id = 2")
     assert check(database) == []
     store = database.open()
     assert store.removed == {bob: 200}

@@ -1,0 +1,66 @@
+"""What clients have sent that is not handled yet, by address and in all.
+
+Nobody has to have an account to send most of a large body and then nothing for a while, on as many
+connections as there may be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Final
+
+MAX_RECEIVED: Final = 128 << 20
+"""Bytes of all connections beyond which one that adds to them is refused."""
+MAX_RECEIVED_OF_ADDRESS: Final = 16 << 20
+"""The same for an IPv4 address or an IPv6 /64 network whose connections are limited."""
+
+
+class ReceivedBytes:
+    """The connections of a server that hold a part of a request, or requests that wait.
+
+    Most have none: what comes in one piece is handled at once. `refused` is called with the bound
+    that was reached.
+    """
+
+    def __init__(self, refused: Callable[[str], None] = lambda bound: None) -> None:
+        self._refused = refused
+        self._held: dict[Hashable, tuple[str | None, int]] = {}
+        self._of_address: Counter[str] = Counter()
+        self.total = 0
+        """How many bytes are held."""
+
+    def hold(self, connection: Hashable, address: str | None, size: int) -> bool:
+        """A connection holds so many bytes now; returns whether it may.
+
+        `address` is where it is counted as well.
+        """
+        self.release(connection)
+        bound = self._bound(address, size)
+        if bound is not None:
+            self._refused(bound)
+            return False
+        self._held[connection] = (address, size)
+        self.total += size
+        if address is not None:
+            self._of_address[address] += size
+        return True
+
+    def release(self, connection: Hashable) -> None:
+        """It holds nothing any more."""
+        held = self._held.pop(connection, None)
+        if held is None:
+            return
+        address, size = held
+        self.total -= size
+        if address is not None:
+            self._of_address[address] -= size
+            if not self._of_address[address]:
+                del self._of_address[address]
+
+    def _bound(self, address: str | None, size: int) -> str | None:
+        if self.total + size > MAX_RECEIVED:
+            return "received_bytes"
+        if address is not None and self._of_address[address] + size > MAX_RECEIVED_OF_ADDRESS:
+            return "received_bytes_of_address"
+        return None

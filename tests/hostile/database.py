@@ -1,0 +1,62 @@
+"""The database of a daemon to be attacked, made before it starts: registering takes long."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from twisted.internet.task import Clock
+
+from chatd.domain.accounts import TOKEN_PREFIX, token_digest
+from chatd.domain.passwords import owasp_hasher
+from chatd.model import Draft
+from chatd.store.sqlite.store import SqliteStore
+from tests.daemon import PASSWORD
+from tests.doubles import InlineExecutor, result_of
+
+WIDE: Final = "\x01" * 16_384
+"""The text that takes most bytes in JSON."""
+
+WIDE_MESSAGES: Final = 100
+STEP: Final = 1000
+
+
+class Accounts(NamedTuple):
+    """Tokens by the id of the user: of the attacker, and of an innocent client."""
+
+    attacker: dict[int, str]
+    innocent: tuple[int, str]
+
+
+def fill(path: Path, accounts: int, messages: int) -> Accounts:
+    """Make a database with so many accounts of the attacker.
+
+    The first one has a hundred wide messages in its inbox, and the second one so many short ones.
+    """
+    store = SqliteStore(
+        str(path),
+        clock=Clock(),
+        now=lambda: time.time_ns() // 1000,
+        worker=lambda _: InlineExecutor(),
+    )
+    result_of(store.open())
+    # Nothing is lost that could not be made again.
+    store._write_db.execute("PRAGMA synchronous = OFF")
+
+    def add(name: str, password_hash: str) -> tuple[int, str]:
+        account = result_of(store.add_account(name, f"{name}@example.org", password_hash))
+        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        result_of(store.add_token(account.id, token_digest(token.encode("ascii"))))
+        return account.id, token
+
+    attacker = dict(add(f"attacker{number}", "nobody logs in") for number in range(accounts))
+    innocent = add("innocent", owasp_hasher().hash(PASSWORD))
+    first, second = next(iter(attacker)), list(attacker)[min(1, accounts - 1)]
+    result_of(store.append([Draft(first, first, WIDE)] * WIDE_MESSAGES))
+    for begin in range(0, messages, STEP):
+        drafts = [Draft(first, second, f"message {begin + number}") for number in range(STEP)]
+        result_of(store.append(drafts))
+    result_of(store.close())
+    return Accounts(attacker, innocent)

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[tuple[str, str], Command]] = {
     ("db", "restore"): database.restore,
     ("db", "check"): database.check,
     ("db", "vacuum"): database.vacuum,
+    ("db", "shard"): database.shard,
     ("export", "user"): export.export,
 }
 INTERRUPTED: Final = 130

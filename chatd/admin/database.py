@@ -105,7 +105,7 @@ async def vacuum(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
     """Return unused space to the disk."""
     maintenance = compose_maintenance(settings)
     before = maintenance.status().bytes
-    maintenance.vacuum()
+    maintenance.vacuum(full=args.full)
     after = maintenance.status().bytes
     text = f"The database has {_size(after)}; it had {_size(before)}."
     _report(args, {"bytes_before": before, "bytes": after}, text)

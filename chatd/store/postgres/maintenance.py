@@ -34,6 +34,19 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
     AND application_name LIKE 'chatd%'
 """
+# What rows of the average width would take less than the table does: each has 28 bytes of headers,
+# and each page of 8 KB one of 24 bytes.
+_FREE: Final = """
+SELECT coalesce(sum(
+    greatest(0, pg_relation_size(oid) - 8192 * ceil(rows * width / 8168))), 0)::bigint
+FROM (
+    SELECT oid, reltuples AS rows, 28 + 8 * ceil((
+        SELECT coalesce(sum((1 - null_frac) * avg_width), 0) FROM pg_stats
+        WHERE schemaname = current_schema() AND tablename = relname) / 8) AS width
+    FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND reltuples >= 0
+) AS analyzed
+"""
 _NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _TABLES: Final = """
 SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
@@ -84,6 +97,7 @@ class PostgresMaintenance:
                 counts = [None if each is None else int(each) for each in self._counts(db)]
             [[users]] = _rows(db, _USERS)
             [[size]] = _rows(db, "SELECT pg_database_size(current_database())")
+            [[free]] = _rows(db, _FREE)
             return DatabaseStatus(
                 self._address.location,
                 version,
@@ -91,7 +105,7 @@ class PostgresMaintenance:
                 f"{users} connections" if users else None,
                 size,
                 None,
-                None,
+                free,
                 *counts,
             )
 
@@ -205,8 +219,8 @@ class PostgresMaintenance:
                 raise MaintenanceError(f"a daemon is starting on {self._address.location}")
             yield db
 
-    def vacuum(self) -> None:
-        """See `Maintenance`; daemons go on meanwhile."""
+    def vacuum(self, *, full: bool = False) -> None:
+        """See `Maintenance`; daemons go on meanwhile, unless it is `full`."""
         with self._connect() as db, _errors(f"cannot vacuum {self._address.location}"):
             _version(db)
             # No such version has written to shards.
@@ -221,7 +235,7 @@ class PostgresMaintenance:
             db.autocommit = True
             with db.cursor() as cursor:
                 for table in tables:
-                    cursor.execute(f"VACUUM (ANALYZE) {table}")
+                    cursor.execute(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {table}")
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[Any]:

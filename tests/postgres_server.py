@@ -162,6 +162,16 @@ class Server:
         return f"postgresql://chatd@/{database}?host={self.folder}"
 
     @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self._data
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The process id of the postmaster."""
         assert self._process is not None

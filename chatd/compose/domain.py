@@ -67,7 +67,7 @@ def compose_domain(
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
     read_limits = ReadLimits(limits, reads_answers)
-    calls = StoreCalls(read_limits)
+    calls = StoreCalls(read_limits, store.parallel)
     disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     erasures = Erasures(store, bus, clock)
     accounts = Accounts(

@@ -56,7 +56,7 @@ from chatd.postgres.notify_payloads import (
     RevokedNotice,
     SessionsNotice,
 )
-from chatd.postgres.pool import Pool
+from chatd.postgres.pool import SIZE, Pool
 from chatd.runtime.delays import Delays
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
@@ -104,6 +104,8 @@ class PostgresStore:
     epoch: str
     location: str
     sync: PostgresSyncStore
+    # One connection is left for batches.
+    parallel = SIZE - 1
 
     def __init__(
         self,
@@ -212,6 +214,10 @@ class PostgresStore:
         await self._housekeeping.stop()
         await self.sync.stop()
         await self._executor.close()
+
+    def backed_up_at(self) -> int | None:
+        """The moment that the newest backup shows, in microseconds, as of the last minute."""
+        return self._housekeeping.backed_up_at
 
     def file_sizes(self) -> dict[str, float]:
         """The bytes of the database, as of the last minute; nothing before that."""

@@ -7,7 +7,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from chatd.model import Appended, TokenOptions
-from chatd.store.postgres import housekeeping
+from chatd.store.postgres import plain
 from chatd.store.statements import PURGE_STEP
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
@@ -66,7 +66,7 @@ async def test_old_keys_and_batch_results_are_deleted(
 async def test_expired_tokens_are_deleted(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "DELETE_TOKENS_STEP", 2)
+    monkeypatch.setattr(plain, "DELETE_TOKENS_STEP", 2)
     store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
     await store.open()
     [ann] = await add_accounts(store, "ann")
@@ -101,13 +101,17 @@ async def test_failed_housekeeping_is_logged_and_retried(
 
 
 @ensureDeferred
-async def test_the_size_of_the_database_is_found_out(
+async def test_size_and_backups_of_the_database_are_found_out(
     postgres: Databases, postgres_database: str
 ) -> None:
-    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
-    assert store.file_sizes() == {}
+    url = postgres.url(postgres_database)
+    with connected(url) as db:
+        rows(db, "UPDATE history SET backed_up_at = 7")
+    store = store_at(url, housekeeping_seconds=0.05)
+    assert (store.file_sizes(), store.backed_up_at()) == ({}, None)
     await store.open()
     while not store.file_sizes():
         await sleep(0.01)
     assert store.file_sizes()["database"] > 1_000_000
+    assert store.backed_up_at() == 7
     await store.close()

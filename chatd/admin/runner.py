@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[tuple[str, str], Command]] = {
     ("db", "restore"): database.restore,
     ("db", "check"): database.check,
     ("db", "vacuum"): database.vacuum,
+    ("db", "shard"): database.shard,
     ("export", "user"): export.export,
 }
 INTERRUPTED: Final = 130

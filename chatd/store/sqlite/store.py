@@ -50,7 +50,7 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
-from chatd.store.sqlite import erasure, revisions
+from chatd.store.sqlite import contacts, erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
@@ -79,6 +79,8 @@ class SqliteStore:
     epoch: str
     location: str
     sync: SqliteSyncStore
+    # There is one thread for reads, and one for writes. Others have to wait for what it is given.
+    parallel = 2
 
     def __init__(
         self,
@@ -179,6 +181,10 @@ class SqliteStore:
         """The bytes of the database and of its write-ahead log on disk."""
         return {"database": _size(self._path), "wal": _size(self._path + "-wal")}
 
+    def lane(self, user_id: int) -> int:
+        """Everything is in one file."""
+        return 0
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
@@ -237,7 +243,9 @@ class SqliteStore:
         addition = token_statements.add(user_id, digest, options, verified, self._now())
         return self._write(execute, addition)
 
-    def sessions(self, digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
+    def sessions(
+        self, digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None
+    ) -> Deferred[list[Session | None]]:
         return self._read(sqlite_accounts.sessions, digests, self._now())
 
     def tokens(self, user_id: int) -> Deferred[list[Token]]:
@@ -337,7 +345,7 @@ class SqliteStore:
         return self._write(self._contacts.unblock, user_id, blocked_id)
 
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
-        return self._read(execute, statements.blocks(user_id))
+        return self._read(contacts.blocks, user_id)
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)

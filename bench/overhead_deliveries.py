@@ -101,7 +101,7 @@ class Ours:
             notifier,
             RateLimits(None, clock),
             reads,
-            StoreCalls(reads),
+            StoreCalls(reads, 1),
             DiskSpace(None, 0, clock),
             clock=clock,
             max_message_bytes=4096,

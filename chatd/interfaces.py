@@ -143,6 +143,9 @@ class IStore(Interface):
     keep: int | None = Attribute(
         "How many microseconds messages are kept, None: always; it may be changed."
     )
+    parallel: int = Attribute(
+        "How many calls it should be given at once, besides those that are made in batches."
+    )
     removed: Mapping[int, int] = Attribute(
         "By user, the last seq of the messages that were removed from the beginning of the inbox "
         "because they were old. A read may still return those after they were removed."

@@ -25,7 +25,8 @@ async def status(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
     """Show what the database holds."""
     found = compose_maintenance(settings).status()
     record = structs.asdict(found)
-    record["oldest_message_at"] = timestamp(found.oldest_message_at)
+    for name in ("oldest_message_at", "backed_up_at"):
+        record[name] = timestamp(record[name])
     if args.json:
         print_json(record)
         return
@@ -104,7 +105,7 @@ async def vacuum(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
     """Return unused space to the disk."""
     maintenance = compose_maintenance(settings)
     before = maintenance.status().bytes
-    maintenance.vacuum()
+    maintenance.vacuum(full=args.full)
     after = maintenance.status().bytes
     text = f"The database has {_size(after)}; it had {_size(before)}."
     _report(args, {"bytes_before": before, "bytes": after}, text)

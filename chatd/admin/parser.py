@@ -54,7 +54,12 @@ def add_commands(commands: Any) -> None:
     restore = _add(database, "restore", "Replace the database by a copy; no daemon may use it.")
     restore.add_argument("source", metavar="FILE")
     _add(database, "check", "Check that what is stored is consistent.")
-    _add(database, "vacuum", "Return space that holds nothing to the disk.")
+    vacuum = _add(database, "vacuum", "Return space that holds nothing to the disk.")
+    vacuum.add_argument(
+        "--full",
+        action="store_true",
+        help="on PostgreSQL, write each table anew; daemons wait meanwhile",
+    )
 
     shard = _add(
         database,

@@ -67,7 +67,7 @@ def compose_domain(
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
     read_limits = ReadLimits(limits, reads_answers)
-    calls = StoreCalls(read_limits)
+    calls = StoreCalls(read_limits, store.parallel)
     disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     erasures = Erasures(store, bus, clock)
     accounts = Accounts(
@@ -128,7 +128,15 @@ def compose_domain(
         store=store,
         bus=bus,
         subscriber=subscriber,
-        sweep=Sweep(store, notifier, clock, metrics, subscriber, lossy=bus.interest is not None),
+        sweep=Sweep(
+            store,
+            notifier,
+            clock,
+            metrics,
+            subscriber,
+            lossy=bus.interest is not None,
+            bus_problem=bus.problem,
+        ),
         limits=limits,
         disk=disk,
         notifier=notifier,

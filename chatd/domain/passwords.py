@@ -17,8 +17,9 @@ from chatd.runtime.thread_pool import Executor
 T = TypeVar("T")
 
 THREADS: Final = 2
-MAX_RUNNING: Final = 2 * THREADS
-"""Hashes that the threads are given at once."""
+MAX_RUNNING: Final = THREADS
+"""Hashes that the threads are given at once. What is given to them does not take turns any more, so
+a thread rather waits for a turn of the reactor between two hashes."""
 MAX_PENDING: Final = 1000
 """Hashes waiting, at about 25 ms each."""
 MAX_PENDING_OF_ADDRESS: Final = 64

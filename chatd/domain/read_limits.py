@@ -45,6 +45,11 @@ class ReadLimits:
         if reads:
             self._limits.charge_read(user_id, reads)
 
+    def charge_rows(self, user_id: int, rows: int) -> None:
+        """Count an answer of so many rows, each a part of a message's size; never raises."""
+        if rows >= READ_MESSAGES and self._limits.enabled:
+            self._limits.charge_read(user_id, rows // READ_MESSAGES)
+
 
 def _unread() -> Overloaded:
     return Overloaded("read the responses to earlier requests first", 1, "unsent_bytes")

@@ -21,8 +21,6 @@ from chatd.errors import DomainError, Overloaded
 
 T = TypeVar("T")
 
-MAX_RUNNING: Final = 4
-"""Calls that the store is given at once; PostgreSQL has as many connections."""
 MAX_WAITING: Final = 20_000
 
 _log = Logger()
@@ -37,9 +35,9 @@ class _Waiting(Struct, frozen=True, eq=False):
 
 
 class StoreCalls:
-    """Runs calls that are not made in batches."""
+    """Runs calls that are not made in batches, `max_running` at a time."""
 
-    def __init__(self, reads: ReadLimits, max_running: int = MAX_RUNNING) -> None:
+    def __init__(self, reads: ReadLimits, max_running: int) -> None:
         self._reads = reads
         self._free = max_running
         self._queue: FairQueue[_Waiting] = FairQueue(
@@ -50,7 +48,8 @@ class StoreCalls:
         """`call` for the account `owner`; raises `Overloaded` or `RateLimited`.
 
         If the Deferred is cancelled before the call has begun, it is not made. After that it runs
-        to its end, and a failure is logged unless it is a `DomainError`.
+        to its end, and a failure is logged unless it is a `DomainError`. A result that is a list
+        counts as more reads.
         """
         self._reads.count(owner)
         result: Deferred[T] = Deferred()
@@ -63,10 +62,12 @@ class StoreCalls:
 
     def _begin(self, waiting: _Waiting) -> None:
         self._free -= 1
-        maybeDeferred(waiting.call).addBoth(self._end, waiting.result)
+        maybeDeferred(waiting.call).addBoth(self._end, waiting)
 
-    def _end(self, outcome: object, result: Deferred[Any]) -> None:
+    def _end(self, outcome: object, ended: _Waiting) -> None:
         self._free += 1
+        if isinstance(outcome, list):
+            self._reads.charge_rows(ended.owner, len(outcome))
         while self._free and self._queue:
             waiting = self._queue.popleft()
             if waiting.result.called:
@@ -77,6 +78,7 @@ class StoreCalls:
                 waiting.result.errback(Failure())
             else:
                 self._begin(waiting)
+        result = ended.result
         if result.called and isinstance(outcome, Failure) and not outcome.check(DomainError):
             _log.failure("failed after its client had disconnected", outcome)
         # A cancelled Deferred ignores one late result.

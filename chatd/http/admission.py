@@ -13,8 +13,8 @@ from chatd.http.errors import HTTPError, address_full, server_full
 from chatd.runtime.networks import network
 
 BEING_REFUSED: Final = 16
-"""Connections beyond the limit that are told so at once; while there are as many, the ports do not
-accept."""
+"""Connections beyond the limit, in all or of an address, that are told so at once. While there are
+as many in all, the ports do not accept; further ones of an address are closed without a word."""
 
 ACCEPTS: Final = 50
 """How many connections a port accepts in one turn of the reactor. Twisted's ports accept 20 more
@@ -85,7 +85,9 @@ class Admission:
                 refusal = NO_ROOM
                 self._pause(True)
         elif counted is not None and self._of_address[counted] >= (self.max_per_address or 0):
-            refusal = address_full()
+            # Those that are told so have a descriptor for as long as that takes.
+            told = self._of_address[counted] - (self.max_per_address or 0)
+            refusal = address_full() if told < BEING_REFUSED else NO_ROOM
             self._refused("connections_of_address")
         self.refusals += refusal is not None
         self._open += 1

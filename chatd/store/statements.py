@@ -194,7 +194,7 @@ def delete_old_keys(now: int, step: int, columns: str = KEY_NAME) -> Statement[b
     return Statement(sql, parameters, lambda rows: len(rows) == step)
 
 
-_BLOCKS: Final = """
+BLOCKS: Final = """
 SELECT blocked_id, username FROM block JOIN account ON id = blocked_id AND deleted_at IS NULL
 WHERE user_id = :user_id ORDER BY username_folded
 """
@@ -202,9 +202,7 @@ WHERE user_id = :user_id ORDER BY username_folded
 
 def blocks(user_id: int) -> Statement[list[BlockedUser]]:
     """See `IStore.blocks`."""
-    return Statement(
-        _BLOCKS, {"user_id": user_id}, lambda rows: [BlockedUser(*row) for row in rows]
-    )
+    return Statement(BLOCKS, {"user_id": user_id}, lambda rows: [BlockedUser(*row) for row in rows])
 
 
 def direction(received_by: str, sent_by: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from chatd.domain.fair_queue import MAX_PER_OWNER
-from chatd.domain.store_calls import MAX_RUNNING
+from chatd.store.sqlite.store import SqliteStore
 from tests.api.service import CHATS, USERS, Exchange, Serve, Service, User
 from tests.doubles import SteppedExecutor
 from tests.test_metrics import value
+
+MAX_RUNNING = SqliteStore.parallel
 
 
 def steps_until_answered(service: Service, exchange: Exchange) -> int:

@@ -866,7 +866,7 @@ def test_observers_are_optional(stepped: System) -> None:
         stepped.notifier,
         RateLimits(None, stepped.clock),
         reads,
-        StoreCalls(reads),
+        StoreCalls(reads, 1),
         DiskSpace(None, 0, stepped.clock),
         clock=stepped.clock,
         max_message_bytes=100,

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from chatd.domain import fair_queue
-from chatd.domain.rate_limits import RateLimits
+from chatd.domain.rate_limits import Rate, RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
-from chatd.errors import Overloaded, UserNotFound
+from chatd.errors import Overloaded, RateLimited, UserNotFound
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, result_of
 
@@ -112,7 +112,7 @@ def test_a_call_that_raises_fails() -> None:
         raise UserNotFound("x")
 
     with pytest.raises(UserNotFound):
-        result_of(StoreCalls(limits(set())).run(1, call))
+        result_of(StoreCalls(limits(set()), 1).run(1, call))
 
 
 def test_an_account_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +141,17 @@ def test_calls_of_an_account_that_does_not_read_are_refused() -> None:
     with pytest.raises(Overloaded):
         result_of(waiting)
     assert list(store.begun) == ["a1"]
+
+
+def test_a_list_counts_as_more_reads() -> None:
+    rates = RateLimits(Rates(read=Rate(50, 1.0)), Clock())
+    calls = StoreCalls(ReadLimits(rates, lambda user_id: True), 1)
+    result_of(calls.run(1, lambda: succeed(["row"] * 300)))
+    result_of(calls.run(2, lambda: succeed(["row"] * 9)))
+    result_of(calls.run(2, lambda: succeed("x" * 300)))
+    # 1 and 30 of 50 are gone, and 2 of the other's.
+    for user_id, left in ((1, 19), (2, 48)):
+        for _ in range(left):
+            rates.count_read(user_id)
+        with pytest.raises(RateLimited):
+            rates.count_read(user_id)

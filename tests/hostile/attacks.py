@@ -218,6 +218,18 @@ async def log_ins(target: Target) -> None:
 
 
 @attack()
+async def unknown_tokens(target: Target) -> None:
+    """400 connections pipeline sixteen requests with tokens that do not exist."""
+    numbers = itertools.count()
+
+    async def one(_: int) -> None:
+        data = [request("GET", CHATS, f"chatd_unknown{next(numbers)}") for _ in range(16)]
+        await answered(target, b"".join(data), 16)
+
+    await swarm(400, one)
+
+
+@attack()
 async def registrations(target: Target) -> None:
     """Accounts are registered as fast as it goes."""
     numbers = itertools.count()

@@ -135,6 +135,19 @@ class TestAddresses:
             accepted.append(admission.enter(kind("TCP", host, 1))[1] is None)
         return accepted
 
+    def test_few_of_an_address_are_told(self) -> None:
+        admission = Admission(None, 2)
+        kinds = [admission.enter(IPv4Address("TCP", "192.0.2.1", 1))[1] for _ in range(40)]
+        assert kinds[:2] == [None, None]
+        assert NO_ROOM not in kinds[2 : 2 + BEING_REFUSED]
+        assert set(kinds[2 + BEING_REFUSED :]) == {NO_ROOM}
+        admission.leave("192.0.2.1")
+        for _ in range(40 - 2 - BEING_REFUSED):
+            admission.leave("192.0.2.1")
+        _, refusal = admission.enter(IPv4Address("TCP", "192.0.2.1", 1))
+        assert refusal is not None
+        assert refusal is not NO_ROOM
+
     def test_each_address_has_its_own_limit(self) -> None:
         bounds: list[str] = []
         admission = Admission(None, 2, refused=bounds.append)

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from chatd.errors import StoreUnavailable
@@ -24,6 +24,7 @@ from tests.history import Stored
 from tests.simulation.clients import Client, Follower, Poller, Reader, Revoker, Sender
 from tests.simulation.database import Database, Kind, Named
 from tests.simulation.faults import Faults
+from tests.simulation.hostile import Hostile
 from tests.simulation.network import Network
 from tests.simulation.node import Node
 from tests.simulation.sometimes import watching
@@ -47,6 +48,7 @@ _CLIENTS: Final[Sequence[tuple[type[Any], int]]] = (
     (Reader, 1),
     (Reader, 2),
     (Revoker, 4),
+    (Hostile, 3),
 )
 
 Action = Callable[[], None]
@@ -91,6 +93,8 @@ class Simulation:
         self._nodes_started = 0
         self._gone: list[Node] = []
         self.faults = Faults(self)
+        self._last_critical = ""
+        """Such as why a daemon cannot start."""
 
     # What clients use.
 
@@ -163,6 +167,8 @@ class Simulation:
     def _on_log(self, event: LogEvent) -> None:
         """Nothing fails unexpectedly; what a full disk prevents is told to whoever asks for it."""
         failure = event.get("log_failure")
+        if event["log_level"] is LogLevel.critical:
+            self._last_critical = formatEvent(event)
         if failure is not None and not failure.check(StoreUnavailable):
             self.problems.append(f"logged: {formatEvent(event)}: {failure.getTraceback()}")
 
@@ -261,7 +267,9 @@ class Simulation:
 
     def _pass_time(self, seconds: float) -> None:
         self.trace.append(f"pass {seconds}, {self.network.digest:x}")
-        told = [node for node in self.nodes if self.database.tells_all(node)]
+        told = [
+            node for node in self.nodes if self.database.tells_all(node) and not node.is_working
+        ]
         if seconds and not self.problems:
             for node in told:
                 self.problems += node.left_waiting(self.database.ends)
@@ -320,7 +328,7 @@ class Simulation:
             self.time += 1
             self.do(*actions[0])
             self.network.next_turn()
-        raise Stuck(f"endless: {self.trace[-1]}")
+        raise Stuck(f"endless: {self.trace[-1]}; {self._last_critical}")
 
     # Checks.
 

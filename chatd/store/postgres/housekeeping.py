@@ -50,6 +50,8 @@ class Housekeeping:
         self._stopped: Deferred[LoopingCall] | None = None
         self.database_bytes = 0
         """The size of the database at the last time of work; 0 before."""
+        self.backed_up_at: int | None = None
+        """The moment that the newest backup shows, in microseconds, at that time."""
 
     def start(self) -> None:
         """Work periodically."""
@@ -72,6 +74,7 @@ class Housekeeping:
             await self._purge()
             await self._remove()
             self.database_bytes = await self._layout().database_bytes()
+            self.backed_up_at = await self._layout().backed_up_at()
         except Exception:
             _log.failure("housekeeping of the database failed")
 

@@ -178,3 +178,7 @@ class Layout(Protocol):
     async def database_bytes(self) -> int:
         """The size of the database."""
         ...
+
+    async def backed_up_at(self) -> int | None:
+        """The moment that the newest copy shows, in microseconds; None: there is none."""
+        ...

@@ -34,6 +34,20 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
     AND application_name LIKE 'chatd%'
 """
+# What rows of the average width would take less than the table does: each has 28 bytes of headers,
+# and each page of 8 KB one of 24 bytes.
+_FREE: Final = """
+SELECT coalesce(sum(
+    greatest(0, pg_relation_size(oid) - 8192 * ceil(rows * width / 8168))), 0)::bigint
+FROM (
+    SELECT oid, reltuples AS rows, 28 + 8 * ceil((
+        SELECT coalesce(sum((1 - null_frac) * avg_width), 0) FROM pg_stats
+        WHERE schemaname = current_schema() AND tablename = relname) / 8) AS width
+    FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND reltuples >= 0
+) AS analyzed
+"""
+_NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _TABLES: Final = """
 SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
 """
@@ -77,12 +91,13 @@ class PostgresMaintenance:
         with self._connect() as db:
             version = _version(db)
             needed = self._known[-1].version
-            counts: list[int | None] = [None] * 6
+            counts: list[int | None] = [None] * 7
             if version == needed:
                 # Sums are decimal numbers to psycopg2.
                 counts = [None if each is None else int(each) for each in self._counts(db)]
             [[users]] = _rows(db, _USERS)
             [[size]] = _rows(db, "SELECT pg_database_size(current_database())")
+            [[free]] = _rows(db, _FREE)
             return DatabaseStatus(
                 self._address.location,
                 version,
@@ -90,7 +105,7 @@ class PostgresMaintenance:
                 f"{users} connections" if users else None,
                 size,
                 None,
-                None,
+                free,
                 *counts,
             )
 
@@ -99,9 +114,10 @@ class PostgresMaintenance:
         if os.path.exists(target):
             raise MaintenanceError(f"{target} exists already")
         with self._connect() as db:
-            _version(db)
+            version = _version(db)
             _refuse_sharded(db)
             [[schema, _]] = _rows(db, _SCHEMA)
+            [[now]] = _rows(db, _NOW)
         temporary = target + ".part"
         try:
             # Only its owner may read it, whatever the umask.
@@ -118,6 +134,9 @@ class PostgresMaintenance:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+        if version == self._known[-1].version:
+            with self._connect() as db, db, db.cursor() as cursor:
+                cursor.execute("UPDATE history SET backed_up_at = %s", (now,))
 
     def restore(self, source: str) -> str:
         """See `Maintenance`; the old tables are kept in another schema of the same database."""
@@ -163,10 +182,11 @@ class PostgresMaintenance:
         if not _is_sharded(db):
             return list(_rows(db, POSTGRES_COUNTS)[0])
         found = [rows[0] for rows in self._in_lanes(db, [POSTGRES_COUNTS])]
-        accounts, disabled, messages, removed, oldest, purged = zip(*found, strict=True)
+        accounts, disabled, messages, removed, oldest, purged, _ = zip(*found, strict=True)
         times = [each for each in oldest if each is not None]
         sums = [sum(each) for each in (accounts, disabled, messages, removed)]
-        return [*sums, min(times, default=None), sum(purged)]
+        # Other programs copy the servers of a cluster, and tell nothing here.
+        return [*sums, min(times, default=None), sum(purged), None]
 
     def _check_lanes(self, db: Any) -> list[str]:
         return [text for rows in self._in_lanes(db, POSTGRES_OWN) for (text,) in rows]
@@ -199,8 +219,8 @@ class PostgresMaintenance:
                 raise MaintenanceError(f"a daemon is starting on {self._address.location}")
             yield db
 
-    def vacuum(self) -> None:
-        """See `Maintenance`; daemons go on meanwhile."""
+    def vacuum(self, *, full: bool = False) -> None:
+        """See `Maintenance`; daemons go on meanwhile, unless it is `full`."""
         with self._connect() as db, _errors(f"cannot vacuum {self._address.location}"):
             _version(db)
             # No such version has written to shards.
@@ -215,7 +235,7 @@ class PostgresMaintenance:
             db.autocommit = True
             with db.cursor() as cursor:
                 for table in tables:
-                    cursor.execute(f"VACUUM (ANALYZE) {table}")
+                    cursor.execute(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {table}")
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[Any]:

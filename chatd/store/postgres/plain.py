@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 DELETE_TOKENS_STEP: Final = 1000
 DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
+_BACKED_UP_AT: Final = "SELECT backed_up_at FROM history"
 
 
 class PlainLayout:
@@ -265,6 +266,12 @@ class PlainLayout:
         """See `Layout`."""
         [[size]] = await self._executor.run(DATABASE_BYTES)
         return int(size)
+
+    async def backed_up_at(self) -> int | None:
+        """See `Layout`."""
+        at: int | None
+        [[at]] = await self._executor.run(_BACKED_UP_AT)
+        return at
 
     def _execute(self, statement: Statement[T]) -> Deferred[T]:
         """Run a statement that notifies other processes, unless an announcer does."""

@@ -56,7 +56,7 @@ from chatd.postgres.notify_payloads import (
     RevokedNotice,
     SessionsNotice,
 )
-from chatd.postgres.pool import Pool
+from chatd.postgres.pool import SIZE, Pool
 from chatd.runtime.awaitables import as_deferred
 from chatd.runtime.delays import Delays
 from chatd.store.inbox_cache import MAX_READS, InboxCache
@@ -103,6 +103,8 @@ class PostgresStore:
 
     epoch: str
     location: str
+    # One connection is left for batches.
+    parallel = SIZE - 1
 
     def __init__(
         self,
@@ -251,6 +253,10 @@ class PostgresStore:
         self._delays.stop()
         await self._housekeeping.stop()
         await self._layout.close()
+
+    def backed_up_at(self) -> int | None:
+        """The moment that the newest backup shows, in microseconds, as of the last minute."""
+        return self._housekeeping.backed_up_at
 
     def file_sizes(self) -> dict[str, float]:
         """The bytes of the database, as of the last minute; nothing before that."""

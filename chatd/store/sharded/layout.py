@@ -371,6 +371,10 @@ class ShardedLayout:
         found = await together([each.run(DATABASE_BYTES) for each in self._lanes.executors[1:]])
         return sum(int(rows[0][0]) for rows in found)
 
+    async def backed_up_at(self) -> int | None:
+        """See `Layout`: what copies a server of the cluster does not tell here."""
+        return None
+
     def _execute(self, owner: int, statement: Statement[T]) -> Deferred[T]:
         """Run a statement in the lane of the owner of its rows; it notifies nobody."""
         return self._lanes.of(owner).execute(_silent(statement))

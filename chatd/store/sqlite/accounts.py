@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Final
 
 from msgspec import structs
@@ -32,10 +33,6 @@ _SCHEDULE_ERASURE: Final = schedule(":at")
 
 # A deleted account has no inbox, but its tokens may not have been purged yet.
 TOKENS: Final = "token JOIN inbox USING (user_id)"
-_SESSION: Final = (
-    f"SELECT {token_statements.SESSION} FROM {TOKENS}"
-    f" WHERE digest = :digest AND {token_statements.VALID}"
-)
 
 
 def add_account(
@@ -106,8 +103,21 @@ def purge(db: sqlite3.Connection) -> bool:
 
 def sessions(db: sqlite3.Connection, digests: Sequence[bytes], now: int) -> list[Session | None]:
     """See `IStore.sessions`."""
-    rows = [db.execute(_SESSION, {"digest": digest, "now": now}).fetchone() for digest in digests]
-    return [None if row is None else Session(*row) for row in rows]
+    # A statement for each would have the thread take Python's lock again a thousand times for
+    # tokens that do not exist, of which anybody may send any number.
+    parameters: dict[str, object] = {f"digest{place}": each for place, each in enumerate(digests)}
+    rows = db.execute(_sessions(len(digests)), {**parameters, "now": now}).fetchall()
+    found = {session.token: session for session in (Session(*row) for row in rows)}
+    return [found.get(digest) for digest in digests]
+
+
+@cache
+def _sessions(count: int) -> str:
+    digests = ", ".join(f":digest{place}" for place in range(count))
+    return (
+        f"SELECT {token_statements.SESSION} FROM {TOKENS}"
+        f" WHERE digest IN ({digests}) AND {token_statements.VALID}"
+    )
 
 
 def delete_token(db: sqlite3.Connection, sql: str, parameters: Mapping[str, object]) -> bool:

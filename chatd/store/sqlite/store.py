@@ -50,14 +50,14 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.results import RANDOM_MICROSECONDS, new_messages
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import chats as sqlite_chats
-from chatd.store.sqlite import erasure, revisions
+from chatd.store.sqlite import contacts, erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
-from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.housekeeping import Housekeeping, backed_up_at
 from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
@@ -79,6 +79,8 @@ class SqliteStore:
     epoch: str
     location: str
     sync: SqliteSyncStore
+    # There is one thread for reads, and one for writes. Others have to wait for what it is given.
+    parallel = 2
 
     def __init__(
         self,
@@ -146,6 +148,7 @@ class SqliteStore:
         self.removed.update(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
+        self._housekeeping.backed_up_at = backed_up_at(self._read_db)
         self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
@@ -169,6 +172,10 @@ class SqliteStore:
         with contextlib.suppress(sqlite3.OperationalError):  # for example if the disk is full
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
+
+    def backed_up_at(self) -> int | None:
+        """The moment that the newest backup shows, in microseconds, as of the last minute."""
+        return self._housekeeping.backed_up_at
 
     def file_sizes(self) -> dict[str, float]:
         """The bytes of the database and of its write-ahead log on disk."""
@@ -338,7 +345,7 @@ class SqliteStore:
         return self._write(self._contacts.unblock, user_id, blocked_id)
 
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
-        return self._read(execute, statements.blocks(user_id))
+        return self._read(contacts.blocks, user_id)
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)

@@ -188,6 +188,7 @@ complete -c chatd -n '_shtab_chatd_using db vacuum' -s h -l help -d 'show this h
 complete -c chatd -n '_shtab_chatd_using db vacuum' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'
 complete -c chatd -n '_shtab_chatd_using db vacuum' -l db -x -d 'the database, as of the daemon'
 complete -c chatd -n '_shtab_chatd_using db vacuum' -l json -d 'print JSON, one object a line'
+complete -c chatd -n '_shtab_chatd_using db vacuum' -l full -d 'on PostgreSQL, write each table anew; daemons wait meanwhile'
 complete -c chatd -n '_shtab_chatd_using db; and test $_shtab_chatd_npos -eq 0' -a shard -d 'Spread the tables over the servers of Citus; no daemon may use the database.'
 complete -c chatd -n '_shtab_chatd_using db shard' -s h -l help -d 'show this help message and exit'
 complete -c chatd -n '_shtab_chatd_using db shard' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'

@@ -46,17 +46,6 @@ def draw(medians: Sequence[Result], folder: Path) -> list[Path]:
     return made
 
 
-def draw_lines(path: Path, across: str, up: str, lines: Iterable[Line]) -> Path:
-    """Draw values that begin at 0, with a name for each line."""
-    plot = Figure(figsize=(6.4, 4), layout="constrained")
-    axes: Any = plot.subplots()
-    for name, points in lines:
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
-    axes.set(xlabel=across, ylabel=up)
-    axes.set_ylim(bottom=0)
-    return _save(plot, axes, path)
-
-
 def _latencies(medians: Iterable[Result], workload: str) -> list[Line]:
     found = {each.server: each.latencies for each in medians if each.workload == workload}
     return [(server, found[server]) for server in SERVERS if found.get(server)]

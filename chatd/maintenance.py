@@ -20,7 +20,8 @@ class DatabaseStatus(Struct, frozen=True):
     `used_by` says which daemons have it open. `log_bytes` is the size of SQLite's write-ahead log,
     and `free_bytes` the part of `bytes` that holds nothing and is used for what comes next; both
     are None on PostgreSQL. The counts are None if the schema is not `schema_needed`. `messages` are
-    those in inboxes, `removed` those that the retention period has removed.
+    those in inboxes, `removed` those that the retention period has removed. `backed_up_at` is the
+    moment that the newest copy of `backup` shows; None if there is none.
     """
 
     location: str
@@ -36,6 +37,7 @@ class DatabaseStatus(Struct, frozen=True):
     removed: int | None
     oldest_message_at: int | None
     to_be_purged: int | None
+    backed_up_at: int | None
 
 
 class Maintenance(Protocol):
@@ -48,7 +50,8 @@ class Maintenance(Protocol):
     def backup(self, target: str) -> None:
         """Copy the database to the new file `target`, while daemons use it.
 
-        The copy is that of one moment. If it fails, nothing is left behind.
+        The copy is that of one moment, which is recorded in the database. If it fails, nothing is
+        left behind.
         """
         ...
 

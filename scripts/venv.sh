@@ -73,7 +73,8 @@ venv() {
 }
 
 declare -A packages=(
-    [chromium]=chromium [chromedriver]=chromium-driver [pgbouncer]=pgbouncer
+    [chromium]=chromium [chromedriver]=chromium-driver
+    [chromium-headless-shell]=chromium-headless-shell [pgbouncer]=pgbouncer
     [node]=nodejs [npm]=npm [nginx]=nginx [haproxy]=haproxy [promtool]=prometheus
     [systemd-analyze]=systemd [nats-server]=nats-server [debootstrap]=debootstrap
     [unshare]=util-linux [nsenter]=util-linux

@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from chatd.bus.local import LocalBus
 from chatd.compose.domain import compose_domain
-from chatd.config import load
+from chatd.config import Settings, load
 from chatd.domain.deliveries import Deliveries
 from chatd.domain.rate_limits import Rates
 from chatd.interfaces import IBus, ISubscriber
@@ -252,6 +252,11 @@ def new_database() -> bytes:
         return Path(path).read_bytes()
 
 
+@functools.cache
+def _default_settings() -> Settings:
+    return load({}, {})[0]
+
+
 class System:
     """Everything below HTTP, composed on a `task.Clock` and a real database file.
 
@@ -300,7 +305,7 @@ class System:
             keep=keep,
         )
         settings = attrs.evolve(
-            load({}, {})[0],
+            _default_settings(),
             max_polls=max_held,
             registration=registration_open,
             directory=directory,

@@ -162,6 +162,16 @@ class Server:
         return f"postgresql://chatd@/{database}?host={self.folder}"
 
     @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self._data
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The process id of the postmaster."""
         assert self._process is not None
@@ -170,11 +180,17 @@ class Server:
     def standby(self) -> Server:
         """A standby of this server, which must be running; to be started and destroyed."""
         made = Server(self)
+        made.copy(self)
+        return made
+
+    def copy(self, primary: Server) -> None:
+        """Become a standby of another server, which must be running; to be started."""
+        assert self._process is None
+        shutil.rmtree(self._data, ignore_errors=True)
         self._installation.run(
             "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "--no-sync",
-            "-D", str(made._data), "-d", self.url(),
+            "-D", str(self._data), "-d", primary.url(),
         )  # fmt: skip
-        return made
 
     def start(self, **settings: str) -> None:
         """Start the server and wait until it accepts connections."""

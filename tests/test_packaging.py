@@ -26,16 +26,25 @@ SOURCES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "chatd", "twist
 LISTED = ["chatd", "A", "long-polling", "chat", "daemon."]
 
 
-def pip(*arguments: str, python: str = sys.executable) -> None:
-    """Run this environment's pip on the environment of the interpreter `python`."""
+BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+"""What pip runs to build a wheel."""
+
+
+def run(*command: str, folder: Path | None = None) -> str:
+    """Run a command that must succeed; returns its output."""
     process = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "--quiet", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=120
     )
     assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def install(python: str, *arguments: str) -> None:
+    """Run this environment's `pip install` on the environment of the interpreter `python`."""
+    run(
+        *(sys.executable, "-m", "pip", "--python", python, "--quiet", "install", "--no-deps"),
+        *("--no-compile", "--disable-pip-version-check", *arguments),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel built from the copy."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    run(sys.executable, "-c", BUILD, str(folder), folder=source)
     (built,) = folder.glob("chatd-*.whl")
     return built
 
@@ -77,16 +86,9 @@ def python(tmp_path: Path) -> str:
 def twistd_lists_chatd(python: str, folder: Path) -> bool:
     """Whether ``twistd --help`` of the environment, called in the folder, lists the command."""
     folder.mkdir()
-    process = subprocess.run(
-        [python, "-c", "from twisted.scripts.twistd import run; run()", "--help"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert process.returncode == 0, process.stderr
-    return any(line.split() == LISTED for line in process.stdout.splitlines())
+    program = "from twisted.scripts.twistd import run; run()"
+    listed = run(python, "-c", program, "--help", folder=folder)
+    return any(line.split() == LISTED for line in listed.splitlines())
 
 
 def sources(*patterns: str) -> set[str]:
@@ -126,14 +128,14 @@ def test_the_metadata_of_the_wheel(wheel: Path) -> None:
 
 def test_twistd_finds_chatd_after_an_install(wheel: Path, python: str, tmp_path: Path) -> None:
     assert not twistd_lists_chatd(python, tmp_path / "before")
-    pip("install", "--no-deps", str(wheel), python=python)
+    install(python, str(wheel))
     assert twistd_lists_chatd(python, tmp_path / "after")
 
 
 def test_twistd_finds_chatd_after_an_editable_install(
     source: Path, python: str, tmp_path: Path
 ) -> None:
-    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(source), python=python)
+    install(python, "--no-build-isolation", "--editable", str(source))
     assert twistd_lists_chatd(python, tmp_path / "after")
 
 

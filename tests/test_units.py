@@ -15,7 +15,7 @@ from chatd.config import load
 from tests.daemon import ROOT
 
 UNITS = ROOT / "packaging" / "systemd"
-SERVICES = ["chatd.service", "chatd@.service", "chatd-backup.service"]
+SERVICES = ["chatd.service", "chatd@.service", "chatd-backup.service", "chatd-litestream.service"]
 MAX_EXPOSURE = 2.0
 """Of 10; most of what remains is that the service talks to the network."""
 
@@ -26,6 +26,7 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("units")
     for unit in UNITS.iterdir():
         text = unit.read_text().replace("/usr/bin/chatd", sys.executable)
+        text = text.replace("/opt/litestream/bin/litestream", sys.executable)
         (folder / unit.name).write_text(text)
     return folder
 
@@ -43,7 +44,7 @@ def analyze(*arguments: str) -> str:
 
 def test_the_units_are_valid(units: Path) -> None:
     paths = [str(path) for path in sorted(units.iterdir())]
-    assert len(paths) == 5
+    assert len(paths) == 6
     output = analyze("verify", "--man=no", *paths)
     about_ours = [line for line in output.splitlines() if "chatd" in line]
     assert about_ours == []

@@ -25,7 +25,8 @@ async def status(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
     """Show what the database holds."""
     found = compose_maintenance(settings).status()
     record = structs.asdict(found)
-    record["oldest_message_at"] = timestamp(found.oldest_message_at)
+    for name in ("oldest_message_at", "backed_up_at"):
+        record[name] = timestamp(record[name])
     if args.json:
         print_json(record)
         return

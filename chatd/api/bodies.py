@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ class BodyDecoder(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self._decode = msgspec.json.Decoder(kind).decode
-        self._required = sum(field.required for field in structs.fields(kind))
+        self._required = _required_members(kind)
 
     def decode(self, content_type: bytes | None, body: bytes) -> T:
         """The decoded body of a request; raises `UnsupportedMediaType` or `InvalidBody`."""
@@ -44,6 +45,11 @@ class BodyDecoder(Generic[T]):
         if body.count(b":") > self._required:
             json.loads(body.decode("utf-8"), object_pairs_hook=_distinct)
         return decoded
+
+
+@cache
+def _required_members(kind: type[Struct]) -> int:
+    return sum(field.required for field in structs.fields(kind))
 
 
 def _distinct(members: list[tuple[str, Any]]) -> None:

@@ -70,10 +70,9 @@ class Dispatch(Resource):
         self.access = access
         """The access log, or None."""
         self._table = _table(application)
-        self._methods = {
-            path: sorted({method.decode("ascii") for method, each in self._table if each == path})
-            for _, path in self._table
-        }
+        self._methods: dict[bytes, list[str]] = {}
+        for method, path in sorted(self._table):
+            self._methods.setdefault(path, []).append(method.decode("ascii"))
         # Of the paths with arguments, what comes before them.
         self._prefixes = tuple(
             call.path.partition("<")[0].encode("ascii")

@@ -18,6 +18,7 @@ from chatd.model import MAX_INTEGER, Message
 RenderMessage = Callable[[Message], bytes]
 
 _SEQS: Final = MAX_INTEGER + 1
+_TIMES: Final = 1 << 64
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -68,9 +69,10 @@ def messages(meta: Struct, encoded: list[bytes]) -> bytes:
 class EncodedMessageCache:
     """Caches encoded messages for all responses that contain them: sends, polls and pages.
 
-    Recipient and seq identify a message that was not revised; others, which are few, are encoded
-    each time. The latest are cached: about 5 MB at most. Of long ones, which take longer to encode,
-    there are as many as fit into 4 MB, so that the polls of an account that is woken share them.
+    Recipient, seq and time identify a message that was not revised; others, which are few, are
+    encoded each time. The time differs if the database was set back and has another message there.
+    The latest are cached: about 5 MB at most. Of long ones, which take longer to encode, there are
+    as many as fit into 4 MB, so that the polls of an account that is woken share them.
     """
 
     SIZE: Final = 8192
@@ -88,7 +90,7 @@ class EncodedMessageCache:
         # `is_revised` without a call.
         if value.edited_at is not None or value.deleted_at is not None:
             return message(value)
-        key = value.received_by * _SEQS + value.seq
+        key = (value.received_by * _SEQS + value.seq) * _TIMES + value.sent_at
         return self._encoded.get(key) or self._encode_new(key, value)
 
     def all(self, values: Sequence[Message]) -> list[bytes]:
@@ -99,7 +101,7 @@ class EncodedMessageCache:
             if value.edited_at is not None or value.deleted_at is not None:
                 encoded.append(message(value))
             else:
-                key = value.received_by * _SEQS + value.seq
+                key = (value.received_by * _SEQS + value.seq) * _TIMES + value.sent_at
                 encoded.append(get(key) or self._encode_new(key, value))
         return encoded
 

@@ -54,7 +54,7 @@ def compose_store_and_bus(
             upgrade=upgrade,
             keep=settings.keep_microseconds,
         )
-        _add_sizes(metrics, store.file_sizes)
+        _add_sizes(metrics, store.file_sizes, store.backed_up_at)
         return store, LocalBus()
     if is_postgres(settings.db):
         return _postgres_store_and_bus(settings, reactor, metrics, upgrade)
@@ -105,7 +105,7 @@ def _postgres_store_and_bus(
         announcer=announcer,
         listened=None if interest is None else interest.users,
     )
-    _add_sizes(metrics, store.file_sizes)
+    _add_sizes(metrics, store.file_sizes, store.backed_up_at)
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
@@ -196,7 +196,16 @@ def _nats_bus(
     return bus
 
 
-def _add_sizes(metrics: Metrics, read: Callable[[], dict[str, float]]) -> None:
+def _add_sizes(
+    metrics: Metrics,
+    read: Callable[[], dict[str, float]],
+    backed_up_at: Callable[[], int | None],
+) -> None:
     metrics.add_labelled_gauge(
         "chatd_database_bytes", "Size of the database; of SQLite's files", "file", read
+    )
+    metrics.add_gauge(
+        "chatd_last_backup_timestamp_seconds",
+        "The moment that the newest copy of chatd db backup shows, as Unix time; 0 without one",
+        lambda: (backed_up_at() or 0) / 1_000_000,
     )

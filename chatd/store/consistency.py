@@ -204,7 +204,8 @@ SELECT (SELECT count(*) FROM account WHERE deleted_at IS NULL),
     (SELECT coalesce(sum(removed_seq), 0) FROM open_inbox),
     (SELECT min(first.sent_at) FROM open_inbox JOIN message AS first
         ON first.received_by = user_id AND first.seq = removed_seq + 1),
-    (SELECT count(*) FROM purge)
+    (SELECT count(*) FROM purge),
+    (SELECT backed_up_at FROM history)
 """
 SQLITE_COUNTS: Final = f"WITH open_inbox AS ({_SQLITE_INBOXES}) {COUNTS}"
 POSTGRES_COUNTS: Final = f"WITH open_inbox AS ({_POSTGRES_INBOXES}) {COUNTS}"

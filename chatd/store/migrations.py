@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -28,7 +29,15 @@ def migrations(dialect: str, folder: Traversable | None = None) -> list[Migratio
     `folder` replaces the packaged folder. The numbers must be 1, 2, 3 ... without gaps, otherwise
     a database could skip a step forever.
     """
-    folder = folder or files(__package__).joinpath("schema", dialect)
+    return list(_packaged(dialect)) if folder is None else _read(dialect, folder)
+
+
+@cache
+def _packaged(dialect: str) -> tuple[Migration, ...]:
+    return tuple(_read(dialect, files(__package__).joinpath("schema", dialect)))
+
+
+def _read(dialect: str, folder: Traversable) -> list[Migration]:
     found = []
     for entry in folder.iterdir():
         match = _NAME.fullmatch(entry.name)

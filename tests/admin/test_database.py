@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -30,9 +31,12 @@ async def test_a_database_is_copied_and_checked(commands: Commands, tmp_path: Pa
     [status] = await commands.json("db", "status")
     assert status["schema"] == status["schema_needed"]
     assert (status["accounts"], status["messages"], status["oldest_message_at"]) == (0, 0, None)
+    assert status["backed_up_at"] is None
     target = tmp_path / "copy"
     assert await commands.json("db", "backup", str(target)) == [{"backup": str(target)}]
     assert target.stat().st_mode & 0o777 == 0o600
+    [status] = await commands.json("db", "status")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", status["backed_up_at"])
     assert await commands.json("db", "check") == [{"consistent": True, "found": []}]
     with pytest.raises(MaintenanceError, match="exists already"):
         await commands.run("db", "backup", str(target))
@@ -111,6 +115,7 @@ async def test_a_database_is_created_and_upgraded_by_one_of_two(
     db.execute("ALTER TABLE account DROP COLUMN disabled_at")
     for column in ("removed_seq", "removed_at", "text_bytes"):
         db.execute(f"ALTER TABLE inbox DROP COLUMN {column}")
+    db.execute("ALTER TABLE history DROP COLUMN backed_up_at")
     db.execute("DROP TABLE erasure")
     db.execute("PRAGMA user_version = 7")
     db.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chatd.store.sqlite import file as sqlite_file
-from tests.api.service import FRONTS, STOCK, Serve, Service, serving
+from tests.api.service import FRONTS, SERVERS, STOCK, Serve, Service, serving
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,19 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "_tune", tune_less)
 
 
-@pytest.fixture(params=FRONTS)
+@pytest.fixture(params=SERVERS)
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """The service without rate limits, on twisted.web and on the daemon's own HTTP server."""
+    """The service without rate limits, on the daemon's own HTTP server, deep on both."""
+    with serving(tmp_path, request.param) as running:
+        yield running
+
+
+@pytest.fixture(params=FRONTS)
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """The same on twisted.web and on the daemon's own HTTP server.
+
+    For calls that take the fast path on the latter only.
+    """
     with serving(tmp_path, request.param) as running:
         yield running
 

@@ -31,11 +31,14 @@ from chatd.compose.api import compose_admin, compose_api
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from tests.doubles import System
+from tests.examples import examples
 from tests.http.raw_client import HalfClosing, RawClient
 
 STOCK: Final = "twisted.web"
 OWN: Final = "chatd"
 FRONTS: Final = (STOCK, OWN)
+SERVERS: Final = FRONTS[examples(1, deep=0) :]
+"""Those for tests of what does not depend on the server: all only if told to test deeply."""
 
 RETRY_JITTER: Final = 3
 """The Retry-After of a draining server in these tests."""

@@ -15,6 +15,12 @@ from tests.api.service import CHATS, Service, User, texts
 LINK = re.compile(r'</api/v1/chats/(\?[^>]*)>; rel="(next|prev)"')
 
 
+@pytest.fixture
+def service(either: Service) -> Service:
+    """These calls take the fast path, or not."""
+    return either
+
+
 def fill(service: Service, to: User, count: int, sent_by: int | None = None) -> None:
     """Messages `hai 1` … in the inbox, a second apart."""
     for number in range(1, count + 1):

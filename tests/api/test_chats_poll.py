@@ -29,6 +29,12 @@ from tests.http.raw_client import get
 META = ["count", "cursor", "more", "timed_out", "waited", "took"]
 
 
+@pytest.fixture
+def service(either: Service) -> Service:
+    """These calls take the fast path, or not."""
+    return either
+
+
 @pytest.mark.parametrize("why", list(WakeReason))
 def test_the_meta_of_a_poll_says_why_it_ended(why: WakeReason) -> None:
     polled = Polled((), 5, Cursor("abcdefgh", 3), why, 1.9999)

@@ -13,6 +13,12 @@ from tests.doubles import SteppedExecutor
 KEY = "Idempotency-Key"
 
 
+@pytest.fixture
+def service(either: Service) -> Service:
+    """These calls take the fast path, or not."""
+    return either
+
+
 def send(sender: User, to: int, text: str = "hai", key: str | None = None) -> ServiceResponse:
     headers = {} if key is None else {KEY: key}
     return sender.post(CHATS, {"user_id": to, "message": text}, headers=headers)

@@ -7,7 +7,17 @@ import pytest
 from chatd.api.cors import CORS
 from chatd.api.fast_path import UNUSUAL, Caller, understand
 from chatd.http.request_headers import HeaderBlock
-from tests.api.service import CHATS, FRONTS, OWN, TOKENS, Exchange, Serve, Service, ServiceResponse
+from tests.api.service import (
+    CHATS,
+    FRONTS,
+    OWN,
+    SERVERS,
+    TOKENS,
+    Exchange,
+    Serve,
+    Service,
+    ServiceResponse,
+)
 from tests.http.raw_client import get
 
 APP = "https://app.example"
@@ -47,7 +57,7 @@ def assert_shared(response: ServiceResponse, origin: str = APP) -> None:
     }
 
 
-@pytest.fixture(params=FRONTS)
+@pytest.fixture(params=SERVERS)
 def service(request: pytest.FixtureRequest, serve: Serve) -> Service:
     return serve(request.param, cors=[APP, "http://localhost:5173"])
 

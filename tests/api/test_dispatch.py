@@ -17,8 +17,9 @@ from chatd.api.calls import bind, call, calls_of, routes
 from chatd.api.dispatch import Dispatch
 from chatd.errors import PageNotFound
 from chatd.metrics import Metrics
-from tests.api.service import CHATS, FRONTS, USERS, Serve, Service, ServiceResponse, User
+from tests.api.service import CHATS, FRONTS, SERVERS, USERS, Serve, Service, ServiceResponse, User
 from tests.conftest import LoggedFailures
+from tests.examples import examples
 from tests.http.raw_client import RawClient, get
 
 
@@ -62,10 +63,12 @@ GIVEN: list[dict[str, Any]] = [
     {"json_body": {"username": "ann", "password": "password"}},
     {"body": b"{}", "headers": {"Content-Type": "text/plain"}},
 ]
+STEP = examples(4, deep=1)
+"""There are 15 cases, so that each is taken with every fourth route."""
 QUERIES = ["", "?page=0", "?page=9", "?user_id=1", "?user_id=x", "?since=0", "?since=x&wait=3"]
 
 
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("front", SERVERS)
 @pytest.mark.parametrize("admin", [False, True])
 def test_the_route_table_and_klein_respond_alike(serve: Serve, front: str, admin: bool) -> None:
     table, klein = serve(front), klein_only(serve(front))
@@ -74,9 +77,9 @@ def test_the_route_table_and_klein_respond_alike(serve: Serve, front: str, admin
     count = 0
     users: list[User] = []
     cases = [*((options, "") for options in GIVEN), *(({}, query) for query in QUERIES)]
-    for (method, path), (options, query) in itertools.product(
-        sorted(set(every_route(table, admin))), cases
-    ):
+    every = itertools.product(sorted(set(every_route(table, admin))), cases)
+    # All routes and all cases, but not all pairs of them.
+    for (method, path), (options, query) in itertools.islice(every, 0, None, STEP):
         if "metrics" in path:
             continue
         count += 1
@@ -102,7 +105,7 @@ def test_the_route_table_and_klein_respond_alike(serve: Serve, front: str, admin
         for service in (table, klein):
             service.clock.advance(1)
             service.settle()
-    assert count > 100
+    assert count > 100 // STEP
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -95,6 +95,13 @@ def test_a_message_is_encoded_once_unless_it_is_long(monkeypatch: pytest.MonkeyP
     assert made == [*short, *long, long[0]]
 
 
+def test_a_message_that_takes_the_place_of_a_lost_one_is_shown() -> None:
+    encode = rendering.EncodedMessageCache()
+    encode(Message(1, 2, 3, SEED * SECOND, "lost with the primary"))
+    # In the same second, so that only the microseconds differ.
+    assert json.loads(encode(Message(1, 2, 4, SEED * SECOND + 1, "new")))["message"] == "new"
+
+
 def test_a_revised_message_is_never_taken_from_the_cache() -> None:
     encode = rendering.EncodedMessageCache()
     old = Message(1, 1, 2, 0, "old")

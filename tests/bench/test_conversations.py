@@ -11,6 +11,8 @@ from twisted.internet import reactor
 from bench.conversations import Row, measure_new, new_database, table
 from tests.postgres_server import Databases
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 
 @pytest.mark.parametrize("scheme", ["sqlite", "postgres"])
 @ensureDeferred

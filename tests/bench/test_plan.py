@@ -3,13 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bench.plan import QUICK, Benchmark
 from bench.processes import Cores
 from bench.usage import Timing
+from tests.examples import examples
+
+pytestmark = pytest.mark.usefixtures("forked_servers")
 
 TINY = replace(
     QUICK,
-    timing=Timing(0.05, 0.5),
+    timing=Timing(0.05, examples(2, deep=5) / 10),
     held=(10,),
     messages=(1000,),
     inbox=2010,

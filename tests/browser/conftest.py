@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Protocol
 
@@ -26,12 +26,18 @@ CreateAccount = Callable[[str], Account]
 TakeScreenshot = Callable[[Page, str], None]
 
 PHONE = (390, 844)
+WITH_WINDOWS = ("chromium", "google-chrome", "chrome")
+FRUGAL = ("chromium-headless-shell", *WITH_WINDOWS)
+"""The first has no windows, which takes a third less CPU, but its pages are never hidden."""
+
+Browsers = dict[tuple[str, ...], list[webdriver.Chrome]]
 
 
 class OpenPage(Protocol):
     """Opens chatd's page in a browser with empty storage, logged in as an account if given.
 
-    `url` is that of another daemon than the shared one, or of a proxy.
+    `url` is that of another daemon than the shared one, or of a proxy. With `hideable` the page is
+    hidden by another tab.
     """
 
     def __call__(
@@ -41,6 +47,7 @@ class OpenPage(Protocol):
         url: str | None = None,
         size: tuple[int, int] = (1100, 800),
         dark: bool = False,
+        hideable: bool = False,
     ) -> Page: ...
 
 
@@ -56,9 +63,9 @@ def _program(*names: str) -> str:
     )
 
 
-def _start_browser() -> webdriver.Chrome:
+def _start_browser(programs: tuple[str, ...]) -> webdriver.Chrome:
     options = webdriver.ChromeOptions()
-    options.binary_location = _program("chromium", "google-chrome", "chrome")
+    options.binary_location = _program(*programs)
     for argument in [
         "--headless=new",
         "--disable-dev-shm-usage",
@@ -76,11 +83,11 @@ def _start_browser() -> webdriver.Chrome:
 
 
 @pytest.fixture(scope="session")
-def browsers() -> Iterator[list[webdriver.Chrome]]:
-    """Started browsers that no test is using; the last one given back is the first in the list."""
-    idle: list[webdriver.Chrome] = []
+def browsers() -> Iterator[Browsers]:
+    """Started browsers that no test is using, by program; the last one given back is the first."""
+    idle: Browsers = {FRUGAL: [], WITH_WINDOWS: []}
     yield idle
-    for driver in idle:
+    for driver in chain(*idle.values()):
         driver.quit()
 
 
@@ -113,9 +120,9 @@ def create_account(daemon: Daemon) -> CreateAccount:
 
 
 @pytest.fixture
-def open_page(daemon: Daemon, browsers: list[webdriver.Chrome]) -> Iterator[OpenPage]:
+def open_page(daemon: Daemon, browsers: Browsers) -> Iterator[OpenPage]:
     """Opens pages; the browsers return to the pool when the test ends."""
-    pages: list[Page] = []
+    pages: list[tuple[Page, list[webdriver.Chrome]]] = []
 
     def open_one(
         account: Account | None = None,
@@ -123,18 +130,20 @@ def open_page(daemon: Daemon, browsers: list[webdriver.Chrome]) -> Iterator[Open
         url: str | None = None,
         size: tuple[int, int] = (1100, 800),
         dark: bool = False,
+        hideable: bool = False,
     ) -> Page:
-        driver = browsers.pop() if browsers else _start_browser()
-        page = Page(driver, url or daemon.url)
-        pages.append(page)
+        programs = WITH_WINDOWS if hideable else FRUGAL
+        idle = browsers[programs]
+        page = Page(idle.pop() if idle else _start_browser(programs), url or daemon.url)
+        pages.append((page, idle))
         page.emulate(*size, dark=dark)
         page.load(account)
         return page
 
     yield open_one
-    for page in reversed(pages):
-        page.reset()
-        browsers.append(page.driver)
+    for page, idle in reversed(pages):
+        page.reset(daemon.url)
+        idle.append(page.driver)
 
 
 @pytest.fixture

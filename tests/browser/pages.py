@@ -16,6 +16,7 @@ from tests.browser.accounts import Account
 from tests.daemon import PASSWORD
 
 TIMEOUT_SECONDS = 20
+PICTURE = "/web/icon.svg"
 ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
 
@@ -48,21 +49,24 @@ class Page:
         """Open the page, logged in if an account is given."""
         if account is not None:
             # Any document of the origin gives access to its storage.
-            self.driver.get(f"{self.url}/web/icon.svg")
+            if not self.driver.current_url.startswith(f"{self.url}/"):
+                self.driver.get(f"{self.url}{PICTURE}")
             session = {"token": account.token, "user_id": account.id, "username": account.name}
             self.run("localStorage.setItem('chatd.session', arguments[0])", json.dumps(session))
         self.driver.get(self.url)
         if account is not None:
             self.wait_online()
 
-    def reset(self) -> None:
-        """Leave nothing to the next test."""
+    def reset(self, origin: str) -> None:
+        """Leave nothing to the next test, which uses the server at `origin`."""
         self.set_offline(False)
         self.devtools("Network.setBlockedURLs", {"urls": []})
-        self.driver.get("about:blank")
+        # An empty page costs more, because each origin has a process of its own.
+        self.driver.get(f"{origin}{PICTURE}")
         self.devtools(
             "Storage.clearDataForOrigin", {"origin": self.url, "storageTypes": "local_storage"}
         )
+        self.run("localStorage.clear()")
         self.driver.get_log("browser")  # type: ignore[no-untyped-call]
 
     def find(self, selector: str) -> WebElement:
@@ -82,7 +86,7 @@ class Page:
     ) -> None:
         """Wait for a condition; otherwise fail, and show the page's text."""
         wait: WebDriverWait[webdriver.Chrome] = WebDriverWait(
-            self.driver, seconds, poll_frequency=0.02
+            self.driver, seconds, poll_frequency=0.05
         )
         try:
             wait.until(lambda _: condition())

@@ -65,9 +65,11 @@ class Chat:
 
 
 class OpenChat(Protocol):
-    """Opens a chat; the options are those of `Proxy`."""
+    """Opens a chat; the options are those of `Proxy` and `OpenPage`."""
 
-    def __call__(self, *, buffering: bool = False, accept: str = "") -> Chat: ...
+    def __call__(
+        self, *, buffering: bool = False, accept: str = "", hideable: bool = False
+    ) -> Chat: ...
 
 
 @pytest.fixture
@@ -76,10 +78,10 @@ def open_chat(
 ) -> Iterator[OpenChat]:
     with ExitStack() as stack:
 
-        def open_one(*, buffering: bool = False, accept: str = "") -> Chat:
+        def open_one(*, buffering: bool = False, accept: str = "", hideable: bool = False) -> Chat:
             ann, bob = create_account("ann"), create_account("bob")
             proxy = stack.enter_context(Proxy(daemon, buffering=buffering, accept=accept))
-            page = open_page(ann, url=proxy.url)
+            page = open_page(ann, url=proxy.url, hideable=hideable)
             page.start_conversation(bob.name)
             chat = Chat(page, proxy, ann, bob)
             # One of these may come with the conversation when it is loaded, but not both: from now
@@ -109,7 +111,7 @@ def test_many_messages_arrive_in_order(open_chat: OpenChat) -> None:
 
 def test_a_hidden_page_polls(open_chat: OpenChat) -> None:
     """Streams of hidden pages would occupy all connections that the browser has to the server."""
-    chat = open_chat()
+    chat = open_chat(hideable=True)
     page, proxy = chat.page, chat.proxy
     window = page.driver.current_window_handle
     page.driver.switch_to.new_window("tab")

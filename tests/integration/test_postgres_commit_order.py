@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.examples import examples
 from tests.integration.postgres_daemons import (
     Client,
     ConcurrentTraffic,
@@ -385,6 +386,9 @@ def test_a_commit_after_the_deadline_wakes_all_polls(cluster: Cluster, url: str)
         assert (status, body["seq"]) == (200, 1)
 
 
+OVERTAKING: Final = examples(75, deep=150)
+
+
 def test_commits_of_many_senders_overtake_each_other(
     own_server: Server, own_database: str, tmp_path: Path
 ) -> None:
@@ -396,7 +400,7 @@ def test_commits_of_many_senders_overtake_each_other(
         with connected(url) as db:
             rows(db, SLOW_COMMITS)
         with ConcurrentTraffic(nodes, users, senders=12) as traffic:
-            eventually(lambda: traffic.acknowledged >= 150, SECONDS, "150 messages")
+            eventually(lambda: traffic.acknowledged >= OVERTAKING, SECONDS, "messages")
         traffic.verify(nodes[0])
         traffic.verify(nodes[2])
     assert traffic.errors == {}
@@ -422,6 +426,7 @@ def counted(db: Any, sequence: str) -> int:
     return int(last) if is_called else 0
 
 
+ROLLBACKS: Final = examples(8, deep=45)
 STATES: Final = pytest.mark.parametrize("state", ["40001", "40P01"])
 PLACES: Final = pytest.mark.parametrize(
     "where", [IN_THE_STATEMENT, IN_THE_COMMIT], ids=["statement", "commit"]
@@ -452,9 +457,9 @@ def test_rolled_back_appends_are_retried_a_few_times(cluster: Cluster, url: str)
 def test_clients_do_not_notice_rollbacks(
     state: str, where: str, cluster: Cluster, url: str
 ) -> None:
-    with conflicts(url, where, state, share=0.04) as db:
+    with conflicts(url, where, state, share=0.12) as db:
         with ConcurrentTraffic(cluster.ports, cluster.users, senders=8) as traffic:
-            eventually(lambda: counted(db, "rolled_back") >= 15, SECONDS, "15 rollbacks")
+            eventually(lambda: counted(db, "rolled_back") >= ROLLBACKS, SECONDS, "rollbacks")
             cluster.assert_ready()
     traffic.verify(cluster.ports[0])
     traffic.verify(cluster.ports[1])

@@ -18,6 +18,7 @@ import pytest
 
 from bench.processes import free_port
 from chatd.conformance.stream_reader import MEDIA_TYPES
+from tests.examples import examples
 from tests.integration.postgres_daemons import (
     Client,
     ConcurrentTraffic,
@@ -34,6 +35,8 @@ WAKE_SECONDS = 1.0
 """A response within this time of the send is not due to the sweep. An idle machine needs
 milliseconds."""
 RECOVERY_SECONDS = 5.0
+WORKERS = examples(2, deep=3)
+"""Each imports chatd anew, which takes longer than all that it does then."""
 
 
 @pytest.fixture
@@ -269,28 +272,28 @@ def workers(
         print(daemon.log.read_text())
 
 
-def test_three_workers_share_the_port_and_are_restarted(
+def test_workers_share_the_port_and_are_restarted(
     workers: Callable[..., Daemon],
 ) -> None:
-    admin = free_port(3)
-    daemon = workers("--workers=3", f"--admin=tcp:{admin}:interface=127.0.0.1")
-    for number in range(3):
+    admin = free_port(WORKERS)
+    daemon = workers(f"--workers={WORKERS}", f"--admin=tcp:{admin}:interface=127.0.0.1")
+    for number in range(WORKERS):
         eventually(partial(daemon.ready, admin + number), 30, "a worker")
     users = [registered(daemon.port, f"user{number}") for number in range(4)]
     pids = daemon.children()
-    assert len(pids) == 3
+    assert len(pids) == WORKERS
     with ConcurrentTraffic([daemon.port], users, senders=6) as traffic:
         traffic.wait_for_progress()
         os.kill(pids[1], signal.SIGKILL)
         eventually(lambda: len(set(daemon.children()) - set(pids)) == 1, 30, "another worker")
-        for number in range(3):
+        for number in range(WORKERS):
             eventually(partial(daemon.ready, admin + number), 30, "a worker")
         traffic.wait_for_progress()
     traffic.verify(daemon.port)
     _, ann = users[0]
     with polling(ann, "now", 20) as response:
         eventually(
-            lambda: any("\nchatd_polls_held 1.0\n" in metrics(admin + n) for n in range(3)),
+            lambda: any("\nchatd_polls_held 1.0\n" in metrics(admin + n) for n in range(WORKERS)),
             10,
             "a held poll",
         )
@@ -298,17 +301,17 @@ def test_three_workers_share_the_port_and_are_restarted(
         daemon.process.send_signal(signal.SIGHUP)
         # The supervisor and its workers.
         reloaded = "the settings are reloaded"
-        eventually(lambda: daemon.log.read_text().count(reloaded) == 4, 10, "a reload")
+        eventually(lambda: daemon.log.read_text().count(reloaded) == 1 + WORKERS, 10, "a reload")
         daemon.process.send_signal(signal.SIGTERM)
     # The poll was answered, not disconnected.
     assert response[0] == 200
     assert daemon.process.wait(30) == 0
     log = daemon.log.read_text()
-    for number in (1, 2, 3):
+    for number in range(1, WORKERS + 1):
         origin = f"[chatd.process.service#info, worker {number}]"
         assert re.search(rf"{re.escape(origin)} chatd .* is listening", log)
         assert f"{origin} chatd has stopped" in log
-    assert len(re.findall(r"worker [123] was ended by SIGKILL and is started again", log)) == 1
+    assert len(re.findall(r"worker [0-9] was ended by SIGKILL and is started again", log)) == 1
     assert "Traceback" not in log
 
 

@@ -73,6 +73,7 @@ systemctl restart chatd@8082.service
 hangs=$(systemctl show --property=MainPID --value chatd@8082.service)
 kill -STOP "$hangs"
 until [ "$(systemctl show --property=NRestarts --value chatd@8082.service)" = 1 ]; do sleep 1; done
+until systemctl --quiet is-active chatd@8082.service; do sleep 1; done
 chatd health --ready http://127.0.0.1:8082
 """,
     "a reload keeps the process": """

@@ -19,16 +19,23 @@ from bench.processes import free_port, is_free
 from tests.daemon import ROOT, environment, wait_until
 from tests.operations.services import Services
 from tests.operations.stand_ins import StandIns
-from tests.postgres_server import Server, binaries, connected, rows
+from tests.postgres_server import Server, connected, installation, rows
 
 BLOCK_SECONDS: Final = 180
 START_SECONDS: Final = 30
 COPIED: Final = ("docs/proxies", "packaging")
-FOLDERS: Final = ("etc/chatd", "etc/ssl", "etc/systemd/system", "var/lib/chatd", "tmp", "run")
+FOLDERS: Final = (
+    *("etc/chatd", "etc/ssl", "etc/systemd/system", "opt", "run", "tmp"),
+    *("var/backups", "var/lib/chatd"),
+)
 
 PORTS: Final = (8080, 9080, 9090, 443)
 INSTANCES: Final = (8081, 8082)
 """Ports of units made from the template, whose admin ports begin with a 1."""
+
+
+POSTGRES: Final = {"wal_level": "replica", "max_wal_senders": "4"}
+"""Settings that are PostgreSQL's defaults, unlike those of the other tests."""
 
 
 class Machine:
@@ -41,9 +48,10 @@ class Machine:
         self._ports = {port: free_port() for port in PORTS}
         self._ports |= {port: _instance_port() for port in INSTANCES}
         self._postgres = Server()
+        programs = installation().binaries
         self._environment = environment(
             PATH=os.pathsep.join(
-                [str(folder / "bin"), str(binaries()), os.environ["PATH"], "/usr/sbin"]
+                [str(folder / "bin"), str(programs), os.environ["PATH"], "/usr/sbin"]
             ),
             HOME=str(folder),
             XDG_CONFIG_HOME=str(folder / "config"),
@@ -54,8 +62,14 @@ class Machine:
             (self.root / name).mkdir(parents=True)
         self._copy_sources()
         self._start_postgres()
-        self.services = Services(self.root, self._ports, self._postgres, self._environment)
+        self.services = Services(
+            self.root, self._ports, self._postgres, POSTGRES, self._environment
+        )
         self._stand_ins = StandIns(folder / "bin", self.root, self._environment, self.services)
+
+    def port(self, port: int) -> int:
+        """The port that is used instead of one of the page."""
+        return self._ports[port]
 
     def translate(self, text: str) -> str:
         """Change what cannot be as it is on a machine that others use, too.
@@ -68,7 +82,10 @@ class Machine:
         tls = self._ports[443]
         text = text.replace("https://127.0.0.1", f"https://127.0.0.1:{tls}")
         text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{tls} ssl")
-        text = re.sub(r"(?<![\w./}*])/(?=(?:etc|var|tmp|run)/)", f"{self.root}/", text)
+        text = text.replace("/var/lib/postgresql/15/main", str(self._postgres.data))
+        text = text.replace("/var/lib/postgresql/15", str(self._postgres.folder))
+        text = text.replace("/var/lib/postgresql", str(self._postgres.folder))
+        text = re.sub(r"(?<![\w./}*])/(?=(?:etc|opt|var|tmp|run)/)", f"{self.root}/", text)
         text = re.sub(r"(interval: )15s", r"\g<1>200ms", text)
         return re.sub(r"(?m)^( +for: )1m$", r"\g<1>0s", text)
 
@@ -126,7 +143,7 @@ class Machine:
                 path.write_text(self.translate(path.read_text()))
 
     def _start_postgres(self) -> None:
-        self._postgres.start()
+        self._postgres.start(**POSTGRES)
         # As on Debian: the only role is postgres, which is the superuser.
         with connected(self._postgres.url()) as db:
             rows(db, "CREATE ROLE renaming SUPERUSER LOGIN")

@@ -5,6 +5,7 @@ Those of chatd are started as the units in the scratch root say, the others as D
 
 from __future__ import annotations
 
+import fnmatch
 import shlex
 import signal
 import socket
@@ -65,26 +66,30 @@ class Unit:
                 self.variables[variable] = value
         self._parser.read_string(text)
 
-    def get(self, section: str, name: str) -> str:
+    def get(self, section: str, name: str, default: str = "") -> str:
         """A setting."""
-        return self._parser[section][name]
+        return self._parser[section].get(name, default)
 
     def command(self) -> list[str]:
-        """What it starts, without the program, which is chatd."""
-        chatd, *arguments = shlex.split(self.get("Service", "ExecStart"))
-        assert chatd == "/usr/bin/chatd"
-        return arguments
+        """What it starts."""
+        return shlex.split(self.get("Service", "ExecStart"))
 
 
 class Services:
     """All services; `environment` is that of chatd's."""
 
     def __init__(
-        self, root: Path, ports: Mapping[int, int], postgres: Server, environment: dict[str, str]
+        self,
+        root: Path,
+        ports: Mapping[int, int],
+        postgres: Server,
+        postgres_settings: dict[str, str],
+        environment: dict[str, str],
     ) -> None:
         self.root = root
         self._ports = ports
         self._postgres = postgres
+        self._postgres_settings = postgres_settings
         self._environment = environment
         self._processes: dict[str, Process] = {}
         self._sockets: dict[str, socket.socket] = {}
@@ -124,8 +129,12 @@ class Services:
             Unit(self.root, name)
 
     def _start(self, name: str) -> str:
+        if name == "postgresql.service":
+            if not self._postgres.is_running:
+                self._postgres.start(**self._postgres_settings)
+            return ""
         running = self._processes.get(name)
-        if name == "postgresql.service" or (running is not None and running.poll() is None):
+        if running is not None and running.poll() is None:
             return ""
         if name in ("nginx.service", "prometheus.service"):
             self._processes[name] = self._start_other(name)
@@ -138,9 +147,12 @@ class Services:
         return ""
 
     def _stop(self, name: str) -> str:
+        if "*" in name:
+            return "".join(self._stop(each) for each in fnmatch.filter(self._processes, name))
+        if name == "postgresql.service":
+            self._postgres.stop()
         if name in self._sockets:
             self._sockets.pop(name).close()
-            return ""
         process = self._processes.pop(name, None)
         if process is not None:
             process.send_signal(signal.SIGTERM)
@@ -209,27 +221,34 @@ class Services:
             if process.wait(SECONDS) != 0:
                 raise Failed(f"{unit.name} has failed: {self.logs()[begins:]}")
             return
-        assert unit.get("Service", "Type") == "notify"
-        wait_until(lambda: LISTENS in self.logs()[begins:] or process.poll() is not None, SECONDS)
         self._processes[unit.name] = process
+        if unit.get("Service", "Type", "simple") == "simple":
+            return
+        wait_until(lambda: LISTENS in self.logs()[begins:] or process.poll() is not None, SECONDS)
         self._running(unit.name)
 
     def _launch(self, unit: Unit, variables: dict[str, str], log: int) -> Process:
         held = self._sockets.get(unit.name.replace(".service", ".socket"))
         cwd = self.root / "var/lib/chatd"
-        if held is None:
-            line = ["-m", "chatd.cli", *unit.command()]
+        command, *arguments = unit.command()
+        is_chatd = command == "/usr/bin/chatd"
+        if is_chatd and held is None:
+            line = ["-m", "chatd.cli", *arguments]
             return ForkedProcess(line, cwd=cwd, env=variables, stdout=log)
-        variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "chatd"}
-        line = [sys.executable, "-m", "chatd.cli", *unit.command()]
+        line = [sys.executable, "-m", "chatd.cli"] if is_chatd else [command]
+        descriptors = []
+        if held is not None:
+            variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "chatd"}
+            descriptors.append(held.fileno())
+            line = [sys.executable, "-ISc", LAUNCHER, str(held.fileno()), *line]
         return subprocess.Popen(
-            [sys.executable, "-ISc", LAUNCHER, str(held.fileno()), *line],
+            [*line, *arguments],
             cwd=cwd,
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=[held.fileno()],
+            pass_fds=descriptors,
         )
 
 

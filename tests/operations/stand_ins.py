@@ -3,7 +3,8 @@
 - `SCRIPTS`: apt-get, git, the build of the package, install, pipx, podman, runuser and useradd.
 - systemctl: starts and stops the real services, see `services`.
 - nginx: the real one, with the options that it needs without root.
-- chatd: the real one, forked by the fork server, since most commands here are it.
+- chatd: the real one, forked by the fork server, since most commands here are it. `chatd doctor`
+  holds polls for seconds instead of a minute.
 
 The last three are done by the process of the test: the programs on the PATH ask it by a socket.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import sys
@@ -22,7 +24,7 @@ from typing import Final
 
 from tests.fork_server import ForkedProcess
 from tests.operations.services import Services
-from tests.postgres_server import temporary_folder
+from tests.postgres_server import UNPRIVILEGED, temporary_folder, unprivileged
 
 _APT_GET: Final = """
 case $* in
@@ -37,7 +39,11 @@ esac
 _INSTALL: Final = """
 for argument; do
     shift
-    case $argument in --group=* | --owner=*) ;; *) set -- "$@" "$argument" ;; esac
+    case $argument in
+    --owner=postgres) set -- "$@" OWNER ;;
+    --group=* | --owner=*) ;;
+    *) set -- "$@" "$argument" ;;
+    esac
 done
 exec INSTALL "$@"
 """
@@ -45,6 +51,7 @@ _RUNUSER: Final = """
 [ "$1" = -u ] && [ "$3" = -- ] || exit 1
 export PGUSER=$2
 shift 3
+if [ "$PGUSER" = postgres ]; then exec SERVER "$@"; fi
 exec "$@"
 """
 SCRIPTS: Final = {
@@ -59,7 +66,11 @@ SCRIPTS: Final = {
     "runuser": _RUNUSER,
     "useradd": '[ "$#" -gt 0 ]',
 }
-"""ROOT is the scratch root, INSTALL the real program."""
+"""ROOT is the scratch root, INSTALL the real program.
+
+If this user is root, PostgreSQL's server runs as another one: SERVER runs a program as that, and
+OWNER has `install` give it a folder.
+"""
 BUILD: Final = "mkdir -p dist && touch dist/chatd_0_all.deb"
 """packaging/debian/build."""
 
@@ -80,8 +91,15 @@ class StandIns:
         self._running: list[ForkedProcess] = []
         self._foreground: ForkedProcess | None = None
         bin.mkdir()
+        is_root = bool(unprivileged())
+        values = {
+            "ROOT": str(root),
+            "INSTALL": _real("install"),
+            "OWNER": f"--owner={UNPRIVILEGED}" if is_root else "",
+            "SERVER": f"{_real('runuser')} -u {UNPRIVILEGED} --" if is_root else "",
+        }
         for name, script in SCRIPTS.items():
-            text = script.replace("ROOT", str(root)).replace("INSTALL", _real("install"))
+            text = re.sub("|".join(values), lambda match: values[match[0]], script)
             _write(bin / name, f"#!/bin/sh\n{text}\n")
         for name in _ASKING:
             _write(bin / name, f"#!{sys.executable} -ISu\n{_ASK.read_text()}")
@@ -143,8 +161,9 @@ class StandIns:
             return status
         if program == "nginx":
             return self._services.nginx(arguments, streams[1])
+        module = "tests.operations.short_doctor" if arguments[0] == "doctor" else "chatd.cli"
         process = ForkedProcess(
-            ["-m", "chatd.cli", *arguments],
+            ["-m", module, *arguments],
             cwd=cwd,
             env=environment,
             stdin=streams[0],
@@ -168,6 +187,6 @@ def _write(path: Path, text: str) -> None:
 
 
 def _real(name: str) -> str:
-    path = shutil.which(name)
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     assert path is not None
     return path

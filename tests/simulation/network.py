@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
@@ -166,9 +166,10 @@ class Link:
     """A connection. Once it is `broken` nothing arrives any more, and nobody knows."""
 
     def __init__(
-        self, network: Network, number: int, client: Any, server: Any, address: Any
+        self, network: Network, number: int, name: str, client: Any, server: Any, address: Any
     ) -> None:
         self.network = network
+        self.server_name = name
         self.number = number
         self.broken = False
         self.client = End(self, "client", address, SERVER)
@@ -195,18 +196,19 @@ class Link:
 
 
 class Network:
-    """Connects clients with the listening server, if there is one.
+    """Connects clients with servers that listen, like a balancer of load.
 
-    `window` is how many unsent bytes of one side pause its producer.
+    `window` is how many unsent bytes of one side pause its producer; `choose` chooses a server.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, choose: Callable[[Sequence[str]], str]) -> None:
         self.window = window
         self.digest = 0
         """Of everything that has arrived."""
         self.links: list[Link] = []
-        self.factory: Any = None
-        """The factory of the server's connections while it listens."""
+        self.listening: dict[str, Any] = {}
+        """By the names of servers that listen, the factories of their connections."""
+        self._choose = choose
         self._numbers = iter(range(10**9))
         self.aborted: list[End] = []
 
@@ -216,16 +218,27 @@ class Network:
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Open a connection; refused if nobody listens."""
-        if self.factory is None:
+        if not self.listening:
             return fail(ConnectionRefusedError())
+        names = list(self.listening)
+        name = names[0] if len(names) == 1 else self._choose(names)
         number = next(self._numbers)
         address = IPv4Address("TCP", "127.0.0.1", 10_000 + number % 50_000)
-        client, server = factory.buildProtocol(SERVER), self.factory.buildProtocol(address)
-        link = Link(self, number, client, server, address)
+        client = factory.buildProtocol(SERVER)
+        server = self.listening[name].buildProtocol(address)
+        link = Link(self, number, name, client, server, address)
         self.links.append(link)
         server.makeConnection(link.server)
         client.makeConnection(link.client)
         return succeed(client)
+
+    def server_gone(self, name: str) -> None:
+        """A server was killed: its clients notice that the connections are lost."""
+        for link in self.links:
+            if link.server_name == name:
+                link.reset((link.client,))
+                link.server.connected = False
+                link.server.lost = None
 
     def next_turn(self) -> None:
         """Tell who has aborted a connection; forget those that both sides know to be closed."""
@@ -270,15 +283,16 @@ class Port:
 class ServerEndpoint:
     """Listens in a `Network`."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, name: str) -> None:
         self._network = network
+        self._name = name
 
     def listen(self, factory: Any) -> Deferred[Any]:
-        network = self._network
-        network.factory = factory
+        listening, name = self._network.listening, self._name
+        listening[name] = factory
 
         def close() -> None:
-            if network.factory is factory:
-                network.factory = None
+            if listening.get(name) is factory:
+                del listening[name]
 
         return succeed(Port(close))

@@ -1,11 +1,12 @@
-"""A whole daemon on a simulated network, disk, clock and threads."""
+"""A whole daemon on a simulated network, clock and threads, whatever its database is."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import ip_network
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -14,75 +15,107 @@ from chatd.api.client_address import TrustedProxies
 from chatd.api.problems import problem
 from chatd.compose.api import compose_api
 from chatd.compose.domain import compose_domain
-from chatd.config import load
+from chatd.config import Settings
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
+from chatd.interfaces import IBus, IStore
 from chatd.metrics import Metrics
 from chatd.process.listeners import Listener
 from chatd.process.service import ChatService
-from chatd.store.sqlite.store import SqliteStore
-from tests.doubles import ControlledBus, Now, SteppedExecutor, cheap_hasher
-from tests.history import Stored
-from tests.simulation.disk import Disk, Files
+from tests.doubles import Now, SteppedExecutor, cheap_hasher
 from tests.simulation.network import Network, ServerEndpoint
 
 DRAIN_SECONDS = 10.0
 
+Action = Callable[[], None]
+
 
 class Node:
-    """A daemon that runs, from its start to its end or to a crash."""
+    """A daemon that runs, from its start to its end or to a crash.
 
-    def __init__(self, disk: Disk, network: Network, now: Now, seconds: float) -> None:
-        self.clock = Clock()
-        self.clock.rightNow = seconds
-        self.disk = disk
+    `threads` are those of the store, as far as there are any yet. The times of a `clock` of its
+    own are those of all others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        store: IStore,
+        bus: IBus,
+        *,
+        clock: Clock,
+        now: Now,
+        network: Network,
+        metrics: Metrics,
+        threads: dict[str, SteppedExecutor],
+    ) -> None:
+        self.name = name
+        self.clock = clock
         self.network = network
-        self.threads: dict[str, SteppedExecutor] = {"passwords": SteppedExecutor()}
-        self.bus = ControlledBus()
-        self.metrics = Metrics()
-        settings = load({}, {})[0]
-        self.store = SqliteStore(
-            str(disk.mount()),
-            clock=self.clock,
-            now=now,
-            worker=lambda name: self.threads.setdefault(name, SteppedExecutor()),
-        )
+        self.metrics = metrics
+        self.threads = threads
+        threads["passwords"] = SteppedExecutor()
         self.components = compose_domain(
             settings,
-            self.store,
-            self.bus,
-            self.metrics,
-            clock=self.clock,
+            store,
+            bus,
+            metrics,
+            clock=clock,
             now=now,
-            hashing=self.threads["passwords"],
+            hashing=threads["passwords"],
             hasher=cheap_hasher(),
             rates=None,
         )
         api = compose_api(
             self.components,
-            clock=self.clock,
+            clock=clock,
             proxies=TrustedProxies([ip_network("127.0.0.1")]),
             retry_jitter=lambda: 2,
         )
         self.server = Server(
             resource=api.resource,
             fast_handler=api.fast_path,
-            clock=self.clock,
+            clock=clock,
             limits=HTTPLimits(),
             problem=problem,
             now=lambda: now() / 1_000_000,
         )
-        listener = Listener("simulated", ServerEndpoint(network), self.server)
+        listener = Listener("simulated", ServerEndpoint(network, name), self.server)
         self.service = ChatService(
-            self.components, self.clock, public=[listener], admin=[], drain_seconds=DRAIN_SECONDS
+            self.components, clock, public=[listener], admin=[], drain_seconds=DRAIN_SECONDS
         )
-        self.service.startService()
         self._stopping: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Start it; it may not be ready yet when this returns."""
+        self.service.startService()
 
     @property
     def running_threads(self) -> Iterator[SteppedExecutor]:
         """The threads that have something to do, or a result."""
         return (each for each in self.threads.values() if each.pending or each.done)
+
+    def actions(self) -> Iterator[tuple[str, Action]]:
+        """What can happen next in this process, without time passing."""
+        for name, thread in self.threads.items():
+            if thread.pending:
+                yield f"{self.name} work {name}", thread.work
+            if thread.done:
+                yield f"{self.name} result {name}", thread.deliver
+        if self.is_due:
+            yield f"{self.name} turn", partial(self.clock.advance, 0)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a call of the clock is due."""
+        now = self.clock.seconds()
+        return any(call.getTime() <= now for call in self.clock.getDelayedCalls())
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it has started, and does not stop."""
+        return self._stopping is None and self.name in self.network.listening
 
     def stop(self) -> None:
         """Begin to drain, as at SIGTERM."""
@@ -90,56 +123,34 @@ class Node:
 
     @property
     def is_stopping(self) -> bool:
+        """Whether it has been told to stop."""
         return self._stopping is not None
 
     @property
     def has_stopped(self) -> bool:
+        """Whether the process has ended by itself."""
         return self._stopping is not None and bool(self._stopping.called)
 
-    def crash(self, left: Files) -> None:
-        """End at once, leaving these files to the next daemon."""
-        self.network.factory = None
-        self.disk.leave(left)
+    def kill(self) -> None:
+        """End at once."""
+        self.network.listening.pop(self.name, None)
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        # Closing merges the log into the database, but nobody reads that one any more.
-        self.store._read_db.close()
-        self.store._write_db.close()
-        if self.store._lock is not None:
-            self.store._lock.release()
-        self.disk.remove()
 
-    def end(self) -> None:
-        """After the daemon has stopped: leave its files to the next one."""
-        self.disk.leave(self.disk.read())
-        self.disk.remove()
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is going on that may wake somebody."""
+        return self.is_due or any(self.running_threads) or self.is_stopping
 
-    def set_disk_full(self, full: bool) -> None:
-        """Whether the database cannot grow."""
-        if self.is_stopping:
-            return
-        db = self.store._write_db
-        (pages,) = db.execute("PRAGMA page_count").fetchone()
-        db.execute(f"PRAGMA max_page_count = {pages if full else 1 << 30}")
+    def left_waiting(self, read_ends: Callable[[], Mapping[int, int]]) -> list[str]:
+        """A line for each waiter that does not know of messages, though nothing is going on.
 
-    def inboxes(self) -> dict[int, list[Stored]]:
-        """What the database contains: the messages of each user."""
-        rows = self.store._read_db.execute(
-            "SELECT received_by, seq, sent_by, text FROM message ORDER BY received_by, seq"
-        )
-        found: dict[int, list[Stored]] = {}
-        for user_id, *message in rows:
-            found.setdefault(user_id, []).append(Stored(*message))
-        return found
-
-    def left_waiting(self) -> list[str]:
-        """A line for each waiter that does not know of messages, though nothing is going on."""
-        busy = any(self.running_threads) or self.bus.held or self.is_stopping
-        due = any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls())
-        held = self.components.notifier.held_by_user()
-        if busy or due or not held:
+        `read_ends` reads the seq of the last message of each user.
+        """
+        held = {} if self.is_busy else self.components.notifier.held_by_user()
+        if not held:
             return []
-        ends = dict(self.store._read_db.execute("SELECT user_id, last_seq FROM inbox"))
+        ends = read_ends()
         return [
             f"left waiting: user {user_id} waits after {waiter.seq}, there is {ends[user_id]}"
             for user_id, waiters in held.items()
@@ -153,26 +164,14 @@ class Node:
         held = self.components.notifier.held_by_user().values()
         return any(waiter.session.token == digest for waiters in held for waiter in waiters)
 
-    def missed_wakeups(self) -> list[str]:
-        """A line if the sweep has found polls that nobody had woken."""
-        found = re.search(
-            r"^chatd_sweep_found_total ([1-9].*)$", self.metrics.render().decode(), re.M
-        )
-        return [] if found is None else [f"the sweep found {found[1]} polls that were not woken"]
-
-    def times_going_back(self) -> list[str]:
-        """A line for each message that seems to be older than the one before it in its inbox."""
-        query = """
-            SELECT later.received_by, later.seq FROM message AS earlier JOIN message AS later
-            ON later.received_by = earlier.received_by AND later.seq = earlier.seq + 1
-            WHERE later.sent_at < earlier.sent_at
-        """
-        rows = self.store._read_db.execute(query)
-        return [f"message {seq} of user {user_id} is older than the last" for user_id, seq in rows]
+    @property
+    def swept(self) -> int:
+        """How many polls the sweep has found that nobody had woken."""
+        return self.metrics._missed_wakeups
 
     def remaining(self) -> list[str]:
         """What a daemon that has stopped should not have any more."""
-        notifier = self.components.notifier
+        notifier: Any = self.components.notifier
         calls = [str(call) for call in self.clock.getDelayedCalls()]
         found = [f"timer: {call}" for call in calls]
         found += [f"{self.server.connections} connections"] * (self.server.connections > 0)

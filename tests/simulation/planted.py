@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
@@ -23,22 +23,9 @@ from chatd.runtime.deadlines import Deadlines
 from chatd.store.inbox_cache import InboxCache
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
-
-_Patch = Callable[[], Any]
-
-
-def _replace(owner: Any, name: str, new: Callable[..., Any]) -> _Patch:
-    """A patch of an attribute; `new` is called with the original first."""
-    original = getattr(owner, name)
-
-    def changed(*args: Any, **options: Any) -> Any:
-        return new(original, *args, **options)
-
-    return lambda: patch.object(owner, name, changed)
-
-
-def _nothing(original: object, *args: object, **options: object) -> None:
-    """Instead of the original."""
+from tests.simulation import planted_postgres
+from tests.simulation.database import Kind
+from tests.simulation.planting import Patch, nothing, replace
 
 
 def _wake_before_commit(original: Any, self: Any, drafts: Any, within: float) -> Any:
@@ -171,36 +158,42 @@ def _wall_clock(original: Any, self: Any) -> int:
     return now
 
 
-PLANTED: Final[dict[str, _Patch]] = {
-    "waiters are woken before the commit": _replace(Chats, "_append", _wake_before_commit),
-    "a poll reads before it listens": _replace(Polls, "start", _read_before_listening),
-    "a wake-up during a read is forgotten": _replace(Poll, "wake", _forget_wake_up),
-    "keys are written after the commit": _replace(sqlite_chats._Batch, "write", _write_keys_later),
-    "keys of the same batch are not seen": _replace(
+PLANTED: Final[dict[str, Patch]] = {
+    "waiters are woken before the commit": replace(Chats, "_append", _wake_before_commit),
+    "a poll reads before it listens": replace(Polls, "start", _read_before_listening),
+    "a wake-up during a read is forgotten": replace(Poll, "wake", _forget_wake_up),
+    "keys are written after the commit": replace(sqlite_chats._Batch, "write", _write_keys_later),
+    "keys of the same batch are not seen": replace(
         sqlite_chats._Batch, "_get_first_use", _ignore_keys_of_batch
     ),
-    "numbers are kept after a rollback": _replace(sqlite_chats, "append", _number_before_commit),
-    "a poll leaves out a message": _replace(Poll, "_end", _leave_out_first),
-    "a paused stream goes on at the end": _replace(MessageStream, "_advance", _skip_while_paused),
-    "waiters stay registered": _replace(Notifier, "remove", _nothing),
-    "held polls stay counted": _replace(Notifier, "release", _nothing),
-    "one recipient of a batch is woken": _replace(LocalBus, "publish", _wake_first_only),
-    "results of a batch are mixed up": _replace(Batcher, "_finish", _shift_results),
-    "a revocation ends no poll": _replace(Notifier, "revoke", _nothing),
-    "a revoked session stays cached": _replace(SessionCache, "discard", _nothing),
-    "an older read replaces the cache": _replace(InboxCache, "apply_read", _cache_older_read),
-    "the cache misses a commit": _replace(InboxCache, "apply_commit", _leave_out_last),
-    "a client repeats with a new key": _replace(Caller, "call", _new_key),
-    "parts of a request are lost": _replace(RequestReader, "feed", _only_last_part),
-    "deadlines are not cancelled": _replace(Deadlines, "cancel", _nothing),
-    "sent_at follows the wall clock": _replace(SqliteStore, "_next_time", _wall_clock),
+    "numbers are kept after a rollback": replace(sqlite_chats, "append", _number_before_commit),
+    "a poll leaves out a message": replace(Poll, "_end", _leave_out_first),
+    "a paused stream goes on at the end": replace(MessageStream, "_advance", _skip_while_paused),
+    "waiters stay registered": replace(Notifier, "remove", nothing),
+    "held polls stay counted": replace(Notifier, "release", nothing),
+    "one recipient of a batch is woken": replace(LocalBus, "publish", _wake_first_only),
+    "results of a batch are mixed up": replace(Batcher, "_finish", _shift_results),
+    "a revocation ends no poll": replace(Notifier, "revoke", nothing),
+    "a revoked session stays cached": replace(SessionCache, "discard", nothing),
+    "an older read replaces the cache": replace(InboxCache, "apply_read", _cache_older_read),
+    "the cache misses a commit": replace(InboxCache, "apply_commit", _leave_out_last),
+    "a client repeats with a new key": replace(Caller, "call", _new_key),
+    "parts of a request are lost": replace(RequestReader, "feed", _only_last_part),
+    "deadlines are not cancelled": replace(Deadlines, "cancel", nothing),
+    "sent_at follows the wall clock": replace(SqliteStore, "_next_time", _wall_clock),
 }
 """What is wrong, and the patch that makes it so."""
+
+
+KINDS: Final[dict[Kind, dict[str, Patch]]] = {
+    "sqlite": PLANTED,
+    "postgres": planted_postgres.PLANTED,
+}
 
 
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """The product with one of the bugs."""
     _late_keys.clear()
-    with PLANTED[name]():
+    with next(bugs[name] for bugs in KINDS.values() if name in bugs)():
         yield

@@ -4,7 +4,8 @@
     python -m tests.soak --minutes 5 --only sqlite --output build/soak
 
 Clients of the library send and follow through proxies, while daemons are killed, stopped, suspended
-and cut off, and their PostgreSQL is killed and restarted. Memory and descriptors of the daemons are
+and cut off, their disk is full for a while, and their PostgreSQL is killed and restarted, or its
+standby takes over. Memory and descriptors of the daemons are
 measured and plotted. Exits with 1 if anything is wrong: its history is then left in the output.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, Final
 from bench.machine import describe
 from tests.daemon import ROOT
 from tests.soak.deployment import Deployment, on_postgres, on_sqlite, postgres_database
+from tests.soak.plot import draw_lines
 from tests.soak.soak import Settings, Soak
 from tests.soak.usage import Usage, hourly_slope, later_half
 
@@ -79,10 +81,10 @@ def _deployments(only: Any, output: Path, dsn: str | None) -> Iterator[list[Depl
         made: list[Deployment] = []
         folder = output / "data"
         if "sqlite" in only:
-            made += on_sqlite(folder)
+            made += on_sqlite(folder, small=True)
         if "postgres" in only:
-            url, server = stack.enter_context(postgres_database(dsn))
-            made.append(on_postgres(folder, url, server))
+            url, servers = stack.enter_context(postgres_database(dsn))
+            made.append(on_postgres(folder, url, servers))
         yield made
 
 
@@ -137,14 +139,9 @@ def too_steep(usage: list[Usage], limit: float) -> list[str]:
 
 
 def _write(soak: Soak, output: Path) -> None:
-    """Write the samples, and plots of them if matplotlib is there."""
+    """Write the samples, and plots of them."""
     samples = {each.name: [sample._asdict() for sample in each.samples] for each in soak.usage}
     (output / "samples.json").write_text(json.dumps(samples, indent=1) + "\n", "utf-8")
-    try:
-        from bench.plots import draw_lines
-    except ImportError as missing:
-        print(f"no plots: {missing}", file=sys.stderr)
-        return
     for name, title in (("mebibytes", "resident memory, MiB"), ("descriptors", "descriptors")):
         lines = [
             (each.name, [(sample.seconds / 60, getattr(sample, name)) for sample in each.samples])

@@ -19,7 +19,9 @@ from twisted.internet.threads import deferToThread
 from bench.processes import free_port
 from tests.cutting_proxy import CuttingProxy, proxied
 from tests.daemon import Daemon
-from tests.postgres_server import Databases, Server
+from tests.postgres_server import Databases
+from tests.soak.replication import Pair
+from tests.soak.small_disk import SmallDisk
 
 DRAIN_SECONDS = "1"
 ENDED_WELL = (0, -signal.SIGTERM)
@@ -32,13 +34,22 @@ class Node:
     """
 
     def __init__(
-        self, name: str, folder: Path, db: str, *, is_restarted: bool, forked: bool = False
+        self,
+        name: str,
+        folder: Path,
+        db: str,
+        *options: str,
+        is_restarted: bool,
+        forked: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.is_restarted = is_restarted
         self._daemon = Daemon(
-            folder, "--db", db, "--drain-seconds", DRAIN_SECONDS, port=free_port(), forked=forked
+            folder,
+            *("--db", db, "--drain-seconds", DRAIN_SECONDS, *options),
+            port=free_port(),
+            forked=forked,
         )
         self.proxy: CuttingProxy | None = None
         # An interrupted soak may stop a daemon that a fault is just starting.
@@ -99,16 +110,25 @@ class Node:
 
 
 class Deployment:
-    """Daemons with one database, and the server of that database if it may be killed."""
+    """Daemons with one database; its servers if they may be killed, its disk if it may be full."""
 
-    def __init__(self, name: str, nodes: list[Node], server: Server | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        nodes: list[Node],
+        servers: Pair | None = None,
+        disk: SmallDisk | None = None,
+    ) -> None:
         self.name = name
         self.nodes = nodes
-        self.server = server
+        self.servers = servers
+        self.disk = disk
         self.problems: list[str] = []
 
     def start(self) -> None:
         """Start the daemons."""
+        if self.disk is not None and not self.disk.mount():
+            self.disk = None
         for node in self.nodes:
             node.start()
 
@@ -117,6 +137,8 @@ class Deployment:
         for node in self.nodes:
             self.problems += node.stop()
             self.problems += node.problems()
+        if self.disk is not None:
+            self.disk.unmount()
 
 
 @asynccontextmanager
@@ -132,29 +154,36 @@ async def deployed(reactor: Any, made: Deployment, dice: random.Random) -> Async
             await deferToThread(made.stop)
 
 
-def on_sqlite(folder: Path, *, forked: bool = False) -> list[Deployment]:
-    """A daemon that is killed and restarted, and one that runs on, each with its own file."""
+def on_sqlite(folder: Path, *, forked: bool = False, small: bool = False) -> list[Deployment]:
+    """A daemon that is killed and restarted, and one that runs on, each with its own file.
+
+    `small`: on disks that may be full, if this process may mount such.
+    """
     made = []
     for name, is_restarted in (("sqlite", True), ("sqlite-steady", False)):
         here = folder / name
-        db = f"sqlite:{here.resolve() / 'chatd.db'}"
-        node = Node(name, here, db, is_restarted=is_restarted, forked=forked)
-        made.append(Deployment(name, [node]))
+        data = here.resolve() / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        db = f"sqlite:{data / 'chatd.db'}"
+        # One finds out that the disk is full when it is, the other one before.
+        reserve = ("--min-free-disk", "0") if is_restarted else ()
+        node = Node(name, here, db, *reserve, is_restarted=is_restarted, forked=forked)
+        made.append(Deployment(name, [node], disk=SmallDisk(data) if small else None))
     return made
 
 
-def on_postgres(folder: Path, url: str, server: Server | None) -> Deployment:
+def on_postgres(folder: Path, url: str, servers: Pair | None) -> Deployment:
     """Two daemons on one database, one of which is killed and restarted."""
     nodes = [
         Node(f"postgres-{name}", folder / f"postgres-{name}", url, is_restarted=is_restarted)
         for name, is_restarted in (("restarted", True), ("steady", False))
     ]
-    return Deployment("postgres", nodes, server)
+    return Deployment("postgres", nodes, servers)
 
 
 @contextlib.contextmanager
-def postgres_database(dsn: str | None) -> Iterator[tuple[str, Server | None]]:
-    """The URL of a new database, and the temporary server it is on unless `dsn` names one."""
+def postgres_database(dsn: str | None) -> Iterator[tuple[str, Pair | None]]:
+    """The URL of a new database, and the temporary servers it is on unless `dsn` names one."""
     if dsn is not None:
         databases = Databases(dsn)
         try:
@@ -162,10 +191,9 @@ def postgres_database(dsn: str | None) -> Iterator[tuple[str, Server | None]]:
         finally:
             databases.drop_all()
         return
-    server = Server()
+    servers = Pair()
     try:
-        server.start()
-        databases = Databases(server.url())
-        yield databases.url(databases.create()), server
+        servers.start()
+        yield servers.urls(Databases(servers.url()).create()), servers
     finally:
-        server.destroy()
+        servers.destroy()

@@ -14,9 +14,11 @@ from twisted.internet.threads import deferToThread
 
 from tests.postgres_server import Databases
 from tests.soak.deployment import Deployment, Node
+from tests.soak.small_disk import SmallDisk
 
 SUSPENDED_SECONDS: Final = (0.2, 3.0)
 DOWN_SECONDS: Final = (0.0, 1.0)
+FULL_SECONDS: Final = (0.5, 3.0)
 CUTTING_SECONDS: Final = (0.5, 2.0)
 FIRST_CUT_BYTES: Final = 1500
 
@@ -50,10 +52,13 @@ class Faults:
                     ("kill -9", partial(self._kill, node)),
                     ("SIGTERM", partial(self._stop, node)),
                 ]
-        if self._deployment.server is not None:
+        if self._deployment.disk is not None:
+            found.append(("disk full", partial(self._fill, self._deployment.disk)))
+        if self._deployment.servers is not None:
             found += [
                 ("PostgreSQL killed", partial(self._restart, signal.SIGKILL)),
                 ("PostgreSQL restarted", partial(self._restart, signal.SIGINT)),
+                ("PostgreSQL standby promoted", self._promote),
                 ("backends terminated", self._terminate),
             ]
         return found
@@ -90,18 +95,32 @@ class Faults:
         await self._pause(DOWN_SECONDS)
         await deferToThread(node.start)
 
+    async def _fill(self, disk: SmallDisk) -> None:
+        await deferToThread(disk.fill)
+        try:
+            await self._pause(FULL_SECONDS)
+        finally:
+            await deferToThread(disk.free)
+
     async def _restart(self, how: signal.Signals) -> None:
-        server = self._deployment.server
-        assert server is not None
-        await deferToThread(server.stop, how)
+        servers = self._deployment.servers
+        assert servers is not None
+        await deferToThread(servers.stop, how)
         await self._pause(DOWN_SECONDS)
-        await deferToThread(server.start)
+        await deferToThread(servers.start)
+
+    async def _promote(self) -> None:
+        servers = self._deployment.servers
+        assert servers is not None
+        await deferToThread(servers.promote)
+        await self._pause(DOWN_SECONDS)
+        await deferToThread(servers.rebuild)
 
     async def _terminate(self) -> None:
-        server = self._deployment.server
-        assert server is not None
+        servers = self._deployment.servers
+        assert servers is not None
         await deferToThread(
-            Databases(server.url()).admin,
+            Databases(servers.url()).admin,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name LIKE 'chatd%' AND pid <> pg_backend_pid()",
         )

@@ -94,7 +94,7 @@ async def test_what_goes_wrong_is_found(tmp_path: Path) -> None:
             await deferLater(clock, 0.01)
 
         path = tmp_path / "changed.jsonl"
-        tampering = Tampering(clock, made, tmp_path / "sqlite" / "chatd.db")
+        tampering = Tampering(clock, made, tmp_path / "sqlite" / "data" / "chatd.db")
         _, problems = await Round(clock, made, tampering, dice, path, rate=80, users=1).run(1)
     assert {"lost", "unsent"} <= {problem.split(": ")[1] for problem in problems}
 

@@ -20,7 +20,7 @@ DELETE_TOKENS_STEP: Final = 1000
 RETENTION_SECONDS: Final = 600.0
 """How often old messages are looked for."""
 
-_DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
+_STATE: Final = "SELECT pg_database_size(current_database()), (SELECT backed_up_at FROM history)"
 
 _log = Logger()
 
@@ -57,6 +57,8 @@ class Housekeeping:
         self._stopped: Deferred[LoopingCall] | None = None
         self.database_bytes = 0
         """The size of the database at the last time of work; 0 before."""
+        self.backed_up_at: int | None = None
+        """The moment that the newest backup shows, in microseconds, at that time."""
 
     def start(self) -> None:
         """Work periodically."""
@@ -80,7 +82,7 @@ class Housekeeping:
                 pass
             await self._purge()
             await self._remove()
-            [[self.database_bytes]] = await self._executor.run(_DATABASE_BYTES)
+            [[self.database_bytes, self.backed_up_at]] = await self._executor.run(_STATE)
         except Exception:
             _log.failure("housekeeping of the database failed")
 

@@ -31,6 +31,7 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
     AND application_name LIKE 'chatd%'
 """
+_NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _TABLES: Final = """
 SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
 """
@@ -65,7 +66,7 @@ class PostgresMaintenance:
         with self._connect() as db:
             version = _version(db)
             needed = self._known[-1].version
-            counts: list[int | None] = [None] * 6
+            counts: list[int | None] = [None] * 7
             if version == needed:
                 # Sums are decimal numbers to psycopg2.
                 [row] = _rows(db, POSTGRES_COUNTS)
@@ -88,8 +89,9 @@ class PostgresMaintenance:
         if os.path.exists(target):
             raise MaintenanceError(f"{target} exists already")
         with self._connect() as db:
-            _version(db)
+            version = _version(db)
             [[schema, _]] = _rows(db, _SCHEMA)
+            [[now]] = _rows(db, _NOW)
         temporary = target + ".part"
         try:
             # Only its owner may read it, whatever the umask.
@@ -106,6 +108,9 @@ class PostgresMaintenance:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+        if version == self._known[-1].version:
+            with self._connect() as db, db, db.cursor() as cursor:
+                cursor.execute("UPDATE history SET backed_up_at = %s", (now,))
 
     def restore(self, source: str) -> str:
         """See `Maintenance`; the old tables are kept in another schema of the same database."""

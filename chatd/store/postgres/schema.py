@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 
 from chatd.errors import StartError
 from chatd.postgres.address import Address
@@ -42,10 +42,11 @@ async def prepare(
     except Unreachable as problem:
         raise StartError(f"cannot reach {where}: {problem}") from None
     try:
-        epoch: str = await connection.runInteraction(
-            lambda cursor: Deferred.fromCoroutine(_prepare_locked(cursor, known, where, upgrade))
-        )
-    except psycopg2.Error as problem:
+        # Closing the connection rolls back.
+        await connection.query("begin")
+        epoch = await _prepare_locked(connection.query, known, where, upgrade)
+        await connection.query("commit")
+    except (psycopg2.Error, ConnectionDone) as problem:
         raise StartError(f"cannot use {where}: {reason(problem)}") from None
     finally:
         connection.abort()
@@ -59,11 +60,7 @@ async def version(run: Any) -> int:
     return number
 
 
-async def _prepare_locked(cursor: Any, known: list[Migration], where: str, upgrade: bool) -> str:
-    async def run(sql: str, parameters: Any = None) -> Rows:
-        await cursor.execute(sql, parameters)
-        return cursor.fetchall() if cursor.description is not None else []
-
+async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade: bool) -> str:
     # Released at the end of the transaction; works with transaction poolers, too.
     await run("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     [[encoding]] = await run("SHOW server_encoding")

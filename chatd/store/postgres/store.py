@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from chatd.errors import DomainError, StoreUnavailable
+from chatd.errors import DomainError, StartError, StoreUnavailable
 from chatd.interfaces import IAnnouncer, IStore
 from chatd.model import (
     UNLIMITED,
@@ -46,6 +46,7 @@ from chatd.model import (
     UserName,
 )
 from chatd.postgres.address import Address
+from chatd.postgres.connection import Unreachable
 from chatd.postgres.notify_payloads import (
     ChangedNotice,
     CommitNotice,
@@ -197,7 +198,10 @@ class PostgresStore:
 
     async def _open(self) -> None:
         self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
-        await self._executor.open()
+        try:
+            await self._executor.open()
+        except Unreachable as problem:
+            raise StartError(f"cannot reach the database {self.location}: {problem}") from None
         self.removed.update(await chats.removed(self._executor))
         self._housekeeping.start()
 
@@ -210,6 +214,10 @@ class PostgresStore:
         await self._housekeeping.stop()
         await self.sync.stop()
         await self._executor.close()
+
+    def backed_up_at(self) -> int | None:
+        """The moment that the newest backup shows, in microseconds, as of the last minute."""
+        return self._housekeeping.backed_up_at
 
     def file_sizes(self) -> dict[str, float]:
         """The bytes of the database, as of the last minute; nothing before that."""

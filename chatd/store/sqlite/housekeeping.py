@@ -50,6 +50,8 @@ class Housekeeping:
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
         self.keep = keep
+        self.backed_up_at: int | None = None
+        """What the database says of backups, as of the last minute."""
         self._remove_old = remove_old
         self._removals = LoopingCall(self._remove)
         self._removals.clock = clock
@@ -92,8 +94,12 @@ class Housekeeping:
             self._has_old_texts = False
             self._write(_empty_wal).addCallbacks(self._emptied_wal, _log_failure)
         self.purge()
+        self._write(backed_up_at).addCallbacks(self._backed_up, _log_failure)
         self._delete(delete_old_keys)
         self._delete(delete_expired)
+
+    def _backed_up(self, at: int | None) -> None:
+        self.backed_up_at = at
 
     def _emptied_wal(self, emptied: bool) -> None:
         if not emptied:
@@ -110,9 +116,22 @@ class Housekeeping:
         self._write(execute, deletion).addCallbacks(deleted, _log_failure)
 
 
+def backed_up_at(db: sqlite3.Connection) -> int | None:
+    """The moment that the newest copy shows, in microseconds; a process that copies notes it."""
+    at: int | None
+    [[at]] = db.execute("SELECT backed_up_at FROM history").fetchall()
+    return at
+
+
 def _empty_wal(db: sqlite3.Connection) -> bool:
     """Empty the log; False if that was not possible because a reader used it."""
-    [(busy, *_)] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    [(milliseconds,)] = db.execute("PRAGMA busy_timeout").fetchall()
+    # A backup or a replicating program reads for long, and writes would wait for it meanwhile.
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        [(busy, *_)] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {milliseconds}")
     return not busy
 
 

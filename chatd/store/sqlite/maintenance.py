@@ -37,7 +37,7 @@ class SqliteMaintenance:
         with self._open() as db:
             schema = pragma(db, "user_version")
             needed = self._known[-1].version
-            counts = (None,) * 6
+            counts = (None,) * 7
             if schema == needed:
                 counts = db.execute(SQLITE_COUNTS).fetchone()
             page = pragma(db, "page_size")
@@ -57,8 +57,14 @@ class SqliteMaintenance:
         """See `Maintenance`."""
         if os.path.exists(target):
             raise MaintenanceError(f"{target} exists already")
-        with self._open() as db, _errors(f"cannot write {target}"):
-            backup(db, target, paced=True)
+        began = time.time_ns() // 1000
+        with self._open() as db:
+            with _errors(f"cannot write {target}"):
+                backup(db, target, paced=True)
+            if pragma(db, "user_version") == self._known[-1].version and self._is_writable():
+                with _errors(f"the copy is made, but cannot be recorded in {self._path}"):
+                    db.execute("PRAGMA query_only = OFF")
+                    db.execute("UPDATE history SET backed_up_at = ?", (began,))
 
     def restore(self, source: str) -> str:
         """See `Maintenance`; the old database is kept in the same folder."""
@@ -107,7 +113,7 @@ class SqliteMaintenance:
         """A connection that only reads."""
         if not os.path.isfile(self._path):
             raise MaintenanceError(f"there is no database {self._path}")
-        mode = "rw" if os.access(self._path, os.W_OK) else "ro"
+        mode = "rw" if self._is_writable() else "ro"
         with _errors(f"cannot open the database {self._path}"):
             db = sqlite3.connect(
                 f"file:{quote(self._path)}?mode={mode}",
@@ -120,6 +126,9 @@ class SqliteMaintenance:
                 check_application(db, self._path)
                 db.execute("PRAGMA query_only = ON")
             yield db
+
+    def _is_writable(self) -> bool:
+        return os.access(self._path, os.W_OK)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

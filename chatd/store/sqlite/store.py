@@ -57,7 +57,7 @@ from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
 from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
-from chatd.store.sqlite.housekeeping import Housekeeping
+from chatd.store.sqlite.housekeeping import Housekeeping, backed_up_at
 from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
@@ -148,6 +148,7 @@ class SqliteStore:
         self.removed.update(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
+        self._housekeeping.backed_up_at = backed_up_at(self._read_db)
         self._housekeeping.start()
 
     def close(self) -> Deferred[None]:
@@ -171,6 +172,10 @@ class SqliteStore:
         with contextlib.suppress(sqlite3.OperationalError):  # for example if the disk is full
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
+
+    def backed_up_at(self) -> int | None:
+        """The moment that the newest backup shows, in microseconds, as of the last minute."""
+        return self._housekeeping.backed_up_at
 
     def file_sizes(self) -> dict[str, float]:
         """The bytes of the database and of its write-ahead log on disk."""

@@ -101,13 +101,17 @@ async def test_failed_housekeeping_is_logged_and_retried(
 
 
 @ensureDeferred
-async def test_the_size_of_the_database_is_found_out(
+async def test_size_and_backups_of_the_database_are_found_out(
     postgres: Databases, postgres_database: str
 ) -> None:
-    store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
-    assert store.file_sizes() == {}
+    url = postgres.url(postgres_database)
+    with connected(url) as db:
+        rows(db, "UPDATE history SET backed_up_at = 7")
+    store = store_at(url, housekeeping_seconds=0.05)
+    assert (store.file_sizes(), store.backed_up_at()) == ({}, None)
     await store.open()
     while not store.file_sizes():
         await sleep(0.01)
     assert store.file_sizes()["database"] > 1_000_000
+    assert store.backed_up_at() == 7
     await store.close()

@@ -174,3 +174,14 @@ def test_expired_tokens_are_deleted(database: Database, monkeypatch: pytest.Monk
     database.clock.advance(HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM token") == 2
     assert result_of(store.tokens(ann)) == kept[::-1]
+
+
+def test_the_last_backup_is_known_within_a_minute(database: Database) -> None:
+    store = database.open()
+    assert store.backed_up_at() is None
+    store._write_db.execute("UPDATE history SET backed_up_at = 7")
+    database.clock.advance(HOUSEKEEPING_SECONDS)
+    assert store.backed_up_at() == 7
+    result_of(store.close())
+    database.opened.clear()
+    assert database.open().backed_up_at() == 7

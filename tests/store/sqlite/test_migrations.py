@@ -168,6 +168,7 @@ def test_contacts_are_found_among_indexed_and_newer_messages(database: Database)
     for table in newer:
         database.sql(f"DROP TABLE {table}")
     database.sql("ALTER TABLE account DROP COLUMN disabled_at")
+    database.sql("ALTER TABLE history DROP COLUMN backed_up_at")
     for column in ("removed_seq", "removed_at", "text_bytes"):
         database.sql(f"ALTER TABLE inbox DROP COLUMN {column}")
     database.sql("PRAGMA user_version = 5")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,9 @@ from chatd.interfaces import IStore
 from chatd.store.postgres import retention
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import CopyDatabase, OpenStore
-from tests.postgres_server import Databases, connected
+from tests.postgres_server import Databases, connected, rows
 from tests.store.sharded.cluster import Cluster, given
-from tests.store.sharded.made_up_citus import make_up_citus, shard
+from tests.store.sharded.made_up_citus import EMPTYING, make_up_citus, shard
 from tests.store.sharded.stores import sharded_store_at
 
 
@@ -43,17 +43,24 @@ def sharded_template(postgres: Databases, postgres_template: str) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def shared_database(postgres: Databases, sharded_template: str) -> str:
+    """The name of a database in the sharded layout that tests use one after another."""
+    return postgres.create(sharded_template)
+
+
 @pytest.fixture
-def sharded_url(request: pytest.FixtureRequest, cluster: Cluster | None) -> Iterator[str]:
+def sharded_url(request: pytest.FixtureRequest, cluster: Cluster | None) -> str:
     """An empty database in the sharded layout."""
     if cluster is not None:
         cluster.reset()
-        yield cluster.url
-        return
+        return cluster.url
     postgres: Databases = request.getfixturevalue("postgres")
-    name = postgres.create(request.getfixturevalue("sharded_template"))
-    yield postgres.url(name)
-    postgres.drop(name)
+    url = postgres.url(request.getfixturevalue("shared_database"))
+    with connected(url) as db:
+        # It takes a tenth of the time of copying the template.
+        rows(db, ";".join(EMPTYING))
+    return url
 
 
 @pytest.fixture

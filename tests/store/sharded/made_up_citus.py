@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chatd.store.sharded.schema import to_sharded
+from chatd.store.sharded.tables import ALLOCATION, DISTRIBUTED
 from tests.postgres_server import rows
 
 _FUNCTIONS: Final = """
@@ -114,6 +115,14 @@ BEGIN
     DELETE FROM pg_dist_partition WHERE logicalrelid = table_name;
 END $$;
 """
+
+
+EMPTYING: Final = [
+    *(f"DELETE FROM {table}" for table in DISTRIBUTED),
+    f"UPDATE {ALLOCATION} SET next_id = 1",
+    "UPDATE history SET epoch = NULL",
+]
+"""Statements that empty a database in the sharded layout."""
 
 
 def make_up_citus(db: Any, nodes: int = 1) -> None:

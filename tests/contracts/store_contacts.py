@@ -130,6 +130,8 @@ class BlocksContract:
             with pytest.raises(UserNotFound):
                 await store.block(unknown, ann)
             await store.unblock(unknown, ann)
+        with pytest.raises(UserNotFound):
+            await store.block(ann, ann)
         assert await store.blocks(ann) == []
 
     @ensureDeferred

@@ -34,10 +34,12 @@ _UNBLOCK: Final = "DELETE FROM block WHERE user_id = :user_id AND blocked_id = :
 def block(user_id: int, blocked_id: int, *, in_lane: bool = False) -> Statement[None]:
     """See `IStore.block`; `in_lane` it looks for the owner's inbox only."""
     inboxes = {user_id} if in_lane else {user_id, blocked_id}
+    # Never found of somebody who blocks themselves.
+    accounts = 1 if in_lane and user_id != blocked_id else 2
 
     def result(rows: Rows) -> None:
         [(found, blocked)] = rows
-        if found != len(inboxes):
+        if found != accounts:
             raise user_not_found(blocked_id)
         if not blocked:
             raise too_many_blocks()
@@ -47,7 +49,7 @@ def block(user_id: int, blocked_id: int, *, in_lane: bool = False) -> Statement[
         "blocked_id": blocked_id,
         "max": MAX_BLOCKS,
         "inboxes": array(inboxes),
-        "accounts": len(inboxes),
+        "accounts": accounts,
     }
     return Statement(_BLOCK, parameters, result)
 

@@ -73,8 +73,8 @@ class Housekeeping:
             await self._layout().delete_old(self._now())
             await self._purge()
             await self._remove()
-            self.database_bytes = await self._layout().database_bytes()
             self.backed_up_at = await self._layout().backed_up_at()
+            self.database_bytes = await self._layout().database_bytes()
         except Exception:
             _log.failure("housekeeping of the database failed")
 

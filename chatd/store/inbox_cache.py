@@ -129,7 +129,10 @@ class InboxCache:
     def apply_commit(self, ticket: int, messages: Iterable[Message]) -> None:
         """Add messages that this process committed; those of one inbox in the order of seq."""
         for message in messages:
-            if not self._is_outdated(ticket, message.received_by):
+            if self._is_outdated(ticket, message.received_by):
+                # A query that began since may not have seen the message, and must not be used.
+                self.drop(message.received_by)
+            else:
                 self._add(message)
         self._shrink()
 

@@ -18,6 +18,7 @@ from tests.simulation.sometimes import SOMETIMES, never
 from tests.simulation.tape import shrink
 
 SHRINK_RUNS = 300
+SHRINK_SECONDS = 30.0
 ENOUGH_RUNS = 1000
 """So many runs reach everything that is reached sometimes."""
 
@@ -78,17 +79,19 @@ def _run(kind: Kind, seeds: range, until: float, steps: int, *, trace: bool) -> 
 def _report(kind: Kind, seed: int, steps: int, *, trace: bool) -> int:
     failed = simulate(seed, steps=steps, kind=kind)
     problem = failed.problems[0].partition(":")[0]
+    print(f"{kind}, seed {seed}: wrong after {failed.time} steps", *failed.problems, sep="\n  ")
+    print(f"Looking for fewer choices for {SHRINK_SECONDS:.0f} seconds", flush=True)
+    until = time.monotonic() + SHRINK_SECONDS
 
     def fails(tape: Sequence[int]) -> bool:
+        if time.monotonic() > until:
+            return False
         again = simulate(seed, list(tape), steps, kind)
         return bool(again.problems) and again.problems[0].partition(":")[0] == problem
 
     tape = shrink(failed.tape.drawn, fails, SHRINK_RUNS)
     smallest = simulate(seed, tape, steps, kind)
-    print(f"{kind}, seed {seed}: wrong after {failed.time} steps")
-    for each in smallest.problems:
-        print(f"  {each}")
-    print(f"  {len(tape)} choices: {tape}")
+    print(f"{len(tape)} choices do it: {tape}", *smallest.problems, sep="\n  ")
     if trace:
         print("\n".join(smallest.trace))
     return 1

@@ -132,6 +132,23 @@ def test_a_commit_that_began_before_a_drop_is_ignored() -> None:
     assert cache.get(ReadAfter(2, 0, 10)) == InboxSlice(1, (message(2, 1),))
 
 
+def test_a_read_that_does_not_see_an_ignored_commit_is_ignored() -> None:
+    cache = InboxCache()
+    appending = cache.begin_query()
+    cache.drop(1)
+    reading = cache.begin_query()
+    # The read ran before the commit, and its result comes after that of the commit was returned.
+    query = ReadAfter(1, 0, 10)
+    late = expected_slice(3, query)
+    cache.apply_commit(appending, [message(1, 4)])
+    cache.end_query(appending)
+    cache.apply_read(reading, query, late)
+    cache.end_query(reading)
+    assert cache.get(query) is None
+    read(cache, query, 4)
+    assert cache.get(query) == expected_slice(4, query)
+
+
 def test_a_read_that_began_before_an_eviction_is_ignored() -> None:
     cache = InboxCache()
     ticket = cache.begin_query()

@@ -28,6 +28,8 @@ USERS: Final = 200
 SENDERS: Final = 16
 WARM_UP_SECONDS: Final = 3.0
 COPY_SECONDS: Final = 3600.0
+PATIENCE_SECONDS: Final = 60.0
+"""How long the first response may take."""
 MAX_GROWTH: Final = 0.2
 
 
@@ -128,6 +130,8 @@ def measure(db: str, folder: Path, rounds: int, seconds: float) -> list[tuple[La
                 sends.latencies = []
                 began = now()
                 client.run_until(began + seconds, done)
+                if not sends.latencies:
+                    client.run_until(now() + PATIENCE_SECONDS, lambda: bool(sends.latencies))
                 pair.append(summary(sends.latencies, now() - began))
             # The rest of the last copy belongs to neither, nor what follows it at once.
             client.run_until(now() + COPY_SECONDS, copies.end)

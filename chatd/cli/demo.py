@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -81,9 +82,7 @@ async def _reply(bob: ChatClient) -> None:
 @contextlib.asynccontextmanager
 async def daemon(folder: Path, reactor: Any) -> AsyncIterator[str]:
     """Run a daemon that is ready for requests, and give its URL; stopped on exit."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     url = f"http://127.0.0.1:{port}"
     listen = f"tcp:{port}:interface=127.0.0.1"
     environment = {
@@ -112,6 +111,18 @@ async def daemon(folder: Path, reactor: Any) -> AsyncIterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _free_port() -> int:
+    """A free port below those that systems give to outgoing connections.
+
+    One of those may be taken until the daemon listens.
+    """
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def _wait_until_ready(

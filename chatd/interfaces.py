@@ -56,7 +56,7 @@ class ISyncStore(Interface):
         """Record the changes of an account from now on; False if there is no such account."""
 
     def conversations(query: ListConversations) -> Deferred[ConversationList | None]:
-        """The conversations of an account, from one snapshot; None if there is no such account.
+        """The conversations of an account; None if there is no such account.
 
         The cost depends neither on the number of messages nor on that of conversations.
         """
@@ -157,6 +157,12 @@ class IStore(Interface):
     def close() -> Deferred[None]:
         """Finish running calls, then release all resources."""
 
+    def lane(user_id: int) -> int:
+        """Where the data of a user is; users of other places are not affected by its failures.
+
+        Calls for users of different lanes should not be made together. It may change.
+        """
+
     def check() -> Deferred[None]:
         """Readiness check: succeeds if the store works, otherwise fails with the reason."""
 
@@ -192,7 +198,7 @@ class IStore(Interface):
         """
 
     def erase(user_id: int | None = None) -> Deferred[Erased]:
-        """Delete some messages that accounts deleted with `erase` have sent, in one transaction.
+        """Delete some messages that accounts deleted with `erase` have sent, in one step.
 
         Each becomes as `revise` leaves a deleted one. It goes on where the last call in any process
         stopped, with the messages of `user_id`, else of any such account. Of `user_id`, there is
@@ -211,8 +217,13 @@ class IStore(Interface):
         With `verified`, also None if that is not the account's password hash.
         """
 
-    def sessions(digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
-        """The session of each token; None for unknown, revoked and expired ones."""
+    def sessions(
+        digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None
+    ) -> Deferred[list[Session | None]]:
+        """The session of each token; None for unknown, revoked and expired ones.
+
+        `owners` says of some whose they are; where that is wrong they may be unknown.
+        """
 
     def tokens(user_id: int) -> Deferred[list[Token]]:
         """The newest `MAX_LISTED_TOKENS` tokens of a user that have not expired, newest first."""
@@ -235,7 +246,7 @@ class IStore(Interface):
     def append(
         drafts: Sequence[Draft], within: float | None = None
     ) -> Deferred[list[Appended | DomainError]]:
-        """Append messages in one durable transaction; returns one result per draft, in order.
+        """Append messages, in one durable transaction of each lane; returns results in order.
 
         The messages of each inbox are numbered 1, 2, 3 ... in order of commit, and those of one
         call in the order of `drafts`. The result is `UserNotFound` if there is no recipient,
@@ -277,7 +288,7 @@ class IStore(Interface):
     def read(
         queries: Sequence[ReadAfter | ReadPage], within: float | None = None
     ) -> Deferred[list[InboxSlice | None]]:
-        """Answer queries from one snapshot; None for each inbox that does not exist.
+        """Answer queries, from one snapshot of each lane; None for an inbox that does not exist.
 
         For `within` see `append`.
 
@@ -286,10 +297,13 @@ class IStore(Interface):
         """
 
     def conversation(query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        """The messages between two accounts, from one snapshot; None if `user_id` has no inbox.
+        """The messages between two accounts; None if `user_id` has no inbox.
 
-        Ordered by `ConversationCursor`. Messages to a deleted account are deleted with its inbox,
-        those from it remain. The cost does not depend on how old the messages are.
+        What each has sent is from one snapshot, but if they are in different lanes, both are not
+        from the same: a message may be missing while a later one of the other side is there. It is
+        newer than all that is returned of its own side. Ordered by `ConversationCursor`. Messages
+        to a deleted account are deleted with its inbox, those from it remain. The cost does not
+        depend on how old the messages are.
         """
 
     def read_cached(query: ReadAfter | ReadPage, *, listening: bool = False) -> InboxSlice | None:

@@ -18,8 +18,9 @@ class DatabaseStatus(Struct, frozen=True):
     """What a database holds; sizes are in bytes.
 
     `used_by` says which daemons have it open. `log_bytes` is the size of SQLite's write-ahead log,
-    and `free_bytes` the part of `bytes` that holds nothing and is used for what comes next; both
-    are None on PostgreSQL. The counts are None if the schema is not `schema_needed`. `messages` are
+    None on PostgreSQL. `free_bytes` is the part of `bytes` that holds nothing and is used for what
+    comes next; on PostgreSQL it is estimated from the statistics of the last ANALYZE, for tables
+    without their indexes. The counts are None if the schema is not `schema_needed`. `messages` are
     those in inboxes, `removed` those that the retention period has removed. `backed_up_at` is the
     moment that the newest copy of `backup` shows; None if there is none.
     """
@@ -67,6 +68,10 @@ class Maintenance(Protocol):
         """Check that what is stored is consistent; returns what is not, a line each."""
         ...
 
-    def vacuum(self) -> None:
-        """Return the space that holds nothing to the disk, as far as the database can."""
+    def vacuum(self, *, full: bool = False) -> None:
+        """Return the space that holds nothing to the disk.
+
+        PostgreSQL returns only what is at the end of its files, unless it is `full`: then it writes
+        each table anew, and daemons wait meanwhile. SQLite always returns all.
+        """
         ...

@@ -23,6 +23,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,9 @@ importlib.metadata.version = functools.cache(importlib.metadata.version)
 SETTLING_TURNS = 5
 # Seconds that a stopping thread may take.
 THREAD_SECONDS = 1.0
+
+SLOW = {"bench", "hostile", "integration", "operations", "soak", "test_packaging.py"}
+"""Folders and files of tests that start processes, and wait for them."""
 
 # Twisted logs this before the unhandled failure of a Deferred.
 UNHANDLED = "Unhandled error in Deferred:"
@@ -215,9 +219,24 @@ def _leftovers(before: Resources) -> Resources:
     return left
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the slowest tests, so that no process has to run them alone in the end."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have each process start with its share of the slow tests, so that none is left with them.
+
+    pytest-xdist gives each process as many tests in a row, before they take some of each other's.
+    """
+    processes: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    shares: dict[Path, list[pytest.Item]] = {}
+    others: list[pytest.Item] = []
+    for item in items:
+        is_slow = SLOW.intersection(item.nodeid.partition("::")[0].split("/"))
+        (shares.setdefault(item.path, []) if is_slow else others).append(item)
+    left = iter(others)
+    ordered: list[pytest.Item] = []
+    for number in range(processes):
+        size = (len(items) - len(ordered)) // (processes - number)
+        share = list(chain(*list(shares.values())[number::processes]))
+        ordered += [*share, *islice(left, max(0, size - len(share)))]
+    items[:] = [*ordered, *left]
 
 
 def pytest_collection_finish() -> None:

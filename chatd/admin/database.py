@@ -13,7 +13,7 @@ from msgspec import structs
 
 from chatd.admin.errors import DAMAGED, AdminError
 from chatd.admin.printing import Record, print_fields, print_json, timestamp
-from chatd.compose.administration import compose_maintenance, upgrade_database
+from chatd.compose.administration import compose_maintenance, compose_sharding, upgrade_database
 from chatd.config import Settings
 from chatd.errors import StartError
 
@@ -94,11 +94,18 @@ async def check(args: argparse.Namespace, settings: Settings, reactor: Any) -> N
         sys.stdout.write("The database is consistent.\n")
 
 
+async def shard(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    """Spread the tables over the servers of Citus, or bring them back."""
+    sharding = compose_sharding(settings)
+    done = sharding.unshard() if args.back else sharding.shard(args.shards)
+    _report(args, {"done": done}, f"{done}.")
+
+
 async def vacuum(args: argparse.Namespace, settings: Settings, reactor: Any) -> None:
     """Return unused space to the disk."""
     maintenance = compose_maintenance(settings)
     before = maintenance.status().bytes
-    maintenance.vacuum()
+    maintenance.vacuum(full=args.full)
     after = maintenance.status().bytes
     text = f"The database has {_size(after)}; it had {_size(before)}."
     _report(args, {"bytes_before": before, "bytes": after}, text)

@@ -54,7 +54,25 @@ def add_commands(commands: Any) -> None:
     restore = _add(database, "restore", "Replace the database by a copy; no daemon may use it.")
     restore.add_argument("source", metavar="FILE")
     _add(database, "check", "Check that what is stored is consistent.")
-    _add(database, "vacuum", "Return space that holds nothing to the disk.")
+    vacuum = _add(database, "vacuum", "Return space that holds nothing to the disk.")
+    vacuum.add_argument(
+        "--full",
+        action="store_true",
+        help="on PostgreSQL, write each table anew; daemons wait meanwhile",
+    )
+
+    shard = _add(
+        database,
+        "shard",
+        "Spread the tables over the servers of Citus; no daemon may use the database.",
+    )
+    how = shard.add_mutually_exclusive_group()
+    how.add_argument(
+        "--shards", metavar="N", type=int, help="shards of each table (default: 4 for each server)"
+    )
+    how.add_argument(
+        "--back", action="store_true", help="bring everything back to the coordinator instead"
+    )
 
     export = _add(commands, "export", "Print all that belongs to an account, JSON line by line.")
     export.add_argument("--user", metavar="NAME", required=True, dest="username")

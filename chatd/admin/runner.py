@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -35,11 +34,10 @@ COMMANDS: Final[Mapping[tuple[str, str], Command]] = {
     ("db", "restore"): database.restore,
     ("db", "check"): database.check,
     ("db", "vacuum"): database.vacuum,
+    ("db", "shard"): database.shard,
     ("export", "user"): export.export,
 }
 INTERRUPTED: Final = 130
-NICE: Final = 10
-"""By how much the priority of `chatd db` is lower."""
 
 
 def run(args: argparse.Namespace) -> NoReturn:
@@ -52,10 +50,6 @@ def run(args: argparse.Namespace) -> NoReturn:
         settings, _ = load(given, os.environ)
     except ConfigError as wrong:
         _exit(str(wrong), 2)
-    if args.command == "db":
-        # Daemons on the same machine come first. A unit that confines the command may forbid it.
-        with contextlib.suppress(PermissionError):
-            os.nice(NICE)
     react(lambda reactor: Deferred.fromCoroutine(_run(args, settings, reactor)))
     raise AssertionError("react exits")
 

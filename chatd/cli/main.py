@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from chatd.admin.parser import COMMANDS as ADMIN_COMMANDS
 from chatd.cli import serve
 from chatd.cli.parser import parser
+
+NICE: Final = 19
+"""By how much the priority of `chatd db` is lower."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -37,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         health(args.url, ready=args.ready)
     if args.command in ADMIN_COMMANDS:
+        if args.command == "db":
+            # Daemons on the same machine come first, also while this imports what it needs. A unit
+            # that confines the command may forbid it.
+            with contextlib.suppress(PermissionError):
+                os.nice(NICE)
         from chatd.admin import runner
 
         runner.run(args)

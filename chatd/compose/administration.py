@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatd.bus.local import LocalBus, NoPolls
 from chatd.compose.databases import (
@@ -12,13 +12,16 @@ from chatd.compose.databases import (
     unknown_database,
 )
 from chatd.compose.storage import compose_store_and_bus
-from chatd.config import Settings
+from chatd.config import ConfigError, Settings
 from chatd.domain.administration import Administration
 from chatd.errors import StartError
 from chatd.interfaces import IStore
 from chatd.maintenance import Maintenance
 from chatd.metrics import Metrics
 from chatd.store.migrations import migrations
+
+if TYPE_CHECKING:
+    from chatd.store.sharded.sharding import Sharding
 
 
 async def compose_administration(settings: Settings, reactor: Any) -> tuple[IStore, Administration]:
@@ -46,6 +49,18 @@ async def upgrade_database(settings: Settings, reactor: Any) -> None:
     store, _ = compose_store_and_bus(settings, reactor, Metrics())
     await store.open()
     await store.close()
+
+
+def compose_sharding(settings: Settings) -> Sharding:
+    """What changes the layout of the database that `--db` names; raises `ConfigError`."""
+    if not is_postgres(settings.db):
+        raise ConfigError("db: only PostgreSQL can be sharded")
+    [address, _] = postgres_addresses(settings)
+    from chatd.store.postgres.maintenance import PostgresMaintenance
+    from chatd.store.sharded.sharding import Sharding
+
+    known = migrations("postgres")
+    return Sharding(PostgresMaintenance(address, known), known)
 
 
 def compose_maintenance(settings: Settings) -> Maintenance:

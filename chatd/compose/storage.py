@@ -109,17 +109,17 @@ def _postgres_store_and_bus(
     metrics.add_gauge(
         "chatd_postgres_connections",
         "Open connections to the database, without the one that listens",
-        lambda: store.pool.connections,
+        lambda: sum(each.connections for each in store.pools),
     )
     metrics.add_gauge(
         "chatd_postgres_pool_waiting",
         "Statements that wait for a free connection to the database",
-        lambda: store.pool.waiting,
+        lambda: sum(each.waiting for each in store.pools),
     )
     metrics.add_counter(
         "chatd_postgres_reconnects",
         "Connections to the database that were lost and made again",
-        lambda: store.pool.reconnects,
+        lambda: sum(each.reconnects for each in store.pools),
     )
     if nats is not None and interest is not None and announcer is not None:
         return store, _nats_bus(nats, reactor, metrics, store, interest, announcer)

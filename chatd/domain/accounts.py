@@ -8,6 +8,7 @@ during which a revocation arrived is repeated, and the cache is bypassed while t
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -26,6 +27,7 @@ from chatd.domain.basic_sessions import BasicSessions
 from chatd.domain.batch import ReadBatcher
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
+from chatd.domain.lane_batcher import LaneBatcher
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
@@ -43,9 +45,17 @@ from chatd.model import UNLIMITED, Account, IssuedToken, Session, TokenOptions, 
 from chatd.runtime.shield import ShieldedTasks
 
 TOKEN_PREFIX: Final = "chatd_"
-"""Makes tokens recognizable, for people and secret scanners."""
+"""Makes tokens recognizable, for people and secret scanners. The id of the owner follows."""
+
+_OWNED: Final = re.compile(rb"chatd_([1-9][0-9]{0,15})\.")
 
 TOKEN_CACHE_SECONDS: Final = 300.0
+
+NO_LANE: Final = -1
+"""In place of the lane of tokens that do not name their owner; older versions issued those."""
+
+LookUp = tuple[bytes, int | None]
+"""The SHA-256 of a token, and its owner if the token names one."""
 
 
 class Accounts:
@@ -86,14 +96,21 @@ class Accounts:
         self._emails_shown = emails_shown
         self.registration_open = registration_open
         self.min_password_length = min_password_length
-        self._look_ups: ReadBatcher[bytes, Session | None] = ReadBatcher(
-            lambda digests, within: store.sessions(digests),
-            clock,
-            max_queued=20_000,
-            max_batch_size=1000,
-            owner=lambda digest: digest,
-            weigh=lambda digest: 1,
-            max_weight=1000,
+        self._look_ups: LaneBatcher[LookUp, Session | None] = LaneBatcher(
+            lambda items, within: store.sessions(
+                [digest for digest, _ in items],
+                {digest: owner for digest, owner in items if owner is not None},
+            ),
+            lambda item: NO_LANE if item[1] is None else store.lane(item[1]),
+            lambda run: ReadBatcher(
+                run,
+                clock,
+                max_queued=20_000,
+                max_batch_size=1000,
+                owner=lambda item: item[0],
+                weigh=lambda item: 1,
+                max_weight=1000,
+            ),
         )
         self._tokens = SessionCache(clock, TOKEN_CACHE_SECONDS)
         self._revocations = RevocationTracker()
@@ -139,11 +156,11 @@ class Accounts:
     async def _log_in(
         self, username: str, password: str, address: str, options: TokenOptions
     ) -> IssuedToken:
-        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        digest = token_digest(token.encode("ascii"))
         stored = None
         while stored is None:
             checked = await self._checks.check(username, password, address)
+            token = f"{TOKEN_PREFIX}{checked.user_id}.{secrets.token_urlsafe(32)}"
+            digest = token_digest(token.encode("ascii"))
             # None: the password was changed or the account deleted meanwhile, so check again.
             stored = await self._store.add_token(
                 checked.user_id, digest, options, checked.password_hash
@@ -160,7 +177,7 @@ class Accounts:
             return session
         while session is None:
             with self._revocations.look_up() as since:
-                found = await self._look_ups.submit(digest)
+                found = await self._look_ups.submit((digest, token_owner(token)))
                 if found is None:
                     raise Unauthorized("the token is unknown, was revoked or has expired")
                 if not self._revocations.was_revoked(found.user_id, since):
@@ -256,9 +273,9 @@ class Accounts:
 
     async def find_ended(self, sessions: Sequence[Session]) -> list[Session]:
         """Those of the given sessions that are no longer valid."""
-        tokens = [each.token for each in sessions if each.token is not None]
+        tokens = {each.token: each.user_id for each in sessions if each.token is not None}
         users = {each.user_id for each in sessions if each.token is None}
-        found = await self._store.sessions(tokens) if tokens else []
+        found = await self._store.sessions(list(tokens), tokens) if tokens else []
         valid = {each.token for each in found if each is not None}
         hashes = await self._store.password_hashes(users) if users else {}
         return [
@@ -275,6 +292,12 @@ class Accounts:
         """Wait for running work to finish, then write what is pending."""
         await self._tasks.wait_idle()
         await self._last_seen.flush()
+
+
+def token_owner(token: bytes) -> int | None:
+    """The user whom a token names as its owner, who need not be; None if it names none."""
+    match = _OWNED.match(token)
+    return None if match is None else int(match[1])
 
 
 def token_digest(token: bytes) -> bytes:

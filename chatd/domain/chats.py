@@ -20,6 +20,7 @@ from chatd.domain.batch import Batcher, ReadBatcher, Receiver
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.disk_space import DiskSpace
+from chatd.domain.lane_batcher import LaneBatcher
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import (
@@ -145,24 +146,34 @@ class Chats:
             note_delivered,
             read_limits.charge,
         )
-        self._sends: Batcher[Draft, Appended] = Batcher(
+        observe_sends = observe_batch and observe_batch("append")
+        observe_reads = observe_batch and observe_batch("read")
+        self._sends: LaneBatcher[Draft, Appended] = LaneBatcher(
             self._append,
-            clock,
-            max_queued=MAX_QUEUED_SENDS,
-            max_batch_size=MAX_BATCH_SIZE,
-            on_batch_done=self._publish,
-            observe_size=observe_batch and observe_batch("append"),
+            lambda draft: store.lane(draft.received_by),
+            lambda run: Batcher(
+                run,
+                clock,
+                max_queued=MAX_QUEUED_SENDS,
+                max_batch_size=MAX_BATCH_SIZE,
+                on_batch_done=self._publish,
+                observe_size=observe_sends,
+            ),
         )
-        self._reads: ReadBatcher[ReadAfter | ReadPage, InboxSlice | None] = ReadBatcher(
+        self._reads: LaneBatcher[ReadAfter | ReadPage, InboxSlice | None] = LaneBatcher(
             store.read,
-            clock,
-            max_queued=MAX_QUEUED_READS,
-            max_batch_size=MAX_BATCH_SIZE,
-            owner=lambda query: query.user_id,
-            weigh=lambda query: query.limit,
-            max_weight=MAX_BATCH_MESSAGES,
-            check=lambda query: read_limits.check(query.user_id),
-            observe_size=observe_batch and observe_batch("read"),
+            lambda query: store.lane(query.user_id),
+            lambda run: ReadBatcher(
+                run,
+                clock,
+                max_queued=MAX_QUEUED_READS,
+                max_batch_size=MAX_BATCH_SIZE,
+                owner=lambda query: query.user_id,
+                weigh=lambda query: query.limit,
+                max_weight=MAX_BATCH_MESSAGES,
+                check=lambda query: read_limits.check(query.user_id),
+                observe_size=observe_reads,
+            ),
         )
 
     async def send(

@@ -2,10 +2,12 @@
 
 It slowly reads the ends of the inboxes that polls wait for. A message that it finds was committed
 without a wake-up: it counts these, and a count above 0 is a bug, unless the bus may lose wake-ups.
+While no events arrive from other processes, which is reported elsewhere, it does not count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,7 +35,8 @@ _log = Logger()
 class Sweep:
     """Every `SWEEP_SECONDS`, wakes the polls whose wake-up was lost.
 
-    If the bus is `lossy` that is no bug, and is done every `LOSSY_SWEEP_SECONDS`.
+    If the bus is `lossy` that is no bug, and is done every `LOSSY_SWEEP_SECONDS`. Nor is it one
+    while `bus_problem` returns something, see `IBus.problem`.
     Also repeats `BusSubscriber.verify_sessions`, in case it failed.
     """
 
@@ -46,7 +49,9 @@ class Sweep:
         subscriber: BusSubscriber | None = None,
         *,
         lossy: bool = False,
+        bus_problem: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self._bus_problem = bus_problem
         self._lossy = lossy
         self._subscriber = subscriber
         self._store = store
@@ -96,10 +101,14 @@ class Sweep:
         ]
         for waiter in missed:
             waiter.wake(WakeReason.MESSAGE)
+        is_cut_off = self._bus_problem() is not None
         if missed:
-            level = LogLevel.info if self._lossy else LogLevel.error
+            level = LogLevel.info if self._lossy or is_cut_off else LogLevel.error
             _log.emit(level, "{found} held polls had missed a wake-up", found=len(missed))
-        self._metrics.count_missed_wakeups(len(missed))
+        if is_cut_off:
+            self._metrics.count_wakeups("sweep", len(missed))
+        else:
+            self._metrics.count_missed_wakeups(len(missed))
         return len(missed)
 
     async def _find_behind(self, held: dict[int, list[Waiter]]) -> list[tuple[Waiter, int]]:

@@ -16,6 +16,11 @@ def _element(value: int | bytes | None) -> str:
     return f'"\\\\x{value.hex()}"' if isinstance(value, bytes) else str(value)
 
 
+def booleans(values: Iterable[bool]) -> str:
+    """A literal for `boolean[]`."""
+    return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
+
+
 def texts(values: Iterable[str | None]) -> str:
     """A literal for `text[]`; pass it as a parameter, it is not escaped for use in SQL."""
     return "{" + ",".join([_quoted(value) for value in values]) + "}"

@@ -62,37 +62,40 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has
         """Fires when the connection is closed, by either side."""
         return self._closed
 
-    def query(self, sql: str, parameters: Any = None, *, prepare: bool = False) -> Deferred[Rows]:
+    def query(
+        self, sql: str, parameters: Any = None, *, prepare: bool = False, guard: str = ""
+    ) -> Deferred[Rows]:
         """Run a statement and return its rows; an empty list if it returns none.
 
-        With `prepare` the server plans it only once, provided that the connection is direct. Fails
-        with `psycopg2.Error` or `ConnectionDone`.
+        With `prepare` the server plans it only once, provided that the connection is direct.
+        `guard` are statements without parameters, ending with a semicolon, which are run before it
+        in the same transaction. Fails with `psycopg2.Error` or `ConnectionDone`.
         """
         if not self.is_open:
             return fail(ConnectionDone())
         result: Deferred[Any]
         if not prepare or not self._is_direct:
-            result = self.runQuery(sql, parameters)
+            result = self.runQuery(guard + sql, parameters)
             return result
         statement = prepared(sql)
         if statement in self._prepared:
-            result = self.runQuery(statement.execute, parameters)
+            result = self.runQuery(guard + statement.execute, parameters)
         else:
-            result = Deferred.fromCoroutine(self._prepare(statement, parameters))
-        return result.addErrback(self._retry_unprepared, sql, parameters)
+            result = Deferred.fromCoroutine(self._prepare(statement, parameters, guard))
+        return result.addErrback(self._retry_unprepared, sql, parameters, guard)
 
-    async def _prepare(self, statement: Prepared, parameters: Any) -> Rows:
+    async def _prepare(self, statement: Prepared, parameters: Any, guard: str) -> Rows:
         await self.runQuery(statement.prepare)
         self._prepared.add(statement)
-        rows: Rows = await self.runQuery(statement.execute, parameters)
+        rows: Rows = await self.runQuery(guard + statement.execute, parameters)
         return rows
 
-    def _retry_unprepared(self, failure: Failure, sql: str, parameters: Any) -> Any:
+    def _retry_unprepared(self, failure: Failure, sql: str, parameters: Any, guard: str) -> Any:
         if getattr(failure.value, "pgcode", None) not in _NOT_PREPARED:
             return failure
         # There is a pooler after all. Nothing was executed.
         self._is_direct = False
-        return self.query(sql, parameters)
+        return self.query(sql, parameters, guard=guard)
 
     def abort(self) -> None:
         """Close the connection at once; a running statement fails."""

@@ -92,6 +92,13 @@ class Pool:
             made = first if connector is self._connectors[0] else None
             self._maintaining.append(Deferred.fromCoroutine(self._maintain(connector, made)))
 
+    def start(self) -> None:
+        """Start making connections, whether the server can be reached now or not."""
+        self._is_open = True
+        self._down_since = self._reactor.seconds()
+        for connector in self._connectors:
+            self._maintaining.append(Deferred.fromCoroutine(self._maintain(connector, None)))
+
     async def close(self) -> None:
         """Close all connections, those in use included."""
         self._is_open = False

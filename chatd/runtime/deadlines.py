@@ -84,7 +84,8 @@ class Deadlines:
         self._call = None
         now = self._clock.seconds() + TOLERANCE
         due = []
-        while self._heap and self._heap[0][0] <= now:
+        # Cancelled ones that are next are removed early: if there are no others, no call remains.
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2] is None):
             entry = heappop(self._heap)
             if entry[2] is None:
                 self._cancelled -= 1

@@ -55,10 +55,6 @@ _CHECKS: Final = (
     FROM message WHERE {_IS_NOBODYS.format("received_by")}
     """,
     """
-    SELECT DISTINCT 'messages of the sender ' || sent_by || ', who has never existed'
-    FROM message WHERE sent_by NOT IN (SELECT id FROM account)
-    """,
-    """
     SELECT 'message ' || seq || ' of inbox ' || received_by || ' is deleted, but has a text'
     FROM message WHERE deleted_at IS NOT NULL AND text <> ''
     """,
@@ -90,10 +86,6 @@ _CHECKS: Final = (
     """
     SELECT 'token ' || id || ' is not stored as a hash' FROM token WHERE length(digest) <> 32
     """,
-    f"""
-    SELECT DISTINCT 'keys of user ' || sent_by || ', who does not exist'
-    FROM idempotency WHERE {_IS_NOBODYS.format("sent_by")}
-    """,
     """
     SELECT 'a key of user ' || sent_by || ' has no hash of its request'
     FROM idempotency WHERE length(fingerprint) <> 32 OR seq < 1
@@ -101,10 +93,6 @@ _CHECKS: Final = (
     f"""
     SELECT 'a block of user ' || user_id || ', who does not exist'
     FROM block WHERE {_IS_NOBODYS.format("user_id")}
-    """,
-    """
-    SELECT 'user ' || user_id || ' blocks ' || blocked_id || ', who has never existed'
-    FROM block WHERE blocked_id NOT IN (SELECT id FROM account)
     """,
     """
     SELECT 'the messages of user ' || user_id || ' are being erased, who is not deleted'
@@ -136,14 +124,30 @@ _CHECKS: Final = (
     WHERE received_seq > last_seq OR read_seq > last_seq
     """,
     """
-    SELECT 'user ' || summary.user_id || ' has sent ' || peer || ' more than there is'
-    FROM conversation_summary AS summary JOIN open_inbox AS inbox ON inbox.user_id = peer
-    WHERE sent_seq > last_seq OR peer_read > last_seq OR peer_delivered > last_seq
-    """,
-    """
     SELECT 'more of inbox ' || delivered.user_id || ' is delivered than there is'
     FROM delivered JOIN open_inbox AS inbox ON inbox.user_id = delivered.user_id
     WHERE seq > last_seq
+    """,
+)
+
+# These look at two owners.
+_ACROSS: Final = (
+    """
+    SELECT DISTINCT 'messages of the sender ' || sent_by || ', who has never existed'
+    FROM message WHERE sent_by NOT IN (SELECT id FROM account)
+    """,
+    f"""
+    SELECT DISTINCT 'keys of user ' || sent_by || ', who does not exist'
+    FROM idempotency WHERE {_IS_NOBODYS.format("sent_by")}
+    """,
+    """
+    SELECT 'user ' || user_id || ' blocks ' || blocked_id || ', who has never existed'
+    FROM block WHERE blocked_id NOT IN (SELECT id FROM account)
+    """,
+    """
+    SELECT 'user ' || summary.user_id || ' has sent ' || peer || ' more than there is'
+    FROM conversation_summary AS summary JOIN open_inbox AS inbox ON inbox.user_id = peer
+    WHERE sent_seq > last_seq OR peer_read > last_seq OR peer_delivered > last_seq
     """,
 )
 
@@ -191,11 +195,13 @@ def _statement(inboxes: str, check: str) -> str:
 
 SQLITE: Final = [
     _statement(_SQLITE_INBOXES, check)
-    for check in (*_CHECKS, _sizes("length(CAST(text AS BLOB))"), *_SQLITE_CHECKS)
+    for check in (*_CHECKS, _sizes("length(CAST(text AS BLOB))"), *_ACROSS, *_SQLITE_CHECKS)
 ]
-POSTGRES: Final = [
+POSTGRES_OWN: Final = [
     _statement(_POSTGRES_INBOXES, check) for check in (*_CHECKS, _sizes("octet_length(text)"))
 ]
+"""Those of `POSTGRES` that look at what belongs to one owner, so that they work in a lane."""
+POSTGRES: Final = [*POSTGRES_OWN, *(_statement(_POSTGRES_INBOXES, check) for check in _ACROSS)]
 
 COUNTS: Final = """
 SELECT (SELECT count(*) FROM account WHERE deleted_at IS NULL),

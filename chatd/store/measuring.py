@@ -14,7 +14,7 @@ from chatd.interfaces import IStore, ISyncStore
 
 T = TypeVar("T")
 
-_UNMEASURED: Final = {"open", "close", "read_cached"}
+_UNMEASURED: Final = {"open", "close", "read_cached", "lane"}
 """Called once, or without a query."""
 
 

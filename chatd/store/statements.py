@@ -178,17 +178,20 @@ def purge_step(table: str, owner: str, key: str, user: str = ":user_id") -> str:
 # keys of each sender.
 _DELETE_OLD_KEYS: Final = """
 WITH old AS (
-    SELECT sent_by, key FROM idempotency WHERE sent_at < :before ORDER BY sent_at LIMIT :step
+    SELECT {columns} FROM idempotency WHERE sent_at < :before ORDER BY sent_at LIMIT :step
     FOR UPDATE SKIP LOCKED
 )
-DELETE FROM idempotency WHERE (key, sent_by) IN (SELECT key, sent_by FROM old) RETURNING 1
+DELETE FROM idempotency WHERE ({columns}) IN (SELECT {columns} FROM old) RETURNING 1
 """
+KEY_NAME: Final = "key, sent_by"
+"""The columns that name a key."""
 
 
-def delete_old_keys(now: int, step: int) -> Statement[bool]:
+def delete_old_keys(now: int, step: int, columns: str = KEY_NAME) -> Statement[bool]:
     """Delete up to `step` keys that are older than `KEY_SECONDS`; True if more may be left."""
     parameters = {"before": now - KEY_SECONDS * 1_000_000, "step": step}
-    return Statement(_DELETE_OLD_KEYS, parameters, lambda rows: len(rows) == step)
+    sql = _DELETE_OLD_KEYS.format(columns=columns)
+    return Statement(sql, parameters, lambda rows: len(rows) == step)
 
 
 BLOCKS: Final = """
@@ -214,6 +217,32 @@ def direction(received_by: str, sent_by: str) -> str:
             AND (sent_at, seq) < (:{received_by}_time, :{received_by}_seq)
         ORDER BY sent_at DESC, seq DESC LIMIT :limit
     """
+
+
+# One direction of a conversation, and whether its recipient has an account.
+_DIRECTION: Final = f"""
+SELECT found.* FROM account LEFT JOIN ({direction("received_by", "sent_by")}) AS found ON true
+WHERE account.id = :received_by AND account.deleted_at IS NULL
+"""
+
+
+def one_direction(
+    query: ReadConversation, received_by: int, sent_by: int
+) -> Statement[list[Message] | None]:
+    """What one user has sent another, for `conversation`; None if the recipient has no account."""
+    time, seq = query.bound(received_by)
+    parameters = {
+        "received_by": received_by,
+        "sent_by": sent_by,
+        "received_by_time": time,
+        "received_by_seq": seq,
+        "limit": query.limit + 1,
+    }
+
+    def result(rows: Rows) -> list[Message] | None:
+        return [Message(*row) for row in rows if row[0] is not None] if rows else None
+
+    return Statement(_DIRECTION, parameters, result)
 
 
 @cache

@@ -209,8 +209,12 @@ def _summary(row: tuple[Any, ...], unread: int) -> ConversationSummary:
 
 
 # What others have summarised of an account that is deleted: their messages to it are gone.
-FORGET_DELETED_PEER: Final = """
+_FORGET: Final = """
 UPDATE conversation_summary SET last_at = received_at, sent_seq = 0, sent_at = 0,
     logged_after = 0, peer_delivered = 0, peer_read = 0
-WHERE peer = :user_id AND user_id IN (SELECT sent_by FROM contact WHERE received_by = :user_id)
+WHERE peer = :user_id"""
+FORGET_DELETED_PEER: Final = f"""
+{_FORGET} AND user_id IN (SELECT sent_by FROM contact WHERE received_by = :user_id)
 """
+FORGET_DELETED_PEER_OF: Final = f"{_FORGET} AND user_id = ANY(:users::bigint[])"
+"""The same for accounts of one lane."""

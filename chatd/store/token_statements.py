@@ -16,19 +16,30 @@ VALID: Final = "(expires_at IS NULL OR expires_at > :now)"
 # The row lock waits for a concurrent deletion or change of the password, and makes a later one wait
 # for this token.
 _ADD: Final = """
-INSERT INTO token (digest, user_id, label, scopes, created_at, expires_at)
-SELECT :digest, id, :label, :scopes, :at, :expires_at FROM account
+INSERT INTO token ({column}digest, user_id, label, scopes, created_at, expires_at)
+SELECT {value}:digest, id, :label, :scopes, :at, :expires_at FROM account
 WHERE id = :user_id AND deleted_at IS NULL AND disabled_at IS NULL
     AND (:verified IS NULL OR password_hash = :verified) FOR SHARE
-ON CONFLICT (digest) DO UPDATE SET created_at = token.created_at
+ON CONFLICT ({key}) DO UPDATE SET created_at = token.created_at
 RETURNING id, created_at
 """
+ADD: Final = _ADD.format(column="", value="", key="digest")
+# Without a sequence, the id is the time.
+ADD_IN_LANE: Final = _ADD.format(column="id, ", value=":at, ", key="user_id, digest")
 
 
 def add(
-    user_id: int, digest: bytes, options: TokenOptions, verified: str | None, at: int
+    user_id: int,
+    digest: bytes,
+    options: TokenOptions,
+    verified: str | None,
+    at: int,
+    sql: str = ADD,
 ) -> Statement[Token | None]:
-    """Add a token; None if there is no account of that password hash. Safe to repeat."""
+    """Add a token; None if there is no account of that password hash. Safe to repeat.
+
+    With `ADD_IN_LANE`, it fails if the user has another token of that time.
+    """
     expires_at = None if options.lifetime is None else at + options.lifetime
     parameters = {
         "user_id": user_id,
@@ -46,7 +57,7 @@ def add(
         token_id, created_at = rows[0]
         return Token(token_id, digest, options.label, options.scopes, created_at, None, expires_at)
 
-    return Statement(_ADD, parameters, result)
+    return Statement(sql, parameters, result)
 
 
 def tokens(user_id: int, now: int, source: str = "token") -> Statement[list[Token]]:

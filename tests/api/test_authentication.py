@@ -42,7 +42,7 @@ def test_a_token_is_256_bits_and_never_the_same(service: Service) -> None:
     service.new_user("ann")
     tokens = {service.post(TOKENS, LOG_IN).json["token"] for _ in range(5)}
     assert len(tokens) == 5
-    assert all(re.fullmatch(r"chatd_[A-Za-z0-9_-]{43}", token) for token in tokens)
+    assert all(re.fullmatch(r"chatd_1\.[A-Za-z0-9_-]{43}", token) for token in tokens)
 
 
 def test_neither_a_token_nor_a_password_is_stored(serve: Serve, tmp_path: Any) -> None:

@@ -184,9 +184,13 @@ class ReadContract:
             assert page is not None
             assert end is not None
             assert later is not None
-            last = after.last_seq
-            assert last == page.last_seq == end.last_seq == later.last_seq
-            assert [message.seq for message in after.messages] == list(range(1, last + 1))
+            last = page.last_seq
+            assert last == later.last_seq
+            found = {(store.lane(bob), last)}
+            found |= {(store.lane(ann), after.last_seq), (store.lane(cat), end.last_seq)}
+            # One snapshot of each lane.
+            assert len(found) == len({store.lane(each) for each in (ann, bob, cat)})
+            assert [message.seq for message in after.messages] == list(range(1, after.last_seq + 1))
             assert [message.seq for message in page.messages] == list(range(last, 0, -1))
             assert [message.seq for message in later.messages] == list(range(6, last + 1))
             assert end.messages == ()

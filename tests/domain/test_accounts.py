@@ -304,7 +304,7 @@ def test_tokens_of_one_turn_are_looked_up_together(stepped: System) -> None:
         Deferred.fromCoroutine(stepped.accounts.bearer(each.token.encode("ascii")))
         for each in issued
     ]
-    unknown = Deferred.fromCoroutine(stepped.accounts.bearer(b"unknown"))
+    unknown = Deferred.fromCoroutine(stepped.accounts.bearer(b"chatd_3.unknown"))
     stepped.turn()
     assert stepped.reader.pending == 1
     stepped.settle()

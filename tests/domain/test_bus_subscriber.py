@@ -183,7 +183,7 @@ def test_changed_sessions_that_could_not_be_looked_up_are_ended_by_the_sweep(
     system.wait_for(system.store.delete_other_tokens(ann.user_id, None))
     with monkeypatch.context() as patch:
         patch.setattr(
-            system.store, "sessions", lambda _: fail(StoreUnavailable("away", retry_after=1))
+            system.store, "sessions", lambda *_: fail(StoreUnavailable("away", retry_after=1))
         )
         system.subscriber.sessions_changed(ann.user_id)
         system.settle()
@@ -286,7 +286,7 @@ def test_a_failed_verification_is_repeated_by_the_next_sweep(
     system.wait_for(system.store.delete_token(ann.user_id, ann.token))
     with monkeypatch.context() as patch:
         patch.setattr(
-            system.store, "sessions", lambda _: fail(StoreUnavailable("away", retry_after=1))
+            system.store, "sessions", lambda *_: fail(StoreUnavailable("away", retry_after=1))
         )
         system.subscriber.wake_all()
         system.settle()

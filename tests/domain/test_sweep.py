@@ -52,6 +52,21 @@ def test_the_sweep_finds_and_counts_a_poll_whose_wake_up_was_lost(
     assert logged_failures.flush_messages() in ([], ["1 held polls had missed a wake-up"])
 
 
+def test_a_poll_that_the_sweep_finds_while_the_bus_is_away_is_no_bug(system: System) -> None:
+    ann, bob = system.session("ann"), system.session("bob")
+    held = poll(system, bob)
+    system.bus.lose = True
+    system.bus.broken = "the connection that listens to the database was lost"
+    system.send(ann, 2, "hello")
+    swept = system.start(system.sweep.sweep())
+    system.clock.advance(GRACE_SECONDS)
+    assert result_of(swept) == 1
+    assert result_of(held).messages[0].text == "hello"
+    # An error in the log would fail this test.
+    assert found(system) == 0
+    assert woken(system, "sweep") == 1
+
+
 def test_a_sweep_without_findings_ends_at_once(system: System) -> None:
     ann, bob = system.session("ann"), system.session("bob")
     assert system.run(system.sweep.sweep()) == 0

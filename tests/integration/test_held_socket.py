@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ class Systemd:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.database = folder / "chatd.db"
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port: int = self._socket.getsockname()[1]
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -130,15 +132,33 @@ def test_a_reload_is_told_and_the_watchdog_is_fed(systemd: Systemd) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_nothing_is_lost_when_the_watchdog_kills_a_daemon_that_hangs(systemd: Systemd) -> None:
+@contextlib.contextmanager
+def process_hangs(systemd: Systemd) -> Iterator[None]:
+    """Stop the process."""
+    systemd.signal(signal.SIGSTOP)
+    yield
+
+
+@contextlib.contextmanager
+def commit_hangs(systemd: Systemd) -> Iterator[None]:
+    """Have commits wait: another process has begun to write."""
+    with contextlib.closing(sqlite3.connect(systemd.database, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize("hanging", [process_hangs, commit_hangs])
+def test_nothing_is_lost_when_the_watchdog_kills_a_daemon_that_hangs(
+    systemd: Systemd, hanging: Callable[[Systemd], contextlib.AbstractContextManager[None]]
+) -> None:
     load = SteadyLoad(lambda auth: Client(systemd.port, auth))
     with load.running():
         load.wait_for_progress()
-        systemd.signal(signal.SIGSTOP)
-        assert not systemd.is_alive(seconds=2 * WATCHDOG_SECONDS)
-        assert systemd.process is not None
-        systemd.process.kill()
-        assert systemd.process.wait() == -signal.SIGKILL
+        with hanging(systemd):
+            assert not systemd.is_alive(seconds=2 * WATCHDOG_SECONDS)
+            assert systemd.process is not None
+            systemd.process.kill()
+            assert systemd.process.wait() == -signal.SIGKILL
         systemd.start()
         load.wait_for_progress()
     # Those under way were lost, and the clients know: they may repeat them with a key.

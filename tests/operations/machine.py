@@ -86,7 +86,7 @@ class Machine:
         text = text.replace("/var/lib/postgresql/15", str(self._postgres.folder))
         text = text.replace("/var/lib/postgresql", str(self._postgres.folder))
         text = re.sub(r"(?<![\w./}*])/(?=(?:etc|opt|var|tmp|run)/)", f"{self.root}/", text)
-        text = re.sub(r"(interval: )15s", r"\g<1>200ms", text)
+        text = re.sub(r"(interval: )15s", r"\g<1>1s", text)
         return re.sub(r"(?m)^( +for: )1m$", r"\g<1>0s", text)
 
     def paste(self, text: str) -> str:

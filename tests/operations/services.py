@@ -10,7 +10,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from configparser import ConfigParser
 from pathlib import Path
@@ -23,14 +22,6 @@ from tests.postgres_server import Server
 
 SECONDS: Final = 30
 LISTENS: Final = "is listening on"
-LAUNCHER: Final = """
-import os, sys
-descriptor, *line = sys.argv[1:]
-os.dup2(int(descriptor), 3)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(line[0], line)
-"""
-"""Passes a socket to a program as systemd does: as descriptor 3 of the process that it names."""
 
 
 class Process(Protocol):
@@ -228,28 +219,22 @@ class Services:
         self._running(unit.name)
 
     def _launch(self, unit: Unit, variables: dict[str, str], log: int) -> Process:
-        held = self._sockets.get(unit.name.replace(".service", ".socket"))
         cwd = self.root / "var/lib/chatd"
         command, *arguments = unit.command()
-        is_chatd = command == "/usr/bin/chatd"
-        if is_chatd and held is None:
-            line = ["-m", "chatd.cli", *arguments]
-            return ForkedProcess(line, cwd=cwd, env=variables, stdout=log)
-        line = [sys.executable, "-m", "chatd.cli"] if is_chatd else [command]
-        descriptors = []
+        if command != "/usr/bin/chatd":
+            return subprocess.Popen(
+                [command, *arguments],
+                cwd=cwd,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        held = self._sockets.get(unit.name.replace(".service", ".socket"))
         if held is not None:
-            variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "chatd"}
-            descriptors.append(held.fileno())
-            line = [sys.executable, "-ISc", LAUNCHER, str(held.fileno()), *line]
-        return subprocess.Popen(
-            [*line, *arguments],
-            cwd=cwd,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=descriptors,
-        )
+            variables["LISTEN_FDNAMES"] = unit.name.removesuffix(".service")
+        line = ["-m", "chatd.cli", *arguments]
+        return ForkedProcess(line, cwd=cwd, env=variables, stdout=log, listener=held)
 
 
 def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:

@@ -139,3 +139,16 @@ def test_a_deadline_that_is_due_may_be_cancelled_by_another() -> None:
     assert len(deadlines) == 1
     clock.advance(1)
     assert later.called == [2.0]
+
+
+def test_no_call_remains_if_all_that_are_later_were_cancelled() -> None:
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    listener = Listener(clock)
+    deadlines.add(1.0, listener)
+    cancelled = [deadlines.add(due, listener) for due in (5.0, 6.0)]
+    for entry in cancelled:
+        deadlines.cancel(entry)
+    clock.advance(1)
+    assert listener.called == [1.0]
+    assert clock.getDelayedCalls() == []

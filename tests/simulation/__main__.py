@@ -18,7 +18,7 @@ from tests.simulation.sometimes import SOMETIMES, never
 from tests.simulation.tape import shrink
 
 SHRINK_RUNS = 300
-ENOUGH_RUNS = 300
+ENOUGH_RUNS = 1000
 """So many runs reach everything that is reached sometimes."""
 
 

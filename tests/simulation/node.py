@@ -138,9 +138,14 @@ class Node:
             call.cancel()
 
     @property
+    def is_working(self) -> bool:
+        """Whether the store is doing something, whose end may wake somebody."""
+        return any(self.running_threads)
+
+    @property
     def is_busy(self) -> bool:
         """Whether something is going on that may wake somebody."""
-        return self.is_due or any(self.running_threads) or self.is_stopping
+        return self.is_due or self.is_working or self.is_stopping
 
     def left_waiting(self, read_ends: Callable[[], Mapping[int, int]]) -> list[str]:
         """A line for each waiter that does not know of messages, though nothing is going on.

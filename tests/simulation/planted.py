@@ -30,7 +30,8 @@ from tests.simulation.planting import Patch, nothing, replace
 
 def _wake_before_commit(original: Any, self: Any, drafts: Any, within: float) -> Any:
     self._bus.publish({draft.received_by for draft in drafts})
-    self._sends._on_batch_done = None
+    for batcher in self._sends._batchers.values():
+        batcher._on_batch_done = None
     return original(self, drafts, within)
 
 

@@ -18,7 +18,6 @@ from chatd.postgres.notify_payloads import (
     SessionsNotice,
     decode,
 )
-from chatd.store import inbox_cache
 from chatd.store.postgres import append_sql, retry
 from chatd.store.postgres.store import PostgresStore
 from tests.simulation.planting import Patch, nothing, replace
@@ -68,7 +67,6 @@ PLANTED: Final[dict[str, Patch]] = {
         _wake_nobody((RevokedNotice, SessionsNotice)),  # type: ignore[arg-type]
     ),
     "a lost message stays encoded": replace(EncodedMessageCache, "__call__", _without_time),
-    "memory that contradicts the database is kept": replace(inbox_cache, "_contradict", _false),
     "cursors are not verified": replace(poll, "verify", nothing),
     "keys are not used": replace(append_sql, "append", _without_keys),
     "a lost connection refuses the statement": replace(retry, "is_connection_lost", _false),

@@ -17,7 +17,7 @@ import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ
 from twisted.internet.task import Clock
 
-from chatd.store.postgres.append_sql import REPLAY
+from chatd.store.postgres.append_sql import replay
 from tests.simulation.real_postgres import Backend, real_postgres
 from tests.simulation.tape import Tape
 
@@ -259,7 +259,7 @@ class PostgresServer:
     def run(self, session: Session, statement: Statement) -> None:
         """Run a statement, and give its notices to all who listen."""
         statement.has_run = True
-        self._reached["batch looked up after a lost answer"] += statement.sql == REPLAY
+        self._reached["batch looked up after a lost answer"] += statement.sql == replay()
         backend = session.backend
         assert backend is not None
         try:

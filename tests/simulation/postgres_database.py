@@ -67,9 +67,13 @@ class PostgresNode(Node):
         return self.reactor.has_exited or super().has_stopped
 
     @property
-    def is_busy(self) -> bool:
+    def is_working(self) -> bool:
         executor: Any = self.store._executor
-        return super().is_busy or executor._running > 0 or self.bus.problem() is not None
+        return super().is_working or executor._running > 0
+
+    @property
+    def is_busy(self) -> bool:
+        return super().is_busy or self.bus.problem() is not None
 
 
 class PostgresDatabase:

@@ -24,6 +24,7 @@ from tests.history import Stored
 from tests.simulation.clients import Client, Follower, Poller, Reader, Revoker, Sender
 from tests.simulation.database import Database, Kind, Named
 from tests.simulation.faults import Faults
+from tests.simulation.hostile import Hostile
 from tests.simulation.network import Network
 from tests.simulation.node import Node
 from tests.simulation.sometimes import watching
@@ -47,6 +48,7 @@ _CLIENTS: Final[Sequence[tuple[type[Any], int]]] = (
     (Reader, 1),
     (Reader, 2),
     (Revoker, 4),
+    (Hostile, 3),
 )
 
 Action = Callable[[], None]
@@ -182,6 +184,9 @@ class Simulation:
             self.users[client.user_id] = client.token
         # Whom a client belongs to; the last user revokes its tokens.
         for kind, user_id in _CLIENTS:
+            if kind is Hostile and self.tape.one_in(2):
+                # In half of the runs everything else has its turn more often.
+                continue
             name = f"{kind.__name__.lower()}-{user_id}"
             client = kind(self, name, user_id, self.users[user_id])
             client.start(client.run())
@@ -265,7 +270,9 @@ class Simulation:
 
     def _pass_time(self, seconds: float) -> None:
         self.trace.append(f"pass {seconds}, {self.network.digest:x}")
-        told = [node for node in self.nodes if self.database.tells_all(node)]
+        told = [
+            node for node in self.nodes if self.database.tells_all(node) and not node.is_working
+        ]
         if seconds and not self.problems:
             for node in told:
                 self.problems += node.left_waiting(self.database.ends)

@@ -44,7 +44,7 @@ class Measured:
         self.seconds: list[tuple[str, float]] = []
         self.errors: list[str] = []
         self.store = store()
-        self.uncached = self.store.read_cached
+        self.unmeasured = self.store.read_cached, self.store.lane
         measure(self.store, self.clock.seconds, self.observer, self.errors.append)
 
     def observer(self, verb: str) -> Any:
@@ -60,7 +60,7 @@ def test_calls_are_timed_until_their_result() -> None:
     measured.store.result.callback("stored")
     assert measured.seconds == [("append", 0.25)]
     assert result_of(appending) == "stored"
-    assert measured.store.read_cached == measured.uncached
+    assert (measured.store.read_cached, measured.store.lane) == measured.unmeasured
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
 from chatd.store import statements, token_statements
 from chatd.store.erasure_statements import schedule
-from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.retry import Executor
 from chatd.store.postgres.sync_sql import MICROSECONDS
 from chatd.store.statements import (
     DELETED,
@@ -49,27 +49,36 @@ ACCOUNTS: Final = "account LEFT JOIN seen ON user_id = id"
 # Several statements in one transaction and one round trip. Each sees what was committed before it
 # began, so the later ones miss nothing from before the account's row was locked. When repeated, it
 # recognises by `at` that it deleted the account itself.
-_DELETE: Final = f"""
+_DELETE_OWN: Final = f"""
 {statements.DELETE_ACCOUNT};
 UPDATE inbox SET closed = true WHERE user_id = ({DELETED});
 DELETE FROM token WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM seen WHERE user_id = :user_id AND EXISTS ({DELETED});
-DELETE FROM idempotency WHERE sent_by = :user_id AND EXISTS ({DELETED});
 DELETE FROM delivered WHERE user_id = :user_id AND EXISTS ({DELETED});
 DELETE FROM sync_state WHERE user_id = :user_id AND EXISTS ({DELETED});
-{FORGET_DELETED_PEER} AND EXISTS ({DELETED});
 DELETE FROM block WHERE user_id = :user_id AND EXISTS ({DELETED});
 {statements.SCHEDULE_PURGE};
 """
+_DELETE: Final = f"""
+{_DELETE_OWN}
+DELETE FROM idempotency WHERE sent_by = :user_id AND EXISTS ({DELETED});
+{FORGET_DELETED_PEER} AND EXISTS ({DELETED});
+"""
+# In the owner's lane. The keys are with the recipients, and expire.
+_DELETE_SHARDED: Final = f"""
+{_DELETE_OWN}
+DELETE FROM claim WHERE sent_by = :user_id AND EXISTS ({DELETED});
+"""
 _NOTIFY_DELETED: Final = f"SELECT pg_notify(:channel, :payload) FROM ({DELETED}) AS deleted"
 _DELETE_ACCOUNT: Final = _DELETE + _NOTIFY_DELETED
-_ERASE_ACCOUNT: Final = f"{_DELETE}{schedule(MICROSECONDS)};\n{_NOTIFY_DELETED}"
+_SCHEDULE_ERASURE: Final = f"{schedule(MICROSECONDS)};\n"
+_ERASE_ACCOUNT: Final = _DELETE + _SCHEDULE_ERASURE + _NOTIFY_DELETED
 
 _PICKED: Final = "(SELECT user_id FROM picked)"
 # Skips users whose inbox another process is purging.
-_PURGE: Final = f"""
+_PURGE_STEP: Final = f"""
 WITH picked AS (
-    SELECT user_id FROM purge LIMIT 1 FOR UPDATE SKIP LOCKED
+    SELECT user_id FROM purge {{condition}} LIMIT 1 FOR UPDATE SKIP LOCKED
 ), gone AS (
     {purge_step("message", "received_by", "seq", _PICKED)} RETURNING 1
 ), strangers AS (
@@ -87,6 +96,8 @@ WITH picked AS (
 )
 SELECT count(*) FROM picked
 """
+_PURGE: Final = _PURGE_STEP.format(condition="")
+_PURGE_NAMED: Final = _PURGE_STEP.format(condition="WHERE user_id = :user_id")
 
 # As the one above.
 _CHANGE_ACCOUNT: Final = f"""
@@ -151,6 +162,13 @@ def delete_account(user_id: int, at: int, node_id: str, erase: bool) -> Statemen
     return Statement(_ERASE_ACCOUNT if erase else _DELETE_ACCOUNT, parameters, bool)
 
 
+def delete_account_in_lane(user_id: int, at: int, erase: bool) -> Statement[bool]:
+    """The part of `delete_account` in the owner's lane; notifies nobody."""
+    schedule_erasure = _SCHEDULE_ERASURE if erase else ""
+    sql = f"{_DELETE_SHARDED}{schedule_erasure}{DELETED}"
+    return Statement(sql, {"user_id": user_id, "at": at}, bool)
+
+
 def change_account(change: AccountChange, node_id: str) -> Statement[Account | None]:
     """See `IStore.change_account`; notifies other processes of a new password."""
     parameters = {
@@ -162,7 +180,7 @@ def change_account(change: AccountChange, node_id: str) -> Statement[Account | N
     return Statement(_CHANGE_ACCOUNT + found.sql, {**parameters, **found.parameters}, found.result)
 
 
-async def password_hashes(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, str]:
+async def password_hashes(executor: Executor, user_ids: Collection[int]) -> dict[int, str]:
     """See `IStore.password_hashes`."""
     found: dict[int, str] = {}
     for part in _parts(list(user_ids)):
@@ -170,9 +188,13 @@ async def password_hashes(executor: RetryingExecutor, user_ids: Collection[int])
     return found
 
 
-def purge() -> Statement[bool]:
-    """Delete up to `PURGE_STEP` messages of deleted accounts; True if more may be left."""
-    return Statement(_PURGE, {"step": PURGE_STEP}, lambda rows: bool(rows[0][0]))
+def purge(user_id: int | None = None) -> Statement[bool]:
+    """Delete up to `PURGE_STEP` messages of a deleted account; True if more may be left.
+
+    Of any account if none is given.
+    """
+    sql = _PURGE if user_id is None else _PURGE_NAMED
+    return Statement(sql, {"user_id": user_id, "step": PURGE_STEP}, lambda rows: bool(rows[0][0]))
 
 
 def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:
@@ -196,9 +218,7 @@ def delete_other_tokens(user_id: int, kept: bytes | None, node_id: str) -> State
     return Statement(_DELETE_OTHER_TOKENS, parameters, lambda rows: None)
 
 
-async def sessions(
-    executor: RetryingExecutor, digests: Sequence[bytes], now: int
-) -> list[Session | None]:
+async def sessions(executor: Executor, digests: Sequence[bytes], now: int) -> list[Session | None]:
     """See `IStore.sessions`."""
     found: dict[bytes, Session] = {}
     for part in _parts(digests):
@@ -209,7 +229,7 @@ async def sessions(
 
 
 async def record_seen(
-    executor: RetryingExecutor, users: Mapping[int, int], tokens: Mapping[bytes, int]
+    executor: Executor, users: Mapping[int, int], tokens: Mapping[bytes, int]
 ) -> None:
     """See `IStore.record_seen`."""
     for users_part in _parts(list(users.items())):

@@ -2,80 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chatd.interfaces import IAdminStore
 from chatd.model import AccountState
-from chatd.postgres.notify_payloads import CHANNEL, SessionsNotice, encode
-from chatd.store import admin_statements
-from chatd.store.admin_statements import DISABLE, IS_ACCOUNT, REVOKE_ALL, SET_PASSWORD
-from chatd.store.postgres.accounts import ACCOUNTS
-from chatd.store.postgres.retry import RetryingExecutor
-from chatd.store.statements import Statement
-
-# Several statements in one transaction, each of which sees what was committed before it began: the
-# later ones miss no token from before the account's row was locked. All are safe to repeat.
-_END_SESSIONS: Final = f"""
-{REVOKE_ALL};
-SELECT pg_notify(:channel, :payload) FROM ({IS_ACCOUNT}) AS found
-"""
-_SET_PASSWORD: Final = f"{SET_PASSWORD};{_END_SESSIONS}"
-_DISABLE: Final = f"{DISABLE};{_END_SESSIONS}"
+from chatd.runtime.awaitables import as_deferred
+from chatd.store.postgres.layout import Layout
 
 
 @implementer(IAdminStore)
 class PostgresAdminStore:
     """An `IAdminStore`.
 
-    `now` returns microseconds since the Unix epoch; `notify` runs a statement that ends sessions of
-    a user; it is given a function from the id of this process to the statement. `remove_old` see
-    `Retention.run`.
+    `layout` returns the layout of the store, which is open. `now` returns microseconds since the
+    Unix epoch; `end_sessions` runs what ends sessions of a user; it is given a function from the id
+    of this process to the work. `remove_old` see `Retention.run`.
     """
 
     def __init__(
         self,
-        executor: RetryingExecutor,
-        notify: Callable[[int, Callable[[str], Statement[bool]]], Deferred[bool]],
+        layout: Callable[[], Layout],
+        end_sessions: Callable[[int, Callable[[str], Awaitable[bool]]], Deferred[bool]],
         now: Callable[[], int],
         remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]],
     ) -> None:
-        self._executor = executor
-        self._notify = notify
+        self._layout = layout
+        self._end_sessions = end_sessions
         self._now = now
         self._remove_old = remove_old
 
     def accounts(self, after: int, limit: int) -> Deferred[list[AccountState]]:
-        return self._executor.execute(
-            admin_statements.accounts(after, limit, self._now(), ACCOUNTS)
-        )
+        return as_deferred(self._layout().account_states(after, limit, self._now()))
 
     def account_named(self, username: str) -> Deferred[AccountState | None]:
-        return self._executor.execute(
-            admin_statements.account_named(username, self._now(), ACCOUNTS)
-        )
+        return as_deferred(self._layout().account_state_named(username, self._now()))
 
     def set_password(self, user_id: int, password_hash: str) -> Deferred[bool]:
-        return self._end_sessions(_SET_PASSWORD, user_id, password_hash=password_hash)
+        layout = self._layout()
+        return self._end_sessions(
+            user_id, lambda node_id: layout.set_password(user_id, password_hash, node_id)
+        )
 
     def disable(self, user_id: int) -> Deferred[bool]:
-        return self._end_sessions(_DISABLE, user_id, at=self._now())
+        layout, at = self._layout(), self._now()
+        return self._end_sessions(user_id, lambda node_id: layout.disable(user_id, at, node_id))
 
     def remove_old(self, before: int) -> Deferred[int]:
         return Deferred.fromCoroutine(self._remove_old(before))
 
     def recipients(self, user_id: int) -> Deferred[list[int]]:
-        return self._executor.execute(admin_statements.recipients(user_id))
+        return as_deferred(self._layout().recipients(user_id))
 
     def enable(self, user_id: int) -> Deferred[bool]:
-        return self._executor.execute(admin_statements.enable(user_id))
-
-    def _end_sessions(self, sql: str, user_id: int, **parameters: Any) -> Deferred[bool]:
-        def statement(node_id: str) -> Statement[bool]:
-            notice = {"channel": CHANNEL, "payload": encode(node_id, SessionsNotice(user_id))}
-            return Statement(sql, {"user_id": user_id, **parameters, **notice}, bool)
-
-        return self._notify(user_id, statement)
+        return as_deferred(self._layout().enable(user_id))

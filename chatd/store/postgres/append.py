@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Final
 
 import psycopg2.errors
-from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IAnnouncer
 from chatd.model import Appended, Draft, InboxLimits
-from chatd.postgres.array_literals import array, texts
+from chatd.postgres.array_literals import array, booleans, texts
 from chatd.postgres.connection import Rows
 from chatd.postgres.notify_payloads import CHANNEL, messages_prefix
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.postgres import append_sql
-from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.retry import Executor
 from chatd.store.results import (
     blocked,
     first_contact_closed,
@@ -27,7 +26,7 @@ from chatd.store.results import (
     replayed,
     user_not_found,
 )
-from chatd.store.statements import delete_old_keys
+from chatd.store.statements import KEY_NAME, delete_old_keys
 
 BATCH_SECONDS: Final = 900
 """How long the result of a batch is stored; far longer than a statement is retried."""
@@ -52,70 +51,55 @@ class Appender:
     """Appends batches of messages.
 
     `now` returns microseconds since the Unix epoch; it is used for the ids of batches, while
-    messages have the server's time. For `known_only`, `limits` and `lane` see
-    `PostgresStore`. With an `announcer` the database notifies nobody: changes are announced here,
-    messages by the caller.
+    messages have the server's time. For `known_only` and `limits` see `PostgresStore`. With an
+    `announcer` the database notifies nobody: changes are announced here, messages by the caller. If
+    it is `sharded`, the executor is that of the lane of the recipients.
     """
 
     def __init__(
         self,
-        executor: RetryingExecutor,
+        executor: Executor,
         *,
         now: Callable[[], int],
         known_only: bool = False,
         limits: InboxLimits,
-        lane: Callable[[int], int] | None = None,
         announcer: IAnnouncer | None = None,
+        sharded: bool = False,
     ) -> None:
         self._announcer = announcer
+        self._sharded = sharded
         self._executor = executor
         self._now = now
         self._known_only = known_only
         self._limits = limits
-        self._lane = lane
         self._pairs = KnownPairs()
         # Accounts that are known to have changes; without them a batch may be refused once.
         self._synchronised: set[int] = set()
 
     async def append(
-        self, drafts: Sequence[Draft], node_id: str, within: float | None = None
+        self,
+        drafts: Sequence[Draft],
+        node_id: str,
+        within: float | None = None,
+        *,
+        familiar: Container[tuple[int, int]] = (),
+        on_batch: Callable[[str, int], None] = lambda batch_id, owner: None,
     ) -> list[Appended | DomainError]:
-        """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices."""
+        """See `IStore.append`; one transaction per lane. `node_id` is the sender of the notices.
+
+        If it is sharded, `familiar` are pairs of sender and recipient of which the recipient has
+        written to the sender, and `on_batch` is called for each batch that may have been stored,
+        with its id and owner.
+        """
         left = self._executor.countdown(within)
         prefix = messages_prefix(node_id)
-        if self._lane is None:
-            return await self._append_lane(drafts, prefix, left)
-        lanes: dict[int, list[int]] = {}
-        for place, draft in enumerate(drafts):
-            lanes.setdefault(self._lane(draft.received_by), []).append(place)
-        try:
-            results = await gatherResults(
-                [
-                    Deferred.fromCoroutine(
-                        self._append_lane([drafts[place] for place in places], prefix, left)
-                    )
-                    for places in lanes.values()
-                ],
-                consumeErrors=True,
-            )
-        except FirstError as first:
-            # Other lanes may have been committed, so the outcome of the batch is unknown.
-            first.subFailure.raiseException()
-        merged: dict[int, Appended | DomainError] = {}
-        for places, lane_results in zip(lanes.values(), results, strict=True):
-            merged.update(zip(places, lane_results, strict=True))
-        return [merged[place] for place in range(len(drafts))]
-
-    async def _append_lane(
-        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
-    ) -> list[Appended | DomainError]:
         results: dict[int, Appended | DomainError] = {}
         remaining = list(range(len(drafts)))
         while remaining:
             batch = [drafts[place] for place in remaining]
-            batch_results = _results(batch, await self._append_once(batch, prefix, left))
+            rows = await self._append_once(batch, prefix, left, familiar, on_batch)
             retry = []
-            for place, result in zip(remaining, batch_results, strict=True):
+            for place, result in zip(remaining, _results(batch, rows), strict=True):
                 if result is None:
                     retry.append(place)
                 else:
@@ -124,11 +108,22 @@ class Appender:
         return [results[place] for place in range(len(drafts))]
 
     async def _append_once(
-        self, drafts: Sequence[Draft], prefix: str, left: Callable[[], float]
+        self,
+        drafts: Sequence[Draft],
+        prefix: str,
+        left: Callable[[], float],
+        familiar: Container[tuple[int, int]],
+        on_batch: Callable[[str, int], None],
     ) -> Rows:
         """Execute a batch once, even if its statement has to be sent several times."""
         batch_id = new_batch_id(self._now())
         parameters = parameters_of(drafts, batch_id, prefix, self._limits)
+        if self._sharded:
+            on_batch(batch_id, drafts[0].received_by)
+            parameters["participants"] = array({draft.received_by for draft in drafts})
+            parameters["familiar"] = booleans(
+                [(draft.sent_by, draft.received_by) in familiar for draft in drafts]
+            )
         keyed = any(draft.idempotency is not None for draft in drafts)
         pairs = self._pairs.unknown(drafts)
         linked = bool(pairs) or self._has_synchronised(drafts)
@@ -140,17 +135,20 @@ class Appender:
                 known_only=self._known_only,
                 linked=linked,
                 notifying=self._announcer is None,
+                sharded=self._sharded,
             )
             try:
                 rows = await self._executor.run(
                     statement, parameters, prepare=True, deadline=left()
                 )
             except psycopg2.errors.UniqueViolation as violation:
-                constraint = violation.diag.constraint_name
-                if constraint == _BATCH_KEY:
+                # That of a shard has its number at the end.
+                constraint = violation.diag.constraint_name or ""
+                if constraint.startswith(_BATCH_KEY):
                     # An earlier attempt was committed, but its result was lost on the way. What
                     # it has not stored is tried again.
-                    rows = await self._executor.run(append_sql.REPLAY, parameters, deadline=left())
+                    replay = append_sql.replay(sharded=self._sharded)
+                    rows = await self._executor.run(replay, parameters, deadline=left())
                     if self._announcer is not None:
                         # Some of them may have no changes.
                         self._announcer.announce_changes({draft.sent_by for draft in drafts})
@@ -159,7 +157,7 @@ class Appender:
                     return rows + [
                         (place, None, None, None) for place in places if place not in found
                     ]
-                if constraint != _IDEMPOTENCY_KEY:
+                if not constraint.startswith(_IDEMPOTENCY_KEY):
                     raise
                 # Another process has just used one of the keys: the next attempt will see it.
                 continue
@@ -182,7 +180,8 @@ class Appender:
     def _has_synchronised(self, drafts: Sequence[Draft]) -> bool:
         known = self._synchronised
         return bool(known) and any(
-            draft.sent_by in known or draft.received_by in known for draft in drafts
+            draft.received_by in known or (draft.sent_by in known and not self._sharded)
+            for draft in drafts
         )
 
     def _add_synchronised(self, user_ids: Iterable[int]) -> None:
@@ -193,12 +192,14 @@ class Appender:
     async def check(self, deadline: float) -> None:
         """Append to an inbox that does not exist: `StoreUnavailable` if nothing can be stored."""
         parameters = parameters_of([Draft(0, 0, "")], new_batch_id(self._now()), "", self._limits)
-        sql = append_sql.append(keyed=False, known_only=self._known_only, linked=False)
+        sql = append_sql.append(keyed=False, known_only=False, linked=False, sharded=self._sharded)
         await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
 
     async def delete_old(self) -> None:
         """Delete old idempotency keys and results of batches."""
-        while await self._executor.execute(delete_old_keys(self._now(), DELETE_KEYS_STEP)):
+        by_recipient = "received_by, key, sent_by"
+        columns = by_recipient if self._sharded else KEY_NAME
+        while await self._executor.execute(delete_old_keys(self._now(), DELETE_KEYS_STEP, columns)):
             pass
         old = self._now() - BATCH_SECONDS * 1_000_000
         await self._executor.run(_DELETE_OLD_BATCHES, (f"{old << 64:032x}",))

@@ -15,9 +15,10 @@ from typing import Final
 
 from chatd.postgres.notify_payloads import MAX_TEXT_BYTES, SPLIT_BYTES
 from chatd.store.postgres.silent import silent
-from chatd.store.postgres.sync_sql import LOG_SENT, MICROSECONDS
+from chatd.store.postgres.sync_sql import LOG_RECEIVED, LOG_SENT, MICROSECONDS
 from chatd.store.results import RANDOM_MICROSECONDS
 from chatd.store.statements import KEY, NEW_MESSAGE
+from chatd.store.sync_statements import SENT
 
 BLOCKED: Final = "b"
 FULL: Final = "f"
@@ -33,15 +34,22 @@ _BLOCKED: Final = f"""
             WHERE block.user_id = draft.received_by AND blocked_id = draft.sent_by
         ) IS NOT NULL THEN '{BLOCKED}'
 """
-_UNKNOWN: Final = f"""
+# What the recipient has sent is in the sender's lane, which has been asked before.
+_FAMILIAR: Final = "NOT (%(familiar)s::boolean[])[draft.place]"
+_HAS_ANSWERED: Final = """(
+            SELECT 1 FROM contact
+            WHERE contact.sent_by = draft.received_by AND contact.received_by = draft.sent_by
+        ) IS NULL"""
+
+
+def _unknown(sharded: bool) -> str:
+    return f"""
         WHEN draft.sent_by <> draft.received_by AND (
             SELECT 1 FROM contact
             WHERE contact.sent_by = draft.sent_by AND contact.received_by = draft.received_by
-        ) IS NULL AND (
-            SELECT 1 FROM contact
-            WHERE contact.sent_by = draft.received_by AND contact.received_by = draft.sent_by
-        ) IS NULL THEN '{UNKNOWN}'
+        ) IS NULL AND {_FAMILIAR if sharded else _HAS_ANSWERED} THEN '{UNKNOWN}'
 """
+
 
 # Drafts of one batch count together only when the next one comes.
 _FULL: Final = f"""
@@ -56,10 +64,10 @@ _NUMBERED: Final = """
 """
 
 
-def _deliverable(draft: str, known_only: bool, condition: str = "true") -> str:
+def _deliverable(draft: str, unknown: str, condition: str = "true") -> str:
     """SQL for the drafts that have a recipient, each with its `refusal`, usually NULL."""
     return f"""
-    SELECT draft.*, block_changes, CASE {_BLOCKED} {_UNKNOWN if known_only else ""} {_FULL} END
+    SELECT draft.*, block_changes, CASE {_BLOCKED} {unknown} {_FULL} END
         AS refusal
     FROM {draft} JOIN inbox ON user_id = draft.received_by AND NOT closed
     WHERE {condition}
@@ -81,37 +89,41 @@ WITH synchronised AS MATERIALIZED (
 _GATE: Final = "NOT EXISTS (SELECT FROM synchronised)"
 
 
-def _without_keys(known_only: bool, gate: str) -> str:
+def _without_keys(unknown: str, gate: str) -> str:
     return f"""
 fresh AS (
     SELECT deliverable.*, NULL::text AS key, NULL::bytea AS fingerprint, {_NUMBERED}
-    FROM ({_deliverable(_DRAFTS, known_only)}) AS deliverable WHERE {gate}
+    FROM ({_deliverable(_DRAFTS, unknown)}) AS deliverable WHERE {gate}
 ), """
 
 
 # `used` has the drafts whose key was used by an earlier transaction. Of the other drafts with the
 # same key, the first that is not refused is stored and the rest are replays of it.
-_USED: Final = """
+def _used(sharded: bool) -> str:
+    # Keys are with the recipient there. Whoever has used one for another recipient has another
+    # claim.
+    same_recipient = "AND previous.received_by = draft.received_by" if sharded else ""
+    return f"""
     SELECT draft.place, previous.seq, previous.sent_at, previous.fingerprint,
         message.text, message.edited_at, message.deleted_at
     FROM draft JOIN idempotency AS previous
-        ON previous.sent_by = draft.sent_by AND previous.key = draft.key
+        ON previous.sent_by = draft.sent_by AND previous.key = draft.key {same_recipient}
     LEFT JOIN inbox ON user_id = draft.received_by AND NOT closed
     LEFT JOIN message ON message.received_by = user_id AND message.seq = previous.seq
 """
 
 
-def _with_keys(known_only: bool, gate: str) -> str:
+def _with_keys(unknown: str, gate: str, sharded: bool) -> str:
     unused = "NOT EXISTS (SELECT FROM used WHERE used.place = draft.place)"
     return f"""
 draft AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(texts)s::text[],
                          %(keys)s::text[], %(fingerprints)s::bytea[])
         WITH ORDINALITY AS draft (sent_by, received_by, text, key, fingerprint, place)
-), used AS ({_USED}), deliverable AS (
+), used AS ({_used(sharded)}), deliverable AS (
     SELECT *, count(*) FILTER (WHERE refusal IS NULL)
         OVER (PARTITION BY sent_by, key ORDER BY place) AS use
-    FROM ({_deliverable("draft", known_only, unused)}) AS deliverable
+    FROM ({_deliverable("draft", unknown, unused)}) AS deliverable
 ), fresh AS (
     SELECT deliverable.*, {_NUMBERED}
     FROM deliverable WHERE (key IS NULL OR use = 1 OR refusal IS NOT NULL) AND {gate}
@@ -154,9 +166,20 @@ advanced AS (
     FROM fresh LEFT JOIN advanced ON user_id = received_by AND refusal IS NULL
 ), stored AS (
     INSERT INTO message ({NEW_MESSAGE}) SELECT {NEW_MESSAGE} FROM numbered WHERE seq IS NOT NULL
-), recorded AS (
+)"""
+
+_RECORDED: Final = """, recorded AS (
     INSERT INTO batch (id, places, seqs, times)
     SELECT %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at)
+    FROM numbered WHERE seq IS NOT NULL HAVING count(*) > 0
+)"""
+# The owner is the same whatever is stored, so that the id is found again. The senders are told of
+# what is recorded here, see `chatd.store.sharded.outbox`.
+_OWNER: Final = "(%(recipients)s::bigint[])[1]"
+_RECORDED_TO_TELL: Final = f""", recorded AS (
+    INSERT INTO batch (owner, id, places, seqs, times, senders, recipients, kind)
+    SELECT {_OWNER}, %(id)s::uuid, array_agg(place), array_agg(seq), array_agg(sent_at),
+        array_agg(sent_by), array_agg(received_by), '{SENT}'
     FROM numbered WHERE seq IS NOT NULL HAVING count(*) > 0
 )"""
 
@@ -171,12 +194,15 @@ _NOTIFIED: Final = f""", notified AS (
     ) AS payloads
 )"""
 
+
 # If a concurrent transaction uses the same key, this one waits for it and then fails on the unique
 # index. The rows are ordered to prevent deadlocks between transactions that share several keys.
-_REMEMBER_KEYS: Final = f""", keys AS (
-    INSERT INTO idempotency ({KEY}) SELECT {KEY} FROM numbered
+def _remember_keys(columns: str) -> str:
+    return f""", keys AS (
+    INSERT INTO idempotency ({columns}) SELECT {columns} FROM numbered
     WHERE key IS NOT NULL AND seq IS NOT NULL ORDER BY sent_by, key
 )"""
+
 
 # While the inbox is locked no other transaction can add the same pair.
 _ADD_CONTACTS: Final = """, contacts AS (
@@ -205,8 +231,18 @@ WHERE key IS NOT NULL AND use > 1 AND refusal IS NULL
 
 
 @cache
-def append(*, keyed: bool, known_only: bool, linked: bool, notifying: bool = True) -> str:
+def append(
+    *,
+    keyed: bool,
+    known_only: bool,
+    linked: bool,
+    notifying: bool = True,
+    sharded: bool = False,
+) -> str:
     """The statement, for batches with keys or without; with `known_only` nobody may write first.
+
+    If it is `sharded`, which is not `notifying`, it is run in the lane of the recipients, so it
+    records nothing for the senders, but `batch` says what they are to be told.
 
     Unless it is `notifying`, it notifies nobody, and returns a row of place -1 for each account for
     which it has recorded changes, with its id as the seq.
@@ -217,16 +253,19 @@ def append(*, keyed: bool, known_only: bool, linked: bool, notifying: bool = Tru
     """
     gate = "true" if linked else _GATE
     more = f", {_NO_KEY}" if keyed else ""
+    unknown = _unknown(sharded) if known_only else ""
+    log = LOG_RECEIVED if sharded else LOG_SENT if notifying else silent(LOG_SENT)
     # `notified` and `told` have one row; PostgreSQL would not evaluate them if they were not
     # selected from.
     return "".join(
         [
             _SYNCHRONISED,
-            _with_keys(known_only, gate) if keyed else _without_keys(known_only, gate),
+            _with_keys(unknown, gate, sharded) if keyed else _without_keys(unknown, gate),
             _STORED,
+            _RECORDED_TO_TELL if sharded else _RECORDED,
             _NOTIFIED if notifying else "",
-            _REMEMBER_KEYS + _WAITING if keyed else "",
-            _ADD_CONTACTS + (LOG_SENT if notifying else silent(LOG_SENT)) if linked else "",
+            _remember_keys(f"received_by, {KEY}" if sharded else KEY) + _WAITING if keyed else "",
+            _ADD_CONTACTS + log if linked else "",
             f"SELECT place, seq, sent_at, refusal{more} FROM numbered",
             ", notified" if notifying else "",
             ", told" if linked and notifying else "",
@@ -239,17 +278,22 @@ def append(*, keyed: bool, known_only: bool, linked: bool, notifying: bool = Tru
     )
 
 
-# The result of the transaction with this id, for keys from before it as well as its own. It has no
-# rows for drafts that were not stored.
-REPLAY: Final = f"""
+@cache
+def replay(*, sharded: bool = False) -> str:
+    """The result of the transaction with this id, for keys from before it as well as its own.
+
+    It has no rows for drafts that were not stored.
+    """
+    owner = f"owner = {_OWNER} AND" if sharded else ""
+    return f"""
 WITH recorded AS (
     SELECT result.* FROM batch, unnest(places, seqs, times) AS result (place, seq, sent_at)
-    WHERE id = %(id)s::uuid
+    WHERE {owner} id = %(id)s::uuid
 ), draft AS (
     SELECT * FROM unnest(%(senders)s::bigint[], %(recipients)s::bigint[], %(keys)s::text[])
         WITH ORDINALITY AS draft (sent_by, received_by, key, place)
     WHERE place NOT IN (SELECT place FROM recorded)
-), used AS ({_USED}), {_DURABLE.format("")}
+), used AS ({_used(sharded)}), {_DURABLE.format("")}
 SELECT place, seq, sent_at, NULL::text, {_NO_KEY} FROM recorded, durable
 UNION ALL
 SELECT {_REPLAYED} FROM used, durable

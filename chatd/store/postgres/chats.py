@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from chatd.model import InboxSlice, Message, ReadAfter, ReadPage
 from chatd.postgres.array_literals import array
-from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.retry import Executor
 from chatd.store.results import inbox_slice, wanted_seqs
 from chatd.store.statements import MESSAGE
 
@@ -48,7 +48,7 @@ _BEYOND: Final = 2**62
 
 
 async def read(
-    executor: RetryingExecutor, queries: Sequence[ReadAfter | ReadPage], deadline: float
+    executor: Executor, queries: Sequence[ReadAfter | ReadPage], deadline: float
 ) -> list[InboxSlice | None]:
     """See `IStore.read`; fails after `deadline` seconds."""
     if not queries:
@@ -57,12 +57,12 @@ async def read(
     return _slices(queries, rows)
 
 
-async def removed(executor: RetryingExecutor) -> dict[int, int]:
+async def removed(executor: Executor, deadline: float | None = None) -> dict[int, int]:
     """See `IStore.removed`."""
-    return dict(await executor.run(_REMOVED))
+    return dict(await executor.run(_REMOVED, deadline=deadline))
 
 
-async def last_seqs(executor: RetryingExecutor, user_ids: Collection[int]) -> dict[int, int]:
+async def last_seqs(executor: Executor, user_ids: Collection[int]) -> dict[int, int]:
     """See `IStore.last_seqs`."""
     return dict(await executor.run(_LAST_SEQS, (array(user_ids),)))
 

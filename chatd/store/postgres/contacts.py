@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from chatd.postgres.array_literals import array
 from chatd.store.results import MAX_BLOCKS, too_many_blocks, user_not_found
 from chatd.store.statements import Rows, Statement
 
@@ -14,10 +15,10 @@ WITH blocked AS (
     SELECT 1 FROM block WHERE user_id = :user_id AND blocked_id = :blocked_id
 ), accounts AS (
     SELECT count(*) AS found FROM inbox
-    WHERE user_id = ANY(ARRAY[:user_id, :blocked_id]::bigint[]) AND NOT closed
+    WHERE user_id = ANY(:inboxes::bigint[]) AND NOT closed
 ), owner AS (
     UPDATE inbox SET block_changes = block_changes + 1
-    WHERE user_id = :user_id AND (SELECT found FROM accounts) = 2
+    WHERE user_id = :user_id AND (SELECT found FROM accounts) = :accounts
         AND NOT EXISTS (SELECT FROM blocked)
         AND (SELECT count(*) FROM block WHERE user_id = :user_id) < :max
     RETURNING user_id
@@ -30,17 +31,24 @@ SELECT found, EXISTS (SELECT FROM blocked) OR EXISTS (SELECT FROM owner) FROM ac
 _UNBLOCK: Final = "DELETE FROM block WHERE user_id = :user_id AND blocked_id = :blocked_id"
 
 
-def block(user_id: int, blocked_id: int) -> Statement[None]:
-    """See `IStore.block`."""
+def block(user_id: int, blocked_id: int, *, in_lane: bool = False) -> Statement[None]:
+    """See `IStore.block`; `in_lane` it looks for the owner's inbox only."""
+    inboxes = {user_id} if in_lane else {user_id, blocked_id}
 
     def result(rows: Rows) -> None:
-        [(accounts, blocked)] = rows
-        if accounts != 2:
+        [(found, blocked)] = rows
+        if found != len(inboxes):
             raise user_not_found(blocked_id)
         if not blocked:
             raise too_many_blocks()
 
-    parameters = {"user_id": user_id, "blocked_id": blocked_id, "max": MAX_BLOCKS}
+    parameters = {
+        "user_id": user_id,
+        "blocked_id": blocked_id,
+        "max": MAX_BLOCKS,
+        "inboxes": array(inboxes),
+        "accounts": len(inboxes),
+    }
     return Statement(_BLOCK, parameters, result)
 
 

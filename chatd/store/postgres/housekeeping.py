@@ -10,17 +10,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.store.postgres import accounts
-from chatd.store.postgres.append import Appender
-from chatd.store.postgres.retry import RetryingExecutor
-from chatd.store.token_statements import delete_expired
+from chatd.store.postgres.layout import Layout
 
 HOUSEKEEPING_SECONDS: Final = 60.0
-DELETE_TOKENS_STEP: Final = 1000
 RETENTION_SECONDS: Final = 600.0
 """How often old messages are looked for."""
-
-_STATE: Final = "SELECT pg_database_size(current_database()), (SELECT backed_up_at FROM history)"
 
 _log = Logger()
 
@@ -30,14 +24,14 @@ class Housekeeping:
 
     Also finds out how large the database is.
 
-    `now` returns microseconds since the Unix epoch. What is older than `keep` microseconds, which
+    `layout` returns that of the store, which is open while this works. `now` returns microseconds
+    since the Unix epoch. What is older than `keep` microseconds, which
     may be changed, is removed by `remove_old`, see `Retention.run`.
     """
 
     def __init__(
         self,
-        executor: RetryingExecutor,
-        appender: Appender,
+        layout: Callable[[], Layout],
         reactor: Any,
         seconds: float,
         now: Callable[[], int],
@@ -49,8 +43,7 @@ class Housekeeping:
         self._next_removal = reactor.seconds() + RETENTION_SECONDS
         self._seconds_now = reactor.seconds
         self._now = now
-        self._executor = executor
-        self._appender = appender
+        self._layout = layout
         self._seconds = seconds
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
         self._timer.clock = reactor
@@ -77,12 +70,11 @@ class Housekeeping:
 
     async def _run(self) -> None:
         try:
-            await self._appender.delete_old()
-            while await self._executor.execute(delete_expired(self._now(), DELETE_TOKENS_STEP)):
-                pass
+            await self._layout().delete_old(self._now())
             await self._purge()
             await self._remove()
-            [[self.database_bytes, self.backed_up_at]] = await self._executor.run(_STATE)
+            self.database_bytes = await self._layout().database_bytes()
+            self.backed_up_at = await self._layout().backed_up_at()
         except Exception:
             _log.failure("housekeeping of the database failed")
 
@@ -97,7 +89,7 @@ class Housekeeping:
         return bool(self._seconds_now() >= self._next_removal)
 
     async def _purge(self) -> None:
-        while self._stopped is not None and await self._executor.execute(accounts.purge()):
+        while self._stopped is not None and await self._layout().purge_step():
             pass
 
 

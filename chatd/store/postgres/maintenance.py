@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg2
@@ -21,15 +21,31 @@ from chatd.errors import StartError
 from chatd.maintenance import DatabaseStatus, MaintenanceError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import reason
-from chatd.store.consistency import POSTGRES, POSTGRES_COUNTS
+from chatd.store.consistency import POSTGRES, POSTGRES_COUNTS, POSTGRES_OWN
 from chatd.store.migrations import Migration, pending
 from chatd.store.postgres.schema import LOCK
+from chatd.store.sharded.schema import IS_SHARDED
+from chatd.store.sharded.shards import READ_SHARDS, Server, address_of, shard_map
+from chatd.store.sharded.tables import DISTRIBUTED
 
 _SCHEMA: Final = "SELECT current_schema(), to_regclass('schema_version') IS NOT NULL"
 _USERS: Final = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
     AND application_name LIKE 'chatd%'
+"""
+# What rows of the average width would take less than the table does: each has 28 bytes of headers,
+# and each page of 8 KB one of 24 bytes.
+_FREE: Final = """
+SELECT coalesce(sum(
+    greatest(0, pg_relation_size(oid) - 8192 * ceil(rows * width / 8168))), 0)::bigint
+FROM (
+    SELECT oid, reltuples AS rows, 28 + 8 * ceil((
+        SELECT coalesce(sum((1 - null_frac) * avg_width), 0) FROM pg_stats
+        WHERE schemaname = current_schema() AND tablename = relname) / 8) AS width
+    FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND reltuples >= 0
+) AS analyzed
 """
 _NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _TABLES: Final = """
@@ -54,11 +70,20 @@ UPDATE inbox SET text_bytes = (
 
 
 class PostgresMaintenance:
-    """A `Maintenance` of the database at `address`, whose schema `known` leads to."""
+    """A `Maintenance` of the database at `address`, whose schema `known` leads to.
 
-    def __init__(self, address: Address, known: list[Migration]) -> None:
+    If its tables are sharded, `locate` makes the addresses of the other servers.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        known: list[Migration],
+        locate: Callable[[Address, Server], Address] = address_of,
+    ) -> None:
         self._address = address
         self._known = known
+        self._locate = locate
         self._dsn = ""
 
     def status(self) -> DatabaseStatus:
@@ -69,10 +94,10 @@ class PostgresMaintenance:
             counts: list[int | None] = [None] * 7
             if version == needed:
                 # Sums are decimal numbers to psycopg2.
-                [row] = _rows(db, POSTGRES_COUNTS)
-                counts = [each if each is None else int(each) for each in row]
+                counts = [None if each is None else int(each) for each in self._counts(db)]
             [[users]] = _rows(db, _USERS)
             [[size]] = _rows(db, "SELECT pg_database_size(current_database())")
+            [[free]] = _rows(db, _FREE)
             return DatabaseStatus(
                 self._address.location,
                 version,
@@ -80,7 +105,7 @@ class PostgresMaintenance:
                 f"{users} connections" if users else None,
                 size,
                 None,
-                None,
+                free,
                 *counts,
             )
 
@@ -90,6 +115,7 @@ class PostgresMaintenance:
             raise MaintenanceError(f"{target} exists already")
         with self._connect() as db:
             version = _version(db)
+            _refuse_sharded(db)
             [[schema, _]] = _rows(db, _SCHEMA)
             [[now]] = _rows(db, _NOW)
         temporary = target + ".part"
@@ -117,16 +143,8 @@ class PostgresMaintenance:
         if not os.path.isfile(source):
             raise MaintenanceError(f"there is no copy {source}")
         _program("pg_restore")
-        with self._connect() as db:
-            [[users]] = _rows(db, _USERS)
-            if users:
-                raise MaintenanceError(
-                    f"chatd uses {self._address.location} by {users} connections: stop it first"
-                )
-            # Keeps daemons from starting meanwhile, which would create tables.
-            [[locked]] = _rows(db, f"SELECT pg_try_advisory_lock({LOCK})")
-            if not locked:
-                raise MaintenanceError(f"a daemon is starting on {self._address.location}")
+        with self.offline() as db:
+            _refuse_sharded(db)
             [[schema, _]] = _rows(db, _SCHEMA)
             quoted = f'"{schema}"'
             aside = f"{schema}_replaced_{time.strftime('%Y%m%dt%H%M%Sz', time.gmtime())}"
@@ -156,13 +174,57 @@ class PostgresMaintenance:
         with self._connect() as db, _errors(f"cannot check {self._address.location}"):
             db.set_session(isolation_level="REPEATABLE READ", readonly=True)
             pending(self._known, _version(db), self._address.location, upgrade=False)
+            if _is_sharded(db):
+                return self._check_lanes(db)
             return [text for statement in POSTGRES for (text,) in _rows(db, statement)]
 
-    def vacuum(self) -> None:
-        """See `Maintenance`; daemons go on meanwhile."""
+    def _counts(self, db: Any) -> list[Any]:
+        if not _is_sharded(db):
+            return list(_rows(db, POSTGRES_COUNTS)[0])
+        found = [rows[0] for rows in self._in_lanes(db, [POSTGRES_COUNTS])]
+        accounts, disabled, messages, removed, oldest, purged, _ = zip(*found, strict=True)
+        times = [each for each in oldest if each is not None]
+        sums = [sum(each) for each in (accounts, disabled, messages, removed)]
+        # Other programs copy the servers of a cluster, and tell nothing here.
+        return [*sums, min(times, default=None), sum(purged), None]
+
+    def _check_lanes(self, db: Any) -> list[str]:
+        return [text for rows in self._in_lanes(db, POSTGRES_OWN) for (text,) in rows]
+
+    def _in_lanes(self, db: Any, statements: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of statements in every lane."""
+        names = "{" + ",".join(DISTRIBUTED) + "}"
+        with db.cursor() as cursor:
+            cursor.execute(READ_SHARDS, (names,))
+            lanes = shard_map(cursor.fetchall()).lanes
+        for lane in lanes:
+            [dsn] = self._locate(self._address, lane.server).attempts[:1]
+            with contextlib.closing(psycopg2.connect(dsn)) as server:
+                for statement in statements:
+                    yield _rows(server, lane.guard + lane.statement(statement))
+                    server.rollback()
+
+    @contextlib.contextmanager
+    def offline(self) -> Iterator[Any]:
+        """A connection to the database, while no daemon uses it or starts."""
+        with self._connect() as db:
+            [[users]] = _rows(db, _USERS)
+            if users:
+                raise MaintenanceError(
+                    f"chatd uses {self._address.location} by {users} connections: stop it first"
+                )
+            # Keeps daemons from starting meanwhile, which would create tables.
+            [[locked]] = _rows(db, f"SELECT pg_try_advisory_lock({LOCK})")
+            if not locked:
+                raise MaintenanceError(f"a daemon is starting on {self._address.location}")
+            yield db
+
+    def vacuum(self, *, full: bool = False) -> None:
+        """See `Maintenance`; daemons go on meanwhile, unless it is `full`."""
         with self._connect() as db, _errors(f"cannot vacuum {self._address.location}"):
             _version(db)
-            for (user_id,) in _rows(db, _MISCOUNTED):
+            # No such version has written to shards.
+            for (user_id,) in [] if _is_sharded(db) else _rows(db, _MISCOUNTED):
                 db.rollback()
                 with db.cursor() as cursor:
                     cursor.execute(_LOCK_INBOX, (user_id,))
@@ -173,7 +235,7 @@ class PostgresMaintenance:
             db.autocommit = True
             with db.cursor() as cursor:
                 for table in tables:
-                    cursor.execute(f"VACUUM (ANALYZE) {table}")
+                    cursor.execute(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {table}")
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[Any]:
@@ -215,6 +277,18 @@ class PostgresMaintenance:
         if found.returncode:
             lines = found.stderr.strip().splitlines() or [f"{program} failed"]
             raise MaintenanceError(lines[0])
+
+
+def _is_sharded(db: Any) -> bool:
+    [[is_sharded]] = _rows(db, IS_SHARDED)
+    return bool(is_sharded)
+
+
+def _refuse_sharded(db: Any) -> None:
+    if _is_sharded(db):
+        raise MaintenanceError(
+            "the database is sharded, and this copies one server only: use backups of the servers"
+        )
 
 
 def _program(name: str) -> str:

@@ -7,8 +7,8 @@ of seqs, so what is old is always the beginning of an inbox.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from chatd.postgres.notify_payloads import CHANNEL, removed_prefix
 from chatd.store.statements import Rows, Statement
@@ -92,29 +92,53 @@ SELECT (SELECT max(user_id) FROM chosen), (SELECT count(*) FROM gone)
 
 
 class Execute(Protocol):
-    """Runs a statement, whose notices this process ignores."""
+    """Runs a statement that removes messages."""
 
     def __call__(self, statement: Statement[Rows]) -> Awaitable[Rows]: ...
+
+
+Delete = Callable[[int], Awaitable[tuple[int | None, int]]]
+"""Deletes some rows of inboxes after that user; returns the last user, and how many rows."""
+
+
+class RetentionPart(NamedTuple):
+    """Inboxes that are in one place: how they are advanced, and how their rows are deleted."""
+
+    execute: Execute
+    delete: Delete
+
+
+def deletion(execute: Execute) -> Delete:
+    """How rows are deleted where what others have recorded of them is in the same place."""
+
+    async def delete(after: int) -> tuple[int | None, int]:
+        [(last, count)] = await execute(Statement(_DELETE, {"after": after}, _rows))
+        return last, count
+
+    return delete
 
 
 class Retention:
     """Removes old messages.
 
-    `apply` is called with the users and seqs of inboxes that begin later; `pause` waits for some
-    seconds; `node_id` returns the present id of the process.
+    `parts` returns where the inboxes are; `apply` is called with the users and seqs of inboxes that
+    begin later; `pause` waits for some seconds; `node_id` returns the present id of the process.
+    `run_noticed` awaits work whose notices this process ignores.
     """
 
     def __init__(
         self,
-        execute: Execute,
+        parts: Callable[[], Sequence[RetentionPart]],
         apply: Callable[[Iterable[tuple[int, int]]], None],
         pause: Callable[[float], Awaitable[object]],
         node_id: Callable[[], str],
+        run_noticed: Callable[[Awaitable[Rows]], Awaitable[Rows]],
     ) -> None:
-        self._execute = execute
+        self._parts = parts
         self._apply = apply
         self._pause = pause
         self._node_id = node_id
+        self._run_noticed = run_noticed
         self._stopped = False
 
     def stop(self) -> None:
@@ -123,22 +147,26 @@ class Retention:
 
     async def run(self, before: int) -> int:
         """Remove the messages that were sent before that time; returns how many were deleted."""
-        after: int | None = 0
-        while after is not None and not self._stopped:
-            after = await self._advance(after, before)
+        after: int | None
+        for part in self._parts():
+            after = 0
+            while after is not None and not self._stopped:
+                after = await self._advance(part, after, before)
         await self._pause(GRACE_SECONDS)
-        deleted, after = 0, 0
-        while after is not None and not self._stopped:
-            [(last, count)] = await self._execute(Statement(_DELETE, {"after": after}, _rows))
-            deleted += count
-            # As long as there are rows, these inboxes may have more.
-            after = last if not count else after
+        deleted = 0
+        for part in self._parts():
+            after = 0
+            while after is not None and not self._stopped:
+                last, count = await part.delete(after)
+                deleted += count
+                # As long as there are rows, these inboxes may have more.
+                after = last if not count else after
         return deleted
 
-    async def _advance(self, after: int, before: int) -> int | None:
+    async def _advance(self, part: RetentionPart, after: int, before: int) -> int | None:
         origin = removed_prefix(self._node_id())
         parameters = {"after": after, "before": before, "channel": CHANNEL, "origin": origin}
-        rows = await self._execute(Statement(_ADVANCE, parameters, _rows))
+        rows = await self._run_noticed(part.execute(Statement(_ADVANCE, parameters, _rows)))
         self._apply((user_id, seq) for user_id, seq, _ in rows if seq)
         if not rows:
             return None

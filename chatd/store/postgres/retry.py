@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import psycopg2
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,6 +14,7 @@ from chatd.errors import StoreUnavailable
 from chatd.postgres.connection import Rows, reason
 from chatd.postgres.pool import Pool, PoolTimeout, TooManyRequests
 from chatd.runtime.backoff import Backoff
+from chatd.runtime.idle import IdleWaiters
 from chatd.store.statements import Statement, postgres
 
 T = TypeVar("T")
@@ -66,6 +67,35 @@ def is_unavailable(error: BaseException) -> bool:
     return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE
 
 
+class Executor(Protocol):
+    """Runs statements, see `RetryingExecutor`."""
+
+    def countdown(self, seconds: float | None) -> Callable[[], float]:
+        """Returns the seconds that are left of these, or of the default deadline.
+
+        For the `deadline` of each of several statements, which have it together.
+        """
+        ...
+
+    def execute(self, statement: Statement[T]) -> Deferred[T]:
+        """Run a statement that both databases share and return its result; see `run`."""
+        ...
+
+    def run(
+        self,
+        sql: str,
+        parameters: Any = None,
+        *,
+        prepare: bool = False,
+        deadline: float | None = None,
+    ) -> Deferred[Rows]:
+        """Run a statement and return its rows; `prepare` is for frequent ones.
+
+        Fails with `StoreUnavailable`, or with `psycopg2.Error` if the statement is at fault.
+        """
+        ...
+
+
 class RetryingExecutor:
     """Runs statements on pooled connections, repeating those that lost theirs or conflicted.
 
@@ -88,11 +118,16 @@ class RetryingExecutor:
         self._deadline = deadline
         self._is_open = False
         self._running = 0
-        self._idle: Deferred[None] | None = None
+        self._idle_waiters = IdleWaiters()
 
     async def open(self) -> None:
         """Open the pool; raises `Unreachable`."""
         await self.pool.open()
+        self._is_open = True
+
+    def start(self) -> None:
+        """Start opening the pool, whether the server can be reached now or not."""
+        self.pool.start()
         self._is_open = True
 
     async def close(self) -> None:
@@ -100,23 +135,27 @@ class RetryingExecutor:
         if not self._is_open:
             return
         self._is_open = False
-        if self._running:
-            self._idle = Deferred()
-            await self._idle
+        await self.wait_idle()
         await self.pool.close()
 
-    def countdown(self, seconds: float | None) -> Callable[[], float]:
-        """Returns the seconds that are left of these, or of the default deadline.
+    @property
+    def is_idle(self) -> bool:
+        """Whether no statement is running."""
+        return not self._running
 
-        For the `deadline` of each of several statements, which have it together.
-        """
+    def wait_idle(self) -> Deferred[None]:
+        """Fires when no statement is running."""
+        return self._idle_waiters.wait(self.is_idle)
+
+    def countdown(self, seconds: float | None) -> Callable[[], float]:
+        """See `Executor`."""
         ends = self._reactor.seconds() + (
             self._deadline if seconds is None else min(seconds, self._deadline)
         )
         return lambda: max(0.0, ends - self._reactor.seconds())
 
     def execute(self, statement: Statement[T]) -> Deferred[T]:
-        """Run a statement that both databases share and return its result; see `run`."""
+        """See `Executor`."""
         rows = self.run(postgres(statement.sql), statement.parameters)
         return rows.addCallback(statement.result)
 
@@ -127,27 +166,29 @@ class RetryingExecutor:
         *,
         prepare: bool = False,
         deadline: float | None = None,
+        guard: str = "",
     ) -> Deferred[Rows]:
-        """Run a statement and return its rows; `prepare` is for frequent ones.
+        """See `Executor`; for `guard` see `Connection.query`."""
+        seconds = self._deadline if deadline is None else deadline
+        return Deferred.fromCoroutine(self._run(sql, parameters, prepare, seconds, guard))
 
-        Fails with `StoreUnavailable`, or with `psycopg2.Error` if the statement is at fault.
-        """
-        return Deferred.fromCoroutine(
-            self._run(sql, parameters, prepare, self._deadline if deadline is None else deadline)
-        )
-
-    async def _run(self, sql: str, parameters: Any, prepare: bool, seconds: float) -> Rows:
+    async def _run(
+        self, sql: str, parameters: Any, prepare: bool, seconds: float, guard: str
+    ) -> Rows:
         if not self._is_open:
             raise StoreUnavailable("the store is closed", retry_after=1)
         self._running += 1
         try:
-            return await self._retry(sql, parameters, prepare, self._reactor.seconds() + seconds)
+            ends = self._reactor.seconds() + seconds
+            return await self._retry(sql, parameters, prepare, ends, guard)
         finally:
             self._running -= 1
-            if not self._running and self._idle is not None:
-                self._idle.callback(None)
+            if not self._running:
+                self._idle_waiters.notify()
 
-    async def _retry(self, sql: str, parameters: Any, prepare: bool, deadline: float) -> Rows:
+    async def _retry(
+        self, sql: str, parameters: Any, prepare: bool, deadline: float, guard: str
+    ) -> Rows:
         conflicts, refusals, was_sent = 0, 0, False
         backoff = Backoff(self._random)
         while True:
@@ -163,7 +204,7 @@ class RetryingExecutor:
                 max(0.0, deadline - self._reactor.seconds()), connection.abort
             )
             try:
-                return await connection.query(sql, parameters, prepare=prepare)
+                return await connection.query(sql, parameters, prepare=prepare, guard=guard)
             except Exception as error:
                 if is_read_only(error):
                     # Another server may be the primary by now.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 from twisted.internet.error import ConnectionDone
@@ -12,6 +12,7 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
+from chatd.store.sharded.schema import IS_SHARDED, distribution
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 LOCK: Final = 0x6368617464
@@ -21,6 +22,9 @@ EXISTS: Final = "SELECT to_regclass('schema_version') IS NOT NULL"
 _OTHER_TABLES: Final = (
     "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+    # Those of extensions are nobody's data.
+    " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass"
+    " AND objid = c.oid AND deptype = 'e')"
 )
 # Differs for a database that was restored from a dump or copied from a template.
 _MADE_IN: Final = (
@@ -29,10 +33,17 @@ _MADE_IN: Final = (
 )
 
 
+class Prepared(NamedTuple):
+    """A database that can be used: its epoch, and whether its tables are sharded."""
+
+    epoch: str
+    is_sharded: bool
+
+
 async def prepare(
     address: Address, reactor: Any, known: list[Migration], *, upgrade: bool = True
-) -> str:
-    """Create or migrate the database and return its epoch; raises `StartError`.
+) -> Prepared:
+    """Create or migrate the database; raises `StartError`.
 
     Also if `upgrade` is False and there is something to create or to migrate.
     """
@@ -44,13 +55,13 @@ async def prepare(
     try:
         # Closing the connection rolls back.
         await connection.query("begin")
-        epoch = await _prepare_locked(connection.query, known, where, upgrade)
+        prepared = await _prepare_locked(connection.query, known, where, upgrade)
         await connection.query("commit")
     except (psycopg2.Error, ConnectionDone) as problem:
         raise StartError(f"cannot use {where}: {reason(problem)}") from None
     finally:
         connection.abort()
-    return epoch
+    return prepared
 
 
 async def version(run: Any) -> int:
@@ -60,7 +71,7 @@ async def version(run: Any) -> int:
     return number
 
 
-async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade: bool) -> str:
+async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade: bool) -> Prepared:
     # Released at the end of the transaction; works with transaction poolers, too.
     await run("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     [[encoding]] = await run("SHOW server_encoding")
@@ -74,12 +85,16 @@ async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade:
         if other_tables:
             raise StartError(f"{where} holds tables that were not made by chatd")
         found = 0
+    [[is_sharded]] = await run(IS_SHARDED)
     for migration in pending(known, found, where, upgrade=upgrade):
         await run(migration.sql)
         await run("UPDATE schema_version SET version = %s", (migration.version,))
+        if is_sharded:
+            for statement in distribution():
+                await run(statement)
     [[made_in]] = await run(_MADE_IN)
     [[epoch, epoch_made_in]] = await run("SELECT epoch, made_in FROM history")
     if epoch is None or epoch_made_in != made_in:
         epoch = new_epoch()
         await run("UPDATE history SET epoch = %s, made_in = %s", (epoch, made_in))
-    return str(epoch)
+    return Prepared(str(epoch), is_sharded)

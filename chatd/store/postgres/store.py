@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chatd.errors import DomainError, StartError, StoreUnavailable
-from chatd.interfaces import IAnnouncer, IStore
+from chatd.interfaces import IAnnouncer, IStore, ISyncStore
 from chatd.model import (
     UNLIMITED,
     Account,
@@ -57,21 +57,21 @@ from chatd.postgres.notify_payloads import (
     SessionsNotice,
 )
 from chatd.postgres.pool import SIZE, Pool
+from chatd.runtime.awaitables import as_deferred
 from chatd.runtime.delays import Delays
-from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
 from chatd.store.migrations import Migration, migrations
-from chatd.store.postgres import accounts, chats, contacts, erasure, revisions
 from chatd.store.postgres.admin_store import PostgresAdminStore
-from chatd.store.postgres.append import Appender
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
-from chatd.store.postgres.retention import Retention
+from chatd.store.postgres.layout import Layout
+from chatd.store.postgres.plain import PlainLayout
+from chatd.store.postgres.retention import Retention, RetentionPart
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
-from chatd.store.postgres.schema import prepare, version
-from chatd.store.postgres.silent import silent
-from chatd.store.postgres.sync_store import PostgresSyncStore
+from chatd.store.postgres.schema import prepare
 from chatd.store.results import new_messages
-from chatd.store.statements import Statement
+from chatd.store.sharded.lanes import Lanes
+from chatd.store.sharded.layout import ShardedLayout
+from chatd.store.sharded.shards import Server, address_of
 
 T = TypeVar("T")
 
@@ -94,16 +94,15 @@ class PostgresStore:
     With `known_only`, nobody may write first to anybody. Without `upgrade`, the database
     must have the present schema. Messages older than `keep` microseconds are removed.
 
-    `lane` maps a recipient's id to a number; messages share a transaction only if their numbers are
-    equal. If tables are distributed over several servers, there should be one lane per server.
-
     A statement fails with `StoreUnavailable` after `deadline` seconds. `observe_pool_wait` is
     called with the seconds for which each statement had to wait for a free connection.
+
+    If the tables are sharded, `locate` makes the address of a server from that of the coordinator,
+    and there has to be an announcer.
     """
 
     epoch: str
     location: str
-    sync: PostgresSyncStore
     # One connection is left for batches.
     parallel = SIZE - 1
 
@@ -119,12 +118,12 @@ class PostgresStore:
         limits: InboxLimits | None = None,
         upgrade: bool = True,
         keep: int | None = None,
-        lane: Callable[[int], int] | None = None,
         deadline: float = DEADLINE_SECONDS,
         housekeeping_seconds: float = HOUSEKEEPING_SECONDS,
         observe_pool_wait: Callable[[float], None] | None = None,
         announcer: IAnnouncer | None = None,
         listened: Container[int] | None = None,
+        locate: Callable[[Address, Server], Address] = address_of,
     ) -> None:
         self._address = address
         self._announcer = announcer
@@ -144,45 +143,56 @@ class PostgresStore:
             fail_fast_seconds=deadline,
             observe_wait=observe_pool_wait,
         )
+        self._deadline = deadline
+        self._observe_pool_wait = observe_pool_wait
+        self._locate = locate
         self._executor = RetryingExecutor(
             self.pool, reactor, random=random.random, deadline=deadline
         )
         self.limits = limits or InboxLimits()
-        self._appender = Appender(
+        self._known_only = known_only
+        self._layout: Layout = PlainLayout(
             self._executor,
+            reactor=reactor,
             now=now,
             known_only=known_only,
             limits=self.limits,
-            lane=lane,
             announcer=announcer,
         )
-        self.sync = PostgresSyncStore(self._executor, reactor, announcer)
         self.removed: dict[int, int] = {}
         self._delays = Delays(reactor)
         self._retention = Retention(
-            self._execute_removing,
+            self._retention_parts,
             self._apply_own_removed,
             self._delays.wait,
             lambda: node_id.name,
+            self._notifying,
         )
         self.admin = PostgresAdminStore(
-            self._executor,
-            lambda user_id, statement: self._execute_notifying(
-                statement(node_id.name), SessionsNotice(user_id)
-            ),
+            lambda: self._layout,
+            lambda user_id, work: self._ending(work(node_id.name), SessionsNotice(user_id)),
             now,
             self._retention.run,
         )
         self.location = address.location
         self._housekeeping = Housekeeping(
-            self._executor,
-            self._appender,
+            lambda: self._layout,
             reactor,
             housekeeping_seconds,
             now,
             keep,
             self._retention.run,
         )
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The connections to all servers, those to `address` first."""
+        return self._layout.pools
+
+    @property
+    def sync(self) -> ISyncStore:
+        """See `IStore`."""
+        return self._layout.sync
 
     @property
     def keep(self) -> int | None:
@@ -197,13 +207,43 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        self.epoch = await prepare(self._address, self._reactor, self._known, upgrade=self._upgrade)
+        self.epoch, is_sharded = await prepare(
+            self._address, self._reactor, self._known, upgrade=self._upgrade
+        )
+        if is_sharded:
+            self._layout = self._sharded_layout()
         try:
-            await self._executor.open()
+            await self._layout.open()
         except Unreachable as problem:
             raise StartError(f"cannot reach the database {self.location}: {problem}") from None
-        self.removed.update(await chats.removed(self._executor))
+        await self._layout.load_removed(self._apply_removed)
         self._housekeeping.start()
+
+    def _sharded_layout(self) -> ShardedLayout:
+        if self._announcer is None:
+            raise StartError(
+                f"the database {self.location} is sharded: its processes need a bus, "
+                "--bus nats://..."
+            )
+        return ShardedLayout(
+            Lanes(self._executor, self._reactor, self._connect),
+            reactor=self._reactor,
+            now=self._now,
+            known_only=self._known_only,
+            limits=self.limits,
+            announcer=self._announcer,
+        )
+
+    def _connect(self, server: Server) -> RetryingExecutor:
+        """Connections to a server that holds shards."""
+        pool = Pool(
+            self._locate(self._address, server),
+            self._reactor,
+            random=random.random,
+            fail_fast_seconds=self._deadline,
+            observe_wait=self._observe_pool_wait,
+        )
+        return RetryingExecutor(pool, self._reactor, random=random.random, deadline=self._deadline)
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
@@ -212,8 +252,7 @@ class PostgresStore:
         self._retention.stop()
         self._delays.stop()
         await self._housekeeping.stop()
-        await self.sync.stop()
-        await self._executor.close()
+        await self._layout.close()
 
     def backed_up_at(self) -> int | None:
         """The moment that the newest backup shows, in microseconds, as of the last minute."""
@@ -224,48 +263,52 @@ class PostgresStore:
         size = self._housekeeping.database_bytes
         return {"database": size} if size else {}
 
+    def lane(self, user_id: int) -> int:
+        """See `IStore`."""
+        return self._layout.lane(user_id)
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
-        found = await version(lambda sql: self._executor.run(sql, deadline=CHECK_SECONDS))
+        found = await self._layout.version(CHECK_SECONDS)
         newest = self._known[-1].version
         if found != newest:
             raise StoreUnavailable(
                 f"the database has schema version {found}, this process knows {newest}", 1
             )
-        await self._appender.check(CHECK_SECONDS)
+        await self._layout.check(CHECK_SECONDS)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         at = self._unique_now()
-        addition = statements.add_account(username, email, password_hash, at, accounts.ADD_ACCOUNT)
-        return self._executor.execute(addition)
+        return as_deferred(self._layout.add_account(username, email, password_hash, at))
 
     def account(self, user_id: int) -> Deferred[Account | None]:
-        return self._executor.execute(statements.account(user_id, accounts.ACCOUNTS))
+        return as_deferred(self._layout.account(user_id))
 
     def account_named(self, username: str) -> Deferred[Account | None]:
-        return self._executor.execute(statements.account_named(username, accounts.ACCOUNTS))
+        return as_deferred(self._layout.account_named(username))
 
     def credentials(self, username: str) -> Deferred[Credentials | None]:
-        return self._executor.execute(statements.credentials(username))
+        return as_deferred(self._layout.credentials(username))
 
     def password_hashes(self, user_ids: Collection[int]) -> Deferred[dict[int, str]]:
-        return Deferred.fromCoroutine(accounts.password_hashes(self._executor, user_ids))
+        return as_deferred(self._layout.password_hashes(user_ids))
 
     def change_account(self, change: AccountChange) -> Deferred[Account | None]:
-        changing = accounts.change_account(change, self._node_id.name)
-        return self._execute_notifying(changing, SessionsNotice(change.user_id))
+        changing = self._layout.change_account(change, self._node_id.name)
+        return self._ending(changing, SessionsNotice(change.user_id))
 
     def find_users(self, prefix: str, limit: int) -> Deferred[list[UserName]]:
-        return self._executor.execute(statements.find_users(prefix, limit))
+        return as_deferred(self._layout.find_users(prefix, limit))
 
     def delete_account(self, user_id: int, *, erase: bool = False) -> Deferred[bool]:
         return Deferred.fromCoroutine(self._delete_account(user_id, erase))
 
     async def _delete_account(self, user_id: int, erase: bool) -> bool:
-        deletion = accounts.delete_account(user_id, self._unique_now(), self._node_id.name, erase)
-        existed = await self._execute_notifying(deletion, RevokedNotice(user_id, None))
+        name = self._node_id.name
+        deletion = self._layout.delete_account(user_id, self._unique_now(), name, erase)
+        existed = await self._ending(deletion, RevokedNotice(user_id, None))
         self._inbox_cache.drop(user_id)
         self.removed.pop(user_id, None)
         if existed:
@@ -279,29 +322,33 @@ class PostgresStore:
         options: TokenOptions = UNLIMITED,
         verified: str | None = None,
     ) -> Deferred[Token | None]:
-        addition = token_statements.add(user_id, digest, options, verified, self._now())
-        return self._executor.execute(addition)
+        at = self._unique_now()
+        adding = self._layout.add_token(user_id, digest, options, verified, at)
+        return as_deferred(adding)
 
-    def sessions(self, digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
-        return Deferred.fromCoroutine(accounts.sessions(self._executor, digests, self._now()))
+    def sessions(
+        self, digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None
+    ) -> Deferred[list[Session | None]]:
+        return as_deferred(self._layout.sessions(digests, owners or {}, self._now()))
 
     def tokens(self, user_id: int) -> Deferred[list[Token]]:
-        return self._executor.execute(token_statements.tokens(user_id, self._now()))
+        return as_deferred(self._layout.tokens(user_id, self._now()))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
-        deletion = accounts.delete_token(user_id, digest, self._node_id.name)
-        return self._execute_notifying(deletion, RevokedNotice(user_id, digest))
+        deletion = self._layout.delete_token(user_id, digest, self._node_id.name)
+        return self._ending(deletion, RevokedNotice(user_id, digest))
 
     def delete_token_by_id(self, user_id: int, token_id: int) -> Deferred[bool]:
-        deletion = accounts.delete_token_by_id(user_id, token_id, self._now(), self._node_id.name)
-        return self._execute_notifying(deletion, SessionsNotice(user_id))
+        name = self._node_id.name
+        deletion = self._layout.delete_token_by_id(user_id, token_id, self._now(), name)
+        return self._ending(deletion, SessionsNotice(user_id))
 
     def delete_other_tokens(self, user_id: int, kept: bytes | None) -> Deferred[None]:
-        deletion = accounts.delete_other_tokens(user_id, kept, self._node_id.name)
-        return self._execute_notifying(deletion, SessionsNotice(user_id))
+        deletion = self._layout.delete_other_tokens(user_id, kept, self._node_id.name)
+        return self._ending(deletion, SessionsNotice(user_id))
 
     def record_seen(self, users: Mapping[int, int], tokens: Mapping[bytes, int]) -> Deferred[None]:
-        return Deferred.fromCoroutine(accounts.record_seen(self._executor, users, tokens))
+        return as_deferred(self._layout.record_seen(users, tokens))
 
     def append(
         self, drafts: Sequence[Draft], within: float | None = None
@@ -313,36 +360,45 @@ class PostgresStore:
     ) -> list[Appended | DomainError]:
         ticket = self._inbox_cache.begin_query()
         try:
-            appending = self._appender.append(drafts, self._node_id.name, within)
+            appending = self._layout.append(drafts, self._node_id.name, within)
             results = await self._notifying(appending)
+            self._drop_unknown(drafts, results)
             messages = new_messages(results)
             self._inbox_cache.apply_commit(ticket, messages)
             if self._announcer is not None and messages:
                 self._announcer.announce_messages(messages)
         except BaseException:
-            # It may have been committed nevertheless, and its notice may have been ignored.
-            self._inbox_cache.drop_recipients(drafts)
-            if self._announcer is not None:
-                self._announcer.announce_unknown(
-                    {each for draft in drafts for each in (draft.sent_by, draft.received_by)}
-                )
+            self._drop(drafts)
             raise
         finally:
             self._inbox_cache.end_query(ticket)
         return results
 
+    def _drop_unknown(
+        self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]
+    ) -> None:
+        """What some servers have not answered."""
+        unknown = [
+            draft
+            for draft, result in zip(drafts, results, strict=True)
+            if isinstance(result, StoreUnavailable)
+        ]
+        if unknown:
+            self._drop(unknown)
+
+    def _drop(self, drafts: Sequence[Draft]) -> None:
+        """They may have been committed nevertheless, and their notice may have been ignored."""
+        self._inbox_cache.drop_recipients(drafts)
+        if self._announcer is not None:
+            self._announcer.announce_unknown(
+                {each for draft in drafts for each in (draft.sent_by, draft.received_by)}
+            )
+
     def revise(self, revision: Revision) -> Deferred[Message]:
         return Deferred.fromCoroutine(self._revise(revision))
 
     async def _revise(self, revision: Revision) -> Message:
-        notifying = self._announcer is None
-        revising = revisions.revise(
-            self._executor,
-            revision,
-            self._node_id.name,
-            self.limits.bytes,
-            notifying=notifying,
-        )
+        revising = self._layout.revise(revision, self._node_id.name)
         try:
             result = await self._notifying(revising)
             # Even if it seems to have changed nothing: an earlier attempt may have changed it.
@@ -364,9 +420,8 @@ class PostgresStore:
         return Deferred.fromCoroutine(self._erase(user_id))
 
     async def _erase(self, user_id: int | None) -> Erased:
-        step = erasure.erase(user_id, self._node_id.name)
         try:
-            erased = await self._notifying(self._executor.execute(step))
+            erased = await self._notifying(self._layout.erase(user_id, self._node_id.name))
         except BaseException:
             # It may have been committed nevertheless.
             self._inbox_cache.clear()
@@ -376,13 +431,13 @@ class PostgresStore:
         return erased
 
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
-        return self._executor.execute(contacts.block(user_id, blocked_id))
+        return as_deferred(self._layout.block(user_id, blocked_id))
 
     def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
-        return self._executor.execute(contacts.unblock(user_id, blocked_id))
+        return as_deferred(self._layout.unblock(user_id, blocked_id))
 
     def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
-        return self._executor.execute(statements.blocks(user_id))
+        return as_deferred(self._layout.blocks(user_id))
 
     def read(
         self, queries: Sequence[ReadAfter | ReadPage], within: float | None = None
@@ -397,16 +452,13 @@ class PostgresStore:
                 self._inbox_cache.apply_read(ticket, query, inbox)
 
         user_ids = [query.user_id for query in queries]
-        left = self._executor.countdown(within)
-        return await self._read_revised(
-            user_ids, apply, lambda: chats.read(self._executor, queries, left())
-        )
+        left = self._layout.countdown(within)
+        return await self._read_revised(user_ids, apply, lambda: self._layout.read(queries, left()))
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        statement = statements.conversation(query)
         users = (query.user_id, query.peer)
         return Deferred.fromCoroutine(
-            self._read_revised(users, lambda *_: None, lambda: self._executor.execute(statement))
+            self._read_revised(users, lambda *_: None, lambda: self._layout.conversation(query))
         )
 
     async def _read_revised(
@@ -477,6 +529,9 @@ class PostgresStore:
         """What is cached of this user may be out of date, because its events did not arrive."""
         self._inbox_cache.drop(user_id)
 
+    def _retention_parts(self) -> Sequence[RetentionPart]:
+        return self._layout.retention_parts()
+
     def _apply_removed(self, inboxes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Note where inboxes begin now: what is cached of them may be gone.
 
@@ -499,7 +554,7 @@ class PostgresStore:
 
     async def _last_seqs(self, user_ids: Collection[int]) -> dict[int, int]:
         try:
-            found = await chats.last_seqs(self._executor, user_ids)
+            found = await self._layout.last_seqs(user_ids)
         except BaseException:
             if self._listened is not None:
                 for user_id in user_ids:
@@ -511,28 +566,20 @@ class PostgresStore:
                 self._inbox_cache.extend_end(user_id, last, None)
         return found
 
-    def _execute_removing(self, statement: Statement[T]) -> Deferred[T]:
-        """Run a statement that removes messages."""
-        if self._announcer is not None:
-            return self._executor.execute(statement._replace(sql=silent(statement.sql)))
-        return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
-
-    def _execute_notifying(
-        self, statement: Statement[T], notice: RevokedNotice | SessionsNotice
-    ) -> Deferred[T]:
-        """Run a statement that ends sessions, of which it sends this notice."""
+    def _ending(self, work: Awaitable[T], notice: RevokedNotice | SessionsNotice) -> Deferred[T]:
+        """Do what ends sessions, of which this notice tells."""
         if self._announcer is None:
-            return Deferred.fromCoroutine(self._notifying(self._executor.execute(statement)))
-        return Deferred.fromCoroutine(self._announcing(statement, notice, self._announcer))
+            return Deferred.fromCoroutine(self._notifying(work))
+        return Deferred.fromCoroutine(self._announcing(work, notice, self._announcer))
 
     async def _announcing(
         self,
-        statement: Statement[T],
+        work: Awaitable[T],
         notice: RevokedNotice | SessionsNotice,
         announcer: IAnnouncer,
     ) -> T:
         try:
-            result = await self._executor.execute(statement._replace(sql=silent(statement.sql)))
+            result = await work
         except BaseException:
             announcer.announce_unknown((notice.user_id,), sessions=True)
             raise

@@ -62,7 +62,7 @@ counted AS (
 )"""
 
 
-def _summarising(*selects: tuple[str, str, dict[str, str]]) -> str:
+def summarising(*selects: tuple[str, str, dict[str, str]]) -> str:
     """SQL that merges rows into summaries: of each select its FROM, its key, and its columns.
 
     It runs after the CTE `counted`, as the order of locks requires.
@@ -87,19 +87,26 @@ def _same(*columns: str) -> dict[str, str]:
     return {each: each for each in columns}
 
 
-_SENT: Final = {"sent_seq": "seq", "sent_at": "sent_at"}
+SENT_COLUMNS: Final = {"sent_seq": "seq", "sent_at": "sent_at"}
 _RECEIVED: Final = {"received_seq": "seq", "received_at": "sent_at"}
+
+# The rows are of accounts of the CTE `synchronised`.
+_RECEIVED_NOW: Final = """received AS (
+    SELECT received_by AS user_id, sent_by AS peer, seq, sent_at
+    FROM numbered WHERE seq IS NOT NULL AND received_by IN (SELECT user_id FROM synchronised)
+)"""
 
 # Of a batch of new messages, the CTE `numbered`, for the accounts of the CTE `synchronised`.
 LOG_SENT: Final = f""", sent AS MATERIALIZED (
     SELECT sent_by AS user_id, 'sent' AS kind, received_by AS peer, seq, sent_at
     FROM numbered WHERE seq IS NOT NULL AND sent_by IN (SELECT user_id FROM synchronised)
-), received AS (
-    SELECT received_by AS user_id, sent_by AS peer, seq, sent_at
-    FROM numbered WHERE seq IS NOT NULL AND received_by IN (SELECT user_id FROM synchronised)
-), {logging("sent")}, summarised AS ({
-    _summarising(("sent", "user_id, peer", _SENT), ("received", "user_id, peer", _RECEIVED))
+), {_RECEIVED_NOW}, {logging("sent")}, summarised AS ({
+    summarising(("sent", "user_id, peer", SENT_COLUMNS), ("received", "user_id, peer", _RECEIVED))
 })"""
+# The same for recipients only, of whom no changes are recorded.
+LOG_RECEIVED: Final = f""", {_RECEIVED_NOW}, counted AS (
+    SELECT user_id FROM synchronised WHERE false
+), summarised AS ({summarising(("received", "user_id, peer", _RECEIVED))})"""
 
 
 def _last_upto(position: str) -> str:
@@ -116,7 +123,7 @@ def _last_upto(position: str) -> str:
 
 
 # How far the conversations with the CTE `peers` are, found by index whatever their length.
-_POSITIONS: Final = f"""
+POSITIONS: Final = f"""
 reached AS (
     SELECT peers.peer, sent.seq AS sent_seq, sent.sent_at,
         coalesce(theirs.read_seq, 0) AS read_upto,
@@ -142,7 +149,7 @@ reached AS (
 )"""
 
 PEER_POSITIONS: Final = f"""
-WITH peers AS (SELECT :peer::bigint AS peer), {_POSITIONS}
+WITH peers AS (SELECT :peer::bigint AS peer), {POSITIONS}
 SELECT peer_delivered, peer_read FROM positions
 """
 
@@ -151,7 +158,7 @@ peers AS (
     SELECT received_by AS peer FROM contact WHERE sent_by = :user_id
     UNION
     SELECT sent_by FROM contact WHERE received_by = :user_id
-), {_POSITIONS}, state AS (
+), {POSITIONS}, state AS (
     SELECT :user_id::bigint AS user_id, positions.peer,
         coalesce(received.seq, 0) AS received_seq, coalesce(received.sent_at, 0) AS received_at,
         coalesce(sent_seq, 0) AS sent_seq, coalesce(positions.sent_at, 0) AS sent_at,
@@ -178,7 +185,7 @@ WITH {_STATE}, created AS (
 ), counted AS (
     SELECT user_id FROM created
 ), summarised AS ({
-    _summarising(
+    summarising(
         (
             "state WHERE EXISTS (SELECT FROM created)",
             "user_id, peer",
@@ -219,7 +226,7 @@ WITH {_STATE}, known AS (
     UNION ALL
     SELECT user_id, 'peer', peer, 0 FROM known WHERE moved
 ), {logging("missing")}, summarised AS ({
-    _summarising(("known WHERE moved OR grown", "user_id, peer", _STATE_COLUMNS))
+    summarising(("known WHERE moved OR grown", "user_id, peer", _STATE_COLUMNS))
 }), settled AS (
     UPDATE sync_state SET settled = true
     WHERE user_id = :user_id AND :settled::boolean AND NOT EXISTS (SELECT FROM counted)
@@ -267,7 +274,7 @@ WITH mine AS (
         WHERE theirs.user_id = seen.user_id AND theirs.peer = seen.peer
     ), 0)
 ), {logging("moved")}, summarised AS ({
-    _summarising(
+    summarising(
         ("moving", "user_id, :peer::bigint", {"read_seq": ":seq", "read_at": "at"}),
         (
             "seen WHERE seq IS NOT NULL",
@@ -319,7 +326,7 @@ WITH moving AS MATERIALIZED (
         WHERE theirs.user_id = reached.user_id AND theirs.peer = reached.peer
     ), 0)
 ), {logging("moved")}, summarised AS ({
-    _summarising(("moved", "user_id, peer", {"peer_delivered": "upto"}))
+    summarising(("moved", "user_id, peer", {"peer_delivered": "upto"}))
 }), stored AS (
     INSERT INTO delivered (user_id, seq) SELECT user_id, seq FROM moving ORDER BY user_id
     ON CONFLICT (user_id) DO UPDATE SET seq = greatest(delivered.seq, excluded.seq)

@@ -30,7 +30,7 @@ from chatd.postgres.array_literals import array
 from chatd.runtime.delays import Delays
 from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading, sync_sql
-from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.postgres.retry import Executor
 from chatd.store.postgres.silent import silent
 from chatd.store.statements import Rows, postgres
 from chatd.store.sync_statements import SENT
@@ -53,7 +53,7 @@ class PostgresSyncStore:
     """
 
     def __init__(
-        self, executor: RetryingExecutor, reactor: Any, announcer: IAnnouncer | None = None
+        self, executor: Executor, reactor: Any, announcer: IAnnouncer | None = None
     ) -> None:
         self._announcer = announcer
         self._executor = executor

@@ -8,8 +8,8 @@ import sqlite3
 import time
 from typing import Final
 
-STEP_PAGES: Final = 64
-"""A quarter of a megabyte with pages of the usual size."""
+STEP_PAGES: Final = 16
+"""64 KB with pages of the usual size: a commit that meets a step waits for that."""
 RESTS: Final = 3
 """How many times as long as a step took the pause after it is."""
 
@@ -19,7 +19,8 @@ def backup(db: sqlite3.Connection, target: str, *, paced: bool = False) -> None:
 
     Writers go on meanwhile, only the write-ahead log grows until the copy is complete. `paced`
     pauses after each step, and writes it to the disk before, so that the commits of others wait for
-    little. If it fails, nothing is left behind.
+    little; in the end it writes back what the log has gathered, which the next commit would do
+    otherwise. If it fails, nothing is left behind.
 
     The copy has no epoch, so the daemon that opens it creates a new one. Cursors of the original
     are then answered with 410 instead of skipping messages that the copy lacks.
@@ -34,6 +35,10 @@ def backup(db: sqlite3.Connection, target: str, *, paced: bool = False) -> None:
         os.fsync(descriptor)
         os.rename(temporary, target)
         sync_folder(target)
+        if paced:
+            # Writers go on meanwhile.
+            with contextlib.suppress(sqlite3.OperationalError):
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     except BaseException:
         for name in (temporary, *(f"{temporary}-{suffix}" for suffix in ("wal", "shm", "journal"))):
             with contextlib.suppress(FileNotFoundError):

@@ -99,7 +99,7 @@ class SqliteMaintenance:
             db.execute("BEGIN")
             return [text for statement in SQLITE for (text,) in db.execute(statement)]
 
-    def vacuum(self) -> None:
+    def vacuum(self, *, full: bool = False) -> None:
         """See `Maintenance`; refuses while a daemon uses the database, which would wait long."""
         with self._locked(), self._open() as db, _errors(f"cannot vacuum {self._path}"):
             db.execute("PRAGMA query_only = OFF")

@@ -181,6 +181,10 @@ class SqliteStore:
         """The bytes of the database and of its write-ahead log on disk."""
         return {"database": _size(self._path), "wal": _size(self._path + "-wal")}
 
+    def lane(self, user_id: int) -> int:
+        """Everything is in one file."""
+        return 0
+
     def check(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._check())
 
@@ -239,7 +243,9 @@ class SqliteStore:
         addition = token_statements.add(user_id, digest, options, verified, self._now())
         return self._write(execute, addition)
 
-    def sessions(self, digests: Sequence[bytes]) -> Deferred[list[Session | None]]:
+    def sessions(
+        self, digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None
+    ) -> Deferred[list[Session | None]]:
         return self._read(sqlite_accounts.sessions, digests, self._now())
 
     def tokens(self, user_id: int) -> Deferred[list[Token]]:

@@ -50,8 +50,8 @@ function _shtab_chatd_using
   test "$_shtab_chatd_cmdpath" = "$argv"
 end
 
-set -g _shtab_chatd_commands register login logout whoami passwd sessions send conversations tail chat user 'user add' 'user list' 'user show' 'user passwd' 'user disable' 'user enable' 'user delete' token 'token list' 'token revoke' db 'db status' 'db upgrade' 'db backup' 'db restore' 'db check' 'db vacuum' export demo doctor health serve check-config completion
-set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-limits --registration --resume --retention-days --revoke --server --session --show-email --since --token-file --transport --trusted-proxies --user --workers
+set -g _shtab_chatd_commands register login logout whoami passwd sessions send conversations tail chat user 'user add' 'user list' 'user show' 'user passwd' 'user disable' 'user enable' 'user delete' token 'token list' 'token revoke' db 'db status' 'db upgrade' 'db backup' 'db restore' 'db check' 'db vacuum' 'db shard' export demo doctor health serve check-config completion
+set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-limits --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
 
 complete -c chatd -e
 complete -c chatd -f
@@ -188,6 +188,14 @@ complete -c chatd -n '_shtab_chatd_using db vacuum' -s h -l help -d 'show this h
 complete -c chatd -n '_shtab_chatd_using db vacuum' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'
 complete -c chatd -n '_shtab_chatd_using db vacuum' -l db -x -d 'the database, as of the daemon'
 complete -c chatd -n '_shtab_chatd_using db vacuum' -l json -d 'print JSON, one object a line'
+complete -c chatd -n '_shtab_chatd_using db vacuum' -l full -d 'on PostgreSQL, write each table anew; daemons wait meanwhile'
+complete -c chatd -n '_shtab_chatd_using db; and test $_shtab_chatd_npos -eq 0' -a shard -d 'Spread the tables over the servers of Citus; no daemon may use the database.'
+complete -c chatd -n '_shtab_chatd_using db shard' -s h -l help -d 'show this help message and exit'
+complete -c chatd -n '_shtab_chatd_using db shard' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'
+complete -c chatd -n '_shtab_chatd_using db shard' -l db -x -d 'the database, as of the daemon'
+complete -c chatd -n '_shtab_chatd_using db shard' -l json -d 'print JSON, one object a line'
+complete -c chatd -n '_shtab_chatd_using db shard' -l shards -x -d 'shards of each table (default: 4 for each server)'
+complete -c chatd -n '_shtab_chatd_using db shard' -l back -d 'bring everything back to the coordinator instead'
 complete -c chatd -n '_shtab_chatd_using; and test $_shtab_chatd_npos -eq 0' -a export -d 'Print all that belongs to an account, JSON line by line.'
 complete -c chatd -n '_shtab_chatd_using export' -s h -l help -d 'show this help message and exit'
 complete -c chatd -n '_shtab_chatd_using export' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s TOML file'

@@ -121,27 +121,6 @@ async def test_later_messages_are_invisible_until_an_earlier_commit_ends(
 
 
 @ensureDeferred
-async def test_results_of_several_lanes_are_in_the_order_of_drafts(
-    open_store: OpenStore, postgres: Databases, postgres_database: str
-) -> None:
-    lanes = store_at(postgres.url(postgres_database), lane=lambda user_id: user_id % 3)
-    await lanes.open()
-    ids = await add_accounts(lanes, *(f"user{number}" for number in range(9)))
-    drafts = [draft(ids[0], ids[n * 7 % 9], f"{n}", f"k{n}") for n in range(40)]
-    results = await lanes.append([*drafts, Draft(ids[0], 4711, "x")])
-    for one, result in zip(drafts, results[:-1], strict=True):
-        assert (appended(result).received_by, appended(result).text) == (
-            one.received_by,
-            one.text,
-        )
-    assert isinstance(results[-1], UserNotFound)
-    await lanes.close()
-    # The batch fails with the error of one lane, and those of the others are consumed.
-    with pytest.raises(StoreUnavailable):
-        await lanes.append(drafts)
-
-
-@ensureDeferred
 async def test_an_append_whose_result_was_lost_is_executed_once(
     open_store: OpenStore, postgres: Databases, postgres_database: str
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from chatd.model import Appended, TokenOptions
-from chatd.store.postgres import housekeeping
+from chatd.store.postgres import plain
 from chatd.store.statements import PURGE_STEP
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
@@ -66,7 +66,7 @@ async def test_old_keys_and_batch_results_are_deleted(
 async def test_expired_tokens_are_deleted(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "DELETE_TOKENS_STEP", 2)
+    monkeypatch.setattr(plain, "DELETE_TOKENS_STEP", 2)
     store = store_at(postgres.url(postgres_database), housekeeping_seconds=0.05)
     await store.open()
     [ann] = await add_accounts(store, "ann")

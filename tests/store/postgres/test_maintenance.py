@@ -194,6 +194,39 @@ async def test_status_and_vacuum(
 
 
 @ensureDeferred
+async def test_a_full_vacuum_returns_what_is_free_to_the_disk(
+    open_store: OpenStore, maintenance: PostgresMaintenance, url: str
+) -> None:
+    await open_store()
+    with connected(url) as db:
+        rows(db, FILLED)
+        rows(db, "ANALYZE message")
+        size, free = maintenance.status().bytes, maintenance.status().free_bytes
+        assert free is not None
+        assert free < TABLE_BYTES / 5
+        # All but the last, which keep the file as long as it is.
+        rows(db, "DELETE FROM message WHERE seq <= 4500")
+    maintenance.vacuum()
+    status = maintenance.status()
+    assert status.free_bytes is not None
+    assert status.free_bytes > TABLE_BYTES / 2
+    assert status.bytes > size - TABLE_BYTES / 4
+    maintenance.vacuum(full=True)
+    after = maintenance.status()
+    assert after.bytes < size - TABLE_BYTES / 2
+    assert after.free_bytes is not None
+    assert after.free_bytes < TABLE_BYTES / 5
+
+
+TABLE_BYTES = 2_000_000
+"""Somewhat less than what `FILLED` takes."""
+FILLED = """
+INSERT INTO message (received_by, seq, sent_by, sent_at, text)
+SELECT 1, n, 1, n, repeat('x', 400) FROM generate_series(1, 5000) AS n
+"""
+
+
+@ensureDeferred
 async def test_an_old_schema_is_not_checked(
     open_store: OpenStore, maintenance: PostgresMaintenance, url: str
 ) -> None:

@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pytest_twisted import async_yield_fixture
-from zope.interface import implementer
 
-from chatd.interfaces import IAnnouncer, IStore
-from chatd.model import Message
+from chatd.interfaces import IStore
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import OpenStore
 from tests.contracts.store_append import AppendContract
 from tests.contracts.store_revisions import RevisionsContract
 from tests.contracts.store_sync import SyncContract
 from tests.postgres_server import Databases
-from tests.store.postgres.stores import store_at
-
-
-class Everybody:
-    """The users that are listened to."""
-
-    def __contains__(self, user_id: object) -> bool:
-        return True
-
-
-@implementer(IAnnouncer)
-class Announcer:
-    """Tells nobody."""
-
-    def announce_messages(self, messages: Sequence[Message]) -> None:
-        pass
-
-    def announce_changes(self, user_ids: Collection[int]) -> None:
-        pass
-
-    def announce_changed(self, received_by: int, seq: int, sent_by: int) -> None:
-        pass
-
-    def announce_revoked(self, user_id: int, token: bytes | None) -> None:
-        pass
-
-    def announce_sessions_changed(self, user_id: int) -> None:
-        pass
-
-    def announce_removed(self, inboxes: Sequence[tuple[int, int]]) -> None:
-        pass
-
-    def announce_unknown(self, user_ids: Collection[int], *, sessions: bool = False) -> None:
-        pass
+from tests.store.postgres.stores import Announcer, Everybody, store_at
 
 
 @async_yield_fixture

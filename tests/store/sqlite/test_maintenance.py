@@ -81,6 +81,8 @@ def test_a_backup_is_of_one_moment_while_others_write(
     maintenance(database.path).backup(str(target))
     assert len(steps) > 5
     assert maintenance(target).check() == []
+    # What the log has gathered is written back: the next commit need not.
+    assert b"meanwhile" in database.path.read_bytes()
     database.path = target
     assert run_now(read_inbox(database.open(), bob)) == sent
 

@@ -17,9 +17,10 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tests.fork_server import ForkedProcess, completed
+if TYPE_CHECKING:
+    from tests.fork_server import ForkedProcess
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TWISTD: Final = Path(sys.executable).with_name("twistd")
@@ -52,6 +53,8 @@ def command(*arguments: str) -> list[str]:
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a daemon that is expected to end by itself; all its output is in `stdout`."""
+    from tests.fork_server import completed
+
     return completed(command(*arguments), cwd=folder, env=environment(**variables), merged=True)
 
 
@@ -143,6 +146,9 @@ class Daemon:
             line = self._command_line or command(*arguments)
             env = environment(**self._variables)
             if self._forked:
+                # It imports chatd, which clients in processes of their own do not need.
+                from tests.fork_server import ForkedProcess
+
                 self._process = ForkedProcess(line, cwd=self.folder, env=env, stdout=log)
             else:
                 self._process = subprocess.Popen(

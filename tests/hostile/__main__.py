@@ -23,7 +23,7 @@ SHORT: Final = (
     *("unread_pages", "unread_polls", "abandoned_reads", "pipelined_404", "slow_bodies"),
     *("half_open", "json_bombs"),
 )
-SHORT_SECONDS: Final = 2.0
+SHORT_SECONDS: Final = 1.5
 SHORT_NEEDS: Final = Attack(ATTACKS[SHORT[0]].run, accounts=5, descriptors=1500, messages=0)
 
 

@@ -22,10 +22,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tests.daemon import CHATS, TOKENS, USERS
-from tests.hostile.database import WIDE
 
 ADDRESS: Final = "127.0.0.66"
 """Where attacks come from."""
+
+WIDE: Final = "\x01" * 16_384
+"""The text that takes most bytes in JSON."""
 
 POLLS: Final = 10_000
 """Polls of one address in `many_polls`."""

@@ -15,9 +15,7 @@ from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
 from tests.daemon import PASSWORD
 from tests.doubles import InlineExecutor, result_of
-
-WIDE: Final = "\x01" * 16_384
-"""The text that takes most bytes in JSON."""
+from tests.hostile.attacks import WIDE
 
 WIDE_MESSAGES: Final = 100
 STEP: Final = 1000

@@ -112,7 +112,13 @@ def test_receipts_and_positions_reach_the_other_daemon(daemons: list[Daemon]) ->
     assert (status, sent) == (201, {**received["messages"][0], "read": True})
     for number in range(3):
         ann.send(bob_id, f"{number}")
-    _, received = bob.poll("0", 0)
+
+    def received_all() -> Any:
+        # The other daemon may not have been told of the last ones yet.
+        _, found = bob.poll("0", 0)
+        return found if len(found["messages"]) == 4 else None
+
+    received = eventually(received_all, 10, "received")
     bob.poll(received["meta"]["cursor"], 0)
 
     def delivered(port: int) -> int:

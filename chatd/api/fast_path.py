@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from sys import intern
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct, structs
 from twisted.python.failure import Failure
@@ -49,6 +49,8 @@ _SINCE: Final = re.compile(
 # Numbers: the operators of `Scope` are functions.
 _READ: Final = Scope.READ.value
 _SEND: Final = Scope.SEND.value
+
+Q = TypeVar("Q")
 
 MAX_KNOWN_QUERIES: Final = 1000
 MAX_KNOWN_LENGTH: Final = 200
@@ -205,16 +207,12 @@ class FastPath:
             return None, None
         if type(query) is PollQuery and not query.changes:
             if match is not None and len(text) < MAX_KNOWN_LENGTH:
-                if len(self._known_rests) >= MAX_KNOWN_QUERIES:
-                    self._known_rests.clear()
-                self._known_rests[rest] = query
+                _remember(self._known_rests, rest, query)
             return query.since, query
         if type(query) is not PageQuery:
             return None, None
         if query.at is None and len(text) < MAX_KNOWN_LENGTH:
-            if len(self._known_pages) >= MAX_KNOWN_QUERIES:
-                self._known_pages.clear()
-            self._known_pages[text] = query
+            _remember(self._known_pages, text, query)
         return None, query
 
     def _page(
@@ -248,3 +246,9 @@ class FastPath:
         else:
             channel.hold(pending)
         return True
+
+
+def _remember(known: dict[bytes, Q], text: bytes, query: Q) -> None:
+    if len(known) >= MAX_KNOWN_QUERIES:
+        known.clear()
+    known[text] = query

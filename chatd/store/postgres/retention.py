@@ -65,8 +65,8 @@ SELECT chosen.user_id, coalesce(moved.removed_seq, chosen.removed_seq),
 FROM notified, chosen LEFT JOIN moved ON moved.user_id = chosen.user_id ORDER BY 1
 """
 
-_DELETE: Final = f"""
-WITH chosen AS (
+OLD: Final = f"""
+chosen AS (
     SELECT user_id, removed_seq FROM inbox WHERE user_id > :after AND NOT closed
     ORDER BY user_id LIMIT {INBOXES}
 ), old AS (
@@ -75,7 +75,12 @@ WITH chosen AS (
         WHERE received_by = chosen.user_id AND seq <= chosen.removed_seq
         ORDER BY seq LIMIT {ROWS}
     ) AS removed LIMIT {ROWS}
-), changes AS (
+)
+"""
+"""Parts of a statement: inboxes after a user, and some of their rows that were removed."""
+
+_DELETE: Final = f"""
+WITH {OLD}, changes AS (
     SELECT sent_by AS user_id, kind, received_by AS peer, seq
     FROM old CROSS JOIN (VALUES ('sent'), ('changed')) AS kinds (kind)
     UNION SELECT received_by, 'changed', received_by, seq FROM old

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from chatd.model_sync import MAX_UNREAD
-from chatd.store.statements import MESSAGE
-from chatd.store.sync_statements import changes_sql, conversations_sql
+from chatd.model import ChangesPosition, Message
+from chatd.model_sync import MAX_UNREAD, ChangesSlice, MessageChange, ReadChanges
+from chatd.store import sync_statements
+from chatd.store.statements import MESSAGE, Rows
+from chatd.store.sync_statements import SENT, changes_sql, conversations_sql
+
+Place = tuple[int, int]
+"""A recipient and a seq: where the messages from before an account had changes go on."""
 
 
 def _join(source: str, name: str, condition: str) -> str:
@@ -18,17 +24,17 @@ def _join(source: str, name: str, condition: str) -> str:
 
 SYNC_STATE: Final = "SELECT last_change, settled FROM sync_state WHERE user_id = :user_id"
 
-CONVERSATIONS: Final = conversations_sql(
-    f"""(
-        SELECT count(*) FROM (
-            SELECT FROM message
-            WHERE received_by = listed.user_id AND sent_by = listed.peer
-                AND (sent_at, seq) > (listed.read_at, listed.read_seq)
-            LIMIT {MAX_UNREAD}
-        ) AS unread
-    )""",
-    _join,
-)
+UNREAD: Final = f"""(
+    SELECT count(*) FROM (
+        SELECT FROM message
+        WHERE received_by = listed.user_id AND sent_by = listed.peer
+            AND (sent_at, seq) > (listed.read_at, listed.read_seq)
+        LIMIT {MAX_UNREAD}
+    ) AS unread
+)"""
+"""How many messages of the `listed` conversation are unread, up to a limit."""
+
+CONVERSATIONS: Final = conversations_sql(UNREAD, _join)
 CHANGES: Final = changes_sql(_join)
 
 OLD_PEERS: Final = 20
@@ -57,3 +63,29 @@ LEFT JOIN LATERAL (
 ) AS found ON true
 ORDER BY old.peer, found.seq
 """
+
+
+async def read_changes(
+    query: ReadChanges,
+    last: int | None,
+    read_old: Callable[[int, Place, int], Awaitable[tuple[list[Message], Place | None]]],
+    read: Callable[[dict[str, int]], Awaitable[Rows]],
+) -> ChangesSlice | None:
+    """See `ISyncStore.changes`; `last` is the number of the last change, None without an account.
+
+    `read_old` reads messages of a user from a place on, up to a number of them, and where to
+    continue. `read` returns the rows for `sync_statements.changes_parameters`.
+    """
+    if last is None:
+        return None
+    if query.after is None:
+        return ChangesSlice((), (), ChangesPosition(last), False)
+    sync_statements.check_position(query.after, last)
+    old: list[MessageChange] = []
+    sent = query.after.sent
+    while sent is not None and len(old) < query.limit:
+        messages, sent = await read_old(query.user_id, sent, query.limit - len(old))
+        old += [MessageChange(SENT, message) for message in messages]
+    limit = query.limit - len(old)
+    rows = await read(sync_statements.changes_parameters(query.user_id, query.after.number, limit))
+    return sync_statements.changes_slice(query, old, sent, rows)

@@ -286,24 +286,33 @@ WITH mine AS (
 SELECT last_seq, peer_exists FROM mine, told
 """
 
-# The order and the limit have the planner take the range of the primary key. Otherwise it would
-# read the whole inbox in the index of conversations, which has all columns.
-RECORD_DELIVERED: Final = f"""
-WITH moving AS MATERIALIZED (
+MOVING: Final = """
+moving AS MATERIALIZED (
     SELECT given.user_id, given.seq, coalesce(delivered.seq, 0) AS before
     FROM unnest(%(users)s::bigint[], %(seqs)s::bigint[]) AS given (user_id, seq)
     JOIN inbox ON inbox.user_id = given.user_id AND NOT closed AND last_seq >= given.seq
     LEFT JOIN delivered ON delivered.user_id = given.user_id
     WHERE coalesce(delivered.seq, 0) < given.seq
-), reached AS (
+)
+"""
+"""A part of a statement: delivered positions that move forward."""
+
+
+def reached(of_messages: str = "", of_contacts: str = "") -> str:
+    """SQL for the last messages up to `MOVING` positions, as `(sender, recipient, seq)`.
+
+    `of_messages` and `of_contacts` are further conditions, on `found` and on `contact`.
+    """
+    # The order and the limit have the planner take the range of the primary key. Otherwise it would
+    # read the whole inbox in the index of conversations, which has all columns.
+    return f"""
     SELECT found.sent_by AS user_id, moving.user_id AS peer, max(found.seq) AS seq
     FROM moving CROSS JOIN LATERAL (
         SELECT sent_by, seq FROM message
         WHERE received_by = moving.user_id AND message.seq > before AND message.seq <= moving.seq
         ORDER BY message.seq LIMIT {FAN_OUT_STEP}
     ) AS found
-    WHERE moving.seq - before <= {FAN_OUT_STEP} AND EXISTS (SELECT FROM sync_state)
-        AND EXISTS (SELECT FROM sync_state WHERE user_id = found.sent_by)
+    WHERE moving.seq - before <= {FAN_OUT_STEP} {of_messages}
     GROUP BY found.sent_by, moving.user_id
     UNION ALL
     SELECT contact.sent_by, moving.user_id, (
@@ -317,9 +326,17 @@ WITH moving AS MATERIALIZED (
         ORDER BY sent_at DESC, seq DESC LIMIT 1
     )
     FROM moving JOIN contact ON contact.received_by = moving.user_id
-    WHERE moving.seq - before > {FAN_OUT_STEP}
-        AND EXISTS (SELECT FROM sync_state WHERE user_id = contact.sent_by)
-), moved AS MATERIALIZED (
+    WHERE moving.seq - before > {FAN_OUT_STEP} {of_contacts}
+    """
+
+
+_REACHED: Final = reached(
+    "AND EXISTS (SELECT FROM sync_state)"
+    " AND EXISTS (SELECT FROM sync_state WHERE user_id = found.sent_by)",
+    "AND EXISTS (SELECT FROM sync_state WHERE user_id = contact.sent_by)",
+)
+RECORD_DELIVERED: Final = f"""
+WITH {MOVING}, reached AS ({_REACHED}), moved AS MATERIALIZED (
     SELECT user_id, 'peer' AS kind, peer, 0 AS seq, reached.seq AS upto FROM reached
     WHERE reached.seq > coalesce((
         SELECT peer_delivered FROM conversation_summary AS theirs

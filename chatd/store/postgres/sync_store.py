@@ -16,13 +16,12 @@ from zope.interface import implementer
 
 from chatd.errors import InvalidBody, UserNotFound
 from chatd.interfaces import IAnnouncer, ISyncStore
-from chatd.model import ChangesPosition, Message
+from chatd.model import Message
 from chatd.model_sync import (
     ChangesSlice,
     ConversationList,
     ListConversations,
     MarkRead,
-    MessageChange,
     PeerPositions,
     ReadChanges,
 )
@@ -33,7 +32,6 @@ from chatd.store.postgres import sync_reading, sync_sql
 from chatd.store.postgres.retry import Executor
 from chatd.store.postgres.silent import silent
 from chatd.store.statements import Rows, postgres
-from chatd.store.sync_statements import SENT
 
 T = TypeVar("T")
 
@@ -90,20 +88,11 @@ class PostgresSyncStore:
 
     async def _changes(self, query: ReadChanges) -> ChangesSlice | None:
         last = await self._last_change(query.user_id)
-        if last is None:
-            return None
-        if query.after is None:
-            return ChangesSlice((), (), ChangesPosition(last), False)
-        sync_statements.check_position(query.after, last)
-        old: list[MessageChange] = []
-        sent = query.after.sent
-        while sent is not None and len(old) < query.limit:
-            messages, sent = await self._old_messages(query.user_id, sent, query.limit - len(old))
-            old += [MessageChange(SENT, message) for message in messages]
-        limit = query.limit - len(old)
-        parameters = sync_statements.changes_parameters(query.user_id, query.after.number, limit)
-        rows = await self._run(sync_reading.CHANGES, **parameters)
-        return sync_statements.changes_slice(query, old, sent, rows)
+
+        def read(parameters: dict[str, int]) -> Deferred[Rows]:
+            return self._run(sync_reading.CHANGES, **parameters)
+
+        return await sync_reading.read_changes(query, last, self._old_messages, read)
 
     async def _old_messages(
         self, user_id: int, after: tuple[int, int], limit: int

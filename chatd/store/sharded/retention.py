@@ -7,21 +7,12 @@ from typing import Final
 from twisted.internet.defer import Deferred
 
 from chatd.postgres.array_literals import array
-from chatd.store.postgres.retention import INBOXES, ROWS, Delete
+from chatd.store.postgres.retention import OLD, Delete
 from chatd.store.sharded.lanes import LaneExecutor, Lanes
-from chatd.store.statements import Rows
+from chatd.store.statements import Rows, postgres
 
 _FIND: Final = f"""
-WITH chosen AS (
-    SELECT user_id, removed_seq FROM inbox WHERE user_id > %s AND NOT closed
-    ORDER BY user_id LIMIT {INBOXES}
-), old AS (
-    SELECT received_by, seq, sent_by FROM chosen CROSS JOIN LATERAL (
-        SELECT received_by, seq, sent_by FROM message
-        WHERE received_by = chosen.user_id AND seq <= chosen.removed_seq
-        ORDER BY seq LIMIT {ROWS}
-    ) AS removed LIMIT {ROWS}
-)
+WITH {OLD}
 SELECT reached.last, old.* FROM (SELECT max(user_id) AS last FROM chosen) AS reached
 LEFT JOIN old ON true
 """
@@ -49,7 +40,7 @@ def deletion(lanes: Lanes, lane: LaneExecutor) -> Delete:
         return other.run(_FORGET, (users, peers, seqs))
 
     async def delete(after: int) -> tuple[int | None, int]:
-        rows = await lane.run(_FIND, (after,))
+        rows = await lane.run(postgres(_FIND), {"after": after})
         old = [(inbox, seq, sent_by) for _, inbox, seq, sent_by in rows if inbox is not None]
         if not old:
             return rows[0][0], 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatd.model_sync import MAX_UNREAD
 from chatd.store.postgres.silent import silent
+from chatd.store.postgres.sync_reading import UNREAD
 from chatd.store.postgres.sync_sql import (
-    FAN_OUT_STEP,
     MICROSECONDS,
+    MOVING,
     POSITIONS,
     logging,
+    reached,
     summarising,
 )
 from chatd.store.statements import MESSAGE
@@ -77,14 +78,7 @@ SELECT 1
 
 CONVERSATIONS: Final = f"""
 SELECT listed.peer, listed.last_at, listed.read_seq, listed.read_at, listed.peer_delivered,
-    listed.peer_read, listed.sent_seq, listed.sent_at, listed.received_at, (
-        SELECT count(*) FROM (
-            SELECT FROM message
-            WHERE received_by = listed.user_id AND sent_by = listed.peer
-                AND (sent_at, seq) > (listed.read_at, listed.read_seq)
-            LIMIT {MAX_UNREAD}
-        ) AS unread
-    ), found.*
+    listed.peer_read, listed.sent_seq, listed.sent_at, listed.received_at, {UNREAD}, found.*
 FROM (
     SELECT * FROM conversation_summary
     WHERE user_id = :user_id AND last_at > 0 AND (last_at, peer) < (:before_at, :before_peer)
@@ -176,39 +170,11 @@ SELECT 1
 """)
 
 # Which messages of whom are delivered with positions that move forward.
-DELIVERING: Final = f"""
-WITH moving AS MATERIALIZED (
-    SELECT given.user_id, given.seq, coalesce(delivered.seq, 0) AS before
-    FROM unnest(%s::bigint[], %s::bigint[]) AS given (user_id, seq)
-    JOIN inbox ON inbox.user_id = given.user_id AND NOT closed AND last_seq >= given.seq
-    LEFT JOIN delivered ON delivered.user_id = given.user_id
-    WHERE coalesce(delivered.seq, 0) < given.seq
-)
-SELECT found.sent_by, moving.user_id, max(found.seq)
-FROM moving CROSS JOIN LATERAL (
-    SELECT sent_by, seq FROM message
-    WHERE received_by = moving.user_id AND message.seq > before AND message.seq <= moving.seq
-    ORDER BY message.seq LIMIT {FAN_OUT_STEP}
-) AS found
-WHERE moving.seq - before <= {FAN_OUT_STEP}
-GROUP BY found.sent_by, moving.user_id
-UNION ALL
-SELECT contact.sent_by, moving.user_id, (
-    SELECT seq FROM message
-    WHERE received_by = moving.user_id AND sent_by = contact.sent_by
-        AND (sent_at, seq) <= ((
-            SELECT sent_at FROM message
-            WHERE received_by = moving.user_id AND message.seq <= moving.seq
-            ORDER BY seq DESC LIMIT 1
-        ), moving.seq)
-    ORDER BY sent_at DESC, seq DESC LIMIT 1
-)
-FROM moving JOIN contact ON contact.received_by = moving.user_id
-WHERE moving.seq - before > {FAN_OUT_STEP}
-"""
+DELIVERING: Final = f"WITH {MOVING} {reached()}"
 STORE_DELIVERED: Final = """
 INSERT INTO delivered (user_id, seq)
-SELECT given.user_id, given.seq FROM unnest(%s::bigint[], %s::bigint[]) AS given (user_id, seq)
+SELECT given.user_id, given.seq
+FROM unnest(%(users)s::bigint[], %(seqs)s::bigint[]) AS given (user_id, seq)
 JOIN inbox ON inbox.user_id = given.user_id AND NOT closed AND last_seq >= given.seq
 ORDER BY given.user_id
 ON CONFLICT (user_id) DO UPDATE SET seq = greatest(delivered.seq, excluded.seq)

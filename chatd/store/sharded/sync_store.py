@@ -15,13 +15,12 @@ from zope.interface import implementer
 
 from chatd.errors import InvalidBody, UserNotFound
 from chatd.interfaces import IAnnouncer, ISyncStore
-from chatd.model import ChangesPosition, Message
+from chatd.model import Message
 from chatd.model_sync import (
     ChangesSlice,
     ConversationList,
     ListConversations,
     MarkRead,
-    MessageChange,
     PeerPositions,
     ReadChanges,
 )
@@ -97,27 +96,18 @@ class ShardedSyncStore:
 
     async def _changes(self, query: ReadChanges) -> ChangesSlice | None:
         last = await self._last_change(query.user_id)
-        if last is None:
-            return None
-        if query.after is None:
-            return ChangesSlice((), (), ChangesPosition(last), False)
-        sync_statements.check_position(query.after, last)
-        old: list[MessageChange] = []
-        sent = query.after.sent
-        while sent is not None and len(old) < query.limit:
-            messages, sent = await self._old_messages(query.user_id, sent, query.limit - len(old))
-            old += [MessageChange(SENT, message) for message in messages]
-        limit = query.limit - len(old)
-        parameters = sync_statements.changes_parameters(query.user_id, query.after.number, limit)
-        listed = await self._run(query.user_id, sync_sql.CHANGES, **parameters)
-        wanted = {(row[2], row[3]) for row in listed if row[1] in (SENT, CHANGED)}
-        _, messages_by_place = await self._inbox_messages(wanted)
-        nothing = (None,) * 7
-        rows = [
-            (*row[:3], *row[4:], *messages_by_place.get((row[2], row[3]), nothing))
-            for row in listed
-        ]
-        return sync_statements.changes_slice(query, old, sent, rows)
+
+        async def read(parameters: dict[str, int]) -> Rows:
+            listed = await self._run(query.user_id, sync_sql.CHANGES, **parameters)
+            wanted = {(row[2], row[3]) for row in listed if row[1] in (SENT, CHANGED)}
+            _, messages_by_place = await self._inbox_messages(wanted)
+            nothing = (None,) * 7
+            return [
+                (*row[:3], *row[4:], *messages_by_place.get((row[2], row[3]), nothing))
+                for row in listed
+            ]
+
+        return await sync_reading.read_changes(query, last, self._old_messages, read)
 
     async def _old_messages(
         self, user_id: int, after: tuple[int, int], limit: int
@@ -185,8 +175,8 @@ class ShardedSyncStore:
         return Deferred.fromCoroutine(self._record_delivered(delivered))
 
     async def _record_delivered(self, delivered: Mapping[int, int]) -> Collection[int]:
-        def columns(group: list[int]) -> tuple[str, str]:
-            return array(group), array([delivered[each] for each in group])
+        def columns(group: list[int]) -> dict[str, str]:
+            return {"users": array(group), "seqs": array([delivered[each] for each in group])}
 
         def itself(user_id: int) -> int:
             return user_id

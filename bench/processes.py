@@ -29,12 +29,14 @@ def free_port(count: int = 1) -> int:
     """The first of `count` consecutive free ports on the loopback interface.
 
     They are outside the ephemeral range: an outgoing connection, even a minute after it was closed,
-    prevents listening on its port.
+    prevents listening on its port. They are given once: until this process ends, neither it nor
+    another one is given them by this function.
     """
     first_ephemeral = int(_EPHEMERAL_PORTS.read_text().split()[0])
     for _ in range(PORT_TRIES):
         first = random.randrange(first_ephemeral // 2, first_ephemeral - count)
-        if all(is_free(first + offset) for offset in range(count)):
+        ports = range(first, first + count)
+        if all(is_free(port) and _reserve(port) for port in ports):
             return first
     raise StartError("no free ports found")
 
@@ -47,6 +49,19 @@ def is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
+    return True
+
+
+def _reserve(port: int) -> bool:
+    """Whether no other caller of `free_port` has this port, whose server may not listen yet."""
+    # A name in Linux's abstract namespace goes with the process, however that ends.
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        lock.bind(f"\0chatd-port-{port}")
+    except OSError:
+        lock.close()
+        return False
+    lock.detach()
     return True
 
 

@@ -39,6 +39,20 @@ def test_a_server_that_does_not_listen_raises_with_its_output(tmp_path: Path) ->
         ServerProcess(command, ("127.0.0.1", free_port()), tmp_path)
 
 
+def test_a_free_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_port(2)
+    found = iter([first, first + 1, free_port()])
+    monkeypatch.setattr("bench.processes.random.randrange", lambda *_: next(found))
+    monkeypatch.setattr("bench.processes.PORT_TRIES", 3)
+    script = f"import bench.processes; print(bench.processes._reserve({first}))"
+    with pytest.raises(StartError):
+        free_port()
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "False\n"
+
+
 def test_free_ports_are_consecutive_and_not_ephemeral() -> None:
     first = free_port(3)
     listening = [socket.create_server(("127.0.0.1", first + offset)) for offset in range(3)]

@@ -212,9 +212,8 @@ class Channel:
                     self._begin(head, b"")
                 else:
                     body = reader.read_body()
-                    if body is None:
-                        break
-                    self._begin(head, body)
+                    if body is not None:
+                        self._begin(head, body)
             if reader.buffer or reader.head is not None or self._holds:
                 self._count_received()
         except HTTPError as error:

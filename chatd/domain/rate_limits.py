@@ -14,7 +14,7 @@ from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import NETWORK_FACTORS, networks
 
 
 class Rate(Struct, frozen=True):
@@ -27,9 +27,6 @@ class Rate(Struct, frozen=True):
         """This rate so many times."""
         return Rate(self.burst * factor, self.per_second * factor)
 
-
-NETWORK_FACTORS: Final = (1, 2, 4)
-"""How much more than an IPv4 address or an IPv6 /64 network may be done by a /56 and a /48."""
 
 TOTAL_FACTOR: Final = 100
 """How much more than one address all addresses together may do."""

@@ -45,7 +45,8 @@ class Channel:
     """One connection of a `chatd.http.server.Server`.
 
     The transport's protocol and its producer, and the `RequestChannel` of its requests. With
-    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with.
+    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with: the
+    networks of its address, where its amounts are counted as well.
     """
 
     __slots__ = (
@@ -71,7 +72,7 @@ class Channel:
     def __init__(
         self,
         server: ServerState,
-        counted: str | None = None,
+        counted: tuple[str, ...] = (),
         refusal: HTTPError | None = None,
     ) -> None:
         self.site: Site = server.site

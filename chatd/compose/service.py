@@ -74,7 +74,7 @@ def compose_service(
         nats_address(settings)
         return Supervisor(settings, reactor, random.random, manager)
     metrics = Metrics()
-    unsent = UnsentBytes(reactor.seconds)
+    unsent = UnsentBytes(reactor.seconds, metrics.count_refusal)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(

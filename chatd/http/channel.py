@@ -191,7 +191,8 @@ class Channel:
         flow = self._flow
         turns = server.limits.pipelined
         try:
-            if server.unsent.connections and reader.buffer and server.unsent.full:
+            unsent = server.unsent
+            if unsent.connections and reader.buffer and unsent.refuses(self._counted):
                 raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:
                 if granted:
@@ -328,10 +329,10 @@ class Channel:
         """Send `data`, at once if the transport allows it."""
         if self._eager:
             if not write_eagerly(self.transport, data):
-                self._server.unsent.add(self)
+                self._server.unsent.add(self, self._counted)
         else:
             self.transport.write(data)
-            self._server.unsent.add(self)
+            self._server.unsent.add(self, self._counted)
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         """`write`, for bytes in pieces."""

@@ -487,6 +487,28 @@ async def parts_of_bodies(target: Target) -> None:
 
 
 @attack()
+async def small_records(target: Target) -> None:
+    """TLS records of a byte each, as fast as it goes, on twenty connections."""
+    head = request("POST", TOKENS, None, b"", "Content-Length: 100000")
+
+    async def one(_: int) -> None:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.tls_port, local_addr=(ADDRESS, 0), ssl=_TLS
+        )
+        try:
+            writer.write(head)
+            for _ in range(100):
+                for _ in range(1000):
+                    writer.write(b"x")
+                await writer.drain()
+            await reader.read(1)
+        finally:
+            writer.transport.abort()
+
+    await swarm(20, one)
+
+
+@attack()
 async def half_open(target: Target) -> None:
     """Connections without a word, opened and reset as fast as it goes."""
 

@@ -75,7 +75,7 @@ def compose_service(
         return Supervisor(settings, reactor, random.random, manager)
     bound_turns(reactor)
     metrics = Metrics()
-    unsent = UnsentBytes(reactor.seconds)
+    unsent = UnsentBytes(reactor.seconds, metrics.count_refusal)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(

@@ -20,6 +20,9 @@ MAX_PER_OWNER: Final = 1000
 class FairQueue(Generic[T]):
     """Holds up to `max_entries` entries, `max_per_owner` of them of one `owner(entry)`.
 
+    Those are for owners with several entries: twice as many may be there if the others are the only
+    ones of their owners. So a few owners do not keep out who has nothing in the queue.
+
     `bound` is the name of these bounds in `Overloaded`.
     """
 
@@ -51,9 +54,9 @@ class FairQueue(Generic[T]):
 
     def check(self, owner: Hashable) -> None:
         """Raise `Overloaded` if `append` would."""
-        if self._length >= self._max_entries:
-            raise Overloaded("too many requests are waiting", 1, self._bound)
         queue = self._queues.get(owner)
+        if self._length >= self._max_entries * (2 if queue is None else 1):
+            raise Overloaded("too many requests are waiting", 1, self._bound)
         if queue is not None and len(queue) >= self._max_per_owner:
             raise Overloaded("too many of your requests are waiting", 1, self._bound)
 

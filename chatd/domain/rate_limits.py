@@ -15,10 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
 from chatd.rates import Rate
-from chatd.runtime.networks import networks
-
-NETWORK_FACTORS: Final = (1, 2, 4)
-"""How much more than an IPv4 address or an IPv6 /64 network may be done by a /56 and a /48."""
+from chatd.runtime.networks import NETWORK_FACTORS, networks
 
 TOTAL_FACTOR: Final = 100
 """How much more than one address all addresses together may do."""
@@ -35,12 +32,16 @@ class Rates(Struct, frozen=True):
     """Wrong passwords, per username and address together; see `NetworkBuckets`. A /48 has less
     than what locks the owner of the username out."""
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
-    """Wrong passwords, per username from any address: high enough that locking its owner out takes
-    many addresses, low enough that a distributed guessing attack does not get far."""
+    """Wrong passwords, per username from any address, low enough that a distributed guessing attack
+    does not get far. It locks nobody out of where they have logged in before, see `RateLimits`."""
     read: Rate = Rate(burst=10_000, per_second=1000.0)
     """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
+
+
+MAX_KNOWN_PLACES: Final = 50_000
+"""Usernames and addresses that are remembered together."""
 
 
 class TokenBuckets:
@@ -127,9 +128,10 @@ class NetworkBuckets:
         """How often something was refused because all addresses together had asked too often."""
         return self._all.refused
 
-    def check(self, address: str, subject: str = "") -> None:
-        """Raise `RateLimited` if a bucket of the address is empty."""
-        for each, key in self._of(address, subject):
+    def check(self, address: str, subject: str = "", *, of_all: bool = True) -> None:
+        """Raise `RateLimited` if a bucket of the address is empty, or that of all addresses."""
+        buckets = self._of(address, subject)
+        for each, key in buckets if of_all else buckets[:-1]:
             each.check(key)
 
     def take(self, address: str) -> None:
@@ -149,7 +151,11 @@ class NetworkBuckets:
 
 
 class RateLimits:
-    """All rate limits of one process; with `rates` None there are none."""
+    """All rate limits of one process; with `rates` None there are none.
+
+    An address from which a user has given the right password lately is not refused because of
+    wrong ones from others: a few dozen addresses could have locked the user out for good.
+    """
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
         self.enabled = rates is not None
@@ -163,6 +169,8 @@ class RateLimits:
         self._failed_log_ins = NetworkBuckets(
             "wrong passwords", rates.failed_log_in, rates.guessed_log_in, clock
         )
+        # By username and the smallest network of the address, the latest last.
+        self._known_places: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
 
@@ -196,8 +204,18 @@ class RateLimits:
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
         if self.enabled:
-            self._failed_log_ins.check(address, username.lower())
+            is_known = _place(address, username) in self._known_places
+            self._failed_log_ins.check(address, username.lower(), of_all=not is_known)
             self._log_ins.take(address)
+
+    def note_right_password(self, address: str, username: str) -> None:
+        """Remember that a user has given the right password from an address."""
+        if self.enabled:
+            place = _place(address, username)
+            self._known_places[place] = None
+            self._known_places.move_to_end(place)
+            if len(self._known_places) > MAX_KNOWN_PLACES:
+                self._known_places.popitem(last=False)
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
@@ -219,3 +237,7 @@ class RateLimits:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
         if self.enabled:
             self._sends.take(user_id)
+
+
+def _place(address: str, username: str) -> tuple[str, str]:
+    return username.lower(), networks(address)[0]

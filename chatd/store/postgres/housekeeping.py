@@ -48,6 +48,9 @@ class Housekeeping:
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
         self._timer.clock = reactor
         self._stopped: Deferred[LoopingCall] | None = None
+        # Whether there is something to purge, and whether that is under way.
+        self._has_deleted = False
+        self._is_purging = False
         self.database_bytes = 0
         """The size of the database at the last time of work; 0 before."""
         self.backed_up_at: int | None = None
@@ -89,8 +92,20 @@ class Housekeeping:
         return bool(self._seconds_now() >= self._next_removal)
 
     async def _purge(self) -> None:
-        while self._stopped is not None and await self._layout().purge_step():
-            pass
+        """Purge one transaction after the other, however many accounts were deleted: each has one
+        of the few connections."""
+        self._has_deleted = True
+        if self._is_purging:
+            return
+        self._is_purging = True
+        try:
+            while self._has_deleted and self._stopped is not None:
+                # An account may be deleted during the step.
+                self._has_deleted = False
+                if await self._layout().purge_step():
+                    self._has_deleted = True
+        finally:
+            self._is_purging = False
 
 
 def _log_purge_failure(failure: Failure) -> None:

@@ -46,6 +46,7 @@ class Housekeeping:
         self._write = write
         self._now = now
         self._is_running = False
+        self._is_purging = False
         self._has_old_texts = False
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
@@ -70,13 +71,20 @@ class Housekeeping:
         self._removals.stop()
 
     def purge(self) -> None:
-        """Delete the data of deleted accounts."""
-        if self._is_running:
-            self._write(accounts.purge).addCallbacks(self._purged, _log_failure)
+        """Delete the data of deleted accounts, one transaction after the other, however many were
+        deleted: those of others would wait behind one of each."""
+        if self._is_running and not self._is_purging:
+            self._is_purging = True
+            self._write(accounts.purge).addCallbacks(self._purged, self._purge_failed)
 
     def _purged(self, more: bool) -> None:
+        self._is_purging = False
         if more:
             self.purge()
+
+    def _purge_failed(self, failure: Failure) -> None:
+        self._is_purging = False
+        _log_failure(failure)
 
     def text_removed(self) -> None:
         """Have the write-ahead log emptied, which still contains the text of a revised message."""

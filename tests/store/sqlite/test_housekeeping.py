@@ -185,3 +185,32 @@ def test_the_last_backup_is_known_within_a_minute(database: Database) -> None:
     result_of(store.close())
     database.opened.clear()
     assert database.open().backed_up_at() == 7
+
+
+def test_several_deleted_accounts_are_purged_one_step_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_accounts, "PURGE_STEP", 10)
+    store = database.open_stepped()
+    writer = database.workers["writer"]
+    while writer.step():
+        pass
+    for name in ("ann", "bob", "cat", "dan"):
+        step_until(writer, store.add_account(name, "a@x", "h"))
+    for user_id in (2, 3, 4):
+        step_until(writer, store.append([Draft(1, user_id, "x")] * 30))
+    deletions = [store.delete_account(user_id) for user_id in (2, 3, 4)]
+    for deletion in deletions:
+        step_until(writer, deletion)
+    steps = 0
+    while writer.pending:
+        # What is sent meanwhile waits for one step.
+        assert writer.pending == 1
+        writer.step()
+        steps += 1
+    assert steps > 9
+    assert message_count(database) == 0
+    closing = store.close()
+    while writer.step() or database.workers["reader"].step():
+        pass
+    result_of(closing)

@@ -24,7 +24,7 @@ from chatd.compose.databases import (
 )
 from chatd.compose.domain import compose_domain
 from chatd.compose.storage import compose_store_and_bus, nats_address
-from chatd.config import ConfigError, Settings
+from chatd.config import ConfigError, Settings, without_password
 from chatd.domain.administration import Administration
 from chatd.domain.passwords import THREADS, owasp_hasher
 from chatd.domain.rate_limits import Rates
@@ -188,4 +188,5 @@ def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
     except (IndexError, KeyError):
         raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
-        raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
+        shown = without_password(text)
+        raise ConfigError(f"{option}: {shown!r} is not an endpoint: {wrong}") from None

@@ -13,8 +13,9 @@ Record = Mapping[str, Any]
 
 
 def print_json(record: Record) -> None:
-    """Print an object on one line."""
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    """Print an object on one line; escaped if the locale cannot have all of it."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(record, ensure_ascii=not is_unicode) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -16,6 +16,7 @@ from chatd.admin.printing import Record, print_fields, print_json, timestamp
 from chatd.compose.administration import compose_maintenance, compose_sharding, upgrade_database
 from chatd.config import Settings
 from chatd.errors import StartError
+from chatd.runtime.partial_file import SUFFIX, remove_abandoned
 
 _COPY: Final = re.compile(r"chatd-\d{8}T\d{6}Z\.copy")
 """The names of copies in a folder, which sort by time."""
@@ -64,11 +65,15 @@ async def backup(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
 
 
 def _delete_old(folder: str, keep: int) -> None:
-    """Delete the oldest copies that `backup` has named."""
+    """Delete the oldest copies that `backup` has named, and what killed processes have left."""
     try:
-        copies = sorted(name for name in os.listdir(folder) if _COPY.fullmatch(name))
+        names = sorted(os.listdir(folder))
+        copies = [name for name in names if _COPY.fullmatch(name)]
         for name in copies[:-keep]:
             os.unlink(os.path.join(folder, name))
+        for name in names:
+            if name.endswith(SUFFIX) and _COPY.fullmatch(name.removesuffix(SUFFIX)):
+                remove_abandoned(os.path.join(folder, name))
     except OSError as error:
         raise AdminError(f"cannot delete old copies in {folder}: {error.strerror}") from None
 

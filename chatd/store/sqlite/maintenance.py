@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 from chatd.errors import StartError
 from chatd.maintenance import DatabaseStatus, MaintenanceError
+from chatd.runtime.partial_file import sync_folder
 from chatd.store.consistency import SQLITE, SQLITE_COUNTS
 from chatd.store.migrations import Migration, pending
-from chatd.store.sqlite.backup import backup, sync_folder
+from chatd.store.sqlite.backup import backup
 from chatd.store.sqlite.file import check_application, give_to_owner, pragma
 from chatd.store.sqlite.file_lock import FileLock, holder
 

@@ -125,7 +125,8 @@ class PostgresMaintenance:
         except OSError as error:
             raise MaintenanceError(f"cannot write {target}: {error.strerror}") from None
         if version == self._known[-1].version:
-            with self._connect() as db, db, db.cursor() as cursor:
+            unrecorded = f"the copy is made, but cannot be recorded in {self._address.location}"
+            with self._connect() as db, _errors(unrecorded), db, db.cursor() as cursor:
                 cursor.execute("UPDATE history SET backed_up_at = %s", (now,))
 
     def restore(self, source: str) -> str:

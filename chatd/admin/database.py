@@ -58,22 +58,30 @@ async def backup(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
         target = os.path.join(target, time.strftime("chatd-%Y%m%dT%H%M%SZ.copy", time.gmtime()))
     elif args.keep is not None:
         raise AdminError(f"--keep is for a folder of copies, and {target} is none")
+    if args.keep is not None:
+        _remove_abandoned(args.target)
     compose_maintenance(settings).backup(target)
     if args.keep is not None:
         _delete_old(args.target, args.keep)
     _report(args, {"backup": target}, f"The copy is {target}.")
 
 
-def _delete_old(folder: str, keep: int) -> None:
-    """Delete the oldest copies that `backup` has named, and what killed processes have left."""
+def _remove_abandoned(folder: str) -> None:
+    """Remove what killed processes have left of their copies, before the room is needed."""
     try:
-        names = sorted(os.listdir(folder))
-        copies = [name for name in names if _COPY.fullmatch(name)]
-        for name in copies[:-keep]:
-            os.unlink(os.path.join(folder, name))
-        for name in names:
+        for name in os.listdir(folder):
             if name.endswith(SUFFIX) and _COPY.fullmatch(name.removesuffix(SUFFIX)):
                 remove_abandoned(os.path.join(folder, name))
+    except OSError as error:
+        raise AdminError(f"cannot delete old copies in {folder}: {error.strerror}") from None
+
+
+def _delete_old(folder: str, keep: int) -> None:
+    """Delete the oldest copies that `backup` has named."""
+    try:
+        copies = sorted(name for name in os.listdir(folder) if _COPY.fullmatch(name))
+        for name in copies[:-keep]:
+            os.unlink(os.path.join(folder, name))
     except OSError as error:
         raise AdminError(f"cannot delete old copies in {folder}: {error.strerror}") from None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import Deferred
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> NoReturn:
     except ConfigError as wrong:
         _exit(str(wrong), 2)
     escape_output()
+    # What has begun is undone, as after Ctrl-C, until the reactor runs, which has its own handler.
+    signal.signal(signal.SIGTERM, terminate)
     react(lambda reactor: Deferred.fromCoroutine(_run(args, settings, reactor)))
     raise AssertionError("react exits")
 
@@ -76,6 +80,11 @@ async def _run(args: argparse.Namespace, settings: Settings, reactor: Any) -> No
     except OSError as error:  # such as a full disk that the output is written to
         _drop_output()
         _exit(str(error), FAILED)
+
+
+def terminate(number: int, _: FrameType | None) -> NoReturn:
+    """End the command with the status that shells report for the signal."""
+    raise SystemExit(128 + number)
 
 
 def escape_output() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -16,7 +18,7 @@ from chatd.admin.printing import print_json, print_table
 from chatd.cli.parser import parser
 from chatd.config import load
 from chatd.maintenance import MaintenanceError
-from tests.doubles import result_of
+from tests.doubles import new_database, result_of
 
 
 def run_failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *arguments: str) -> SystemExit:
@@ -25,7 +27,7 @@ def run_failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *arguments: s
     async def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setitem(runner.COMMANDS, ("db", "status"), fail)  # type: ignore[arg-type]
+    monkeypatch.setitem(runner.COMMANDS, ("db", "status"), fail)
     args = parser().parse_args(["db", "status", *arguments])
     running = Deferred.fromCoroutine(runner._run(args, load({}, {})[0], None))
     with pytest.raises(SystemExit) as ends:
@@ -66,6 +68,25 @@ def test_the_settings_are_asked_for_if_none_were_named(
     monkeypatch.setenv("CHATD_CONFIG", "chatd.toml")
     run_failing(monkeypatch, error)
     assert hint not in capsys.readouterr().err
+
+
+def test_a_command_that_is_terminated_undoes_what_it_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "chatd.db"
+    database.write_bytes(new_database())
+    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, runner.terminate)
+    try:
+        target = tmp_path / "copy"
+        args = parser().parse_args(["db", "backup", str(target)])
+        settings, _ = load({"db": f"sqlite:{database}"}, {})
+        with pytest.raises(SystemExit) as ends:
+            result_of(Deferred.fromCoroutine(runner._run(args, settings, None)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ends.value.code == 143
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"chatd.db", "chatd.db-wal"}
 
 
 def test_what_the_locale_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
-"""Whether a SQLite database can be written to, and is still the file that its path names."""
+"""Whether a SQLite database can be written to."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from typing import Final
 
@@ -15,30 +14,7 @@ from chatd.store.sqlite.transactions import transaction
 PROBE_BYTES: Final = 128 * 1024
 """More than a message: a nearly full disk still takes small writes."""
 
-REPLACED_RETRY_AFTER: Final = 30
-
 _log = Logger()
-
-
-class DatabaseFiles:
-    """The database and its write-ahead log, which must be open when this is created.
-
-    Once another file is in the place of one of them, what is written to it is lost when the daemon
-    is restarted.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._opened = [(each, _identity(each)) for each in (path, f"{path}-wal")]
-
-    def check(self) -> None:
-        """Raise `StoreUnavailable` if a file was removed or replaced; blocks for microseconds."""
-        for path, identity in self._opened:
-            if _identity(path) != identity:
-                raise StoreUnavailable(
-                    f"{os.path.basename(path)} was removed or replaced while it was in use: put it"
-                    " back, or restart chatd on what is there now",
-                    REPLACED_RETRY_AFTER,
-                )
 
 
 class WriteHealth:
@@ -75,11 +51,3 @@ def probe(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO probe VALUES (zeroblob(?))", (PROBE_BYTES,))
     with transaction(db):
         db.execute("DROP TABLE probe")
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -54,11 +55,13 @@ from chatd.store.sqlite import contacts, erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
+from chatd.store.sqlite.database_files import DatabaseFiles
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
-from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
+from chatd.store.sqlite.health import WriteHealth, probe
 from chatd.store.sqlite.housekeeping import Housekeeping, backed_up_at
 from chatd.store.sqlite.inbox_ends import InboxEnds
+from chatd.store.sqlite.leftover_log import OVERWRITTEN
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
@@ -137,7 +140,7 @@ class SqliteStore:
             self._path, self._known, upgrade=self._upgrade, shrinks=self.keep is not None
         )
         self._read_db = open_reader(self._path)
-        self._files = DatabaseFiles(self._path)
+        self._files = DatabaseFiles(self._path, partial(self._lock.note, OVERWRITTEN))
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends.clear()
@@ -164,12 +167,13 @@ class SqliteStore:
         # closed at the same time, neither might consider itself the last one.
         await self._reader.run(self._read_db.close)
         await self._writer.run(self._close_writer)
+        self._files.close()
         self._reader.stop()
         self._writer.stop()
         lock.release()
 
     def _close_writer(self) -> None:
-        with contextlib.suppress(sqlite3.OperationalError):  # for example if the disk is full
+        with contextlib.suppress(sqlite3.DatabaseError):  # for example if the disk is full
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
@@ -189,12 +193,13 @@ class SqliteStore:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
-        await self._read(_check_read)
+        # First what says most about what is wrong.
         if self._health.needs_probe:
             await self._write(probe)
             self._health.needs_probe = False
         else:
             await self._write(_check_read)
+        await self._read(_check_read)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())

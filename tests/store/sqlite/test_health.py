@@ -1,21 +1,14 @@
-"""A database that cannot be written to, or whose file was removed or replaced."""
+"""A database that cannot be written to."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
-from twisted.internet.defer import Deferred
 
 from chatd.errors import StoreUnavailable, UsernameTaken
 from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
 from tests.conftest import LoggedFailures
-from tests.contracts.helpers import add_accounts, read_inbox, send
+from tests.contracts.helpers import add_accounts, send
 from tests.doubles import result_of
 from tests.store.sqlite.database import Database, fill_up, restore_space, run_now
 
@@ -30,60 +23,6 @@ def two_accounts(store: SqliteStore) -> tuple[int, int]:
 def refuse(store: SqliteStore, ids: tuple[int, int], text: str = "x") -> None:
     with pytest.raises(StoreUnavailable):
         result_of(store.append([Draft(*ids, text)]))
-
-
-def replace(path: Path) -> None:
-    shutil.copy(path, f"{path}.copy")
-    os.rename(f"{path}.copy", path)
-
-
-@pytest.mark.parametrize("change", [os.unlink, replace])
-@pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_nothing_is_acknowledged_once_a_file_is_gone(
-    database: Database,
-    logged_failures: LoggedFailures,
-    change: Callable[[Path], None],
-    suffix: str,
-) -> None:
-    store = database.open()
-    ids = two_accounts(store)
-    kept = run_now(send(store, *ids, "kept"))
-    path = Path(f"{database.path}{suffix}")
-    os.link(path, f"{path}.original")
-    change(path)
-    refuse(store, ids)
-    writes: tuple[Callable[[], Deferred[Any]], ...] = (
-        lambda: store.add_account("cat", "c@x", "h"),
-        lambda: store.block(*ids),
-        store.check,
-    )
-    for write in writes:
-        with pytest.raises(StoreUnavailable, match="was removed or replaced") as refusal:
-            result_of(write())
-        assert refusal.value.retry_after > 1
-    # Reading does no harm.
-    assert run_now(read_inbox(store, ids[1])) == [kept]
-    os.rename(f"{path}.original", path)
-    result_of(store.check())
-    assert run_now(send(store, *ids, "more")).seq == 2
-    logged_failures.flush_messages()
-
-
-def test_a_file_that_goes_while_a_message_is_stored(
-    database: Database, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = database.open()
-    ids = two_accounts(store)
-    append: Any = store._append
-
-    def remove_meanwhile(*arguments: object) -> object:
-        result = append(*arguments)
-        os.unlink(database.path)
-        return result
-
-    monkeypatch.setattr(store, "_append", remove_meanwhile)
-    refuse(store, ids)
-    logged_failures.flush_messages()
 
 
 def test_a_full_disk_is_reported_until_a_message_fits(

@@ -58,7 +58,13 @@ from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.database_files import DatabaseFiles
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
-from chatd.store.sqlite.health import WriteHealth, probe
+from chatd.store.sqlite.health import (
+    DAMAGED,
+    DAMAGED_RETRY_AFTER,
+    WriteHealth,
+    is_damage,
+    probe,
+)
 from chatd.store.sqlite.housekeeping import Housekeeping, backed_up_at
 from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.leftover_log import OVERWRITTEN
@@ -193,6 +199,8 @@ class SqliteStore:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
+        if self._health.is_damaged:
+            raise StoreUnavailable(DAMAGED, DAMAGED_RETRY_AFTER)
         # First what says most about what is wrong.
         if self._health.needs_probe:
             await self._write(probe)
@@ -413,7 +421,8 @@ class SqliteStore:
     def _read(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._reader.run(_call, call, self._read_db, *args)
+        reading = self._reader.run(_call, call, self._read_db, *args)
+        return reading.addErrback(self._on_read_failed)
 
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
@@ -430,6 +439,10 @@ class SqliteStore:
         result = _call(call, self._write_db, *args)
         self._files.check()
         return result
+
+    def _on_read_failed(self, failure: Failure) -> Failure:
+        self._health.on_read_failed(failure)
+        return failure
 
     def _on_written(self, result: T) -> T:
         self._health.on_written()
@@ -457,3 +470,7 @@ def _call(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:
         return call(db, *args)
     except sqlite3.OperationalError as problem:
         raise StoreUnavailable("the database cannot do this now", 1) from problem
+    except sqlite3.DatabaseError as problem:
+        if is_damage(problem):
+            raise StoreUnavailable(DAMAGED, DAMAGED_RETRY_AFTER) from problem
+        raise

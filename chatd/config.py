@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import attrs
 
+from chatd.rates import Rate
+
 PREFIX: Final = "CHATD_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -42,6 +44,12 @@ class Settings:
     bus: str | None
     registration: bool
     rate_limits: bool
+    rate_registrations: Rate
+    rate_log_ins: Rate
+    rate_wrong_passwords: Rate
+    rate_guesses: Rate
+    rate_reads: Rate
+    rate_messages: Rate
     max_message_bytes: int
     min_password_length: int
     edit_seconds: int
@@ -120,6 +128,10 @@ def _parse_seconds(value: Any) -> float:
     if not 0 <= number <= 3600:
         raise ValueError("is not a number of seconds from 0 to 3600")
     return number
+
+
+def _parse_rate(value: Any) -> Rate:
+    return Rate.parse(value if isinstance(value, str) else "")
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -249,6 +261,48 @@ OPTIONS: Final = (
         reloadable=True,
     ),
     Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off.", reloadable=True),
+    Option(
+        "rate-registrations",
+        _parse_rate,
+        "12/min burst 50",
+        "Accounts registered from one address; 100 times as many from all.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-log-ins",
+        _parse_rate,
+        "60/min burst 50",
+        "Log-ins from one address; 100 times as many from all.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-wrong-passwords",
+        _parse_rate,
+        "6/min burst 20",
+        "Wrong passwords for one user from one address.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-guesses",
+        _parse_rate,
+        "60/min burst 500",
+        "Wrong passwords for one user from all addresses.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-reads",
+        _parse_rate,
+        "1000/s burst 10000",
+        "Reads of one user; large answers count as several.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-messages",
+        _parse_rate,
+        "50/s burst 200",
+        "Messages sent, edited and deleted by one user.",
+        reloadable=True,
+    ),
     Option(
         "max-message-bytes",
         _integer(1, 1 << 24),

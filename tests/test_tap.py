@@ -63,6 +63,8 @@ def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
             "log-level": "debug",
             "cors-origins": "*",
         }.get(option.name)
+    if option.name.startswith("rate-"):
+        value = value or "7/s burst 7"
     if value is None:
         value = {"directory": "on", "show-email": "owner"}.get(option.name, "7")
     default = getattr(load({}, {})[0], option.field)

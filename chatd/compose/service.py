@@ -27,7 +27,6 @@ from chatd.compose.storage import compose_store_and_bus, nats_address
 from chatd.config import ConfigError, Settings, without_password
 from chatd.domain.administration import Administration
 from chatd.domain.passwords import THREADS, owasp_hasher
-from chatd.domain.rate_limits import Rates
 from chatd.http.admission import Admission
 from chatd.http.received import ReceivedBytes
 from chatd.http.request_ids import RequestIds
@@ -38,7 +37,7 @@ from chatd.process.admin_socket import AdminSocket
 from chatd.process.certificates import Certificates
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
-from chatd.process.reloading import connections_per_address, http_limits
+from chatd.process.reloading import connections_per_address, http_limits, rates
 from chatd.process.reuseport import ReusePortReactor
 from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
@@ -86,7 +85,7 @@ def compose_service(
         now=microseconds,
         hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
         hasher=owasp_hasher(),
-        rates=Rates() if settings.rate_limits else None,
+        rates=rates(settings),
         reads_answers=unsent.admits,
         free_bytes=_free_bytes(settings.db),
     )

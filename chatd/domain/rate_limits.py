@@ -14,19 +14,8 @@ from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
+from chatd.rates import Rate
 from chatd.runtime.networks import networks
-
-
-class Rate(Struct, frozen=True):
-    """How many actions are allowed at once, and how many per second in the long run."""
-
-    burst: int
-    per_second: float
-
-    def times(self, factor: int) -> Rate:
-        """This rate so many times."""
-        return Rate(self.burst * factor, self.per_second * factor)
-
 
 NETWORK_FACTORS: Final = (1, 2, 4)
 """How much more than an IPv4 address or an IPv6 /64 network may be done by a /56 and a /48."""
@@ -62,7 +51,8 @@ class TokenBuckets:
 
     def __init__(self, what: str, rate: Rate, clock: IReactorTime, max_keys: int = 50_000) -> None:
         self._what = what
-        self._rate = rate
+        self.rate = rate
+        """What buckets hold at most, and are refilled at, from now on."""
         self._clock = clock
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
@@ -95,8 +85,8 @@ class TokenBuckets:
 
     def _level(self, key: Hashable) -> tuple[float, float]:
         now = self._clock.seconds()
-        tokens, then = self._buckets.get(key, (self._rate.burst, now))
-        return min(self._rate.burst, tokens + (now - then) * self._rate.per_second), now
+        tokens, then = self._buckets.get(key, (self.rate.burst, now))
+        return min(self.rate.burst, tokens + (now - then) * self.rate.per_second), now
 
     def _set(self, key: Hashable, tokens: float, now: float) -> None:
         self._buckets[key] = (tokens, now)
@@ -106,7 +96,7 @@ class TokenBuckets:
 
     def _refuse(self, tokens: float) -> None:
         self.refused += 1
-        seconds = (1 - tokens) / self._rate.per_second
+        seconds = (1 - tokens) / self.rate.per_second
         raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
 
 
@@ -120,6 +110,12 @@ class NetworkBuckets:
     def __init__(self, what: str, rate: Rate, total: Rate, clock: IReactorTime) -> None:
         self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
         self._all = TokenBuckets(what, total, clock)
+
+    def set_rates(self, rate: Rate, total: Rate) -> None:
+        """Change the rates; what has been taken stays taken."""
+        for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
+            each.rate = rate.times(factor)
+        self._all.rate = total
 
     @property
     def refused(self) -> int:
@@ -169,6 +165,17 @@ class RateLimits:
         )
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
+
+    def set_rates(self, rates: Rates | None) -> None:
+        """Change the rates; with None there are no limits from now on."""
+        self.enabled = rates is not None
+        if rates is None:
+            return
+        self._registrations.set_rates(rates.registration, rates.registration.times(TOTAL_FACTOR))
+        self._log_ins.set_rates(rates.log_in, rates.log_in.times(TOTAL_FACTOR))
+        self._failed_log_ins.set_rates(rates.failed_log_in, rates.guessed_log_in)
+        self._reads.rate = rates.read
+        self._sends.rate = rates.send
 
     def refused(self) -> dict[str, float]:
         """How often each limit has refused something."""

@@ -141,12 +141,16 @@ class ServerState:
 
     def wait_closed(self) -> Deferred[None]:
         """Fires once no connection is open and the last one's request knows that it is closed."""
-        closed: Deferred[None] = Deferred()
+        closed: Deferred[None] = Deferred(self._give_up_waiting)
         if self.connections:
             self._closed_waiters.append(closed)
         else:
             closed.callback(None)
         return closed
+
+    def _give_up_waiting(self, closed: Deferred[None]) -> None:
+        if closed in self._closed_waiters:
+            self._closed_waiters.remove(closed)
 
     def log_request(self, request: Request) -> None:
         """Call `log`. Errors that it raises are logged."""

@@ -14,7 +14,7 @@ from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
 from chatd.domain.passwords import MAX_PENDING_OF_ADDRESS, MAX_RUNNING
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rates
 from chatd.errors import (
     InvalidBody,
     NotAToken,
@@ -27,6 +27,7 @@ from chatd.errors import (
     UserNotFound,
 )
 from chatd.model import Account, IssuedToken, Session
+from chatd.rates import Rate
 from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.domain.rate_limits import Rate, RateLimits, Rates, TokenBuckets
+from chatd.domain.rate_limits import RateLimits, Rates, TokenBuckets
 from chatd.errors import RateLimited
+from chatd.rates import Rate
 
 
 def take_all(buckets: TokenBuckets, key: object) -> int:

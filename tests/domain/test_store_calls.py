@@ -10,10 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from chatd.domain import fair_queue
-from chatd.domain.rate_limits import Rate, RateLimits, Rates
+from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Overloaded, RateLimited, UserNotFound
+from chatd.rates import Rate
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, result_of
 

@@ -155,5 +155,4 @@ def test_wait_closed_can_be_cancelled() -> None:
     client = RawClient(brief)
     client.server.wait_closed().addErrback(lambda _: None).cancel()
     client.disconnect()
-    client.clock.advance(0)
     assert client.clock.getDelayedCalls() == []

@@ -24,6 +24,7 @@ from chatd.postgres.connection import reason
 from chatd.runtime.partial_file import partial_file
 from chatd.store.consistency import POSTGRES, POSTGRES_COUNTS, POSTGRES_OWN
 from chatd.store.migrations import Migration, pending
+from chatd.store.postgres.plain import NOW
 from chatd.store.postgres.schema import LOCK
 from chatd.store.sharded.schema import IS_SHARDED
 from chatd.store.sharded.shards import READ_SHARDS, Server, address_of, shard_map
@@ -48,7 +49,6 @@ FROM (
     WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND reltuples >= 0
 ) AS analyzed
 """
-_NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _TABLES: Final = """
 SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
 """
@@ -118,7 +118,7 @@ class PostgresMaintenance:
             version = _version(db)
             _refuse_sharded(db)
             [[schema, _]] = _rows(db, _SCHEMA)
-            [[now]] = _rows(db, _NOW)
+            [[now]] = _rows(db, NOW)
         try:
             with partial_file(target) as (_, descriptor):
                 self._run("pg_dump", ["-Fc", f"--schema={schema}"], stdout=descriptor)

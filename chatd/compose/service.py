@@ -34,7 +34,7 @@ from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
 from chatd.metrics import Metrics
 from chatd.process.admin_socket import AdminSocket
-from chatd.process.certificates import Certificates
+from chatd.process.certificates import Certificates, reason_of
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.reloading import connections_per_address, http_limits, rates
@@ -188,4 +188,4 @@ def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
         raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
         shown = without_password(text)
-        raise ConfigError(f"{option}: {shown!r} is not an endpoint: {wrong}") from None
+        raise ConfigError(f"{option}: {shown!r} is not an endpoint: {reason_of(wrong)}") from None

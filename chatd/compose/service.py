@@ -37,6 +37,7 @@ from chatd.process.admin_socket import AdminSocket
 from chatd.process.certificates import Certificates, reason_of
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
+from chatd.process.polling import bound_turns
 from chatd.process.reloading import connections_per_address, http_limits, rates
 from chatd.process.reuseport import ReusePortReactor
 from chatd.process.service import ChatService
@@ -72,6 +73,7 @@ def compose_service(
         postgres_addresses(settings)
         nats_address(settings)
         return Supervisor(settings, reactor, random.random, manager)
+    bound_turns(reactor)
     metrics = Metrics()
     unsent = UnsentBytes(reactor.seconds)
     store, bus = compose_store_and_bus(settings, reactor, metrics)

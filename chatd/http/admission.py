@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from chatd.http.errors import HTTPError, address_full, server_full
+from chatd.http.handshakes import is_tls
 from chatd.runtime.networks import network
 
 BEING_REFUSED: Final = 16
@@ -20,6 +21,9 @@ ACCEPTS: Final = 50
 """How many connections a port accepts in one turn of the reactor. Twisted's ports accept 20 more
 each time that there were as many as expected, and so all that a flood has left in the kernel's
 queue in one turn. With fewer, whoever comes after a flood waits for many turns."""
+
+TLS_ACCEPTS: Final = 10
+"""The same for ports of TLS: such a connection takes six times as long to make."""
 
 NO_ROOM: Final = server_full()
 
@@ -60,9 +64,11 @@ class Admission:
         if accept is None:
             return
 
+        accepts = TLS_ACCEPTS if is_tls(port) else ACCEPTS
+
         def accept_some() -> None:
             # Afterwards it is what Twisted expects next time.
-            port.numberAccepts = ACCEPTS
+            port.numberAccepts = accepts
             accept()
 
         port.doRead = accept_some

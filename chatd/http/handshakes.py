@@ -52,8 +52,12 @@ class TurnTakingTLS(BufferingTLSTransport):
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
 
+def is_tls(port: Any) -> bool:
+    """Whether an open port is one of TLS."""
+    return isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
+
+
 def take_turns(port: Any, turns: Turns) -> None:
     """Have the handshakes of an open port, if it is one of TLS, take turns."""
-    factory = getattr(port, "factory", None)
-    if isinstance(factory, TLSMemoryBIOFactory):
-        factory.protocol = partial(TurnTakingTLS, turns)  # type: ignore[assignment]
+    if is_tls(port):
+        port.factory.protocol = partial(TurnTakingTLS, turns)

@@ -34,6 +34,16 @@ def test_a_new_owner_waits_for_one_entry_of_each_other() -> None:
     assert len(entries) == 0
 
 
+def test_owners_that_are_busy_are_passed_over() -> None:
+    entries = queue("a1", "a2", "b1")
+    assert entries.popleft({"a"}) == "b1"
+    with pytest.raises(IndexError):
+        entries.popleft({"a"})
+    assert rest(entries) == ["a1", "a2"]
+    with pytest.raises(IndexError):
+        entries.popleft()
+
+
 def test_an_owner_has_a_limit_that_others_do_not_notice() -> None:
     entries = queue("a1", "a2", max_per_owner=2)
     with pytest.raises(Overloaded):

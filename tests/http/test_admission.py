@@ -13,9 +13,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from chatd.http.admission import ACCEPTS, BEING_REFUSED, NO_ROOM, Admission
+from chatd.http.admission import ACCEPTS, BEING_REFUSED, NO_ROOM, TLS_ACCEPTS, Admission
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.listeners import accept_waiting
@@ -103,6 +104,15 @@ def port() -> Iterator[Any]:
     yield port
     serving.abort_all()
     port.connectionLost(Failure(ConnectionDone()))
+
+
+def test_a_port_of_tls_accepts_fewer() -> None:
+    port: Any = SimpleNamespace(
+        factory=object.__new__(TLSMemoryBIOFactory), numberAccepts=ACCEPTS, doRead=lambda: None
+    )
+    Admission().add_port(port)
+    port.doRead()
+    assert port.numberAccepts == TLS_ACCEPTS < ACCEPTS
 
 
 def test_a_port_accepts_some_connections_in_each_turn(port: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from chatd.client import APIError, ChatClient, FollowTransport, User
+from chatd.client import APIError, ChatClient, FollowTransport, Unreachable, User
 from tests import history
 from tests.history import ACKNOWLEDGED, UNKNOWN, Seen, Sent
 from tests.recorded_clients import Account, Reader, Recorder
@@ -162,7 +162,9 @@ class Round:
             try:
                 await account.send(to, f"{self._name} {account.user_id} {number}")
                 if number % PAGE_EVERY == 0:
-                    await account.page(counted=counted)
+                    # The client may give up while the daemon is away again and again.
+                    with suppress(Unreachable):
+                        await account.page(counted=counted)
             except CancelledError:
                 raise
             except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import signal
@@ -90,7 +91,9 @@ def terminate(number: int, _: FrameType | None) -> NoReturn:
 def escape_output() -> None:
     """Escape what the locale lacks: an email address may have any character."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        # It fails if the descriptor was made another one since, as in a process that was forked.
+        with contextlib.suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:

@@ -263,10 +263,11 @@ def test_error_messages_do_not_contain_passwords(tmp_path: Path, name: str, valu
     ("text", "named"),
     [
         ("port = 1", "'port'"),
-        ("max_polls = 1", "'max_polls'"),
+        ("max_polls = 1", "'max_polls', did you mean 'max-polls'?"),
+        ("registratoin = 'closed'", "'registratoin', did you mean 'registration'?"),
         ("[chatd]\nmax-polls = 1", "'chatd'"),
         ("config = 'x'", "'config'"),
-        ("Listen = 'x'", "'Listen'"),
+        ("Listen = 'x'", "'Listen', did you mean 'listen'?"),
         ('"a\\nb" = 1', r"'a\nb'"),
         ('"" = 1', "''"),
     ],
@@ -292,6 +293,11 @@ def test_invalid_toml_is_reported(tmp_path: Path, text: bytes) -> None:
     assert "hidden" not in line
 
 
+def test_a_password_in_the_wrong_setting_is_not_shown() -> None:
+    line = error_of({"registration": "postgresql://chatd:hidden@db/chatd"})
+    assert line.startswith("--registration: 'postgresql://chatd:...@db/chatd' is neither")
+
+
 def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.toml")
     assert error_of({"config": missing}) == f"{missing}: No such file or directory"
@@ -301,8 +307,20 @@ def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     assert error_of({}, {"CHATD_CONFIG": ""}) == "config: No such file or directory"
 
 
-def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+def test_a_file_without_settings_changes_nothing(tmp_path: Path) -> None:
     assert load({"config": toml(tmp_path, "# nothing\n")}, {})[0] == DEFAULTS
+
+
+@pytest.mark.parametrize("text", [b"", b" \r\n\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, text: bytes) -> None:
+    """It is what a full disk leaves of a file, and its defaults would open another database."""
+    path = toml(tmp_path, text)
+    assert error_of({"config": path}) == f"{path}: the file is empty"
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = toml(tmp_path, b"\xef\xbb\xbfmax-polls = 7")
+    assert load({"config": path}, {})[0].max_polls == 7
 
 
 def test_unknown_variables_cause_warnings() -> None:

@@ -18,8 +18,10 @@ _CONTROLS: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def print_json(record: Record) -> None:
-    """Print an object on one line, with all control and bidirectional characters escaped."""
-    text = json.dumps(record, ensure_ascii=False)
+    """Print an object on one line: control and bidirectional characters escaped, and all that is
+    not ASCII where the locale has not all of it."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(record, ensure_ascii=not is_unicode)
     sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 

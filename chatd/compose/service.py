@@ -24,7 +24,7 @@ from chatd.compose.databases import (
 )
 from chatd.compose.domain import compose_domain
 from chatd.compose.storage import compose_store_and_bus, nats_address
-from chatd.config import ConfigError, Settings
+from chatd.config import ConfigError, Settings, without_password
 from chatd.domain.administration import Administration
 from chatd.domain.passwords import THREADS, owasp_hasher
 from chatd.http.admission import Admission
@@ -34,7 +34,7 @@ from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
 from chatd.metrics import Metrics
 from chatd.process.admin_socket import AdminSocket
-from chatd.process.certificates import Certificates
+from chatd.process.certificates import Certificates, reason_of
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
 from chatd.process.polling import bound_turns
@@ -189,4 +189,5 @@ def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
     except (IndexError, KeyError):
         raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
-        raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
+        shown = without_password(text)
+        raise ConfigError(f"{option}: {shown!r} is not an endpoint: {reason_of(wrong)}") from None

@@ -10,6 +10,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.runtime.clock_jumps import ClockJumps
 from chatd.store.postgres.layout import Layout
 
 HOUSEKEEPING_SECONDS: Final = 60.0
@@ -43,6 +44,7 @@ class Housekeeping:
         self._next_removal = reactor.seconds() + RETENTION_SECONDS
         self._seconds_now = reactor.seconds
         self._now = now
+        self._clock_jumps = ClockJumps(reactor.seconds)
         self._layout = layout
         self._seconds = seconds
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
@@ -58,6 +60,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Work periodically."""
+        self._clock_jumps.doubts(self._now())
         self._stopped = self._timer.start(self._seconds, now=False)
 
     async def stop(self) -> None:
@@ -73,20 +76,26 @@ class Housekeeping:
 
     async def _run(self) -> None:
         try:
-            await self._layout().delete_old(self._now())
+            # If the clock of this machine is fast, what is old is what is old to the server.
+            now = min(self._now(), await self._layout().now())
+            doubtful = self._clock_jumps.doubts(now)
+            await self._layout().delete_expired(now)
+            if not doubtful:
+                await self._layout().delete_old(now)
             await self._purge()
-            await self._remove()
+            if not doubtful:
+                await self._remove(now)
             self.backed_up_at = await self._layout().backed_up_at()
             self.database_bytes = await self._layout().database_bytes()
         except Exception:
             _log.failure("housekeeping of the database failed")
 
-    async def _remove(self) -> None:
+    async def _remove(self, now: int) -> None:
         """Remove what is too old, if that has not been done recently."""
         if self.keep is None or self._remove_old is None or not self._is_removal_due():
             return
         self._next_removal = self._seconds_now() + RETENTION_SECONDS
-        await self._remove_old(self._now() - self.keep)
+        await self._remove_old(now - self.keep)
 
     def _is_removal_due(self) -> bool:
         return bool(self._seconds_now() >= self._next_removal)

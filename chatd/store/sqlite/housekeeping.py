@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.runtime.clock_jumps import ClockJumps
 from chatd.store.sqlite import accounts
 from chatd.store.sqlite.transactions import execute
 from chatd.store.statements import Statement, delete_old_keys
@@ -54,12 +55,14 @@ class Housekeeping:
         self.backed_up_at: int | None = None
         """What the database says of backups, as of the last minute."""
         self._remove_old = remove_old
+        self._clock_jumps = ClockJumps(clock.seconds)
         self._removals = LoopingCall(self._remove)
         self._removals.clock = clock
 
     def start(self) -> None:
         """Purge what an earlier process left behind, then work periodically."""
         self._is_running = True
+        self._clock_jumps.doubts(self._now())
         self._timer.start(HOUSEKEEPING_SECONDS, now=False)
         self._removals.start(RETENTION_SECONDS, now=False)
         self.purge()
@@ -92,9 +95,10 @@ class Housekeeping:
 
     def _remove(self) -> Deferred[None] | None:
         """Remove what is too old; the next time is after that."""
-        if self.keep is None or self._remove_old is None:
+        now = self._now()
+        if self._clock_jumps.doubts(now) or self.keep is None or self._remove_old is None:
             return None
-        removing = Deferred.fromCoroutine(self._remove_old(self._now() - self.keep))
+        removing = Deferred.fromCoroutine(self._remove_old(now - self.keep))
         return removing.addCallbacks(lambda _: None, _log_failure)
 
     def _work(self) -> None:
@@ -103,7 +107,8 @@ class Housekeeping:
             self._write(_empty_wal).addCallbacks(self._emptied_wal, _log_failure)
         self.purge()
         self._write(backed_up_at).addCallbacks(self._backed_up, _log_failure)
-        self._delete(delete_old_keys)
+        if not self._clock_jumps.doubts(self._now()):
+            self._delete(delete_old_keys)
         self._delete(delete_expired)
 
     def _backed_up(self, at: int | None) -> None:

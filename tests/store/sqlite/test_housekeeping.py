@@ -11,13 +11,14 @@ from chatd.model import Appended, Draft, ReadAfter, TokenOptions
 from chatd.store.results import KEY_SECONDS
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import housekeeping
-from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
+from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS, RETENTION_SECONDS
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     add_accounts,
     appended,
     digest,
     draft,
+    read_inbox,
     send,
 )
 from tests.doubles import result_of
@@ -143,20 +144,35 @@ def test_a_failure_of_housekeeping_is_logged(
     store._write_db.execute("PRAGMA query_only = ON")
     database.clock.advance(HOUSEKEEPING_SECONDS)
     # Without old keys nothing is written, so there is no failure.
-    now = database.now
     store._write_db.execute("PRAGMA query_only = OFF")
     ann, bob = run_now(add_accounts(store, "ann", "bob"))
     run_now(send(store, ann, bob, "x", "key"))
     logged_failures.flush(StoreUnavailable)
-    now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")
-    database.clock.advance(HOUSEKEEPING_SECONDS)
+    database.clock.advance(KEY_SECONDS + HOUSEKEEPING_SECONDS)
     # Old keys and expired tokens.
     failure, _ = logged_failures.flush(StoreUnavailable)
     assert "the database cannot do this now" in failure.getErrorMessage()
     store._write_db.execute("PRAGMA query_only = OFF")
     database.clock.advance(HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
+
+
+def test_a_clock_that_is_set_forward_deletes_nothing_that_is_new(database: Database) -> None:
+    """By mistake, or by a machine that has lost the time."""
+    store = database.open()
+    store.keep = KEY_SECONDS * 1_000_000
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send(store, ann, bob, "x", "key"))
+    database.now.offset = 365 * 86_400_000_000
+    database.clock.advance(RETENTION_SECONDS)
+    database.now.offset = 0
+    database.clock.advance(RETENTION_SECONDS)
+    assert result_of(store.append([draft(ann, bob, "x", "key")])) == [Appended(sent, True)]
+    assert run_now(read_inbox(store, bob)) == [sent]
+    database.clock.advance(2 * KEY_SECONDS)
+    assert count(database, "SELECT count(*) FROM idempotency") == 0
+    assert count(database, "SELECT count(*) FROM message") == 0
 
 
 def test_expired_tokens_are_deleted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,9 @@ def test_accounts_take_turns(serve: Serve, front: str) -> None:
 def test_more_of_one_account_is_an_overload(serve: Serve) -> None:
     service = serve("chatd", worker=SteppedExecutor)
     ann, bob = pair(service)
-    started = [ann.start("GET", f"{USERS}?user_id=2") for _ in range(MAX_PER_OWNER + MAX_RUNNING)]
+    started = [
+        ann.start("GET", f"{USERS}?user_id=2") for _ in range(MAX_PER_OWNER + MAX_RUNNING - 1)
+    ]
     refused = ann.get(f"{USERS}?user_id=2")
     refused.problem(503, "overloaded")
     assert refused.header("Retry-After") == "1"

@@ -6,7 +6,7 @@ fingerprint of the request; the second one stores the message with its key in th
 Why a key stores at most one message, and a repeated request returns it:
 
 1. At any time there is at most one claim for a key, because (sent_by, key) is its primary key. A
-   send goes on only if the claim has its own fingerprint; else it is refused (`KeyReused`).
+   send goes on only if the claim has its own fingerprint, else it is `IdempotencyKeyReused`.
 2. A fingerprint determines the recipient. So all sends that go on with a key, while its claim is
    there, are for one recipient, and hence in one lane, where (received_by, sent_by, key) is a
    primary key: one of them stores the message, and the others return that. If the process dies

@@ -150,11 +150,13 @@ FROM pg_class WHERE oid = 'message'::regclass
 """
 """Whether the function is missing, and this role is the one to make it."""
 
-# Every statement returns rows, so that it can be no command that changes tables or roles. Those of
+# Plans are those of the process's own connections, see `chatd.postgres.connection`. Every statement
+# returns rows, so that it can be no command that changes tables or roles. Those of
 # the last one are returned, as an array of JSON objects, whose members are in the order of columns.
 _FUNCTION: Final = f"""
 CREATE FUNCTION {FUNCTION}(lane bigint, statements text[]) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off
+AS $$
 DECLARE
     statement text;
     item record;

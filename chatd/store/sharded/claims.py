@@ -21,7 +21,9 @@ Why a key stores at most one message, and a repeated request returns it:
 4. So as long as a stored key is remembered, its claim is there, and a send with another fingerprint
    is refused. After that, the key may be used again, as on one server.
 
-Both transactions are safe to repeat: the same `holder` claims again, and a batch has an id.
+Both transactions are safe to repeat: the same `holder` claims again, and a batch has an id. The
+simulator (`tests/simulation/sharded_database.py`) has processes die, statements come late and
+shards move in between.
 """
 
 from __future__ import annotations

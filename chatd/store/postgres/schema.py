@@ -12,7 +12,13 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
-from chatd.store.sharded.schema import IS_SHARDED, LACKS_FUNCTION, delegation, distribution
+from chatd.store.sharded.schema import (
+    IS_SHARDED,
+    LACKS_FUNCTION,
+    SEQUENTIALLY,
+    delegation,
+    distribution,
+)
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 LOCK: Final = 0x6368617464
@@ -86,6 +92,8 @@ async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade:
             raise StartError(f"{where} holds tables that were not made by chatd")
         found = 0
     [[is_sharded]] = await run(IS_SHARDED)
+    if is_sharded:
+        await run(SEQUENTIALLY)
     for migration in pending(known, found, where, upgrade=upgrade):
         await run(migration.sql)
         await run("UPDATE schema_version SET version = %s", (migration.version,))

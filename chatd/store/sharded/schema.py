@@ -141,6 +141,12 @@ def distribution(shards: int | None = None) -> list[str]:
     ]
 
 
+SEQUENTIALLY: Final = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'"
+"""Begins a transaction that makes or drops the function and uses distributed tables, too.
+
+Citus refuses what concerns functions after it has used several connections to a server at once.
+"""
+
 FUNCTION: Final = "chatd_run_in_lane"
 SIGNATURE: Final = f"{FUNCTION}(bigint, text[])"
 

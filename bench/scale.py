@@ -3,12 +3,15 @@
     python -m bench.scale --db postgresql:///bench --processes 2,4,8 --seconds 10
 
 Each process has a port of its own, and holds an equal share of the users' polls; if they are
-skewed, the first one holds half of all. Each is sent the same number of messages per second, to
-users at random: so with more processes there are more messages, but a process has as much to do as
-before, unless it has to do with those of others. What counts is CPU time: that of chatd, of the
+skewed, the first one holds half of all. Each is sent messages over as many connections, to users at
+random: so a process commits as many at once as before, unless it has to do with those of others.
+With `--rate`, the cost falls as processes are added, because what a process does for one message
+alone at first it does for several then. What counts is CPU time: that of chatd, of the
 database's server, which must run on this machine, and of nats-server, for each delivery. What the
 same processes use while nothing is sent is measured before, shown by itself, and subtracted. The
-buses take turns, so that what else the machine does affects both alike.
+buses take turns, so that what else the machine does affects both alike. Processes that only take
+what others leave keep the cores awake: to wake one for a delivery costs a virtual machine as much
+as the delivery, and happens less often the more processes there are.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -149,6 +154,33 @@ def nats_server(folder: Path) -> Iterator[ServerProcess]:
         server.stop()
 
 
+class Spinners:
+    """A process for each core that runs only where nothing else does, while the context lasts."""
+
+    def __enter__(self) -> Spinners:
+        self._processes = [
+            subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in os.sched_getaffinity(0)
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def cpu_seconds(self) -> float:
+        """The CPU time that they have used."""
+        return sum(cpu_seconds(process.pid) for process in self._processes)
+
+
+_SPIN: Final = """
+import os
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while True:
+    pass
+"""
+
+
 @contextlib.contextmanager
 def daemons(
     count: int, db: str, folder: Path, options: Sequence[str]
@@ -177,12 +209,13 @@ def measure(
     processes: Sequence[ServerProcess],
     database: Database,
     nats: ServerProcess | None,
+    spinners: Spinners,
     fixtures: Fixtures,
     spread: str,
     rate: float,
     seconds: float,
 ) -> Figures:
-    """Send `rate` messages per second to each process for some seconds."""
+    """Send `rate` messages per second to each process for some seconds; 0: as many as it takes."""
     apis = [ChatAPI(process.address, fixtures) for process in processes]
     place = SPREADS[spread](len(apis))
     protocol = Spread(apis, processes[0].address, fixtures, place)
@@ -202,18 +235,24 @@ def measure(
 
     try:
         check = DeliveryCheck(users)
-        sending = [Senders(client, api, SENDERS, users, check) for api in apis]
         Followers(client, protocol, users, check).start()
         client.run_until(now() + SETTLE_SECONDS)
         idle = used(IDLE_SECONDS)
+        sending = [Senders(client, api, SENDERS, users, check) for api in apis]
         until = now() + 1 + seconds
         for senders in sending:
-            send_at(client, senders, rate, until)
+            if rate:
+                send_at(client, senders, rate, until)
+            else:
+                senders.repeat()
         client.run_until(now() + 1)
-        arrived, busy, since = check.arrived, machine_busy_seconds(), now()
+        arrived, since = check.arrived, now()
+        busy = machine_busy_seconds() - spinners.cpu_seconds()
         cores = used(seconds)
         took, count = now() - since, check.arrived - arrived
-        busy = (machine_busy_seconds() - busy) / took
+        busy = (machine_busy_seconds() - spinners.cpu_seconds() - busy) / took
+        for senders in sending:
+            senders.stop()
         client.run_until(
             now() + DRAIN_SECONDS,
             lambda: all(each.idle for each in sending) and check.arrived == len(check),
@@ -242,7 +281,7 @@ def measure(
 
 def run(options: argparse.Namespace, report: Callable[[Figures], None]) -> None:
     """All measurements."""
-    with tempfile.TemporaryDirectory() as name, nats_server(Path(name)) as nats:
+    with tempfile.TemporaryDirectory() as name, nats_server(Path(name)) as nats, Spinners() as spin:
         folder = Path(name)
         path = folder / "accounts.json"
         populate(options.db, path, users=options.users, senders=SENDERS, messages=[0])
@@ -262,6 +301,7 @@ def run(options: argparse.Namespace, report: Callable[[Figures], None]) -> None:
                                     processes,
                                     database,
                                     used,
+                                    spin,
                                     fixtures,
                                     spread,
                                     options.rate,
@@ -288,7 +328,10 @@ def main() -> None:
     parser.add_argument("--spreads", type=names, default=list(SPREADS), help="even,skewed")
     parser.add_argument("--users", type=int, default=800, help="held polls (800)")
     parser.add_argument(
-        "--rate", type=float, default=150, help="messages per second to each process (150)"
+        "--rate",
+        type=float,
+        default=0,
+        help="messages per second to each process; 0: the next one as soon as one is stored (0)",
     )
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement (10)")
     parser.add_argument("--rounds", type=int, default=1, help="how often all is repeated (1)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -123,7 +124,10 @@ class Senders:
         recipients: int,
         check: DeliveryCheck,
     ) -> None:
-        self._free: list[Sender] = [protocol.sender(client, number) for number in range(count)]
+        # In turns, because servers close connections that are not used.
+        self._free: deque[Sender] = deque(
+            protocol.sender(client, number) for number in range(count)
+        )
         self._recipients = recipients
         self._check = check
         self._random = random.Random(1)
@@ -143,7 +147,7 @@ class Senders:
         if not self._free:
             self._overdue.append(due)
             return
-        sender = self._free.pop()
+        sender = self._free.popleft()
         self._send(sender, due, partial(self._next, sender))
 
     def repeat(self) -> None:

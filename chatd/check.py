@@ -15,7 +15,7 @@ from chatd import __version__
 from chatd.compose.databases import describe_database
 from chatd.compose.service import compose_service
 from chatd.config import ConfigError, Settings
-from chatd.process.certificates import UnusableCertificate, read_certificate
+from chatd.process.certificates import UnusableCertificate, ended_at, read_certificate
 from chatd.process.listeners import Listener
 from chatd.process.supervisor import Supervisor, worker_settings
 
@@ -76,7 +76,7 @@ def _described(option: str, listeners: Any) -> Iterator[str]:
             certificate = getattr(context, "certificate", None)
             if certificate is not None:
                 ends = certificate.to_cryptography().not_valid_after_utc
-                if certificate.has_expired():
+                if ended_at(context) is not None:
                     raise ConfigError(
                         f"{option}: {listener.description}: the certificate is valid until {ends}"
                     )

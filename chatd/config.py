@@ -6,13 +6,17 @@ environment variable (contract, Command line). The sources take precedence in th
 
 from __future__ import annotations
 
+import codecs
+import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
+
+from chatd.rates import Rate
 
 PREFIX: Final = "CHATD_"
 
@@ -21,6 +25,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ORIGIN: Final = re.compile(
     r"(?P<origin>(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?"
 )
+_PASSWORD: Final = re.compile(r"(://[^:@/\s]*:)[^@\s]*@")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -39,6 +44,12 @@ class Settings:
     bus: str | None
     registration: bool
     rate_limits: bool
+    rate_registrations: Rate
+    rate_log_ins: Rate
+    rate_wrong_passwords: Rate
+    rate_guesses: Rate
+    rate_reads: Rate
+    rate_messages: Rate
     max_message_bytes: int
     min_password_length: int
     edit_seconds: int
@@ -117,6 +128,10 @@ def _parse_seconds(value: Any) -> float:
     if not 0 <= number <= 3600:
         raise ValueError("is not a number of seconds from 0 to 3600")
     return number
+
+
+def _parse_rate(value: Any) -> Rate:
+    return Rate.parse(value if isinstance(value, str) else "")
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -247,6 +262,48 @@ OPTIONS: Final = (
     ),
     Option("rate-limits", _choice("on", "off"), "on", "Rate limits: on|off.", reloadable=True),
     Option(
+        "rate-registrations",
+        _parse_rate,
+        "12/min burst 50",
+        "Accounts registered from one address; 100 times as many from all.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-log-ins",
+        _parse_rate,
+        "60/min burst 50",
+        "Log-ins from one address; 100 times as many from all.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-wrong-passwords",
+        _parse_rate,
+        "6/min burst 20",
+        "Wrong passwords for one user from one address.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-guesses",
+        _parse_rate,
+        "60/min burst 500",
+        "Wrong passwords for one user from all addresses.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-reads",
+        _parse_rate,
+        "1000/s burst 10000",
+        "Reads of one user; large answers count as several.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-messages",
+        _parse_rate,
+        "50/s burst 200",
+        "Messages sent, edited and deleted by one user.",
+        reloadable=True,
+    ),
+    Option(
         "max-message-bytes",
         _integer(1, 1 << 24),
         16384,
@@ -376,7 +433,7 @@ def load(
     known = {option.name: option for option in OPTIONS}
     for key in file:
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}")
+            raise ConfigError(f"{path}: unknown key {key!r}{_hint(key, known)}")
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if option.name in command_line:
@@ -393,7 +450,7 @@ def load(
         try:
             values[option.field] = option.parse(value)
         except ValueError as error:
-            shown = "the value" if option.secret else repr(value)
+            shown = "the value" if option.secret else repr(without_password(value))
             raise ConfigError(f"{where}: {shown} {error}") from None
     variables = {option.variable for option in OPTIONS} | {PREFIX + "CONFIG"}
     warnings = [
@@ -442,11 +499,28 @@ def _parses_to(option: Option, word: str, value: bool) -> bool:
         return False
 
 
+def without_password(value: Any) -> Any:
+    """A value as it may be printed: a URL in the wrong setting may have a password."""
+    return _PASSWORD.sub(r"\1...@", value) if isinstance(value, str) else value
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    """Which key may have been meant; empty if there is none like it."""
+    similar = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.8)
+    return f", did you mean {similar[0]!r}?" if similar else ""
+
+
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            content = file.read()
     except OSError as error:
         raise ConfigError(f"{path or 'config'}: {error.strerror}") from None
+    if not content.strip():
+        # What a full disk has left of it. With all defaults the daemon would use another database.
+        raise ConfigError(f"{path}: the file is empty")
+    try:
+        # Some editors begin a file with this.
+        return tomllib.loads(content.removeprefix(codecs.BOM_UTF8).decode())
     except (ValueError, RecursionError) as error:  # ValueError also for numbers of too many digits
         raise ConfigError(f"{path}: not TOML: {error}") from None

@@ -111,6 +111,11 @@ class ChangesSlice(Struct, frozen=True, gc=False):
     position: ChangesPosition
     more: bool
 
+    @property
+    def messages(self) -> list[Message]:
+        """Those of the changes that have one."""
+        return [each.message for each in self.changes if isinstance(each, MessageChange)]
+
 
 class MarkRead(Struct, frozen=True, gc=False):
     """What `peer` sent `user_id` is read up to `seq` of the inbox of `user_id`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ from twisted.python import usage
 
 from chatd import __version__
 from chatd.check import check
-from chatd.compose.service import compose_service
+from chatd.compose.service import RESERVED_DESCRIPTORS, compose_service
 from chatd.config import OPTIONS, ConfigError, Settings, load
 from chatd.errors import StartError
 from chatd.process.gc_tuning import GCTuner
@@ -32,6 +33,9 @@ SWITCH_SECONDS: Final = 0.001
 """For how long a thread that runs Python may keep the others from it; the default is five times
 that. The threads of the store take Python's lock again after each step of a statement, a dozen
 times for a send: beside a reactor that is never idle that would be 60 ms."""
+
+FEW_DESCRIPTORS: Final = 1024
+"""A service has more clients than that; below, a warning is logged."""
 
 _log = Logger()
 
@@ -100,7 +104,9 @@ class Options(usage.Options):
         # twistd may change the working folder before a reload.
         config = given.get("config", os.environ.get("CHATD_CONFIG"))
         if config:
-            given["config"] = os.path.abspath(config)
+            # If the working folder was removed, it is not found below.
+            with contextlib.suppress(FileNotFoundError):
+                given["config"] = os.path.abspath(config)
         self.configure(given)
         if is_check:
             self._check()
@@ -180,3 +186,10 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < FEW_DESCRIPTORS:
+        _log.warn(
+            "only {most} connections can be open, each of them a held poll: this process may have"
+            " {hard} files open; raise that by ulimit -n or LimitNOFILE=",
+            most=max(1, hard - RESERVED_DESCRIPTORS),
+            hard=hard,
+        )

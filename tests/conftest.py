@@ -392,6 +392,19 @@ def postgres_database(postgres: "Databases", postgres_template: str) -> Iterator
     postgres.drop(name)
 
 
+@pytest.fixture(scope="session")
+def shared_postgres_database(postgres: "Databases", postgres_template: str) -> str:
+    """The name of a database with chatd's tables that tests use one after another."""
+    return postgres.create(postgres_template)
+
+
+@pytest.fixture
+def emptied_postgres_database(postgres: "Databases", shared_postgres_database: str) -> str:
+    """The same for tests that neither change tables nor end others' connections: it is cheaper."""
+    postgres.empty(shared_postgres_database)
+    return shared_postgres_database
+
+
 @pytest.fixture(scope="module")
 def own_server() -> Iterator["Server"]:
     """A PostgreSQL server for this module only, whose tests may stop or kill it."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent
 TWISTD: Final = Path(sys.executable).with_name("twistd")
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
 
 CHATS: Final = "/api/v1/chats/"

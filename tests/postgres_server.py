@@ -54,6 +54,18 @@ _SETTINGS: Final = {
     "deadlock_timeout": "100ms",
 }
 
+_EMPTYING: Final = """
+SELECT 'SET session_replication_role = replica;'
+    'UPDATE history SET epoch = NULL, made_in = NULL;' || string_agg(statement, ';')
+FROM (
+    SELECT format('DELETE FROM %I', tablename) AS statement FROM pg_tables
+    WHERE schemaname = 'public' AND tablename NOT IN ('schema_version', 'history')
+    UNION ALL
+    SELECT format('SELECT setval(%L, %s, false)', sequencename, start_value) FROM pg_sequences
+) AS statements
+"""
+"""Makes the statements that delete what chatd has stored, without minding foreign keys."""
+
 _serial = itertools.count(1)
 
 
@@ -279,6 +291,7 @@ class Databases:
     def __init__(self, dsn: str) -> None:
         self._parts = psycopg2.extensions.parse_dsn(dsn)
         self._made: list[str] = []
+        self._emptying: dict[str, str] = {}
 
     def url(self, database: str) -> str:
         """The value of `--db` for a database, in libpq keywords."""
@@ -296,6 +309,13 @@ class Databases:
             rows(db, f"CREATE DATABASE {name} {source}{strategy}")
         self._made.append(name)
         return name
+
+    def empty(self, name: str) -> None:
+        """Delete what is stored in a database of chatd: a tenth of the time of copying one."""
+        with connected(self.url(name)) as db:
+            if name not in self._emptying:
+                [(self._emptying[name],)] = rows(db, _EMPTYING)
+            rows(db, self._emptying[name])
 
     def put_back(self, copy: str, name: str) -> None:
         """Replace a database of chatd by a copy of an earlier state, without it knowing.

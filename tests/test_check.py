@@ -118,6 +118,27 @@ def test_what_cannot_work_is_one_line(checked: Check, given: dict[str, Any], lin
     assert "hidden" not in refused
 
 
+def test_a_removed_working_folder_is_one_line(
+    checked: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert refusal(checked, db="sqlite:a.db").startswith("db: a.db is in no folder")
+
+
+def test_a_log_of_another_database_is_told(checked: Check, tmp_path: Path) -> None:
+    path = tmp_path / "chatd.db"
+    lock, db, _ = open_writer(str(path), migrations("sqlite"))
+    db.close()
+    lock.release()
+    (tmp_path / "chatd.db-wal").write_bytes(b"of the former one")
+    assert checked()[-1].startswith("use the database")
+    path.rename(tmp_path / "away")
+    assert "is missing or empty" in refusal(checked)
+
+
 def test_a_database_is_not_upgraded(checked: Check, tmp_path: Path) -> None:
     path = tmp_path / "chatd.db"
     lock, db, _ = open_writer(str(path), migrations("sqlite")[:3])

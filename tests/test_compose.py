@@ -145,6 +145,7 @@ def test_without_the_extra_it_says_what_to_install(
         ({"listen": ("",)}, "listen: "),
         ({"listen": ("ssl:1:privateKey=/nonexistent",)}, "listen: "),
         ({"admin": "nonsense:1"}, "admin: 'nonsense:1' is not an endpoint"),
+        ({"listen": ("postgresql://u:hidden@h/d",)}, "listen: 'postgresql://u:...@h/d' is not"),
     ],
 )
 def test_settings_that_cannot_work_are_reported_in_one_line(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chatd.config import OPTIONS, PREFIX, ConfigError, Settings, changes, load
+from chatd.rates import Rate
 
 DEFAULTS = Settings(
     listen=("tcp:8080:interface=127.0.0.1",),
@@ -18,6 +19,12 @@ DEFAULTS = Settings(
     bus=None,
     registration=True,
     rate_limits=True,
+    rate_registrations=Rate(50, 0.2),
+    rate_log_ins=Rate(50, 1.0),
+    rate_wrong_passwords=Rate(20, 0.1),
+    rate_guesses=Rate(500, 1.0),
+    rate_reads=Rate(10_000, 1000.0),
+    rate_messages=Rate(200, 50.0),
     max_message_bytes=16384,
     min_password_length=5,
     edit_seconds=0,
@@ -50,6 +57,12 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "bus": ("nats://a:1,b:2", '"nats://a:1,b:2"', "nats://a:1,b:2"),
     "registration": ("closed", '"closed"', False),
     "rate-limits": ("off", '"off"', False),
+    "rate-registrations": ("1/h burst 1", '"1/h burst 1"', Rate(1, 1 / 3600)),
+    "rate-log-ins": ("7/min burst 9", '"7/min  burst  9"', Rate(9, 7 / 60)),
+    "rate-wrong-passwords": ("6/h burst 3", '"6/h burst 3"', Rate(3, 6 / 3600)),
+    "rate-guesses": ("30/min burst 90", '"30/min burst 90"', Rate(90, 0.5)),
+    "rate-reads": ("5/s burst 20", '"5/s burst 20"', Rate(20, 5.0)),
+    "rate-messages": ("2/s burst 4", '"2/s burst 4"', Rate(4, 2.0)),
     "max-message-bytes": ("100", "100", 100),
     "min-password-length": ("8", "8", 8),
     "edit-seconds": ("900", "900", 900),
@@ -164,6 +177,12 @@ WRONG: dict[str, list[Any]] = {
     "db": ["", 1, ["sqlite:x"], {}, False],
     "registration": ["", "Open", "yes", True, 1, [], "open "],
     "rate-limits": ["", "true", False, 0, []],
+    "rate-registrations": ["", "50", 50, "0/s burst 1", "1/s burst 0", "1/s", "1/d burst 1", True],
+    "rate-log-ins": ["1 / s burst 1", "1/s burst 1 burst 1", "-1/s burst 1", "1.5/s burst 2", []],
+    "rate-wrong-passwords": ["off", "1/sburst 1", "\u0663/s burst 3", "9999999999/s burst 1"],
+    "rate-guesses": ["1/s, burst 5", "burst 5"],
+    "rate-reads": ["1000/s:10000", 1.5],
+    "rate-messages": ["fast", ["1/s burst 1"]],
     "max-message-bytes": [
         *("0", 0, -1, "1_0", "0x10", " 1", "+1", 1.0, "", True, "\u0663", 2**40, "9" * 5000),
         *([], "1e3", "1.5"),
@@ -244,10 +263,11 @@ def test_error_messages_do_not_contain_passwords(tmp_path: Path, name: str, valu
     ("text", "named"),
     [
         ("port = 1", "'port'"),
-        ("max_polls = 1", "'max_polls'"),
+        ("max_polls = 1", "'max_polls', did you mean 'max-polls'?"),
+        ("registratoin = 'closed'", "'registratoin', did you mean 'registration'?"),
         ("[chatd]\nmax-polls = 1", "'chatd'"),
         ("config = 'x'", "'config'"),
-        ("Listen = 'x'", "'Listen'"),
+        ("Listen = 'x'", "'Listen', did you mean 'listen'?"),
         ('"a\\nb" = 1', r"'a\nb'"),
         ('"" = 1', "''"),
     ],
@@ -273,6 +293,11 @@ def test_invalid_toml_is_reported(tmp_path: Path, text: bytes) -> None:
     assert "hidden" not in line
 
 
+def test_a_password_in_the_wrong_setting_is_not_shown() -> None:
+    line = error_of({"registration": "postgresql://chatd:hidden@db/chatd"})
+    assert line.startswith("--registration: 'postgresql://chatd:...@db/chatd' is neither")
+
+
 def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.toml")
     assert error_of({"config": missing}) == f"{missing}: No such file or directory"
@@ -282,8 +307,20 @@ def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     assert error_of({}, {"CHATD_CONFIG": ""}) == "config: No such file or directory"
 
 
-def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+def test_a_file_without_settings_changes_nothing(tmp_path: Path) -> None:
     assert load({"config": toml(tmp_path, "# nothing\n")}, {})[0] == DEFAULTS
+
+
+@pytest.mark.parametrize("text", [b"", b" \r\n\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, text: bytes) -> None:
+    """It is what a full disk leaves of a file, and its defaults would open another database."""
+    path = toml(tmp_path, text)
+    assert error_of({"config": path}) == f"{path}: the file is empty"
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = toml(tmp_path, b"\xef\xbb\xbfmax-polls = 7")
+    assert load({"config": path}, {})[0].max_polls == 7
 
 
 def test_unknown_variables_cause_warnings() -> None:

@@ -280,10 +280,8 @@ def run(folder: Path, *arguments: str, **modules: str) -> subprocess.CompletedPr
     return done
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+def outcomes_of_probes(folder: Path) -> dict[str, set[str]]:
     """The results of the probes: what went wrong, by name."""
-    folder = tmp_path_factory.mktemp("probes")
     probes = [
         f"{block}\n\n\ndef test_is_clean_{number}():\n    pass"
         for number, block in enumerate(PROBES.split("\n\n\n"))
@@ -295,23 +293,16 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", LEAKS)
-def test_a_leak_fails_the_test(outcomes: dict[str, set[str]], name: str) -> None:
-    assert outcomes[name]
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_what_is_given_back_does_not(outcomes: dict[str, set[str]], name: str) -> None:
-    assert not outcomes[name]
-
-
-def test_the_next_test_is_not_blamed(outcomes: dict[str, set[str]]) -> None:
+# One test, which one process of pytest-xdist runs.
+def test_what_a_test_leaves_behind_fails_it_alone(tmp_path: Path) -> None:
+    outcomes = outcomes_of_probes(tmp_path)
+    assert [name for name in LEAKS if not outcomes[name]] == []
+    assert [name for name in OTHERS if outcomes[name]] == []
+    # The next test is not blamed.
     clean = [found for name, found in outcomes.items() if name.startswith("test_is_clean")]
     assert len(clean) > len(LEAKS)
     assert not any(clean)
-
-
-def test_a_failed_test_is_reported_once(outcomes: dict[str, set[str]]) -> None:
+    # A failed test is reported once.
     assert outcomes["test_fails_by_itself"] == {"failure"}
 
 

@@ -25,7 +25,8 @@ TABLE: dict[str, set[str]] = {
     "model": {"errors"},
     "model_sync": {"errors", "model"},
     "interfaces": {"errors", "model", "model_sync"},
-    "config": set(),
+    "rates": set(),
+    "config": {"rates"},
     "maintenance": set(),
     "metrics": {"__init__"},
     # General-purpose code on top of Twisted and libpq, which knows nothing of chat.
@@ -34,7 +35,7 @@ TABLE: dict[str, set[str]] = {
     "postgres": {"errors", "runtime"},
     "nats": set(),
     # The domain: uses the interfaces, and neither their implementations nor HTTP.
-    "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "runtime"},
+    "domain": {"errors", "interfaces", "metrics", "model", "model_sync", "rates", "runtime"},
     # Implementations of the interfaces.
     "store": {"errors", "interfaces", "maintenance", "model", "model_sync", "postgres", "runtime"},
     "bus": {"errors", "interfaces", "model", "nats", "postgres", "runtime"},

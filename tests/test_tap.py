@@ -63,6 +63,8 @@ def test_every_option_is_accepted_on_the_command_line(option: Any) -> None:
             "log-level": "debug",
             "cors-origins": "*",
         }.get(option.name)
+    if option.name.startswith("rate-"):
+        value = value or "7/s burst 7"
     if value is None:
         value = {"directory": "on", "show-email": "owner"}.get(option.name, "7")
     default = getattr(load({}, {})[0], option.field)
@@ -153,6 +155,18 @@ def test_twistd_and_the_tac_make_the_same_service(monkeypatch: pytest.MonkeyPatc
         assert [text for text in texts if "CHATD_NONSENSE" in text]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == hard
+
+
+@pytest.mark.usefixtures("_process_state")
+def test_a_limit_that_lets_few_clients_connect_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = tap.Options()
+    options.parseOptions([])
+    monkeypatch.setattr(tap, "use_monotonic_clock", lambda _: None)
+    for hard, most in ((resource.RLIM_INFINITY, None), (4096, None), (200, 104), (64, 1)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (hard, hard))
+        _, texts = made(monkeypatch, lambda: tap.makeService(options))
+        said = [text for text in texts if "connections can be open" in text]
+        assert [text.split()[1] for text in said] == ([] if most is None else [str(most)])
 
 
 @pytest.mark.usefixtures("_process_state")

@@ -16,6 +16,7 @@ from chatd.admin.printing import Record, print_fields, print_json, timestamp
 from chatd.compose.administration import compose_maintenance, compose_sharding, upgrade_database
 from chatd.config import Settings
 from chatd.errors import StartError
+from chatd.runtime.partial_file import SUFFIX, remove_abandoned
 
 _COPY: Final = re.compile(r"chatd-\d{8}T\d{6}Z\.copy")
 """The names of copies in a folder, which sort by time."""
@@ -57,10 +58,22 @@ async def backup(args: argparse.Namespace, settings: Settings, reactor: Any) -> 
         target = os.path.join(target, time.strftime("chatd-%Y%m%dT%H%M%SZ.copy", time.gmtime()))
     elif args.keep is not None:
         raise AdminError(f"--keep is for a folder of copies, and {target} is none")
+    if args.keep is not None:
+        _remove_abandoned(args.target)
     compose_maintenance(settings).backup(target)
     if args.keep is not None:
         _delete_old(args.target, args.keep)
     _report(args, {"backup": target}, f"The copy is {target}.")
+
+
+def _remove_abandoned(folder: str) -> None:
+    """Remove what killed processes have left of their copies, before the room is needed."""
+    try:
+        for name in os.listdir(folder):
+            if name.endswith(SUFFIX) and _COPY.fullmatch(name.removesuffix(SUFFIX)):
+                remove_abandoned(os.path.join(folder, name))
+    except OSError as error:
+        raise AdminError(f"cannot delete old copies in {folder}: {error.strerror}") from None
 
 
 def _delete_old(folder: str, keep: int) -> None:

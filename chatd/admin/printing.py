@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 Record = Mapping[str, Any]
 
+# What JSON leaves as it is although terminals act on it: C1 controls, of which some begin a
+# sequence, line ends, and what changes the direction of the text beside it.
+_CONTROLS: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 
 def print_json(record: Record) -> None:
-    """Print an object on one line."""
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    """Print an object on one line: control and bidirectional characters escaped, and all that is
+    not ASCII where the locale has not all of it."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(record, ensure_ascii=not is_unicode)
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
@@ -16,6 +17,7 @@ from chatd.domain.administration import ANSWERS, Reply, Request
 from chatd.runtime.unix_paths import short_path
 
 CONNECT_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 60.0
 
 
 class RemoteAdministration(LineOnlyReceiver):
@@ -24,15 +26,22 @@ class RemoteAdministration(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = 16 << 20
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
         self._answer: Deferred[bytes] | None = None
 
     async def perform(self, request: Request) -> Reply:
         """Have a request performed; raises `AdminError`."""
-        self._answer = Deferred()
+        answered = self._answer = Deferred()
         self.sendLine(msgspec.json.encode(request))  # type: ignore[no-untyped-call]
         try:
-            answer = ANSWERS.decode(await self._answer)
+            answer = ANSWERS.decode(await answered.addTimeout(ANSWER_SECONDS, self._clock))
+        except TimeoutError:
+            self._answer = None
+            raise AdminError(
+                f"the daemon has not answered for {ANSWER_SECONDS:g} s; whether this was done is"
+                " unknown"
+            ) from None
         except msgspec.DecodeError as error:
             raise AdminError(f"the daemon is of another version: {error}") from None
         if answer.reply is None:
@@ -64,7 +73,7 @@ async def connect(path: str, reactor: Any) -> RemoteAdministration | None:
         endpoint = UNIXClientEndpoint(reactor, short, CONNECT_SECONDS)
         try:
             connected: RemoteAdministration = await connectProtocol(
-                endpoint, RemoteAdministration()
+                endpoint, RemoteAdministration(reactor)
             )
         except ConnectError:
             return None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import Deferred
@@ -50,6 +54,9 @@ def run(args: argparse.Namespace) -> NoReturn:
         settings, _ = load(given, os.environ)
     except ConfigError as wrong:
         _exit(str(wrong), 2)
+    escape_output()
+    # What has begun is undone, as after Ctrl-C, until the reactor runs, which has its own handler.
+    signal.signal(signal.SIGTERM, terminate)
     react(lambda reactor: Deferred.fromCoroutine(_run(args, settings, reactor)))
     raise AssertionError("react exits")
 
@@ -61,17 +68,45 @@ async def _run(args: argparse.Namespace, settings: Settings, reactor: Any) -> No
     except ConfigError as wrong:
         _exit(str(wrong), 2)
     except AdminError as error:
-        _exit(str(error), error.status)
+        _exit(_with_hint(str(error), args), error.status)
     except MaintenanceError as error:
-        _exit(str(error), FAILED)
+        _exit(_with_hint(str(error), args), FAILED)
     except EOFError:
         _exit("no input", FAILED)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # The reader has exited; flushing at exit must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has exited
+        _drop_output()
         raise SystemExit from None
+    except OSError as error:  # such as a full disk that the output is written to
+        _drop_output()
+        _exit(str(error), FAILED)
+
+
+def terminate(number: int, _: FrameType | None) -> NoReturn:
+    """End the command with the status that shells report for the signal."""
+    raise SystemExit(128 + number)
+
+
+def escape_output() -> None:
+    """Escape what the locale lacks: an email address may have any character."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # It fails if the descriptor was made another one since, as in a process that was forked.
+        with contextlib.suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Let what could not be written not fail again when it is flushed at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _with_hint(text: str, args: argparse.Namespace) -> str:
+    """An error; with a hint if the daemon's database may be another one than was looked for."""
+    named = args.config or args.db or {"CHATD_CONFIG", "CHATD_DB"} & set(os.environ)
+    if named or not text.startswith("there is no database"):
+        return text
+    return f"{text}; or name the daemon's settings by --config FILE or CHATD_CONFIG"
 
 
 def _exit(text: str, status: int) -> NoReturn:

@@ -5,6 +5,8 @@ It never contains a body, a query, a password or a token.
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted.logger import Logger
 
 from chatd.api.client_address import TrustedProxies
@@ -15,6 +17,10 @@ _FORMAT = (
     "{client} {method} {path} {status} {length} work={work_ms} hold={hold_ms}"
     " outcome={outcome} request={request_id} user={user_id}"
 )
+
+MAX_PATH: Final = 500
+"""Bytes of a path that are logged. Each may become five in the log, and anybody may send eight
+thousand."""
 
 
 class AccessLog:
@@ -31,7 +37,7 @@ class AccessLog:
             _FORMAT,
             client=self._proxies.address(request),
             method=_text(request.method),
-            path=_text(request.path),
+            path=_path(request.path),
             status=context.status,
             length=request.sentLength,
             work_ms=int(work * 1000),
@@ -44,6 +50,10 @@ class AccessLog:
 
 def _outcome(status: int) -> str:
     return DISCONNECTED if status == CLIENT_DISCONNECTED else "ok"
+
+
+def _path(octets: bytes) -> str:
+    return _text(octets) if len(octets) <= MAX_PATH else _text(octets[:MAX_PATH]) + "..."
 
 
 def _text(octets: bytes) -> str:

@@ -21,6 +21,8 @@ class StaticResponses:
 
     def to(self, request: Request) -> ConstantResponse:
         """The file, or 304 if the client has it."""
-        if self.file.is_known(request.getHeader("if-none-match")):
+        # Bytes: a header may have any, and a str is expected to be UTF-8.
+        condition = request.getHeader(b"if-none-match")
+        if condition is not None and self.file.is_known(condition.decode("latin-1")):
             return self._not_modified
         return self._whole

@@ -117,7 +117,9 @@ _FORMATS: Final[dict[bytes, StreamFormat]] = {
 _JSON: Final = (b"application/json", b"application/*", b"*/*")
 """Ranges that include JSON, the most specific first (RFC 9110 section 12.5.1)."""
 
-_STREAM: Final = re.compile(rb"event-stream|ndjson", re.IGNORECASE)
+MAX_ACCEPT: Final = 2000
+"""Bytes of `Accept` that are looked at: a header may have thousands of ranges and parameters."""
+
 _WEIGHT: Final = re.compile(rb"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
 
 
@@ -125,11 +127,14 @@ def negotiate(accept: Sequence[bytes]) -> StreamFormat | None:
     """The stream that the values of `Accept` ask for; None for JSON.
 
     Only a range that names a stream's type asks for it, never a wildcard. The type with the largest
-    weight counts, of equal ones the first; JSON that is only included by a wildcard comes last.
+    weight counts, of equal ones the first; JSON that is only included by a wildcard comes last. A
+    header of more than `MAX_ACCEPT` bytes asks for no stream.
     """
     if not any(
         b"event-stream" in value or b"ndjson" in value for value in map(bytes.lower, accept)
     ):
+        return None
+    if sum(map(len, accept)) > MAX_ACCEPT:
         return None
     weights: dict[bytes, float] = {}
     for media_range in b",".join(accept).split(b","):

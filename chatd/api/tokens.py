@@ -76,7 +76,8 @@ class LogIn(Struct, forbid_unknown_fields=True, frozen=True):
         """What was chosen for the token."""
         scopes = ALL_SCOPES
         if self.scopes is not None:
-            scopes = reduce(or_, (SCOPES[name] for name in self.scopes))
+            # Each once: a body may repeat one thousands of times.
+            scopes = reduce(or_, (SCOPES[name] for name in set(self.scopes)))
         lifetime = None if self.expires_in is None else self.expires_in * 1_000_000
         return TokenOptions(self.label, scopes, lifetime)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Final
 
 HEADER: Final = b"Unknown-Parameter"
@@ -21,6 +22,9 @@ DESCRIPTION: Final = (
 )
 
 MAX_TOLD: Final = 8
+MAX_COMPARED: Final = 32
+"""Names that are compared with the known ones: a request may have thousands, and all of them would
+take longer than anything else that it asks for."""
 
 _PLAUSIBLE: Final = re.compile("[A-Za-z0-9._-]{1,40}")
 """No other name is repeated in a header."""
@@ -29,10 +33,11 @@ _PLAUSIBLE: Final = re.compile("[A-Za-z0-9._-]{1,40}")
 def unknown_parameters(unknown: Iterable[str], known: Collection[str]) -> bytes | None:
     """The value of the header for these names of parameters, or None if none is similar."""
     found = []
-    for name in dict.fromkeys(unknown):
+    names = sorted(known)
+    for name in islice(dict.fromkeys(unknown), MAX_COMPARED):
         if _PLAUSIBLE.fullmatch(name) is None:
             continue
-        similar = next((each for each in sorted(known) if is_similar(name, each)), None)
+        similar = next((each for each in names if is_similar(name, each)), None)
         if similar is not None:
             found.append(f'"{name}";similar="{similar}"')
         if len(found) == MAX_TOLD:

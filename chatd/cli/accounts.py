@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from chatd.cli.errors import CommandError
+from chatd.cli.printing import escape_controls
 from chatd.cli.session import SavedLogin, Session
 from chatd.client import APIError, ChatClient
 
@@ -35,7 +36,7 @@ async def _save_login(client: ChatClient, username: str, password: str, session:
     token = await log_in_with_label(client, username, password)
     me = await client.me()
     session.file.save(SavedLogin(session.server, me.username, me.id, token))
-    print(f"Logged in as {me.username} at {session.server}.")
+    print(f"Logged in as {escape_controls(me.username)} at {session.server}.")
 
 
 async def log_in_with_label(client: ChatClient, username: str, password: str) -> str:
@@ -62,7 +63,7 @@ async def whoami(args: argparse.Namespace, session: Session) -> None:
     """Print the name of the account and the server."""
     client, _ = session.logged_in()
     me = await client.me()
-    print(f"{me.username} (user {me.id}) at {session.server}")
+    print(f"{escape_controls(me.username)} (user {me.id}) at {session.server}")
 
 
 async def passwd(args: argparse.Namespace, session: Session) -> None:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Final
 
-import msgspec
-
 from chatd.cli.chat import terminal_size
 from chatd.cli.errors import CommandError
 from chatd.cli.graphemes import clip
-from chatd.cli.printing import escape_controls
+from chatd.cli.printing import escape_controls, to_json
 from chatd.cli.session import Session
 from chatd.cli.tables import align
 from chatd.client import APIError, ChatClient, ConversationSummary, Message
@@ -32,7 +30,7 @@ async def conversations(args: argparse.Namespace, session: Session) -> None:
     found = await _newest(client, args.limit)
     if args.json:
         for each in found:
-            print(msgspec.json.encode(each).decode())
+            print(to_json(each))
     elif not found:
         print("No conversations yet: chatd send USER or chatd chat USER begins one.")
     else:

@@ -255,7 +255,7 @@ async def doctor(args: argparse.Namespace, session: Session) -> None:
     if args.json:
         print(json.dumps(structs.asdict(found), default=structs.asdict))
     else:
-        print("\n".join(report(found)))
+        print(escape_controls("\n".join(report(found))))
     if found.problems:
         raise CommandError("; ".join(found.problems))
 

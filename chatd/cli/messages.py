@@ -8,11 +8,9 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
-
 from chatd.cli.changes import describe
 from chatd.cli.errors import CommandError
-from chatd.cli.printing import UsernameCache, format_message
+from chatd.cli.printing import UsernameCache, escape_controls, format_message, to_json
 from chatd.cli.session import Session
 from chatd.cli.style import style_for
 from chatd.cli.transcript import Transcript
@@ -140,13 +138,12 @@ def save_position(path: Path, position: Position) -> None:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
 
-def to_json(item: Message | Change) -> str:
-    """A message or a change as JSON on one line, with the fields of the API."""
-    return msgspec.json.encode(item).decode()
-
-
 def report_connection(error: ChatError | None) -> None:
     """Report a lost connection, or with None a restored one, on standard error."""
     style = style_for(sys.stderr, os.environ)
-    text = style.note("connected again") if error is None else style.error(f"{error}; trying again")
+    text = (
+        style.note("connected again")
+        if error is None
+        else style.error(f"{escape_controls(str(error))}; trying again")
+    )
     print(f"chatd: {text}", file=sys.stderr, flush=True)

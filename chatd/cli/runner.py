@@ -14,6 +14,7 @@ from twisted.internet.task import react
 
 from chatd.cli import accounts, chat, conversations, demo, doctor, messages, sessions
 from chatd.cli.errors import CommandError
+from chatd.cli.printing import escape_controls
 from chatd.cli.session import Session, SessionFile
 from chatd.client import APIError, ChatError, Unreachable
 
@@ -87,7 +88,7 @@ async def _run(args: argparse.Namespace, session: Session) -> None:
     try:
         await COMMANDS[args.command](args, session)
     except CommandError as error:
-        raise SystemExit(f"chatd: {error}") from None
+        raise _failed(str(error)) from None
     except CancelledError:
         # Interrupted: `CommandRunner` sets the exit status.
         return
@@ -99,14 +100,19 @@ async def _run(args: argparse.Namespace, session: Session) -> None:
     except APIError as error:
         if error.code == "unauthorized" and args.command not in ("login", "register"):
             raise SystemExit("chatd: the login has expired; run chatd login NAME") from None
-        raise SystemExit(f"chatd: {error.detail}") from None
+        raise _failed(error.detail) from None
     except Unreachable as error:
-        raise SystemExit(f"chatd: cannot reach {session.server}: {error}") from None
+        raise _failed(f"cannot reach {session.server}: {error}") from None
     except ChatError as error:
-        raise SystemExit(f"chatd: {error}") from None
+        raise _failed(str(error)) from None
     except BrokenPipeError:
         # The reader has exited (`chatd tail | head`); flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit from None
     finally:
         await session.close()
+
+
+def _failed(reason: str) -> SystemExit:
+    # It may be what the service says, whichever that is.
+    return SystemExit(f"chatd: {escape_controls(reason)}")

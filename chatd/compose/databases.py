@@ -20,9 +20,15 @@ def is_postgres(db: str) -> bool:
 
 
 def sqlite_path(db: str) -> str | None:
-    """The file that `--db` names; None if it is no SQLite database."""
+    """The file that `--db` names; None if it is no SQLite database. Raises `ConfigError`."""
     scheme, _, path = db.partition(":")
-    return path if scheme == "sqlite" and path else None
+    if scheme != "sqlite" or not path:
+        return None
+    try:
+        os.path.abspath(path)
+    except FileNotFoundError:
+        raise ConfigError(f"db: {path} is in no folder: the working folder was removed") from None
+    return path
 
 
 def postgres_addresses(settings: Settings) -> list[Address]:

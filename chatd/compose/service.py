@@ -24,10 +24,9 @@ from chatd.compose.databases import (
 )
 from chatd.compose.domain import compose_domain
 from chatd.compose.storage import compose_store_and_bus, nats_address
-from chatd.config import ConfigError, Settings
+from chatd.config import ConfigError, Settings, without_password
 from chatd.domain.administration import Administration
 from chatd.domain.passwords import THREADS, owasp_hasher
-from chatd.domain.rate_limits import Rates
 from chatd.http.admission import Admission
 from chatd.http.received import ReceivedBytes
 from chatd.http.request_ids import RequestIds
@@ -35,10 +34,11 @@ from chatd.http.server import Server
 from chatd.http.unsent import UnsentBytes
 from chatd.metrics import Metrics
 from chatd.process.admin_socket import AdminSocket
-from chatd.process.certificates import Certificates
+from chatd.process.certificates import Certificates, reason_of
 from chatd.process.gc_tuning import GCTuner
 from chatd.process.listeners import Listener
-from chatd.process.reloading import connections_per_address, http_limits
+from chatd.process.polling import bound_turns
+from chatd.process.reloading import connections_per_address, http_limits, rates
 from chatd.process.reuseport import ReusePortReactor
 from chatd.process.service import ChatService
 from chatd.process.supervisor import Supervisor
@@ -73,8 +73,9 @@ def compose_service(
         postgres_addresses(settings)
         nats_address(settings)
         return Supervisor(settings, reactor, random.random, manager)
+    bound_turns(reactor)
     metrics = Metrics()
-    unsent = UnsentBytes(reactor.seconds)
+    unsent = UnsentBytes(reactor.seconds, metrics.count_refusal)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
     components = compose_domain(
@@ -86,7 +87,7 @@ def compose_service(
         now=microseconds,
         hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
         hasher=owasp_hasher(),
-        rates=Rates() if settings.rate_limits else None,
+        rates=rates(settings),
         reads_answers=unsent.admits,
         free_bytes=_free_bytes(settings.db),
     )
@@ -188,4 +189,5 @@ def _listener(option: str, text: str, server: Server, reactor: Any) -> Listener:
     except (IndexError, KeyError):
         raise ConfigError(f"{option}: systemd has passed no such socket as {text!r}") from None
     except Exception as wrong:
-        raise ConfigError(f"{option}: {text!r} is not an endpoint: {wrong}") from None
+        shown = without_password(text)
+        raise ConfigError(f"{option}: {shown!r} is not an endpoint: {reason_of(wrong)}") from None

@@ -210,7 +210,8 @@ class Accounts:
 
     async def _delete(self, user_id: int, erase: bool) -> bool:
         try:
-            await self._store.delete_account(user_id, erase=erase)
+            # As an edit is: many may be deleted at once, and sends would wait behind all of them.
+            await self._calls.run(user_id, lambda: self._store.delete_account(user_id, erase=erase))
         finally:
             self._bus.publish_revoked(user_id, None)
         return await self._erasures.erase(user_id) if erase else True

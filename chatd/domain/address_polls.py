@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Final
 
 from chatd.errors import Overloaded
-from chatd.runtime.networks import network
+from chatd.runtime.networks import networks
 
 RETRY_SECONDS: Final = 30.0
 
 
 class AddressPolls:
-    """Counts by `place`: an IPv4 address, or an IPv6 /64 network.
+    """Counts by `place`: an IPv4 address, or an IPv6 /48 network: two /64 networks
+    may have one owner, who would hold all there are.
 
     `most` returns how many there may be; None: any number.
     """
@@ -28,7 +29,7 @@ class AddressPolls:
 
     def place(self, address: str | None) -> str | None:
         """Where a client is counted; None, for one that is not, passes through."""
-        return None if address is None else network(address)
+        return None if address is None else networks(address)[-1]
 
     def enter(self, place: str | None) -> None:
         """Count a poll or stream; raises `Overloaded`."""

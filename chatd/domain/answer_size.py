@@ -67,7 +67,7 @@ def fitting_changes(found: ChangesSlice) -> ChangesSlice:
     numbers = [
         number for number, each in enumerate(found.changes) if isinstance(each, MessageChange)
     ]
-    messages = [each.message for each in found.changes if isinstance(each, MessageChange)]
+    messages = found.messages
     fit = fitting(messages)
     if fit == len(messages):
         return found

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -14,6 +14,7 @@ from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.sessions import RevocationTracker, SessionCache
 from chatd.model import Session
 from chatd.runtime.shield import ShieldedTasks
+from chatd.runtime.slices import in_slices
 
 BASIC_CACHE_SECONDS: Final = 60.0
 
@@ -34,6 +35,7 @@ class BasicSessions:
         self._checks = checks
         self._revocations = revocations
         self._tasks = tasks
+        self._clock = clock
         self._cache = SessionCache(clock, BASIC_CACHE_SECONDS)
         self._key = secrets.token_bytes(32)
         self._verifying: dict[bytes, list[Deferred[Session]]] = {}
@@ -68,7 +70,11 @@ class BasicSessions:
     def _verify_once(
         self, key: bytes, username: str, password: str, address: str
     ) -> Deferred[Session]:
-        """Verify credentials once for all concurrent requests that present them."""
+        """Verify credentials once for all concurrent requests that present them.
+
+        There may be thousands, since they are free: so not all are answered in one turn of the
+        reactor.
+        """
         result: Deferred[Session] = Deferred()
         if key in self._verifying:
             self._verifying[key].append(result)
@@ -77,8 +83,15 @@ class BasicSessions:
         self._verifying[key] = [result]
 
         def fire_all(outcome: Session | Failure) -> None:
-            for waiting in self._verifying.pop(key):
-                waiting.callback(outcome)  # a Failure is passed to the errbacks
+            def fire(waiting: Deferred[Session]) -> None:
+                if not isinstance(outcome, Failure) and self._cache.get(key) is not outcome:
+                    # The session has ended in an earlier turn.
+                    again = maybeDeferred(self._verify_once, key, username, password, address)
+                    again.chainDeferred(waiting)
+                else:
+                    waiting.callback(outcome)  # a Failure is passed to the errbacks
+
+            in_slices(self._clock, iter(self._verifying.pop(key)), fire)
 
         self._tasks.run(self._verify(key, username, password, address)).addBoth(fire_all)
         return result

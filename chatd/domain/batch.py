@@ -250,7 +250,8 @@ class ReadBatcher(Batcher[Q, R]):
         super().__init__(
             run,
             clock,
-            max_queued=max_queued,
+            # How many there may be is a matter of whose they are.
+            max_queued=2 * max_queued,
             max_batch_size=max_batch_size,
             observe_size=observe_size,
         )

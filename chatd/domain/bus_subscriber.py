@@ -45,8 +45,9 @@ class BusSubscriber:
     ) -> None:
         self._store = store
         self._clock = clock
-        # The users to be woken later; as a set, in order.
+        # The users to be woken later, for messages and for changes; as sets, in order.
         self._late: dict[int, None] = {}
+        self._late_for_changes: dict[int, None] = {}
         self._notifier = notifier
         self._accounts = accounts
         self._deliveries = deliveries
@@ -84,7 +85,32 @@ class BusSubscriber:
         self._wake(late)
 
     def wake_for_changes(self, user_ids: Collection[int]) -> None:
-        self._metrics.count_wakeups("bus", self._notifier.wake_for_changes(user_ids))
+        if self._late_for_changes:
+            self._late_for_changes.update(dict.fromkeys(user_ids))
+        else:
+            self._wake_for_changes(user_ids)
+
+    def _wake_for_changes(self, user_ids: Iterable[int]) -> None:
+        """As `_wake`: what an account has sent may be deleted from thousands of inboxes, and all
+        who wait for changes there read them."""
+        until = self._clock.seconds() + WAKE_SECONDS
+        woken = 0
+        users = iter(user_ids)
+        for user_id in users:
+            held = self._notifier.wake_for_changes((user_id,))
+            if held:
+                woken += held
+                if self._clock.seconds() >= until:
+                    break
+        late = dict.fromkeys(users)
+        if late and not self._late_for_changes:
+            self._clock.callLater(0, self._wake_late_for_changes)
+        self._late_for_changes.update(late)
+        self._metrics.count_wakeups("bus", woken)
+
+    def _wake_late_for_changes(self) -> None:
+        late, self._late_for_changes = self._late_for_changes, {}
+        self._wake_for_changes(late)
 
     def changed(self, received_by: int, seq: int, sent_by: int) -> None:
         # Nobody is woken: polls wait for messages, and what is read from now on is as it is.

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from chatd.domain.answer_size import fitting_changes
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.errors import Unauthorized
 from chatd.model import ChangesPosition, InboxSlice
@@ -57,6 +58,10 @@ class ChangesStream(MessageStream):
         super()._deliver(inbox)
         found, self._found = self._found, None
         assert found is not None
+        fit = fitting_changes(found)
+        if fit is not found:
+            found = fit
+            self._continue_later()
         written = 0
         while written < len(found.changes) and not self._paused:
             assert self._sink is not None

@@ -363,6 +363,7 @@ class Chats:
         try:
             first = ReadAfter(session.user_id, after, READ_LIMIT)
             inbox = await self._read(first, listening=True)
+            self._read_limits.charge(session.user_id, inbox.messages)
             if since is not None:
                 verify_read(since.seq, since.stamp, inbox)
             begin = inbox.last_seq if after is None else after
@@ -425,7 +426,13 @@ class Chats:
         return self._reads.submit(query) if cached is None else cached
 
     def _read_changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
-        return self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
+        def charge(found: ChangesSlice | None) -> ChangesSlice | None:
+            if found is not None:
+                self._read_limits.charge(query.user_id, found.messages)
+            return found
+
+        read = self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
+        return read.addCallback(charge)
 
     def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
         """The cursor, if nothing after it was removed, else `CursorExpired` is raised.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -28,7 +28,7 @@ _log = Logger()
 
 
 class Erasures:
-    """Runs the steps of erasures and announces what they have deleted."""
+    """Runs the steps of erasures, one at a time, and announces what they have deleted."""
 
     def __init__(self, store: IStore, bus: IBus, clock: IReactorTime) -> None:
         self._store = store
@@ -37,6 +37,8 @@ class Erasures:
         self._timer = LoopingCall(self._start_work)
         self._timer.clock = clock
         self._working = False
+        # Steps of accounts that are deleted at the same time: sends would wait behind all of them.
+        self._lock = DeferredLock()
         self._stopped = False
         self._idle_waiters = IdleWaiters()
 
@@ -80,7 +82,11 @@ class Erasures:
             self._idle_waiters.notify()
 
     async def _step(self, user_id: int | None) -> bool:
-        erased = await self._store.erase(user_id)
+        await self._lock.acquire()
+        try:
+            erased = await self._store.erase(user_id)
+        finally:
+            self._lock.release()
         for message in erased.messages:
             self._bus.publish_changed(message.received_by, message.seq, message.sent_by)
         if erased.messages:

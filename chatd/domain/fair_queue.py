@@ -6,7 +6,7 @@ However much one account asks for, another one's next request waits for one of e
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from typing import Final, Generic, TypeVar
 
 from chatd.errors import Overloaded
@@ -19,6 +19,9 @@ MAX_PER_OWNER: Final = 1000
 
 class FairQueue(Generic[T]):
     """Holds up to `max_entries` entries, `max_per_owner` of them of one `owner(entry)`.
+
+    Those are for owners with several entries: twice as many may be there if the others are the only
+    ones of their owners. So a few owners do not keep out who has nothing in the queue.
 
     `bound` is the name of these bounds in `Overloaded`.
     """
@@ -51,15 +54,21 @@ class FairQueue(Generic[T]):
 
     def check(self, owner: Hashable) -> None:
         """Raise `Overloaded` if `append` would."""
-        if self._length >= self._max_entries:
-            raise Overloaded("too many requests are waiting", 1, self._bound)
         queue = self._queues.get(owner)
+        if self._length >= self._max_entries * (2 if queue is None else 1):
+            raise Overloaded("too many requests are waiting", 1, self._bound)
         if queue is not None and len(queue) >= self._max_per_owner:
             raise Overloaded("too many of your requests are waiting", 1, self._bound)
 
-    def popleft(self) -> T:
-        """Take the oldest entry of the account whose turn it is."""
-        owner, queue = next(iter(self._queues.items()))
+    def popleft(self, busy: Container[Hashable] = ()) -> T:
+        """Take the oldest entry of the account whose turn it is, of those that are not `busy`.
+
+        Raises `IndexError` if there is none.
+        """
+        owner = next((owner for owner in self._queues if owner not in busy), None)
+        if owner is None:
+            raise IndexError("no entry may be taken")
+        queue = self._queues[owner]
         entry = queue.popleft()
         self._length -= 1
         if queue:

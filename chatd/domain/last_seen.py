@@ -10,7 +10,9 @@ from typing import Final, Generic, TypeVar
 import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from chatd.errors import StoreUnavailable
 from chatd.interfaces import IStore
 from chatd.model import Account, Session, Token
 
@@ -57,6 +59,10 @@ class _Times(Generic[K]):
         for key in taken:
             del self.pending[key]
         return taken
+
+    def give_back(self, taken: dict[K, int]) -> None:
+        """Times that could not be written, of which there may be later ones by now."""
+        self.pending = {**taken, **self.pending}
 
 
 class LastSeenWriter:
@@ -109,14 +115,21 @@ class LastSeenWriter:
         return msgspec.structs.replace(token, last_used_at=used)
 
     async def flush(self) -> None:
-        """Write everything that is pending."""
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
+        """Write everything that is pending, for the last time."""
+        self._cancel()
         users = self._users.take(MAX_REMEMBERED)
         tokens = self._tokens.take(MAX_REMEMBERED)
         if users or tokens:
-            await self._store.record_seen(users, tokens)
+            try:
+                await self._store.record_seen(users, tokens)
+            finally:
+                # A write before may have failed meanwhile.
+                self._cancel()
+
+    def _cancel(self) -> None:
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
 
     def _write_batch(self) -> None:
         users = self._users.take(LAST_SEEN_BATCH)
@@ -126,6 +139,14 @@ class LastSeenWriter:
             self._scheduled = self._clock.callLater(
                 LAST_SEEN_BATCH_PAUSE_SECONDS, self._write_batch
             )
-        self._store.record_seen(users, tokens).addErrback(
-            lambda failure: _log.failure("last_seen_at could not be written", failure)
-        )
+        self._store.record_seen(users, tokens).addErrback(self._failed, users, tokens)
+
+    def _failed(self, failure: Failure, users: dict[int, int], tokens: dict[bytes, int]) -> None:
+        if not failure.check(StoreUnavailable):
+            _log.failure("last_seen_at could not be written", failure)
+            return
+        # The store says itself what is wrong with it.
+        self._users.give_back(users)
+        self._tokens.give_back(tokens)
+        if self._scheduled is None:
+            self._scheduled = self._clock.callLater(LAST_SEEN_FLUSH_SECONDS, self._write_batch)

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.domain.answer_size import fitting
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, Read, verify_read
 from chatd.errors import DomainError, Unauthorized
@@ -60,13 +61,15 @@ class MessageStream:
     """A `chatd.domain.notifier.Waiter` that counts as held from its construction to its end.
 
     `begin` attaches the sink. A sink that is paused costs nothing: what it has not taken is read
-    from the store when it resumes. At the end, `record.held_seconds` is set and
+    from the store when it resumes. Nor is it given more in a turn of the reactor than fits into an
+    answer, however much it takes. At the end, `record.held_seconds` is set and
     `observe` called with the outcome and the seconds since the construction.
     """
 
     __slots__ = (
         "_began",
         "_clock",
+        "_continuing",
         "_end",
         "_notifier",
         "_observe",
@@ -111,6 +114,8 @@ class MessageStream:
         self._paused = False
         # Whether a query is under way, so that only one is.
         self._reading = False
+        # Whether it goes on in the next turn, since this one has written much.
+        self._continuing = False
         # Whether the inbox may have messages after `seq` that no query has returned.
         self._unread = False
         notifier.add(self)
@@ -177,7 +182,7 @@ class MessageStream:
         if self._sink is None or self._reading:
             return
         try:
-            while self._unread and self.held and not self._paused:
+            while self._unread and self.held and not (self._paused or self._continuing):
                 self._unread = False
                 inbox = self._read_new()
                 if isinstance(inbox, Deferred):
@@ -216,10 +221,23 @@ class MessageStream:
         else:
             sink.fail(failure)
 
+    def _continue(self) -> None:
+        self._continuing = False
+        self._advance()
+
+    def _continue_later(self) -> None:
+        if not self._continuing:
+            self._continuing = True
+            self._clock.callLater(0, self._continue)
+
     def _deliver(self, inbox: InboxSlice) -> None:
         # Each time: a standby that has taken over may lack what was read before.
         verify_read(self.seq, self.stamp, inbox)
         messages = inbox.messages
+        fit = fitting(messages)
+        if fit < len(messages):
+            messages = messages[:fit]
+            self._continue_later()
         while messages and not self._paused:
             assert self._sink is not None
             written = self._sink.write_messages(messages)

@@ -62,8 +62,10 @@ class Notifier:
     """The waiters of one process.
 
     At most `max_held` polls are held at once: further ones are woken at once with
-    `WakeReason.OVERLOAD`. At most `HELD_PER_USER` of them belong to one user: beyond that, the
-    oldest is woken with `WakeReason.SUPERSEDED`. `expiry` ends those whose sessions expire.
+    `WakeReason.OVERLOAD`, unless they are the only ones of their users: then one of a user who has
+    several is. So accounts with as many as they may have do not keep others from having one.
+    At most `HELD_PER_USER` of them belong to one user: beyond that, the oldest is woken with
+    `WakeReason.SUPERSEDED`. `expiry` ends those whose sessions expire.
     `interest` is told which users have waiters.
     """
 
@@ -74,6 +76,8 @@ class Notifier:
         self.max_held = max_held
         self._expiry = expiry
         self._waiters: dict[int, list[Waiter]] = {}
+        # Users that had several waiters when one was last held; as a set, in order.
+        self._crowded: dict[int, None] = {}
         self._held = 0
         self._draining = False
 
@@ -103,6 +107,7 @@ class Notifier:
             waiters.remove(waiter)
             if not waiters:
                 del self._waiters[session.user_id]
+                self._crowded.pop(session.user_id, None)
                 if self._interest is not None:
                     self._interest.unwatch(session.user_id)
             if session.expires_at is not None:
@@ -116,12 +121,15 @@ class Notifier:
         self._held += 1
         if self._draining:
             waiter.wake(WakeReason.DRAIN)
-        elif self._held > self.max_held:
-            waiter.wake(WakeReason.OVERLOAD)
-        else:
-            waiters = self._waiters[waiter.session.user_id]
-            if len(waiters) > HELD_PER_USER:
-                self._supersede(waiters)
+            return
+        waiters = self._waiters[waiter.session.user_id]
+        if len(waiters) > 1:
+            self._crowded[waiter.session.user_id] = None
+        if self._held > self.max_held:
+            displaced = waiter if len(waiters) > 1 else self._find_displaced() or waiter
+            displaced.wake(WakeReason.OVERLOAD)
+        elif len(waiters) > HELD_PER_USER:
+            self._supersede(waiters)
 
     def release(self) -> None:
         """Uncount a waiter that has stopped waiting, for whatever reason."""
@@ -189,6 +197,17 @@ class Notifier:
             for waiter in tuple(waiters):
                 if waiter.held:
                     waiter.wake(WakeReason.DRAIN)
+
+    def _find_displaced(self) -> Waiter | None:
+        """The oldest held waiter of a user who has several; each such user in turn."""
+        while self._crowded:
+            user_id = next(iter(self._crowded))
+            del self._crowded[user_id]
+            held = [waiter for waiter in self._waiters.get(user_id, ()) if waiter.held]
+            if len(held) > 1:
+                self._crowded[user_id] = None
+                return held[0]
+        return None
 
     def _supersede(self, waiters: list[Waiter]) -> None:
         oldest = None

@@ -38,6 +38,7 @@ class PasswordChecks:
             if valid_username:  # Impossible usernames must not fill the rate limiter's memory.
                 self._limits.count_failed_log_in(address, username)
             raise Unauthorized("there is no such username and password")
+        self._limits.note_right_password(address, username)
         if credentials.disabled:
             raise AccountDisabled("an administrator has disabled this account")
         return credentials

@@ -14,22 +14,8 @@ from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.errors import RateLimited
-from chatd.runtime.networks import networks
-
-
-class Rate(Struct, frozen=True):
-    """How many actions are allowed at once, and how many per second in the long run."""
-
-    burst: int
-    per_second: float
-
-    def times(self, factor: int) -> Rate:
-        """This rate so many times."""
-        return Rate(self.burst * factor, self.per_second * factor)
-
-
-NETWORK_FACTORS: Final = (1, 2, 4)
-"""How much more than an IPv4 address or an IPv6 /64 network may be done by a /56 and a /48."""
+from chatd.rates import Rate
+from chatd.runtime.networks import NETWORK_FACTORS, networks
 
 TOTAL_FACTOR: Final = 100
 """How much more than one address all addresses together may do."""
@@ -46,12 +32,16 @@ class Rates(Struct, frozen=True):
     """Wrong passwords, per username and address together; see `NetworkBuckets`. A /48 has less
     than what locks the owner of the username out."""
     guessed_log_in: Rate = Rate(burst=500, per_second=1.0)
-    """Wrong passwords, per username from any address: high enough that locking its owner out takes
-    many addresses, low enough that a distributed guessing attack does not get far."""
+    """Wrong passwords, per username from any address, low enough that a distributed guessing attack
+    does not get far. It locks nobody out of where they have logged in before, see `RateLimits`."""
     read: Rate = Rate(burst=10_000, per_second=1000.0)
     """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
+
+
+MAX_KNOWN_PLACES: Final = 50_000
+"""Usernames and addresses that are remembered together."""
 
 
 class TokenBuckets:
@@ -62,7 +52,8 @@ class TokenBuckets:
 
     def __init__(self, what: str, rate: Rate, clock: IReactorTime, max_keys: int = 50_000) -> None:
         self._what = what
-        self._rate = rate
+        self.rate = rate
+        """What buckets hold at most, and are refilled at, from now on."""
         self._clock = clock
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
@@ -95,8 +86,8 @@ class TokenBuckets:
 
     def _level(self, key: Hashable) -> tuple[float, float]:
         now = self._clock.seconds()
-        tokens, then = self._buckets.get(key, (self._rate.burst, now))
-        return min(self._rate.burst, tokens + (now - then) * self._rate.per_second), now
+        tokens, then = self._buckets.get(key, (self.rate.burst, now))
+        return min(self.rate.burst, tokens + (now - then) * self.rate.per_second), now
 
     def _set(self, key: Hashable, tokens: float, now: float) -> None:
         self._buckets[key] = (tokens, now)
@@ -106,7 +97,7 @@ class TokenBuckets:
 
     def _refuse(self, tokens: float) -> None:
         self.refused += 1
-        seconds = (1 - tokens) / self._rate.per_second
+        seconds = (1 - tokens) / self.rate.per_second
         raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
 
 
@@ -121,6 +112,12 @@ class NetworkBuckets:
         self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
         self._all = TokenBuckets(what, total, clock)
 
+    def set_rates(self, rate: Rate, total: Rate) -> None:
+        """Change the rates; what has been taken stays taken."""
+        for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
+            each.rate = rate.times(factor)
+        self._all.rate = total
+
     @property
     def refused(self) -> int:
         """How often an address or a network was refused."""
@@ -131,9 +128,10 @@ class NetworkBuckets:
         """How often something was refused because all addresses together had asked too often."""
         return self._all.refused
 
-    def check(self, address: str, subject: str = "") -> None:
-        """Raise `RateLimited` if a bucket of the address is empty."""
-        for each, key in self._of(address, subject):
+    def check(self, address: str, subject: str = "", *, of_all: bool = True) -> None:
+        """Raise `RateLimited` if a bucket of the address is empty, or that of all addresses."""
+        buckets = self._of(address, subject)
+        for each, key in buckets if of_all else buckets[:-1]:
             each.check(key)
 
     def take(self, address: str) -> None:
@@ -153,7 +151,11 @@ class NetworkBuckets:
 
 
 class RateLimits:
-    """All rate limits of one process; with `rates` None there are none."""
+    """All rate limits of one process; with `rates` None there are none.
+
+    An address from which a user has given the right password lately is not refused because of
+    wrong ones from others: a few dozen addresses could have locked the user out for good.
+    """
 
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
         self.enabled = rates is not None
@@ -167,8 +169,21 @@ class RateLimits:
         self._failed_log_ins = NetworkBuckets(
             "wrong passwords", rates.failed_log_in, rates.guessed_log_in, clock
         )
+        # By username and the smallest network of the address, the latest last.
+        self._known_places: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
+
+    def set_rates(self, rates: Rates | None) -> None:
+        """Change the rates; with None there are no limits from now on."""
+        self.enabled = rates is not None
+        if rates is None:
+            return
+        self._registrations.set_rates(rates.registration, rates.registration.times(TOTAL_FACTOR))
+        self._log_ins.set_rates(rates.log_in, rates.log_in.times(TOTAL_FACTOR))
+        self._failed_log_ins.set_rates(rates.failed_log_in, rates.guessed_log_in)
+        self._reads.rate = rates.read
+        self._sends.rate = rates.send
 
     def refused(self) -> dict[str, float]:
         """How often each limit has refused something."""
@@ -189,8 +204,18 @@ class RateLimits:
     def count_log_in(self, address: str, username: str) -> None:
         """Count an attempt to log in, before its password is checked; raises `RateLimited`."""
         if self.enabled:
-            self._failed_log_ins.check(address, username.lower())
+            is_known = _place(address, username) in self._known_places
+            self._failed_log_ins.check(address, username.lower(), of_all=not is_known)
             self._log_ins.take(address)
+
+    def note_right_password(self, address: str, username: str) -> None:
+        """Remember that a user has given the right password from an address."""
+        if self.enabled:
+            place = _place(address, username)
+            self._known_places[place] = None
+            self._known_places.move_to_end(place)
+            if len(self._known_places) > MAX_KNOWN_PLACES:
+                self._known_places.popitem(last=False)
 
     def count_failed_log_in(self, address: str, username: str) -> None:
         """Count a wrong password; never raises."""
@@ -212,3 +237,7 @@ class RateLimits:
         """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
         if self.enabled:
             self._sends.take(user_id)
+
+
+def _place(address: str, username: str) -> tuple[str, str]:
+    return username.lower(), networks(address)[0]

@@ -13,6 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from chatd.model import Session
 
 MAX_CACHED: Final = 50_000
+MAX_CACHED_OF_USER: Final = 100
+"""Sessions of one user, who may have any number of tokens: whoever has more of them in use neither
+displaces those of others, nor makes dropping them take long."""
 
 
 class RevocationTracker:
@@ -55,7 +58,8 @@ class RevocationTracker:
 
 
 class SessionCache:
-    """Sessions by a hash of their credentials: at most `MAX_CACHED`, each for `seconds`."""
+    """Sessions by a hash of their credentials: at most `MAX_CACHED`, `MAX_CACHED_OF_USER` of them
+    of one user, each for `seconds`."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self._clock = clock
@@ -77,8 +81,12 @@ class SessionCache:
     def put(self, key: bytes, session: Session, seconds: float = inf) -> None:
         """Add a session for at most so many seconds."""
         self.discard(key)
+        keys = self._keys.get(session.user_id, ())
+        if len(keys) >= MAX_CACHED_OF_USER:
+            del self._sessions[keys[0]]
+            keys = keys[1:]
         self._sessions[key] = (session, self._clock.seconds() + min(self._seconds, seconds))
-        self._keys[session.user_id] = (*self._keys.get(session.user_id, ()), key)
+        self._keys[session.user_id] = (*keys, key)
         if len(self._sessions) > MAX_CACHED:
             self.discard(next(iter(self._sessions)))
 
@@ -93,8 +101,8 @@ class SessionCache:
                 del self._keys[user_id]
 
     def discard_user(self, user_id: int) -> None:
-        for key in self._keys.get(user_id, ()):
-            self.discard(key)
+        for key in self._keys.pop(user_id, ()):
+            del self._sessions[key]
 
     def clear(self) -> None:
         self._sessions.clear()

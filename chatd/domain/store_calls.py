@@ -7,6 +7,7 @@ not be in the way of others.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -35,11 +36,19 @@ class _Waiting(Struct, frozen=True, eq=False):
 
 
 class StoreCalls:
-    """Runs calls that are not made in batches, `max_running` at a time."""
+    """Runs calls that are not made in batches, `max_running` at a time.
+
+    One account has one less than that at a time: another one's call need not wait for the end of
+    one, and has fewer threads beside its own.
+    """
 
     def __init__(self, reads: ReadLimits, max_running: int) -> None:
         self._reads = reads
         self._free = max_running
+        self._max_of_owner = max(1, max_running - 1)
+        self._running: Counter[int] = Counter()
+        # Those that have as many running as they may.
+        self._busy: set[int] = set()
         self._queue: FairQueue[_Waiting] = FairQueue(
             lambda waiting: waiting.owner, max_entries=MAX_WAITING
         )
@@ -54,22 +63,34 @@ class StoreCalls:
         self._reads.count(owner)
         result: Deferred[T] = Deferred()
         waiting = _Waiting(owner, call, result)
-        if self._free:
+        if self._free and owner not in self._busy:
             self._begin(waiting)
         else:
             self._queue.append(waiting)
         return result
 
     def _begin(self, waiting: _Waiting) -> None:
+        owner = waiting.owner
         self._free -= 1
+        self._running[owner] += 1
+        if self._running[owner] == self._max_of_owner:
+            self._busy.add(owner)
         maybeDeferred(waiting.call).addBoth(self._end, waiting)
 
     def _end(self, outcome: object, ended: _Waiting) -> None:
+        owner = ended.owner
         self._free += 1
+        self._busy.discard(owner)
+        self._running[owner] -= 1
+        if not self._running[owner]:
+            del self._running[owner]
         if isinstance(outcome, list):
-            self._reads.charge_rows(ended.owner, len(outcome))
-        while self._free and self._queue:
-            waiting = self._queue.popleft()
+            self._reads.charge_rows(owner, len(outcome))
+        while self._free:
+            try:
+                waiting = self._queue.popleft(self._busy)
+            except IndexError:
+                break
             if waiting.result.called:
                 continue
             try:

@@ -46,7 +46,7 @@ class Tokens:
 
     async def _log_out(self, user_id: int, token: bytes) -> None:
         try:
-            await self._store.delete_token(user_id, token)
+            await self._calls.run(user_id, lambda: self._store.delete_token(user_id, token))
         finally:
             self._bus.publish_revoked(user_id, token)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from chatd.http.errors import HTTPError, address_full, server_full
-from chatd.runtime.networks import network
+from chatd.http.handshakes import is_tls
+from chatd.runtime.networks import NetworkCounts, networks
 
 BEING_REFUSED: Final = 16
 """Connections beyond the limit, in all or of an address, that are told so at once. While there are
@@ -21,6 +22,9 @@ ACCEPTS: Final = 50
 each time that there were as many as expected, and so all that a flood has left in the kernel's
 queue in one turn. With fewer, whoever comes after a flood waits for many turns."""
 
+TLS_ACCEPTS: Final = 10
+"""The same for ports of TLS: such a connection takes six times as long to make."""
+
 NO_ROOM: Final = server_full()
 
 _log = Logger()
@@ -29,8 +33,9 @@ _log = Logger()
 class Admission:
     """Counts connections. `ports`, the open ones, pause while nothing more can be refused.
 
-    `max_connections` and `max_per_address` (an IPv4 address, or an IPv6 /64 network) may be None.
-    The latter may be changed; connections accepted while it was None do not count.
+    `max_connections` and `max_per_address` (an IPv4 address, or an IPv6 /64 network; a /56 may have
+    twice as many, a /48 four times, but three quarters of all at most) may be None. The latter may
+    be changed; connections accepted while it was None do not count.
     Addresses for which `is_exempt` have no limit of their own. `refused` is called with the bound
     that was reached: `connections` or `connections_of_address`.
     """
@@ -50,7 +55,7 @@ class Admission:
         self._open = 0
         self.refusals = 0
         """How many connections were refused."""
-        self._of_address: Counter[str] = Counter()
+        self._of_address = NetworkCounts()
         self._paused = False
 
     def add_port(self, port: Any) -> None:
@@ -60,9 +65,11 @@ class Admission:
         if accept is None:
             return
 
+        accepts = TLS_ACCEPTS if is_tls(port) else ACCEPTS
+
         def accept_some() -> None:
             # Afterwards it is what Twisted expects next time.
-            port.numberAccepts = ACCEPTS
+            port.numberAccepts = accepts
             accept()
 
         port.doRead = accept_some
@@ -72,9 +79,9 @@ class Admission:
         """Whether the ports accept connections."""
         return not self._paused
 
-    def enter(self, address: IAddress | None) -> tuple[str | None, HTTPError | None]:
-        """Count a connection; returns its address for `leave`, if that has a limit, and why it is
-        refused, if it is. `NO_ROOM`: it is to be closed without a word."""
+    def enter(self, address: IAddress | None) -> tuple[tuple[str, ...], HTTPError | None]:
+        """Count a connection; returns its address for `leave`, as `networks`, if that has a limit,
+        and why it is refused, if it is. `NO_ROOM`: it is to be closed without a word."""
         limit = self.max_connections
         counted = self._counted(address)
         refusal = None
@@ -84,32 +91,30 @@ class Admission:
             if self._open >= limit + BEING_REFUSED:
                 refusal = NO_ROOM
                 self._pause(True)
-        elif counted is not None and self._of_address[counted] >= (self.max_per_address or 0):
-            # Those that are told so have a descriptor for as long as that takes.
-            told = self._of_address[counted] - (self.max_per_address or 0)
-            refusal = address_full() if told < BEING_REFUSED else NO_ROOM
-            self._refused("connections_of_address")
+        elif counted:
+            most = inf if limit is None else limit * 3 // 4
+            excess = self._of_address.excess(counted, self.max_per_address or 0, most)
+            if excess >= 0:
+                # Those that are told so have a descriptor for as long as that takes.
+                refusal = address_full() if excess < BEING_REFUSED else NO_ROOM
+                self._refused("connections_of_address")
         self.refusals += refusal is not None
         self._open += 1
-        if counted is not None:
-            self._of_address[counted] += 1
+        self._of_address.add(counted, 1)
         return counted, refusal
 
-    def leave(self, counted: str | None) -> None:
+    def leave(self, counted: tuple[str, ...]) -> None:
         """A connection is closed."""
         self._open -= 1
-        if counted is not None:
-            self._of_address[counted] -= 1
-            if not self._of_address[counted]:
-                del self._of_address[counted]
+        self._of_address.add(counted, -1)
         if self._paused and self._open < (self.max_connections or 0) + BEING_REFUSED // 2:
             self._pause(False)
 
-    def _counted(self, address: IAddress | None) -> str | None:
+    def _counted(self, address: IAddress | None) -> tuple[str, ...]:
         host: str | None = getattr(address, "host", None)
         if self.max_per_address is None or host is None or self._is_exempt(host):
-            return None
-        return network(host)
+            return ()
+        return networks(host)
 
     def _pause(self, paused: bool) -> None:
         if paused == self._paused:

@@ -45,7 +45,8 @@ class Channel:
     """One connection of a `chatd.http.server.Server`.
 
     The transport's protocol and its producer, and the `RequestChannel` of its requests. With
-    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with.
+    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with: the
+    networks of its address, where its amounts are counted as well.
     """
 
     __slots__ = (
@@ -71,7 +72,7 @@ class Channel:
     def __init__(
         self,
         server: ServerState,
-        counted: str | None = None,
+        counted: tuple[str, ...] = (),
         refusal: HTTPError | None = None,
     ) -> None:
         self.site: Site = server.site
@@ -190,7 +191,8 @@ class Channel:
         flow = self._flow
         turns = server.limits.pipelined
         try:
-            if server.unsent.connections and reader.buffer and server.unsent.full:
+            unsent = server.unsent
+            if unsent.connections and reader.buffer and unsent.refuses(self._counted):
                 raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:
                 if granted:
@@ -212,9 +214,8 @@ class Channel:
                     self._begin(head, b"")
                 else:
                     body = reader.read_body()
-                    if body is None:
-                        break
-                    self._begin(head, body)
+                    if body is not None:
+                        self._begin(head, body)
             if reader.buffer or reader.head is not None or self._holds:
                 self._count_received()
         except HTTPError as error:
@@ -328,10 +329,10 @@ class Channel:
         """Send `data`, at once if the transport allows it."""
         if self._eager:
             if not write_eagerly(self.transport, data):
-                self._server.unsent.add(self)
+                self._server.unsent.add(self, self._counted)
         else:
             self.transport.write(data)
-            self._server.unsent.add(self)
+            self._server.unsent.add(self, self._counted)
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         """`write`, for bytes in pieces."""

@@ -1,59 +1,122 @@
-"""TLS handshakes, which take their turns like requests.
+"""TLS connections, which take their turns like requests: for handshakes, and for many records.
 
-The server signs in each, which takes a millisecond with an RSA key. Thousands of connections that
-begin to speak in the same moment would have nothing else happen for seconds.
+The server signs in each handshake, which takes a millisecond with an RSA key. Thousands of
+connections that begin to speak in the same moment would have nothing else happen for seconds.
+Afterwards a record may have a single byte, and costs as much to decrypt as a large one: what is
+received at once from a dozen connections may be hundreds of thousands of records.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from chatd.http.turns import Turns
 
+PART_BYTES: Final = 4096
+"""What is decrypted before others may have their turn: up to two hundred records, or less than one.
+A client that sends a request sends less."""
+
 
 class TurnTakingTLS(BufferingTLSTransport):
-    """A TLS connection whose handshake goes on when it has its turn."""
+    """A TLS connection that goes on with its handshake when it has its turn, and with more than
+    `PART_BYTES` that it has received.
+
+    Whoever uses it may pause it meanwhile.
+    """
 
     def __init__(self, turns: Turns, factory: TLSMemoryBIOFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
         self._turns = turns
         # What waits for a turn; None: nothing.
-        self._early: bytes | None = None
+        self._rest: bytes | None = None
+        self._is_queued = False
+        # Whether the protocol wants to receive nothing.
+        self._is_paused = False
 
     def dataReceived(self, data: bytes) -> None:
         """`IProtocol`: the client has sent `data`."""
-        # An attribute of Twisted's class that is not public; tests/http/test_handshakes.py would
-        # fail without it.
-        if self._handshakeDone:
-            self._receive(data)
-        elif self._early is not None:
-            self._early += data
-        elif self._turns.admits():
+        if self._rest is not None:
+            self._rest += data
+        # An attribute of Twisted's class that is not public, like `_aborted`;
+        # tests/http/test_handshakes.py would fail without them.
+        elif self._handshakeDone or self._turns.admits():
             self._receive(data)
         else:
-            self._early = data
-            transport: Any = self.transport
-            transport.pauseProducing()
-            self._turns.wait(self, getattr(transport.getPeer(), "host", ""))
+            self._keep(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """`IProtocol`: the connection is closed."""
+        self._rest = None
+        super().connectionLost(reason)
+
+    def pauseProducing(self) -> None:
+        """The protocol wants to receive nothing for now."""
+        self._is_paused = True
+        self._socket.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The protocol wants to receive again."""
+        self._is_paused = False
+        if self._rest is None:
+            self._socket.resumeProducing()
+        else:
+            self._queue()
 
     def take_turn(self) -> None:
         """`chatd.http.turns.Waiting`; the connection may be closed meanwhile."""
-        data, self._early = self._early, None
-        transport: Any = self.transport
-        if data is not None and self.connected and not self.disconnecting:
-            self._receive(data)
-            transport.resumeProducing()
+        self._is_queued = False
+        data = self._rest
+        if data is None or self._is_paused or self._aborted:
+            return
+        self._rest = None
+        self._receive(data)
+        if self.connected and not (self._waits or self._is_paused):
+            self._socket.resumeProducing()
+
+    @property
+    def _waits(self) -> bool:
+        return self._rest is not None
 
     def _receive(self, data: bytes) -> None:
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        """Decrypt a part of `data`, and the rest as long as there is time."""
+        start = 0
+        while True:
+            super().dataReceived(data[start : start + PART_BYTES])  # type: ignore[no-untyped-call]
+            start += PART_BYTES
+            if start >= len(data) or not self.connected:
+                return
+            if self._is_paused or not self._turns.admits():
+                self._keep(data[start:])
+                return
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest = rest
+        if not self._is_paused:
+            self._socket.pauseProducing()
+            self._queue()
+
+    def _queue(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._turns.wait(self, getattr(self._socket.getPeer(), "host", ""))
+
+    @property
+    def _socket(self) -> Any:
+        return self.transport
+
+
+def is_tls(port: Any) -> bool:
+    """Whether an open port is one of TLS."""
+    return isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
 
 
 def take_turns(port: Any, turns: Turns) -> None:
-    """Have the handshakes of an open port, if it is one of TLS, take turns."""
-    factory = getattr(port, "factory", None)
-    if isinstance(factory, TLSMemoryBIOFactory):
-        factory.protocol = partial(TurnTakingTLS, turns)  # type: ignore[assignment]
+    """Have the connections of an open port, if it is one of TLS, take turns."""
+    if is_tls(port):
+        port.factory.protocol = partial(TurnTakingTLS, turns)

@@ -6,14 +6,16 @@ connections as there may be.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Final
+
+from chatd.runtime.networks import NetworkCounts
 
 MAX_RECEIVED: Final = 128 << 20
 """Bytes of all connections beyond which one that adds to them is refused."""
 MAX_RECEIVED_OF_ADDRESS: Final = 16 << 20
-"""The same for an IPv4 address or an IPv6 /64 network whose connections are limited."""
+"""The same for an IPv4 address or an IPv6 /64 network whose connections are limited. A /56 may have
+twice as much, a /48 four times."""
 
 
 class ReceivedBytes:
@@ -25,42 +27,37 @@ class ReceivedBytes:
 
     def __init__(self, refused: Callable[[str], None] = lambda bound: None) -> None:
         self._refused = refused
-        self._held: dict[Hashable, tuple[str | None, int]] = {}
-        self._of_address: Counter[str] = Counter()
+        self._held: dict[Hashable, tuple[tuple[str, ...], int]] = {}
+        self._of_address = NetworkCounts()
         self.total = 0
         """How many bytes are held."""
 
-    def hold(self, connection: Hashable, address: str | None, size: int) -> bool:
+    def hold(self, connection: Hashable, networks: tuple[str, ...], size: int) -> bool:
         """A connection holds so many bytes now; returns whether it may.
 
-        `address` is where it is counted as well.
+        `networks` are those of its address, where it is counted as well.
         """
         self.release(connection)
-        bound = self._bound(address, size)
+        bound = self._bound(networks, size)
         if bound is not None:
             self._refused(bound)
             return False
-        self._held[connection] = (address, size)
+        self._held[connection] = (networks, size)
         self.total += size
-        if address is not None:
-            self._of_address[address] += size
+        self._of_address.add(networks, size)
         return True
 
     def release(self, connection: Hashable) -> None:
         """It holds nothing any more."""
         held = self._held.pop(connection, None)
-        if held is None:
-            return
-        address, size = held
-        self.total -= size
-        if address is not None:
-            self._of_address[address] -= size
-            if not self._of_address[address]:
-                del self._of_address[address]
+        if held is not None:
+            networks, size = held
+            self.total -= size
+            self._of_address.add(networks, -size)
 
-    def _bound(self, address: str | None, size: int) -> str | None:
+    def _bound(self, networks: tuple[str, ...], size: int) -> str | None:
         if self.total + size > MAX_RECEIVED:
             return "received_bytes"
-        if address is not None and self._of_address[address] + size > MAX_RECEIVED_OF_ADDRESS:
+        if self._of_address.excess(networks, MAX_RECEIVED_OF_ADDRESS) + size > 0:
             return "received_bytes_of_address"
         return None

@@ -77,7 +77,8 @@ class HeaderBlock:
             elif name == b"connection":
                 options += [option.strip(b" \t") for option in value.split(b",")]
             elif name == b"content-length":
-                self.length = int(value)
+                # llhttp has checked its value, but Python refuses to read thousands of digits.
+                self.length = int(value.rstrip(b" \t").lstrip(b"0") or b"0")
             elif name == b"transfer-encoding":
                 coding = value.rstrip(b" \t")
                 self.coding = coding if self.coding is None else self.coding + b"," + coding

@@ -103,7 +103,10 @@ class RequestReader:
         return head
 
     def read_body(self) -> bytes | None:
-        """Take the body of the request whose head was returned last."""
+        """Take the body of the request whose head was returned last.
+
+        If it returns None and leaves something in `buffer`, it is to be called again for that.
+        """
         data = self.buffer
         body = self._body
         if body is None:

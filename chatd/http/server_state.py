@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chatd.http.admission import Admission
@@ -112,7 +112,8 @@ class ServerState:
         self.turns = Turns(clock)
         self.unsent = unsent or UnsentBytes(clock.seconds)
         self.received = received or ReceivedBytes()
-        self._closed_waiters: list[Deferred[None]] = []
+        # With the calls that are about to fire them.
+        self._closed_waiters: dict[Deferred[None], IDelayedCall | None] = {}
         # One queue for each deadline that a connection may have.
         timeouts = self.timeouts = Timeouts(clock)
         self.awaiting_head = timeouts.queue(limits.head_seconds, _on_head_timeout)
@@ -134,19 +135,28 @@ class ServerState:
         if not self.connections:
             self.timeouts.stop()
             self.turns.stop()
-            waiters, self._closed_waiters = self._closed_waiters, []
-            for waiter in waiters:
-                # Later, since the last connection's request does not know yet.
-                self.clock.callLater(0, waiter.callback, None)
+            for waiter, call in self._closed_waiters.items():
+                if call is None:
+                    # Later, since the last connection's request does not know yet.
+                    telling = self.clock.callLater(0, self._tell_closed, waiter)
+                    self._closed_waiters[waiter] = telling
 
     def wait_closed(self) -> Deferred[None]:
         """Fires once no connection is open and the last one's request knows that it is closed."""
-        closed: Deferred[None] = Deferred()
+        closed: Deferred[None] = Deferred(self._give_up_waiting)
         if self.connections:
-            self._closed_waiters.append(closed)
+            self._closed_waiters[closed] = None
         else:
             closed.callback(None)
         return closed
+
+    def _tell_closed(self, closed: Deferred[None]) -> None:
+        del self._closed_waiters[closed]
+        closed.callback(None)
+
+    def _give_up_waiting(self, closed: Deferred[None]) -> None:
+        if (call := self._closed_waiters.pop(closed)) is not None:
+            call.cancel()
 
     def log_request(self, request: Request) -> None:
         """Call `log`. Errors that it raises are logged."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+
+from chatd.runtime.slices import in_slices
 
 T = TypeVar("T")
 
@@ -17,7 +19,11 @@ TICK = 1.0
 
 
 class Timeouts:
-    """The timer of several `TimeoutQueue`s: ticks once a second while one of them has entries."""
+    """The timer of several `TimeoutQueue`s: ticks once a second while one of them has entries.
+
+    Thousands of entries may be due at the same time, since thousands may have begun together: those
+    for which a turn of the reactor has no time are told in the next ones.
+    """
 
     __slots__ = ("_call", "_clock", "_queues")
 
@@ -41,8 +47,8 @@ class Timeouts:
     def _tick(self) -> None:
         self._call = None
         now = self._clock.seconds()
-        for queue in self._queues:
-            queue.expire(now)
+        late = [(queue, entry) for queue in self._queues for entry in queue.late(now)]
+        in_slices(self._clock, iter(late), lambda each: each[0].expire(each[1], now))
         if any(self._queues):
             self.start()
 
@@ -92,20 +98,20 @@ class TimeoutQueue(Generic[T]):
         """Remove `entry`, if it is in the queue."""
         self._due.pop(entry, None)
 
-    def expire(self, now: float) -> None:
-        """Remove the entries that are due at `now`, and call `on_timeout` for each."""
-        late = []
+    def late(self, now: float) -> Iterator[T]:
+        """The entries that are due at `now`."""
         for entry, due in self._due.items():
             if due > now:
                 break
-            late.append(entry)
-        for entry in late:
-            # The callback of one entry may have removed others, or added them again.
-            due = self._due.get(entry, now + 1.0)
-            if due <= now:
-                del self._due[entry]
-                try:
-                    self._on_timeout(entry)
-                except Exception:
-                    # The timer has other entries to call, and to go on.
-                    _log.failure("A timeout could not be handled")
+            yield entry
+
+    def expire(self, entry: T, now: float) -> None:
+        """Remove `entry` and call `on_timeout`, unless it was removed meanwhile, or added again."""
+        if self._due.get(entry, now + 1.0) > now:
+            return
+        del self._due[entry]
+        try:
+            self._on_timeout(entry)
+        except Exception:
+            # The timer has other entries to call, and to go on.
+            _log.failure("A timeout could not be handled")

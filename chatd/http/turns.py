@@ -3,8 +3,9 @@
 All sockets that have data are read in one turn. If that makes for more work than a few
 milliseconds, nothing else happens meanwhile: no timer, no result of the database, no other
 listener. So what a turn has no time for waits in one queue, from which each connection gets one
-request at a time, and addresses take turns: hundreds of connections of one address, each asking for
-something large, are in the way of another address for one request.
+request at a time, and addresses take turns, where an IPv6 /48 network counts as one: hundreds of
+connections of one address, each asking for something large, are in the way of another address for
+one request.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections import OrderedDict, deque
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from chatd.runtime.networks import networks
 
 TURN_SECONDS: Final = 0.005
 """For how long requests are handled before others have their turn; twice that at most, because
@@ -34,7 +37,7 @@ class Turns:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        # By address, in the order in which they are served next.
+        # By address or network, in the order in which they are served next.
         self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()
         self._length = 0
         self._call: IDelayedCall | None = None
@@ -60,7 +63,7 @@ class Turns:
     def wait(self, connection: Waiting, address: str) -> None:
         """Have a connection from this address take its turn later."""
         self.queued += 1
-        self._queues.setdefault(address, deque()).append(connection)
+        self._queues.setdefault(networks(address)[-1], deque()).append(connection)
         self._length += 1
         if self._call is None:
             self._call = self._clock.callLater(0, self._next_turn)

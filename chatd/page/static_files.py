@@ -58,11 +58,9 @@ class StaticFile(Struct, frozen=True):
             },
         )
 
-    def is_known(self, condition: str | None) -> bool:
+    def is_known(self, condition: str) -> bool:
         """Whether `condition`, the If-None-Match of a request, has its ETag (RFC 9110 section
         13.1.2)."""
-        if condition is None:
-            return False
         tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]
         return self.headers["ETag"] in tags or tags == ["*"]
 

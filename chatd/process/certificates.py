@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from OpenSSL import SSL, crypto
 from OpenSSL.SSL import Context
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
@@ -52,8 +54,15 @@ class Certificates:
         """
         if self._context is None:
             return False
-        self._context = read_certificate(self._description)
+        context = read_certificate(self._description)
+        if (ended := ended_at(context)) is not None:
+            raise UnusableCertificate(f"it was valid until {ended}")
+        self._context = context
         return True
+
+    def ended_at(self) -> datetime | None:
+        """See `ended_at`; of the certificate in use."""
+        return ended_at(self._context)
 
 
 class _Recorder:
@@ -73,6 +82,24 @@ class _Recorder:
     adoptStreamPort = listenTCP
 
 
+def ended_at(context: Any) -> datetime | None:
+    """When the certificate of a context factory has expired; None if it has not, or is unknown."""
+    certificate = getattr(context, "certificate", None)
+    if certificate is None or not certificate.has_expired():
+        return None
+    ended: datetime = certificate.to_cryptography().not_valid_after_utc
+    return ended
+
+
+def reason_of(problem: Exception) -> str:
+    """Why files of an endpoint cannot be read, in one line."""
+    if isinstance(problem, OSError) and problem.filename is not None:
+        return f"{problem.filename}: {problem.strerror}"
+    if isinstance(problem, crypto.Error | SSL.Error):
+        return "privateKey or certKey has no key or certificate in PEM that fits"
+    return str(problem) or type(problem).__name__
+
+
 def read_certificate(description: str) -> Any:
     """The context factory of an endpoint, whose files have been read and fit; None without TLS.
 
@@ -84,8 +111,6 @@ def read_certificate(description: str) -> Any:
         listening.addErrback(lambda _: None)
         if recorder.context is not None:
             recorder.context.getContext()
-    except OSError as problem:
-        raise UnusableCertificate(f"{problem.filename}: {problem.strerror}") from None
     except Exception as problem:
-        raise UnusableCertificate(str(problem) or type(problem).__name__) from None
+        raise UnusableCertificate(reason_of(problem)) from None
     return recorder.context

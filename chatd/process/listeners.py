@@ -43,6 +43,13 @@ class Listener:
         except (OverflowError, ValueError) as error:
             raise self._start_error(error) from None
         _set_backlog(port)
+        ended = None if self.certificates is None else self.certificates.ended_at()
+        if ended is not None:
+            _log.warn(
+                "the certificate of {endpoint} was valid until {ended}: clients will refuse it",
+                endpoint=self.description,
+                ended=ended,
+            )
         self.server.add_port(port)
         return port
 

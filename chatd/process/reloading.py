@@ -9,6 +9,7 @@ import attrs
 from twisted.logger import Logger
 
 from chatd.config import ConfigError, Settings, changes
+from chatd.domain.rate_limits import Rates
 from chatd.http.allowed_hosts import ANY, AllowedHosts
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
@@ -111,9 +112,23 @@ def connections_per_address(settings: Settings, max_connections: int | None) -> 
     return min(settings.max_connections_per_address, max_connections * 3 // 4)
 
 
+def rates(settings: Settings) -> Rates | None:
+    """The rates of the rate limits; None if there are none."""
+    if not settings.rate_limits:
+        return None
+    return Rates(
+        registration=settings.rate_registrations,
+        log_in=settings.rate_log_ins,
+        failed_log_in=settings.rate_wrong_passwords,
+        guessed_log_in=settings.rate_guesses,
+        read=settings.rate_reads,
+        send=settings.rate_messages,
+    )
+
+
 def reconfigure(components: Components, server: Server, settings: Settings) -> None:
     """Change what a running daemon can change; connections keep their limits."""
-    components.limits.enabled = settings.rate_limits
+    components.limits.set_rates(rates(settings))
     components.notifier.max_held = settings.max_polls
     components.accounts.registration_open = settings.registration
     components.accounts.min_password_length = settings.min_password_length

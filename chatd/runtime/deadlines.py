@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from chatd.runtime.slices import in_slices
+
 TOLERANCE: Final = 1e-6
 """Seconds by which a deadline may be early: sums of floats are not exact."""
 
@@ -31,7 +33,8 @@ class Deadlines:
     """A heap of deadlines.
 
     An entry takes a quarter of the memory of a delayed call. A cancelled one stays in the heap,
-    without its listener, until it is due or half of all entries are cancelled.
+    without its listener, until it is due or half of all entries are cancelled. Of many that are due
+    at the same time, some are called in later turns of the reactor.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -94,7 +97,10 @@ class Deadlines:
                 due.append(entry)
         # First, since listeners add and cancel deadlines.
         self._schedule()
-        for entry in due:
-            # One of the listeners before may have cancelled it.
-            if entry[2] is not None:
-                entry[2].on_deadline()
+        in_slices(self._clock, iter(due), _call)
+
+
+def _call(entry: Entry) -> None:
+    # One of the listeners before may have cancelled it.
+    if entry[2] is not None:
+        entry[2].on_deadline()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
+from functools import lru_cache
+from math import inf
 from typing import Final
 
 IPV6_PREFIXES: Final = (64, 56, 48)
 """What a host, a household and a company are usually given."""
 
+NETWORK_FACTORS: Final = (1, 2, 4)
+"""How much more than an IPv4 address or an IPv6 /64 network a /56 and a /48 may have."""
 
+
+@lru_cache(4096)
 def networks(address: str) -> tuple[str, ...]:
     """The networks of an IPv6 address, the smallest one first; otherwise the address alone.
 
@@ -29,6 +36,39 @@ def networks(address: str) -> tuple[str, ...]:
     )
 
 
-def network(address: str) -> str:
-    """The smallest of `networks`: an IPv4 address, or an IPv6 /64 network."""
-    return networks(address)[0]
+class NetworkCounts:
+    """Amounts of addresses, each of which counts in all of its `networks`."""
+
+    def __init__(self) -> None:
+        self._amounts: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._amounts)
+
+    def add(self, networks: tuple[str, ...], amount: int) -> None:
+        """Add to the networks of an address; a negative amount is taken away again."""
+        for network in networks:
+            self._amounts[network] += amount
+            if not self._amounts[network]:
+                del self._amounts[network]
+
+    def clear(self) -> None:
+        """Take all away."""
+        self._amounts.clear()
+
+    def of(self, networks: tuple[str, ...]) -> int:
+        """The amount of the address, or of its smallest network; 0 of an address without any."""
+        return self._amounts.get(networks[0], 0) if networks else 0
+
+    def excess(self, networks: tuple[str, ...], limit: int, most: float = inf) -> float:
+        """How much one of the networks has beyond its limit, negative if none has.
+
+        That is `limit` times the factor of the network, and `most` at most.
+        """
+        return max(
+            (
+                self._amounts.get(network, 0) - min(limit * factor, most)
+                for network, factor in zip(networks, NETWORK_FACTORS, strict=False)
+            ),
+            default=-inf,
+        )

@@ -24,7 +24,7 @@ async def commands(
     """Commands on a new database of each kind."""
     if request.param == POSTGRES:
         databases: Databases = request.getfixturevalue("postgres")
-        name: str = request.getfixturevalue("postgres_database")
+        name: str = request.getfixturevalue("emptied_postgres_database")
         yield Commands(databases.url(name), capsys)
         return
     path = tmp_path / "chatd.db"

@@ -132,6 +132,15 @@ def test_a_path_cannot_start_a_new_line(serve: Serve, path: str) -> None:
         assert line.isprintable()
 
 
+def test_a_long_path_is_logged_in_part(serve: Serve) -> None:
+    service = serve(access_log=True)
+    with logged() as lines:
+        for length in (499, 500, 8000):
+            service.get("/" + "x" * length)
+    paths = [line.split(" ")[2] for line in lines]
+    assert paths == ["/" + "x" * 499, "/" + "x" * 499 + "...", "/" + "x" * 499 + "..."]
+
+
 def test_the_logged_address_is_that_of_the_client(serve: Serve) -> None:
     service = serve(access_log=True, trusted=["127.0.0.1/32"])
     with logged() as lines:

@@ -94,9 +94,9 @@ def test_networks_count_as_one(serve: Serve) -> None:
     service = behind_proxy(serve, OWN)
     ann = service.new_user("ann")
     for number in range(2):
-        assert hold_poll(ann, {"X-Forwarded-For": f"2001:db8::{number}"}).held
-    ann.get(POLL, headers={"X-Forwarded-For": "2001:db8::5"}).problem(503, "overloaded")
-    assert hold_poll(ann, {"X-Forwarded-For": "2001:db8:0:1::5"}).held
+        assert hold_poll(ann, {"X-Forwarded-For": f"2001:db8:0:{number}::5"}).held
+    ann.get(POLL, headers={"X-Forwarded-For": "2001:db8:0:5::5"}).problem(503, "overloaded")
+    assert hold_poll(ann, {"X-Forwarded-For": "2001:db8:1::5"}).held
 
 
 def test_without_proxies_and_without_rate_limits_there_is_no_such_bound(serve: Serve) -> None:

@@ -24,10 +24,11 @@ from chatd.api.stream_writer import StreamWriter
 from chatd.domain.message_stream import MessageStream
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.poll import Poll
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rates
 from chatd.http.request import Request
 from chatd.http.request_headers import HeaderBlock
 from chatd.model import Scope, TokenOptions, WakeReason
+from chatd.rates import Rate
 from tests.api.service import CHATS, OWN, TOKENS, Serve, Service, serving
 from tests.conftest import LoggedFailures
 from tests.doubles import SteppedExecutor, scratch

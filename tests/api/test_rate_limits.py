@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from chatd.domain import chats, passwords
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rates
 from chatd.errors import StoreUnavailable
 from chatd.model import InboxLimits
+from chatd.rates import Rate
 from tests.api.service import CHATS, TOKENS, USERS, Serve, Service, ServiceResponse, basic
 from tests.doubles import SteppedExecutor
 from tests.test_metrics import value

@@ -45,6 +45,9 @@ CURSOR = Cursor("abcdefgh", 7, 255)
         (["application/x-ndjson;q=0.9, text/event-stream;q=1.0"], SERVER_SENT_EVENTS),
         (["application/x-ndjson, text/event-stream"], JSON_LINES),
         (["text/event-stream;q=nonsense"], SERVER_SENT_EVENTS),
+        (["text/event-stream" + ",a" * 900], SERVER_SENT_EVENTS),
+        (["text/event-stream" + ",a" * 1000], None),
+        (["text/event-stream", *["a" * 200] * 10], None),
     ],
 )
 def test_the_format_that_is_wanted(accept: list[str], wanted: StreamFormat | None) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatd.api import unknown_parameters as module
 from chatd.api.dispatch import Dispatch
 from chatd.api.unknown_parameters import is_similar, unknown_parameters
 from tests.api.service import CHATS, OWN, TOKENS, USERS, Serve, Service
@@ -43,6 +44,19 @@ def test_several_are_told_once_each_and_not_without_limit() -> None:
     told = unknown_parameters([f"wait{each}" for each in "abcdefghijklmno"], KNOWN)
     assert told is not None
     assert told.count(b"similar") == 8
+
+
+def test_only_the_first_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: set[str] = set()
+
+    def similar(name: str, known: str) -> bool:
+        compared.add(name)
+        return False
+
+    monkeypatch.setattr(module, "is_similar", similar)
+    names = [f"x{number}" for number in range(3000)]
+    assert unknown_parameters(names, KNOWN) is None
+    assert compared == set(names[: module.MAX_COMPARED])
 
 
 WORDS = st.text(alphabet="abc", max_size=6)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from chatd.domain.erasures import FIRST_STEPS, PAUSE_SECONDS
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rates
 from chatd.model import Draft
+from chatd.rates import Rate
 from chatd.store.erasure_statements import ERASE_MESSAGES
 from tests.api.service import (
     CHATS,

@@ -31,6 +31,14 @@ return import("/web/links.js").then(({ linkify }) => {
 });
 """
 
+LINKIFY_SECONDS = """
+return import("/web/links.js").then(({ linkify }) => {
+  const began = performance.now();
+  linkify(arguments[0]);
+  return (performance.now() - began) / 1000;
+});
+"""
+
 # Gives everybody in the list of conversations one name.
 RENAME = """{
 const { fetch } = window;
@@ -69,6 +77,12 @@ def test_addresses_become_links(open_page: OpenPage) -> None:
         found, whole, attributes = page.run(LINKIFY, text)
         assert (found, whole) == (links, text)
         assert attributes == [["_blank", "noopener noreferrer"]] * len(links)
+
+
+def test_an_address_of_brackets_does_not_stop_the_page(open_page: OpenPage) -> None:
+    # It took several seconds when each was counted again for the next one.
+    page = open_page()
+    assert page.run(LINKIFY_SECONDS, "http://a.b/" + ")" * 16_000) < 0.5
 
 
 def test_hostile_names_stay_text(create_account: CreateAccount, open_page: OpenPage) -> None:

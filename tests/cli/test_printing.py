@@ -1,11 +1,12 @@
 """Formatting of messages for a terminal."""
 
+import json
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
-from chatd.cli.printing import display_width, escape_controls, format_message
+from chatd.cli.printing import display_width, escape_controls, format_message, to_json
 from chatd.cli.style import Style
 from chatd.client import Message
 
@@ -62,3 +63,11 @@ def test_colours_do_not_move_further_lines() -> None:
 
 def test_names_are_escaped() -> None:
     assert "\x1b" not in format_message(message("x"), "\x1b[31mbob")
+
+
+def test_nothing_in_json_acts_on_a_terminal() -> None:
+    text = "\x1b[2J \x7f \x9b2J \u202e \u2067 \u200f \u2028 ü\n"
+    printed = to_json({"message": text})
+    assert json.loads(printed) == {"message": text}
+    assert printed.isprintable()
+    assert "ü" in printed

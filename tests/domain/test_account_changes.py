@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rates
 from chatd.errors import InvalidBody, RateLimited, Unauthorized, WrongPassword
 from chatd.model import Account, AccountChange, IssuedToken, Session
+from chatd.rates import Rate
 from tests.doubles import SteppedExecutor, System, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"

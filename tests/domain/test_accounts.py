@@ -14,7 +14,7 @@ from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
 from chatd.domain.passwords import MAX_PENDING_OF_ADDRESS, MAX_RUNNING
-from chatd.domain.rate_limits import Rate, Rates
+from chatd.domain.rate_limits import Rates
 from chatd.errors import (
     InvalidBody,
     NotAToken,
@@ -27,6 +27,8 @@ from chatd.errors import (
     UserNotFound,
 )
 from chatd.model import Account, IssuedToken, Session
+from chatd.rates import Rate
+from chatd.runtime.slices import SLICE_SECONDS
 from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
@@ -433,6 +435,30 @@ def test_requests_with_the_same_credentials_share_one_hash(stepped: System) -> N
     stepped.reader.step()
     assert stepped.hashing.pending == 1
     stepped.settle()
+    assert [result_of(each).user_id for each in pending] == [1] * 4
+    assert stepped.accounts._basic._verifying == {}
+
+
+def test_many_with_the_same_credentials_are_not_answered_in_one_turn(stepped: System) -> None:
+    stepped.account("ann")
+
+    def spend(result: Session) -> Session:
+        stepped.clock.rightNow += SLICE_SECONDS / 2
+        return result
+
+    pending = [
+        stepped.start(stepped.accounts.basic("ann", "password", HERE)).addCallback(spend)
+        for _ in range(4)
+    ]
+    stepped.reader.step()
+    stepped.hashing.step()
+    assert [each.called for each in pending] == [True, True, False, False]
+    # Those who are left are not given what has ended meanwhile.
+    stepped.accounts.revoked(1, None)
+    stepped.clock.advance(0)
+    assert [each.called for each in pending] == [True, True, False, False]
+    stepped.reader.step()
+    stepped.hashing.step()
     assert [result_of(each).user_id for each in pending] == [1] * 4
     assert stepped.accounts._basic._verifying == {}
 

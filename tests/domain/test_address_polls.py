@@ -28,7 +28,8 @@ def test_each_place_has_a_share_that_may_change() -> None:
 
 def test_networks_of_one_subscriber_are_one_place() -> None:
     polls = AddressPolls(lambda: 1)
-    assert polls.place("2001:db8::1") == polls.place("2001:db8::2")
+    assert polls.place("2001:db8::1") == polls.place("2001:db8:0:ff::2")
+    assert polls.place("2001:db8::1") != polls.place("2001:db8:1::1")
     assert polls.place("192.0.2.1") != polls.place("192.0.2.2")
     assert polls.place("local") == "local"
 

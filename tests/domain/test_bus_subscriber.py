@@ -74,16 +74,34 @@ def test_those_for_whom_a_turn_has_no_time_are_woken_in_the_next(system: System)
         system.notifier.remove(each)
 
 
+def test_those_who_wait_for_changes_are_woken_in_several_turns_too(system: System) -> None:
+    sessions = [system.session(name) for name in ("ann", "bob", "cat", "dan", "eve")]
+    waiters = [SlowWaiter(each, system, wants_changes=True) for each in sessions[:4]]
+    waiters.append(SlowWaiter(sessions[4], system))
+    users = [each.user_id for each in sessions]
+    system.subscriber.wake_for_changes(users[:3])
+    assert woken_waiters(waiters) == [1, 1, 0, 0, 0]
+    system.subscriber.wake_for_changes([users[4], users[3], users[2]])
+    assert woken_waiters(waiters) == [1, 1, 0, 0, 0]
+    system.clock.advance(0)
+    assert woken_waiters(waiters) == [1, 1, 1, 1, 0]
+    assert woken(system, "bus") == 4
+    system.subscriber.wake_for_changes(users[:1])
+    assert woken_waiters(waiters) == [2, 1, 1, 1, 0]
+    for each in waiters:
+        system.notifier.remove(each)
+
+
 class SlowWaiter:
     """A waiter that is held all the time, and takes as long as half a turn to wake."""
 
     held = True
     is_behind = False
-    wants_changes = False
     seq = 0
 
-    def __init__(self, session: Session, system: System) -> None:
+    def __init__(self, session: Session, system: System, *, wants_changes: bool = False) -> None:
         self.session = session
+        self.wants_changes = wants_changes
         self.woken = 0
         self._clock = system.clock
         system.notifier.add(self)

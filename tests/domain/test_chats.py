@@ -14,7 +14,7 @@ from chatd.domain.answer_size import MAX_ANSWER_BYTES
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.poll import Polled
-from chatd.domain.rate_limits import Rate, RateLimits, Rates
+from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import (
@@ -40,6 +40,7 @@ from chatd.model import (
     Session,
     WakeReason,
 )
+from chatd.rates import Rate
 from tests.conftest import LoggedFailures
 from tests.doubles import SteppedExecutor, System, cancel, cancelled_everywhere, composed, result_of
 from tests.test_metrics import value

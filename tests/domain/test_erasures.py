@@ -128,3 +128,22 @@ def test_a_step_that_fails_is_repeated_later(
     assert left(tmp_path) == 3
     system.clock.advance(LOOK_SECONDS)
     assert left(tmp_path) == 0
+
+
+def test_steps_of_several_accounts_do_not_queue_up(tmp_path: Path) -> None:
+    with composed(tmp_path, worker=SteppedExecutor) as system:
+        senders = [system.session(f"user{number}") for number in range(10)]
+        bob = system.session("bob")
+        for sender in senders:
+            send(system, sender, bob, 3)
+        deletions = [system.start(system.accounts.delete(each, erase=True)) for each in senders]
+        most = 0
+        while not all(each.called for each in deletions):
+            most = max(most, system.writer.pending)
+            system.writer.step()
+            system.turn()
+        # A few deletions, a step, and a purge.
+        assert most <= system.store.parallel + 2
+        assert [result_of(each) for each in deletions] == [True] * 10
+        system.settle()
+        assert left(tmp_path) == 0

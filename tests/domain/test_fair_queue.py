@@ -34,6 +34,16 @@ def test_a_new_owner_waits_for_one_entry_of_each_other() -> None:
     assert len(entries) == 0
 
 
+def test_owners_that_are_busy_are_passed_over() -> None:
+    entries = queue("a1", "a2", "b1")
+    assert entries.popleft({"a"}) == "b1"
+    with pytest.raises(IndexError):
+        entries.popleft({"a"})
+    assert rest(entries) == ["a1", "a2"]
+    with pytest.raises(IndexError):
+        entries.popleft()
+
+
 def test_an_owner_has_a_limit_that_others_do_not_notice() -> None:
     entries = queue("a1", "a2", max_per_owner=2)
     with pytest.raises(Overloaded):
@@ -46,8 +56,18 @@ def test_an_owner_has_a_limit_that_others_do_not_notice() -> None:
 
 def test_all_have_a_limit() -> None:
     entries = queue("a1", "b1", max_entries=2)
-    for entry in ("a2", "c1"):
-        with pytest.raises(Overloaded) as error:
-            entries.append(entry)
-        assert error.value.bound == "read_queue"
+    with pytest.raises(Overloaded) as error:
+        entries.append("a2")
+    assert error.value.bound == "read_queue"
     assert rest(entries) == ["a1", "b1"]
+
+
+def test_a_few_owners_do_not_keep_others_out() -> None:
+    entries = queue(*["a"] * 50, *["b"] * 50, max_entries=100, max_per_owner=50)
+    for number in range(100):
+        entries.append(chr(1000 + number))
+    # Each of them has one now.
+    for owner in ("a", chr(1000), "c"):
+        with pytest.raises(Overloaded):
+            entries.check(owner)
+    assert rest(entries)[:4] == ["a", "b", chr(1000), chr(1001)]

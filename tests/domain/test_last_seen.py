@@ -127,14 +127,43 @@ def test_the_later_of_the_stored_and_the_pending_time_is_shown(watch: Watch) -> 
     assert watch.shown(written=watch.now() + 1) == watch.now() + 1
 
 
+def test_what_an_unavailable_store_does_not_take_is_written_again(watch: Watch) -> None:
+    watch.store.result = Deferred()
+    watch.seen.touch(Session(1, b"t"))
+    seen = watch.now()
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
+    watch.seen.touch(Session(2))
+    failed, watch.store.result = watch.store.result, succeed(None)
+    failed.errback(StoreUnavailable("disk", 1))
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
+    later = seen + int(LAST_SEEN_FLUSH_SECONDS * 1e6)
+    assert watch.store.writes == [{1: seen}, {1: seen, 2: later}]
+    assert watch.store.used == [{b"t": seen}] * 2
+
+
+def test_a_write_that_fails_during_the_last_one_is_not_made_again(watch: Watch) -> None:
+    early, last = Deferred[None](), Deferred[None]()
+    watch.store.result = early
+    watch.seen.touch(Session(1))
+    watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
+    watch.store.result = last
+    watch.seen.touch(Session(2))
+    flushed = Deferred.fromCoroutine(watch.seen.flush())
+    early.errback(StoreUnavailable("disk", 1))
+    last.errback(StoreUnavailable("disk", 1))
+    with pytest.raises(StoreUnavailable):
+        result_of(flushed)
+    assert watch.clock.getDelayedCalls() == []
+
+
 def test_a_failed_write_is_logged_and_made_up_for_by_the_next_one(
     watch: Watch, logged_failures: LoggedFailures
 ) -> None:
     watch.store.result = Deferred()
     watch.seen.touch(Session(1))
     watch.clock.advance(LAST_SEEN_FLUSH_SECONDS)
-    watch.store.result.errback(StoreUnavailable("disk", 1))
-    assert len(logged_failures.flush(StoreUnavailable)) == 1
+    watch.store.result.errback(ZeroDivisionError())
+    assert len(logged_failures.flush(ZeroDivisionError)) == 1
     watch.store.result = succeed(None)
     watch.clock.advance(60)
     again = watch.now()

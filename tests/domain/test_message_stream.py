@@ -79,6 +79,51 @@ def test_a_long_inbox_is_read_in_parts(system: System) -> None:
     assert sink.seqs == list(range(1, 2 * READ_LIMIT + 51))
 
 
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("read_cached", [True, False])
+def test_no_turn_writes_more_than_fits_into_an_answer(
+    tmp_path: Any, read_cached: bool, changes: bool
+) -> None:
+    with composed(tmp_path, read_cached=read_cached) as system:
+        system.account("ann")
+        sink = RecordingSink()
+        send(system, 30, "\x01" * 16_000)
+        turns: list[int] = []
+        started = Deferred.fromCoroutine(
+            system.chats.stream(ANN, BEGINNING, sink, changes=changes)
+        ).addCallback(sink.attach)
+        while len(sink.messages) < 30:
+            before = len(sink.messages) + len(sink.changes)
+            one_turn(system)
+            turns.append(len(sink.messages) + len(sink.changes) - before)
+        # An answer of messages, and one of changes.
+        assert max(turns) <= (20 if changes else 10)
+        assert sink.seqs == list(range(1, 31))
+        result_of(started).close()
+        system.clock.advance(0)
+
+
+def one_turn(system: System) -> None:
+    """What is due now, without what that schedules."""
+    calls: list[Any] = system.clock.calls
+    for call in [each for each in calls if each.getTime() <= system.clock.seconds()]:
+        calls.remove(call)
+        call.called = 1
+        call.func(*call.args, **call.kw)
+
+
+def test_what_a_stream_begins_with_and_changes_count_as_reads(system: System) -> None:
+    send(system, 30)
+    charged: list[int] = []
+    limits: Any = system.chats._read_limits
+    limits.charge = lambda user_id, messages: charged.append(len(messages))
+    RecordingSink().open(system, ANN, BEGINNING).close()
+    assert charged == [30]
+    # Those of messages are counted elsewhere.
+    system.run(system.chats.poll(ANN, BEGINNING, 100, 0, changes=True))
+    assert charged == [30, 30]
+
+
 @pytest.mark.parametrize("read_cached", [True, False])
 def test_a_paused_sink_is_given_nothing_until_it_resumes(tmp_path: Any, read_cached: bool) -> None:
     with composed(tmp_path, read_cached=read_cached) as system:

@@ -92,6 +92,26 @@ def test_waiters_that_are_not_held_do_not_count_towards_the_limit_per_user() -> 
     harness.close_all()
 
 
+def test_who_has_none_displaces_one_of_a_user_who_has_several() -> None:
+    harness = WaiterHarness(max_held=3)
+    held = [harness.hold(ANN)[1] for _ in range(3)]
+    _, bob = harness.hold(BOB)
+    assert [each.called for each in [*held, bob]] == [True, False, False, False]
+    assert result_of(held[0]) is WakeReason.OVERLOAD
+    _, more = harness.hold(BOB)
+    assert result_of(more) is WakeReason.OVERLOAD
+    _, cat = harness.hold(Session(3))
+    assert result_of(held[1]) is WakeReason.OVERLOAD
+    # Everybody has one now.
+    _, dan = harness.hold(Session(4))
+    assert result_of(dan) is WakeReason.OVERLOAD
+    assert harness.notifier.held == 3
+    for each in (held[2], bob, cat):
+        cancel(each)
+    harness.close_all()
+    assert not harness.notifier._crowded
+
+
 def test_beyond_the_limit_of_the_process_a_wait_ends_at_once() -> None:
     harness = WaiterHarness(max_held=2)
     _, ann = harness.hold(ANN)

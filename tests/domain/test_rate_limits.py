@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.domain.rate_limits import Rate, RateLimits, Rates, TokenBuckets
+from chatd.domain import rate_limits
+from chatd.domain.rate_limits import RateLimits, Rates, TokenBuckets
 from chatd.errors import RateLimited
+from chatd.rates import Rate
 
 
 def take_all(buckets: TokenBuckets, key: object) -> int:
@@ -145,6 +147,35 @@ def test_wrong_passwords_from_many_addresses_are_limited_by_username() -> None:
     limits.count_log_in("192.0.2.9", "bob")
     clock.advance(10.1)
     limits.count_log_in("192.0.2.9", "ann")
+
+
+def test_wrong_passwords_from_elsewhere_lock_nobody_out_of_where_they_have_logged_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = RateLimits(Rates(guessed_log_in=Rate(3, 0.001)), Clock())
+    limits.note_right_password("192.0.2.1", "Ann")
+    limits.note_right_password("2001:db8::1", "ann")
+    for number in range(3):
+        limits.count_failed_log_in(f"198.51.100.{number}", "ann")
+    for address in ("192.0.2.1", "2001:db8::2"):
+        limits.count_log_in(address, "ANN")
+    for address in ("192.0.2.2", "2001:db8:0:1::1"):
+        with pytest.raises(RateLimited):
+            limits.count_log_in(address, "ann")
+    # What is wrong from there counts there.
+    for _ in range(20):
+        limits.count_failed_log_in("192.0.2.1", "ann")
+    with pytest.raises(RateLimited):
+        limits.count_log_in("192.0.2.1", "ann")
+    # Only the latest places are remembered.
+    monkeypatch.setattr(rate_limits, "MAX_KNOWN_PLACES", 2)
+    limits.note_right_password("192.0.2.1", "bob")
+    limits.note_right_password("2001:db8::1", "ann")
+    limits.note_right_password("192.0.2.9", "cat")
+    assert list(limits._known_places) == [
+        ("ann", "2001:db8::/64"),
+        ("cat", "192.0.2.9"),
+    ]
 
 
 def test_counting_wrong_passwords_never_raises() -> None:

@@ -87,6 +87,23 @@ def test_the_oldest_sessions_are_discarded_first(
     assert cache._keys == {1: (b"b",), 2: (b"c",)}
 
 
+def test_a_user_with_many_sessions_displaces_those_of_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chatd.domain.sessions, "MAX_CACHED", 4)
+    monkeypatch.setattr(chatd.domain.sessions, "MAX_CACHED_OF_USER", 2)
+    cache = SessionCache(Clock(), 10)
+    cache.put(b"other", Session(2))
+    for number in range(10):
+        cache.put(b"%d" % number, Session(1))
+        cache.put(b"%d" % number, Session(1))
+    assert cache._keys == {1: (b"8", b"9"), 2: (b"other",)}
+    assert set(cache._sessions) == {b"other", b"8", b"9"}
+    cache.discard_user(1)
+    assert set(cache._sessions) == {b"other"}
+    assert cache._keys == {2: (b"other",)}
+
+
 def test_all_sessions_of_a_user_can_be_discarded() -> None:
     cache = SessionCache(Clock(), 10)
     for key, user_id in ((b"a", 1), (b"b", 2), (b"c", 1)):

@@ -10,10 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from chatd.domain import fair_queue
-from chatd.domain.rate_limits import Rate, RateLimits, Rates
+from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Overloaded, RateLimited, UserNotFound
+from chatd.rates import Rate
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, result_of
 
@@ -48,18 +49,32 @@ class Store:
 
 
 def test_few_calls_run_at_a_time_and_accounts_take_turns() -> None:
-    store = Store(max_running=2)
-    results = {name: store.run(name) for name in ("a1", "a2", "a3", "a4", "b1")}
-    assert list(store.begun) == ["a1", "a2"]
+    store = Store(max_running=3)
+    results = {name: store.run(name) for name in ("a1", "a2", "a3", "a4", "b1", "c1")}
+    assert list(store.begun) == ["a1", "a2", "b1"]
     store.complete("a1")
+    assert list(store.begun) == ["a1", "a2", "b1", "a3"]
     store.complete("a2")
-    assert list(store.begun) == ["a1", "a2", "a3", "b1"]
+    assert list(store.begun) == ["a1", "a2", "b1", "a3", "c1"]
     store.complete("b1")
-    store.complete("a3")
-    store.complete("a4")
+    for name in ("a3", "c1", "a4"):
+        store.complete(name)
     assert {name: result_of(result) for name, result in results.items()} == {
         name: name.upper() for name in results
     }
+
+
+def test_an_account_leaves_room_for_another_one() -> None:
+    store = Store(max_running=2)
+    results = {name: store.run(name) for name in ("a1", "a2", "b1", "b2")}
+    assert list(store.begun) == ["a1", "b1"]
+    store.complete("b1")
+    assert list(store.begun) == ["a1", "b1", "b2"]
+    store.complete("b2")
+    assert list(store.begun) == ["a1", "b1", "b2"]
+    store.complete("a1")
+    store.complete("a2")
+    assert all(result_of(result) for result in results.values())
 
 
 def test_a_call_that_nobody_waits_for_is_not_made() -> None:

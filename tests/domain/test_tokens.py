@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail
 
 from chatd.errors import InsufficientScope, StoreUnavailable, TokenNotFound, Unauthorized
 from chatd.model import IssuedToken, Scope, Session, TokenOptions
-from tests.doubles import System, cancelled_everywhere, composed, result_of
+from tests.doubles import SteppedExecutor, System, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
 
@@ -54,6 +54,17 @@ def test_a_token_is_revoked_with_its_polls(system: System) -> None:
         bearer(system, one)
     with pytest.raises(TokenNotFound, match=f"{one.stored.id}"):
         system.run(system.tokens.revoke(bearer(system, two), one.stored.id))
+
+
+def test_many_that_log_out_at_once_do_not_queue_up(tmp_path: Path) -> None:
+    with composed(tmp_path, worker=SteppedExecutor) as system:
+        system.account("ann")
+        sessions = [bearer(system, log_in(system)) for _ in range(10)]
+        system.settle()
+        ended = [system.start(system.tokens.log_out(each)) for each in sessions]
+        assert system.writer.pending == system.store.parallel - 1
+        system.settle()
+        assert [result_of(each) for each in ended] == [None] * 10
 
 
 def test_a_token_without_the_scope_revokes_only_itself(system: System) -> None:

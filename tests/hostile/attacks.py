@@ -387,6 +387,54 @@ async def json_bombs(target: Target) -> None:
 
 
 @attack()
+async def chunks_of_line_ends(target: Target) -> None:
+    """Bodies in chunks of nothing but line ends, or of a byte each, on ten connections."""
+    head = request("POST", TOKENS, None, b"", "Transfer-Encoding: chunked")
+    bodies = [
+        b"1fff0\r\n" + b"\r\n" * 0xFFF8 + b"\r\n0\r\n\r\n",
+        b"1\r\nx\r\n" * 0x1FFF0 + b"0\r\n\r\n",
+    ]
+    await swarm(10, lambda number: answered(target, head + bodies[number % 2]))
+
+
+@attack()
+async def readiness(target: Target) -> None:
+    """400 connections pipeline sixteen questions whether the daemon is ready."""
+    data = request("GET", "/readyz") * 16
+    await swarm(400, lambda _: answered(target, data, 16))
+
+
+@attack(descriptors=6000)
+async def half_heads(target: Target) -> None:
+    """3,000 connections send half a head in the same moment, and no more."""
+
+    async def one(_: int) -> None:
+        reader, writer = await target.connect()
+        try:
+            writer.write(b"GET / HTTP/1.1\r\n")
+            await reader.read()
+        finally:
+            writer.transport.abort()
+
+    await swarm(3000, one)
+
+
+@attack(descriptors=6000)
+async def unread_files(target: Target) -> None:
+    """3,000 connections without an account ask for the description, and read nothing."""
+    data = request("GET", "/api/v1/openapi.json") * 12
+    await swarm(3000, lambda _: unread(target, data))
+
+
+@attack()
+async def unknown_parameters(target: Target) -> None:
+    """Queries of two thousand unknown parameters, on forty connections."""
+    query = "&".join(f"{number:x}" for number in range(2000))[:8000]
+    data = request("GET", f"{CHATS}?{query}", "unknown")
+    await swarm(40, lambda _: answered(target, data))
+
+
+@attack()
 async def handshakes(target: Target) -> None:
     """500 TLS handshakes that are never finished."""
     hello = bytes.fromhex("16030102000100")
@@ -436,6 +484,28 @@ async def parts_of_bodies(target: Target) -> None:
             writer.transport.abort()
 
     await swarm(1000, one)
+
+
+@attack()
+async def small_records(target: Target) -> None:
+    """TLS records of a byte each, as fast as it goes, on twenty connections."""
+    head = request("POST", TOKENS, None, b"", "Content-Length: 100000")
+
+    async def one(_: int) -> None:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.tls_port, local_addr=(ADDRESS, 0), ssl=_TLS
+        )
+        try:
+            writer.write(head)
+            for _ in range(100):
+                for _ in range(1000):
+                    writer.write(b"x")
+                await writer.drain()
+            await reader.read(1)
+        finally:
+            writer.transport.abort()
+
+    await swarm(20, one)
 
 
 @attack()

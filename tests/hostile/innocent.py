@@ -16,7 +16,9 @@ import msgspec
 
 from tests.daemon import CHATS, LOST, PASSWORD, ROOT, TOKENS, Client, bearer, environment
 
-PAUSE_SECONDS: Final = 0.01
+PAUSE_SECONDS: Final = 0.02
+"""After a page and a send. An account may send 50 messages a second."""
+
 LOG_IN_SECONDS: Final = 1.5
 """Between two log-ins; they are rate-limited for everybody."""
 

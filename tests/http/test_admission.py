@@ -13,9 +13,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from chatd.http.admission import ACCEPTS, BEING_REFUSED, NO_ROOM, Admission
+from chatd.http.admission import ACCEPTS, BEING_REFUSED, NO_ROOM, TLS_ACCEPTS, Admission
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.listeners import accept_waiting
@@ -105,6 +106,15 @@ def port() -> Iterator[Any]:
     port.connectionLost(Failure(ConnectionDone()))
 
 
+def test_a_port_of_tls_accepts_fewer() -> None:
+    port: Any = SimpleNamespace(
+        factory=object.__new__(TLSMemoryBIOFactory), numberAccepts=ACCEPTS, doRead=lambda: None
+    )
+    Admission().add_port(port)
+    port.doRead()
+    assert port.numberAccepts == TLS_ACCEPTS < ACCEPTS
+
+
 def test_a_port_accepts_some_connections_in_each_turn(port: Any) -> None:
     def connect(count: int) -> None:
         for _ in range(count):
@@ -141,9 +151,9 @@ class TestAddresses:
         assert kinds[:2] == [None, None]
         assert NO_ROOM not in kinds[2 : 2 + BEING_REFUSED]
         assert set(kinds[2 + BEING_REFUSED :]) == {NO_ROOM}
-        admission.leave("192.0.2.1")
+        admission.leave(("192.0.2.1",))
         for _ in range(40 - 2 - BEING_REFUSED):
-            admission.leave("192.0.2.1")
+            admission.leave(("192.0.2.1",))
         _, refusal = admission.enter(IPv4Address("TCP", "192.0.2.1", 1))
         assert refusal is not None
         assert refusal is not NO_ROOM
@@ -164,11 +174,25 @@ class TestAddresses:
         hosts = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"]
         assert self.enter(admission, *hosts) == [True, True, False, True]
 
+    def test_larger_networks_may_have_a_few_times_more(self) -> None:
+        admission = Admission(None, 2)
+        hosts = [f"2001:db8:0:{number:x}::1" for number in range(6)]
+        assert self.enter(admission, *hosts) == [True] * 4 + [False] * 2
+        hosts = [f"2001:db8:0:{number}00::1" for number in range(1, 4)]
+        # Those that are told so count until they are closed.
+        assert self.enter(admission, *hosts) == [True] * 2 + [False]
+        assert self.enter(admission, "2001:db8:1::1") == [True]
+
+    def test_no_network_may_have_nearly_all(self) -> None:
+        admission = Admission(8, 4)
+        hosts = [f"2001:db8:0:{number:x}::1" for number in range(7)]
+        assert self.enter(admission, *hosts) == [True] * 6 + [False]
+
     @pytest.mark.parametrize("address", [None, UNIXAddress("/run/chatd"), HERE])
     def test_some_have_none(self, address: IAddress | None) -> None:
         admission = Admission(None, 1, is_exempt=lambda host: host == "192.0.2.1")
         for _ in range(3):
-            assert admission.enter(address) == (None, None)
+            assert admission.enter(address) == ((), None)
 
     def test_an_address_is_told(self) -> None:
         full = server(Admission(None, 1))

@@ -1,18 +1,21 @@
-"""TLS handshakes take turns."""
+"""TLS handshakes take turns, and so does what makes for many records."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from chatd.http.handshakes import take_turns
 from chatd.http.turns import TURN_SECONDS, Turns
@@ -30,9 +33,18 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Echo(Protocol):
+    """Calls `on_data` for each piece that it receives."""
+
+    received = b""
+
+    def __init__(self) -> None:
+        self.on_data: Callable[[], object] = lambda: None
+
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
+        self.received += data
         self.transport.write(data.upper())
+        self.on_data()
 
 
 class Port:
@@ -78,6 +90,22 @@ class Client:
     def is_paused(self) -> bool:
         return self.transport.producerState == "paused"
 
+    def records(self, count: int) -> bytes:
+        """So many records of a byte each."""
+        for _ in range(count):
+            self.tls.write(b"x")
+        return self.tls.bio_read(1 << 16)
+
+
+def connected(port: Port) -> tuple[Client, Echo]:
+    """A client whose handshake is finished, and the other side."""
+    client = Client(port)
+    while not client.proceed():
+        port.clock.advance(0)
+    client.proceed()
+    port.clock.advance(1)
+    return client, client.server.wrappedProtocol
+
 
 def test_a_handshake_waits_if_the_turn_is_over(pem: Path) -> None:
     port = Port(pem)
@@ -114,6 +142,87 @@ def test_a_connection_that_was_lost_loses_its_turn(pem: Path) -> None:
     client.transport.clear()
     port.clock.advance(0)
     assert not client.transport.value()
+
+
+def test_many_records_take_several_turns(pem: Path) -> None:
+    port = Port(pem)
+    client, echo = connected(port)
+
+    def spend() -> None:
+        port.clock.rightNow += TURN_SECONDS / 100
+
+    echo.on_data = spend
+    client.server.dataReceived(client.records(1000))
+    assert 0 < len(echo.received) < 500
+    assert client.is_paused()
+    assert len(port.turns) == 1
+    # What was on its way, and somebody else.
+    client.server.dataReceived(client.records(10))
+    other = Client(port)
+    other.proceed()
+    before = len(echo.received)
+    echo.on_data = lambda: None
+    port.clock.advance(0)
+    assert before < len(echo.received) == 1010
+    assert other.transport.value()
+    assert not client.is_paused()
+
+
+def test_a_protocol_that_is_paused_receives_nothing(pem: Path) -> None:
+    port = Port(pem)
+    client, echo = connected(port)
+    transport: Any = echo.transport
+
+    def pause() -> None:
+        transport.pauseProducing()
+
+    echo.on_data = pause
+    client.server.dataReceived(client.records(1000))
+    received = len(echo.received)
+    assert 0 < received < 500
+    port.clock.advance(1)
+    assert len(echo.received) == received
+    assert client.is_paused()
+    echo.on_data = lambda: None
+    transport.resumeProducing()
+    assert client.is_paused()
+    port.clock.advance(0)
+    assert len(echo.received) == 1000
+    assert not client.is_paused()
+    transport.pauseProducing()
+    assert client.is_paused()
+    transport.resumeProducing()
+    assert not client.is_paused()
+
+
+def test_a_protocol_that_is_paused_while_records_wait_receives_nothing(pem: Path) -> None:
+    port = Port(pem)
+    client, echo = connected(port)
+    assert port.turns.admits()
+    echo.on_data = lambda: setattr(port.clock, "rightNow", port.clock.rightNow + TURN_SECONDS)
+    client.server.dataReceived(client.records(1000))
+    received = len(echo.received)
+    transport: Any = echo.transport
+    transport.pauseProducing()
+    port.clock.advance(0)
+    assert len(echo.received) == received < 1000
+    echo.on_data = lambda: None
+    transport.resumeProducing()
+    transport.resumeProducing()
+    assert len(port.turns) == 1
+    port.clock.advance(0)
+    assert len(echo.received) == 1000
+
+
+def test_records_of_a_connection_that_was_lost_are_forgotten(pem: Path) -> None:
+    port = Port(pem)
+    client, echo = connected(port)
+    echo.on_data = lambda: setattr(port.clock, "rightNow", port.clock.rightNow + TURN_SECONDS)
+    client.server.dataReceived(client.records(1000))
+    received = len(echo.received)
+    client.server.connectionLost(Failure(ConnectionDone()))
+    port.clock.advance(0)
+    assert len(echo.received) == received < 1000
 
 
 def test_other_ports_are_left_alone() -> None:

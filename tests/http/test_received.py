@@ -7,6 +7,7 @@ import pytest
 from chatd.http import received
 from chatd.http.received import ReceivedBytes
 from chatd.http.turns import Turns
+from chatd.runtime.networks import networks
 from tests.http.raw_client import Held, RawClient, get, post
 
 
@@ -15,21 +16,31 @@ def test_bytes_are_counted_by_address_and_in_all(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(received, "MAX_RECEIVED_OF_ADDRESS", 60)
     refused: list[str] = []
     bytes_ = ReceivedBytes(refused.append)
-    assert bytes_.hold("one", "192.0.2.1", 50)
-    assert not bytes_.hold("two", "192.0.2.1", 11)
-    assert bytes_.hold("two", "192.0.2.1", 10)
-    assert bytes_.hold("two", "192.0.2.1", 5)
-    assert bytes_.hold("three", None, 45)
-    assert not bytes_.hold("four", "192.0.2.2", 1)
+    assert bytes_.hold("one", ("192.0.2.1",), 50)
+    assert not bytes_.hold("two", ("192.0.2.1",), 11)
+    assert bytes_.hold("two", ("192.0.2.1",), 10)
+    assert bytes_.hold("two", ("192.0.2.1",), 5)
+    assert bytes_.hold("three", (), 45)
+    assert not bytes_.hold("four", ("192.0.2.2",), 1)
     assert refused == ["received_bytes_of_address", "received_bytes"]
     bytes_.release("one")
     bytes_.release("one")
     assert bytes_.total == 50
-    assert bytes_.hold("four", "192.0.2.2", 50)
+    assert bytes_.hold("four", ("192.0.2.2",), 50)
     for each in ("two", "three", "four"):
         bytes_.release(each)
     assert bytes_.total == 0
     assert not bytes_._of_address
+
+
+def test_larger_networks_may_hold_a_few_times_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(received, "MAX_RECEIVED_OF_ADDRESS", 10)
+    bytes_ = ReceivedBytes()
+    held = [bytes_.hold(each, networks(f"2001:db8:0:{each:x}::1"), 10) for each in range(3)]
+    assert held == [True, True, False]
+    held = [bytes_.hold(each, networks(f"2001:db8:0:{each}00::1"), 10) for each in range(3, 7)]
+    assert held == [True, True, False, False]
+    assert bytes_.hold("other", networks("2001:db8:1::1"), 10)
 
 
 def test_a_part_of_a_body_is_refused_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from httptools import HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatd.http import request_body
 from chatd.http.errors import HTTPError
 from chatd.http.head import CHUNKED
 from chatd.http.limits import HTTPLimits
@@ -69,6 +71,38 @@ def test_length_of_a_chunked_body_is_unknown() -> None:
     head = reader(post_chunks(b"hello")).read_head()
     assert head is not None
     assert head.length == CHUNKED
+
+
+def test_line_ends_in_a_chunk_are_parsed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[bytes] = []
+
+    class Parser(HttpRequestParser):
+        def feed_data(self, data: Any) -> None:
+            fed.append(data)
+            super().feed_data(data)
+
+    text = b"\r\n" * 20_000
+    requests = reader(post_chunks(text, b"end", trailers="A: b\r\n") + get("/next"))
+    requests.read_head()
+    monkeypatch.setattr(request_body, "HttpRequestParser", Parser)
+    assert requests.read_body() == text + b"end"
+    assert requests.buffer == get("/next")
+    # The head that takes it to the body, the chunks, and the trailers.
+    assert len(fed) == 3
+
+
+def test_small_chunks_are_decoded_some_at_a_time() -> None:
+    chunks = [b"ab"] * (2 * request_body._MAX_CHUNKS + 1)
+    requests = reader(post_chunks(*chunks) + get("/next"))
+    requests.read_head()
+    for _ in range(2):
+        before = requests.size
+        assert requests.read_body() is None
+        # What is decoded takes no more memory than what it came in.
+        assert requests.buffer.endswith(get("/next"))
+        assert requests.size < before
+    assert requests.read_body() == b"".join(chunks)
+    assert requests.buffer == get("/next")
 
 
 def test_incomplete_head_is_parsed_as_far_as_it_has_arrived() -> None:
@@ -160,6 +194,17 @@ def test_other_keys_are_parsed(value: str) -> None:
     assert second is not None
     assert second.headers.memo is None
     assert second.headers.values(b"idempotency-key") == (value.encode("latin-1"),)
+
+
+@pytest.mark.parametrize("length", [b"5", b"0" * 5000 + b"5", b"0" * 5000 + b"5  ", b"05 "])
+def test_a_length_may_have_zeros_before_it(length: bytes) -> None:
+    requests = reader(post(b"hello").replace(b": 5\r\n", b": %b\r\n" % length))
+    requests.read_head()
+    assert requests.read_body() == b"hello"
+    requests.feed(get("/", "Content-Length: " + "0" * 5000))
+    head = requests.read_head()
+    assert head is not None
+    assert head.length == 0
 
 
 LINES = st.sampled_from(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 
 from chatd.http.timeouts import Timeouts
+from chatd.runtime.slices import SLICE_SECONDS
 from tests.conftest import LoggedFailures
 
 
@@ -85,3 +86,31 @@ class TestTimeouts:
         queue.add("b")
         clock.pump([1.0] * 2)
         assert expired == ["b"]
+
+    def test_many_that_are_late_together_do_not_take_one_turn(self) -> None:
+        clock, timeouts, expired = self.make()
+
+        def late(name: str) -> None:
+            expired.append(name)
+            clock.rightNow += SLICE_SECONDS / 2
+            # Its answer came in time for this one, and another one began again.
+            queue.discard("d")
+            if name == "a":
+                queue.discard("e")
+                queue.add("e")
+
+        queue = timeouts.queue(1.0, late)
+        other = timeouts.queue(1.0, late)
+        for name in "abcde":
+            queue.add(name)
+        other.add("f")
+        timeouts.stop()
+        clock.advance(1.0)
+        # `advance` would call those that are left, too.
+        timeouts._tick()
+        assert expired == ["a", "b"]
+        clock.advance(0)
+        assert expired == ["a", "b", "c", "f"]
+        assert "e" in queue
+        clock.advance(1.0)
+        assert expired == ["a", "b", "c", "f", "e"]

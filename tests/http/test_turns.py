@@ -80,10 +80,11 @@ def test_who_comes_later_waits_for_one_request_of_each_other_connection() -> Non
         assert bodies == [f"/{number}.{each}" for each in range(30)]
 
 
-def test_addresses_take_turns() -> None:
+@pytest.mark.parametrize("hosts", ["192.0.2.1", "2001:db8:0:{number:x}::1"])
+def test_addresses_take_turns(hosts: str) -> None:
     shared = Shared(seconds=1.0)
     for number in range(100):
-        shared.connect().send(get(f"/{number}"))
+        shared.connect(hosts.format(number=number)).send(get(f"/{number}"))
     innocent = shared.connect("192.0.2.2")
     innocent.send(get("/innocent"))
     assert len(shared.handled) == 1

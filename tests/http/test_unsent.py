@@ -8,7 +8,13 @@ from twisted.internet.task import Clock
 from chatd.http import unsent
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
-from chatd.http.unsent import MAX_UNSENT, MAX_UNSENT_OF_OWNER, UnsentBytes
+from chatd.http.unsent import (
+    MAX_UNSENT,
+    MAX_UNSENT_OF_ADDRESS,
+    MAX_UNSENT_OF_OWNER,
+    UnsentBytes,
+)
+from chatd.runtime.networks import networks
 from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, problem
 
 
@@ -26,10 +32,10 @@ class Connection:
         self.transport._tempDataLen = size
 
 
-def add(unsent: UnsentBytes, owner: int | None, size: int) -> Connection:
+def add(unsent: UnsentBytes, owner: int | None, size: int, address: str = "") -> Connection:
     """A connection of this account with so much unsent."""
     connection = Connection(size)
-    unsent.add(connection)
+    unsent.add(connection, networks(address) if address else ())
     unsent.claim(connection, owner)
     return connection
 
@@ -59,11 +65,43 @@ def test_in_all_there_is_room_for_those_who_read() -> None:
     assert bytes_.admits(2)
     connections.append(add(bytes_, None, MAX_UNSENT))
     clock.advance(unsent.REFRESH_SECONDS)
-    assert bytes_.full
+    assert bytes_.refuses(())
     for connection in connections:
         bytes_.remove(connection)
     clock.advance(unsent.REFRESH_SECONDS)
     assert bytes_.total == 0
+
+
+def test_an_address_may_have_so_much_unsent() -> None:
+    clock = Clock()
+    refused: list[str] = []
+    bytes_ = UnsentBytes(clock.seconds, refused.append)
+    connection = add(bytes_, None, MAX_UNSENT_OF_ADDRESS, "192.0.2.1")
+    assert not bytes_.refuses(networks("192.0.2.1"))
+    add(bytes_, None, 1, "192.0.2.1")
+    assert bytes_.refuses(networks("192.0.2.1"))
+    assert not bytes_.refuses(networks("192.0.2.2"))
+    assert not bytes_.refuses(())
+    assert refused == ["unsent_bytes_of_address"]
+    bytes_.remove(connection)
+    clock.advance(unsent.REFRESH_SECONDS)
+    assert not bytes_.refuses(networks("192.0.2.1"))
+    # Of an IPv6 subscriber, larger networks have bounds as well.
+    for number in range(3):
+        add(bytes_, None, MAX_UNSENT_OF_ADDRESS, f"2001:db8:0:{number}::1")
+    assert bytes_.refuses(networks("2001:db8:0:ff::1"))
+    assert not bytes_.refuses(networks("2001:db8:0:100::1"))
+
+
+def test_who_has_read_everything_is_refused_last() -> None:
+    bytes_ = UnsentBytes(Clock().seconds)
+    add(bytes_, None, 2 * MAX_UNSENT)
+    add(bytes_, None, 1, "192.0.2.1")
+    assert bytes_.refuses(())
+    assert bytes_.refuses(networks("192.0.2.1"))
+    assert not bytes_.refuses(networks("192.0.2.2"))
+    add(bytes_, None, MAX_UNSENT)
+    assert bytes_.refuses(networks("192.0.2.2"))
 
 
 def test_when_it_is_full_all_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,3 +73,43 @@ def test_a_check_can_be_cancelled_without_cancelling_the_store() -> None:
     assert cancelled == []
     assert dependencies.clock.getDelayedCalls() == []
     dependencies.checked.callback(None)
+
+
+def test_any_number_of_checks_ask_the_store_once() -> None:
+    dependencies = Dependencies()
+    asked: list[Deferred[None]] = []
+
+    def check() -> Deferred[None]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    dependencies.readiness._store.check = check  # type: ignore[method-assign]
+    waiting = [dependencies.start() for _ in range(100)]
+    assert len(asked) == 1
+    waiting[0].cancel()
+    with pytest.raises(CancelledError):
+        result_of(waiting[0])
+    asked[0].errback(OSError("gone"))
+    assert [result_of(each) for each in waiting[1:]] == [["the store: gone"]] * 99
+    # What comes later is about later.
+    later = dependencies.start()
+    assert len(asked) == 2
+    asked[1].callback(None)
+    assert result_of(later) == []
+    assert dependencies.clock.getDelayedCalls() == []
+
+
+def test_who_leaves_while_others_are_told_is_left_out() -> None:
+    dependencies = Dependencies()
+    dependencies.checked = Deferred()
+    first, second = dependencies.start(), dependencies.start()
+
+    def leave(reasons: list[str]) -> list[str]:
+        second.cancel()
+        return reasons
+
+    first.addCallback(leave)
+    dependencies.checked.callback(None)
+    assert result_of(first) == []
+    with pytest.raises(CancelledError):
+        result_of(second)

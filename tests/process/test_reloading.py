@@ -11,6 +11,7 @@ import pytest
 from chatd.config import OPTIONS, ConfigError, Settings, load
 from chatd.domain.disk_space import CHECK_SECONDS
 from chatd.process.reloading import Reloader, connections_per_address, http_limits, reconfigure
+from chatd.rates import Rate
 from chatd.store.sqlite.housekeeping import RETENTION_SECONDS
 from tests.api.service import CHATS, OWN, USERS, Service, serving
 from tests.doubles import logged
@@ -119,6 +120,20 @@ def test_registration_can_be_closed_and_opened(service: Service) -> None:
     service.post(USERS, body).problem(400, "invalid_body")
     change(service)
     assert service.post(USERS, body).status == 201
+
+
+def test_rates_can_be_changed_and_switched_off(service: Service) -> None:
+    ann = service.new_user("ann")
+    one = Rate(1, 1 / 3600)
+    change(service, rate_limits=True, rate_messages=one, rate_guesses=one, rate_reads=one)
+    body = {"user_id": ann.id, "message": "hello"}
+    assert ann.post(CHATS, body).status == 201
+    ann.post(CHATS, body).problem(429, "rate_limited")
+    # What has been taken stays taken.
+    change(service, rate_limits=True, rate_messages=Rate(5, 1 / 3600))
+    ann.post(CHATS, body).problem(429, "rate_limited")
+    change(service)
+    assert ann.post(CHATS, body).status == 201
 
 
 def test_messages_can_be_limited_otherwise(service: Service) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from twisted.internet.task import Clock
 
 from chatd.runtime.deadlines import MIN_CANCELLED, Deadlines, Entry
+from chatd.runtime.slices import SLICE_SECONDS
 
 
 @dataclass
@@ -151,4 +152,31 @@ def test_no_call_remains_if_all_that_are_later_were_cancelled() -> None:
         deadlines.cancel(entry)
     clock.advance(1)
     assert listener.called == [1.0]
+    assert clock.getDelayedCalls() == []
+
+
+def test_many_that_are_due_together_do_not_take_one_turn() -> None:
+    clock = Clock()
+    deadlines = Deadlines(clock)
+    called: list[str] = []
+
+    @dataclass
+    class Slow:
+        name: str
+
+        def on_deadline(self) -> None:
+            called.append(self.name)
+            clock.rightNow += SLICE_SECONDS / 2
+            deadlines.cancel(entries["c"])
+
+    entries = {name: deadlines.add(1.0, Slow(name)) for name in "abcd"}
+    [call] = clock.getDelayedCalls()
+    call.cancel()
+    clock.advance(1.0)
+    # `advance` would call those that are left, too.
+    deadlines._call = None
+    deadlines._expire()
+    assert called == ["a", "b"]
+    clock.advance(0)
+    assert called == ["a", "b", "d"]
     assert clock.getDelayedCalls() == []

@@ -128,6 +128,7 @@ class SqliteDatabase:
         store._read_db.close()
         store._write_db.close()
         if store._lock is not None:
+            store._files.close()
             store._lock.release()
         self._leave(self._left)
         self._left = None

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from chatd.client import ChatClient, FollowTransport
+from chatd.client import APIError, ChatClient, FollowTransport, Unreachable, User
 from tests import history
 from tests.history import ACKNOWLEDGED, UNKNOWN, Seen, Sent
 from tests.recorded_clients import Account, Reader, Recorder
@@ -137,9 +137,20 @@ class Round:
     async def _account(self, number: int, recorder: Recorder, stack: AsyncExitStack) -> Account:
         client = await self._client(number, None, stack)
         name = f"{self._name}-{number}"
-        user = await client.register(name, f"{name}@example.org", self._name)
+        user = await self._register(client, name)
         await client.log_in(name, self._name)
         return Account(client, user.id, recorder)
+
+    async def _register(self, client: ChatClient, name: str) -> User:
+        ends = time.monotonic() + CATCH_UP_SECONDS
+        while True:
+            try:
+                return await client.register(name, f"{name}@example.org", self._name)
+            except APIError as error:
+                # The disk was full at the end of the round before.
+                if error.code != "insufficient_storage" or time.monotonic() >= ends:
+                    raise
+            await deferLater(self._reactor, 0.2)
 
     async def _send(self, account: Account, accounts: list[Account]) -> None:
         # With one process, a page that is read after a 201 counts it.
@@ -151,7 +162,9 @@ class Round:
             try:
                 await account.send(to, f"{self._name} {account.user_id} {number}")
                 if number % PAGE_EVERY == 0:
-                    await account.page(counted=counted)
+                    # The client may give up while the daemon is away again and again.
+                    with suppress(Unreachable):
+                        await account.page(counted=counted)
             except CancelledError:
                 raise
             except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 SIZE_MIB: Final = 512
+TRIES: Final = 20
 
 
 class SmallDisk:
@@ -23,17 +24,21 @@ class SmallDisk:
 
     def fill(self) -> None:
         """There is no room any more."""
-        found = os.statvfs(self._folder)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        self._resize(f"{used}")
+        for _ in range(TRIES):
+            found = os.statvfs(self._folder)
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            # Fails if more has been written meanwhile.
+            if self._resize(f"{used}"):
+                return
+        raise OSError(f"{self._folder} cannot be made smaller")
 
     def free(self) -> None:
         """There is room again."""
-        self._resize(f"{SIZE_MIB}m")
+        if not self._resize(f"{SIZE_MIB}m"):
+            raise OSError(f"{self._folder} cannot be made larger")
 
-    def _resize(self, size: str) -> None:
-        if not _run("mount", "-o", f"remount,size={size}", str(self._folder)):
-            raise OSError(f"{self._folder} cannot be resized")
+    def _resize(self, size: str) -> bool:
+        return _run("mount", "-o", f"remount,size={size}", str(self._folder))
 
     def unmount(self) -> None:
         """Remove it and what is in it."""

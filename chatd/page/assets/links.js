@@ -29,14 +29,20 @@ function createLink(address) {
   return link;
 }
 
-/** Without the punctuation of the sentence, and brackets that were opened before the address. */
+/**
+ * Without the punctuation of the sentence, and brackets that were opened before the address.
+ * Anybody may send an address of thousands of brackets, so each character is looked at once.
+ */
 function trim(address) {
-  for (;;) {
-    const last = address.at(-1);
+  const counts = {};
+  for (const character of address) counts[character] = (counts[character] ?? 0) + 1;
+  let end = address.length;
+  for (; end > 0; end--) {
+    const last = address[end - 1];
     const opening = PAIRS[last];
-    const count = (character) => address.split(character).length;
-    const isOutside = opening ? count(last) > count(opening) : /[.,;:!?'’*_…]/.test(last);
-    if (!isOutside) return address;
-    address = address.slice(0, -1);
+    if (opening) {
+      if (counts[last]-- <= (counts[opening] ?? 0)) break;
+    } else if (!/[.,;:!?'’*_…]/.test(last)) break;
   }
+  return address.slice(0, end);
 }

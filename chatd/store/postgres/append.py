@@ -196,13 +196,13 @@ class Appender:
         sql = append_sql.append(keyed=False, known_only=False, linked=False, sharded=self._sharded)
         await self._executor.run(sql, parameters, prepare=True, deadline=deadline)
 
-    async def delete_old(self) -> None:
-        """Delete old idempotency keys and results of batches."""
+    async def delete_old(self, now: int) -> None:
+        """Delete idempotency keys and results of batches that are old at that time."""
         by_recipient = "received_by, key, sent_by"
         columns = by_recipient if self._sharded else KEY_NAME
-        while await self._executor.execute(delete_old_keys(self._now(), DELETE_KEYS_STEP, columns)):
+        while await self._executor.execute(delete_old_keys(now, DELETE_KEYS_STEP, columns)):
             pass
-        old = self._now() - BATCH_SECONDS * 1_000_000
+        old = now - BATCH_SECONDS * 1_000_000
         await self._executor.run(_DELETE_OLD_BATCHES, (f"{old << 64:032x}",))
 
 

@@ -10,6 +10,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.runtime.clock_jumps import ClockJumps
 from chatd.store.postgres.layout import Layout
 
 HOUSEKEEPING_SECONDS: Final = 60.0
@@ -43,11 +44,15 @@ class Housekeeping:
         self._next_removal = reactor.seconds() + RETENTION_SECONDS
         self._seconds_now = reactor.seconds
         self._now = now
+        self._clock_jumps = ClockJumps(reactor.seconds)
         self._layout = layout
         self._seconds = seconds
         self._timer = LoopingCall(lambda: Deferred.fromCoroutine(self._run()))
         self._timer.clock = reactor
         self._stopped: Deferred[LoopingCall] | None = None
+        # Whether there is something to purge, and whether that is under way.
+        self._has_deleted = False
+        self._is_purging = False
         self.database_bytes = 0
         """The size of the database at the last time of work; 0 before."""
         self.backed_up_at: int | None = None
@@ -55,6 +60,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Work periodically."""
+        self._clock_jumps.doubts(self._now())
         self._stopped = self._timer.start(self._seconds, now=False)
 
     async def stop(self) -> None:
@@ -70,27 +76,45 @@ class Housekeeping:
 
     async def _run(self) -> None:
         try:
-            await self._layout().delete_old(self._now())
+            # If the clock of this machine is fast, what is old is what is old to the server.
+            now = min(self._now(), await self._layout().now())
+            doubtful = self._clock_jumps.doubts(now)
+            await self._layout().delete_expired(now)
+            if not doubtful:
+                await self._layout().delete_old(now)
             await self._purge()
-            await self._remove()
+            if not doubtful:
+                await self._remove(now)
             self.backed_up_at = await self._layout().backed_up_at()
             self.database_bytes = await self._layout().database_bytes()
         except Exception:
             _log.failure("housekeeping of the database failed")
 
-    async def _remove(self) -> None:
+    async def _remove(self, now: int) -> None:
         """Remove what is too old, if that has not been done recently."""
         if self.keep is None or self._remove_old is None or not self._is_removal_due():
             return
         self._next_removal = self._seconds_now() + RETENTION_SECONDS
-        await self._remove_old(self._now() - self.keep)
+        await self._remove_old(now - self.keep)
 
     def _is_removal_due(self) -> bool:
         return bool(self._seconds_now() >= self._next_removal)
 
     async def _purge(self) -> None:
-        while self._stopped is not None and await self._layout().purge_step():
-            pass
+        """Purge one transaction after the other, however many accounts were deleted: each has one
+        of the few connections."""
+        self._has_deleted = True
+        if self._is_purging:
+            return
+        self._is_purging = True
+        try:
+            while self._has_deleted and self._stopped is not None:
+                # An account may be deleted during the step.
+                self._has_deleted = False
+                if await self._layout().purge_step():
+                    self._has_deleted = True
+        finally:
+            self._is_purging = False
 
 
 def _log_purge_failure(failure: Failure) -> None:

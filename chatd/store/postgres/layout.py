@@ -167,8 +167,16 @@ class Layout(Protocol):
         """The parts of the inboxes that old messages are removed from, one after another."""
         ...
 
+    async def now(self) -> int:
+        """The time of the server, in microseconds since the Unix epoch."""
+        ...
+
     async def delete_old(self, now: int) -> None:
-        """Delete old idempotency keys, results of batches, and tokens that have expired."""
+        """Delete old idempotency keys and results of batches."""
+        ...
+
+    async def delete_expired(self, now: int) -> None:
+        """Delete tokens that have expired."""
         ...
 
     async def purge_step(self) -> bool:

@@ -21,8 +21,10 @@ from chatd.errors import StartError
 from chatd.maintenance import DatabaseStatus, MaintenanceError
 from chatd.postgres.address import Address
 from chatd.postgres.connection import reason
+from chatd.runtime.partial_file import partial_file
 from chatd.store.consistency import POSTGRES, POSTGRES_COUNTS, POSTGRES_OWN
 from chatd.store.migrations import Migration, pending
+from chatd.store.postgres.plain import NOW
 from chatd.store.postgres.schema import LOCK
 from chatd.store.sharded.schema import IS_SHARDED
 from chatd.store.sharded.shards import READ_SHARDS, Server, address_of, shard_map
@@ -47,7 +49,6 @@ FROM (
     WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND reltuples >= 0
 ) AS analyzed
 """
-_NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _TABLES: Final = """
 SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename
 """
@@ -117,25 +118,15 @@ class PostgresMaintenance:
             version = _version(db)
             _refuse_sharded(db)
             [[schema, _]] = _rows(db, _SCHEMA)
-            [[now]] = _rows(db, _NOW)
-        temporary = target + ".part"
+            [[now]] = _rows(db, NOW)
         try:
-            # Only its owner may read it, whatever the umask.
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with partial_file(target) as (_, descriptor):
+                self._run("pg_dump", ["-Fc", f"--schema={schema}"], stdout=descriptor)
         except OSError as error:
             raise MaintenanceError(f"cannot write {target}: {error.strerror}") from None
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                self._run("pg_dump", ["-Fc", f"--schema={schema}"], stdout=file)
-                os.fsync(file.fileno())
-            os.rename(temporary, target)
-        except OSError as error:
-            raise MaintenanceError(f"cannot write {target}: {error.strerror}") from None
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
         if version == self._known[-1].version:
-            with self._connect() as db, db, db.cursor() as cursor:
+            unrecorded = f"the copy is made, but cannot be recorded in {self._address.location}"
+            with self._connect() as db, _errors(unrecorded), db, db.cursor() as cursor:
                 cursor.execute("UPDATE history SET backed_up_at = %s", (now,))
 
     def restore(self, source: str) -> str:

@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 DELETE_TOKENS_STEP: Final = 1000
 DATABASE_BYTES: Final = "SELECT pg_database_size(current_database())"
+NOW: Final = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 _BACKED_UP_AT: Final = "SELECT backed_up_at FROM history"
 
 
@@ -250,9 +251,17 @@ class PlainLayout:
         """See `Layout`."""
         return (RetentionPart(self._execute, deletion(self._execute)),)
 
+    async def now(self) -> int:
+        """See `Layout`."""
+        [[now]] = await self._executor.run(NOW)
+        return int(now)
+
     async def delete_old(self, now: int) -> None:
         """See `Layout`."""
-        await self._appender.delete_old()
+        await self._appender.delete_old(now)
+
+    async def delete_expired(self, now: int) -> None:
+        """See `Layout`."""
         while await self._executor.execute(
             token_statements.delete_expired(now, DELETE_TOKENS_STEP)
         ):

@@ -9,6 +9,7 @@ import psycopg2
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from chatd.errors import StoreUnavailable
 from chatd.postgres.connection import Rows, reason
@@ -18,6 +19,8 @@ from chatd.runtime.idle import IdleWaiters
 from chatd.store.statements import Statement, postgres
 
 T = TypeVar("T")
+
+_log = Logger()
 
 DEADLINE_SECONDS: Final = 10.0
 MAX_CONFLICTS: Final = 8
@@ -31,7 +34,8 @@ _CONNECTION_CLASSES: Final = ("08", "57P")
 _READ_ONLY: Final = "25006"
 _CONFLICTS: Final = ("40001", "40P01")  # serialization failure, deadlock
 _UNAVAILABLE_CLASSES: Final = ("53", "57", "58")
-_UNAVAILABLE: Final = ("55P03", "55006")
+# Locked by somebody else, or not permitted any more.
+_UNAVAILABLE: Final = ("55P03", "55006", "42501")
 
 
 def is_connection_lost(error: BaseException) -> bool:
@@ -59,7 +63,7 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the server lacks a resource, such as disk, memory or connections."""
+    """Whether the server lacks a resource, such as disk or memory, or does not permit it now."""
     if not isinstance(error, psycopg2.Error):
         # txpostgres turns 57014 into this: the server cancelled the statement.
         return isinstance(error, CancelledError)
@@ -241,4 +245,8 @@ class RetryingExecutor:
 
 
 def _refused(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"the database cannot do this now: {reason(error)}", retry_after=1)
+    why = reason(error)
+    if isinstance(error, CancelledError):
+        why = "canceling statement, because of statement_timeout or on request"
+    _log.error("the database has refused a statement: {why}", why=why)
+    return StoreUnavailable(f"the database cannot do this now: {why}", retry_after=1)

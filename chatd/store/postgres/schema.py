@@ -32,6 +32,11 @@ _OTHER_TABLES: Final = (
     " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass"
     " AND objid = c.oid AND deptype = 'e')"
 )
+# Where `chatd db restore` keeps what it replaces.
+_KEPT: Final = """
+SELECT max(n.nspname::text) FROM pg_namespace AS n JOIN pg_class AS c ON c.relnamespace = n.oid
+WHERE c.relname = 'schema_version' AND starts_with(n.nspname, current_schema() || '_replaced_')
+"""
 # Differs for a database that was restored from a dump or copied from a template.
 _MADE_IN: Final = (
     "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid"
@@ -90,6 +95,12 @@ async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade:
         [[other_tables]] = await run(_OTHER_TABLES)
         if other_tables:
             raise StartError(f"{where} holds tables that were not made by chatd")
+        [[kept]] = await run(_KEPT)
+        if kept is not None:
+            raise StartError(
+                f"{where} is empty, but its schema {kept} is not: a restore was interrupted;"
+                " repeat it, or drop or rename that schema"
+            )
         found = 0
     [[is_sharded]] = await run(IS_SHARDED)
     if is_sharded:

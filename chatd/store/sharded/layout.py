@@ -43,7 +43,7 @@ from chatd.runtime.delays import Delays
 from chatd.store import admin_statements, statements, token_statements
 from chatd.store.postgres import accounts, admin_sql, chats, contacts, revisions
 from chatd.store.postgres.append import new_batch_id
-from chatd.store.postgres.plain import DATABASE_BYTES, DELETE_TOKENS_STEP
+from chatd.store.postgres.plain import DATABASE_BYTES, DELETE_TOKENS_STEP, NOW
 from chatd.store.postgres.retention import RetentionPart
 from chatd.store.postgres.schema import version
 from chatd.store.postgres.silent import silent
@@ -348,17 +348,27 @@ class ShardedLayout:
             for lane in self._lanes
         ]
 
+    async def now(self) -> int:
+        """See `Layout`; of the coordinator."""
+        [[now]] = await self._lanes.executors[0].run(NOW)
+        return int(now)
+
     async def delete_old(self, now: int) -> None:
         """See `Layout`."""
 
         async def delete(lane: LaneExecutor) -> None:
-            await self._appender.of(lane).delete_old()
-            for statement in (
-                claims.delete_old(now),
-                token_statements.delete_expired(now, DELETE_TOKENS_STEP),
-            ):
-                while await lane.execute(statement):
-                    pass
+            await self._appender.of(lane).delete_old(now)
+            while await lane.execute(claims.delete_old(now)):
+                pass
+
+        await self._lanes.reachable(delete)
+
+    async def delete_expired(self, now: int) -> None:
+        """See `Layout`."""
+
+        async def delete(lane: LaneExecutor) -> None:
+            while await lane.execute(token_statements.delete_expired(now, DELETE_TOKENS_STEP)):
+                pass
 
         await self._lanes.reachable(delete)
 

@@ -8,6 +8,8 @@ import sqlite3
 import time
 from typing import Final
 
+from chatd.runtime.partial_file import partial_file
+
 STEP_PAGES: Final = 16
 """64 KB with pages of the usual size: a commit that meets a step waits for that."""
 RESTS: Final = 3
@@ -20,41 +22,27 @@ def backup(db: sqlite3.Connection, target: str, *, paced: bool = False) -> None:
     Writers go on meanwhile, only the write-ahead log grows until the copy is complete. `paced`
     pauses after each step, and writes it to the disk before, so that the commits of others wait for
     little; in the end it writes back what the log has gathered, which the next commit would do
-    otherwise. If it fails, nothing is left behind.
+    otherwise. If it fails, nothing is left behind. Raises `OSError` and `sqlite3.Error`.
 
     The copy has no epoch, so the daemon that opens it creates a new one. Cursors of the original
     are then answered with 410 instead of skipping messages that the copy lacks.
     """
-    temporary = target + ".part"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
-    try:
-        _copy(db, temporary, descriptor, paced)
-        os.fsync(descriptor)
-        os.rename(temporary, target)
-        sync_folder(target)
-        if paced:
-            # Writers go on meanwhile.
-            with contextlib.suppress(sqlite3.OperationalError):
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-    except BaseException:
-        for name in (temporary, *(f"{temporary}-{suffix}" for suffix in ("wal", "shm", "journal"))):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-        raise
-    finally:
-        os.close(descriptor)
+    with partial_file(target) as (temporary, descriptor):
+        _remove_side_files(temporary)
+        try:
+            _copy(db, temporary, descriptor, paced)
+        finally:
+            _remove_side_files(temporary)
+    if paced:
+        # Writers go on meanwhile.
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def sync_folder(path: str) -> None:
-    """Make the name of a file durable."""
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _remove_side_files(path: str) -> None:
+    for suffix in ("wal", "shm", "journal"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}-{suffix}")
 
 
 def _copy(db: sqlite3.Connection, temporary: str, descriptor: int, paced: bool) -> None:

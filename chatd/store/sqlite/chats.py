@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Final
 
-from chatd.errors import DomainError
+from chatd.errors import DomainError, StoreUnavailable
 from chatd.model import (
     Appended,
     Draft,
@@ -51,6 +51,8 @@ _ADD_CONTACT: Final = (
     "INSERT INTO contact (sent_by, received_by) VALUES (?, ?) ON CONFLICT DO NOTHING"
 )
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
+
+_CHANGED: Final = "another program has changed the database"
 
 _END: Final = "SELECT last_seq, last_sent_at FROM inbox WHERE user_id = ?"
 _REMOVED_AT: Final = "SELECT removed_at FROM inbox WHERE user_id = ? AND removed_seq = ?"
@@ -105,6 +107,7 @@ class _Batch:
         self._pairs = pairs
         self.ends: dict[int, tuple[int, int, int]] = {}
         """The new ends of the inboxes."""
+        self._last_seqs: dict[int, int] = {}
         self._keys: dict[tuple[int, str], tuple[bytes, int, int]] = {}
         self._messages: list[int | str] = []
         self._new_keys: list[tuple[int, str, bytes, int, int]] = []
@@ -130,6 +133,7 @@ class _Batch:
         size = end[2] + text_size(draft.text)
         if size > self._known.limits.bytes:
             return inbox_storage_full(user_id)
+        self._last_seqs.setdefault(user_id, end[0])
         seq = end[0] + 1
         self.ends[user_id] = (seq, end[1], size)
         if not self._pairs.has(draft.sent_by, user_id):
@@ -144,14 +148,19 @@ class _Batch:
         """Write everything to the database."""
         if not self._messages:
             return
-        self._db.execute(_add_messages(len(self._messages) // 5), self._messages)
+        try:
+            self._db.execute(_add_messages(len(self._messages) // 5), self._messages)
+        except sqlite3.IntegrityError as problem:  # there is such a message
+            raise StoreUnavailable(_CHANGED, 1) from problem
         rows: list[int] = []
         for user_id, (last, indexed, size) in self.ends.items():
             if last - indexed >= INDEX_STEP:
                 self._db.execute(_INDEX, (user_id, indexed))
                 self.ends[user_id] = (last, last, size)
-            rows += (user_id, *self.ends[user_id])
-        self._db.execute(_move_inboxes(len(self.ends)), (self._now, *rows))
+            rows += (user_id, *self.ends[user_id], self._last_seqs[user_id])
+        moved = self._db.execute(_move_inboxes(len(self.ends)), (self._now, *rows)).rowcount
+        if moved != len(self.ends):
+            raise StoreUnavailable(_CHANGED, 1)
         if self._new_keys:
             self._db.executemany(_ADD_KEY, self._new_keys)
         if self.new_pairs:
@@ -183,8 +192,9 @@ def _add_messages(count: int) -> str:
 def _move_inboxes(count: int) -> str:
     return (
         "UPDATE inbox SET last_seq = column2, last_sent_at = ?, indexed_seq = column3,"
-        f" text_bytes = column4 FROM (VALUES {', '.join(['(?, ?, ?, ?)'] * count)})"
-        " WHERE user_id = column1"
+        f" text_bytes = column4 FROM (VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)})"
+        # Only this process changes them, so what it knows of them is true.
+        " WHERE user_id = column1 AND last_seq = column5"
     )
 
 

@@ -14,6 +14,7 @@ from chatd.store.epoch import new_epoch
 from chatd.store.migrations import UPGRADE, Migration, pending
 from chatd.store.sqlite.backup import backup
 from chatd.store.sqlite.file_lock import FileLock
+from chatd.store.sqlite.leftover_log import check_log, mark
 from chatd.store.sqlite.transactions import transaction
 
 APPLICATION_ID: Final = 0x63686174  # "chat", in the file's header
@@ -40,10 +41,15 @@ def open_writer(
             f"the database {path} is open in another chatd, process {held}"
         ) from None
     except OSError as problem:
-        raise StartError(f"cannot open the database {path}: {problem.strerror}") from None
+        raise cannot_open(path, problem) from None
     try:
+        check_log(path, lock.noted)
+        is_new = not os.path.exists(path)
         # The file has password hashes, so only its owner may read it, whatever the umask.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if is_new:
+            give_to_owner(path, os.path.dirname(path))
+        lock.note(mark(path))
         db = _connect(path)
         try:
             check_application(db, path)
@@ -58,21 +64,42 @@ def open_writer(
             raise
     except OSError as problem:
         lock.release()
-        raise StartError(f"cannot open the database {path}: {problem.strerror}") from None
+        raise cannot_open(path, problem) from None
     except sqlite3.Error as problem:
         lock.release()
-        raise StartError(f"cannot open the database {path}: {problem}") from None
+        raise StartError(f"cannot open the database {path}: {problem}{_hint(path)}") from None
     except BaseException:
         lock.release()
         raise
 
 
+def cannot_open(path: str, problem: OSError) -> StartError:
+    """The error for a database that the system does not let chatd open."""
+    reason = problem.strerror
+    if problem.filename not in (None, path):
+        reason = f"{reason}: {problem.filename}"
+    return StartError(f"cannot open the database {path}: {reason}")
+
+
+def _hint(path: str) -> str:
+    """Which file of a database SQLite may not open, which it does not say; empty if none."""
+    for name in (f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(name) and not os.access(name, os.R_OK | os.W_OK):
+            return f": {name} belongs to another user"
+    return ""
+
+
 def give_to_owner(created: str, path: str) -> None:
-    """Give what root has created to the owner of the database, who could not open it otherwise."""
+    """Give what root has created to the owner of the database, who could not open it otherwise.
+
+    While there is no database, that is the owner of its folder.
+    """
     if os.geteuid() == 0:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             owner = os.stat(path)
-            os.chown(created, owner.st_uid, owner.st_gid)
+        except FileNotFoundError:
+            owner = os.stat(os.path.dirname(path))
+        os.chown(created, owner.st_uid, owner.st_gid)
 
 
 def _check_file(path: str) -> None:
@@ -143,6 +170,8 @@ def _epoch(db: sqlite3.Connection) -> str:
     if epoch is None:
         epoch = new_epoch()
         db.execute("UPDATE history SET epoch = ?", (epoch,))
+        # Now the file itself has it: a log beside a file without one is another's, see `check_log`.
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return epoch
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from typing import Final
+
+_MAX_BYTES: Final = 100
 
 
 def holder(path: str) -> str | None:
@@ -15,17 +18,30 @@ def holder(path: str) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(descriptor, 20).decode("ascii", "replace").strip() or "?"
+        return _read(descriptor)[0]
     finally:
         os.close(descriptor)
     return None
+
+
+def noted(path: str) -> str:
+    """What the last holder of the lock on `path` has noted; empty if there is nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        return _read(descriptor)[1]
+    finally:
+        os.close(descriptor)
 
 
 class FileLock:
     """An exclusive lock on `path`; raises `BlockingIOError` with the process id of the holder.
 
     The file must not be the database itself: closing any descriptor of that would release SQLite's
-    own locks on it. The kernel releases the lock however the process ends.
+    own locks on it. The kernel releases the lock however the process ends. `noted` is what the last
+    holder has noted; the file contains it after the process id.
     """
 
     def __init__(self, path: str) -> None:
@@ -33,15 +49,29 @@ class FileLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._descriptor, 20).decode("ascii", "replace").strip()
+            held_by, _ = _read(self._descriptor)
             os.close(self._descriptor)
-            raise BlockingIOError(holder or "?") from None
+            raise BlockingIOError(held_by) from None
         except OSError:  # the file system has no locks
             os.close(self._descriptor)
             raise
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, b"%d\n" % os.getpid())
+        self.noted = _read(self._descriptor)[1]
+        self.note(self.noted)
+
+    def note(self, text: str) -> None:
+        """Leave a word to the next holder of the lock."""
+        self.noted = text
+        content = f"{os.getpid()}\n{text}\n".encode()
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
 
     def release(self) -> None:
         """Release the lock."""
         os.close(self._descriptor)
+
+
+def _read(descriptor: int) -> tuple[str, str]:
+    """The process id in a lock file, and what is noted after it."""
+    text = os.pread(descriptor, _MAX_BYTES, 0).decode("ascii", "replace")
+    held_by, _, note = text.partition("\n")
+    return held_by.strip() or "?", note.strip()

@@ -1,8 +1,7 @@
-"""Whether a SQLite database can be written to, and is still the file that its path names."""
+"""Whether a SQLite database can be written to."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from typing import Final
 
@@ -15,30 +14,10 @@ from chatd.store.sqlite.transactions import transaction
 PROBE_BYTES: Final = 128 * 1024
 """More than a message: a nearly full disk still takes small writes."""
 
-REPLACED_RETRY_AFTER: Final = 30
+DAMAGED: Final = "the database is damaged: see chatd db check, and restore a copy"
+DAMAGED_RETRY_AFTER: Final = 60
 
 _log = Logger()
-
-
-class DatabaseFiles:
-    """The database and its write-ahead log, which must be open when this is created.
-
-    Once another file is in the place of one of them, what is written to it is lost when the daemon
-    is restarted.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._opened = [(each, _identity(each)) for each in (path, f"{path}-wal")]
-
-    def check(self) -> None:
-        """Raise `StoreUnavailable` if a file was removed or replaced; blocks for microseconds."""
-        for path, identity in self._opened:
-            if _identity(path) != identity:
-                raise StoreUnavailable(
-                    f"{os.path.basename(path)} was removed or replaced while it was in use: put it"
-                    " back, or restart chatd on what is there now",
-                    REPLACED_RETRY_AFTER,
-                )
 
 
 class WriteHealth:
@@ -48,6 +27,8 @@ class WriteHealth:
         self._fails = False
         self.needs_probe = False
         """Whether only `probe` proves that it can be written to: a write has failed since."""
+        self.is_damaged = False
+        """Whether a page was found that cannot be read, at any time since the start."""
 
     def on_written(self) -> None:
         """A write has succeeded, perhaps a small one."""
@@ -60,10 +41,24 @@ class WriteHealth:
         if not failure.check(StoreUnavailable):
             return
         self.needs_probe = True
+        self.on_read_failed(failure)
         if not self._fails:
             self._fails = True
             why = getattr(failure.value, "__cause__", None) or failure.value
             _log.error("the database cannot be written to: {why}", why=why)
+
+    def on_read_failed(self, failure: Failure) -> None:
+        """A read has failed."""
+        cause = getattr(failure.value, "__cause__", None)
+        if not self.is_damaged and isinstance(cause, sqlite3.Error) and is_damage(cause):
+            self.is_damaged = True
+            _log.error("{text} ({why})", text=DAMAGED, why=cause)
+
+
+def is_damage(problem: sqlite3.Error) -> bool:
+    """Whether SQLite could make no sense of what it has read."""
+    code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def probe(db: sqlite3.Connection) -> None:
@@ -75,11 +70,3 @@ def probe(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO probe VALUES (zeroblob(?))", (PROBE_BYTES,))
     with transaction(db):
         db.execute("DROP TABLE probe")
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.runtime.clock_jumps import ClockJumps
 from chatd.store.sqlite import accounts
 from chatd.store.sqlite.transactions import execute
 from chatd.store.statements import Statement, delete_old_keys
@@ -46,6 +47,7 @@ class Housekeeping:
         self._write = write
         self._now = now
         self._is_running = False
+        self._is_purging = False
         self._has_old_texts = False
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
@@ -53,12 +55,14 @@ class Housekeeping:
         self.backed_up_at: int | None = None
         """What the database says of backups, as of the last minute."""
         self._remove_old = remove_old
+        self._clock_jumps = ClockJumps(clock.seconds)
         self._removals = LoopingCall(self._remove)
         self._removals.clock = clock
 
     def start(self) -> None:
         """Purge what an earlier process left behind, then work periodically."""
         self._is_running = True
+        self._clock_jumps.doubts(self._now())
         self._timer.start(HOUSEKEEPING_SECONDS, now=False)
         self._removals.start(RETENTION_SECONDS, now=False)
         self.purge()
@@ -70,13 +74,20 @@ class Housekeeping:
         self._removals.stop()
 
     def purge(self) -> None:
-        """Delete the data of deleted accounts."""
-        if self._is_running:
-            self._write(accounts.purge).addCallbacks(self._purged, _log_failure)
+        """Delete the data of deleted accounts, one transaction after the other, however many were
+        deleted: those of others would wait behind one of each."""
+        if self._is_running and not self._is_purging:
+            self._is_purging = True
+            self._write(accounts.purge).addCallbacks(self._purged, self._purge_failed)
 
     def _purged(self, more: bool) -> None:
+        self._is_purging = False
         if more:
             self.purge()
+
+    def _purge_failed(self, failure: Failure) -> None:
+        self._is_purging = False
+        _log_failure(failure)
 
     def text_removed(self) -> None:
         """Have the write-ahead log emptied, which still contains the text of a revised message."""
@@ -84,9 +95,10 @@ class Housekeeping:
 
     def _remove(self) -> Deferred[None] | None:
         """Remove what is too old; the next time is after that."""
-        if self.keep is None or self._remove_old is None:
+        now = self._now()
+        if self._clock_jumps.doubts(now) or self.keep is None or self._remove_old is None:
             return None
-        removing = Deferred.fromCoroutine(self._remove_old(self._now() - self.keep))
+        removing = Deferred.fromCoroutine(self._remove_old(now - self.keep))
         return removing.addCallbacks(lambda _: None, _log_failure)
 
     def _work(self) -> None:
@@ -95,7 +107,8 @@ class Housekeeping:
             self._write(_empty_wal).addCallbacks(self._emptied_wal, _log_failure)
         self.purge()
         self._write(backed_up_at).addCallbacks(self._backed_up, _log_failure)
-        self._delete(delete_old_keys)
+        if not self._clock_jumps.doubts(self._now()):
+            self._delete(delete_old_keys)
         self._delete(delete_expired)
 
     def _backed_up(self, at: int | None) -> None:

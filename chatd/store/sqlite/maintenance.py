@@ -12,11 +12,13 @@ from urllib.parse import quote
 
 from chatd.errors import StartError
 from chatd.maintenance import DatabaseStatus, MaintenanceError
+from chatd.runtime.partial_file import sync_folder
 from chatd.store.consistency import SQLITE, SQLITE_COUNTS
 from chatd.store.migrations import Migration, pending
-from chatd.store.sqlite.backup import backup, sync_folder
+from chatd.store.sqlite.backup import backup
 from chatd.store.sqlite.file import check_application, give_to_owner, pragma
-from chatd.store.sqlite.file_lock import FileLock, holder
+from chatd.store.sqlite.file_lock import FileLock, holder, noted
+from chatd.store.sqlite.leftover_log import check_log, mark
 
 BUSY_SECONDS: Final = 30.0
 
@@ -77,12 +79,13 @@ class SqliteMaintenance:
                 raise MaintenanceError(f"cannot restore {source}: {found[0]}")
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             aside = f"{self._path}.{stamp}.replaced"
-            with self._locked(), _errors(f"cannot restore {source}"):
+            with self._locked() as lock, _errors(f"cannot restore {source}"):
                 restored = self._path + ".restored"
                 backup(db, restored)
                 try:
                     give_to_owner(restored, self._path)
                     self._replace(restored, aside)
+                    lock.note(mark(self._path))
                 except BaseException:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(restored)
@@ -113,25 +116,45 @@ class SqliteMaintenance:
         """A connection that only reads."""
         if not os.path.isfile(self._path):
             raise MaintenanceError(f"there is no database {self._path}")
+        if not _size(self._path) and not _size(self._path + "-wal"):
+            raise MaintenanceError(f"{self._path} is empty")
         mode = "rw" if self._is_writable() else "ro"
-        with _errors(f"cannot open the database {self._path}"):
+        opening = f"cannot open the database {self._path}"
+        with _errors(opening):
+            self._check_files()
             db = sqlite3.connect(
                 f"file:{quote(self._path)}?mode={mode}",
                 uri=True,
                 isolation_level=None,
                 timeout=BUSY_SECONDS,
             )
+        folder = os.path.dirname(self._path)
+        if not os.access(folder, os.W_OK):
+            # Readers make an index of the log, too.
+            opening += f", perhaps because {folder} cannot be written to"
         with contextlib.closing(db):
-            with _errors(f"cannot open the database {self._path}"):
+            with _errors(opening):
                 check_application(db, self._path)
                 db.execute("PRAGMA query_only = ON")
             yield db
+
+    def _check_files(self) -> None:
+        """Raise `MaintenanceError` if opening the database could do harm."""
+        used_by = holder(self._path + ".lock")
+        if used_by in (None, str(os.getpid())):
+            check_log(self._path, noted(self._path + ".lock"))
+        elif os.path.exists(self._path + "-wal") and not os.path.exists(self._path + "-shm"):
+            # With an index of its own, this process would write over what the daemon writes.
+            raise MaintenanceError(
+                f"{self._path}-shm was removed while chatd, process {used_by}, uses the database:"
+                " restart it first"
+            )
 
     def _is_writable(self) -> bool:
         return os.access(self._path, os.W_OK)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[FileLock]:
         """Keep daemons from opening the database."""
         try:
             lock = FileLock(self._path + ".lock")
@@ -143,7 +166,7 @@ class SqliteMaintenance:
             raise MaintenanceError(f"cannot lock {self._path}: {error.strerror}") from None
         give_to_owner(self._path + ".lock", self._path)
         try:
-            yield
+            yield lock
         finally:
             lock.release()
 
@@ -152,10 +175,10 @@ class SqliteMaintenance:
 
         At any moment there is a whole database of either kind under the name.
         """
+        log = self._path + "-wal"
+        with contextlib.suppress(FileNotFoundError):
+            os.link(log, aside + "-wal")
         if os.path.exists(self._path):
-            log = self._path + "-wal"
-            with contextlib.suppress(FileNotFoundError):
-                os.link(log, aside + "-wal")
             # A log that is left beside another database would damage it.
             with contextlib.suppress(sqlite3.Error, MaintenanceError), self._open() as old:
                 old.execute("PRAGMA query_only = OFF")
@@ -163,10 +186,10 @@ class SqliteMaintenance:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(aside + "-wal")
             os.link(self._path, aside)
-            # There are any only if the old database is damaged.
-            for name in (log, self._path + "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+        # There are any only if the old database is damaged or was moved away.
+        for name in (log, self._path + "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
         os.rename(restored, self._path)
         sync_folder(self._path)
 

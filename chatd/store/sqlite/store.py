@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -54,11 +55,19 @@ from chatd.store.sqlite import contacts, erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
+from chatd.store.sqlite.database_files import DatabaseFiles
 from chatd.store.sqlite.file import open_reader, open_writer
 from chatd.store.sqlite.file_lock import FileLock
-from chatd.store.sqlite.health import DatabaseFiles, WriteHealth, probe
+from chatd.store.sqlite.health import (
+    DAMAGED,
+    DAMAGED_RETRY_AFTER,
+    WriteHealth,
+    is_damage,
+    probe,
+)
 from chatd.store.sqlite.housekeeping import Housekeeping, backed_up_at
 from chatd.store.sqlite.inbox_ends import InboxEnds
+from chatd.store.sqlite.leftover_log import OVERWRITTEN
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
@@ -137,7 +146,7 @@ class SqliteStore:
             self._path, self._known, upgrade=self._upgrade, shrinks=self.keep is not None
         )
         self._read_db = open_reader(self._path)
-        self._files = DatabaseFiles(self._path)
+        self._files = DatabaseFiles(self._path, partial(self._lock.note, OVERWRITTEN))
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends.clear()
@@ -164,12 +173,13 @@ class SqliteStore:
         # closed at the same time, neither might consider itself the last one.
         await self._reader.run(self._read_db.close)
         await self._writer.run(self._close_writer)
+        self._files.close()
         self._reader.stop()
         self._writer.stop()
         lock.release()
 
     def _close_writer(self) -> None:
-        with contextlib.suppress(sqlite3.OperationalError):  # for example if the disk is full
+        with contextlib.suppress(sqlite3.DatabaseError):  # for example if the disk is full
             self._write_db.execute("PRAGMA optimize")
         self._write_db.close()
 
@@ -189,12 +199,15 @@ class SqliteStore:
         return Deferred.fromCoroutine(self._check())
 
     async def _check(self) -> None:
-        await self._read(_check_read)
+        if self._health.is_damaged:
+            raise StoreUnavailable(DAMAGED, DAMAGED_RETRY_AFTER)
+        # First what says most about what is wrong.
         if self._health.needs_probe:
             await self._write(probe)
             self._health.needs_probe = False
         else:
             await self._write(_check_read)
+        await self._read(_check_read)
 
     def add_account(self, username: str, email: str, password_hash: str) -> Deferred[Account]:
         return self._write(sqlite_accounts.add_account, username, email, password_hash, self._now())
@@ -408,7 +421,8 @@ class SqliteStore:
     def _read(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> Deferred[T]:
-        return self._reader.run(_call, call, self._read_db, *args)
+        reading = self._reader.run(_call, call, self._read_db, *args)
+        return reading.addErrback(self._on_read_failed)
 
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
@@ -425,6 +439,10 @@ class SqliteStore:
         result = _call(call, self._write_db, *args)
         self._files.check()
         return result
+
+    def _on_read_failed(self, failure: Failure) -> Failure:
+        self._health.on_read_failed(failure)
+        return failure
 
     def _on_written(self, result: T) -> T:
         self._health.on_written()
@@ -452,3 +470,7 @@ def _call(call: Callable[..., T], db: sqlite3.Connection, *args: Any) -> T:
         return call(db, *args)
     except sqlite3.OperationalError as problem:
         raise StoreUnavailable("the database cannot do this now", 1) from problem
+    except sqlite3.DatabaseError as problem:
+        if is_damage(problem):
+            raise StoreUnavailable(DAMAGED, DAMAGED_RETRY_AFTER) from problem
+        raise

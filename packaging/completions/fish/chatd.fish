@@ -51,7 +51,7 @@ function _shtab_chatd_using
 end
 
 set -g _shtab_chatd_commands register login logout whoami passwd sessions send conversations tail chat user 'user add' 'user list' 'user show' 'user passwd' 'user disable' 'user enable' 'user delete' token 'token list' 'token revoke' db 'db status' 'db upgrade' 'db backup' 'db restore' 'db check' 'db vacuum' 'db shard' export demo doctor health serve check-config completion
-set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-limits --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
+set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-guesses --rate-limits --rate-log-ins --rate-messages --rate-reads --rate-registrations --rate-wrong-passwords --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
 
 complete -c chatd -e
 complete -c chatd -f
@@ -221,6 +221,12 @@ complete -c chatd -n '_shtab_chatd_using serve' -l listen-db -x -d 'PostgreSQL f
 complete -c chatd -n '_shtab_chatd_using serve' -l bus -x -d 'nats://HOST:PORT,...: how processes tell each other, instead of by PostgreSQL.'
 complete -c chatd -n '_shtab_chatd_using serve' -l registration -x -d 'Who may register: open|closed.'
 complete -c chatd -n '_shtab_chatd_using serve' -l rate-limits -x -d 'Rate limits: on|off.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-registrations -x -d 'Accounts registered from one address; 100 times as many from all.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-log-ins -x -d 'Log-ins from one address; 100 times as many from all.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-wrong-passwords -x -d 'Wrong passwords for one user from one address.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-guesses -x -d 'Wrong passwords for one user from all addresses.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-reads -x -d 'Reads of one user; large answers count as several.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-messages -x -d 'Messages sent, edited and deleted by one user.'
 complete -c chatd -n '_shtab_chatd_using serve' -l max-message-bytes -x -d 'Maximum message size, UTF-8 bytes.'
 complete -c chatd -n '_shtab_chatd_using serve' -l min-password-length -x -d 'Minimum password length, characters.'
 complete -c chatd -n '_shtab_chatd_using serve' -l edit-seconds -x -d 'How long messages can be edited, 0: always.'
@@ -251,6 +257,12 @@ complete -c chatd -n '_shtab_chatd_using check-config' -l listen-db -x -d 'Postg
 complete -c chatd -n '_shtab_chatd_using check-config' -l bus -x -d 'nats://HOST:PORT,...: how processes tell each other, instead of by PostgreSQL.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l registration -x -d 'Who may register: open|closed.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l rate-limits -x -d 'Rate limits: on|off.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-registrations -x -d 'Accounts registered from one address; 100 times as many from all.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-log-ins -x -d 'Log-ins from one address; 100 times as many from all.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-wrong-passwords -x -d 'Wrong passwords for one user from one address.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-guesses -x -d 'Wrong passwords for one user from all addresses.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-reads -x -d 'Reads of one user; large answers count as several.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-messages -x -d 'Messages sent, edited and deleted by one user.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l max-message-bytes -x -d 'Maximum message size, UTF-8 bytes.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l min-password-length -x -d 'Minimum password length, characters.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l edit-seconds -x -d 'How long messages can be edited, 0: always.'

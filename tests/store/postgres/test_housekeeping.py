@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg2.errors
 import pytest
 from pytest_twisted import ensureDeferred
@@ -16,6 +18,7 @@ from tests.contracts.helpers import (
     appended,
     digest,
     draft,
+    read_inbox,
     send,
     send_many,
 )
@@ -59,6 +62,36 @@ async def test_old_keys_and_batch_results_are_deleted(
     assert await store.append([draft(ann, bob, "new", "new")]) == [Appended(new, True)]
     [again] = await store.append([draft(ann, bob, "old", "old")])
     assert appended(again).seq == old.seq + 2
+    await store.close()
+
+
+@ensureDeferred
+async def test_a_fast_clock_deletes_nothing_that_is_new(
+    postgres: Databases, postgres_database: str
+) -> None:
+    """That of one machine of many: to the server, neither message nor key is old."""
+    year = 365 * 24 * HOUR
+    url = postgres.url(postgres_database)
+    store = store_at(url, housekeeping_seconds=0.02)
+    store._housekeeping._now = lambda: time.time_ns() // 1000 + year
+    store.keep = year // 2
+    store._housekeeping._next_removal = 0
+    await store.open()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    sent = await send(store, ann, bob, "new", "key")
+    rounds = 0
+    delete_old = store._layout.delete_old
+
+    async def count(now: int) -> None:
+        nonlocal rounds
+        await delete_old(now)
+        rounds += 1
+
+    store._layout.delete_old = count  # type: ignore[method-assign]
+    while rounds < 3:
+        await sleep(0.01)
+    assert await store.append([draft(ann, bob, "new", "key")]) == [Appended(sent, True)]
+    assert await read_inbox(store, bob) == [sent]
     await store.close()
 
 

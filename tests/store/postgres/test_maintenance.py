@@ -87,6 +87,18 @@ async def test_a_copy_is_restored_and_the_old_tables_are_kept(
 
 
 @ensureDeferred
+async def test_a_copy_of_a_database_that_is_read_only(
+    open_store: OpenStore, url: str, tmp_path: Path
+) -> None:
+    await open_store()
+    address = parse(make_dsn(url, options="-c default_transaction_read_only=on"))
+    target = tmp_path / "copy"
+    text = failure(PostgresMaintenance(address, KNOWN).backup, str(target))
+    assert text.startswith("the copy is made, but cannot be recorded in ")
+    assert target.stat().st_size > 0
+
+
+@ensureDeferred
 async def test_what_cannot_be_restored_changes_nothing(
     open_store: OpenStore, maintenance: PostgresMaintenance, tmp_path: Path
 ) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias, cast
 
 import psycopg2
 import psycopg2.errors
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from chatd.errors import StoreUnavailable
 from chatd.postgres.address import parse
@@ -51,6 +53,20 @@ async def open_executor(postgres: Databases, postgres_database: str) -> AsyncIte
     yield open_one
     for executor in opened:
         await executor.close()
+
+
+@contextmanager
+def observed(lines: list[str]) -> Iterator[None]:
+    """Add the lines that are logged."""
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(cast(ILogObserver, observe))
 
 
 def _random() -> float:
@@ -164,14 +180,19 @@ async def test_retries_after_conflicts_are_bounded(open_executor: OpenExecutor) 
     assert await executor.run("SELECT nextval('tries') < 20") == [(True,)]
 
 
-@pytest.mark.parametrize("state", ["53100", "53200", "57014", "55P03", "58030"])
+@pytest.mark.parametrize("state", ["53100", "53200", "57014", "55P03", "58030", "42501"])
 @ensureDeferred
 async def test_lack_of_resources_is_reported_as_unavailable(
     open_executor: OpenExecutor, state: str
 ) -> None:
     executor = await open_executor(size=1)
     await executor.run(FAIL)
-    await refused(executor.run("SELECT fail(%s, 1)", (state,)))
+    lines: list[str] = []
+    with observed(lines):
+        refusal = await refused(executor.run("SELECT fail(%s, 1)", (state,)))
+    assert refusal.detail.startswith("the database cannot do this now: ")
+    assert [line for line in lines if "has refused a statement: " in line]
+    assert "CancelledError" not in refusal.detail
     assert await executor.run("SELECT fail(%s, 1)", (state,)) == [(2,)]
 
 

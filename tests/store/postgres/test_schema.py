@@ -71,6 +71,28 @@ async def test_an_older_database_is_migrated_once(
         await store_at(url).open()
 
 
+@ensureDeferred
+async def test_a_restore_that_was_interrupted_is_not_taken_for_a_new_database(
+    postgres: Databases, postgres_database: str
+) -> None:
+    """Else the service would come up without accounts."""
+    url = postgres.url(postgres_database)
+    store = store_at(url)
+    await store.open()
+    await store.close()
+    with connected(url) as db:
+        rows(db, "ALTER SCHEMA public RENAME TO public_replaced_then")
+        rows(db, "CREATE SCHEMA public")
+    with pytest.raises(StartError, match="its schema public_replaced_then is not: a restore was"):
+        await store_at(url).open()
+    with connected(url) as db:
+        rows(db, "DROP SCHEMA public")
+        rows(db, "ALTER SCHEMA public_replaced_then RENAME TO public")
+    store = store_at(url)
+    await store.open()
+    await store.close()
+
+
 async def make_old(url: str) -> None:
     """Make the tables of the first release, with which the present store cannot work."""
     from twisted.internet import reactor

@@ -33,6 +33,10 @@ from tests.store.postgres.stores import losing_results, store_at, two_stores
 class TestPostgresStore(StoreContract):
     """The contract."""
 
+    @pytest.fixture
+    def postgres_database(self, emptied_postgres_database: str) -> str:
+        return emptied_postgres_database
+
 
 @ensureDeferred
 async def test_processes_share_all_data(open_store: OpenStore) -> None:

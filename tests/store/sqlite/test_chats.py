@@ -16,6 +16,7 @@ from tests.contracts.helpers import (
     appended,
     conversation_of,
     read_conversation,
+    read_inbox,
     send,
     send_many,
 )
@@ -55,6 +56,24 @@ def test_the_index_of_conversations_is_updated_in_steps(
     assert run_now(read_conversation(store, bob, ann, 100)) == conversation_of(said)
     assert result_of(store.delete_account(bob)) is True
     assert count(database, f"SELECT count(*) FROM conversation WHERE received_by = {bob}") == 0
+
+
+@pytest.mark.parametrize("ends", [1, 3])
+def test_an_inbox_that_another_program_changes_stays_dense(database: Database, ends: int) -> None:
+    """As `sqlite3 chatd.db ".restore copy"` does, or a second daemon."""
+    store = database.open()
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    run_now(send_many(store, ann, bob, 2))
+    database.sql("DELETE FROM message WHERE seq = 2")
+    if ends == 3:
+        for seq in (2, 3):
+            database.sql("INSERT INTO message VALUES (?, ?, ?, 9, 'x', NULL, NULL)", bob, seq, ann)
+    database.sql("UPDATE inbox SET last_seq = ?", ends)
+    with pytest.raises(StoreUnavailable, match="another program has changed the database"):
+        run_now(send(store, ann, bob, "refused"))
+    sent = run_now(send(store, ann, bob, "next"))
+    assert sent.seq == ends + 1
+    assert [message.seq for message in run_now(read_inbox(store, bob))] == list(range(1, ends + 2))
 
 
 def test_setting_the_clock_back_does_not_reorder_messages(database: Database) -> None:

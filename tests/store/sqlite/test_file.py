@@ -221,5 +221,38 @@ def test_what_root_creates_belongs_to_the_owner_of_the_database(
     given: list[tuple[str, int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    path = database.path.resolve()
     database.open()
-    assert given == [(f"{database.path.resolve()}.lock", owner.st_uid, owner.st_gid)]
+    assert given == [(f"{path}.lock", owner.st_uid, owner.st_gid)]
+
+
+def test_what_root_creates_first_belongs_to_the_owner_of_the_folder(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `chatd db upgrade` before the daemon's first start."""
+    owner = database.path.parent.stat()
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    path = database.path.resolve()
+    database.open()
+    expected = [
+        (f"{path}.lock", owner.st_uid, owner.st_gid),
+        (str(path), owner.st_uid, owner.st_gid),
+    ]
+    assert given == expected
+
+
+def test_the_file_that_cannot_be_opened_is_named(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Path(f"{database.path.resolve()}.lock")
+    lock.mkdir()
+    assert database.refused().endswith(f"Is a directory: {lock}")
+    lock.rmdir()
+    result_of(database.open().close())
+    database.opened.clear()
+    log = Path(f"{database.path.resolve()}-wal")
+    log.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: path != str(log))
+    assert database.refused().endswith(f": {log} belongs to another user")

@@ -1,10 +1,10 @@
-"""A database that cannot be written to, or whose file was removed or replaced."""
+"""A database that cannot be written to."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import add_accounts, read_inbox, send
-from tests.doubles import result_of
+from tests.doubles import logged, result_of
 from tests.store.sqlite.database import Database, fill_up, restore_space, run_now
 
 LARGE = "x" * 12_000
@@ -30,60 +30,6 @@ def two_accounts(store: SqliteStore) -> tuple[int, int]:
 def refuse(store: SqliteStore, ids: tuple[int, int], text: str = "x") -> None:
     with pytest.raises(StoreUnavailable):
         result_of(store.append([Draft(*ids, text)]))
-
-
-def replace(path: Path) -> None:
-    shutil.copy(path, f"{path}.copy")
-    os.rename(f"{path}.copy", path)
-
-
-@pytest.mark.parametrize("change", [os.unlink, replace])
-@pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_nothing_is_acknowledged_once_a_file_is_gone(
-    database: Database,
-    logged_failures: LoggedFailures,
-    change: Callable[[Path], None],
-    suffix: str,
-) -> None:
-    store = database.open()
-    ids = two_accounts(store)
-    kept = run_now(send(store, *ids, "kept"))
-    path = Path(f"{database.path}{suffix}")
-    os.link(path, f"{path}.original")
-    change(path)
-    refuse(store, ids)
-    writes: tuple[Callable[[], Deferred[Any]], ...] = (
-        lambda: store.add_account("cat", "c@x", "h"),
-        lambda: store.block(*ids),
-        store.check,
-    )
-    for write in writes:
-        with pytest.raises(StoreUnavailable, match="was removed or replaced") as refusal:
-            result_of(write())
-        assert refusal.value.retry_after > 1
-    # Reading does no harm.
-    assert run_now(read_inbox(store, ids[1])) == [kept]
-    os.rename(f"{path}.original", path)
-    result_of(store.check())
-    assert run_now(send(store, *ids, "more")).seq == 2
-    logged_failures.flush_messages()
-
-
-def test_a_file_that_goes_while_a_message_is_stored(
-    database: Database, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = database.open()
-    ids = two_accounts(store)
-    append: Any = store._append
-
-    def remove_meanwhile(*arguments: object) -> object:
-        result = append(*arguments)
-        os.unlink(database.path)
-        return result
-
-    monkeypatch.setattr(store, "_append", remove_meanwhile)
-    refuse(store, ids)
-    logged_failures.flush_messages()
 
 
 def test_a_full_disk_is_reported_until_a_message_fits(
@@ -129,3 +75,38 @@ def test_refusals_say_nothing_about_the_database(database: Database) -> None:
     with pytest.raises(UsernameTaken):
         result_of(store.add_account("ann", "a@x", "h"))
     assert not store._health.needs_probe
+
+
+def damage(path: Path, table: str) -> None:
+    """Let the root page of a table be nonsense."""
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        [[page]] = db.execute(query, (table,)).fetchall()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+
+def test_a_damaged_database_is_reported_until_the_restart(database: Database) -> None:
+    store = database.open()
+    ids = two_accounts(store)
+    run_now(send(store, *ids, "kept"))
+    result_of(store.close())
+    database.opened.clear()
+    damage(database.path, "message")
+    store = database.open()
+    result_of(store.check())
+    reads = logged(lambda: fail(read_inbox(store, ids[1])))
+    assert len(reads) == 1
+    assert reads[0].startswith("the database is damaged: see chatd db check, and restore a copy (")
+    refuse(store, ids)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="the database is damaged"):
+            result_of(store.check())
+    # What is not damaged can be used.
+    run_now(add_accounts(store, "cat"))
+
+
+def fail(work: Coroutine[Deferred[Any], Any, object]) -> None:
+    with pytest.raises(StoreUnavailable, match="is damaged"):
+        run_now(work)

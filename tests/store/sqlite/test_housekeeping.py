@@ -11,13 +11,14 @@ from chatd.model import Appended, Draft, ReadAfter, TokenOptions
 from chatd.store.results import KEY_SECONDS
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import housekeeping
-from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS
+from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS, RETENTION_SECONDS
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     add_accounts,
     appended,
     digest,
     draft,
+    read_inbox,
     send,
 )
 from tests.doubles import result_of
@@ -143,20 +144,35 @@ def test_a_failure_of_housekeeping_is_logged(
     store._write_db.execute("PRAGMA query_only = ON")
     database.clock.advance(HOUSEKEEPING_SECONDS)
     # Without old keys nothing is written, so there is no failure.
-    now = database.now
     store._write_db.execute("PRAGMA query_only = OFF")
     ann, bob = run_now(add_accounts(store, "ann", "bob"))
     run_now(send(store, ann, bob, "x", "key"))
     logged_failures.flush(StoreUnavailable)
-    now.offset = (KEY_SECONDS + 1) * 1_000_000
     store._write_db.execute("PRAGMA query_only = ON")
-    database.clock.advance(HOUSEKEEPING_SECONDS)
+    database.clock.advance(KEY_SECONDS + HOUSEKEEPING_SECONDS)
     # Old keys and expired tokens.
     failure, _ = logged_failures.flush(StoreUnavailable)
     assert "the database cannot do this now" in failure.getErrorMessage()
     store._write_db.execute("PRAGMA query_only = OFF")
     database.clock.advance(HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
+
+
+def test_a_clock_that_is_set_forward_deletes_nothing_that_is_new(database: Database) -> None:
+    """By mistake, or by a machine that has lost the time."""
+    store = database.open()
+    store.keep = KEY_SECONDS * 1_000_000
+    ann, bob = run_now(add_accounts(store, "ann", "bob"))
+    sent = run_now(send(store, ann, bob, "x", "key"))
+    database.now.offset = 365 * 86_400_000_000
+    database.clock.advance(RETENTION_SECONDS)
+    database.now.offset = 0
+    database.clock.advance(RETENTION_SECONDS)
+    assert result_of(store.append([draft(ann, bob, "x", "key")])) == [Appended(sent, True)]
+    assert run_now(read_inbox(store, bob)) == [sent]
+    database.clock.advance(2 * KEY_SECONDS)
+    assert count(database, "SELECT count(*) FROM idempotency") == 0
+    assert count(database, "SELECT count(*) FROM message") == 0
 
 
 def test_expired_tokens_are_deleted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +201,32 @@ def test_the_last_backup_is_known_within_a_minute(database: Database) -> None:
     result_of(store.close())
     database.opened.clear()
     assert database.open().backed_up_at() == 7
+
+
+def test_several_deleted_accounts_are_purged_one_step_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_accounts, "PURGE_STEP", 10)
+    store = database.open_stepped()
+    writer = database.workers["writer"]
+    while writer.step():
+        pass
+    for name in ("ann", "bob", "cat", "dan"):
+        step_until(writer, store.add_account(name, "a@x", "h"))
+    for user_id in (2, 3, 4):
+        step_until(writer, store.append([Draft(1, user_id, "x")] * 30))
+    deletions = [store.delete_account(user_id) for user_id in (2, 3, 4)]
+    for deletion in deletions:
+        step_until(writer, deletion)
+    steps = 0
+    while writer.pending:
+        # What is sent meanwhile waits for one step.
+        assert writer.pending == 1
+        writer.step()
+        steps += 1
+    assert steps > 9
+    assert message_count(database) == 0
+    closing = store.close()
+    while writer.step() or database.workers["reader"].step():
+        pass
+    result_of(closing)

@@ -141,6 +141,8 @@ def test_what_cannot_be_restored_changes_nothing(database: Database, copy: Path)
     failure(restore, str(copy))
     copy.write_bytes(b"something else")
     failure(restore, str(copy))
+    copy.write_bytes(b"")
+    assert failure(restore, str(copy)) == f"{copy} is empty"
     assert database.path.read_bytes() == before
     assert not [name for name in files(database.path.parent) if "restored" in name]
 

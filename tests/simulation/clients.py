@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from chatd.client import APIError, ChatClient, ChatError, HistoryChanged
 from chatd.client.client import FollowTransport
+from chatd.client.values import Sent as SentMessage
 from tests.history import ACKNOWLEDGED, REFUSED, UNKNOWN, Seen, Sent, Stored
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Client:
         simulation.sent_at[text] = simulation.clock.seconds()
         outcome, seq = ACKNOWLEDGED, 0
         try:
-            sent = await self.client.send(to, text, key=key)
+            sent = await self.send_once(to, text, key)
             seq = sent.message.seq
             simulation.reached["replayed"] += sent.replayed
         except APIError as error:
@@ -169,6 +170,14 @@ class Client:
         simulation.events.append(
             Sent(began, simulation.time, self.user_id, to, text, outcome, seq)  # type: ignore[arg-type]
         )
+
+    async def send_once(self, to: int, text: str, key: str) -> SentMessage:
+        """Send a message with a key until it is acknowledged; raises `ChatError`."""
+        self.simulation.sending += 1
+        try:
+            return await self.client.send(to, text, key=key)
+        finally:
+            self.simulation.sending -= 1
 
     async def register(self, name: str) -> None:
         """Create an account and log in."""
@@ -191,7 +200,7 @@ class Sender(Client):
                 text += "." * LONG
             key = f"{self.name}-{number}"
             if simulation.tape.one_in(4):
-                again = Deferred.fromCoroutine(self.client.send(to, text, key=key))
+                again = Deferred.fromCoroutine(self.send_once(to, text, key))
                 again.addErrback(lambda failure: failure.trap(ChatError) and None)
                 simulation.reached["two sends with one key at once"] += 1
             await self.send(to, text, key)
@@ -331,14 +340,13 @@ class Revoker(Client):
 
     async def run(self) -> None:
         simulation = self.simulation
+        name = f"user{list(simulation.users).index(self.user_id) + 1}"
         for number in range(3):
             if not self.finishing:
                 await simulation.pause()
             other = Client(simulation, f"{self.name}-{number}", self.user_id)
             try:
-                other.token = await other.client.log_in(
-                    f"user{self.user_id}", "password", label=other.name
-                )
+                other.token = await other.client.log_in(name, "password", label=other.name)
             except ChatError:
                 continue
             other.start(self._follow(other))

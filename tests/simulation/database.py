@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from tests.history import Stored
 from tests.simulation.node import Node
 
 Action = Callable[[], None]
-Kind = Literal["sqlite", "postgres"]
+Kind = Literal["sqlite", "postgres", "sharded"]
 Named = tuple[str, Action]
 
 
@@ -18,6 +18,8 @@ class Database(Protocol):
     """The database of all daemons of a run."""
 
     max_nodes: int
+    clients: Sequence[tuple[type[Any], int]]
+    """Clients that use it besides the others, and the number of the account of each."""
 
     def running(self) -> AbstractContextManager[object]:
         """What has to be entered while a run lasts."""

@@ -23,7 +23,7 @@ from chatd.runtime.deadlines import Deadlines
 from chatd.store.inbox_cache import InboxCache
 from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite.store import SqliteStore
-from tests.simulation import planted_postgres
+from tests.simulation import planted_postgres, planted_sharded
 from tests.simulation.database import Kind
 from tests.simulation.planting import Patch, nothing, replace
 
@@ -197,6 +197,7 @@ PLANTED: Final[dict[str, Patch]] = {
 KINDS: Final[dict[Kind, dict[str, Patch]]] = {
     "sqlite": PLANTED,
     "postgres": planted_postgres.PLANTED,
+    "sharded": planted_sharded.PLANTED,
 }
 
 

@@ -18,7 +18,7 @@ from psycopg2.extensions import POLL_OK, POLL_READ
 from twisted.internet.task import Clock
 
 from chatd.store.postgres.append_sql import replay
-from tests.simulation.real_postgres import Backend, real_postgres
+from tests.simulation.real_postgres import FIRST, Backend, RealPostgres
 from tests.simulation.tape import Tape
 
 Action = Callable[[], None]
@@ -85,8 +85,12 @@ class Statement:
 class Session:
     """A connection of psycopg2, and what the server knows of it."""
 
-    def __init__(self, server: PostgresServer, number: int, reactor: ReactorClock) -> None:
+    def __init__(
+        self, server: PostgresServer, number: int, reactor: ReactorClock, schema: str
+    ) -> None:
         self.number = number
+        self.schema = schema
+        """That of the server, if there are two."""
         self.reactor = reactor
         self.closed = 0
         self.notifies: list[Any] = []
@@ -157,10 +161,10 @@ class Session:
 
     def accept(self) -> None:
         """The connection is made, unless the server is down."""
-        if self._server.is_down:
+        if self._server.is_away(self):
             self.lose()
         else:
-            self.backend = real_postgres().borrow()
+            self.backend = self._server.real.borrow(self.schema)
             self._pid = self.backend.pid
             self.is_connected = True
             self._ready()
@@ -187,7 +191,7 @@ class Session:
         self.is_listening = False
         self.notices.clear()
         if self.backend is not None:
-            real_postgres().give_back(self.backend)
+            self._server.real.give_back(self.backend)
             self.backend = None
 
     def lose(self) -> None:
@@ -210,8 +214,14 @@ class PostgresServer:
     """
 
     def __init__(
-        self, tape: Tape, seed: int, now: Callable[[], int], reached: Counter[str]
+        self,
+        tape: Tape,
+        seed: int,
+        now: Callable[[], int],
+        reached: Counter[str],
+        real: RealPostgres,
     ) -> None:
+        self.real = real
         self._tape = tape
         self._now = now
         self._random = random.Random(f"database {seed}")
@@ -223,11 +233,15 @@ class PostgresServer:
         self.hangs = False
         """It takes connections and statements, and does nothing, as if its disk was stuck."""
         self._reached = reached
-        real_postgres().clear()
+        real.clear()
 
-    def connect(self, reactor: ReactorClock) -> Session:
+    def is_away(self, session: Session) -> bool:
+        """Whether the connection cannot be made."""
+        return self.is_down
+
+    def connect(self, reactor: ReactorClock, schema: str = FIRST) -> Session:
         """A connection that is being made."""
-        session = Session(self, next(self._numbers), reactor)
+        session = Session(self, next(self._numbers), reactor, schema)
         self.sessions.append(session)
         return session
 
@@ -296,14 +310,14 @@ class PostgresServer:
             self._reached["statement of a closed connection"] += 1
             self._late.append((session.number, session, statement))
         else:
-            real_postgres().give_back(backend)
+            self.real.give_back(backend)
 
     def _run_late(self, session: Session, statement: Statement) -> None:
         self._late = [each for each in self._late if each[2] is not statement]
         self.run(session, statement)
         backend, session.backend = session.backend, None
         assert backend is not None
-        real_postgres().give_back(backend)
+        self.real.give_back(backend)
 
     # Faults.
 
@@ -335,14 +349,14 @@ class PostgresServer:
             session.break_off()
         for _, session, _ in self._late:
             assert session.backend is not None
-            real_postgres().give_back(session.backend)
+            self.real.give_back(session.backend)
             session.backend = None
         self._late.clear()
 
     def fail_over(self) -> None:
         """A standby takes over that has what was copied; not all notice that at once."""
         self.break_all()
-        real_postgres().put_back()
+        self.real.put_back()
         for session in tuple(self.sessions):
             if not self._tape.one_in(3):
                 session.lose()

@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 from unittest.mock import patch
 
 import attrs
+from psycopg2.extensions import parse_dsn
 
-from chatd.bus.postgres import PostgresBus
 from chatd.compose import storage
 from chatd.config import load
 from chatd.metrics import Metrics
@@ -32,7 +32,7 @@ from tests.simulation.postgres import (
     ReactorClock,
     Session,
 )
-from tests.simulation.real_postgres import real_postgres
+from tests.simulation.real_postgres import FIRST, SECOND, real_postgres
 from tests.simulation.tape import Tape
 
 _MESSAGES: Final = ":m:"
@@ -40,21 +40,22 @@ _MESSAGES: Final = ":m:"
 
 
 class PostgresNode(Node):
-    """A daemon with connections to the server."""
+    """A daemon with connections to the server; `bus` is the setting."""
 
-    def __init__(self, name: str, network: Network, now: Now, seconds: float) -> None:
+    def __init__(
+        self, name: str, network: Network, now: Now, seconds: float, bus: str | None = None
+    ) -> None:
         self.reactor = ReactorClock(seconds)
-        settings = attrs.evolve(load({}, {})[0], db="postgresql://chatd@simulated/chatd")
+        settings = attrs.evolve(load({}, {})[0], db="postgresql://chatd@simulated/chatd", bus=bus)
         metrics = Metrics()
         with patch.object(storage, "microseconds", now):
-            store, bus = storage.compose_store_and_bus(settings, self.reactor, metrics)
+            store, self.bus = storage.compose_store_and_bus(settings, self.reactor, metrics)
         self.store = cast(PostgresStore, store)
-        self.bus = cast(PostgresBus, bus)
         super().__init__(
             name,
             settings,
             store,
-            bus,
+            self.bus,
             clock=self.reactor,
             now=now,
             network=network,
@@ -80,6 +81,10 @@ class PostgresDatabase:
     """The server, and the daemons that use it."""
 
     max_nodes = 4
+    clients: Sequence[tuple[type[Any], int]] = ()
+    # Tables, or what stands for them in FROM.
+    _messages = "message"
+    _inboxes = "inbox"
 
     def __init__(
         self, seed: int, tape: Tape, network: Network, now: Now, reached: Counter[str]
@@ -88,10 +93,13 @@ class PostgresDatabase:
         self._network = network
         self._now = now
         self._reached = reached
-        self.server = PostgresServer(tape, seed, now, reached)
+        self.server = self._make_server(seed)
         self._has_lost_notices = False
         # Notices are only lost with their connection, so most runs lose no others.
         self._loses_notices = tape.below(4) == 3
+
+    def _make_server(self, seed: int) -> PostgresServer:
+        return PostgresServer(self._tape, seed, self._now, self._reached, real_postgres())
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -197,7 +205,7 @@ class PostgresDatabase:
     def copy(self) -> bool:
         if any(session.has_transaction for session in self.server.sessions):
             return False
-        real_postgres().save()
+        self.server.real.save()
         return True
 
     def put_back(self, nodes: list[Node]) -> list[Node]:
@@ -211,8 +219,9 @@ class PostgresDatabase:
                 session.lose()
 
     def inboxes(self) -> dict[int, list[Stored]]:
-        rows = real_postgres().rows(
-            "SELECT received_by, seq, sent_by, text FROM message ORDER BY received_by, seq"
+        rows = self.server.real.rows(
+            f"SELECT received_by, seq, sent_by, text FROM {self._messages} AS message"
+            " ORDER BY received_by, seq"
         )
         found: dict[int, list[Stored]] = {}
         for user_id, *message in rows:
@@ -220,12 +229,15 @@ class PostgresDatabase:
         return found
 
     def ends(self) -> Mapping[int, int]:
-        return dict(real_postgres().rows("SELECT user_id, last_seq FROM inbox"))
+        return dict(
+            self.server.real.rows(f"SELECT user_id, last_seq FROM {self._inboxes} AS inbox")
+        )
 
     def times_going_back(self) -> list[str]:
-        rows = real_postgres().rows(
-            """
-            SELECT later.received_by, later.seq FROM message AS earlier JOIN message AS later
+        rows = self.server.real.rows(
+            f"""
+            SELECT later.received_by, later.seq
+            FROM {self._messages} AS earlier JOIN {self._messages} AS later
             ON later.received_by = earlier.received_by AND later.seq = earlier.seq + 1
             WHERE later.sent_at < earlier.sent_at
             """
@@ -240,6 +252,8 @@ def _connect_to(server: PostgresServer) -> Callable[..., Session]:
     """In the place of `psycopg2.connect`, as a method of `Connection`."""
 
     def connect(self: Connection, dsn: str, **_: Any) -> Session:
-        return server.connect(self.reactor)
+        # Servers of a sharded database are named by it.
+        is_second = parse_dsn(dsn)["host"] == "node2"
+        return server.connect(self.reactor, SECOND if is_second else FIRST)
 
     return connect

@@ -17,7 +17,8 @@ import psycopg2
 import psycopg2.extensions
 
 from chatd.store.migrations import migrations
-from tests.postgres_server import Databases, Server
+from tests.postgres_server import Databases, Server, connected
+from tests.store.sharded.made_up_citus import make_up_citus, shard
 
 NOTICE: Final = "simulated notice "
 MAX_PAYLOAD: Final = 7999
@@ -43,11 +44,48 @@ _SESSION: Final = """
 UNLISTEN *;
 DEALLOCATE ALL;
 RESET ALL;
-SET search_path = simulated, public, pg_catalog;
+SET search_path = simulated, {path}, pg_catalog;
 SET synchronous_commit = off;
 SET statement_timeout = '10s'
 """
 """The timeout would end a simulation in which statements wait for each other."""
+
+FIRST: Final = "public"
+SECOND: Final = "second"
+"""The schemas of the two servers of a sharded database; the first one is the coordinator, too."""
+_PATHS: Final = {FIRST: FIRST, SECOND: f"{SECOND}, {FIRST}"}
+
+
+# Those that have rows of their own: the tables that are made of shards have none.
+_TABLES: Final = f"""
+SELECT oid::regclass::text, relnamespace::regnamespace || '_' || relname FROM pg_class
+WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('{FIRST}', '{SECOND}')
+    AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = pg_class.oid)
+ORDER BY 2
+"""
+_SECOND: Final = (
+    f"""
+DO $$
+DECLARE
+    shard record;
+    renamed text;
+BEGIN
+    FOR shard IN SELECT logicalrelid::regclass::text AS logical, shardid,
+            logicalrelid::regclass || '_' || shardid AS name FROM pg_dist_shard LOOP
+        EXECUTE format('CREATE TABLE {SECOND}.%I (LIKE {FIRST}.%I INCLUDING ALL)',
+            shard.name, shard.name);
+        FOR renamed IN SELECT conname FROM pg_constraint
+            WHERE conrelid = ('{SECOND}.' || shard.name)::regclass AND contype = 'p' LOOP
+            EXECUTE format('ALTER TABLE {SECOND}.%I RENAME CONSTRAINT %I TO %I', shard.name,
+                renamed, shard.logical || '_pkey_' || shard.shardid);
+        END LOOP;
+    END LOOP;
+END $$
+""",
+    f"CREATE TABLE {SECOND}.pg_dist_local_group AS SELECT 2 AS groupid",
+    f"CREATE TABLE {SECOND}.pg_dist_placement AS TABLE {FIRST}.pg_dist_placement",
+)
+"""Make the second server: shards, and what it knows of them."""
 
 
 class Notices:
@@ -79,13 +117,13 @@ class Backend:
         number: int = self._db.info.backend_pid
         return number
 
-    def reset(self) -> None:
-        """Become like a new session; a transaction is rolled back."""
+    def reset(self, schema: str = FIRST) -> None:
+        """Become like a new session on a server; a transaction is rolled back."""
         with self._db.cursor() as cursor:
             if self.in_transaction:
                 cursor.execute("rollback")
                 self.in_transaction = False
-            cursor.execute(_SESSION)
+            cursor.execute(_SESSION.format(path=_PATHS[schema]))
 
     def run(
         self, sql: str, parameters: Any = None, *, now: int = 0, random: float = 0.0
@@ -119,9 +157,12 @@ class Backend:
 
 
 class RealPostgres:
-    """The server, its one database, and copies of what is in it."""
+    """The server, its one database, and copies of what is in it.
 
-    def __init__(self) -> None:
+    If it is sharded, two servers are made up, each of which has the tables in a schema of its own.
+    """
+
+    def __init__(self, *, sharded: bool = False) -> None:
         self._server = Server()
         self._server.start()
         databases = Databases(self._server.url())
@@ -132,26 +173,30 @@ class RealPostgres:
             for migration in migrations("postgres"):
                 backend.run(migration.sql)
                 backend.run(f"UPDATE schema_version SET version = {migration.version}")
+            if sharded:
+                with connected(self._dsn) as db:
+                    make_up_citus(db, nodes=2)
+                    shard(db)
+                backend.run(f"CREATE SCHEMA {SECOND}")
+                for statement in _SECOND:
+                    backend.run(statement)
             backend.run(_FUNCTIONS)
-            tables = backend.run(
-                "SELECT relname FROM pg_class WHERE relkind = 'r'"
-                " AND relnamespace = 'public'::regnamespace ORDER BY relname"
-            )[1]
             sequences = backend.run("SELECT sequencename FROM pg_sequences ORDER BY 1")[1]
-            self._tables = [name for (name,) in tables]
+            # Each with the name of its copies.
+            self._tables = dict(backend.run(_TABLES)[1])
             self._sequences = [name for (name,) in sequences]
             for copy in ("empty", "copied"):
                 backend.run(f"CREATE SCHEMA {copy}")
-                for name in self._tables:
-                    backend.run(f"CREATE TABLE {copy}.{name} (LIKE public.{name})")
+                for name, copied in self._tables.items():
+                    backend.run(f"CREATE TABLE {copy}.{copied} (LIKE {name})")
                 backend.run(f"CREATE TABLE {copy}.sequence_values (name text, value bigint)")
         self._own = self.borrow()
         self.save("empty")
 
-    def borrow(self) -> Backend:
-        """A session as if it was new."""
+    def borrow(self, schema: str = FIRST) -> Backend:
+        """A session on a server, as if it was new."""
         backend = self._idle.pop() if self._idle else Backend(self._dsn)
-        backend.reset()
+        backend.reset(schema)
         return backend
 
     def give_back(self, backend: Backend) -> None:
@@ -176,9 +221,9 @@ class RealPostgres:
     def save(self, copy: str = "copied") -> None:
         """Make a copy of what is in the database."""
         statements = [f"DELETE FROM {copy}.sequence_values"]
-        for name in self._tables:
-            statements += [f"DELETE FROM {copy}.{name}",
-                           f"INSERT INTO {copy}.{name} TABLE public.{name}"]  # fmt: skip
+        for name, copied in self._tables.items():
+            statements += [f"DELETE FROM {copy}.{copied}",
+                           f"INSERT INTO {copy}.{copied} TABLE {name}"]  # fmt: skip
         statements += [
             f"INSERT INTO {copy}.sequence_values"
             f" SELECT '{name}', CASE WHEN is_called THEN last_value END FROM public.{name}"
@@ -189,10 +234,10 @@ class RealPostgres:
     def put_back(self, copy: str = "copied") -> None:
         """Replace what is in the database by a copy."""
         statements = []
-        for name in self._tables:
+        for name, copied in self._tables.items():
             statements += [
-                f"DELETE FROM public.{name}",
-                f"INSERT INTO public.{name} OVERRIDING SYSTEM VALUE TABLE {copy}.{name}",
+                f"DELETE FROM {name}",
+                f"INSERT INTO {name} OVERRIDING SYSTEM VALUE TABLE {copy}.{copied}",
             ]
         statements.append(
             "SELECT setval(('public.' || name)::regclass, coalesce(value, 1), value IS NOT NULL)"
@@ -202,7 +247,7 @@ class RealPostgres:
 
     def clear(self) -> None:
         """Remove everything, and the room that it took."""
-        tables = ", ".join(f"public.{name}, copied.{name}" for name in self._tables)
+        tables = ", ".join(f"{name}, copied.{copied}" for name, copied in self._tables.items())
         self._own.run(f"TRUNCATE {tables}")
         self.put_back("empty")
 
@@ -212,8 +257,8 @@ class RealPostgres:
 
 
 @functools.cache
-def real_postgres() -> RealPostgres:
-    """The server of this process, which is stopped when the process exits."""
-    made = RealPostgres()
+def real_postgres(*, sharded: bool = False) -> RealPostgres:
+    """A server of this process, which is stopped when the process exits."""
+    made = RealPostgres(sharded=sharded)
     atexit.register(made.destroy)
     return made

@@ -85,6 +85,8 @@ class Simulation:
         self.clients: list[Client] = []
         self.paused: list[Deferred[None]] = []
         self.users: dict[int, str] = {}
+        self.sending = 0
+        """How many sends are under way that are repeated with their keys."""
         self.sent_at: dict[str, float] = {}
         """When the send of each text began, in seconds."""
         self.database = make_database(self)
@@ -183,11 +185,13 @@ class Simulation:
                 raise Stuck(f"{client.name} could not register")
             self.users[client.user_id] = client.token
         # Whom a client belongs to; the last user revokes its tokens.
-        for kind, user_id in _CLIENTS:
+        user_ids = list(self.users)
+        for kind, number in (*_CLIENTS, *self.database.clients):
+            user_id = user_ids[number - 1]
             if kind is Hostile and self.tape.one_in(2):
                 # In half of the runs everything else has its turn more often.
                 continue
-            name = f"{kind.__name__.lower()}-{user_id}"
+            name = f"{kind.__name__.lower()}-{number}"
             client = kind(self, name, user_id, self.users[user_id])
             client.start(client.run())
             self.clients.append(client)
@@ -367,8 +371,10 @@ def simulate(
             if kind == "sqlite":
                 return SqliteDatabase(Path(folder), run.tape, run.network, run.now, run.reached)
             from tests.simulation.postgres_database import PostgresDatabase
+            from tests.simulation.sharded_database import ShardedDatabase
 
-            return PostgresDatabase(seed, run.tape, run.network, run.now, run.reached)
+            made = ShardedDatabase if kind == "sharded" else PostgresDatabase
+            return made(seed, run.tape, run.network, run.now, run.reached)
 
         simulation = Simulation(Tape(seed, given), steps, make_database)
         simulation.run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +58,7 @@ class SqliteDatabase:
     """A file, its write-ahead log, and the daemon that has it."""
 
     max_nodes = 1
+    clients: Sequence[tuple[type[Any], int]] = ()
 
     def __init__(
         self, folder: Path, tape: Tape, network: Network, now: Now, reached: Counter[str]

@@ -142,9 +142,10 @@ class Appender:
                     statement, parameters, prepare=True, deadline=left()
                 )
             except psycopg2.errors.UniqueViolation as violation:
-                # That of a shard has its number at the end.
-                constraint = violation.diag.constraint_name or ""
-                if constraint.startswith(_BATCH_KEY):
+                # That of a shard has its number at the end. Citus passes on only the text.
+                diagnostics = violation.diag
+                constraint = diagnostics.constraint_name or diagnostics.message_primary or ""
+                if _BATCH_KEY in constraint:
                     # An earlier attempt was committed, but its result was lost on the way. What
                     # it has not stored is tried again.
                     replay = append_sql.replay(sharded=self._sharded)
@@ -157,7 +158,7 @@ class Appender:
                     return rows + [
                         (place, None, None, None) for place in places if place not in found
                     ]
-                if not constraint.startswith(_IDEMPOTENCY_KEY):
+                if _IDEMPOTENCY_KEY not in constraint:
                     raise
                 # Another process has just used one of the keys: the next attempt will see it.
                 continue

@@ -12,7 +12,13 @@ from chatd.postgres.address import Address
 from chatd.postgres.connection import Connector, Rows, Unreachable, reason
 from chatd.store.epoch import new_epoch
 from chatd.store.migrations import Migration, pending
-from chatd.store.sharded.schema import IS_SHARDED, distribution
+from chatd.store.sharded.schema import (
+    IS_SHARDED,
+    LACKS_FUNCTION,
+    SEQUENTIALLY,
+    delegation,
+    distribution,
+)
 
 # Key of the advisory lock under which processes migrate one after another: "chatd" in ASCII.
 LOCK: Final = 0x6368617464
@@ -97,12 +103,18 @@ async def _prepare_locked(run: Any, known: list[Migration], where: str, upgrade:
             )
         found = 0
     [[is_sharded]] = await run(IS_SHARDED)
+    if is_sharded:
+        await run(SEQUENTIALLY)
     for migration in pending(known, found, where, upgrade=upgrade):
         await run(migration.sql)
         await run("UPDATE schema_version SET version = %s", (migration.version,))
         if is_sharded:
             for statement in distribution():
                 await run(statement)
+    if is_sharded and upgrade:
+        [[lacks_function]] = await run(LACKS_FUNCTION)
+        for statement in delegation() if lacks_function else ():
+            await run(statement)
     [[made_in]] = await run(_MADE_IN)
     [[epoch, epoch_made_in]] = await run("SELECT epoch, made_in FROM history")
     if epoch is None or epoch_made_in != made_in:

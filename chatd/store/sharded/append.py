@@ -124,7 +124,7 @@ class ShardedAppender:
             if drafts[p].idempotency and not isinstance(results[p], _REFUSED)
         }
         if refused:
-            await self._release(refused, holder)
+            await self._release(sorted(refused), holder)
         return results
 
     async def _claim(
@@ -146,7 +146,7 @@ class ShardedAppender:
             results.update(each)
         return results
 
-    async def _release(self, keys: set[Key], holder: str) -> None:
+    async def _release(self, keys: Sequence[Key], holder: str) -> None:
         async def release(lane: LaneExecutor, group: list[Key]) -> None:
             try:
                 await claims.release(lane, group, holder)

@@ -6,7 +6,7 @@ fingerprint of the request; the second one stores the message with its key in th
 Why a key stores at most one message, and a repeated request returns it:
 
 1. At any time there is at most one claim for a key, because (sent_by, key) is its primary key. A
-   send goes on only if the claim has its own fingerprint; else it is refused (`KeyReused`).
+   send goes on only if the claim has its own fingerprint, else it is `IdempotencyKeyReused`.
 2. A fingerprint determines the recipient. So all sends that go on with a key, while its claim is
    there, are for one recipient, and hence in one lane, where (received_by, sent_by, key) is a
    primary key: one of them stores the message, and the others return that. If the process dies
@@ -21,7 +21,9 @@ Why a key stores at most one message, and a repeated request returns it:
 4. So as long as a stored key is remembered, its claim is there, and a send with another fingerprint
    is refused. After that, the key may be used again, as on one server.
 
-Both transactions are safe to repeat: the same `holder` claims again, and a batch has an id.
+Both transactions are safe to repeat: the same `holder` claims again, and a batch has an id. The
+simulator (`tests/simulation/sharded_database.py`) has processes die, statements come late and
+shards move in between.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ from typing import Any, Final, TypeVar
 import psycopg2
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from chatd.errors import StoreUnavailable
 from chatd.postgres.connection import Rows
 from chatd.runtime.awaitables import as_deferred
 from chatd.store.postgres.retry import RetryingExecutor
+from chatd.store.sharded import delegated
 from chatd.store.sharded.shards import MOVED, READ_SHARDS, Lane, Server, ShardMap, shard_map
 from chatd.store.sharded.tables import DISTRIBUTED
 from chatd.store.statements import Statement, postgres
@@ -22,6 +24,8 @@ R = TypeVar("R")
 
 RELOAD_SECONDS: Final = 0.05
 """Between two attempts to find a shard that is moving."""
+
+_log = Logger()
 
 
 class LaneExecutor:
@@ -66,13 +70,7 @@ class LaneExecutor:
         while True:
             lane = self._lane
             try:
-                return await self._lanes.server(lane.server).run(
-                    lane.statement(sql),
-                    parameters,
-                    prepare=prepare,
-                    deadline=left(),
-                    guard=lane.guard,
-                )
+                return await self._lanes.run(lane, sql, parameters, prepare, left())
             except psycopg2.Error as error:
                 if error.pgcode not in MOVED:
                     raise
@@ -91,6 +89,8 @@ class Lanes:
     """The lanes of a database, and the connections to their servers.
 
     `coordinator` is connected to `--db`. `connect` returns an executor, not open yet, for a server.
+    If the role may not use the shards directly, all statements go through the coordinator, see
+    `chatd.store.sharded.delegated`.
     """
 
     map: ShardMap
@@ -108,11 +108,22 @@ class Lanes:
         self._executors: list[LaneExecutor] = []
         self._reloading: list[Deferred[None]] | None = None
         self._is_open = False
+        self._is_delegated = False
 
     async def open(self) -> None:
         """Read where the shards are and start connecting; raises `StartError`."""
         await self.coordinator.open()
         self._is_open = True
+        may = await self.coordinator.run(delegated.MAY)
+        self._is_delegated = delegated.is_needed(may)
+        _log.info(
+            "{role} {may} the tables: {way}",
+            role=may[0][2],
+            may="does not own" if self._is_delegated else "owns",
+            way="a function at the servers with the shards runs the statements"
+            if self._is_delegated
+            else "statements go directly to the servers with the shards",
+        )
         await self._read()
 
     async def close(self) -> None:
@@ -189,7 +200,24 @@ class Lanes:
         results = [each for each in found if not isinstance(each, StoreUnavailable)]
         return results, errors[0] if errors else None
 
-    def server(self, server: Server) -> RetryingExecutor:
+    def one_of_each_server(self) -> Collection[LaneExecutor]:
+        """A lane of each server, for statements about the server."""
+        servers = [lane.server for lane in self.map.lanes]
+        return [self._executors[servers.index(each)] for each in dict.fromkeys(servers)]
+
+    async def run(
+        self, lane: Lane, sql: str, parameters: Any, prepare: bool, deadline: float
+    ) -> Rows:
+        """Run a statement behind the guard of a lane; `prepare` it if that is possible."""
+        if self._is_delegated:
+            statement, given = delegated.call(lane, sql, parameters)
+            found = await self.coordinator.run(statement, given, deadline=deadline)
+            return delegated.rows_of(sql, found)
+        return await self._server(lane.server).run(
+            lane.statement(sql), parameters, prepare=prepare, deadline=deadline, guard=lane.guard
+        )
+
+    def _server(self, server: Server) -> RetryingExecutor:
         """Connections to a server, which are made the first time."""
         executor = self._servers.get(server)
         if executor is None:
@@ -225,8 +253,9 @@ class Lanes:
             known.get((lane.first, lane.last)) or LaneExecutor(self, lane)
             for lane in self.map.lanes
         ]
-        for lane in self.map.lanes:
-            self.server(lane.server)
+        if not self._is_delegated:
+            for lane in self.map.lanes:
+                self._server(lane.server)
 
 
 async def together(work: Collection[Awaitable[R]]) -> list[R]:

@@ -378,7 +378,8 @@ class ShardedLayout:
 
     async def database_bytes(self) -> int:
         """See `Layout`; that of all servers."""
-        found = await together([each.run(DATABASE_BYTES) for each in self._lanes.executors[1:]])
+        lanes = self._lanes.one_of_each_server()
+        found = await together([each.run(DATABASE_BYTES) for each in lanes])
         return sum(int(rows[0][0]) for rows in found)
 
     async def backed_up_at(self) -> int | None:

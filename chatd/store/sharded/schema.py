@@ -141,6 +141,54 @@ def distribution(shards: int | None = None) -> list[str]:
     ]
 
 
+SEQUENTIALLY: Final = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'"
+"""Begins a transaction that makes or drops the function and uses distributed tables, too.
+
+Citus refuses what concerns functions after it has used several connections to a server at once.
+"""
+
+FUNCTION: Final = "chatd_run_in_lane"
+SIGNATURE: Final = f"{FUNCTION}(bigint, text[])"
+
+LACKS_FUNCTION: Final = f"""
+SELECT to_regprocedure('{SIGNATURE}') IS NULL AND pg_has_role(relowner, 'USAGE')
+FROM pg_class WHERE oid = 'message'::regclass
+"""
+"""Whether the function is missing, and this role is the one to make it."""
+
+# Plans are those of the process's own connections, see `chatd.postgres.connection`. Every statement
+# returns rows, so that it can be no command that changes tables or roles. Those of
+# the last one are returned, as an array of JSON objects, whose members are in the order of columns.
+_FUNCTION: Final = f"""
+CREATE FUNCTION {FUNCTION}(lane bigint, statements text[]) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off
+AS $$
+DECLARE
+    statement text;
+    item record;
+    result text[];
+BEGIN
+    FOREACH statement IN ARRAY statements LOOP
+        result := ARRAY[]::text[];
+        FOR item IN EXECUTE statement LOOP
+            result := result || row_to_json(item)::text;
+        END LOOP;
+    END LOOP;
+    RETURN '[' || array_to_string(result, ',') || ']';
+END $$
+"""
+
+
+def delegation() -> list[str]:
+    """Statements that make the function of `chatd.store.sharded.delegated` on all servers."""
+    return [
+        _FUNCTION,
+        f"SELECT create_distributed_function('{SIGNATURE}', '$1', colocate_with => '{_LARGEST}')",
+        # It does to the tables whatever it is told.
+        f"REVOKE ALL ON FUNCTION {SIGNATURE} FROM PUBLIC",
+    ]
+
+
 def _cleaning() -> list[str]:
     """Statements that remove the rows which distributing a table has left on the coordinator."""
     return [
@@ -154,13 +202,14 @@ _IS_LOCAL: Final = "NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid
 
 def to_sharded(shards: int) -> list[str]:
     """Statements that turn the plain layout into the sharded one, in one transaction."""
-    return [_TO_SHARDED, *distribution(shards), *_cleaning()]
+    return [_TO_SHARDED, *distribution(shards), *delegation(), *_cleaning()]
 
 
 def to_plain() -> list[str]:
     """Statements that turn the sharded layout into the plain one, in one transaction."""
     tables = (*DISTRIBUTED, *REFERENCE)
     return [
+        f"DROP FUNCTION IF EXISTS {SIGNATURE}",
         *[f"SELECT undistribute_table('{table}')" for table in tables],
         _FORGET_UNSETTLED,
         _TO_PLAIN,

@@ -14,7 +14,13 @@ from chatd.store.migrations import Migration
 from chatd.store.postgres.maintenance import PostgresMaintenance
 from chatd.store.postgres.silent import silent
 from chatd.store.postgres.sync_sql import CATCH_UP
-from chatd.store.sharded.schema import IS_SHARDED, UNTOLD, to_plain, to_sharded
+from chatd.store.sharded.schema import (
+    IS_SHARDED,
+    SEQUENTIALLY,
+    UNTOLD,
+    to_plain,
+    to_sharded,
+)
 from chatd.store.statements import postgres
 
 SHARDS_A_SERVER: Final = 4
@@ -57,6 +63,7 @@ class Sharding:
         There are `shards` of each table, None: some for each server.
         """
         with self._maintenance.offline() as db, db.cursor() as cursor:
+            cursor.execute(SEQUENTIALLY)
             if not _value(cursor, _HAS_CITUS):
                 raise MaintenanceError("the database has no extension Citus: create it first")
             if _value(cursor, IS_SHARDED):
@@ -78,6 +85,7 @@ class Sharding:
     def unshard(self) -> str:
         """Bring all rows back to the coordinator; returns what was done, for people."""
         with self._maintenance.offline() as db, db.cursor() as cursor:
+            cursor.execute(SEQUENTIALLY)
             if not _value(cursor, IS_SHARDED):
                 raise MaintenanceError("the database is not sharded")
             self._check_version(cursor)

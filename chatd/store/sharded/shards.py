@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any, Final
 
 from msgspec import Struct
@@ -72,6 +73,11 @@ class Lane(Struct, frozen=True, dict=True):
     def guard(self) -> str:
         """Statements that fail unless the shards are here, and that keep them here."""
         return _GUARD.format(shard=self.shard_id)
+
+    @cached_property
+    def key(self) -> int:
+        """A number whose hash is in this lane, as that of an owner."""
+        return next(each for each in count() if self.first <= hash_bigint(each) <= self.last)
 
     @cached_property
     def _texts(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import CopyDatabase, OpenStore
 from tests.postgres_server import Databases, connected, rows
 from tests.store.sharded.cluster import Cluster, given
+from tests.store.sharded.daemon_role import OWNER, url_of_role
 from tests.store.sharded.made_up_citus import EMPTYING, make_up_citus, shard
 from tests.store.sharded.stores import sharded_store_at
 
@@ -84,12 +85,19 @@ def copy_database(
     return copy
 
 
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, sharded_url: str) -> str:
+    """The database as the role that the parameter names: its owner, or one without any rights."""
+    is_owner = getattr(request, "param", OWNER) == OWNER
+    return sharded_url if is_owner else url_of_role(sharded_url)
+
+
 @async_yield_fixture
-async def open_store(sharded_url: str) -> AsyncIterator[OpenStore]:
+async def open_store(store_url: str) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
     async def open_one(**options: Any) -> IStore:
-        store = sharded_store_at(sharded_url, **options)
+        store = sharded_store_at(store_url, **options)
         opened.append(store)
         await store.open()
         return store

@@ -28,6 +28,8 @@ CREATE TABLE pg_dist_shard (logicalrelid regclass, shardid bigint PRIMARY KEY, s
     shardmaxvalue text);
 CREATE TABLE pg_dist_placement (shardid bigint PRIMARY KEY, groupid integer NOT NULL);
 CREATE SEQUENCE pg_dist_shardid_seq START 102008;
+GRANT SELECT ON pg_dist_local_group, pg_dist_node, pg_dist_partition, pg_dist_shard,
+    pg_dist_placement TO PUBLIC;
 
 SET allow_system_table_mods = on;
 INSERT INTO pg_depend (classid, objid, objsubid, refclassid, refobjid, refobjsubid, deptype)
@@ -38,6 +40,10 @@ RESET allow_system_table_mods;
 CREATE FUNCTION lock_shard_metadata(mode integer, shards bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF NOT (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class
+            WHERE oid = 'message'::regclass) THEN
+        RAISE insufficient_privilege USING MESSAGE = 'must be owner of table message';
+    END IF;
     IF mode = 5 THEN
         PERFORM pg_advisory_xact_lock_shared(each) FROM unnest(shards) AS each;
     ELSE
@@ -94,6 +100,9 @@ END $$;
 
 CREATE FUNCTION truncate_local_data_after_distributing_table(table_name regclass) RETURNS void
 LANGUAGE sql AS '';
+
+CREATE FUNCTION create_distributed_function(function_name regprocedure,
+    distribution_arg_name text, colocate_with text) RETURNS void LANGUAGE sql AS '';
 
 CREATE FUNCTION create_reference_table(table_name regclass) RETURNS void LANGUAGE sql AS $$
     INSERT INTO pg_dist_partition VALUES (table_name, NULL);

@@ -25,6 +25,7 @@ from chatd.store.sharded.lanes import LaneExecutor
 from tests.contracts.helpers import OpenStore, add_accounts, draft, read_inbox, send
 from tests.postgres_server import connected, rows, sleep
 from tests.store.postgres.stores import losing_results, two_stores
+from tests.store.sharded.daemon_role import by_owner_and_role
 
 
 async def apart(store: IStore) -> tuple[int, int, int]:
@@ -56,6 +57,7 @@ class Failing:
         patch.setattr(LaneExecutor, "run", fail)
 
 
+@by_owner_and_role
 @ensureDeferred
 async def test_a_key_is_used_once_whoever_uses_it_where(open_store: OpenStore) -> None:
     stores = await two_stores(open_store)
@@ -77,6 +79,7 @@ async def test_a_key_is_used_once_whoever_uses_it_where(open_store: OpenStore) -
         assert {each.message for each in replays} <= {each.message for each in fresh}
 
 
+@by_owner_and_role
 @ensureDeferred
 async def test_a_send_that_died_before_its_message_was_stored_can_be_repeated(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
@@ -96,6 +99,7 @@ async def test_a_send_that_died_before_its_message_was_stored_can_be_repeated(
     assert len(await read_inbox(store, three)) == 2
 
 
+@by_owner_and_role
 @ensureDeferred
 async def test_a_claim_goes_with_a_refusal_unless_another_send_has_found_it(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +136,7 @@ async def test_a_claim_goes_with_a_refusal_unless_another_send_has_found_it(
     assert result == Appended(stored, replayed=True)
 
 
+@by_owner_and_role
 @ensureDeferred
 async def test_of_one_call_a_refused_use_of_a_key_makes_way_for_the_next(
     open_store: OpenStore,
@@ -191,6 +196,7 @@ async def test_senders_are_told_by_others_if_a_process_dies_after_the_commit(
         assert failing.failed == 2
     assert await changes_of(store, one) == []
     monkeypatch.setattr(outbox, "_RECOVER_AFTER_SECONDS", 0)
+    monkeypatch.setattr(outbox, "RECOVER_SECONDS", 0.1)
     other = await open_store()
     expected = [("sent", 1, "edited"), ("changed", 1, "edited")]
     while (found := sorted(await changes_of(other, one), reverse=True)) != expected:
@@ -238,6 +244,7 @@ async def test_what_is_sent_while_an_account_begins_to_have_changes_is_told_once
     assert len(told) == 20
 
 
+@by_owner_and_role
 @ensureDeferred
 async def test_results_that_were_lost_are_repeated_safely(open_store: OpenStore) -> None:
     store = await open_store()

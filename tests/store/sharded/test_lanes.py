@@ -15,7 +15,8 @@ from chatd.store.sharded import layout
 from tests.contracts.helpers import add_accounts, digest, draft, owners, read_inbox, send
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import losing_results, store_at
-from tests.store.sharded.cluster import Cluster
+from tests.store.sharded.cluster import Cluster, given
+from tests.store.sharded.daemon_role import OWNER, ROLE, url_of_role
 from tests.store.sharded.made_up_citus import make_up_citus, shard
 from tests.store.sharded.stores import sharded_store_at
 from tests.store.sharded.two_servers import TwoServers
@@ -51,17 +52,20 @@ def servers(request: pytest.FixtureRequest, cluster: Cluster | None) -> Servers:
     return cluster
 
 
-async def opened_stores(servers: Servers, count: int = 2) -> list[PostgresStore]:
+async def opened_stores(servers: Servers, count: int = 2, role: str = OWNER) -> list[PostgresStore]:
     """The stores of some processes."""
-    opened = [sharded_store_at(servers.urls[1], locate=servers.locate) for _ in range(count)]
+    url = servers.urls[1] if role == OWNER else url_of_role(servers.urls[1])
+    opened = [sharded_store_at(url, locate=servers.locate) for _ in range(count)]
     for store in opened:
         await store.open()
     return opened
 
 
 @async_yield_fixture
-async def processes(servers: Servers) -> AsyncIterator[list[PostgresStore]]:
-    opened = await opened_stores(servers)
+async def processes(
+    request: pytest.FixtureRequest, servers: Servers
+) -> AsyncIterator[list[PostgresStore]]:
+    opened = await opened_stores(servers, role=getattr(request, "param", OWNER))
     yield opened
     for store in opened:
         await store.close()
@@ -75,6 +79,8 @@ async def pair(servers: Servers, store: PostgresStore) -> tuple[int, int]:
     return one, two
 
 
+# Nothing that is made up delegates a function to another server.
+@pytest.mark.parametrize("processes", [OWNER] if given() is None else [OWNER, ROLE], indirect=True)
 @ensureDeferred
 async def test_nothing_is_lost_or_doubled_while_shards_move(
     servers: Servers, processes: list[PostgresStore]

@@ -31,9 +31,13 @@ class ShardedMachine(PostgresMachine):
             super().__init__()
         self.put_back_rows: Callable[[], None] | None = None
 
+    @property
+    def url(self) -> str:
+        """The address of the database."""
+        return self.databases.url(self.database) if self.cluster is None else self.cluster.url
+
     def open_store(self, *, known_only: bool = False) -> IStore:
-        url = self.databases.url(self.database) if self.cluster is None else self.cluster.url
-        opened = sharded_store_at(url, known_only=known_only)
+        opened = sharded_store_at(self.url, known_only=known_only)
         self.run(opened.open())
         return opened
 
@@ -54,10 +58,8 @@ class ShardedMachine(PostgresMachine):
             super().discard()
 
 
-class TestShardedModel(ShardedMachine.TestCase):  # type: ignore[valid-type,misc]
-    """The machine as a test case."""
-
-    settings = settings(max_examples=examples(4, deep=20), stateful_step_count=40)
+class ShardedModel:
+    """Where the machine's databases come from."""
 
     @pytest.fixture(autouse=True)
     def _server(
@@ -71,3 +73,9 @@ class TestShardedModel(ShardedMachine.TestCase):  # type: ignore[valid-type,misc
         if cluster is None:
             ShardedMachine.databases = request.getfixturevalue("postgres")
             ShardedMachine.template = request.getfixturevalue("sharded_template")
+
+
+class TestShardedModel(ShardedModel, ShardedMachine.TestCase):  # type: ignore[valid-type,misc]
+    """The machine as a test case."""
+
+    settings = settings(max_examples=examples(4, deep=20), stateful_step_count=40)

@@ -10,7 +10,14 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock, deferLater
 
-from chatd.process.polling import MAX_EVENTS, bound_turns
+from chatd.process.polling import (
+    EVENTS,
+    LEAST_EVENTS,
+    LONG_SECONDS,
+    MAX_EVENTS,
+    BoundedPoller,
+    bound_turns,
+)
 
 
 class Pipe:
@@ -47,7 +54,7 @@ async def test_few_sockets_are_served_in_a_turn_and_the_others_in_the_next(
     bound_turns(reactor)
     read: list[Pipe] = []
     # Nobody reads what is there, so that they are ready in each turn.
-    pipes = [Pipe(read) for _ in range(2 * MAX_EVENTS)]
+    pipes = [Pipe(read) for _ in range(4 * EVENTS)]
     for pipe in pipes:
         anything.addReader(pipe)
     counts = []
@@ -59,7 +66,45 @@ async def test_few_sockets_are_served_in_a_turn_and_the_others_in_the_next(
         pipe.close()
     assert all(later - before <= MAX_EVENTS for before, later in itertools.pairwise(counts))
     # Nobody is served again before everybody was.
-    assert set(read[: 2 * MAX_EVENTS]) == set(pipes)
+    assert set(read[: 4 * EVENTS]) == set(pipes)
+
+
+class Busy:
+    """An epoll object with so many events."""
+
+    register = modify = unregister = None
+
+    def __init__(self, events: int) -> None:
+        self.events = events
+
+    def poll(self, timeout: float, maxevents: int) -> list[int]:
+        return [1] * min(self.events, maxevents)
+
+
+def test_as_many_are_served_as_there_is_time_for() -> None:
+    clock = Clock()
+    busy = Busy(10_000)
+    poller = BoundedPoller(busy, clock.seconds)
+
+    def turns(count: int, seconds: float) -> list[int]:
+        served = []
+        for _ in range(count):
+            served.append(len(poller.poll(0, 100_000)))
+            clock.advance(seconds)
+        return served
+
+    short = turns(20, LONG_SECONDS / 2)
+    assert short[:3] == [EVENTS, EVENTS + LEAST_EVENTS, EVENTS + 2 * LEAST_EVENTS]
+    assert short[-1] == MAX_EVENTS
+    long = turns(10, 2 * LONG_SECONDS)
+    assert long[:3] == [MAX_EVENTS, MAX_EVENTS // 2, MAX_EVENTS // 4]
+    assert long[-1] == LEAST_EVENTS
+    # A turn that serves all there are says nothing.
+    busy.events = 10
+    assert turns(3, 2 * LONG_SECONDS) == [10] * 3
+    busy.events = 10_000
+    assert turns(1, 0) == [LEAST_EVENTS]
+    assert len(poller.poll(0, 5)) == 5
 
 
 def test_other_reactors_are_left_alone() -> None:

@@ -71,7 +71,8 @@ class Call(Struct, frozen=True, eq=False):
         raised = {*self.raises, errors.InvalidHeader}
         codes = [BAD_REQUEST]
         if self.authenticated:
-            raised |= {errors.Unauthorized, errors.AccountDisabled}
+            # Too many reads, or wrong passwords with Basic, are refused before the call.
+            raised |= {errors.Unauthorized, errors.AccountDisabled, errors.RateLimited}
         if self.scope is not None:
             raised.add(errors.InsufficientScope)
         if self.parameters is not None:

@@ -56,6 +56,7 @@ ChosenScopes = Annotated[
     list[ScopeName],
     Meta(
         min_length=1,
+        max_length=len(SCOPES),
         description="What the token is good for: `read` messages and users, `send` messages, "
         "change the `account` and its tokens.",
     ),

@@ -41,7 +41,15 @@ from chatd.errors import (
     UserNotFound,
 )
 from chatd.interfaces import IBus, IStore
-from chatd.model import UNLIMITED, Account, IssuedToken, Session, TokenOptions, UserName
+from chatd.model import (
+    UNLIMITED,
+    Account,
+    Credentials,
+    IssuedToken,
+    Session,
+    TokenOptions,
+    UserName,
+)
 from chatd.runtime.shield import ShieldedTasks
 
 TOKEN_PREFIX: Final = "chatd_"
@@ -135,10 +143,11 @@ class Accounts:
         self._disk.check()
         self._passwords.check_room(address)
         self._limits.count_registration(address)
-        return await self._tasks.run(self._register(username, email, password, address))
-
-    async def _register(self, username: str, email: str, password: str, address: str) -> Account:
+        # Nobody waits for the hash if the client disconnects, and nothing has happened until then.
         password_hash = await self._passwords.hash(password, address)
+        return await self._tasks.run(self._register(username, email, password_hash))
+
+    async def _register(self, username: str, email: str, password_hash: str) -> Account:
         return await self._store.add_account(username, email, password_hash)
 
     async def log_in(
@@ -151,23 +160,24 @@ class Accounts:
         if options.label is not None:
             check_storable("label", options.label)
         self._checks.count(username, address)
-        return await self._tasks.run(self._log_in(username, password, address, options))
-
-    async def _log_in(
-        self, username: str, password: str, address: str, options: TokenOptions
-    ) -> IssuedToken:
-        stored = None
-        while stored is None:
+        issued = None
+        while issued is None:
+            # Nobody waits for the check if the client disconnects.
             checked = await self._checks.check(username, password, address)
-            token = f"{TOKEN_PREFIX}{checked.user_id}.{secrets.token_urlsafe(32)}"
-            digest = token_digest(token.encode("ascii"))
-            # None: the password was changed or the account deleted meanwhile, so check again.
-            stored = await self._store.add_token(
-                checked.user_id, digest, options, checked.password_hash
-            )
+            issued = await self._tasks.run(self._issue(checked, options))
+        return issued
+
+    async def _issue(self, checked: Credentials, options: TokenOptions) -> IssuedToken | None:
+        """A new token; None if the password was changed or the account deleted meanwhile."""
+        user_id = checked.user_id
+        token = f"{TOKEN_PREFIX}{user_id}.{secrets.token_urlsafe(32)}"
+        digest = token_digest(token.encode("ascii"))
+        stored = await self._store.add_token(user_id, digest, options, checked.password_hash)
+        if stored is None:
+            return None
         # The user was here, but has not used the token yet.
-        self._last_seen.touch(Session(checked.user_id))
-        return IssuedToken(token, checked.user_id, stored)
+        self._last_seen.touch(Session(user_id))
+        return IssuedToken(token, user_id, stored)
 
     async def bearer(self, token: bytes) -> Session:
         """Authenticate a bearer token; raises `Unauthorized`."""

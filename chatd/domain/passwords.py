@@ -43,7 +43,8 @@ class _Waiting(Struct, frozen=True, eq=False):
 class Passwords:
     """Hashes and verifies passwords in `executor`, for clients' addresses in turn.
 
-    Fails with `Overloaded` while too many wait, in all or of the address.
+    Fails with `Overloaded` while too many wait, in all or of the address. What is cancelled before
+    it has begun, because its client has disconnected, is not hashed.
     """
 
     def __init__(self, executor: Executor, hasher: PasswordHasher) -> None:
@@ -106,8 +107,11 @@ class Passwords:
 
     def _end(self, outcome: object, result: Deferred[Any]) -> None:
         self._free += 1
-        if self._waiting:
-            self._begin(self._waiting.popleft())
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.result.called:
+                self._begin(waiting)
+                break
         result.callback(outcome)
 
 

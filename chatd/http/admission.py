@@ -17,10 +17,11 @@ BEING_REFUSED: Final = 16
 """Connections beyond the limit, in all or of an address, that are told so at once. While there are
 as many in all, the ports do not accept; further ones of an address are closed without a word."""
 
-ACCEPTS: Final = 50
+ACCEPTS: Final = 16
 """How many connections a port accepts in one turn of the reactor. Twisted's ports accept 20 more
 each time that there were as many as expected, and so all that a flood has left in the kernel's
-queue in one turn. With fewer, whoever comes after a flood waits for many turns."""
+queue in one turn. Each has a request and an end to be read: with more, a flood would fill the queue
+in front of those who are connected."""
 
 TLS_ACCEPTS: Final = 10
 """The same for ports of TLS: such a connection takes six times as long to make."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.interfaces import (
     IAddress,
+    IHalfCloseableProtocol,
     IProtocol,
     IPushProducer,
     ISSLTransport,
@@ -40,7 +41,7 @@ _log = Logger()
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-@implementer(IProtocol, IPushProducer)
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
 class Channel:
     """One connection of a `chatd.http.server.Server`.
 
@@ -55,6 +56,7 @@ class Channel:
         "_deadline",
         "_discardable",
         "_eager",
+        "_ended",
         "_flow",
         "_holds",
         "_keep_alive",
@@ -94,6 +96,8 @@ class Channel:
         self._holds = False
         # How many bytes may still be discarded while lingering.
         self._discardable = 0
+        # Whether the client has closed its sending side.
+        self._ended = False
 
     # The transport's protocol.
 
@@ -143,6 +147,21 @@ class Channel:
             self._discardable -= len(data)
             if self._discardable < 0:
                 self.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """`IHalfCloseableProtocol`: the client sends no more. It may be gone, or still read.
+
+        Nothing tells which, so what it has asked for is answered if that takes no longer than a
+        connection lingers; the held polls of clients that are gone must not stay longer.
+        """
+        self._ended = True
+        if self._state == RESPONDING:
+            self._set_deadline(self._server.lingering)
+        elif not self._waits and not (self._flow.write_paused and self._reader.buffer):
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """`IHalfCloseableProtocol`: the sending side is closed, as `_linger` has asked for."""
 
     def connectionLost(self, reason: Failure) -> None:
         """`IProtocol`: the connection is closed."""
@@ -224,6 +243,9 @@ class Channel:
             self._advancing = False
         state = self._state
         if state <= READING:
+            if self._ended and not self._waits and not (flow.write_paused and reader.buffer):
+                self.loseConnection()
+                return
             if reader.parsed:
                 self._state = READING
                 self._set_deadline(server.awaiting_head)
@@ -268,7 +290,7 @@ class Channel:
     def _begin(self, head: Head, body: bytes) -> None:
         server = self._server
         self._state = RESPONDING
-        self._set_deadline(None)
+        self._set_deadline(server.lingering if self._ended else None)
         self._keep_alive = head.keep_alive
         fast = server.fast_handler
         try:
@@ -318,8 +340,10 @@ class Channel:
 
     def keep_alive(self) -> bool:
         """Whether the connection stays open after the response."""
-        # While the server drains, for the requests that have arrived already.
-        return self._keep_alive and (not self._server.draining or bool(self._reader.buffer))
+        # Once the server drains or the client has sent its last request, for those that have
+        # arrived already.
+        last = self._server.draining or self._ended
+        return self._keep_alive and (not last or bool(self._reader.buffer))
 
     def close_after_response(self) -> None:
         """Have the connection close after the response."""
@@ -403,6 +427,10 @@ class Channel:
         the client closes or its time is up. TLS cannot be half-closed: there the client is expected
         to act on Connection: close.
         """
+        if self._ended:
+            self._clear()
+            self.loseConnection()
+            return
         server = self._server
         self._clear()
         self._unregister_from_transport()

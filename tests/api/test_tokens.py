@@ -67,7 +67,13 @@ def test_a_token_is_issued_as_chosen(service: Service) -> None:
         *(("expires_in", 59), ("expires_in", 31_536_001), ("expires_in", 0), ("expires_in", -60)),
         *(("expires_in", True), ("expires_in", "60"), ("expires_in", 60.5)),
         *(("scopes", []), ("scopes", ["write"]), ("scopes", "read"), ("scopes", ["READ"])),
-        *(("scopes", [1]), ("scopes", [None]), ("scopes", {}), ("name", "x")),
+        *(
+            ("scopes", ["read"] * 4),
+            ("scopes", [1]),
+            ("scopes", [None]),
+            ("scopes", {}),
+            ("name", "x"),
+        ),
     ],
 )
 def test_wrong_choices_are_named(stock: Service, member: str, value: Any) -> None:

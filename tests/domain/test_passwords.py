@@ -8,7 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 from argon2.low_level import Type
 from argon2.profiles import get_default_parameters
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from chatd.domain.passwords import (
     MAX_PENDING,
@@ -123,6 +123,22 @@ def test_calls_run_in_the_executor_and_are_limited_for_each_address() -> None:
     assert result_of(one_more) is False
     assert all(result_of(each) for each in pending)
     assert passwords._free == MAX_RUNNING
+
+
+def test_what_is_cancelled_while_it_waits_is_not_hashed() -> None:
+    executor = SteppedExecutor()
+    passwords = Passwords(executor, cheap_hasher())
+    running = [hash_of(passwords, HERE) for _ in range(MAX_RUNNING)]
+    abandoned = [hash_of(passwords, HERE) for _ in range(MAX_PENDING_OF_ADDRESS)]
+    elsewhere = hash_of(passwords, "192.0.2.2")
+    for each in abandoned:
+        each.cancel()
+        each.addErrback(lambda failure: failure.trap(CancelledError))
+    for _ in range(MAX_RUNNING + 1):
+        executor.step()
+    assert all(result_of(each) for each in (*running, elsewhere))
+    assert not executor.step()
+    assert not passwords.pending
 
 
 def test_calls_are_limited_in_all() -> None:

@@ -194,6 +194,10 @@ class RawClient:
         [response] = self.responses(*methods)
         return response
 
+    def end(self) -> None:
+        """Close the sending side, as a client does that has sent its last request or is gone."""
+        self.channel.readConnectionLost()
+
     def disconnect(self) -> Failure:
         """Disconnect; returns the reason that the channel is given."""
         reason = Failure(ConnectionDone())

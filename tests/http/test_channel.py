@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from zope.interface.verify import verifyObject
 
 from chatd.http.request import Request
-from tests.http.raw_client import RawClient, brief, get, parse, post, post_chunks
+from tests.http.raw_client import Held, RawClient, brief, get, parse, post, post_chunks
 
 
 class TestParsing:
@@ -356,3 +356,76 @@ def test_date_is_rendered_once_a_second() -> None:
         "Tue, 15 Nov 1994 08:12:31 GMT",
         "Tue, 15 Nov 1994 08:12:32 GMT",
     ]
+
+
+class TestHalfClosed:
+    """Clients that close their sending side after their last request, or are gone."""
+
+    def test_a_request_under_way_is_answered(self) -> None:
+        held = Held()
+        client = RawClient(held)
+        client.send(get("/a"))
+        client.end()
+        assert not client.closed()
+        brief(held.requests[0])
+        assert client.response().header("Connection") == "close"
+        assert client.transport.disconnecting
+
+    def test_requests_that_have_arrived_are_answered(self) -> None:
+        held = Held()
+        client = RawClient(held)
+        client.send(get("/a") + get("/b") + b"GET /part")
+        client.end()
+        for number in range(2):
+            assert not client.closed()
+            brief(held.requests[number])
+        assert [response.body for response in client.responses()] == [b"/a", b"/b"]
+        assert client.transport.disconnecting
+
+    def test_requests_that_wait_for_their_turn_are_answered(self) -> None:
+        client = RawClient(brief)
+        client.send(get("/") * 40)
+        client.end()
+        assert not client.closed()
+        client.clock.pump([0.0] * 10)
+        assert len(client.responses()) == 40
+        assert client.transport.disconnecting
+
+    def test_requests_that_wait_for_the_client_to_read_are_answered(self) -> None:
+        held = Held()
+        client = RawClient(held)
+        client.send(get("/a") + get("/b"))
+        client.channel.pauseProducing()
+        brief(held.requests[0])
+        client.end()
+        assert not client.closed()
+        client.channel.resumeProducing()
+        brief(held.requests[1])
+        assert len(client.responses()) == 2
+        assert client.transport.disconnecting
+
+    def test_a_client_that_may_be_gone_is_not_held_for_long(self) -> None:
+        held = Held()
+        client = RawClient(held)
+        client.send(get("/a"))
+        client.end()
+        client.clock.advance(1.0)
+        assert not client.closed()
+        client.clock.pump([1.0] * 2)
+        assert client.transport.disconnecting
+
+    @pytest.mark.parametrize("data", [b"", b"GET / HTTP", post(b"abc")[:-1], get()])
+    def test_without_a_request_the_connection_closes(self, data: bytes) -> None:
+        client = RawClient(brief)
+        client.send(data)
+        client.end()
+        assert client.transport.disconnecting
+
+    def test_a_lingering_connection_closes(self) -> None:
+        client = RawClient()
+        client.send(b"GET / HTTP/9.9\r\n\r\n")
+        assert client.closed()
+        assert not client.transport.disconnecting
+        client.channel.writeConnectionLost()
+        client.end()
+        assert client.transport.disconnecting

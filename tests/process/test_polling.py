@@ -10,6 +10,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock, deferLater
 
+from chatd.http.admission import ACCEPTS, TLS_ACCEPTS
 from chatd.process.polling import (
     EVENTS,
     LEAST_EVENTS,
@@ -109,3 +110,8 @@ def test_as_many_are_served_as_there_is_time_for() -> None:
 
 def test_other_reactors_are_left_alone() -> None:
     bound_turns(Clock())
+
+
+def test_a_turn_serves_more_than_it_accepts() -> None:
+    # Each connection has a request and an end.
+    assert 2 * max(ACCEPTS, TLS_ACCEPTS) <= LEAST_EVENTS

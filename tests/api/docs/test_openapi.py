@@ -115,6 +115,15 @@ def test_every_response_says_which_headers_all_have(document: dict[str, Any]) ->
                 assert ("Unknown-Parameter" in response["headers"]) == tells
 
 
+def test_every_authenticated_call_may_be_rate_limited(document: dict[str, Any]) -> None:
+    # Wrong passwords are, whatever was asked for, and so are reads.
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if operation.get("security") != []:
+                assert "429" in operation["responses"], (method, path)
+                assert "Retry-After" in operation["responses"]["429"]["headers"]
+
+
 def test_what_can_be_left_out_has_no_default(document: dict[str, Any]) -> None:
     # Generators would demand it, and send null.
     schemas = document["components"]["schemas"]

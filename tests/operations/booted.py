@@ -200,6 +200,8 @@ def _run(*line: str) -> None:
 
 def main() -> int:
     """Paste the path; returns the exit status."""
+    # What has booted does not end by itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with booted(make_tree()) as machine:
         steps = [(block.section, block.text) for block in path()] + list(AFTERWARDS.items())
         for name, script in steps:

@@ -81,6 +81,12 @@ class Statement:
         self.has_run = False
         self.error: psycopg2.Error | None = None
 
+    @property
+    def appends(self) -> bool:
+        """Whether it appends, and does not look up what an earlier attempt has done."""
+        given = self.parameters
+        return isinstance(given, dict) and "texts" in given and "EXECUTE" in self.sql
+
 
 class Session:
     """A connection of psycopg2, and what the server knows of it."""
@@ -174,6 +180,9 @@ class Session:
         statement = self.statement
         assert statement is not None
         self._server.run(self, statement)
+        if self._server.cuts_next_append and statement.appends and not self.has_transaction:
+            self._server.cuts_next_append = False
+            self.break_off()
 
     def answer(self) -> None:
         """The answer arrives."""
@@ -231,6 +240,8 @@ class PostgresServer:
         self.sessions: list[Session] = []
         self.is_down = False
         self.hangs = False
+        self.cuts_next_append = False
+        """The connection of the next append breaks after its commit, before the answer."""
         """It takes connections and statements, and does nothing, as if its disk was stuck."""
         self._reached = reached
         real.clear()

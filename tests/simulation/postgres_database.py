@@ -22,6 +22,7 @@ from chatd.store.postgres.store import PostgresStore
 from tests.doubles import Now
 from tests.history import Stored
 from tests.simulation.database import Named
+from tests.simulation.key_clients import KeylessSender
 from tests.simulation.network import Network
 from tests.simulation.node import Node
 from tests.simulation.postgres import (
@@ -81,7 +82,7 @@ class PostgresDatabase:
     """The server, and the daemons that use it."""
 
     max_nodes = 4
-    clients: Sequence[tuple[type[Any], int]] = ()
+    clients: Sequence[tuple[type[Any], int]] = ((KeylessSender, 3),)
     # Tables, or what stands for them in FROM.
     _messages = "message"
     _inboxes = "inbox"
@@ -154,6 +155,10 @@ class PostgresDatabase:
         self._tape.choice(self.server.pending()).break_off()
 
     def _cut_after(self) -> None:
+        if self._tape.one_in(2):
+            # One of which it matters what becomes of it; few are waiting at any moment.
+            self.server.cuts_next_append = True
+            return
         session = self._tape.choice(self.server.pending())
         session.run()
         session.break_off()

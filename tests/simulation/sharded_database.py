@@ -78,7 +78,7 @@ class ShardedServer(PostgresServer):
             self._reached["claims deleted as too old"] += bool(statement.cursor.rows)
         if not isinstance(given, dict):
             return
-        if _is_batch(statement):
+        if statement.appends:
             if error is not None and error.pgcode == _DIVISION_BY_ZERO:
                 self._moved.add(given["id"])
             elif given["id"] in self._moved:
@@ -94,12 +94,6 @@ class ShardedServer(PostgresServer):
             found = {bytes(row[2]).hex() for row in statement.cursor.rows}
             others = any(each not in given["fingerprints"] for each in found)
             self._reached["key claimed for another recipient"] += others
-
-
-def _is_batch(statement: Statement) -> bool:
-    """Whether it appends, and does not look up what an earlier attempt has done."""
-    given = statement.parameters
-    return isinstance(given, dict) and "texts" in given and "EXECUTE" in statement.sql
 
 
 class ShardedDatabase(PostgresDatabase):

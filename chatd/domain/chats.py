@@ -220,12 +220,9 @@ class Chats:
         return self._store.append(drafts, within).addErrback(publish_all)
 
     def _publish(self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]) -> None:
-        # Even if every sender has disconnected: the messages are committed.
-        messages = [
-            result.message
-            for result in results
-            if isinstance(result, Appended) and not result.replayed
-        ]
+        # Even if every sender has disconnected: the messages are committed. Those that were found
+        # by their keys may have been stored by an attempt whose answer was lost.
+        messages = [result.message for result in results if isinstance(result, Appended)]
         self._bus.publish({message.received_by for message in messages})
         self._bus.publish_changes({message.sent_by for message in messages})
 

@@ -246,4 +246,5 @@ def test_a_declared_call_is_described() -> None:
         "404": ["user_not_found"],
         "413": ["body_too_large"],
         "415": ["unsupported_media_type"],
+        "429": ["rate_limited"],
     }

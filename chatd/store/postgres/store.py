@@ -377,11 +377,16 @@ class PostgresStore:
     def _drop_unknown(
         self, drafts: Sequence[Draft], results: Sequence[Appended | DomainError]
     ) -> None:
-        """What some servers have not answered."""
+        """What some servers have not answered, or only to an attempt that came too late.
+
+        A draft that is found by its key may have been stored by an attempt whose answer was lost,
+        the notice of which was ignored as one of this process's own.
+        """
         unknown = [
             draft
             for draft, result in zip(drafts, results, strict=True)
             if isinstance(result, StoreUnavailable)
+            or (isinstance(result, Appended) and result.replayed)
         ]
         if unknown:
             self._drop(unknown)

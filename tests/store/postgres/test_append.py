@@ -16,6 +16,7 @@ from chatd.model import Appended, Draft, InboxLimits, InboxSlice, ReadAfter, Rea
 from chatd.store.postgres import accounts, append_sql, chats, revisions, sync_sql
 from chatd.store.postgres.append import new_batch_id, parameters_of
 from chatd.store.postgres.silent import silent
+from chatd.store.postgres.store import PostgresStore
 from chatd.store.results import RANDOM_MICROSECONDS
 from tests.contracts.helpers import (
     OpenStore,
@@ -40,6 +41,24 @@ END $$;
 CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON message DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW WHEN (NEW.text = 'hold') EXECUTE FUNCTION hold();
 """
+
+
+@ensureDeferred
+async def test_a_message_found_by_its_key_after_a_lost_answer_is_new_to_the_cache(
+    open_store: OpenStore,
+) -> None:
+    store = await open_store()
+    assert isinstance(store, PostgresStore)
+    store.on_connected()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    query = ReadAfter(bob, 0, 10)
+    await store.read([query])
+    assert store.read_cached(query, listening=True) is not None
+    with losing_results(store, 1):
+        [result] = await store.append([draft(ann, bob, "hello", "key")])
+    assert isinstance(result, Appended)
+    known = store.read_cached(query, listening=True)
+    assert known is None or known.messages == (result.message,)
 
 
 HOUR = 3600 * 1_000_000

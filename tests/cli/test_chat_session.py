@@ -426,7 +426,8 @@ def test_after_the_size_has_changed_changes_are_told_below(narrower: bool) -> No
         chat.session.editor.resize()
     else:
         chat.type("\x0c")
-    edited = replace(message(BOB, "y"), edited_at=NOON)
+    # Of today, so that the line has no date and fits.
+    edited = replace(message(BOB, "y"), sent_at=datetime.now(UTC), edited_at=NOON)
     chat.client.arriving.put(MessageChanged(edited))
     assert chat.rows[-2].startswith("(bob edited the message of ")
 

@@ -22,7 +22,12 @@ def print_json(record: Record) -> None:
     not ASCII where the locale has not all of it."""
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(record, ensure_ascii=not is_unicode)
-    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    sys.stdout.write(escape_json(text) + "\n")
+
+
+def escape_json(text: str) -> str:
+    """JSON with all control and bidirectional characters escaped."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

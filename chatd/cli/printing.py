@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import Final
 
 import msgspec
 
+from chatd.admin.printing import escape_json
 from chatd.cli.style import PLAIN, Style
 from chatd.client import APIError, ChatClient, Message
 
@@ -16,15 +16,10 @@ _BIDI_CONTROLS: Final = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 
-# What JSON leaves as it is, of what `escape_controls` escapes. Some terminals take the C1 controls
-# for the beginning of a sequence.
-_JSON_CONTROLS: Final = re.compile(f"[\x7f-\x9f\u2028\u2029{''.join(_BIDI_CONTROLS)}]")
-
 
 def to_json(value: object) -> str:
     """JSON on one line, with all control and bidirectional characters escaped."""
-    text = msgspec.json.encode(value).decode()
-    return _JSON_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return escape_json(msgspec.json.encode(value).decode())
 
 
 def escape_controls(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -26,6 +26,54 @@ WAKE_SECONDS: Final = 0.005
 _log = Logger()
 
 
+class _WakeUps:
+    """Wakes users by `wake`, which returns how many waiters that were; those for whom a turn of the
+    reactor has no time in later ones, before others.
+
+    `woken` is called with the waiters woken in a turn, and the seconds until the last one was.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wake: Callable[[Collection[int]], int],
+        woken: Callable[[int, float], None],
+    ) -> None:
+        self._clock = clock
+        self._wake_waiters = wake
+        self._woken = woken
+        # The users to be woken later; as a set, in order.
+        self._late: dict[int, None] = {}
+
+    def wake(self, user_ids: Collection[int]) -> None:
+        """Wake the waiters of users."""
+        if self._late:
+            self._late.update(dict.fromkeys(user_ids))
+        else:
+            self._wake(user_ids)
+
+    def _wake(self, user_ids: Iterable[int]) -> None:
+        began = now = self._clock.seconds()
+        woken = 0
+        users = iter(user_ids)
+        for user_id in users:
+            held = self._wake_waiters((user_id,))
+            if held:
+                woken += held
+                now = self._clock.seconds()
+                if now - began >= WAKE_SECONDS:
+                    break
+        late = dict.fromkeys(users)
+        if late and not self._late:
+            self._clock.callLater(0, self._wake_late)
+        self._late.update(late)
+        self._woken(woken, now - began)
+
+    def _wake_late(self) -> None:
+        late, self._late = self._late, {}
+        self._wake(late)
+
+
 @implementer(ISubscriber)
 class BusSubscriber:
     """Wakes held polls and ends revoked sessions on events of the bus.
@@ -44,10 +92,10 @@ class BusSubscriber:
         clock: IReactorTime,
     ) -> None:
         self._store = store
-        self._clock = clock
-        # The users to be woken later, for messages and for changes; as sets, in order.
-        self._late: dict[int, None] = {}
-        self._late_for_changes: dict[int, None] = {}
+        self._for_messages = _WakeUps(clock, notifier.wake, self._woken)
+        # What an account has sent may be deleted from thousands of inboxes, and all who wait for
+        # changes there read them.
+        self._for_changes = _WakeUps(clock, notifier.wake_for_changes, self._woken_for_changes)
         self._notifier = notifier
         self._accounts = accounts
         self._deliveries = deliveries
@@ -56,61 +104,18 @@ class BusSubscriber:
         self._unverified: set[int] | None = set()
 
     def wake(self, user_ids: Collection[int]) -> None:
-        if self._late:
-            self._late.update(dict.fromkeys(user_ids))
-        else:
-            self._wake(user_ids)
+        self._for_messages.wake(user_ids)
 
-    def _wake(self, user_ids: Iterable[int]) -> None:
-        began = now = self._clock.seconds()
-        woken = 0
-        users = iter(user_ids)
-        for user_id in users:
-            held = self._notifier.wake((user_id,))
-            if held:
-                woken += held
-                now = self._clock.seconds()
-                if now - began >= WAKE_SECONDS:
-                    break
-        late = dict.fromkeys(users)
-        if late and not self._late:
-            self._clock.callLater(0, self._wake_late)
-        self._late.update(late)
-        self._metrics.count_wakeups("bus", woken)
-        if woken:
-            self._metrics.observe_delivery(now - began, woken)
-
-    def _wake_late(self) -> None:
-        late, self._late = self._late, {}
-        self._wake(late)
+    def _woken(self, count: int, seconds: float) -> None:
+        self._metrics.count_wakeups("bus", count)
+        if count:
+            self._metrics.observe_delivery(seconds, count)
 
     def wake_for_changes(self, user_ids: Collection[int]) -> None:
-        if self._late_for_changes:
-            self._late_for_changes.update(dict.fromkeys(user_ids))
-        else:
-            self._wake_for_changes(user_ids)
+        self._for_changes.wake(user_ids)
 
-    def _wake_for_changes(self, user_ids: Iterable[int]) -> None:
-        """As `_wake`: what an account has sent may be deleted from thousands of inboxes, and all
-        who wait for changes there read them."""
-        until = self._clock.seconds() + WAKE_SECONDS
-        woken = 0
-        users = iter(user_ids)
-        for user_id in users:
-            held = self._notifier.wake_for_changes((user_id,))
-            if held:
-                woken += held
-                if self._clock.seconds() >= until:
-                    break
-        late = dict.fromkeys(users)
-        if late and not self._late_for_changes:
-            self._clock.callLater(0, self._wake_late_for_changes)
-        self._late_for_changes.update(late)
-        self._metrics.count_wakeups("bus", woken)
-
-    def _wake_late_for_changes(self) -> None:
-        late, self._late_for_changes = self._late_for_changes, {}
-        self._wake_for_changes(late)
+    def _woken_for_changes(self, count: int, seconds: float) -> None:
+        self._metrics.count_wakeups("bus", count)
 
     def changed(self, received_by: int, seq: int, sent_by: int) -> None:
         # Nobody is woken: polls wait for messages, and what is read from now on is as it is.

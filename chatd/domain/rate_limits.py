@@ -103,20 +103,23 @@ class TokenBuckets:
 
 class NetworkBuckets:
     """Token buckets of a rate for each address, several times the rate for each larger IPv6
-    network that it is in, and the rate `total` for all addresses together.
+    network that it is in, and the rate `total`, by default `TOTAL_FACTOR` times the rate, for all
+    addresses together.
 
     With a `subject`, such as a username, there are such buckets for each one.
     """
 
-    def __init__(self, what: str, rate: Rate, total: Rate, clock: IReactorTime) -> None:
+    def __init__(
+        self, what: str, rate: Rate, clock: IReactorTime, total: Rate | None = None
+    ) -> None:
         self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
-        self._all = TokenBuckets(what, total, clock)
+        self._all = TokenBuckets(what, total or rate.times(TOTAL_FACTOR), clock)
 
-    def set_rates(self, rate: Rate, total: Rate) -> None:
+    def set_rates(self, rate: Rate, total: Rate | None = None) -> None:
         """Change the rates; what has been taken stays taken."""
         for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
             each.rate = rate.times(factor)
-        self._all.rate = total
+        self._all.rate = total or rate.times(TOTAL_FACTOR)
 
     @property
     def refused(self) -> int:
@@ -160,14 +163,10 @@ class RateLimits:
     def __init__(self, rates: Rates | None, clock: IReactorTime) -> None:
         self.enabled = rates is not None
         rates = rates or Rates()
-        self._registrations = NetworkBuckets(
-            "registrations", rates.registration, rates.registration.times(TOTAL_FACTOR), clock
-        )
-        self._log_ins = NetworkBuckets(
-            "log-ins", rates.log_in, rates.log_in.times(TOTAL_FACTOR), clock
-        )
+        self._registrations = NetworkBuckets("registrations", rates.registration, clock)
+        self._log_ins = NetworkBuckets("log-ins", rates.log_in, clock)
         self._failed_log_ins = NetworkBuckets(
-            "wrong passwords", rates.failed_log_in, rates.guessed_log_in, clock
+            "wrong passwords", rates.failed_log_in, clock, rates.guessed_log_in
         )
         # By username and the smallest network of the address, the latest last.
         self._known_places: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -179,8 +178,8 @@ class RateLimits:
         self.enabled = rates is not None
         if rates is None:
             return
-        self._registrations.set_rates(rates.registration, rates.registration.times(TOTAL_FACTOR))
-        self._log_ins.set_rates(rates.log_in, rates.log_in.times(TOTAL_FACTOR))
+        self._registrations.set_rates(rates.registration)
+        self._log_ins.set_rates(rates.log_in)
         self._failed_log_ins.set_rates(rates.failed_log_in, rates.guessed_log_in)
         self._reads.rate = rates.read
         self._sends.rate = rates.send

@@ -47,8 +47,6 @@ class StoreCalls:
         self._free = max_running
         self._max_of_owner = max(1, max_running - 1)
         self._running: Counter[int] = Counter()
-        # Those that have as many running as they may.
-        self._busy: set[int] = set()
         self._queue: FairQueue[_Waiting] = FairQueue(
             lambda waiting: waiting.owner, max_entries=MAX_WAITING
         )
@@ -63,24 +61,24 @@ class StoreCalls:
         self._reads.count(owner)
         result: Deferred[T] = Deferred()
         waiting = _Waiting(owner, call, result)
-        if self._free and owner not in self._busy:
+        if self._free and owner not in self._busy():
             self._begin(waiting)
         else:
             self._queue.append(waiting)
         return result
 
+    def _busy(self) -> set[int]:
+        """The accounts that have as many running as they may; `max_running` at most."""
+        return {owner for owner, count in self._running.items() if count == self._max_of_owner}
+
     def _begin(self, waiting: _Waiting) -> None:
-        owner = waiting.owner
         self._free -= 1
-        self._running[owner] += 1
-        if self._running[owner] == self._max_of_owner:
-            self._busy.add(owner)
+        self._running[waiting.owner] += 1
         maybeDeferred(waiting.call).addBoth(self._end, waiting)
 
     def _end(self, outcome: object, ended: _Waiting) -> None:
         owner = ended.owner
         self._free += 1
-        self._busy.discard(owner)
         self._running[owner] -= 1
         if not self._running[owner]:
             del self._running[owner]
@@ -88,7 +86,7 @@ class StoreCalls:
             self._reads.charge_rows(owner, len(outcome))
         while self._free:
             try:
-                waiting = self._queue.popleft(self._busy)
+                waiting = self._queue.popleft(self._busy())
             except IndexError:
                 break
             if waiting.result.called:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final
@@ -52,6 +53,12 @@ class Admission:
     def add_port(self, port: Any) -> None:
         """A port was opened."""
         self.ports.append(port)
+
+    @property
+    def room(self) -> int:
+        """How many connections may be open besides those that are; negative while the ports pause,
+        or while connections beyond the limit are refused."""
+        return sys.maxsize if self.max_connections is None else self.max_connections - self._open
 
     @property
     def is_accepting(self) -> bool:

@@ -18,6 +18,9 @@ from chatd.errors import InvalidCursor
 
 MAX_INTEGER: Final = 2**53 - 1
 
+LOCAL: Final = "local"
+"""In place of the address of clients that have none, such as those of a Unix socket."""
+
 _HEX: Final = "[1-9a-f][0-9a-f]{0,13}"
 _CONVERSATION_CURSOR: Final = re.compile(rf"({_HEX})\.({_HEX})\.({_HEX})")
 _NUMBER: Final = "(0|[1-9][0-9]{0,15})"

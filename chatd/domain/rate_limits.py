@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
-from chatd.domain.token_buckets import NetworkBuckets, TokenBuckets
+from chatd.domain.token_buckets import NetworkAmounts, NetworkBuckets, TokenBuckets
 from chatd.rates import Rate
 from chatd.runtime.networks import networks
 
@@ -30,6 +30,10 @@ class Rates(Struct, frozen=True):
     """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
+    message_bytes: Rate = Rate(burst=64 << 20, per_second=1 << 20)
+    """UTF-8 bytes of texts sent and of edits, per address; see `NetworkAmounts`. There is no limit
+    for all addresses together: what they may do is up to the disk, and whoever reached such a limit
+    would keep everybody from sending."""
 
 
 MAX_KNOWN_PLACES: Final = 50_000
@@ -55,6 +59,7 @@ class RateLimits:
         self._known_places: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
+        self._texts = NetworkAmounts("message bytes", rates.message_bytes, clock)
 
     def set_rates(self, rates: Rates | None) -> None:
         """Change the rates; with None there are no limits from now on."""
@@ -66,6 +71,7 @@ class RateLimits:
         self._failed_log_ins.set_rates(rates.failed_log_in, rates.guessed_log_in)
         self._reads.rate = rates.read
         self._sends.rate = rates.send
+        self._texts.set_rate(rates.message_bytes)
 
     def refused(self) -> dict[str, float]:
         """How often each limit has refused something."""
@@ -76,6 +82,7 @@ class RateLimits:
             "guessed_log_in": self._failed_log_ins.refused_to_all,
             "read": self._reads.refused,
             "send": self._sends.refused,
+            "message_bytes": self._texts.refused,
         }
 
     def count_registration(self, address: str) -> None:
@@ -116,9 +123,16 @@ class RateLimits:
             self._reads.charge(user_id, reads)
 
     def count_send(self, user_id: int) -> None:
-        """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
+        """Count a deletion of a message or a change of blocks; raises `RateLimited`."""
         if self.enabled:
             self._sends.take(user_id)
+
+    def count_text(self, user_id: int, address: str, size: int) -> None:
+        """Count a text sent or an edit, of so many bytes; raises `RateLimited`."""
+        if self.enabled:
+            # In this order: what one account is refused takes nothing from others of its address.
+            self._sends.take(user_id)
+            self._texts.take(address, size)
 
 
 def _place(address: str, username: str) -> tuple[str, str]:

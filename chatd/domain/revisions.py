@@ -17,7 +17,7 @@ from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IBus, IStore
-from chatd.model import Message, Revision, Session
+from chatd.model import LOCAL, Message, Revision, Session
 
 
 class Revisions:
@@ -45,15 +45,18 @@ class Revisions:
         self.max_message_bytes = max_message_bytes
         self.edit_seconds = edit_seconds
 
-    async def edit(self, session: Session, received_by: int, seq: int, text: str) -> Message:
+    async def edit(
+        self, session: Session, received_by: int, seq: int, text: str, address: str = LOCAL
+    ) -> Message:
         """Change the text of a message that the caller sent; returns it once that is durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `InsufficientStorage`, `RateLimited`, and what
         `IStore.revise` raises. An edit to the same text changes nothing, so that an edit can be
         repeated.
         """
-        encode_text(text, self.max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._disk.check()
+        self._limits.count_text(session.user_id, address, len(encoded))
         return await self._revise(session, received_by, seq, text)
 
     async def delete(self, session: Session, received_by: int, seq: int) -> None:
@@ -61,13 +64,12 @@ class Revisions:
 
         Raises `RateLimited`, and what `IStore.revise` raises.
         """
+        self._limits.count_send(session.user_id)
         await self._revise(session, received_by, seq, None)
 
     def _revise(
         self, session: Session, received_by: int, seq: int, text: str | None
     ) -> Deferred[Message]:
-        self._limits.count_send(session.user_id)
-
         def announce() -> None:
             self._bus.publish_changed(received_by, seq, session.user_id)
             self._bus.publish_changes({received_by, session.user_id})

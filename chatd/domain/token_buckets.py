@@ -42,12 +42,13 @@ class TokenBuckets:
         if tokens >= 1:
             self._set(key, tokens - 1, now)
 
-    def take(self, key: Hashable) -> None:
-        """Take one token from the bucket of `key`; raises `RateLimited` if it is empty."""
-        tokens, now = self._level(key)
-        if tokens < 1:
-            self._refuse(tokens)
-        self._set(key, tokens - 1, now)
+    def take(self, key: Hashable, tokens: int = 1) -> None:
+        """Take tokens from the bucket of `key`, also some that there are not yet; raises
+        `RateLimited` if it is empty."""
+        level, now = self._level(key)
+        if level < 1:
+            self._refuse(level)
+        self._set(key, level - tokens, now)
 
     def charge(self, key: Hashable, tokens: float) -> None:
         """Take tokens that there may not be."""
@@ -62,8 +63,13 @@ class TokenBuckets:
 
     def _level(self, key: Hashable) -> tuple[float, float]:
         now = self._clock.seconds()
-        tokens, then = self._buckets.get(key, (self.rate.burst, now))
-        return min(self.rate.burst, tokens + (now - then) * self.rate.per_second), now
+        rate = self.rate
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            return rate.burst, now
+        tokens, then = bucket
+        tokens += (now - then) * rate.per_second
+        return tokens if tokens < rate.burst else rate.burst, now
 
     def _set(self, key: Hashable, tokens: float, now: float) -> None:
         self._buckets[key] = (tokens, now)
@@ -127,3 +133,37 @@ class NetworkBuckets:
     def _of(self, address: str, subject: str) -> list[tuple[TokenBuckets, Hashable]]:
         levels = zip(self._levels, networks(address), strict=False)
         return [*((each, (subject, network)) for each, network in levels), (self._all, subject)]
+
+
+class NetworkAmounts:
+    """Token buckets for actions that take many tokens each, such as one for each byte: for each
+    address, and several times the rate for each larger IPv6 network that it is in.
+
+    An action is permitted if no bucket is empty, and takes all its tokens, also those that there
+    are not yet. So one that takes more than the burst is not refused for ever.
+    """
+
+    def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
+        self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
+
+    def set_rate(self, rate: Rate) -> None:
+        """Change the rate; what has been taken stays taken."""
+        for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
+            each.rate = rate.times(factor)
+
+    @property
+    def refused(self) -> int:
+        """How often an address or a network was refused."""
+        return sum(each.refused for each in self._levels)
+
+    def take(self, address: str, tokens: int) -> None:
+        """Take tokens from each bucket of the address; raises `RateLimited` if one is empty."""
+        names = networks(address)
+        if len(names) == 1:
+            # Every send from an IPv4 address comes here.
+            self._levels[0].take(names[0], tokens)
+            return
+        for each, network in zip(self._levels, names, strict=True):
+            each.check(network)
+        for each, network in zip(self._levels, names, strict=True):
+            each.take(network, tokens)

@@ -123,6 +123,7 @@ def rates(settings: Settings) -> Rates | None:
         guessed_log_in=settings.rate_guesses,
         read=settings.rate_reads,
         send=settings.rate_messages,
+        message_bytes=settings.rate_message_bytes,
     )
 
 

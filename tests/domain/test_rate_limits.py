@@ -106,12 +106,36 @@ def test_sends_are_limited_by_account() -> None:
     limits.count_send(2)
 
 
+def test_texts_are_limited_by_account_and_by_the_bytes_of_an_address() -> None:
+    clock = Clock()
+    limits = RateLimits(Rates(send=Rate(3, 0.1), message_bytes=Rate(10, 1.0)), clock)
+    limits.count_text(1, "192.0.2.1", 4)
+    limits.count_text(2, "192.0.2.1", 6)
+    with pytest.raises(RateLimited, match="message bytes"):
+        limits.count_text(1, "192.0.2.1", 1)
+    limits.count_text(1, "192.0.2.2", 1)
+    # What an account is refused takes nothing from others of its address.
+    for _ in range(9):
+        with pytest.raises(RateLimited, match="messages"):
+            limits.count_text(1, "192.0.2.2", 9)
+    limits.count_text(2, "192.0.2.2", 1)
+    clock.advance(1)
+    limits.count_text(2, "192.0.2.1", 1)
+    limits.set_rates(Rates(message_bytes=Rate(10, 5.0)))
+    clock.advance(1)
+    for _ in range(5):
+        limits.count_text(3, "192.0.2.1", 1)
+    with pytest.raises(RateLimited):
+        limits.count_text(3, "192.0.2.1", 1)
+
+
 def test_without_rates_nothing_is_limited() -> None:
     limits = RateLimits(None, Clock())
     for _ in range(1000):
         limits.count_registration("192.0.2.1")
         limits.count_log_in("192.0.2.1", "ann")
         limits.count_failed_log_in("192.0.2.1", "ann")
+        limits.count_text(1, "192.0.2.1", 1 << 30)
         limits.count_send(1)
 
 
@@ -199,6 +223,7 @@ def test_refusals_are_counted_by_limit() -> None:
         "guessed_log_in": 0,
         "read": 0,
         "send": 1,
+        "message_bytes": 0,
     }
 
 

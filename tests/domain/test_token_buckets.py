@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from chatd.domain.token_buckets import TokenBuckets
+from chatd.domain.token_buckets import NetworkAmounts, TokenBuckets
 from chatd.errors import RateLimited
 from chatd.rates import Rate
 
@@ -94,3 +94,34 @@ def test_a_used_bucket_is_kept() -> None:
     buckets.take("ann")
     buckets.take("cat")
     assert take_all(buckets, "ann") == 1
+
+
+def test_what_takes_more_than_the_burst_is_refused_until_the_bucket_is_full_again() -> None:
+    clock = Clock()
+    amounts = NetworkAmounts("letters", Rate(10, 2.0), clock)
+    amounts.take("192.0.2.1", 25)
+    with pytest.raises(RateLimited, match="too many letters") as error:
+        amounts.take("192.0.2.1", 1)
+    assert error.value.retry_after == pytest.approx(8)
+    amounts.take("192.0.2.2", 1)
+    clock.advance(8)
+    amounts.take("192.0.2.1", 1)
+    assert amounts.refused == 1
+
+
+def test_amounts_of_larger_networks_are_a_few_times_those_of_an_address() -> None:
+    amounts = NetworkAmounts("letters", Rate(10, 0.001), Clock())
+
+    def take(networks: list[str]) -> int:
+        """How many of these networks may take ten."""
+        for done, network in enumerate(networks):
+            try:
+                amounts.take(f"{network}::1", 10)
+            except RateLimited:
+                return done
+        return len(networks)
+
+    # The /64 networks of a /56, those of its /48, and those of others.
+    assert take([f"2001:db8:0:{number:x}" for number in range(9)]) == 2
+    assert take([f"2001:db8:0:{number:x}00" for number in range(1, 9)]) == 2
+    assert take([f"2001:db8:{number:x}:0" for number in range(1, 999)]) == 998

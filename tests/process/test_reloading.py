@@ -132,6 +132,9 @@ def test_rates_can_be_changed_and_switched_off(service: Service) -> None:
     # What has been taken stays taken.
     change(service, rate_limits=True, rate_messages=Rate(5, 1 / 3600))
     ann.post(CHATS, body).problem(429, "rate_limited")
+    change(service, rate_limits=True, rate_message_bytes=Rate(1, 1 / 3600))
+    assert service.new_user("bob").post(CHATS, body).status == 201
+    service.new_user("cat").post(CHATS, body).problem(429, "rate_limited")
     change(service)
     assert ann.post(CHATS, body).status == 201
 

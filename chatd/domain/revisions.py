@@ -9,13 +9,12 @@ would wait behind all of them.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from chatd.domain.disk_space import DiskSpace
+from chatd.domain.outcomes import announced
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
-from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IBus, IStore
 from chatd.model import LOCAL, Message, Revision, Session
 
@@ -70,23 +69,12 @@ class Revisions:
     def _revise(
         self, session: Session, received_by: int, seq: int, text: str | None
     ) -> Deferred[Message]:
-        def announce() -> None:
+        def publish() -> None:
             self._bus.publish_changed(received_by, seq, session.user_id)
             self._bus.publish_changes({received_by, session.user_id})
-
-        def publish(message: Message) -> Message:
-            announce()
-            return message
-
-        def publish_if_uncertain(failure: Failure) -> Failure:
-            # It may have been committed nevertheless.
-            if failure.check(StoreUnavailable) or not failure.check(DomainError):
-                announce()
-            return failure
 
         within = self.edit_seconds * 1_000_000 or None
         revision = Revision(session.user_id, received_by, seq, text, within)
         return self._calls.run(
-            session.user_id,
-            lambda: self._store.revise(revision).addCallbacks(publish, publish_if_uncertain),
+            session.user_id, lambda: announced(self._store.revise(revision), publish)
         )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail
 
-from chatd.errors import InsufficientScope, StoreUnavailable, TokenNotFound, Unauthorized
+from chatd.domain.rate_limits import Rates
+from chatd.errors import (
+    InsufficientScope,
+    RateLimited,
+    StoreUnavailable,
+    TokenNotFound,
+    Unauthorized,
+)
 from chatd.model import IssuedToken, Scope, Session, TokenOptions
+from chatd.rates import Rate
 from tests.doubles import SteppedExecutor, System, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
@@ -108,6 +117,26 @@ def test_a_failed_revocation_may_have_been_committed(
         result_of(held)
     with pytest.raises(Unauthorized):
         bearer(system, one)
+
+
+@pytest.mark.parametrize("what", ["log out", "revoke", "revoke others", "delete"])
+def test_what_the_queue_of_the_store_refuses_ends_nothing(tmp_path: Path, what: str) -> None:
+    # The poll takes the only read that there is.
+    with composed(tmp_path, rates=Rates(read=Rate(1, 0.001))) as system:
+        system.account("ann")
+        one = log_in(system)
+        session = bearer(system, one)
+        held = system.start(system.chats.poll(session, None, 100, 55))
+        calls: dict[str, Callable[[], Coroutine[Deferred[Any], Any, object]]] = {
+            "log out": lambda: system.tokens.log_out(session),
+            "revoke": lambda: system.tokens.revoke(Session(session.user_id), one.stored.id),
+            "revoke others": lambda: system.tokens.revoke_others(Session(session.user_id)),
+            "delete": lambda: system.accounts.delete(session),
+        }
+        with pytest.raises(RateLimited):
+            system.run(calls[what]())
+        assert not held.called
+        assert bearer(system, one) == session
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -137,6 +137,15 @@ class Token(Struct, frozen=True, gc=False):
     expires_at: int | None
 
 
+class AddedToken(Struct, frozen=True, gc=False):
+    """A token that was stored. With `displaced`, the user has as many as there may be: others may
+    have been revoked for it.
+    """
+
+    token: Token
+    displaced: bool
+
+
 class IssuedToken(Struct, frozen=True, gc=False):
     """A new bearer token. Only its SHA-256 is stored, so `token` cannot be read again."""
 

@@ -155,7 +155,8 @@ class Accounts:
     async def log_in(
         self, username: str, password: str, address: str, options: TokenOptions = UNLIMITED
     ) -> IssuedToken:
-        """Check a password and issue a token.
+        """Check a password and issue a token, for which another one may be revoked if the user has
+        as many as there may be.
 
         Raises `Unauthorized`, `RateLimited`, or `InvalidBody` for the label.
         """
@@ -174,12 +175,16 @@ class Accounts:
         user_id = checked.user_id
         token = f"{TOKEN_PREFIX}{user_id}.{secrets.token_urlsafe(32)}"
         digest = token_digest(token.encode("ascii"))
-        stored = await self._store.add_token(user_id, digest, options, checked.password_hash)
-        if stored is None:
+        added = await announced(
+            self._store.add_token(user_id, digest, options, checked.password_hash),
+            lambda: self._bus.publish_sessions_changed(user_id),
+            lambda added: added is not None and added.displaced,
+        )
+        if added is None:
             return None
         # The user was here, but has not used the token yet.
         self._last_seen.touch(Session(user_id))
-        return IssuedToken(token, user_id, stored)
+        return IssuedToken(token, user_id, added.token)
 
     async def bearer(self, token: bytes) -> Session:
         """Authenticate a bearer token; raises `Unauthorized`."""

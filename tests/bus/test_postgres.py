@@ -306,13 +306,14 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(
 ) -> None:
     one, two = processes
     [ann] = await add_accounts(one.store, "ann")
-    for name in ("1", "2"):
+    for name in ("0", "1", "2"):
         token = await add_token(one.store, ann, name)
     assert await one.store.delete_token_by_id(ann, token.id) is True
     assert await one.store.delete_token_by_id(ann, token.id) is False
     await two.recorder.until(lambda recorder: recorder.revocations)
     assert two.recorder.revocations == [(ann, digest("2"))]
     await one.store.delete_other_tokens(ann, None)
+    # One notice, however many they are.
     await two.recorder.until(lambda recorder: len(recorder.session_changes) == 1)
     # Neither a new email nor a refused change ends a session.
     await one.store.change_account(AccountChange(ann, "hash of ann", email="x@y"))
@@ -326,6 +327,7 @@ async def test_changes_of_tokens_and_passwords_reach_other_processes(
     await two.recorder.until(lambda recorder: len(recorder.session_changes) == 3)
     await two.wait_for_notices()
     assert two.recorder.session_changes == [ann, ann, ann]
+    assert two.recorder.revocations == [(ann, digest("2"))]
     assert one.recorder.session_changes == []
     assert one.recorder.revocations == []
 

@@ -50,6 +50,7 @@ class Settings:
     rate_guesses: Rate
     rate_reads: Rate
     rate_messages: Rate
+    rate_message_bytes: Rate
     max_message_bytes: int
     min_password_length: int
     edit_seconds: int
@@ -301,6 +302,13 @@ OPTIONS: Final = (
         _parse_rate,
         "50/s burst 200",
         "Messages sent, edited and deleted by one user.",
+        reloadable=True,
+    ),
+    Option(
+        "rate-message-bytes",
+        _parse_rate,
+        "1048576/s burst 67108864",
+        "UTF-8 bytes of texts sent and edited from one address.",
         reloadable=True,
     ),
     Option(

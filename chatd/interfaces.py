@@ -17,6 +17,7 @@ from chatd.model import (
     Account,
     AccountChange,
     AccountState,
+    AddedToken,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -121,7 +122,8 @@ class IAdminStore(Interface):
         """Undo `disable`, except that revoked tokens stay revoked; False if there is no account."""
 
 
-MAX_LISTED_TOKENS: Final = 1000
+MAX_TOKENS: Final = 1000
+"""Valid tokens of a user."""
 
 
 class IStore(Interface):
@@ -211,10 +213,12 @@ class IStore(Interface):
         digest: bytes,
         options: TokenOptions = UNLIMITED,
         verified: str | None = None,
-    ) -> Deferred[Token | None]:
+    ) -> Deferred[AddedToken | None]:
         """Store a token's SHA-256; None if there is no account, or it is disabled.
 
-        With `verified`, also None if that is not the account's password hash.
+        With `verified`, also None if that is not the account's password hash. In the same
+        transaction those of the user's other valid tokens that were used longest ago are revoked if
+        there would be more than `MAX_TOKENS`; a token counts as used when it is created.
         """
 
     def sessions(
@@ -226,7 +230,7 @@ class IStore(Interface):
         """
 
     def tokens(user_id: int) -> Deferred[list[Token]]:
-        """The newest `MAX_LISTED_TOKENS` tokens of a user that have not expired, newest first."""
+        """The newest `MAX_TOKENS` tokens of a user that have not expired, newest first."""
 
     def delete_token(user_id: int, digest: bytes) -> Deferred[bool]:
         """Revoke a token; False if the user does not own it."""

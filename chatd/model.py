@@ -18,6 +18,9 @@ from chatd.errors import InvalidCursor
 
 MAX_INTEGER: Final = 2**53 - 1
 
+LOCAL: Final = "local"
+"""In place of the address of clients that have none, such as those of a Unix socket."""
+
 _HEX: Final = "[1-9a-f][0-9a-f]{0,13}"
 _CONVERSATION_CURSOR: Final = re.compile(rf"({_HEX})\.({_HEX})\.({_HEX})")
 _NUMBER: Final = "(0|[1-9][0-9]{0,15})"
@@ -132,6 +135,15 @@ class Token(Struct, frozen=True, gc=False):
     created_at: int
     last_used_at: int | None
     expires_at: int | None
+
+
+class AddedToken(Struct, frozen=True, gc=False):
+    """A token that was stored. With `displaced`, the user has as many as there may be: others may
+    have been revoked for it.
+    """
+
+    token: Token
+    displaced: bool
 
 
 class IssuedToken(Struct, frozen=True, gc=False):

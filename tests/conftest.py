@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -365,9 +365,33 @@ def postgres() -> Iterator["Databases"]:
     server = Server()
     try:
         server.start()
-        yield Databases(server.url())
+        yield Databases(server.url(), server)
     finally:
         server.destroy()
+
+
+@pytest.fixture(scope="session")
+def pooled(postgres: "Databases") -> Iterator[Callable[[str], str]]:
+    """Makes the address of a database on `postgres` one whose connections are reused.
+
+    What a new connection costs the server is most of a test of a store. With --deep, and on a
+    server that was given, connections are not reused.
+    """
+    from psycopg2.extensions import make_dsn, parse_dsn
+
+    from tests.examples import examples
+    from tests.pgbouncer import PgBouncer
+
+    if postgres.server is None or examples(0, deep=1):
+        yield lambda url: url
+        return
+    pooler = PgBouncer(postgres.server, "session", size=60)
+    way = parse_dsn(pooler.url("any"))
+    try:
+        pooler.start()
+        yield lambda url: make_dsn(**{**way, **parse_dsn(url), "host": way["host"]})
+    finally:
+        pooler.destroy()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How many examples hypothesis generates: more with ``--hypothesis-profile=deep``."""
+"""How large tests are: larger with ``--hypothesis-profile=deep``."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ DEEP: Final = "deep"
 def examples(default: int, *, deep: int) -> int:
     """The number of examples in the profile that is loaded; read while modules are imported."""
     return deep if settings.get_current_profile_name() == DEEP else default
+
+
+PAUSE_SECONDS: Final = examples(40, deep=0) / 1000
+"""How long clients that send in the background wait after each message.
+
+Without a pause they use up a core while the test waits for something else.
+"""

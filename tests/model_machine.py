@@ -291,11 +291,12 @@ class StoreMachine(RuleBasedStateMachine):
         if verified and user is not None:
             password_hash = user.password_hash
         options = TokenOptions(label, scopes, lifetime)
-        token = self.run(self.opened.add_token(self.id_of(number), digest, options, password_hash))
+        added = self.run(self.opened.add_token(self.id_of(number), digest, options, password_hash))
         if user is None or verified is False:
-            assert token is None
+            assert added is None
             return
-        assert token is not None
+        assert added is not None
+        token = added.token
         assert token.id > self.last_token_id
         self.last_token_id = token.id
         expires_at = None if lifetime is None else token.created_at + lifetime

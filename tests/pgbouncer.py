@@ -1,4 +1,4 @@
-"""A real PgBouncer for the tests, with transaction pooling, in front of a temporary PostgreSQL.
+"""A real PgBouncer for the tests, in front of a temporary PostgreSQL.
 
 `scripts/test` installs it on Debian. Tests fail, rather than being skipped, where it is missing.
 """
@@ -20,13 +20,14 @@ from tests.postgres_server import Server, connected, rows, temporary_folder, unp
 START_SECONDS: Final = 15.0
 SIZE: Final = 3
 """Server connections per database: fewer than a single daemon opens to the pooler."""
+USERS: Final = ("chatd", "chatd_daemon")
 
 _SETTINGS: Final = """
 [databases]
 * = host={server}
 
 [pgbouncer]
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {size}
 max_client_conn = 200
 server_login_retry = 1
@@ -40,18 +41,21 @@ admin_users = chatd
 
 
 class PgBouncer:
-    """A pooler that listens on a Unix socket only; call `destroy` in the end."""
+    """A pooler that listens on a Unix socket only; call `destroy` in the end.
 
-    def __init__(self, server: Server) -> None:
+    With the mode "session", a client has a server connection of its own until it disconnects.
+    """
+
+    def __init__(self, server: Server, mode: str = "transaction", size: int = SIZE) -> None:
         self.folder = temporary_folder("chatd-pooler-")
         self._program = program()
         self._process: subprocess.Popen[bytes] | None = None
         self._identity = unprivileged()
         self._settings = self.folder / "pgbouncer.ini"
         self._settings.write_text(
-            _SETTINGS.format(server=server.folder, folder=self.folder, size=SIZE)
+            _SETTINGS.format(server=server.folder, folder=self.folder, mode=mode, size=size)
         )
-        (self.folder / "users").write_text('"chatd" ""')
+        (self.folder / "users").write_text("".join(f'"{user}" ""\n' for user in USERS))
 
     def url(self, database: str) -> str:
         """The value of `--db` for a database behind the pooler."""

@@ -286,9 +286,10 @@ def _children(parent: int) -> list[int]:
 
 
 class Databases:
-    """Creates and drops databases on one server."""
+    """Creates and drops databases on one server, `server` unless others have started it."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, server: Server | None = None) -> None:
+        self.server = server
         self._parts = psycopg2.extensions.parse_dsn(dsn)
         self._made: list[str] = []
         self._emptying: dict[str, str] = {}
@@ -299,7 +300,12 @@ class Databases:
         return text
 
     def create(self, template: str | None = None, encoding: str = "UTF8") -> str:
-        """Create a database, a copy of `template` or empty; returns its name."""
+        """Create a database, a copy of `template`, which loses its connections, or empty.
+
+        Returns its name.
+        """
+        if template:
+            self.terminate(template)
         name = f"chatd_test_{os.getpid()}_{next(_serial)}"
         source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING '{encoding}'"
         with self._maintenance() as db:
@@ -323,6 +329,7 @@ class Databases:
         Like point-in-time recovery, which does not change what identifies a database either.
         """
         self.drop(name)
+        self.terminate(copy)
         self.admin(f"CREATE DATABASE {name} TEMPLATE {copy}")
         self._made.append(name)
         with connected(self.url(name)) as db:

@@ -25,6 +25,7 @@ DEFAULTS = Settings(
     rate_guesses=Rate(500, 1.0),
     rate_reads=Rate(10_000, 1000.0),
     rate_messages=Rate(200, 50.0),
+    rate_message_bytes=Rate(64 << 20, 1 << 20),
     max_message_bytes=16384,
     min_password_length=5,
     edit_seconds=0,
@@ -63,6 +64,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "rate-guesses": ("30/min burst 90", '"30/min burst 90"', Rate(90, 0.5)),
     "rate-reads": ("5/s burst 20", '"5/s burst 20"', Rate(20, 5.0)),
     "rate-messages": ("2/s burst 4", '"2/s burst 4"', Rate(4, 2.0)),
+    "rate-message-bytes": ("9/s burst 99", '"9/s burst 99"', Rate(99, 9.0)),
     "max-message-bytes": ("100", "100", 100),
     "min-password-length": ("8", "8", 8),
     "edit-seconds": ("900", "900", 900),
@@ -183,6 +185,7 @@ WRONG: dict[str, list[Any]] = {
     "rate-guesses": ["1/s, burst 5", "burst 5"],
     "rate-reads": ["1000/s:10000", 1.5],
     "rate-messages": ["fast", ["1/s burst 1"]],
+    "rate-message-bytes": ["1MiB/s burst 64MiB", 1 << 20],
     "max-message-bytes": [
         *("0", 0, -1, "1_0", "0x10", " 1", "+1", 1.0, "", True, "\u0663", 2**40, "9" * 5000),
         *([], "1e3", "1.5"),

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.examples import examples
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The fixture must fail each test named test_leaves_... and no other one. Each is followed by a
@@ -312,7 +314,7 @@ def test_an_error_after_the_last_test_fails_the_run(tmp_path: Path) -> None:
     assert "errors after the last test" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [(), ("--numprocesses=1",)])
+@pytest.mark.parametrize("arguments", [("--numprocesses=1",), ()][: examples(1, deep=2)])
 def test_a_test_that_was_dropped_fails_the_run(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "dropping.py").write_text(DROPS_TESTS)
     tests = "def test_dropped():\n    pass\n\n\ndef test_passes():\n    pass\n"

@@ -84,7 +84,7 @@ class API:
             address_polls=address_polls,
             proxies=proxies,
         )
-        self.sends = SendCalls(chats, receipts, render, self.reads)
+        self.sends = SendCalls(chats, receipts, render, self.reads, proxies)
         self.handlers = bind(
             Authenticator(accounts, proxies),
             UserCalls(accounts, changes, proxies),
@@ -92,7 +92,7 @@ class API:
             self.sends,
             self.reads,
             ConversationCalls(conversations, render, clock=clock),
-            RevisionCalls(revisions, render),
+            RevisionCalls(revisions, render, proxies),
             BlockCalls(blocks),
             HealthCalls(ready),
             AddressCalls(proxies),

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from chatd.api.calls import BUSY, ResponseSpec, call
 from chatd.api.chats_send import Text
+from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Message, Seq, UserId
 from chatd.api.parameters import Parameters, integer
@@ -46,9 +47,12 @@ class Deletion(Struct, frozen=True):
 class RevisionCalls:
     """The calls that change messages."""
 
-    def __init__(self, revisions: Revisions, render: RenderMessage) -> None:
+    def __init__(
+        self, revisions: Revisions, render: RenderMessage, proxies: TrustedProxies
+    ) -> None:
         self._revisions = revisions
         self._render = render
+        self._proxies = proxies
 
     @call(
         "PATCH",
@@ -56,7 +60,7 @@ class RevisionCalls:
         summary="Edit a message",
         description="By its sender. The message keeps its place; everybody who reads it from now "
         "on gets the new text, and `edited_at`. The old text is not kept. The same text again "
-        "changes nothing.",
+        "changes nothing. It counts as a message sent where those are limited (429).",
         tag="Chats",
         body=Edit,
         responses={200: ResponseSpec("The message.", (Message,))},
@@ -76,7 +80,8 @@ class RevisionCalls:
         scope=Scope.SEND,
     )
     async def edit_message(self, context: RequestContext, session: Session, body: Edit) -> Response:
-        message = await self._revisions.edit(session, body.user_id, body.seq, body.message)
+        address = self._proxies.address(context.request)
+        message = await self._revisions.edit(session, body.user_id, body.seq, body.message, address)
         return JSONResponse(200, self._render(message) + b"\n")
 
     @call(

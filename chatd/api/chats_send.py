@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from twisted.internet.interfaces import IAddress
 
 from chatd.api.calls import BUSY, ResponseSpec, call
 from chatd.api.chats_query import MAX_WAIT
 from chatd.api.chats_read import ReadCalls
+from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Message, UserId
 from chatd.api.parameters import IDEMPOTENCY_KEY, Parameters, choice, seconds
@@ -80,9 +83,15 @@ class SendCalls:
     """The call that sends messages."""
 
     def __init__(
-        self, chats: Chats, receipts: Receipts, render: RenderMessage, reads: ReadCalls
+        self,
+        chats: Chats,
+        receipts: Receipts,
+        render: RenderMessage,
+        reads: ReadCalls,
+        proxies: TrustedProxies,
     ) -> None:
         self._reads = reads
+        self._proxies = proxies
         self._chats = chats
         self._receipts = receipts
         self._render = render
@@ -94,7 +103,9 @@ class SendCalls:
         description="Answered when the message is durable, not before. With an `Idempotency-Key` "
         "the request can be repeated safely: the message is stored once. With `wait_for` it is "
         "answered when the recipient's client has received the message, or its user has read it; "
-        "the message is sent whatever the answer.",
+        "the message is sent whatever the answer. Messages of an account are limited in number, "
+        "texts that are sent or edited from one address in bytes; a request that is refused for "
+        "that (429) stores nothing and does not use its key up.",
         tag="Chats",
         parameters=SEND_PARAMETERS,
         body=Send,
@@ -125,19 +136,26 @@ class SendCalls:
         self, context: RequestContext, session: Session, parameters: SendParameters, body: Send
     ) -> Response:
         receipt = parameters.wait_for
+        peer = context.request.getClientAddress()
+        address = self.address(peer, context.header_values(b"x-forwarded-for"))
+        message = (body.user_id, body.message, parameters.key, address)
         if receipt is None:
-            sent = await self._chats.send(session, body.user_id, body.message, parameters.key)
-            return self.response(sent)
+            return self.response(await self._chats.send(session, *message))
         # It is held as a poll is.
         place = self._reads.enter(context)
         try:
             await self._receipts.prepare(session)
-            sent = await self._chats.send(session, body.user_id, body.message, parameters.key)
+            sent = await self._chats.send(session, *message)
             wait = min(parameters.wait or 0.0, MAX_WAIT)
             came = await self._receipts.wait(session, sent.message, receipt, wait, context)
         finally:
             self._reads.address_polls.leave(place)
         return self.response(sent, b',"%b":%b' % (receipt.encode(), b"true" if came else b"false"))
+
+    def address(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str:
+        """Whose texts those of a request from `peer` count as, with these values of
+        X-Forwarded-For."""
+        return self._proxies.client(peer, forwarded)
 
     def response(self, sent: Appended, receipt: bytes = b"") -> JSONResponse:
         """The response to a message that is durable; `receipt` is a member to be added."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
+from chatd.model import LOCAL
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -24,9 +26,12 @@ class TrustedProxies:
         self._proxy_protocol = proxy_protocol
 
     def address(self, request: Request) -> str:
-        """The client's address; `local` for one that has none, such as a Unix socket's."""
+        """The client's address; `LOCAL` for one that has none, such as a Unix socket's."""
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
-        peer = request.getClientAddress()
+        return self.client(request.getClientAddress(), forwarded)
+
+    def client(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str:
+        """`address` of a request from `peer` with these values of X-Forwarded-For."""
         return self._forwarded_for(peer, forwarded) or _host(peer)
 
     def behind_proxy(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
@@ -54,7 +59,7 @@ class TrustedProxies:
     def is_trusted(self, host: str) -> bool:
         """Whether a client is one of the proxies."""
         # Only local clients have no address.
-        if host == "local":
+        if host == LOCAL:
             return True
         try:
             address = ipaddress.ip_address(host)
@@ -67,7 +72,7 @@ class TrustedProxies:
 
 
 def _host(peer: IAddress | None) -> str:
-    host: str = getattr(peer, "host", None) or "local"
+    host: str = getattr(peer, "host", None) or LOCAL
     return host
 
 

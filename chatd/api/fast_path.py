@@ -34,7 +34,7 @@ from chatd.http.fast_handler import FastChannel
 from chatd.http.head import Head
 from chatd.http.request_headers import HeaderBlock
 from chatd.http.request_ids import RequestIds
-from chatd.model import Cursor, Scope, Session
+from chatd.model import LOCAL, Cursor, Scope, Session
 
 _PATHS: Final = {b"/api/v1/chats/", b"/api/v1/chats"}
 
@@ -66,6 +66,8 @@ class Caller(Struct, frozen=True, gc=False):
     has_key: bool
     place: str | None = None
     """Where polls are counted, if they are."""
+    address: str = LOCAL
+    """Where texts are counted, if the body is JSON."""
 
 
 UNUSUAL: Final = object()
@@ -111,6 +113,7 @@ class FastPath:
     ) -> None:
         self._responder = Responder(dispatch, reads, sends, seconds, request_ids)
         self._reads = reads
+        self._sends = sends
         self._seconds = seconds
         self._accounts = accounts
         self._chats = chats
@@ -148,6 +151,9 @@ class FastPath:
             block.forget_values()
             if place is not None:
                 caller = structs.replace(caller, place=place)
+            if caller.is_json:
+                address = self._sends.address(channel.getPeer(), forwarded)
+                caller = structs.replace(caller, address=address)
             session = self._accounts.known_session(caller.digest)
             if session is not None and session.token is not None:
                 # The connections of a user share the bytes.
@@ -240,7 +246,9 @@ class FastPath:
             return False
         pending = PendingSend(self._responder, channel, head, session, began)
         try:
-            self._chats.start_send(session, send.user_id, send.message, key, pending)
+            self._chats.start_send(
+                session, send.user_id, send.message, key, caller.address, pending
+            )
         except DomainError:
             pending.fail(Failure())
         else:

@@ -160,7 +160,8 @@ class TokenCalls:
         "POST",
         "/api/v1/tokens",
         summary="Log in",
-        description="Issues a token for `Authorization: Bearer`.",
+        description="Issues a token for `Authorization: Bearer`. An account has up to 1,000 valid "
+        "tokens: beyond that the one that was used longest ago is revoked.",
         tag="Tokens",
         body=LogIn,
         responses={201: ResponseSpec("The token.", (Token,))},

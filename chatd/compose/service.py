@@ -187,7 +187,7 @@ def _cores() -> int:
 def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:
     """The limits on connections of the public API."""
     room = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
-    per_address = connections_per_address(settings, room)
+    per_address = connections_per_address(settings)
     return Admission(room, per_address, proxies.is_trusted, metrics.count_refusal)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chatd.domain.account_rules import check_email, check_password
+from chatd.domain.outcomes import announced
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
 from chatd.domain.store_calls import StoreCalls
@@ -95,9 +96,8 @@ class AccountChanges:
                 return self._with_last_seen(account)
 
     async def _commit(self, change: AccountChange) -> Account | None:
-        try:
-            return await self._store.change_account(change)
-        finally:
+        def publish() -> None:
             if change.password_hash is not None:
-                # Also of a change that failed: it may have been committed.
                 self._bus.publish_sessions_changed(change.user_id)
+
+        return await announced(self._store.change_account(change), publish)

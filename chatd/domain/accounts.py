@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chatd.domain.account_rules import (
@@ -29,6 +30,7 @@ from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
 from chatd.domain.lane_batcher import LaneBatcher
 from chatd.domain.last_seen import LastSeenWriter
+from chatd.domain.outcomes import announced
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
@@ -153,7 +155,8 @@ class Accounts:
     async def log_in(
         self, username: str, password: str, address: str, options: TokenOptions = UNLIMITED
     ) -> IssuedToken:
-        """Check a password and issue a token.
+        """Check a password and issue a token, for which another one may be revoked if the user has
+        as many as there may be.
 
         Raises `Unauthorized`, `RateLimited`, or `InvalidBody` for the label.
         """
@@ -172,12 +175,16 @@ class Accounts:
         user_id = checked.user_id
         token = f"{TOKEN_PREFIX}{user_id}.{secrets.token_urlsafe(32)}"
         digest = token_digest(token.encode("ascii"))
-        stored = await self._store.add_token(user_id, digest, options, checked.password_hash)
-        if stored is None:
+        added = await announced(
+            self._store.add_token(user_id, digest, options, checked.password_hash),
+            lambda: self._bus.publish_sessions_changed(user_id),
+            lambda added: added is not None and added.displaced,
+        )
+        if added is None:
             return None
         # The user was here, but has not used the token yet.
         self._last_seen.touch(Session(user_id))
-        return IssuedToken(token, user_id, stored)
+        return IssuedToken(token, user_id, added.token)
 
     async def bearer(self, token: bytes) -> Session:
         """Authenticate a bearer token; raises `Unauthorized`."""
@@ -219,11 +226,12 @@ class Accounts:
         return await self._tasks.run(self._delete(session.user_id, erase))
 
     async def _delete(self, user_id: int, erase: bool) -> bool:
-        try:
-            # As an edit is: many may be deleted at once, and sends would wait behind all of them.
-            await self._calls.run(user_id, lambda: self._store.delete_account(user_id, erase=erase))
-        finally:
-            self._bus.publish_revoked(user_id, None)
+        def delete() -> Deferred[bool]:
+            deletion = self._store.delete_account(user_id, erase=erase)
+            return announced(deletion, lambda: self._bus.publish_revoked(user_id, None))
+
+        # As an edit is: many may be deleted at once, and sends would wait behind all of them.
+        await self._calls.run(user_id, delete)
         return await self._erasures.erase(user_id) if erase else True
 
     async def by_id(self, caller: Session, user_id: int) -> Account:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from chatd.domain.account_rules import check_email, check_username
+from chatd.domain.outcomes import announced
 from chatd.errors import TokenNotFound, UserNotFound
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
@@ -22,6 +24,8 @@ from chatd.model import (
     Token,
     scope_names,
 )
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -244,38 +248,31 @@ class Administration:
         return await self._show(request.username)
 
     async def _set_password(self, user_id: int, request: SetPassword) -> None:
-        try:
-            changed = await self._store.admin.set_password(user_id, request.password_hash)
-        finally:
-            # Also of a change that failed: it may have been committed.
-            self._bus.publish_sessions_changed(user_id)
+        setting = self._store.admin.set_password(user_id, request.password_hash)
+        changed = await self._ending_sessions(user_id, setting)
         _require(changed, request.username)
 
     async def _disable(self, user_id: int, username: str) -> None:
-        try:
-            changed = await self._store.admin.disable(user_id)
-        finally:
-            self._bus.publish_sessions_changed(user_id)
+        changed = await self._ending_sessions(user_id, self._store.admin.disable(user_id))
         _require(changed, username)
 
     async def _delete(self, user_id: int, request: DeleteUser) -> None:
-        try:
-            deleted = await self._store.delete_account(user_id, erase=request.erase)
-        finally:
-            self._bus.publish_revoked(user_id, None)
+        deleted = await announced(
+            self._store.delete_account(user_id, erase=request.erase),
+            lambda: self._bus.publish_revoked(user_id, None),
+        )
         _require(deleted, request.username)
 
     async def _revoke(self, user_id: int, token_id: int | None) -> None:
-        try:
-            if token_id is None:
-                await self._store.delete_other_tokens(user_id, None)
-                found = True
-            else:
-                found = await self._store.delete_token_by_id(user_id, token_id)
-        finally:
-            self._bus.publish_sessions_changed(user_id)
-        if not found:
+        if token_id is None:
+            await self._ending_sessions(user_id, self._store.delete_other_tokens(user_id, None))
+            return
+        deletion = self._store.delete_token_by_id(user_id, token_id)
+        if not await self._ending_sessions(user_id, deletion):
             raise TokenNotFound(f"the account has no token {token_id}")
+
+    def _ending_sessions(self, user_id: int, call: Deferred[T]) -> Deferred[T]:
+        return announced(call, lambda: self._bus.publish_sessions_changed(user_id))
 
     async def _show(self, username: str) -> Reply:
         return Reply(users=[await self._state(username)])

@@ -48,6 +48,7 @@ from chatd.errors import (
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
     ALL_CHANGES,
+    LOCAL,
     Appended,
     ChangesPosition,
     ConversationCursor,
@@ -177,31 +178,45 @@ class Chats:
         )
 
     async def send(
-        self, session: Session, received_by: int, text: str, key: str | None = None
+        self,
+        session: Session,
+        received_by: int,
+        text: str,
+        key: str | None = None,
+        address: str = LOCAL,
     ) -> Appended:
-        """Append a message to the recipient's inbox; returns once it is durable.
+        """Append a message that came from `address` to the recipient's inbox; returns once it is
+        durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `UserNotFound`, `Blocked`,
         `FirstContactClosed`, `IdempotencyKeyReused`, `InboxFull`, `InsufficientStorage`,
         `Overloaded`. A send that was submitted to the
         store completes or fails as a whole, even if the caller is cancelled.
         """
-        return await self._sends.submit(self._draft(session, received_by, text, key))
+        return await self._sends.submit(self._draft(session, received_by, text, key, address))
 
     def start_send(
-        self, session: Session, received_by: int, text: str, key: str | None, receiver: Receiver
+        self,
+        session: Session,
+        received_by: int,
+        text: str,
+        key: str | None,
+        address: str,
+        receiver: Receiver,
     ) -> None:
         """`send` without a coroutine: `receiver` is given the `Appended` or the error.
 
         Raises `InvalidBody`, `MessageTooLarge`, `RateLimited`, `InsufficientStorage`, `Overloaded`.
         """
-        self._sends.enqueue(self._draft(session, received_by, text, key), receiver)
+        self._sends.enqueue(self._draft(session, received_by, text, key, address), receiver)
 
-    def _draft(self, session: Session, received_by: int, text: str, key: str | None) -> Draft:
+    def _draft(
+        self, session: Session, received_by: int, text: str, key: str | None, address: str
+    ) -> Draft:
         """Check a message and count it."""
         encoded = encode_text(text, self.max_message_bytes)
         self._disk.check()
-        self._limits.count_send(session.user_id)
+        self._limits.count_text(session.user_id, address, len(encoded))
         idempotency = None
         if key is not None:
             fingerprint = hashlib.sha256(b"%d:%b" % (received_by, encoded)).digest()

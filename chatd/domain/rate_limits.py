@@ -1,24 +1,16 @@
-"""Token-bucket rate limits per account, address and username.
-
-A bucket holds up to `burst` tokens and is refilled at `per_second`; each action takes one token.
-The number of buckets is limited, and so is their memory.
-"""
+"""The rate limits of accounts, addresses and usernames."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
 from typing import Final
 
 from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
-from chatd.errors import RateLimited
+from chatd.domain.token_buckets import NetworkAmounts, NetworkBuckets, TokenBuckets
 from chatd.rates import Rate
-from chatd.runtime.networks import NETWORK_FACTORS, networks
-
-TOTAL_FACTOR: Final = 100
-"""How much more than one address all addresses together may do."""
+from chatd.runtime.networks import networks
 
 
 class Rates(Struct, frozen=True):
@@ -38,119 +30,14 @@ class Rates(Struct, frozen=True):
     """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
     """Messages sent, edited and deleted, and changes of blocks, per account."""
+    message_bytes: Rate = Rate(burst=64 << 20, per_second=1 << 20)
+    """UTF-8 bytes of texts sent and of edits, per address; see `NetworkAmounts`. There is no limit
+    for all addresses together: what they may do is up to the disk, and whoever reached such a limit
+    would keep everybody from sending."""
 
 
 MAX_KNOWN_PLACES: Final = 50_000
 """Usernames and addresses that are remembered together."""
-
-
-class TokenBuckets:
-    """Token buckets of one rate; keeps the `max_keys` most recently used ones.
-
-    A discarded bucket counts as full, so discarding the least recently used is nearly exact.
-    """
-
-    def __init__(self, what: str, rate: Rate, clock: IReactorTime, max_keys: int = 50_000) -> None:
-        self._what = what
-        self.rate = rate
-        """What buckets hold at most, and are refilled at, from now on."""
-        self._clock = clock
-        self._max_keys = max_keys
-        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
-        self.refused = 0
-        """How often `take` or `check` has raised."""
-
-    def spend(self, key: Hashable) -> None:
-        """Take one token from the bucket of `key` if there is one."""
-        tokens, now = self._level(key)
-        if tokens >= 1:
-            self._set(key, tokens - 1, now)
-
-    def take(self, key: Hashable) -> None:
-        """Take one token from the bucket of `key`; raises `RateLimited` if it is empty."""
-        tokens, now = self._level(key)
-        if tokens < 1:
-            self._refuse(tokens)
-        self._set(key, tokens - 1, now)
-
-    def charge(self, key: Hashable, tokens: float) -> None:
-        """Take tokens that there may not be."""
-        level, now = self._level(key)
-        self._set(key, level - tokens, now)
-
-    def check(self, key: Hashable) -> None:
-        """Raise `RateLimited` if `take` would, without taking a token."""
-        tokens, _ = self._level(key)
-        if tokens < 1:
-            self._refuse(tokens)
-
-    def _level(self, key: Hashable) -> tuple[float, float]:
-        now = self._clock.seconds()
-        tokens, then = self._buckets.get(key, (self.rate.burst, now))
-        return min(self.rate.burst, tokens + (now - then) * self.rate.per_second), now
-
-    def _set(self, key: Hashable, tokens: float, now: float) -> None:
-        self._buckets[key] = (tokens, now)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
-
-    def _refuse(self, tokens: float) -> None:
-        self.refused += 1
-        seconds = (1 - tokens) / self.rate.per_second
-        raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
-
-
-class NetworkBuckets:
-    """Token buckets of a rate for each address, several times the rate for each larger IPv6
-    network that it is in, and the rate `total`, by default `TOTAL_FACTOR` times the rate, for all
-    addresses together.
-
-    With a `subject`, such as a username, there are such buckets for each one.
-    """
-
-    def __init__(
-        self, what: str, rate: Rate, clock: IReactorTime, total: Rate | None = None
-    ) -> None:
-        self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
-        self._all = TokenBuckets(what, total or rate.times(TOTAL_FACTOR), clock)
-
-    def set_rates(self, rate: Rate, total: Rate | None = None) -> None:
-        """Change the rates; what has been taken stays taken."""
-        for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
-            each.rate = rate.times(factor)
-        self._all.rate = total or rate.times(TOTAL_FACTOR)
-
-    @property
-    def refused(self) -> int:
-        """How often an address or a network was refused."""
-        return sum(each.refused for each in self._levels)
-
-    @property
-    def refused_to_all(self) -> int:
-        """How often something was refused because all addresses together had asked too often."""
-        return self._all.refused
-
-    def check(self, address: str, subject: str = "", *, of_all: bool = True) -> None:
-        """Raise `RateLimited` if a bucket of the address is empty, or that of all addresses."""
-        buckets = self._of(address, subject)
-        for each, key in buckets if of_all else buckets[:-1]:
-            each.check(key)
-
-    def take(self, address: str) -> None:
-        """Take a token from each bucket of the address; raises `RateLimited` if one is empty."""
-        self.check(address)
-        for each, key in self._of(address, ""):
-            each.take(key)
-
-    def spend(self, address: str, subject: str) -> None:
-        """Take a token from each bucket of the address that has one."""
-        for each, key in self._of(address, subject):
-            each.spend(key)
-
-    def _of(self, address: str, subject: str) -> list[tuple[TokenBuckets, Hashable]]:
-        levels = zip(self._levels, networks(address), strict=False)
-        return [*((each, (subject, network)) for each, network in levels), (self._all, subject)]
 
 
 class RateLimits:
@@ -172,6 +59,7 @@ class RateLimits:
         self._known_places: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._reads = TokenBuckets("reads", rates.read, clock)
         self._sends = TokenBuckets("messages", rates.send, clock)
+        self._texts = NetworkAmounts("message bytes", rates.message_bytes, clock)
 
     def set_rates(self, rates: Rates | None) -> None:
         """Change the rates; with None there are no limits from now on."""
@@ -183,6 +71,7 @@ class RateLimits:
         self._failed_log_ins.set_rates(rates.failed_log_in, rates.guessed_log_in)
         self._reads.rate = rates.read
         self._sends.rate = rates.send
+        self._texts.set_rate(rates.message_bytes)
 
     def refused(self) -> dict[str, float]:
         """How often each limit has refused something."""
@@ -193,6 +82,7 @@ class RateLimits:
             "guessed_log_in": self._failed_log_ins.refused_to_all,
             "read": self._reads.refused,
             "send": self._sends.refused,
+            "message_bytes": self._texts.refused,
         }
 
     def count_registration(self, address: str) -> None:
@@ -233,9 +123,16 @@ class RateLimits:
             self._reads.charge(user_id, reads)
 
     def count_send(self, user_id: int) -> None:
-        """Count a message sent or revised, or a change of blocks; raises `RateLimited`."""
+        """Count a deletion of a message or a change of blocks; raises `RateLimited`."""
         if self.enabled:
             self._sends.take(user_id)
+
+    def count_text(self, user_id: int, address: str, size: int) -> None:
+        """Count a text sent or an edit, of so many bytes; raises `RateLimited`."""
+        if self.enabled:
+            # In this order: what one account is refused takes nothing from others of its address.
+            self._sends.take(user_id)
+            self._texts.take(address, size)
 
 
 def _place(address: str, username: str) -> tuple[str, str]:

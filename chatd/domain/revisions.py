@@ -9,15 +9,14 @@ would wait behind all of them.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from chatd.domain.disk_space import DiskSpace
+from chatd.domain.outcomes import announced
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
-from chatd.errors import DomainError, StoreUnavailable
 from chatd.interfaces import IBus, IStore
-from chatd.model import Message, Revision, Session
+from chatd.model import LOCAL, Message, Revision, Session
 
 
 class Revisions:
@@ -45,15 +44,18 @@ class Revisions:
         self.max_message_bytes = max_message_bytes
         self.edit_seconds = edit_seconds
 
-    async def edit(self, session: Session, received_by: int, seq: int, text: str) -> Message:
+    async def edit(
+        self, session: Session, received_by: int, seq: int, text: str, address: str = LOCAL
+    ) -> Message:
         """Change the text of a message that the caller sent; returns it once that is durable.
 
         Raises `InvalidBody`, `MessageTooLarge`, `InsufficientStorage`, `RateLimited`, and what
         `IStore.revise` raises. An edit to the same text changes nothing, so that an edit can be
         repeated.
         """
-        encode_text(text, self.max_message_bytes)
+        encoded = encode_text(text, self.max_message_bytes)
         self._disk.check()
+        self._limits.count_text(session.user_id, address, len(encoded))
         return await self._revise(session, received_by, seq, text)
 
     async def delete(self, session: Session, received_by: int, seq: int) -> None:
@@ -61,30 +63,18 @@ class Revisions:
 
         Raises `RateLimited`, and what `IStore.revise` raises.
         """
+        self._limits.count_send(session.user_id)
         await self._revise(session, received_by, seq, None)
 
     def _revise(
         self, session: Session, received_by: int, seq: int, text: str | None
     ) -> Deferred[Message]:
-        self._limits.count_send(session.user_id)
-
-        def announce() -> None:
+        def publish() -> None:
             self._bus.publish_changed(received_by, seq, session.user_id)
             self._bus.publish_changes({received_by, session.user_id})
-
-        def publish(message: Message) -> Message:
-            announce()
-            return message
-
-        def publish_if_uncertain(failure: Failure) -> Failure:
-            # It may have been committed nevertheless.
-            if failure.check(StoreUnavailable) or not failure.check(DomainError):
-                announce()
-            return failure
 
         within = self.edit_seconds * 1_000_000 or None
         revision = Revision(session.user_id, received_by, seq, text, within)
         return self._calls.run(
-            session.user_id,
-            lambda: self._store.revise(revision).addCallbacks(publish, publish_if_uncertain),
+            session.user_id, lambda: announced(self._store.revise(revision), publish)
         )

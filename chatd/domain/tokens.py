@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from twisted.internet.defer import Deferred
+
+from chatd.domain.outcomes import announced
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import InsufficientScope, NotAToken, TokenNotFound
 from chatd.interfaces import IBus, IStore
 from chatd.model import Scope, Session, Token
 from chatd.runtime.shield import ShieldedTasks
 
+T = TypeVar("T")
+
 
 class Tokens:
     """Use cases of tokens; `with_last_used` adds what is not written yet.
 
     Whatever is revoked ends with its polls and streams, in every process. A revocation that fails
-    may have been committed, and one that was repeated finds no token: it is announced in any case.
+    may have been committed, and one that was repeated finds no token: it is announced unless it was
+    refused before it reached the store.
     """
 
     def __init__(
@@ -45,10 +52,12 @@ class Tokens:
         await self._tasks.run(self._log_out(session.user_id, session.token))
 
     async def _log_out(self, user_id: int, token: bytes) -> None:
-        try:
-            await self._calls.run(user_id, lambda: self._store.delete_token(user_id, token))
-        finally:
+        def publish() -> None:
             self._bus.publish_revoked(user_id, token)
+
+        await self._calls.run(
+            user_id, lambda: announced(self._store.delete_token(user_id, token), publish)
+        )
 
     async def revoke(self, session: Session, token_id: int) -> None:
         """Revoke one of the caller's tokens; raises `TokenNotFound` or `InsufficientScope`.
@@ -62,12 +71,9 @@ class Tokens:
             await self._tasks.run(self._revoke(session.user_id, token_id))
 
     async def _revoke(self, user_id: int, token_id: int) -> None:
-        try:
-            found = await self._calls.run(
-                user_id, lambda: self._store.delete_token_by_id(user_id, token_id)
-            )
-        finally:
-            self._bus.publish_sessions_changed(user_id)
+        found = await self._change(
+            user_id, lambda: self._store.delete_token_by_id(user_id, token_id)
+        )
         if not found:
             raise TokenNotFound(f"you have no token {token_id}")
 
@@ -77,10 +83,13 @@ class Tokens:
         await self._tasks.run(self._revoke_others(session.user_id, session.token))
 
     async def _revoke_others(self, user_id: int, kept: bytes | None) -> None:
-        try:
-            await self._calls.run(user_id, lambda: self._store.delete_other_tokens(user_id, kept))
-        finally:
+        await self._change(user_id, lambda: self._store.delete_other_tokens(user_id, kept))
+
+    async def _change(self, user_id: int, call: Callable[[], Deferred[T]]) -> T:
+        def publish() -> None:
             self._bus.publish_sessions_changed(user_id)
+
+        return await self._calls.run(user_id, lambda: announced(call(), publish))
 
 
 def _require_account_scope(session: Session) -> None:

@@ -26,7 +26,7 @@ class Admission:
     """Counts connections. `ports`, the open ones, pause while nothing more can be refused.
 
     `max_connections` and `max_per_address` (an IPv4 address, or an IPv6 /64 network; a /56 may have
-    twice as many, a /48 four times, but three quarters of all at most) may be None. The latter may
+    twice as many, a /48 four times; each three quarters of all at most) may be None. The latter may
     be changed; connections accepted while it was None do not count.
     Addresses for which `is_exempt` have no limit of their own. `refused` is called with the bound
     that was reached: `connections` or `connections_of_address`.

@@ -100,16 +100,12 @@ def http_limits(settings: Settings, hosts: Sequence[str] = (ANY,)) -> HTTPLimits
     )
 
 
-def connections_per_address(settings: Settings, max_connections: int | None) -> int | None:
-    """How many of so many connections one address may have; None: all."""
+def connections_per_address(settings: Settings) -> int | None:
+    """The `max_per_address` of `Admission`; None: no limit."""
     # Behind the PROXY protocol, all connections are the proxy's.
     if not settings.rate_limits or settings.proxy_protocol:
         return None
-    if not settings.max_connections_per_address:
-        return None
-    if max_connections is None:
-        return settings.max_connections_per_address
-    return min(settings.max_connections_per_address, max_connections * 3 // 4)
+    return settings.max_connections_per_address or None
 
 
 def rates(settings: Settings) -> Rates | None:
@@ -123,6 +119,7 @@ def rates(settings: Settings) -> Rates | None:
         guessed_log_in=settings.rate_guesses,
         read=settings.rate_reads,
         send=settings.rate_messages,
+        message_bytes=settings.rate_message_bytes,
     )
 
 
@@ -141,5 +138,4 @@ def reconfigure(components: Components, server: Server, settings: Settings) -> N
     components.store.keep = settings.keep_microseconds
     components.disk.least = settings.min_free_disk
     server.set_limits(http_limits(settings))
-    admission = server.state.admission
-    admission.max_per_address = connections_per_address(settings, admission.max_connections)
+    server.state.admission.max_per_address = connections_per_address(settings)

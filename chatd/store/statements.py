@@ -42,7 +42,7 @@ PURGE_STEP: Final = 2000
 """Rows deleted per transaction, so that purging a large inbox does not delay other writes."""
 
 _PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
-_ROW_LOCK: Final = re.compile(r"\s+FOR (?:SHARE|UPDATE SKIP LOCKED)\b")
+_ROW_LOCK: Final = re.compile(r"\s+FOR (?:NO KEY UPDATE|UPDATE SKIP LOCKED)\b")
 
 
 class Statement(NamedTuple, Generic[T]):

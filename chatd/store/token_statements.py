@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatd.interfaces import MAX_LISTED_TOKENS
-from chatd.model import Scope, Token, TokenOptions
+from chatd.interfaces import MAX_TOKENS
+from chatd.model import AddedToken, Scope, Token, TokenOptions
 from chatd.store.statements import Rows, Statement
 
 # The columns are in the order of the fields in `chatd.model`.
@@ -13,19 +13,38 @@ _TOKEN: Final = "id, digest, label, scopes, created_at, last_used_at, expires_at
 SESSION: Final = "user_id, digest, id, scopes, expires_at"
 VALID: Final = "(expires_at IS NULL OR expires_at > :now)"
 
-# The row lock waits for a concurrent deletion or change of the password, and makes a later one wait
-# for this token.
+# The row lock waits for a concurrent deletion or change of the password, and makes a later one, and
+# other additions, wait for this token.
 _ADD: Final = """
 INSERT INTO token ({column}digest, user_id, label, scopes, created_at, expires_at)
-SELECT {value}:digest, id, :label, :scopes, :at, :expires_at FROM account
+SELECT {value}:digest, id, :label, :scopes, :now, :expires_at FROM account
 WHERE id = :user_id AND deleted_at IS NULL AND disabled_at IS NULL
-    AND (:verified IS NULL OR password_hash = :verified) FOR SHARE
-ON CONFLICT ({key}) DO UPDATE SET created_at = token.created_at
-RETURNING id, created_at
+    AND (:verified IS NULL OR password_hash = :verified) FOR NO KEY UPDATE
+ON CONFLICT ({key}) DO NOTHING
 """
 ADD: Final = _ADD.format(column="", value="", key="digest")
 # Without a sequence, the id is the time.
-ADD_IN_LANE: Final = _ADD.format(column="id, ", value=":at, ", key="user_id, digest")
+ADD_IN_LANE: Final = _ADD.format(column="id, ", value=":now, ", key="user_id, digest")
+
+_NEW: Final = "digest = :digest AND user_id = :user_id"
+
+# Of the oldest ones, so that the many tokens that older versions permitted do not go at once.
+REMOVE_EXCESS: Final = f"""
+DELETE FROM token WHERE user_id = :user_id AND id IN (
+    SELECT id FROM (
+        SELECT id, coalesce(last_used_at, created_at) AS used FROM token
+        WHERE user_id = :user_id AND digest <> :digest AND {VALID} ORDER BY id LIMIT 2 * :most
+    ) AS others
+    ORDER BY used DESC, id DESC LIMIT 2 * :most OFFSET :most - 1
+) AND EXISTS (SELECT 1 FROM token WHERE {_NEW})
+"""
+
+# By their number: what a repeated addition has removed before is not known to it.
+_DISPLACED: Final = (
+    f"(SELECT count(*) FROM (SELECT 1 FROM token WHERE user_id = :user_id AND {VALID} LIMIT :most)"
+    " AS held) = :most"
+)
+ADDED: Final = f"SELECT id, created_at, {_DISPLACED} FROM token WHERE {_NEW}"
 
 
 def add(
@@ -34,11 +53,12 @@ def add(
     options: TokenOptions,
     verified: str | None,
     at: int,
-    sql: str = ADD,
-) -> Statement[Token | None]:
-    """Add a token; None if there is no account of that password hash. Safe to repeat.
+    sql: str = ADDED,
+) -> Statement[AddedToken | None]:
+    """Add a token by `ADD`, `REMOVE_EXCESS` and `ADDED`, in one transaction; None if there is no
+    account of that password hash. Safe to repeat.
 
-    With `ADD_IN_LANE`, it fails if the user has another token of that time.
+    `sql` may be all of them. With `ADD_IN_LANE`, fails if the user has another token of that time.
     """
     expires_at = None if options.lifetime is None else at + options.lifetime
     parameters = {
@@ -46,16 +66,19 @@ def add(
         "digest": digest,
         "label": options.label,
         "scopes": options.scopes.value,
-        "at": at,
+        "now": at,
         "expires_at": expires_at,
         "verified": verified,
+        "most": MAX_TOKENS,
     }
 
-    def result(rows: Rows) -> Token | None:
+    def result(rows: Rows) -> AddedToken | None:
         if not rows:
             return None
-        token_id, created_at = rows[0]
-        return Token(token_id, digest, options.label, options.scopes, created_at, None, expires_at)
+        token_id, created_at, displaced = rows[0]
+        times = (created_at, None, expires_at)
+        token = Token(token_id, digest, options.label, options.scopes, *times)
+        return AddedToken(token, bool(displaced))
 
     return Statement(sql, parameters, result)
 
@@ -71,7 +94,7 @@ def tokens(user_id: int, now: int, source: str = "token") -> Statement[list[Toke
 
     sql = (
         f"SELECT {_TOKEN} FROM {source} WHERE user_id = :user_id AND {VALID}"
-        f" ORDER BY id DESC LIMIT {MAX_LISTED_TOKENS}"
+        f" ORDER BY id DESC LIMIT {MAX_TOKENS}"
     )
     return Statement(sql, {"user_id": user_id, "now": now}, result)
 

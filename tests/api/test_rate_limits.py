@@ -121,6 +121,43 @@ def test_registrations_are_limited_for_each_address(serve: Serve) -> None:
     assert register(service, "d", **here).status == 201
 
 
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_texts_are_limited_in_bytes_for_each_address(serve: Serve, front: str) -> None:
+    rates = Rates(message_bytes=Rate(20_000, 100.0))
+    service = serve(front, rates=rates, trusted=["127.0.0.0/8"])
+    ann, bob = service.new_user(), service.new_user()
+    here, there = {"X-Forwarded-For": "203.0.113.1"}, {"X-Forwarded-For": "203.0.113.2"}
+    long = {"user_id": bob.id, "message": "é" * 8000}
+    once = {**here, "Idempotency-Key": "key"}
+    sent = ann.post(CHATS, long, headers=once)
+    assert sent.status == 201
+    edit = {**long, "seq": sent.json["seq"]}
+    assert ann.request("PATCH", CHATS, json_body=edit, headers=here).status == 200
+    # All accounts of the address, also for what was stored before.
+    for refused in (
+        bob.post(CHATS, {"user_id": ann.id, "message": "x"}, headers=here),
+        ann.request("PATCH", CHATS, json_body=edit, headers=here),
+        ann.post(CHATS + "?wait_for=read", long, headers=here),
+        ann.post(CHATS, long, headers=once),
+    ):
+        assert retry_after(refused) == 121
+    assert value(service.system.metrics, "chatd_refusals_total", bound="message_bytes") == 4
+    assert bob.post(CHATS, long, headers=there).status == 201
+    service.advance(121)
+    again = ann.post(CHATS, long, headers=once)
+    assert (again.status, again.json["seq"]) == (200, sent.json["seq"])
+    assert again.header("Idempotency-Replayed") == "true"
+
+
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+def test_to_delete_takes_no_bytes(serve: Serve, front: str) -> None:
+    service = serve(front, rates=Rates(message_bytes=Rate(1, 0.001)))
+    ann = service.new_user()
+    seq = ann.send(ann)["seq"]
+    ann.post(CHATS, {"user_id": ann.id, "message": "x"}).problem(429, "rate_limited")
+    assert ann.request("DELETE", f"{CHATS}?user_id={ann.id}&seq={seq}").status == 204
+
+
 def test_an_invalid_registration_does_not_count(serve: Serve) -> None:
     service = serve(rates=FEW)
     for _ in range(5):

@@ -15,6 +15,7 @@ def test_latencies_are_summed_up() -> None:
     assert (found.p50, found.p99, found.most, found.rate) == (51, 100, 100, 10)
 
 
+@pytest.mark.usefixtures("forked_servers")
 def test_sends_are_measured_with_copies_and_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,7 @@ async def settle(*nodes: Node) -> None:
     for node in nodes:
         link = node.bus._link
         await node.until(lambda link=link: link._unchecked == link._unconfirmed == set())
+        await node.until(lambda node=node: node.bus._wake_all_timer is None)
 
 
 def cached(node: Node, user_id: int, after: int) -> tuple[str, ...] | None:

@@ -20,6 +20,7 @@ from chatd.config import load
 from chatd.domain.administration import DisableUser
 from chatd.errors import StartError
 from chatd.model import Draft, ReadAfter, Revision
+from chatd.store import token_statements
 from tests.bus.nats_nodes import Node, cached, settle
 from tests.contracts.bus import BusContract, OpenBus, Recorder
 from tests.contracts.helpers import add_accounts, digest
@@ -151,7 +152,9 @@ async def test_what_is_missed_while_a_subscription_spreads_is_found(
 
 @pytest.mark.usefixtures("fast")
 @ensureDeferred
-async def test_changes_revisions_and_revocations_are_told(nodes: tuple[Node, Node]) -> None:
+async def test_changes_revisions_and_revocations_are_told(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = nodes
     ann, bob = await add_accounts(one.store, "ann", "bob")
     await one.store.sync.synchronise(ann)
@@ -174,6 +177,10 @@ async def test_changes_revisions_and_revocations_are_told(nodes: tuple[Node, Nod
     await one.store.delete_token(ann, digest("1"))
     await one.store.delete_other_tokens(bob, None)
     await recorder.until(lambda recorder: recorder.session_changes == [bob])
+    monkeypatch.setattr(token_statements, "MAX_TOKENS", 1)
+    for name in ("2", "3"):
+        await one.store.add_token(ann, digest(name))
+    await recorder.until(lambda recorder: recorder.session_changes[:2] == [bob, ann])
     await one.store.delete_account(bob)
     await recorder.until(lambda recorder: len(recorder.revocations) == 2)
     assert recorder.revocations == [(ann, digest("1")), (bob, None)]

@@ -20,11 +20,20 @@ from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
 from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
 from chatd.runtime.backoff import Backoff
+from chatd.store import token_statements
 from chatd.store.inbox_cache import TAIL_LENGTH
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.bus import BusContract, OpenBus, Recorder
-from tests.contracts.helpers import add_accounts, appended, digest, draft, read_inbox, send
+from tests.contracts.helpers import (
+    add_accounts,
+    add_token,
+    appended,
+    digest,
+    draft,
+    read_inbox,
+    send,
+)
 from tests.postgres_server import Databases, Server, connected, rows, sleep
 
 
@@ -292,25 +301,33 @@ async def test_revocations_and_deletions_reach_other_processes(processes: Pair) 
 
 
 @ensureDeferred
-async def test_changes_of_tokens_and_passwords_reach_other_processes(processes: Pair) -> None:
+async def test_changes_of_tokens_and_passwords_reach_other_processes(
+    processes: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = processes
     [ann] = await add_accounts(one.store, "ann")
-    for name in ("1", "2"):
-        token = await one.store.add_token(ann, digest(name))
-    assert token is not None
+    for name in ("0", "1", "2"):
+        token = await add_token(one.store, ann, name)
     assert await one.store.delete_token_by_id(ann, token.id) is True
     assert await one.store.delete_token_by_id(ann, token.id) is False
     await two.recorder.until(lambda recorder: recorder.revocations)
     assert two.recorder.revocations == [(ann, digest("2"))]
     await one.store.delete_other_tokens(ann, None)
+    # One notice, however many they are.
     await two.recorder.until(lambda recorder: len(recorder.session_changes) == 1)
     # Neither a new email nor a refused change ends a session.
     await one.store.change_account(AccountChange(ann, "hash of ann", email="x@y"))
     await one.store.change_account(AccountChange(ann, "another hash", "new hash"))
     await one.store.change_account(AccountChange(ann, "hash of ann", "new hash"))
     await two.recorder.until(lambda recorder: len(recorder.session_changes) == 2)
+    # A token that takes nobody's place, and one that does.
+    monkeypatch.setattr(token_statements, "MAX_TOKENS", 1)
+    for name in ("3", "4"):
+        await add_token(one.store, ann, name)
+    await two.recorder.until(lambda recorder: len(recorder.session_changes) == 3)
     await two.wait_for_notices()
-    assert two.recorder.session_changes == [ann, ann]
+    assert two.recorder.session_changes == [ann, ann, ann]
+    assert two.recorder.revocations == [(ann, digest("2"))]
     assert one.recorder.session_changes == []
     assert one.recorder.revocations == []
 

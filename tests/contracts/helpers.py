@@ -8,6 +8,7 @@ from typing import Protocol
 
 from chatd.interfaces import IStore
 from chatd.model import (
+    UNLIMITED,
     Appended,
     ConversationCursor,
     Draft,
@@ -16,6 +17,8 @@ from chatd.model import (
     Message,
     ReadAfter,
     ReadConversation,
+    Token,
+    TokenOptions,
 )
 
 
@@ -139,3 +142,12 @@ TEXTS = {
     "surrogates' neighbours": "\ud7ff\ue000",
     "a number": "007",
 }
+
+
+async def add_token(
+    store: IStore, user_id: int, name: str, options: TokenOptions = UNLIMITED
+) -> Token:
+    """Add the token whose digest is that of `name`."""
+    added = await store.add_token(user_id, digest(name), options)
+    assert added is not None
+    return added.token

@@ -21,6 +21,7 @@ from chatd.model import (
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
+    add_token,
     digest,
     draft,
     owners,
@@ -237,8 +238,7 @@ class TokensContract:
     async def test_the_owner_of_a_token_is_found(self, open_store: OpenStore) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        token = await store.add_token(ann, digest("1"))
-        assert token is not None
+        token = await add_token(store, ann, "1")
         assert token.created_at > 0
         await store.add_token(bob, digest("2"))
         await store.add_token(ann, digest("3"))

@@ -35,8 +35,9 @@ async def steps(store: IStore, user_id: int) -> list[Erased]:
 
 
 def places(found: list[Erased]) -> list[ErasedMessage]:
-    """What was deleted by some steps."""
-    return [message for each in found for message in each.messages]
+    """What was deleted by some steps, which is in no order, by inbox and number."""
+    messages = [message for each in found for message in each.messages]
+    return sorted(messages, key=lambda message: (message.received_by, message.seq))
 
 
 def place(message: Message) -> ErasedMessage:

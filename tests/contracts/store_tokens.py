@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from msgspec import structs
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from chatd.interfaces import MAX_LISTED_TOKENS, IStore
 from chatd.model import (
     ALL_SCOPES,
     MAX_INTEGER,
-    UNLIMITED,
     AccountChange,
     Credentials,
     Scope,
@@ -20,18 +20,10 @@ from chatd.model import (
     TokenOptions,
     UserName,
 )
-from tests.contracts.helpers import OpenStore, add_accounts, digest, owners
+from chatd.store import token_statements
+from tests.contracts.helpers import OpenStore, add_accounts, add_token, digest, owners
 
 HOUR = 3_600_000_000
-
-
-async def add_token(
-    store: IStore, user_id: int, name: str, options: TokenOptions = UNLIMITED
-) -> Token:
-    """Add the token whose digest is that of `name`."""
-    token = await store.add_token(user_id, digest(name), options)
-    assert token is not None
-    return token
 
 
 class TokenListContract:
@@ -66,17 +58,71 @@ class TokenListContract:
         assert await store.tokens(ann) == []
 
     @ensureDeferred
-    async def test_the_newest_tokens_are_listed(self, open_store: OpenStore) -> None:
+    async def test_a_user_has_a_limited_number_of_tokens(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(token_statements, "MAX_TOKENS", 3)
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        digests = [digest(f"{number}") for number in range(MAX_LISTED_TOKENS + 3)]
-        added: list[Token | None] = []
-        for part in (digests[:500], digests[500:]):
-            added += await gatherResults([store.add_token(ann, each) for each in part])
         await add_token(store, bob, "bob's")
-        newest_first = sorted(added, key=lambda token: token.id if token else 0)[::-1]
-        assert await store.tokens(ann) == newest_first[:MAX_LISTED_TOKENS]
-        assert await store.tokens(MAX_INTEGER) == []
+        await add_token(store, ann, "expired", TokenOptions(lifetime=0))
+        one, _, three = [await add_token(store, ann, f"{number}") for number in (1, 2, 3)]
+        await store.record_seen({}, {digest("1"): three.created_at + HOUR})
+        # Of those that are valid, the one that was used longest ago, or created if it never was.
+        four = await store.add_token(ann, digest("4"))
+        assert four is not None
+        assert four.displaced
+        assert await store.tokens(ann) == [
+            four.token,
+            three,
+            structs.replace(one, last_used_at=three.created_at + HOUR),
+        ]
+        names = ["1", "2", "3", "4", "bob's"]
+        digests = [digest(name) for name in names]
+        assert await owners(store, *digests) == [ann, None, ann, ann, bob]
+        # A new one is kept, even if the others are from the future.
+        await store.record_seen({}, dict.fromkeys(digests, four.token.created_at + HOUR))
+        five = await add_token(store, ann, "5")
+        assert five in await store.tokens(ann)
+        assert len(await store.tokens(ann)) == 3
+
+    @ensureDeferred
+    async def test_a_refused_token_displaces_none(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(token_statements, "MAX_TOKENS", 2)
+        store = await open_store()
+        [ann] = await add_accounts(store, "ann")
+        for name, displaced in (("1", False), ("2", True)):
+            added = await store.add_token(ann, digest(name))
+            assert added is not None
+            assert added.displaced is displaced
+        assert await store.add_token(ann, digest("3"), verified="another hash") is None
+        assert await owners(store, digest("1"), digest("2")) == [ann, ann]
+
+    @ensureDeferred
+    async def test_tokens_that_are_added_at_once_are_limited_too(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(token_statements, "MAX_TOKENS", 4)
+        store = await open_store()
+        [ann] = await add_accounts(store, "ann")
+        digests = [digest(f"{number}") for number in range(9)]
+        await gatherResults([store.add_token(ann, each) for each in digests])
+        assert [owner for owner in await owners(store, *digests) if owner is not None] == [ann] * 4
+
+    @ensureDeferred
+    async def test_thousands_of_tokens_of_older_versions_are_removed_little_by_little(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = await open_store()
+        [ann] = await add_accounts(store, "ann")
+        for number in range(7):
+            await add_token(store, ann, f"{number}")
+        monkeypatch.setattr(token_statements, "MAX_TOKENS", 2)
+        digests = [digest(f"{number}") for number in range(9)]
+        await add_token(store, ann, "7")
+        assert await owners(store, *digests) == [None] * 3 + [ann] * 5 + [None]
 
     @ensureDeferred
     async def test_ids_are_never_reused(self, open_store: OpenStore) -> None:

@@ -1,4 +1,4 @@
-"""Token buckets."""
+"""Rate limits of accounts, addresses and usernames."""
 
 from __future__ import annotations
 
@@ -6,96 +6,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from chatd.domain import rate_limits
-from chatd.domain.rate_limits import RateLimits, Rates, TokenBuckets
+from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.errors import RateLimited
 from chatd.rates import Rate
-
-
-def take_all(buckets: TokenBuckets, key: object) -> int:
-    """Empty a bucket; returns how many tokens it had."""
-    for number in range(1000):
-        try:
-            buckets.take(key)
-        except RateLimited:
-            return number
-    raise AssertionError("no limit")
-
-
-def test_a_bucket_starts_full() -> None:
-    buckets = TokenBuckets("letters", Rate(5, 1.0), Clock())
-    assert take_all(buckets, "ann") == 5
-    assert take_all(buckets, "ann") == 0
-    assert take_all(buckets, "bob") == 5
-
-
-def test_a_bucket_is_refilled_up_to_its_burst() -> None:
-    clock = Clock()
-    buckets = TokenBuckets("letters", Rate(5, 2.0), clock)
-    assert take_all(buckets, "ann") == 5
-    clock.advance(0.49)
-    assert take_all(buckets, "ann") == 0
-    clock.advance(0.02)
-    assert take_all(buckets, "ann") == 1
-    clock.advance(1.0)
-    assert take_all(buckets, "ann") == 2
-    clock.advance(1000)
-    assert take_all(buckets, "ann") == 5
-
-
-def test_an_error_tells_when_to_retry() -> None:
-    clock = Clock()
-    buckets = TokenBuckets("letters", Rate(1, 0.1), clock)
-    buckets.take("ann")
-    clock.advance(4)
-    with pytest.raises(RateLimited, match="too many letters") as error:
-        buckets.take("ann")
-    assert error.value.retry_after == pytest.approx(6)
-    clock.advance(error.value.retry_after + 0.001)
-    buckets.take("ann")
-
-
-def test_a_refused_attempt_takes_no_token() -> None:
-    clock = Clock()
-    buckets = TokenBuckets("letters", Rate(1, 1.0), clock)
-    buckets.take("ann")
-    for _ in range(9):
-        clock.advance(0.1)
-        with pytest.raises(RateLimited):
-            buckets.take("ann")
-    clock.advance(0.11)
-    buckets.take("ann")
-
-
-def test_a_check_takes_no_token() -> None:
-    buckets = TokenBuckets("letters", Rate(2, 1.0), Clock())
-    for _ in range(9):
-        buckets.check("ann")
-    assert take_all(buckets, "ann") == 2
-    with pytest.raises(RateLimited) as error:
-        buckets.check("ann")
-    assert error.value.retry_after == pytest.approx(1)
-
-
-def test_the_least_recently_used_bucket_is_discarded_first() -> None:
-    buckets = TokenBuckets("letters", Rate(2, 0.001), Clock(), max_keys=3)
-    for key in ("ann", "bob", "cat"):
-        assert take_all(buckets, key) == 2
-    # A new bucket replaces that of ann, which then counts as full.
-    buckets.take("dan")
-    assert len(buckets._buckets) == 3
-    assert take_all(buckets, "bob") == take_all(buckets, "cat") == 0
-    assert take_all(buckets, "ann") == 2
-    assert len(buckets._buckets) == 3
-
-
-def test_a_used_bucket_is_kept() -> None:
-    buckets = TokenBuckets("letters", Rate(3, 0.001), Clock(), max_keys=2)
-    buckets.take("ann")
-    buckets.take("bob")
-    buckets.take("ann")
-    buckets.take("cat")
-    assert take_all(buckets, "ann") == 1
-
 
 RATES = Rates(
     registration=Rate(2, 0.1), log_in=Rate(3, 0.1), failed_log_in=Rate(2, 0.1), send=Rate(4, 0.1)
@@ -193,12 +106,36 @@ def test_sends_are_limited_by_account() -> None:
     limits.count_send(2)
 
 
+def test_texts_are_limited_by_account_and_by_the_bytes_of_an_address() -> None:
+    clock = Clock()
+    limits = RateLimits(Rates(send=Rate(3, 0.1), message_bytes=Rate(10, 1.0)), clock)
+    limits.count_text(1, "192.0.2.1", 4)
+    limits.count_text(2, "192.0.2.1", 6)
+    with pytest.raises(RateLimited, match="message bytes"):
+        limits.count_text(1, "192.0.2.1", 1)
+    limits.count_text(1, "192.0.2.2", 1)
+    # What an account is refused takes nothing from others of its address.
+    for _ in range(9):
+        with pytest.raises(RateLimited, match="messages"):
+            limits.count_text(1, "192.0.2.2", 9)
+    limits.count_text(2, "192.0.2.2", 1)
+    clock.advance(1)
+    limits.count_text(2, "192.0.2.1", 1)
+    limits.set_rates(Rates(message_bytes=Rate(10, 5.0)))
+    clock.advance(1)
+    for _ in range(5):
+        limits.count_text(3, "192.0.2.1", 1)
+    with pytest.raises(RateLimited):
+        limits.count_text(3, "192.0.2.1", 1)
+
+
 def test_without_rates_nothing_is_limited() -> None:
     limits = RateLimits(None, Clock())
     for _ in range(1000):
         limits.count_registration("192.0.2.1")
         limits.count_log_in("192.0.2.1", "ann")
         limits.count_failed_log_in("192.0.2.1", "ann")
+        limits.count_text(1, "192.0.2.1", 1 << 30)
         limits.count_send(1)
 
 
@@ -286,6 +223,7 @@ def test_refusals_are_counted_by_limit() -> None:
         "guessed_log_in": 0,
         "read": 0,
         "send": 1,
+        "message_bytes": 0,
     }
 
 

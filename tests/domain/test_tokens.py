@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail
 
-from chatd.errors import InsufficientScope, StoreUnavailable, TokenNotFound, Unauthorized
-from chatd.model import IssuedToken, Scope, Session, TokenOptions
+from chatd.domain.rate_limits import Rates
+from chatd.errors import (
+    InsufficientScope,
+    RateLimited,
+    StoreUnavailable,
+    TokenNotFound,
+    Unauthorized,
+)
+from chatd.model import AddedToken, IssuedToken, Scope, Session, TokenOptions
+from chatd.rates import Rate
+from chatd.store import token_statements
 from tests.doubles import SteppedExecutor, System, cancelled_everywhere, composed, result_of
 
 HERE = "192.0.2.1"
@@ -108,6 +118,67 @@ def test_a_failed_revocation_may_have_been_committed(
         result_of(held)
     with pytest.raises(Unauthorized):
         bearer(system, one)
+
+
+def test_a_log_in_beyond_the_bound_ends_the_token_used_longest_ago(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_statements, "MAX_TOKENS", 2)
+    one, two = log_in(system), log_in(system)
+    bearer(system, two)
+    system.clock.advance(10)
+    held = [
+        system.start(system.chats.poll(bearer(system, each), None, 100, 55)) for each in (one, two)
+    ]
+    # The uses are written.
+    system.clock.advance(10)
+    three = log_in(system)
+    with pytest.raises(Unauthorized):
+        result_of(held[1])
+    assert not held[0].called
+    with pytest.raises(Unauthorized):
+        bearer(system, two)
+    for each in (one, three):
+        bearer(system, each)
+
+
+def test_a_failed_log_in_may_have_ended_a_token(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_statements, "MAX_TOKENS", 1)
+    one = log_in(system)
+    held = system.start(system.chats.poll(bearer(system, one), None, 100, 55))
+    commit = system.store.add_token
+
+    def fail_after_commit(*arguments: Any) -> Deferred[AddedToken | None]:
+        result_of(commit(*arguments))
+        return fail(StoreUnavailable("the disk", 1))
+
+    monkeypatch.setattr(system.store, "add_token", fail_after_commit)
+    with pytest.raises(StoreUnavailable):
+        log_in(system)
+    with pytest.raises(Unauthorized):
+        result_of(held)
+
+
+@pytest.mark.parametrize("what", ["log out", "revoke", "revoke others", "delete"])
+def test_what_the_queue_of_the_store_refuses_ends_nothing(tmp_path: Path, what: str) -> None:
+    # The poll takes the only read that there is.
+    with composed(tmp_path, rates=Rates(read=Rate(1, 0.001))) as system:
+        system.account("ann")
+        one = log_in(system)
+        session = bearer(system, one)
+        held = system.start(system.chats.poll(session, None, 100, 55))
+        calls: dict[str, Callable[[], Coroutine[Deferred[Any], Any, object]]] = {
+            "log out": lambda: system.tokens.log_out(session),
+            "revoke": lambda: system.tokens.revoke(Session(session.user_id), one.stored.id),
+            "revoke others": lambda: system.tokens.revoke_others(Session(session.user_id)),
+            "delete": lambda: system.accounts.delete(session),
+        }
+        with pytest.raises(RateLimited):
+            system.run(calls[what]())
+        assert not held.called
+        assert bearer(system, one) == session
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -133,6 +133,10 @@ class TestAddresses:
         assert self.enter(admission, *hosts) == [True] * 2 + [False]
         assert self.enter(admission, "2001:db8:1::1") == [True]
 
+    def test_no_address_may_have_nearly_all(self) -> None:
+        admission = Admission(8, 5000)
+        assert self.enter(admission, *["192.0.2.1"] * 7) == [True] * 6 + [False]
+
     def test_no_network_may_have_nearly_all(self) -> None:
         admission = Admission(8, 4)
         hosts = [f"2001:db8:0:{number:x}::1" for number in range(7)]

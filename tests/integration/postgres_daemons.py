@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from bench.processes import free_port
 from tests.daemon import command, environment
+from tests.examples import PAUSE_SECONDS
 from tests.fork_server import ForkedProcess
 from tests.history import ACKNOWLEDGED, UNKNOWN, Event, Seen, Sent, Stored, check
 
@@ -232,6 +233,7 @@ class ConcurrentTraffic:
                 time.sleep(0.05)
                 stored = self._send_once(client, to, text)
             self._record(stored, began, time.monotonic(), sent_by, to, text)
+            time.sleep(PAUSE_SECONDS)
 
     def _record(self, stored: Stored | None, *sent: Any) -> None:
         """Record a send; `stored` is None if no daemon has acknowledged it."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from tests.daemon import CHATS, Client, wait_until
+from tests.examples import PAUSE_SECONDS
 from tests.history import ACKNOWLEDGED, UNKNOWN, Event, Seen, Sent, Stored, check
 from tests.integration.traffic import whole_inbox
 
@@ -18,7 +19,7 @@ POLLERS: Final = 4
 
 
 class SteadyLoad:
-    """Clients that send to themselves and poll without a pause, and never repeat a request.
+    """Clients that send to themselves and poll all the time, and never repeat a request.
 
     `connect` makes a client with the value of its Authorization header, or None.
     """
@@ -87,6 +88,7 @@ class SteadyLoad:
             else:
                 self._events.append(Sent(*route, ACKNOWLEDGED, found["seq"], found["sent_at"]))
                 self.sent += 1
+            self._ends.wait(PAUSE_SECONDS)
         client.close()
 
     def _poll(self, user_id: int, auth: str) -> None:

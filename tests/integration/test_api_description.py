@@ -13,12 +13,16 @@ from chatd.api.docs import docs_page
 from tests.daemon import Daemon, environment
 from tests.examples import examples
 
-# What schemathesis does, with how many examples. With --deep also the phase that takes a minute, a
-# request for each bound of each parameter (more examples beside it would not end within the timeout
-# of a test), and sequences of calls, each with what the one before returned.
-RUNS = [("examples,coverage,fuzzing", 2), ("stateful", 40)]
+# What schemathesis does, with how many examples of which operations. With --deep all operations,
+# the phase that takes a minute, a request for each bound of each parameter (more examples beside it
+# would not end within the timeout of a test), and sequences of calls, each with what the one before
+# returned.
+RUNS: list[tuple[str, int, tuple[str, ...]]] = [
+    ("examples,coverage,fuzzing", 2, ()),
+    ("stateful", 40, ()),
+]
 if not examples(0, deep=1):
-    RUNS = [("examples,fuzzing", 5)]
+    RUNS = [("examples,fuzzing", 3, ("register", "get_chats", "send", "get_user"))]
 SCHEMATHESIS = """
 [parameters]
 "query.wait" = "0"
@@ -107,9 +111,9 @@ def test_the_python_example_runs(daemon: Daemon, tmp_path: Path) -> None:
     assert output.splitlines() == ["1 2 hai", "2 2 how are you?", "hai", "how are you?"]
 
 
-@pytest.mark.parametrize(("phases", "count"), RUNS)
+@pytest.mark.parametrize(("phases", "count", "operations"), RUNS)
 def test_schemathesis_finds_nothing(
-    daemon: Daemon, tmp_path: Path, phases: str, count: int
+    daemon: Daemon, tmp_path: Path, phases: str, count: int, operations: tuple[str, ...]
 ) -> None:
     daemon.register("tester")
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
@@ -119,6 +123,7 @@ def test_schemathesis_finds_nothing(
             *("--header", f"Authorization: {daemon.log_in('tester')}"),
             # They would end the session that the other operations use.
             *("--exclude-operation-id", "delete_user", "--exclude-operation-id", "log_out"),
+            *(f"--include-operation-id={name}" for name in operations),
             *("--phases", phases, "--max-examples", str(count), "--seed", "1", "--no-color"),
             *("--request-timeout", "10"),
             # How fast examples are made depends on the machine.

@@ -54,7 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         *("--listen", f"tcp:{port}:interface=127.0.0.1"),
         *("--listen", f"ssl:{tls_port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1"),
     ]
-    with Daemon(folder, *listen, forked=False) as daemon:
+    with Daemon(folder, *listen) as daemon:
         yield Service(daemon, tls_port, ssl.create_default_context(cafile=pem))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.daemon import CHATS, LOST, STOP_SECONDS, Client, Response
+from tests.examples import PAUSE_SECONDS
 from tests.history import ACKNOWLEDGED, REFUSED, UNKNOWN, Event, Outcome, Seen, Sent, Stored
 
 
@@ -27,6 +28,9 @@ def inbox(client: Client) -> list[dict[str, Any]]:
 
 class Background:
     """A thread that repeats a request until it is stopped."""
+
+    pause_seconds = 0.0
+    """Between two requests."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -61,6 +65,7 @@ class Background:
             while not self.stopping:
                 try:
                     self.once()
+                    self._stopping.wait(self.pause_seconds)
                 except LOST:
                     time.sleep(0.02)
         except BaseException as failure:
@@ -73,6 +78,8 @@ class Sender(Background):
     With keys, a message whose response was lost is sent again until it is acknowledged; without,
     the next one is sent.
     """
+
+    pause_seconds = PAUSE_SECONDS
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from tests.doubles import InlineExecutor
 
 DOCUMENT = ROOT / "docs" / "monitoring.md"
 RULES = ROOT / "packaging" / "prometheus" / "chatd.rules.yml"
+RULES_TESTS = sorted(Path(__file__).parent.glob("*_test.yml"))
 DASHBOARD = ROOT / "packaging" / "grafana" / "chatd.json"
 
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|([^|]+)\|([^|]*)\|$", re.MULTILINE)
@@ -106,16 +107,15 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(rendered: list[str]) -> N
 
 def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
-    tests = shutil.copy(Path(__file__).with_name("rules_test.yml"), tmp_path)
+    tests = [shutil.copy(path, tmp_path) for path in RULES_TESTS]
     promtool("check", "rules", str(RULES))
-    promtool("test", "rules", str(tests))
+    promtool("test", "rules", *map(str, tests))
 
 
 def test_every_alert_is_tested() -> None:
     alerts = set(re.findall(r"alert: (\w+)", RULES.read_text()))
-    assert alerts == set(
-        re.findall(r"alertname: (\w+)", Path(__file__).with_name("rules_test.yml").read_text())
-    )
+    tested = "".join(path.read_text() for path in RULES_TESTS)
+    assert alerts == set(re.findall(r"alertname: (\w+)", tested))
 
 
 def expressions() -> Iterator[str]:

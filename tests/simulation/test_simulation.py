@@ -8,13 +8,17 @@ import pytest
 from hypothesis import settings
 
 from tests.conftest import LoggedFailures
-from tests.examples import DEEP
+from tests.examples import DEEP, examples
 from tests.simulation.database import Kind
 from tests.simulation.planted import planted
 from tests.simulation.simulation import simulate
 from tests.simulation.tape import Tape, shrink
 
-SEEDS: dict[Kind, int] = {"sqlite": 3, "postgres": 2, "sharded": 1}
+SEEDS: dict[Kind, int] = {
+    "sqlite": examples(2, deep=3),
+    "postgres": examples(1, deep=2),
+    "sharded": 1,
+}
 QUICKLY_FOUND: dict[Kind, tuple[str, ...]] = {
     "sqlite": (
         "waiters are woken before the commit",
@@ -36,7 +40,7 @@ QUICKLY_FOUND: dict[Kind, tuple[str, ...]] = {
 }
 """Bugs that one of the first seeds finds; `scripts/simulate --planted` has all."""
 IS_DEEP = settings.get_current_profile_name() == DEEP
-REPEATED: tuple[Kind, ...] = tuple(SEEDS) if IS_DEEP else ("sqlite", "postgres")
+REPEATED: tuple[Kind, ...] = tuple(SEEDS) if IS_DEEP else ("sqlite",)
 """Where it is cheap to look whether a run repeats itself, and finds bugs; all with `--deep`."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chatd.model import ReadConversation
+from chatd.model import UNLIMITED, ReadConversation
 from chatd.store import statements, token_statements
 from chatd.store.migrations import migrations
 from chatd.store.sqlite import accounts as sqlite_accounts
@@ -32,7 +32,7 @@ def test_parameters_are_converted_for_psycopg2(sql: str, rendered: str) -> None:
     ("sql", "rendered"),
     [
         ("WHERE id = :user_id", "WHERE id = :user_id"),
-        ("SELECT 1 FROM a FOR SHARE\nON CONFLICT", "SELECT 1 FROM a\nON CONFLICT"),
+        ("SELECT 1 FROM a FOR NO KEY UPDATE\nON CONFLICT", "SELECT 1 FROM a\nON CONFLICT"),
         ("LIMIT :step\n    FOR UPDATE SKIP LOCKED\n)", "LIMIT :step\n)"),
     ],
 )
@@ -79,6 +79,13 @@ def test_expired_tokens_are_found_by_an_index() -> None:
     plan = sqlite_plan(token_statements.delete_expired(0, 1))
     assert "SEARCH token USING INDEX token_expiry (expires_at<?)" in plan
     assert not [line for line in plan if line.startswith("SCAN")], plan
+
+
+def test_tokens_beyond_the_bound_are_found_by_their_owner() -> None:
+    for sql in (token_statements.REMOVE_EXCESS, token_statements.ADDED):
+        plan = sqlite_plan(token_statements.add(1, b"", UNLIMITED, None, 0, sql))
+        assert [line for line in plan if "token USING INDEX token_user (user_id=?" in line], plan
+        assert not [line for line in plan if line.startswith("SCAN token")], plan
 
 
 def sqlite_plan(statement: Statement[Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
-from chatd.model import Account, AccountChange, Session
+from chatd.model import Account, AccountChange, AddedToken, Session, TokenOptions
 from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
 from chatd.store import statements, token_statements
@@ -116,6 +116,16 @@ SELECT {token_statements.SESSION} FROM token
 WHERE digest = ANY(:digests::bytea[]) AND {token_statements.VALID}
 """
 
+# Each statement sees what was committed before it began, so also all tokens that were added before
+# the account's row was locked.
+_ADD_TOKEN: Final = f"""
+{{add}};
+WITH removed AS ({token_statements.REMOVE_EXCESS} RETURNING 1), told AS (
+    SELECT pg_notify(:channel, :payload) FROM removed LIMIT 1
+), notices AS (SELECT count(*) FROM told)
+SELECT added.* FROM ({token_statements.ADDED}) AS added, notices
+"""
+
 _DELETE_TOKEN: Final = f"""
 WITH deleted AS ({token_statements.DELETE})
 SELECT pg_notify(:channel, :payload) FROM deleted
@@ -195,6 +205,22 @@ def purge(user_id: int | None = None) -> Statement[bool]:
     """
     sql = _PURGE if user_id is None else _PURGE_NAMED
     return Statement(sql, {"user_id": user_id, "step": PURGE_STEP}, lambda rows: bool(rows[0][0]))
+
+
+def add_token(
+    user_id: int,
+    digest: bytes,
+    options: TokenOptions,
+    verified: str | None,
+    at: int,
+    node_id: str,
+    add: str = token_statements.ADD,
+) -> Statement[AddedToken | None]:
+    """See `token_statements.add`; notifies other processes of tokens that it removes."""
+    sql = _ADD_TOKEN.format(add=add)
+    addition = token_statements.add(user_id, digest, options, verified, at, sql)
+    notice = {"channel": CHANNEL, "payload": encode(node_id, SessionsNotice(user_id))}
+    return addition._replace(parameters={**addition.parameters, **notice})
 
 
 def delete_token(user_id: int, digest: bytes, node_id: str) -> Statement[bool]:

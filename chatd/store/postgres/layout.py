@@ -15,6 +15,7 @@ from chatd.model import (
     Account,
     AccountChange,
     AccountState,
+    AddedToken,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -122,8 +123,14 @@ class Layout(Protocol):
     ) -> Awaitable[bool]: ...
 
     def add_token(
-        self, user_id: int, digest: bytes, options: TokenOptions, verified: str | None, now: int
-    ) -> Awaitable[Token | None]: ...
+        self,
+        user_id: int,
+        digest: bytes,
+        options: TokenOptions,
+        verified: str | None,
+        now: int,
+        node_id: str,
+    ) -> Awaitable[AddedToken | None]: ...
 
     def sessions(
         self, digests: Sequence[bytes], owners: Mapping[bytes, int], now: int

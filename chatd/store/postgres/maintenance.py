@@ -208,7 +208,13 @@ class PostgresMaintenance:
             [[locked]] = _rows(db, f"SELECT pg_try_advisory_lock({LOCK})")
             if not locked:
                 raise MaintenanceError(f"a daemon is starting on {self._address.location}")
-            yield db
+            try:
+                yield db
+            finally:
+                # The server notices only later that a connection was closed.
+                with contextlib.suppress(psycopg2.Error):
+                    db.rollback()
+                    _rows(db, f"SELECT pg_advisory_unlock({LOCK})")
 
     def vacuum(self, *, full: bool = False) -> None:
         """See `Maintenance`; daemons go on meanwhile, unless it is `full`."""

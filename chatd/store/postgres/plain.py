@@ -13,6 +13,7 @@ from chatd.model import (
     Account,
     AccountChange,
     AccountState,
+    AddedToken,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -174,10 +175,16 @@ class PlainLayout:
         return self._execute(accounts.delete_account(user_id, at, node_id, erase))
 
     def add_token(
-        self, user_id: int, digest: bytes, options: TokenOptions, verified: str | None, now: int
-    ) -> Deferred[Token | None]:
+        self,
+        user_id: int,
+        digest: bytes,
+        options: TokenOptions,
+        verified: str | None,
+        now: int,
+        node_id: str,
+    ) -> Deferred[AddedToken | None]:
         """See `Layout`."""
-        return self._executor.execute(token_statements.add(user_id, digest, options, verified, now))
+        return self._execute(accounts.add_token(user_id, digest, options, verified, now, node_id))
 
     async def sessions(
         self, digests: Sequence[bytes], owners: Mapping[bytes, int], now: int

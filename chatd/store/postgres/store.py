@@ -27,6 +27,7 @@ from chatd.model import (
     UNLIMITED,
     Account,
     AccountChange,
+    AddedToken,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -321,10 +322,14 @@ class PostgresStore:
         digest: bytes,
         options: TokenOptions = UNLIMITED,
         verified: str | None = None,
-    ) -> Deferred[Token | None]:
-        at = self._unique_now()
-        adding = self._layout.add_token(user_id, digest, options, verified, at)
-        return as_deferred(adding)
+    ) -> Deferred[AddedToken | None]:
+        at, name = self._unique_now(), self._node_id.name
+        adding = self._layout.add_token(user_id, digest, options, verified, at, name)
+        return self._ending(
+            adding,
+            SessionsNotice(user_id),
+            lambda added: added is not None and added.displaced,
+        )
 
     def sessions(
         self, digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None
@@ -571,16 +576,22 @@ class PostgresStore:
                 self._inbox_cache.extend_end(user_id, last, None)
         return found
 
-    def _ending(self, work: Awaitable[T], notice: RevokedNotice | SessionsNotice) -> Deferred[T]:
-        """Do what ends sessions, of which this notice tells."""
+    def _ending(
+        self,
+        work: Awaitable[T],
+        notice: RevokedNotice | SessionsNotice,
+        ends: Callable[[T], bool] = lambda result: True,
+    ) -> Deferred[T]:
+        """Do what ends sessions, of which this notice tells, if its result `ends` any."""
         if self._announcer is None:
             return Deferred.fromCoroutine(self._notifying(work))
-        return Deferred.fromCoroutine(self._announcing(work, notice, self._announcer))
+        return Deferred.fromCoroutine(self._announcing(work, notice, ends, self._announcer))
 
     async def _announcing(
         self,
         work: Awaitable[T],
         notice: RevokedNotice | SessionsNotice,
+        ends: Callable[[T], bool],
         announcer: IAnnouncer,
     ) -> T:
         try:
@@ -589,6 +600,8 @@ class PostgresStore:
             announcer.announce_unknown((notice.user_id,), sessions=True)
             raise
         # Even if it seems to have changed nothing: an earlier attempt may have.
+        if not ends(result):
+            return result
         if isinstance(notice, RevokedNotice):
             announcer.announce_revoked(notice.user_id, notice.token)
         else:

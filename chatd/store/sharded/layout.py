@@ -20,6 +20,7 @@ from chatd.model import (
     Account,
     AccountChange,
     AccountState,
+    AddedToken,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -261,8 +262,14 @@ class ShardedLayout:
         return await self._accounts.delete(user_id, at, erase)
 
     async def add_token(
-        self, user_id: int, digest: bytes, options: TokenOptions, verified: str | None, now: int
-    ) -> Token | None:
+        self,
+        user_id: int,
+        digest: bytes,
+        options: TokenOptions,
+        verified: str | None,
+        now: int,
+        node_id: str,
+    ) -> AddedToken | None:
         """See `Layout`."""
         return await self._tokens.add(user_id, digest, options, verified, now)
 

@@ -11,9 +11,10 @@ from typing import Final
 
 from psycopg2.errors import UniqueViolation
 
-from chatd.model import Session, Token, TokenOptions
+from chatd.model import AddedToken, Session, TokenOptions
 from chatd.store import token_statements
 from chatd.store.postgres import accounts
+from chatd.store.postgres.silent import silent
 from chatd.store.sharded.lanes import LaneExecutor, Lanes, together
 
 MAX_OWNERS: Final = 200_000
@@ -28,14 +29,15 @@ class ShardedTokens:
 
     async def add(
         self, user_id: int, digest: bytes, options: TokenOptions, verified: str | None, at: int
-    ) -> Token | None:
+    ) -> AddedToken | None:
         """See `IStore.add_token`; `at` is unique to the call."""
         while True:
-            addition = token_statements.add(
-                user_id, digest, options, verified, at, token_statements.ADD_IN_LANE
+            addition = accounts.add_token(
+                user_id, digest, options, verified, at, "", token_statements.ADD_IN_LANE
             )
+            silently = addition._replace(sql=silent(addition.sql))
             try:
-                return await self._lanes.of(user_id).execute(addition)
+                return await self._lanes.of(user_id).execute(silently)
             except UniqueViolation:
                 # Another process has added one at the same time.
                 at += 1

@@ -9,11 +9,11 @@ from typing import Final
 
 from msgspec import structs
 
-from chatd.model import Account, AccountChange, Session
+from chatd.model import Account, AccountChange, AddedToken, Session
 from chatd.store import statements, token_statements
 from chatd.store.erasure_statements import schedule
 from chatd.store.sqlite.transactions import execute, transaction
-from chatd.store.statements import PURGE_STEP, purge_step
+from chatd.store.statements import PURGE_STEP, Statement, purge_step, sqlite
 from chatd.store.sync_statements import FORGET_DELETED_PEER
 
 _PURGE: Final = (
@@ -118,6 +118,14 @@ def _sessions(count: int) -> str:
         f"SELECT {token_statements.SESSION} FROM {TOKENS}"
         f" WHERE digest IN ({digests}) AND {token_statements.VALID}"
     )
+
+
+def add_token(db: sqlite3.Connection, addition: Statement[AddedToken | None]) -> AddedToken | None:
+    """See `IStore.add_token`; `addition` is that of `token_statements.add`."""
+    with transaction(db):
+        for sql in (token_statements.ADD, token_statements.REMOVE_EXCESS):
+            db.execute(sqlite(sql), addition.parameters)
+        return execute(db, addition)
 
 
 def delete_token(db: sqlite3.Connection, sql: str, parameters: Mapping[str, object]) -> bool:

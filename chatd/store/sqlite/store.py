@@ -25,6 +25,7 @@ from chatd.model import (
     UNLIMITED,
     Account,
     AccountChange,
+    AddedToken,
     Appended,
     BlockedUser,
     ConversationSlice,
@@ -252,9 +253,9 @@ class SqliteStore:
         digest: bytes,
         options: TokenOptions = UNLIMITED,
         verified: str | None = None,
-    ) -> Deferred[Token | None]:
+    ) -> Deferred[AddedToken | None]:
         addition = token_statements.add(user_id, digest, options, verified, self._now())
-        return self._write(execute, addition)
+        return self._write(sqlite_accounts.add_token, addition)
 
     def sessions(
         self, digests: Sequence[bytes], owners: Mapping[bytes, int] | None = None

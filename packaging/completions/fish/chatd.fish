@@ -51,7 +51,7 @@ function _shtab_chatd_using
 end
 
 set -g _shtab_chatd_commands register login logout whoami passwd sessions send conversations tail chat user 'user add' 'user list' 'user show' 'user passwd' 'user disable' 'user enable' 'user delete' token 'token list' 'token revoke' db 'db status' 'db upgrade' 'db backup' 'db restore' 'db check' 'db vacuum' 'db shard' export demo doctor health serve check-config completion
-set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-guesses --rate-limits --rate-log-ins --rate-messages --rate-reads --rate-registrations --rate-wrong-passwords --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
+set -g _shtab_chatd_opts_with_value --access-log --admin --allowed-hosts --bus --config --cors-origins --count --db --directory --drain-seconds --edit-seconds --email --first-contact --keep --lame-duck-seconds --limit --listen --listen-db --log-format --log-level --max-connections-per-address --max-inbox-bytes --max-inbox-messages --max-message-bytes --max-polls --min-free-disk --min-password-length --password-file --rate-guesses --rate-limits --rate-log-ins --rate-message-bytes --rate-messages --rate-reads --rate-registrations --rate-wrong-passwords --registration --resume --retention-days --revoke --server --session --shards --show-email --since --token-file --transport --trusted-proxies --user --workers
 
 complete -c chatd -e
 complete -c chatd -f
@@ -227,6 +227,7 @@ complete -c chatd -n '_shtab_chatd_using serve' -l rate-wrong-passwords -x -d 'W
 complete -c chatd -n '_shtab_chatd_using serve' -l rate-guesses -x -d 'Wrong passwords for one user from all addresses.'
 complete -c chatd -n '_shtab_chatd_using serve' -l rate-reads -x -d 'Reads of one user; large answers count as several.'
 complete -c chatd -n '_shtab_chatd_using serve' -l rate-messages -x -d 'Messages sent, edited and deleted by one user.'
+complete -c chatd -n '_shtab_chatd_using serve' -l rate-message-bytes -x -d 'UTF-8 bytes of texts sent and edited from one address.'
 complete -c chatd -n '_shtab_chatd_using serve' -l max-message-bytes -x -d 'Maximum message size, UTF-8 bytes.'
 complete -c chatd -n '_shtab_chatd_using serve' -l min-password-length -x -d 'Minimum password length, characters.'
 complete -c chatd -n '_shtab_chatd_using serve' -l edit-seconds -x -d 'How long messages can be edited, 0: always.'
@@ -263,6 +264,7 @@ complete -c chatd -n '_shtab_chatd_using check-config' -l rate-wrong-passwords -
 complete -c chatd -n '_shtab_chatd_using check-config' -l rate-guesses -x -d 'Wrong passwords for one user from all addresses.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l rate-reads -x -d 'Reads of one user; large answers count as several.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l rate-messages -x -d 'Messages sent, edited and deleted by one user.'
+complete -c chatd -n '_shtab_chatd_using check-config' -l rate-message-bytes -x -d 'UTF-8 bytes of texts sent and edited from one address.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l max-message-bytes -x -d 'Maximum message size, UTF-8 bytes.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l min-password-length -x -d 'Minimum password length, characters.'
 complete -c chatd -n '_shtab_chatd_using check-config' -l edit-seconds -x -d 'How long messages can be edited, 0: always.'

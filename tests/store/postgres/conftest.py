@@ -38,12 +38,18 @@ def copy_database(postgres: Databases, postgres_database: str) -> CopyDatabase:
     return copy
 
 
+@pytest.fixture
+def store_url(postgres: Databases, postgres_database: str) -> str:
+    """The database of `open_store`."""
+    return postgres.url(postgres_database)
+
+
 @async_yield_fixture
-async def open_store(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenStore]:
+async def open_store(store_url: str) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
     async def open_one(**options: Any) -> IStore:
-        store = store_at(postgres.url(postgres_database), **options)
+        store = store_at(store_url, **options)
         opened.append(store)
         await store.open()
         return store

@@ -17,11 +17,13 @@ from chatd.interfaces import IStore
 from chatd.model import Appended, Draft, Message, ReadAfter
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import add_accounts, draft, read_inbox
+from tests.examples import PAUSE_SECONDS, examples
 from tests.postgres_server import Server, connected, rows, sleep
 from tests.store.postgres.stores import store_at
 
 SENDERS = 8
 RECOVERY_SECONDS = 5.0
+TERMINATIONS = examples(100, deep=400)
 
 Chaos: TypeAlias = Callable[[Server, str], Coroutine[Deferred[Any], Any, None]]
 
@@ -71,6 +73,7 @@ class Traffic:
             else:
                 assert isinstance(result, Appended)
                 self.acknowledged.append(result.message)
+            await sleep(PAUSE_SECONDS)
 
     async def attempt(self, drafts: list[Draft]) -> Any:
         try:
@@ -123,7 +126,7 @@ async def terminate_backends(server: Server, database: str) -> None:
 async def terminate_writers(server: Server, database: str) -> None:
     """Terminate server processes while they are inserting messages."""
     with connected(server.url()) as db:
-        for _ in range(400):
+        for _ in range(TERMINATIONS):
             await sleep(0.002)
             rows(
                 db,

@@ -15,6 +15,7 @@ from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
+    add_token,
     appended,
     digest,
     draft,
@@ -106,8 +107,8 @@ async def test_expired_tokens_are_deleted(
     for number in range(5):
         await store.add_token(ann, digest(f"{number}"), TokenOptions(lifetime=1))
     kept = [
-        await store.add_token(ann, digest("later"), TokenOptions(lifetime=HOUR)),
-        await store.add_token(ann, digest("endless")),
+        await add_token(store, ann, "later", TokenOptions(lifetime=HOUR)),
+        await add_token(store, ann, "endless"),
     ]
     with connected(postgres.url(postgres_database)) as db:
         while len(rows(db, "SELECT 1 FROM token")) > 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pytest_twisted import async_yield_fixture
@@ -18,11 +18,13 @@ from tests.store.postgres.stores import Announcer, Everybody, store_at
 
 
 @async_yield_fixture
-async def open_store(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenStore]:
+async def open_store(
+    postgres: Databases, emptied_postgres_database: str, pooled: Callable[[str], str]
+) -> AsyncIterator[OpenStore]:
     opened: list[PostgresStore] = []
 
     async def open_one(**options: Any) -> IStore:
-        url = postgres.url(postgres_database)
+        url = pooled(postgres.url(emptied_postgres_database))
         opened.append(store_at(url, announcer=Announcer(), listened=Everybody(), **options))
         await opened[-1].open()
         return opened[-1]

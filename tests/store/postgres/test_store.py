@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,6 +37,15 @@ class TestPostgresStore(StoreContract):
     @pytest.fixture
     def postgres_database(self, emptied_postgres_database: str) -> str:
         return emptied_postgres_database
+
+    @pytest.fixture
+    def store_url(
+        self,
+        postgres: Databases,
+        postgres_database: str,
+        pooled: Callable[[str], str],
+    ) -> str:
+        return pooled(postgres.url(postgres_database))
 
 
 @ensureDeferred

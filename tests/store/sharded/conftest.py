@@ -86,10 +86,14 @@ def copy_database(
 
 
 @pytest.fixture
-def store_url(request: pytest.FixtureRequest, sharded_url: str) -> str:
+def store_url(request: pytest.FixtureRequest, sharded_url: str, cluster: Cluster | None) -> str:
     """The database as the role that the parameter names: its owner, or one without any rights."""
     is_owner = getattr(request, "param", OWNER) == OWNER
-    return sharded_url if is_owner else url_of_role(sharded_url)
+    url = sharded_url if is_owner else url_of_role(sharded_url)
+    if cluster is not None:
+        return url
+    pooled: Callable[[str], str] = request.getfixturevalue("pooled")
+    return pooled(url)
 
 
 @async_yield_fixture

@@ -15,6 +15,7 @@ from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS, RETENTION_SECO
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     add_accounts,
+    add_token,
     appended,
     digest,
     draft,
@@ -183,8 +184,8 @@ def test_expired_tokens_are_deleted(database: Database, monkeypatch: pytest.Monk
         result_of(store.add_token(ann, digest(f"{number}"), TokenOptions(lifetime=1)))
     later = TokenOptions(lifetime=3_600_000_000)
     kept = [
-        result_of(store.add_token(ann, digest("later"), later)),
-        result_of(store.add_token(ann, digest("endless"))),
+        run_now(add_token(store, ann, "later", later)),
+        run_now(add_token(store, ann, "endless")),
     ]
     assert count(database, "SELECT count(*) FROM token") == 7
     database.clock.advance(HOUSEKEEPING_SECONDS)

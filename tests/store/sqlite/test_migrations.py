@@ -11,6 +11,7 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.sqlite.file import APPLICATION_ID
 from tests.contracts.helpers import (
     add_accounts,
+    add_token,
     digest,
     owners,
     read_conversation,
@@ -214,8 +215,7 @@ def test_tokens_are_kept_when_they_get_ids(database: Database) -> None:
         at = created[token.digest]
         assert token == Token(at - 990, token.digest, None, ALL_SCOPES, at, None, None)
     assert result_of(store.delete_token_by_id(1, 10)) is True
-    added = result_of(store.add_token(1, digest("new")))
-    assert added is not None
+    added = run_now(add_token(store, 1, "new"))
     assert added.id == 11, "ids are never reused"
     [copy] = backups(database)
     assert copy.name.startswith("chatd.db.v3.")

@@ -20,7 +20,7 @@ from chatd.domain.erasures import Erasures
 from chatd.domain.last_seen import LastSeenWriter
 from chatd.domain.notifier import Notifier
 from chatd.domain.password_checks import PasswordChecks
-from chatd.domain.passwords import Passwords
+from chatd.domain.passwords import THREADS, Passwords
 from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.receipts import Receipts
@@ -46,6 +46,7 @@ def compose_domain(
     clock: IReactorTime,
     now: Callable[[], int],
     hashing: Executor,
+    hashing_threads: int = THREADS,
     hasher: PasswordHasher,
     rates: Rates | None,
     reads_answers: Callable[[int], bool] = lambda user_id: True,
@@ -54,15 +55,15 @@ def compose_domain(
     """Create the domain, on a store and a bus.
 
     `clock` gives seconds for durations, `now` microseconds for records; passwords are hashed by
-    `hasher` in the threads of `hashing`. Without `rates` nothing is rate-limited.
-    `reads_answers` is whether the clients of an account read what they are sent, `free_bytes` how
-    much room the disk of the database has.
+    `hasher` in the threads of `hashing`, of which there are `hashing_threads`. Without `rates`
+    nothing is rate-limited. `reads_answers` is whether the clients of an account read what they are
+    sent, `free_bytes` how much room the disk of the database has.
     """
     limits = RateLimits(rates, clock)
     notifier = Notifier(
         max_held=settings.max_polls, expiry=SessionExpiry(clock, now), interest=bus.interest
     )
-    passwords = Passwords(hashing, hasher)
+    passwords = Passwords(hashing, hasher, hashing_threads)
     checks = PasswordChecks(store, passwords, limits)
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()

@@ -26,7 +26,7 @@ from chatd.compose.domain import compose_domain
 from chatd.compose.storage import compose_store_and_bus, nats_address
 from chatd.config import ConfigError, Settings, without_password
 from chatd.domain.administration import Administration
-from chatd.domain.passwords import THREADS, owasp_hasher
+from chatd.domain.passwords import owasp_hasher, threads_on
 from chatd.http.admission import Admission
 from chatd.http.received import ReceivedBytes
 from chatd.http.request_ids import RequestIds
@@ -78,6 +78,7 @@ def compose_service(
     unsent = UnsentBytes(reactor.seconds, metrics.count_refusal)
     store, bus = compose_store_and_bus(settings, reactor, metrics)
     measure(store, reactor.seconds, metrics.store_observer, metrics.count_store_error)
+    threads = threads_on(_cores())
     components = compose_domain(
         settings,
         store,
@@ -85,7 +86,8 @@ def compose_service(
         metrics,
         clock=reactor,
         now=microseconds,
-        hashing=ThreadPool("passwords", THREADS, reactor.callFromThread),
+        hashing=ThreadPool("passwords", threads, reactor.callFromThread),
+        hashing_threads=threads,
         hasher=owasp_hasher(),
         rates=rates(settings),
         reads_answers=unsent.admits,
@@ -173,6 +175,13 @@ def _free_bytes(db: str) -> Callable[[], int] | None:
         return disk.f_bavail * disk.f_frsize
 
     return free_bytes
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    # Not all systems tell which ones.
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _admission(settings: Settings, metrics: Metrics, proxies: TrustedProxies) -> Admission:

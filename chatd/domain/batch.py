@@ -2,14 +2,16 @@
 
 While one call runs, further items queue; the next call takes them all, up to a limit. A call of the
 store costs as much as a dozen items, and a client that was just answered often sends the next item
-at once: so after a call, up to a few turns pass until there are as many items as that call had. An
-idle batcher adds no delay: it flushes at the end of the turn in which the first item was submitted.
+at once: so after a call, up to a few turns pass until there are as many items as that call had, but
+only a few milliseconds, since other clients may make turns long. An idle batcher adds no delay: it
+flushes at the end of the turn in which the first item was submitted.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,6 +22,7 @@ from twisted.python.failure import Failure
 from chatd.domain.fair_queue import FairQueue
 from chatd.errors import DomainError, Overloaded, StoreUnavailable
 from chatd.runtime.idle import IdleWaiters
+from chatd.runtime.turn import turn_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -28,9 +31,11 @@ MAX_TURNS: Final = 4
 """Turns of the reactor for which further items are waited for."""
 EXPECT_SECONDS: Final = 0.005
 """For how long after a call further items are expected."""
+WAIT_SECONDS: Final = 0.008
+"""For how long they are waited for at most, however long turns are."""
 
-DELIVER_SECONDS: Final = 0.005
-"""For how long results of reads are passed on in one turn."""
+DELIVER_SECONDS: Final = 0.002
+"""For how long results are passed on in one turn."""
 DEADLINE_SECONDS: Final = 10.0
 """After so long an item that no call has taken fails, and a call has failed if it can."""
 LEAST_SECONDS: Final = 0.5
@@ -109,6 +114,10 @@ class Batcher(Generic[Q, R]):
         self._expected = 0
         self._expect_until = float("-inf")
         self._turns = 0
+        self._wait_until = 0.0
+        self._turn = turn_of(clock)
+        # Whether results of a call are still being passed on.
+        self._delivering = 0
         self._idle_waiters = IdleWaiters()
 
     def submit(self, item: Q) -> Deferred[R]:
@@ -136,16 +145,26 @@ class Batcher(Generic[Q, R]):
 
     def wait_idle(self) -> Deferred[None]:
         """Fires when no item is queued or being processed."""
-        return self._idle_waiters.wait(not self._running and not self._queue)
+        return self._idle_waiters.wait(self._is_idle)
+
+    @property
+    def _is_idle(self) -> bool:
+        return not (self._running or self._queue or self._delivering)
 
     def _schedule(self) -> None:
         self._scheduled = True
-        self._turns = MAX_TURNS if self._clock.seconds() < self._expect_until else 0
+        now = self._clock.seconds()
+        self._turns = MAX_TURNS if now < self._expect_until else 0
+        self._wait_until = now + WAIT_SECONDS
         self._clock.callLater(0, self._flush_later)
 
     def _flush_later(self) -> None:
-        """Flush, unless more items are expected and turns are left to wait for them."""
-        if self._turns and len(self._queue) < self._expected:
+        """Flush, unless more items are expected and turns and time are left to wait for them."""
+        if (
+            self._turns
+            and len(self._queue) < self._expected
+            and self._clock.seconds() < self._wait_until
+        ):
             self._turns -= 1
             self._clock.callLater(0, self._flush_later)
         else:
@@ -220,9 +239,29 @@ class Batcher(Generic[Q, R]):
         else:
             if self._on_batch_done is not None:
                 self._on_batch_done(items, results)
-            for (_, receiver, _), result in zip(batch, results, strict=True):
-                _pass_on(receiver, result)
-        if not self._running and not self._queue:
+            self._delivering += 1
+            self._deliver(zip(batch, results, strict=True), self._delivered)
+            return
+        if self._is_idle:
+            self._idle_waiters.notify()
+
+    def _deliver(
+        self, rest: Iterator[tuple[Entry[Q], R | DomainError]], done: Callable[[], object]
+    ) -> None:
+        """Pass results on for some milliseconds, and the rest in later turns of the reactor; `done`
+        is called in the end. What is done with a result, such as encoding it, happens here."""
+        seconds = self._clock.seconds
+        until = self._turn.until(seconds(), DELIVER_SECONDS)
+        for (_, receiver, _), result in rest:
+            _pass_on(receiver, result)
+            if seconds() >= until:
+                self._clock.callLater(0, self._deliver, rest, done)
+                return
+        done()
+
+    def _delivered(self) -> None:
+        self._delivering -= 1
+        if self._is_idle:
             self._idle_waiters.notify()
 
 
@@ -291,23 +330,13 @@ class ReadBatcher(Batcher[Q, R]):
         if isinstance(results, Failure):
             super()._finish(results, batch, items)
         else:
-            self._deliver(deque(zip(batch, results, strict=True)), len(batch))
+            # The next call is made after that, so that results do not pile up.
+            done = partial(self._end_reads, len(batch))
+            self._deliver(zip(batch, results, strict=True), done)
 
-    def _deliver(self, rest: deque[tuple[Entry[Q], R | DomainError]], size: int) -> None:
-        """Pass results on for some milliseconds, and the rest in later turns of the reactor.
-
-        What is done with a result, such as encoding a large page, happens here. The next call is
-        made after that, so that results do not pile up.
-        """
-        until = self._clock.seconds() + DELIVER_SECONDS
-        while rest:
-            (_, receiver, _), result = rest.popleft()
-            _pass_on(receiver, result)
-            if rest and self._clock.seconds() >= until:
-                self._clock.callLater(0, self._deliver, rest, size)
-                return
+    def _end_reads(self, size: int) -> None:
         self._end_call(size)
-        if not self._queue:
+        if self._is_idle:
             self._idle_waiters.notify()
 
 

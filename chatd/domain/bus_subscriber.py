@@ -16,11 +16,12 @@ from chatd.domain.notifier import Notifier
 from chatd.errors import DomainError
 from chatd.interfaces import IStore, ISubscriber
 from chatd.metrics import Metrics
+from chatd.runtime.turn import turn_of
 
 QUERY_SIZE: Final = 500
 """Sessions, or users, in one query."""
 
-WAKE_SECONDS: Final = 0.005
+WAKE_SECONDS: Final = 0.002
 """For how long users are woken in one turn of the reactor."""
 
 _log = Logger()
@@ -40,6 +41,7 @@ class _WakeUps:
         woken: Callable[[int, float], None],
     ) -> None:
         self._clock = clock
+        self._turn = turn_of(clock)
         self._wake_waiters = wake
         self._woken = woken
         # The users to be woken later; as a set, in order.
@@ -54,6 +56,7 @@ class _WakeUps:
 
     def _wake(self, user_ids: Iterable[int]) -> None:
         began = now = self._clock.seconds()
+        until = self._turn.until(now, WAKE_SECONDS)
         woken = 0
         users = iter(user_ids)
         for user_id in users:
@@ -61,7 +64,7 @@ class _WakeUps:
             if held:
                 woken += held
                 now = self._clock.seconds()
-                if now - began >= WAKE_SECONDS:
+                if now >= until:
                     break
         late = dict.fromkeys(users)
         if late and not self._late:

@@ -17,13 +17,17 @@ from chatd.runtime.thread_pool import Executor
 T = TypeVar("T")
 
 THREADS: Final = 2
-MAX_RUNNING: Final = THREADS
-"""Hashes that the threads are given at once. What is given to them does not take turns any more, so
-a thread rather waits for a turn of the reactor between two hashes."""
+"""At most, and no more than there are cores: on one core, two at once end no sooner than one after
+the other, and leave the reactor a third of it instead of a half."""
 MAX_PENDING: Final = 1000
 """Hashes waiting, at about 25 ms each."""
 MAX_PENDING_OF_ADDRESS: Final = 64
 """Hashes waiting of one address, an IPv4 address or an IPv6 /48 network; addresses take turns."""
+
+
+def threads_on(cores: int) -> int:
+    """How many threads hash on so many cores."""
+    return max(1, min(THREADS, cores))
 
 
 def owasp_hasher() -> PasswordHasher:
@@ -43,14 +47,19 @@ class _Waiting(Struct, frozen=True, eq=False):
 class Passwords:
     """Hashes and verifies passwords in `executor`, for clients' addresses in turn.
 
+    The executor is given `max_running` at once, as many as it has threads. What is given to them
+    does not take turns any more, so a thread rather waits for a turn of the reactor between two.
     Fails with `Overloaded` while too many wait, in all or of the address. What is cancelled before
     it has begun, because its client has disconnected, is not hashed.
     """
 
-    def __init__(self, executor: Executor, hasher: PasswordHasher) -> None:
+    def __init__(
+        self, executor: Executor, hasher: PasswordHasher, max_running: int = THREADS
+    ) -> None:
         self._executor = executor
         self._hasher = hasher
-        self._free = MAX_RUNNING
+        self._running = 0
+        self._max_running = max_running
         self._waiting: FairQueue[_Waiting] = FairQueue(
             lambda waiting: waiting.owner,
             max_entries=MAX_PENDING,
@@ -63,7 +72,7 @@ class Passwords:
     @property
     def pending(self) -> int:
         """The number of passwords that are being hashed or wait for that."""
-        return MAX_RUNNING - self._free + len(self._waiting)
+        return self._running + len(self._waiting)
 
     def check_room(self, address: str) -> None:
         """Raise `Overloaded` if `hash` and `verify` would."""
@@ -95,18 +104,18 @@ class Passwords:
     def _run(self, address: str, call: Callable[..., T], *args: object) -> Deferred[T]:
         result: Deferred[T] = Deferred()
         waiting = _Waiting(_owner(address), call, args, result)
-        if self._free:
+        if self._running < self._max_running:
             self._begin(waiting)
         else:
             self._waiting.append(waiting)
         return result
 
     def _begin(self, waiting: _Waiting) -> None:
-        self._free -= 1
+        self._running += 1
         self._executor.run(waiting.call, *waiting.args).addBoth(self._end, waiting.result)
 
     def _end(self, outcome: object, result: Deferred[Any]) -> None:
-        self._free += 1
+        self._running -= 1
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.result.called:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final
@@ -10,21 +11,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from chatd.http.errors import HTTPError, address_full, server_full
-from chatd.http.handshakes import is_tls
 from chatd.runtime.networks import NetworkCounts, networks
 
 BEING_REFUSED: Final = 16
 """Connections beyond the limit, in all or of an address, that are told so at once. While there are
 as many in all, the ports do not accept; further ones of an address are closed without a word."""
-
-ACCEPTS: Final = 16
-"""How many connections a port accepts in one turn of the reactor. Twisted's ports accept 20 more
-each time that there were as many as expected, and so all that a flood has left in the kernel's
-queue in one turn. Each has a request and an end to be read: with more, a flood would fill the queue
-in front of those who are connected."""
-
-TLS_ACCEPTS: Final = 10
-"""The same for ports of TLS: such a connection takes six times as long to make."""
 
 NO_ROOM: Final = server_full()
 
@@ -62,18 +53,12 @@ class Admission:
     def add_port(self, port: Any) -> None:
         """A port was opened."""
         self.ports.append(port)
-        accept = getattr(port, "doRead", None)
-        if accept is None:
-            return
 
-        accepts = TLS_ACCEPTS if is_tls(port) else ACCEPTS
-
-        def accept_some() -> None:
-            # Afterwards it is what Twisted expects next time.
-            port.numberAccepts = accepts
-            accept()
-
-        port.doRead = accept_some
+    @property
+    def room(self) -> int:
+        """How many connections may be open besides those that are; negative while the ports pause,
+        or while connections beyond the limit are refused."""
+        return sys.maxsize if self.max_connections is None else self.max_connections - self._open
 
     @property
     def is_accepting(self) -> bool:

@@ -216,10 +216,12 @@ class Channel:
             while reader.buffer and self._state <= READING and not flow.write_paused:
                 if granted:
                     granted = False
-                elif turns < 0 or not server.turns.admits():
+                elif turns < 0 or not (
+                    server.turns.admits() or server.turns.admits_first(self._host)
+                ):
                     # One read may hold thousands of requests, so let other connections proceed.
                     self._waits = True
-                    server.turns.wait(self, getattr(self.getPeer(), "host", ""))
+                    server.turns.wait(self, self._host)
                     break
                 turns -= 1
                 head = reader.head
@@ -398,6 +400,12 @@ class Channel:
         if self._peer is None:
             self._peer = self.transport.getPeer()
         return self._peer
+
+    @property
+    def _host(self) -> str:
+        """The client's address as text; empty if it has none."""
+        host: str = getattr(self.getPeer(), "host", "")
+        return host
 
     def getHost(self) -> IAddress:
         """The address that the client connected to."""

@@ -45,7 +45,7 @@ class TurnTakingTLS(BufferingTLSTransport):
             self._rest += data
         # An attribute of Twisted's class that is not public, like `_aborted`;
         # tests/http/test_handshakes.py would fail without them.
-        elif self._handshakeDone or self._turns.admits():
+        elif self._handshakeDone or self._admits():
             self._receive(data)
         else:
             self._keep(data)
@@ -91,7 +91,7 @@ class TurnTakingTLS(BufferingTLSTransport):
             start += PART_BYTES
             if start >= len(data) or not self.connected:
                 return
-            if self._is_paused or not self._turns.admits():
+            if self._is_paused or not self._admits():
                 self._keep(data[start:])
                 return
 
@@ -104,7 +104,15 @@ class TurnTakingTLS(BufferingTLSTransport):
     def _queue(self) -> None:
         if not self._is_queued:
             self._is_queued = True
-            self._turns.wait(self, getattr(self._socket.getPeer(), "host", ""))
+            self._turns.wait(self, self._host)
+
+    def _admits(self) -> bool:
+        return self._turns.admits() or self._turns.admits_first(self._host)
+
+    @property
+    def _host(self) -> str:
+        host: str = getattr(self._socket.getPeer(), "host", "")
+        return host
 
     @property
     def _socket(self) -> Any:

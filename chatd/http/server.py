@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
+from chatd.http.accepting import accept_in_turn
 from chatd.http.admission import Admission
 from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
@@ -95,6 +96,7 @@ class Server(Factory):
     def add_port(self, port: IListeningPort) -> None:
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
+        accept_in_turn(port, self.state.clock, lambda: self.state.admission.room)
         take_turns(port, self.state.turns)
 
     def set_limits(self, limits: HTTPLimits) -> None:

@@ -5,7 +5,8 @@ milliseconds, nothing else happens meanwhile: no timer, no result of the databas
 listener. So what a turn has no time for waits in one queue, from which each connection gets one
 request at a time, and addresses take turns, where an IPv6 /48 network counts as one: hundreds of
 connections of one address, each asking for something large, are in the way of another address for
-one request.
+one request. An address of which nothing waits may have one request handled at once in each turn, as
+what it asks for takes a turn more for each time that it waits.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.runtime.networks import networks
+from chatd.runtime.turn import turn_of
 
-TURN_SECONDS: Final = 0.005
+TURN_SECONDS: Final = 0.002
 """For how long requests are handled before others have their turn; twice that at most, because
 nobody tells when a turn of the reactor begins."""
+FIRST_SECONDS: Final = 0.01
+"""For how long after that addresses of which nothing waits are still admitted."""
 
 
 class Waiting(Protocol):
@@ -33,15 +37,18 @@ class Waiting(Protocol):
 class Turns:
     """The queue of connections, and how much time is left in this turn."""
 
-    __slots__ = ("_call", "_clock", "_length", "_queues", "_until", "queued")
+    __slots__ = ("_call", "_clock", "_first", "_length", "_queues", "_turn", "_until", "queued")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         # By address or network, in the order in which they are served next.
         self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()
         self._length = 0
+        self._turn = turn_of(clock)
         self._call: IDelayedCall | None = None
         self._until = 0.0
+        # The networks of which a request was handled in this turn though others waited.
+        self._first: set[str] = set()
         self.queued = 0
         """How often a connection had to wait for a later turn."""
 
@@ -49,15 +56,26 @@ class Turns:
         return self._length
 
     def admits(self) -> bool:
-        """Whether a request may be handled now."""
+        """Whether any request may be handled now."""
         now = self._clock.seconds()
         if self._call is not None:
             return not self._length and now < self._until
         if now >= self._until:
             # This may be a later turn than that in which the time began, or still the same: only a
             # call tells, and one in each turn would cost as much as a tenth of a request.
-            self._until = now + TURN_SECONDS
+            self._until = self._turn.until(now, TURN_SECONDS)
             self._call = self._clock.callLater(0, self._next_turn)
+        return True
+
+    def admits_first(self, address: str) -> bool:
+        """Whether a request from this address may be handled before others that wait: nothing of
+        the address waits, and it has had no such request in this turn."""
+        if not self._length or self._clock.seconds() >= self._until + FIRST_SECONDS:
+            return False
+        network = networks(address)[-1]
+        if network in self._queues or network in self._first:
+            return False
+        self._first.add(network)
         return True
 
     def wait(self, connection: Waiting, address: str) -> None:
@@ -78,10 +96,11 @@ class Turns:
 
     def _next_turn(self) -> None:
         self._call = None
+        self._first.clear()
         if not self._length:
             return
         clock = self._clock
-        self._until = clock.seconds() + TURN_SECONDS
+        self._until = self._turn.until(clock.seconds(), TURN_SECONDS)
         self._call = clock.callLater(0, self._next_turn)
         # Those that queue again wait for the next turn: others may have received something.
         for _ in range(self._length):

@@ -7,16 +7,18 @@ from typing import Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
+from chatd.runtime.turn import turn_of
+
 T = TypeVar("T")
 
-SLICE_SECONDS: Final = 0.005
+SLICE_SECONDS: Final = 0.002
 """For how long items are handled in one turn."""
 
 
 def in_slices(clock: IReactorTime, items: Iterator[T], handle: Callable[[T], object]) -> None:
     """Call `handle`, which must not raise, for the items: for some milliseconds now, and for the
     rest in later turns."""
-    until = clock.seconds() + SLICE_SECONDS
+    until = turn_of(clock).until(clock.seconds(), SLICE_SECONDS)
     for item in items:
         handle(item)
         if clock.seconds() >= until:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from chatd.domain.accounts import TOKEN_CACHE_SECONDS, TOKEN_PREFIX
 from chatd.domain.basic_sessions import BASIC_CACHE_SECONDS
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
-from chatd.domain.passwords import MAX_PENDING_OF_ADDRESS, MAX_RUNNING
+from chatd.domain.passwords import MAX_PENDING_OF_ADDRESS, THREADS
 from chatd.domain.rate_limits import Rates
 from chatd.errors import (
     InvalidBody,
@@ -176,7 +176,7 @@ def test_a_registration_completes_once_its_password_is_hashed(tmp_path: Path) ->
 def test_a_registration_is_refused_while_too_many_passwords_are_pending(stepped: System) -> None:
     pending = [
         Deferred.fromCoroutine(stepped.accounts.register(f"u{number}", "a@b", "secret", HERE))
-        for number in range(MAX_RUNNING + MAX_PENDING_OF_ADDRESS)
+        for number in range(THREADS + MAX_PENDING_OF_ADDRESS)
     ]
     with pytest.raises(Overloaded):
         result_of(Deferred.fromCoroutine(stepped.accounts.register("v", "a@b", "secret", HERE)))
@@ -299,7 +299,7 @@ def test_a_log_in_that_was_abandoned_keeps_no_other_waiting(stepped: System) -> 
     hashes = 0
     while stepped.hashing.step():
         hashes += 1
-    assert hashes == MAX_RUNNING + 1
+    assert hashes == THREADS + 1
     stepped.settle()
     assert result_of(pending).user_id == 2
 

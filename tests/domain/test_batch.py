@@ -16,6 +16,7 @@ from chatd.domain.batch import (
     EXPECT_SECONDS,
     LEAST_SECONDS,
     MAX_TURNS,
+    WAIT_SECONDS,
     Batcher,
     ReadBatcher,
 )
@@ -169,6 +170,17 @@ def test_they_are_waited_for_a_few_turns_only(busy: Calls) -> None:
     for _ in range(MAX_TURNS):
         turns.turn()
         assert len(busy.items) == 1
+    turns.turn()
+    assert busy.items[1:] == [["d"]]
+
+
+def test_they_are_not_waited_for_if_turns_are_long(busy: Calls) -> None:
+    turns: Any = busy.clock
+    busy.submit("d")
+    for _ in range(2):
+        turns.turn()
+        assert len(busy.items) == 1
+        turns.now += WAIT_SECONDS / 2
     turns.turn()
     assert busy.items[1:] == [["d"]]
 
@@ -390,6 +402,49 @@ def test_wait_idle_waits_for_queued_and_running_items() -> None:
     assert fired(also)
     assert all(each.called for each in pending)
     assert calls.batcher.wait_idle().called
+
+
+def test_results_of_a_call_are_passed_on_in_several_turns_beside_the_next_call() -> None:
+    calls = Calls()
+    done: list[object] = []
+
+    def use(result: object) -> None:
+        calls.clock.rightNow += 0.6 * DELIVER_SECONDS
+        done.append(result)
+
+    for pending in calls.submit("a", "b", "c"):
+        pending.addCallback(use)
+    calls.clock.advance(0)
+    calls.submit("d")
+    calls.made[0][1].callback(["A", "B", "C"])
+    assert done == ["A", "B"]
+    idle = calls.batcher.wait_idle()
+    # The next call is scheduled, and then the rest is.
+    order = [call.func.__name__ for call in calls.clock.getDelayedCalls()]  # type: ignore[attr-defined]
+    assert order == ["_flush_later", "_deliver"]
+    calls.clock.advance(0)
+    assert done == ["A", "B", "C"]
+    assert calls.items == [["a", "b", "c"], ["d"]]
+    assert not fired(idle)
+    calls.made[1][1].callback(["D"])
+    assert fired(idle)
+
+
+def test_idle_is_only_who_has_passed_all_results_on() -> None:
+    calls = Calls()
+
+    def use(_: object) -> None:
+        calls.clock.rightNow += DELIVER_SECONDS
+
+    for pending in calls.submit("a", "b"):
+        pending.addCallback(use)
+    calls.clock.advance(0)
+    calls.made[0][1].callback(["A", "B"])
+    idle = calls.batcher.wait_idle()
+    assert not fired(idle)
+    calls.clock.advance(0)
+    calls.clock.advance(0)
+    assert fired(idle)
 
 
 def test_wait_idle_waits_for_items_submitted_by_callbacks() -> None:

@@ -13,9 +13,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from chatd.domain.passwords import (
     MAX_PENDING,
     MAX_PENDING_OF_ADDRESS,
-    MAX_RUNNING,
+    THREADS,
     Passwords,
     owasp_hasher,
+    threads_on,
 )
 from chatd.errors import Overloaded
 from tests.doubles import InlineExecutor, SteppedExecutor, cheap_hasher, result_of
@@ -40,7 +41,7 @@ HERE = "192.0.2.1"
 def passwords() -> Iterator[Passwords]:
     passwords = Passwords(InlineExecutor(), cheap_hasher())
     yield passwords
-    assert passwords._free == MAX_RUNNING
+    assert passwords._running == 0
 
 
 def run(work: object) -> object:
@@ -102,9 +103,9 @@ def hash_of(passwords: Passwords, address: str) -> Deferred[str]:
 def test_calls_run_in_the_executor_and_are_limited_for_each_address() -> None:
     executor = SteppedExecutor()
     passwords = Passwords(executor, cheap_hasher())
-    count = MAX_RUNNING + MAX_PENDING_OF_ADDRESS
+    count = THREADS + MAX_PENDING_OF_ADDRESS
     pending = [hash_of(passwords, HERE) for _ in range(count)]
-    assert executor.pending == MAX_RUNNING
+    assert executor.pending == THREADS
     for work in (passwords.hash("one more", HERE), passwords.verify(None, "one more", HERE)):
         with pytest.raises(Overloaded) as error:
             run(work)
@@ -114,7 +115,7 @@ def test_calls_run_in_the_executor_and_are_limited_for_each_address() -> None:
         passwords.check_room(HERE)
     passwords.check_room("192.0.2.2")
     elsewhere = hash_of(passwords, "192.0.2.2")
-    for _ in range(MAX_RUNNING + 2):
+    for _ in range(THREADS + 2):
         executor.step()
     assert result_of(elsewhere)
     one_more = Deferred.fromCoroutine(passwords.verify(None, "one more", HERE))
@@ -122,19 +123,19 @@ def test_calls_run_in_the_executor_and_are_limited_for_each_address() -> None:
         pass
     assert result_of(one_more) is False
     assert all(result_of(each) for each in pending)
-    assert passwords._free == MAX_RUNNING
+    assert passwords._running == 0
 
 
 def test_what_is_cancelled_while_it_waits_is_not_hashed() -> None:
     executor = SteppedExecutor()
     passwords = Passwords(executor, cheap_hasher())
-    running = [hash_of(passwords, HERE) for _ in range(MAX_RUNNING)]
+    running = [hash_of(passwords, HERE) for _ in range(THREADS)]
     abandoned = [hash_of(passwords, HERE) for _ in range(MAX_PENDING_OF_ADDRESS)]
     elsewhere = hash_of(passwords, "192.0.2.2")
     for each in abandoned:
         each.cancel()
         each.addErrback(lambda failure: failure.trap(CancelledError))
-    for _ in range(MAX_RUNNING + 1):
+    for _ in range(THREADS + 1):
         executor.step()
     assert all(result_of(each) for each in (*running, elsewhere))
     assert not executor.step()
@@ -145,7 +146,7 @@ def test_calls_are_limited_in_all() -> None:
     executor = SteppedExecutor()
     passwords = Passwords(executor, cheap_hasher())
     addresses = [f"192.0.{number >> 8}.{number & 255}" for number in range(MAX_PENDING // 2)]
-    for address in ["::1"] * MAX_RUNNING + 2 * addresses:
+    for address in ["::1"] * THREADS + 2 * addresses:
         hash_of(passwords, address)
     with pytest.raises(Overloaded):
         passwords.check_room("192.0.0.1")
@@ -155,7 +156,7 @@ def test_calls_are_limited_in_all() -> None:
 def test_addresses_of_a_network_share_their_turn() -> None:
     executor = SteppedExecutor()
     passwords = Passwords(executor, cheap_hasher())
-    for number in range(MAX_RUNNING + MAX_PENDING_OF_ADDRESS):
+    for number in range(THREADS + MAX_PENDING_OF_ADDRESS):
         hash_of(passwords, f"2001:db8:0:{number:x}::1")
     with pytest.raises(Overloaded):
         passwords.check_room("2001:db8:0:ffff::1")
@@ -185,3 +186,16 @@ def test_stopping_stops_the_executor() -> None:
     executor = InlineExecutor()
     Passwords(executor, cheap_hasher()).stop()
     assert executor.stopped
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, THREADS)])
+def test_no_more_are_hashed_at_once_than_there_are_cores(cores: int, threads: int) -> None:
+    assert threads_on(cores) == threads
+    executor = SteppedExecutor()
+    passwords = Passwords(executor, cheap_hasher(), threads)
+    pending = [hash_of(passwords, HERE) for _ in range(5)]
+    assert executor.pending == threads
+    assert passwords.pending == 5
+    while executor.step():
+        pass
+    assert all(result_of(each) for each in pending)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from twisted.internet import reactor, tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 
-from chatd.http.admission import ACCEPTS, BEING_REFUSED, NO_ROOM, TLS_ACCEPTS, Admission
+from chatd.http.admission import BEING_REFUSED, NO_ROOM, Admission
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
-from chatd.process.listeners import accept_waiting
 from tests.http.raw_client import Leaf, RawClient, brief, get, problem
 
 HERE = IPv4Address("TCP", "192.0.2.1", 1)
@@ -31,7 +23,8 @@ class Port:
     connected = True
     disconnecting = False
     reading = True
-    numberAccepts = 100
+    socket = None
+    sessionno = 0
 
     def stopReading(self) -> None:
         self.reading = False
@@ -91,49 +84,6 @@ class TestFullServer:
         assert [port.reading, closed.reading] == [True, True]
         assert len(clients) == BEING_REFUSED // 2
         assert full.connections == len(clients)
-
-
-@pytest.fixture
-def port() -> Iterator[Any]:
-    """A port of Twisted that the reactor does not run."""
-    serving = server(Admission())
-    port: Any = tcp.Port(0, serving, 4 * ACCEPTS, "127.0.0.1", reactor)
-    port.startListening()
-    port.stopReading()
-    serving.add_port(port)
-    yield port
-    serving.abort_all()
-    port.connectionLost(Failure(ConnectionDone()))
-
-
-def test_a_port_of_tls_accepts_fewer() -> None:
-    port: Any = SimpleNamespace(
-        factory=object.__new__(TLSMemoryBIOFactory), numberAccepts=ACCEPTS, doRead=lambda: None
-    )
-    Admission().add_port(port)
-    port.doRead()
-    assert port.numberAccepts == TLS_ACCEPTS < ACCEPTS
-
-
-def test_a_port_accepts_some_connections_in_each_turn(port: Any) -> None:
-    def connect(count: int) -> None:
-        for _ in range(count):
-            clients.append(socket.create_connection(("127.0.0.1", port.getHost().port)))
-
-    clients: list[socket.socket] = []
-    connections = port.factory.state.connections
-    connect(1)
-    port.doRead()
-    # Few before do not mean few now, and many before not that all are accepted at once.
-    connect(2 * ACCEPTS + 3)
-    for expected in (1 + ACCEPTS, 1 + 2 * ACCEPTS, 4 + 2 * ACCEPTS, 4 + 2 * ACCEPTS):
-        port.doRead()
-        assert len(connections) == expected
-    connect(ACCEPTS + 1)
-    accept_waiting(port.factory, port)
-    assert len(connections) == len(clients)
-    for client in clients:
-        client.close()
 
 
 class TestAddresses:

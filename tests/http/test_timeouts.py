@@ -92,7 +92,7 @@ class TestTimeouts:
 
         def late(name: str) -> None:
             expired.append(name)
-            clock.rightNow += SLICE_SECONDS / 2
+            clock.rightNow += SLICE_SECONDS * 0.6
             # Its answer came in time for this one, and another one began again.
             queue.discard("d")
             if name == "a":

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
-from chatd.http.turns import TURN_SECONDS, Turns
+from chatd.http.turns import FIRST_SECONDS, TURN_SECONDS, Turns
+from chatd.runtime.turn import WHOLE_SECONDS, turn_of
 from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, problem
 
 
@@ -188,3 +189,45 @@ def test_requests_that_take_no_time_are_all_handled_in_one_turn() -> None:
         shared.connect().send(get(f"/{number}"))
     assert len(shared.handled) == 50
     assert shared.server.state.turns.queued == 0
+
+
+def test_an_address_of_which_nothing_waits_is_served_at_once() -> None:
+    shared = Shared()
+    flooding = [shared.connect() for _ in range(20)]
+    for number, client in enumerate(flooding):
+        client.send(get(f"/{number}"))
+    assert len(shared.handled) == 4
+    innocent = shared.connect("192.0.2.2")
+    for handled in (5, 5, 5):
+        # The second one has its turn like the others.
+        innocent.send(get("/innocent"))
+        assert len(shared.handled) == handled
+    assert shared.handled[-1] == "/innocent"
+    assert "/innocent" in shared.turn()
+    shared.connect("192.0.2.3").send(get("/another"))
+    assert shared.handled[-1] == "/another"
+    while shared.turn():
+        pass
+    assert shared.handled.count("/innocent") == 3
+
+
+def test_so_are_not_any_number_of_addresses() -> None:
+    shared = Shared(seconds=FIRST_SECONDS / 4)
+    for number in range(100):
+        shared.connect(f"192.0.2.{number}").send(get(f"/{number}"))
+    assert len(shared.handled) <= 1 + 1 + 4
+    shared = Shared(seconds=TURN_SECONDS)
+    for number in range(100):
+        shared.connect(f"2001:db8:0:{number:x}::1").send(get(f"/{number}"))
+    assert len(shared.handled) == 1
+
+
+def test_other_work_of_a_turn_leaves_less_time() -> None:
+    shared = Shared()
+    for number in range(40):
+        shared.connect().send(get(f"/{number}"))
+    before = len(shared.handled)
+    turn_of(shared.clock).begin(shared.clock.seconds())
+    shared.clock.rightNow += WHOLE_SECONDS - TURN_SECONDS / 2
+    assert len(shared.turn()) == 2
+    assert before == 4

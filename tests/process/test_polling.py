@@ -2,32 +2,131 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
+from collections import Counter
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock, deferLater
 
-from chatd.http.admission import ACCEPTS, TLS_ACCEPTS
-from chatd.process.polling import (
-    EVENTS,
-    LEAST_EVENTS,
-    LONG_SECONDS,
-    MAX_EVENTS,
-    BoundedPoller,
-    bound_turns,
-)
+from chatd.process.polling import FEW_EVENTS, MAX_EVENTS, POLL_SECONDS, FairPoller, bound_turns
+from chatd.runtime.turn import WHOLE_SECONDS, Turn
+
+Event = tuple[int, int]
+
+FLOOD = range(100, 200)
+"""The sockets of one address."""
+
+
+class Busy:
+    """A reactor whose sockets are ready, each of which takes some time in a turn.
+
+    `hosts` are the addresses of the sockets by descriptor, None for what has none.
+    """
+
+    register = modify = unregister = None
+
+    def __init__(self, hosts: Mapping[int, str | None], seconds: float = POLL_SECONDS / 4) -> None:
+        self.ready = dict.fromkeys(hosts, 1)
+        self.clock = Clock()
+        self.turn = Turn()
+        self.asked: list[int] = []
+        self._seconds = seconds
+        selectables = {
+            fd: SimpleNamespace() if host is None else SimpleNamespace(client=(host, 1))
+            for fd, host in hosts.items()
+        }
+        self._poller = FairPoller(self, selectables, self.turn, self.clock.seconds)
+
+    def poll(self, timeout: float, maxevents: int) -> list[Event]:
+        self.asked.append(maxevents)
+        return list(self.ready.items())[:maxevents]
+
+    def serve(self) -> list[int]:
+        """A turn; returns the sockets that are served in it."""
+        served = []
+        for fd, event in self._poller.poll(0, 100_000):
+            assert event == self.ready[fd]
+            served.append(fd)
+            self.clock.advance(self._seconds)
+        return served
+
+
+def test_a_turn_serves_sockets_for_some_time_and_then_those_that_were_left() -> None:
+    busy = Busy(dict.fromkeys(FLOOD, "192.0.2.1"))
+    served = [fd for _ in range(25) for fd in busy.serve()]
+    # All of them are ready in every turn, and none is served again before all have been.
+    assert served == list(FLOOD)
+    assert set(busy.asked) == {MAX_EVENTS}
+
+
+def test_few_sockets_are_served_whatever_time_they_take() -> None:
+    busy = Busy(dict.fromkeys(range(FEW_EVENTS), "192.0.2.1"), seconds=10 * POLL_SECONDS)
+    assert [len(busy.serve()) for _ in range(3)] == [FEW_EVENTS] * 3
+    busy = Busy(dict.fromkeys(range(FEW_EVENTS + 1), "192.0.2.1"), seconds=10 * POLL_SECONDS)
+    assert [len(busy.serve()) for _ in range(3)] == [1] * 3
+
+
+@pytest.mark.parametrize("hosts", ["192.0.2.1", "2001:db8:0:{:x}::1"])
+def test_addresses_are_served_in_turn(hosts: str) -> None:
+    innocent = 900
+    busy = Busy({fd: hosts.format(fd) for fd in FLOOD} | {innocent: "192.0.2.2"})
+    del busy.ready[innocent]
+    busy.serve()
+    for _ in range(3):
+        # However many wait, it waits for one of them.
+        busy.ready[innocent] = 1
+        assert busy.serve().index(innocent) == 1
+        del busy.ready[innocent]
+        assert innocent not in busy.serve()
+
+
+def test_many_addresses_are_served_alike() -> None:
+    busy = Busy({fd: f"192.0.2.{fd % 10}" for fd in FLOOD})
+    served = Counter(fd for _ in range(50) for fd in busy.serve())
+    assert set(served.values()) == {2}
+
+
+def test_what_has_no_address_is_served_in_each_turn() -> None:
+    port = 900
+    busy = Busy({**dict.fromkeys(FLOOD, "192.0.2.1"), port: None})
+    busy.serve()
+    for _ in range(3):
+        served = busy.serve()
+        # Its time is not taken from the others.
+        assert (served[0], len(served)) == (port, 5)
+
+
+def test_sockets_that_are_ready_no_more_lose_their_turn() -> None:
+    busy = Busy(dict.fromkeys(FLOOD, "192.0.2.1"))
+    first = busy.serve()
+    for fd in FLOOD[4:8]:
+        del busy.ready[fd]
+    # For what it is ready is asked again, as the descriptor may be another socket's meanwhile.
+    busy.ready[FLOOD[8]] = 4
+    assert first + busy.serve() == [*FLOOD[:4], *FLOOD[8:12]]
+    busy.ready.clear()
+    assert busy.serve() == []
+
+
+def test_polling_begins_a_turn() -> None:
+    busy = Busy(dict.fromkeys(range(2), "192.0.2.1"))
+    busy.clock.advance(10)
+    busy.serve()
+    assert busy.turn.until(10, 1) == 10 + WHOLE_SECONDS
 
 
 class Pipe:
-    """A socket from which something can be read, once."""
+    """A socket from which something can be read, and nobody does."""
 
-    def __init__(self, read: list[Pipe]) -> None:
-        self._read = read
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
         self._end, self._other = socket.socketpair()
         self._other.send(b"x")
+        self.reads = 0
 
     def fileno(self) -> int:
         return self._end.fileno()
@@ -36,82 +135,33 @@ class Pipe:
         return "pipe"
 
     def doRead(self) -> None:
-        self._read.append(self)
+        self.reads += 1
 
     def close(self) -> None:
+        self._reactor.removeReader(self)
         self._end.close()
         self._other.close()
 
 
 @ensureDeferred
-async def test_few_sockets_are_served_in_a_turn_and_the_others_in_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_the_reactor_polls_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from twisted.internet import reactor
 
     anything: Any = reactor
     monkeypatch.setattr(reactor, "_poller", anything._poller)
     bound_turns(reactor)
+    poller = anything._poller
     bound_turns(reactor)
-    read: list[Pipe] = []
-    # Nobody reads what is there, so that they are ready in each turn.
-    pipes = [Pipe(read) for _ in range(4 * EVENTS)]
+    assert anything._poller is poller
+    pipes = [Pipe(anything) for _ in range(2 * FEW_EVENTS)]
     for pipe in pipes:
         anything.addReader(pipe)
-    counts = []
-    for _ in range(6):
+    for _ in range(3):
         await deferLater(anything, 0)
-        counts.append(len(read))
     for pipe in pipes:
-        anything.removeReader(pipe)
         pipe.close()
-    assert all(later - before <= MAX_EVENTS for before, later in itertools.pairwise(counts))
-    # Nobody is served again before everybody was.
-    assert set(read[: 4 * EVENTS]) == set(pipes)
-
-
-class Busy:
-    """An epoll object with so many events."""
-
-    register = modify = unregister = None
-
-    def __init__(self, events: int) -> None:
-        self.events = events
-
-    def poll(self, timeout: float, maxevents: int) -> list[int]:
-        return [1] * min(self.events, maxevents)
-
-
-def test_as_many_are_served_as_there_is_time_for() -> None:
-    clock = Clock()
-    busy = Busy(10_000)
-    poller = BoundedPoller(busy, clock.seconds)
-
-    def turns(count: int, seconds: float) -> list[int]:
-        served = []
-        for _ in range(count):
-            served.append(len(poller.poll(0, 100_000)))
-            clock.advance(seconds)
-        return served
-
-    short = turns(20, LONG_SECONDS / 2)
-    assert short[:3] == [EVENTS, EVENTS + LEAST_EVENTS, EVENTS + 2 * LEAST_EVENTS]
-    assert short[-1] == MAX_EVENTS
-    long = turns(10, 2 * LONG_SECONDS)
-    assert long[:3] == [MAX_EVENTS, MAX_EVENTS // 2, MAX_EVENTS // 4]
-    assert long[-1] == LEAST_EVENTS
-    # A turn that serves all there are says nothing.
-    busy.events = 10
-    assert turns(3, 2 * LONG_SECONDS) == [10] * 3
-    busy.events = 10_000
-    assert turns(1, 0) == [LEAST_EVENTS]
-    assert len(poller.poll(0, 5)) == 5
+    assert all(pipe.reads for pipe in pipes)
 
 
 def test_other_reactors_are_left_alone() -> None:
     bound_turns(Clock())
-
-
-def test_a_turn_serves_more_than_it_accepts() -> None:
-    # Each connection has a request and an end.
-    assert 2 * max(ACCEPTS, TLS_ACCEPTS) <= LEAST_EVENTS

@@ -166,7 +166,7 @@ def test_many_that_are_due_together_do_not_take_one_turn() -> None:
 
         def on_deadline(self) -> None:
             called.append(self.name)
-            clock.rightNow += SLICE_SECONDS / 2
+            clock.rightNow += SLICE_SECONDS * 0.6
             deadlines.cancel(entries["c"])
 
     entries = {name: deadlines.add(1.0, Slow(name)) for name in "abcd"}

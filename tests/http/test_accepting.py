@@ -1,0 +1,267 @@
+"""Which connections of the kernel's queue are accepted, and how many in a turn."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet import reactor, tcp
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from chatd.http.accepting import (
+    ACCEPT_SECONDS,
+    MAX_TAKEN,
+    MAX_WAITING,
+    PAUSE_SECONDS,
+    WaitingConnections,
+    accept_in_turn,
+)
+from chatd.http.limits import HTTPLimits
+from chatd.http.server import Server
+from chatd.process.listeners import accept_waiting
+from tests.http.raw_client import Leaf, brief, problem
+
+BACKLOG = 64
+
+
+class SlowServer(Server):
+    """A server for which it takes a third of the time to accept a connection."""
+
+    def buildProtocol(self, addr: Any) -> Any:
+        clock: Any = self.state.clock
+        clock.rightNow += ACCEPT_SECONDS * 0.4
+        return super().buildProtocol(addr)
+
+
+@pytest.fixture
+def port() -> Iterator[Any]:
+    """A port of Twisted that the reactor does not run."""
+    serving = SlowServer(resource=Leaf(brief), clock=Clock(), limits=HTTPLimits(), problem=problem)
+    port: Any = tcp.Port(0, serving, BACKLOG, "127.0.0.1", reactor)
+    port.startListening()
+    port.stopReading()
+    serving.add_port(port)
+    yield port
+    serving.abort_all()
+    port.connectionLost(Failure(ConnectionDone()))
+
+
+def connect(port: Any, count: int) -> list[socket.socket]:
+    where = ("127.0.0.1", port.getHost().port)
+    return [socket.create_connection(where) for _ in range(count)]
+
+
+def reset(clients: list[socket.socket]) -> None:
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+
+
+def test_a_port_accepts_connections_for_some_time_in_each_turn(port: Any) -> None:
+    connections = port.factory.state.connections
+    clients = connect(port, 1)
+    port.doRead()
+    # Few before do not mean few now, and many before not that all are accepted at once.
+    clients += connect(port, 7)
+    for expected in (4, 7, 8, 8):
+        port.doRead()
+        assert len(connections) == expected
+    clients += connect(port, 5)
+    accept_waiting(port.factory, port)
+    assert len(connections) == len(clients)
+    for client in clients:
+        client.close()
+
+
+def test_connections_that_are_reset_are_passed_over(port: Any) -> None:
+    gone = connect(port, 20)
+    # What was sent before the reset can still be read.
+    for client in gone:
+        client.send(b"GET / HTTP/1.1\r\n\r\n")
+    living = connect(port, 1)
+    reset(gone)
+    port.doRead()
+    assert len(port.factory.state.connections) == 1
+    [connection] = port.factory.state.connections
+    assert connection.getPeer().port == living[0].getsockname()[1]
+    living[0].close()
+
+
+def test_a_client_that_has_closed_its_side_is_accepted(port: Any) -> None:
+    [client] = connect(port, 1)
+    client.send(b"GET / HTTP/1.1\r\n\r\n")
+    client.shutdown(socket.SHUT_WR)
+    port.doRead()
+    assert len(port.factory.state.connections) == 1
+    client.close()
+
+
+class Connection:
+    """A connection in the kernel's queue."""
+
+    def __init__(self, host: str, *, is_reset: bool = False) -> None:
+        self.host = host
+        self.is_reset = is_reset
+        self.closed = False
+
+    def getpeername(self) -> object:
+        if self.is_reset:
+            raise OSError("not connected")
+        return None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Listening:
+    """A listening socket."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Connection] = deque()
+        self.backlog = 5
+        self.closed = False
+
+    def accept(self) -> tuple[Connection, tuple[str, int]]:
+        if not self.queue:
+            raise BlockingIOError
+        connection = self.queue.popleft()
+        return connection, (connection.host, 1)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Waiting:
+    """`WaitingConnections` of a socket in whose queue some connections are."""
+
+    def __init__(self, room: int = 10_000) -> None:
+        self.room = room
+        self.listening = Listening()
+        self.connections = WaitingConnections(self.listening, lambda: self.room)
+
+    def connect(self, count: int, host: str, *, is_reset: bool = False) -> list[Connection]:
+        connections = [Connection(host, is_reset=is_reset) for _ in range(count)]
+        self.listening.queue += connections
+        return connections
+
+    def accept(self) -> Connection:
+        anything: Any = self.connections
+        connection: Connection = anything.accept()[0]
+        return connection
+
+
+@pytest.mark.parametrize("hosts", ["192.0.2.1", "2001:db8:0:{:x}::1"])
+def test_a_new_client_waits_for_one_connection_of_a_flood(hosts: str) -> None:
+    waiting = Waiting()
+    for number in range(100):
+        waiting.connect(1, hosts.format(number))
+    waiting.connect(1, "192.0.2.2")
+    waiting.connections.take()
+    assert [waiting.accept().host for _ in range(3)][1] == "192.0.2.2"
+    # In the end all are accepted.
+    for _ in range(98):
+        waiting.accept()
+    with pytest.raises(BlockingIOError):
+        waiting.accept()
+
+
+def test_so_many_are_taken_at_once_and_so_many_wait() -> None:
+    waiting = Waiting()
+    waiting.connect(2 * MAX_WAITING, "192.0.2.1")
+    for calls in range(1, 2 * MAX_WAITING // MAX_TAKEN + 1):
+        waiting.connections.take()
+        assert len(waiting.connections) == min(calls * MAX_TAKEN, MAX_WAITING)
+
+
+def test_no_more_wait_than_there_is_room_for() -> None:
+    waiting = Waiting(room=3)
+    waiting.connect(10, "192.0.2.1")
+    waiting.connections.take()
+    assert len(waiting.connections) == 3
+    # Whoever is told that there is none does not wait for anything.
+    waiting = Waiting(room=-1)
+    [refused] = waiting.connect(1, "192.0.2.1")
+    waiting.connections.take()
+    assert not waiting.connections
+    assert waiting.accept() is refused
+
+
+def test_those_that_are_reset_while_they_wait_are_passed_over() -> None:
+    waiting = Waiting()
+    gone = waiting.connect(3, "192.0.2.1")
+    [living] = waiting.connect(1, "192.0.2.1")
+    waiting.connections.take()
+    for connection in gone:
+        connection.is_reset = True
+    assert waiting.accept() is living
+    assert all(connection.closed for connection in gone)
+
+
+def test_not_any_number_of_them_is_passed_over_at_once() -> None:
+    waiting = Waiting(room=0)
+    gone = waiting.connect(MAX_TAKEN + 1, "192.0.2.1", is_reset=True)
+    with pytest.raises(BlockingIOError):
+        waiting.accept()
+    assert [each.closed for each in gone] == [True] * MAX_TAKEN + [False]
+
+
+def test_a_port_that_closes_closes_those_that_wait() -> None:
+    waiting = Waiting()
+    waited = waiting.connect(3, "192.0.2.1")
+    waiting.connections.take()
+    assert waiting.connections.backlog == 5
+    waiting.connections.close()
+    assert all(connection.closed for connection in waited)
+    assert waiting.listening.closed
+    assert not waiting.connections
+
+
+def test_those_that_wait_are_accepted_though_the_kernel_has_no_more(port: Any) -> None:
+    clock = port.factory.state.clock
+    clients = connect(port, 5)
+    port.doRead()
+    assert len(port.factory.state.connections) == 3
+    clock.advance(0)
+    assert len(port.factory.state.connections) == 5
+    names = [call.func.__name__ for call in clock.getDelayedCalls()]
+    assert "_accept_waiting" not in names
+    for client in clients:
+        client.close()
+
+
+def test_they_wait_while_there_is_no_room(port: Any) -> None:
+    state = port.factory.state
+    clients = connect(port, 5)
+    port.doRead()
+    state.admission.max_connections = 2
+    state.clock.advance(0)
+    assert len(state.connections) == 3
+    state.admission.max_connections = 10
+    state.clock.advance(PAUSE_SECONDS)
+    assert len(state.connections) == 5
+    for client in clients:
+        client.close()
+
+
+def test_those_of_a_closed_port_are_not_accepted(port: Any) -> None:
+    clients = connect(port, 5)
+    port.doRead()
+    port.socket.close()
+    port.factory.state.clock.advance(0)
+    assert len(port.factory.state.connections) == 3
+    for client in clients:
+        client.close()
+
+
+def test_other_ports_are_left_alone() -> None:
+    unix = SimpleNamespace(socket=SimpleNamespace(family=socket.AF_UNIX))
+    for port in (SimpleNamespace(), unix):
+        accept_in_turn(port, Clock(), lambda: 1)
+        assert not hasattr(port, "doRead")

@@ -1,12 +1,13 @@
 """How connections are accepted: for some time in a turn, for addresses in turn, and without those
-that are reset already.
+whose clients have gone already.
 
 Twisted's ports accept 20 more each time that there were as many as expected, and so all that a
 flood has left in the kernel's queue in one turn. That queue has an order, and in it are also
-connections that their clients have reset meanwhile. To take a connection from it is cheap; what
-takes time is to make its objects. So they are taken from it as far as there are descriptors, and
-those that are reset are closed at once. The others wait here, where addresses take turns and an
-IPv6 /48 network counts as one: a new client waits for one connection of a flood, not for all.
+connections whose clients have gone meanwhile. To take a connection from it is cheap; what takes
+time is to make its objects. So they are taken from it as far as there are descriptors, and those of
+clients that have gone are closed at once, as are those of an address that has too many. The others
+wait here, where addresses take turns and an IPv6 /48 network counts as one: a new client waits for
+one connection of a flood, not for all.
 """
 
 from __future__ import annotations
@@ -19,33 +20,35 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from chatd.http.admission import Admission
 from chatd.runtime.networks import networks
 from chatd.runtime.turn import turn_of
 
 ACCEPT_SECONDS: Final = 0.001
-"""For how long a port makes connections in one turn of the reactor."""
-MAX_TAKEN: Final = 128
-"""How many are taken from the kernel's queue at once."""
-MAX_WAITING: Final = 1024
-"""How many may wait here."""
+"""For how long a port takes connections in one turn of the reactor, and makes some in what is left
+of that, or one: in the kernel's queue those of a flood are in front of all others."""
+MAX_PASSED_OVER: Final = 16
+"""How many are looked at for one whose client has not gone."""
 PAUSE_SECONDS: Final = 0.05
 """After which those that wait are tried again while there is no room."""
 
 Accepted = tuple[socket.socket, Any]
 """A connection and the address of its peer."""
+_Waiting = tuple[socket.socket, Any, tuple[str, ...]]
+"""The same, and how `Admission` counts it."""
 
 
 class WaitingConnections:
     """The listening socket of a port, of which connections are accepted for addresses in turn.
 
-    `room` is how many connections may be open besides those that are.
+    All ports of a server share its `admission`, and so the descriptors.
     """
 
-    def __init__(self, listening: Any, room: Callable[[], int]) -> None:
+    def __init__(self, listening: Any, admission: Admission) -> None:
         self._listening = listening
-        self._room = room
+        self._admission = admission
         # By address or network, in the order in which they are accepted next.
-        self._queues: OrderedDict[str, deque[Accepted]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self._length = 0
 
     def __len__(self) -> int:
@@ -54,48 +57,57 @@ class WaitingConnections:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._listening, name)
 
-    def take(self) -> None:
-        """Take what the kernel has, as far as there is room."""
-        room = min(MAX_WAITING, self._room())
-        for _ in range(MAX_TAKEN):
-            if self._length >= room:
-                break
+    def take(self, has_time: Callable[[], bool]) -> None:
+        """Take what the kernel has, one at least, as far as there are room and time."""
+        admission = self._admission
+        while admission.waiting < admission.room:
             try:
                 connection, address = self._listening.accept()
             except OSError:  # there is none; anything else is told to who calls `accept`
                 break
-            if _is_reset(connection):
+            counted = admission.wait(address[0])
+            if counted is None:
                 connection.close()
+            elif _is_gone(connection):
+                connection.close()
+                admission.stop_waiting(counted)
             else:
-                network = networks(address[0])[-1]
-                self._queues.setdefault(network, deque()).append((connection, address))
+                waiting = (connection, address, counted)
+                self._queues.setdefault(networks(address[0])[-1], deque()).append(waiting)
                 self._length += 1
+            if not has_time():
+                break
 
     def accept(self) -> Accepted:
         """See `socket.socket.accept`."""
-        while self._length:
-            network, queue = next(iter(self._queues.items()))
-            connection, address = queue.popleft()
-            self._length -= 1
-            if queue:
-                self._queues.move_to_end(network)
-            else:
-                del self._queues[network]
-            if not _is_reset(connection):
-                return connection, address
-            connection.close()
-        for _ in range(MAX_TAKEN):
-            connection, address = self._listening.accept()
-            if not _is_reset(connection):
+        for _ in range(MAX_PASSED_OVER):
+            connection, address = self._next()
+            if not _is_gone(connection):
                 return connection, address
             connection.close()
         raise BlockingIOError(errno.EAGAIN, "enough for now")
 
+    def _next(self) -> Accepted:
+        """Whose turn it is of those that wait; if there are none, what the kernel has."""
+        if not self._length:
+            accepted: Accepted = self._listening.accept()
+            return accepted
+        network, queue = next(iter(self._queues.items()))
+        connection, address, counted = queue.popleft()
+        self._length -= 1
+        self._admission.stop_waiting(counted)
+        if queue:
+            self._queues.move_to_end(network)
+        else:
+            del self._queues[network]
+        return connection, address
+
     def close(self) -> None:
         """See `socket.socket.close`; those that wait are closed as well."""
         for queue in self._queues.values():
-            for connection, _ in queue:
+            for connection, _, counted in queue:
                 connection.close()
+                self._admission.stop_waiting(counted)
         self._queues.clear()
         self._length = 0
         self._listening.close()
@@ -104,18 +116,17 @@ class WaitingConnections:
 class Acceptor:
     """Has an open port of Twisted accept connections for `ACCEPT_SECONDS` a time, or one.
 
-    `room` is how many connections may be open besides those that are; while it is negative, those
-    that wait go on waiting.
+    While `admission` has a room that is negative, those that wait go on waiting.
     """
 
-    def __init__(self, port: Any, clock: IReactorTime, room: Callable[[], int]) -> None:
+    def __init__(self, port: Any, clock: IReactorTime, admission: Admission) -> None:
         self._port = port
         self._clock = clock
         self._turn = turn_of(clock)
-        self._room = room
+        self._admission = admission
         self._accept = port.doRead
         self._call: IDelayedCall | None = None
-        self._waiting = port.socket = WaitingConnections(port.socket, room)
+        self._waiting = port.socket = WaitingConnections(port.socket, admission)
         port.doRead = self.accept
 
     def accept(self) -> None:
@@ -123,7 +134,7 @@ class Acceptor:
         port = self._port
         seconds = self._clock.seconds
         until = self._turn.until(seconds(), ACCEPT_SECONDS)
-        self._waiting.take()
+        self._waiting.take(lambda: seconds() < until)
         while True:
             before = port.sessionno
             # Afterwards it is what Twisted expects next time.
@@ -139,23 +150,26 @@ class Acceptor:
         self._call = None
         if not self._waiting:  # or the port is closed
             return
-        if self._room() < 0:
+        if self._admission.room < 0:
             self._call = self._clock.callLater(PAUSE_SECONDS, self._accept_waiting)
         else:
             self.accept()
 
 
-def accept_in_turn(port: Any, clock: IReactorTime, room: Callable[[], int]) -> None:
+def accept_in_turn(port: Any, clock: IReactorTime, admission: Admission) -> None:
     """Have an open port accept connections so, if it is one of TCP."""
     listening = getattr(port, "socket", None)
     if getattr(listening, "family", None) in (socket.AF_INET, socket.AF_INET6):
-        Acceptor(port, clock, room)
+        Acceptor(port, clock, admission)
 
 
-def _is_reset(connection: socket.socket) -> bool:
-    # Nothing is read: what came before the reset would still be there.
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the client has reset a connection, or closed its side and sent nothing before."""
     try:
+        # What came before a reset would still be there to be read.
         connection.getpeername()
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
     except OSError:
         return True
-    return False

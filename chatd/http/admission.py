@@ -48,6 +48,9 @@ class Admission:
         self.refusals = 0
         """How many connections were refused."""
         self._of_address = NetworkCounts()
+        self.waiting = 0
+        """How many connections were taken from the kernel and are not made yet."""
+        self._waiting_of_address = NetworkCounts()
         self._paused = False
 
     def add_port(self, port: Any) -> None:
@@ -69,7 +72,7 @@ class Admission:
         """Count a connection; returns its address for `leave`, as `networks`, if that has a limit,
         and why it is refused, if it is. `NO_ROOM`: it is to be closed without a word."""
         limit = self.max_connections
-        counted = self._counted(address)
+        counted = self._counted(getattr(address, "host", None))
         refusal = None
         if limit is not None and self._open >= limit:
             refusal = server_full()
@@ -78,8 +81,7 @@ class Admission:
                 refusal = NO_ROOM
                 self._pause(True)
         elif counted:
-            most = inf if limit is None else limit * 3 // 4
-            excess = self._of_address.excess(counted, self.max_per_address or 0, most)
+            excess = self._of_address.excess(counted, self.max_per_address or 0, self._most)
             if excess >= 0:
                 # Those that are told so have a descriptor for as long as that takes.
                 refusal = address_full() if excess < BEING_REFUSED else NO_ROOM
@@ -96,8 +98,36 @@ class Admission:
         if self._paused and self._open < (self.max_connections or 0) + BEING_REFUSED // 2:
             self._pause(False)
 
-    def _counted(self, address: IAddress | None) -> tuple[str, ...]:
-        host: str | None = getattr(address, "host", None)
+    def wait(self, host: str) -> tuple[str, ...] | None:
+        """Count a connection from this address until `stop_waiting` is called with the result.
+
+        None: with those that are open or wait, the address has as many as `enter` would refuse with
+        `NO_ROOM`.
+        """
+        counted = self._counted(host)
+        if counted:
+            waiting = self._waiting_of_address
+            limit = self.max_per_address or 0
+            excess = self._of_address.excess(counted, limit, self._most, waiting)
+            if excess >= BEING_REFUSED:
+                self._refused("connections_of_address")
+                self.refusals += 1
+                return None
+            waiting.add(counted, 1)
+        self.waiting += 1
+        return counted
+
+    def stop_waiting(self, counted: tuple[str, ...]) -> None:
+        """A connection is about to be made, or was closed."""
+        self.waiting -= 1
+        self._waiting_of_address.add(counted, -1)
+
+    @property
+    def _most(self) -> float:
+        """How many connections any network may have."""
+        return inf if self.max_connections is None else self.max_connections * 3 // 4
+
+    def _counted(self, host: str | None) -> tuple[str, ...]:
         if self.max_per_address is None or host is None or self._is_exempt(host):
             return ()
         return networks(host)

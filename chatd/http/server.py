@@ -96,7 +96,7 @@ class Server(Factory):
     def add_port(self, port: IListeningPort) -> None:
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
-        accept_in_turn(port, self.state.clock, lambda: self.state.admission.room)
+        accept_in_turn(port, self.state.clock, self.state.admission)
         take_turns(port, self.state.turns)
 
     def set_limits(self, limits: HTTPLimits) -> None:

@@ -60,14 +60,22 @@ class NetworkCounts:
         """The amount of the address, or of its smallest network; 0 of an address without any."""
         return self._amounts.get(networks[0], 0) if networks else 0
 
-    def excess(self, networks: tuple[str, ...], limit: int, most: float = inf) -> float:
+    def excess(
+        self,
+        networks: tuple[str, ...],
+        limit: int,
+        most: float = inf,
+        others: NetworkCounts | None = None,
+    ) -> float:
         """How much one of the networks has beyond its limit, negative if none has.
 
-        That is `limit` times the factor of the network, and `most` at most.
+        That is `limit` times the factor of the network, and `most` at most. What it has in `others`
+        counts as well.
         """
+        more = {} if others is None else others._amounts
         return max(
             (
-                self._amounts.get(network, 0) - min(limit * factor, most)
+                self._amounts.get(network, 0) + more.get(network, 0) - min(limit * factor, most)
                 for network, factor in zip(networks, NETWORK_FACTORS, strict=False)
             ),
             default=-inf,

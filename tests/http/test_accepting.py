@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor, tcp
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from chatd.http.accepting import (
     ACCEPT_SECONDS,
-    MAX_TAKEN,
-    MAX_WAITING,
+    MAX_PASSED_OVER,
     PAUSE_SECONDS,
     WaitingConnections,
     accept_in_turn,
 )
+from chatd.http.admission import BEING_REFUSED, Admission
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.listeners import accept_waiting
@@ -94,6 +95,17 @@ def test_connections_that_are_reset_are_passed_over(port: Any) -> None:
     living[0].close()
 
 
+def test_clients_that_have_closed_without_a_word_are_passed_over(port: Any) -> None:
+    gone = connect(port, 20)
+    living = connect(port, 1)
+    for client in gone:
+        client.close()
+    port.doRead()
+    [connection] = port.factory.state.connections
+    assert connection.getPeer().port == living[0].getsockname()[1]
+    living[0].close()
+
+
 def test_a_client_that_has_closed_its_side_is_accepted(port: Any) -> None:
     [client] = connect(port, 1)
     client.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -115,6 +127,9 @@ class Connection:
         if self.is_reset:
             raise OSError("not connected")
         return None
+
+    def recv(self, size: int, flags: int) -> bytes:
+        raise BlockingIOError
 
     def close(self) -> None:
         self.closed = True
@@ -141,10 +156,15 @@ class Listening:
 class Waiting:
     """`WaitingConnections` of a socket in whose queue some connections are."""
 
-    def __init__(self, room: int = 10_000) -> None:
-        self.room = room
+    def __init__(self, admission: Admission | None = None) -> None:
+        self.admission = admission or Admission()
         self.listening = Listening()
-        self.connections = WaitingConnections(self.listening, lambda: self.room)
+        self.connections = WaitingConnections(self.listening, self.admission)
+
+    def take(self, most: int = 10_000) -> None:
+        """Take as many as there is time for."""
+        times = iter(range(most - 1))
+        self.connections.take(lambda: next(times, None) is not None)
 
     def connect(self, count: int, host: str, *, is_reset: bool = False) -> list[Connection]:
         connections = [Connection(host, is_reset=is_reset) for _ in range(count)]
@@ -163,7 +183,7 @@ def test_a_new_client_waits_for_one_connection_of_a_flood(hosts: str) -> None:
     for number in range(100):
         waiting.connect(1, hosts.format(number))
     waiting.connect(1, "192.0.2.2")
-    waiting.connections.take()
+    waiting.take()
     assert [waiting.accept().host for _ in range(3)][1] == "192.0.2.2"
     # In the end all are accepted.
     for _ in range(98):
@@ -172,32 +192,54 @@ def test_a_new_client_waits_for_one_connection_of_a_flood(hosts: str) -> None:
         waiting.accept()
 
 
-def test_so_many_are_taken_at_once_and_so_many_wait() -> None:
+def test_as_many_are_taken_as_there_is_time_for() -> None:
     waiting = Waiting()
-    waiting.connect(2 * MAX_WAITING, "192.0.2.1")
-    for calls in range(1, 2 * MAX_WAITING // MAX_TAKEN + 1):
-        waiting.connections.take()
-        assert len(waiting.connections) == min(calls * MAX_TAKEN, MAX_WAITING)
+    waiting.connect(10, "192.0.2.1")
+    for expected in (4, 8, 10, 10):
+        waiting.take(4)
+        assert len(waiting.connections) == waiting.admission.waiting == expected
 
 
 def test_no_more_wait_than_there_is_room_for() -> None:
-    waiting = Waiting(room=3)
-    waiting.connect(10, "192.0.2.1")
-    waiting.connections.take()
-    assert len(waiting.connections) == 3
-    # Whoever is told that there is none does not wait for anything.
-    waiting = Waiting(room=-1)
-    [refused] = waiting.connect(1, "192.0.2.1")
-    waiting.connections.take()
-    assert not waiting.connections
-    assert waiting.accept() is refused
+    admission = Admission(3)
+    one, other = Waiting(admission), Waiting(admission)
+    one.connect(10, "192.0.2.1")
+    one.take()
+    assert len(one.connections) == 3
+    # Ports have the same descriptors.
+    [last] = other.connect(1, "192.0.2.2")
+    other.take()
+    assert not other.connections
+    # Nobody has to wait in order to be told that there is no room.
+    assert other.accept() is last
+    one.accept()
+    assert admission.waiting == 2
+
+
+def test_those_of_an_address_that_has_too_many_are_closed_at_once() -> None:
+    bounds: list[str] = []
+    waiting = Waiting(Admission(None, 4, refused=bounds.append))
+    for _ in range(2):
+        waiting.admission.enter(IPv4Address("TCP", "192.0.2.1", 1))
+    flood = waiting.connect(100, "192.0.2.1")
+    [innocent] = waiting.connect(1, "192.0.2.2")
+    waiting.take()
+    # The first ones beyond the limit are told.
+    kept = 2 + BEING_REFUSED
+    assert [each.closed for each in flood] == [False] * kept + [True] * (100 - kept)
+    assert bounds == ["connections_of_address"] * (100 - kept)
+    assert [waiting.accept() for _ in range(2)] == [flood[0], innocent]
+    # What has ended to wait leaves its place.
+    [again, beyond] = waiting.connect(2, "192.0.2.1")
+    waiting.take()
+    assert [again.closed, beyond.closed] == [False, True]
 
 
 def test_those_that_are_reset_while_they_wait_are_passed_over() -> None:
     waiting = Waiting()
     gone = waiting.connect(3, "192.0.2.1")
     [living] = waiting.connect(1, "192.0.2.1")
-    waiting.connections.take()
+    waiting.take()
     for connection in gone:
         connection.is_reset = True
     assert waiting.accept() is living
@@ -205,22 +247,29 @@ def test_those_that_are_reset_while_they_wait_are_passed_over() -> None:
 
 
 def test_not_any_number_of_them_is_passed_over_at_once() -> None:
-    waiting = Waiting(room=0)
-    gone = waiting.connect(MAX_TAKEN + 1, "192.0.2.1", is_reset=True)
-    with pytest.raises(BlockingIOError):
-        waiting.accept()
-    assert [each.closed for each in gone] == [True] * MAX_TAKEN + [False]
+    waiting = Waiting()
+    gone = waiting.connect(MAX_PASSED_OVER + 1, "192.0.2.1")
+    waiting.take()
+    for connection in gone:
+        connection.is_reset = True
+    gone += waiting.connect(MAX_PASSED_OVER, "192.0.2.1", is_reset=True)
+    for closed in (MAX_PASSED_OVER, 2 * MAX_PASSED_OVER):
+        with pytest.raises(BlockingIOError):
+            waiting.accept()
+        assert [each.closed for each in gone] == [True] * closed + [False] * (len(gone) - closed)
+    assert waiting.admission.waiting == 0
 
 
 def test_a_port_that_closes_closes_those_that_wait() -> None:
     waiting = Waiting()
     waited = waiting.connect(3, "192.0.2.1")
-    waiting.connections.take()
+    waiting.take()
     assert waiting.connections.backlog == 5
     waiting.connections.close()
     assert all(connection.closed for connection in waited)
     assert waiting.listening.closed
     assert not waiting.connections
+    assert waiting.admission.waiting == 0
 
 
 def test_those_that_wait_are_accepted_though_the_kernel_has_no_more(port: Any) -> None:
@@ -263,5 +312,5 @@ def test_those_of_a_closed_port_are_not_accepted(port: Any) -> None:
 def test_other_ports_are_left_alone() -> None:
     unix = SimpleNamespace(socket=SimpleNamespace(family=socket.AF_UNIX))
     for port in (SimpleNamespace(), unix):
-        accept_in_turn(port, Clock(), lambda: 1)
+        accept_in_turn(port, Clock(), Admission())
         assert not hasattr(port, "doRead")

@@ -9,8 +9,8 @@ ready, those of another one wait for one of them.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from chatd.runtime.networks import networks
@@ -21,6 +21,9 @@ POLL_SECONDS: Final = 0.002
 MAX_EVENTS: Final = 2048
 """Sockets that the kernel reports at once. It begins with the next ones the next time (epoll(7): a
 file that is reported goes to the end of the list)."""
+ALONE_FACTOR: Final = 2.0
+"""How much longer turns may be while all sockets that are ready are of one address: long turns cost
+less, and nobody else waits."""
 FEW_EVENTS: Final = 4
 """So few are served whatever time they take."""
 
@@ -48,9 +51,11 @@ class FairPoller:
         self._selectables = selectables
         self._turn = turn
         self._seconds = seconds
-        # Descriptors for which the last turn had no time, by address, in the order in which they
-        # are served next. The kernel reports them again if they are still ready, and what for.
-        self._waiting: OrderedDict[str, deque[int]] = OrderedDict()
+        # Descriptors for which the last turn had no time, in order. The kernel reports again those
+        # that are still ready, and what for.
+        self._left: list[int] = []
+        # Whether those that were ready were more than there was time for, and all of one address.
+        self._is_alone = False
         # What the reactor calls often.
         self.register = poller.register
         self.modify = poller.modify
@@ -59,66 +64,74 @@ class FairPoller:
     def poll(self, timeout: float, maxevents: int) -> Iterable[Event]:
         """See `select.epoll.poll`; the events end when the time of the turn is over."""
         events: list[Event] = self._poll(timeout, min(maxevents, MAX_EVENTS))
-        self._turn.begin(self._seconds())
-        if self._waiting:
-            return self._in_turn(events)
-        if len(events) <= FEW_EVENTS:
-            return events
-        return self._in_order(events)
+        self._turn.begin(self._seconds(), ALONE_FACTOR if self._is_alone else 1.0)
+        self._is_alone = False
+        if self._left:
+            return self._in_turn(dict(events))
+        return events if len(events) <= FEW_EVENTS else self._in_order(events)
 
-    def _in_order(self, events: Iterable[Event]) -> Iterator[Event]:
+    def _in_order(self, events: Sequence[Event]) -> Iterator[Event]:
         seconds = self._seconds
         until = seconds() + POLL_SECONDS
         left = iter(events)
         for event in left:
             yield event
             if seconds() >= until:
-                break
-        for fd, _ in left:
-            self._wait(fd)
+                if self._is_alone or len(self._by_address(fd for fd, _ in events)) > 1:
+                    break
+                self._is_alone = True
+                until += POLL_SECONDS * (ALONE_FACTOR - 1)
+                if seconds() >= until:
+                    break
+        self._left = [fd for fd, _ in left]
 
-    def _in_turn(self, events: Iterable[Event]) -> Iterator[Event]:
-        ready = dict(events)
-        known: set[int] = set()
-        waiting = self._waiting
-        for address, fds in tuple(waiting.items()):
-            still = deque(fd for fd in fds if fd in ready)
-            if still:
-                waiting[address] = still
-                known.update(still)
-            else:
-                del waiting[address]
-        for fd in ready:
-            if fd not in known:
-                self._wait(fd)
-        if _NO_ADDRESS in waiting:
-            for fd in waiting.pop(_NO_ADDRESS):
-                yield fd, ready[fd]
-        seconds = self._seconds
-        until = seconds() + POLL_SECONDS
-        while waiting:
-            fd = self._take()
+    def _in_turn(self, ready: dict[int, int]) -> Iterator[Event]:
+        # Those that have waited longest come first.
+        waited = dict.fromkeys(fd for fd in self._left if fd in ready)
+        fds = [*waited, *(fd for fd in ready if fd not in waited)]
+        groups = self._by_address(fds)
+        served = set(groups.get(_NO_ADDRESS, ()))
+        for fd in groups.pop(_NO_ADDRESS, ()):
             yield fd, ready[fd]
+        self._is_alone = len(groups) == 1
+        seconds = self._seconds
+        until = seconds() + POLL_SECONDS * (ALONE_FACTOR if self._is_alone else 1.0)
+        for fd in _alternating(list(groups.values())):
+            yield fd, ready[fd]
+            served.add(fd)
             if seconds() >= until:
                 break
+        self._left = [fd for fd in fds if fd not in served]
 
-    def _wait(self, fd: int) -> None:
-        client = getattr(self._selectables.get(fd), "client", None)
-        address = networks(client[0])[-1] if isinstance(client, tuple) else _NO_ADDRESS
-        fds = self._waiting.get(address)
-        if fds is None:
-            self._waiting[address] = deque((fd,))
-        else:
-            fds.append(fd)
+    def _by_address(self, fds: Iterable[int]) -> dict[str, list[int]]:
+        find = self._selectables.get
+        groups: dict[str, list[int]] = {}
+        for fd in fds:
+            client = getattr(find(fd), "client", None)
+            address = networks(client[0])[-1] if isinstance(client, tuple) else _NO_ADDRESS
+            if address in groups:
+                groups[address].append(fd)
+            else:
+                groups[address] = [fd]
+        return groups
 
-    def _take(self) -> int:
-        address, fds = next(iter(self._waiting.items()))
-        fd = fds.popleft()
-        if fds:
-            self._waiting.move_to_end(address)
+
+def _alternating(groups: list[list[int]]) -> Iterable[int]:
+    """One of each group, then another one of each, and so on."""
+    if len(groups) == 1:
+        return groups[0]
+    return _round_robin(groups)
+
+
+def _round_robin(groups: list[list[int]]) -> Iterator[int]:
+    queues = deque(map(iter, groups))
+    while queues:
+        for fd in queues[0]:
+            yield fd
+            queues.rotate(-1)
+            break
         else:
-            del self._waiting[address]
-        return fd
+            queues.popleft()
 
 
 def bound_turns(reactor: Any) -> None:

@@ -23,19 +23,21 @@ class Turn:
     """The turn that a reactor is in. Whoever runs the reactor calls `begin`; where nobody does,
     only each kind of work has a limit."""
 
-    __slots__ = ("__weakref__", "_until")
+    __slots__ = ("__weakref__", "_factor", "_until")
 
     def __init__(self) -> None:
+        self._factor = 1.0
         self._until = inf
 
-    def begin(self, now: float) -> None:
-        """A turn has begun."""
-        self._until = now + WHOLE_SECONDS
+    def begin(self, now: float, factor: float = 1.0) -> None:
+        """A turn has begun, which may take `factor` times as long as usual."""
+        self._factor = factor
+        self._until = now + WHOLE_SECONDS * factor
 
     def until(self, now: float, most: float) -> float:
-        """When work that begins now should leave the rest for later; after `most` seconds at the
-        latest."""
-        return min(now + most, max(self._until, now + LEAST_SECONDS))
+        """When work that begins now should leave the rest for later; usually after `most` seconds
+        at the latest."""
+        return min(now + most * self._factor, max(self._until, now + LEAST_SECONDS))
 
 
 _turns: WeakKeyDictionary[IReactorTime, Turn] = WeakKeyDictionary()

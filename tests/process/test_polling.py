@@ -59,7 +59,8 @@ def test_a_turn_serves_sockets_for_some_time_and_then_those_that_were_left() -> 
     busy = Busy(dict.fromkeys(FLOOD, "192.0.2.1"))
     served = [fd for _ in range(25) for fd in busy.serve()]
     # All of them are ready in every turn, and none is served again before all have been.
-    assert served == list(FLOOD)
+    assert served[: len(FLOOD)] == list(FLOOD)
+    assert set(Counter(served).values()) == {2}
     assert set(busy.asked) == {MAX_EVENTS}
 
 
@@ -97,19 +98,30 @@ def test_what_has_no_address_is_served_in_each_turn() -> None:
     for _ in range(3):
         served = busy.serve()
         # Its time is not taken from the others.
-        assert (served[0], len(served)) == (port, 5)
+        assert (served[0], len(served)) == (port, 9)
 
 
 def test_sockets_that_are_ready_no_more_lose_their_turn() -> None:
     busy = Busy(dict.fromkeys(FLOOD, "192.0.2.1"))
     first = busy.serve()
-    for fd in FLOOD[4:8]:
+    for fd in FLOOD[8:12]:
         del busy.ready[fd]
     # For what it is ready is asked again, as the descriptor may be another socket's meanwhile.
-    busy.ready[FLOOD[8]] = 4
-    assert first + busy.serve() == [*FLOOD[:4], *FLOOD[8:12]]
+    busy.ready[FLOOD[12]] = 4
+    assert first + busy.serve() == [*FLOOD[:8], *FLOOD[12:20]]
     busy.ready.clear()
     assert busy.serve() == []
+
+
+def test_turns_are_longer_while_there_is_one_address() -> None:
+    busy = Busy(dict.fromkeys(FLOOD, "192.0.2.1"))
+    assert [len(busy.serve()) for _ in range(3)] == [8] * 3
+    began = busy.clock.seconds() - 2 * POLL_SECONDS
+    assert busy.turn.until(0, 1) == pytest.approx(began + 2 * WHOLE_SECONDS)
+    busy = Busy(dict.fromkeys(FLOOD, "192.0.2.1") | {900: "192.0.2.2"})
+    assert [len(busy.serve()) for _ in range(3)] == [4] * 3
+    began = busy.clock.seconds() - POLL_SECONDS
+    assert busy.turn.until(0, 1) == pytest.approx(began + WHOLE_SECONDS)
 
 
 def test_polling_begins_a_turn() -> None:

@@ -30,6 +30,9 @@ from chatd.store.sharded.schema import IS_SHARDED
 from chatd.store.sharded.shards import READ_SHARDS, Server, address_of, shard_map
 from chatd.store.sharded.tables import DISTRIBUTED
 
+STOPPING_SECONDS: Final = 1.0
+"""For how long the connections of a daemon that has just stopped may still be seen."""
+
 _SCHEMA: Final = "SELECT current_schema(), to_regclass('schema_version') IS NOT NULL"
 _USERS: Final = """
 SELECT count(*) FROM pg_stat_activity
@@ -200,6 +203,12 @@ class PostgresMaintenance:
         """A connection to the database, while no daemon uses it or starts."""
         with self._connect() as db:
             [[users]] = _rows(db, _USERS)
+            ends = time.monotonic() + STOPPING_SECONDS
+            while users and time.monotonic() < ends:
+                # What is known of other connections is kept for a transaction.
+                db.rollback()
+                time.sleep(0.05)
+                [[users]] = _rows(db, _USERS)
             if users:
                 raise MaintenanceError(
                     f"chatd uses {self._address.location} by {users} connections: stop it first"

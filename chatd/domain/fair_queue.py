@@ -5,11 +5,11 @@ However much one account asks for, another one's next request waits for one of e
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Hashable
 from typing import Final, Generic, TypeVar
 
 from chatd.errors import Overloaded
+from chatd.runtime.round_robin import RoundRobin
 
 T = TypeVar("T")
 
@@ -38,26 +38,23 @@ class FairQueue(Generic[T]):
         self._max_entries = max_entries
         self._max_per_owner = max_per_owner
         self._bound = bound
-        # In the order in which they are served next.
-        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
-        self._length = 0
+        self._entries: RoundRobin[T] = RoundRobin()
 
     def __len__(self) -> int:
-        return self._length
+        return self._entries.length
 
     def append(self, entry: T) -> None:
         """Add an entry; raises `Overloaded`."""
         owner = self._owner(entry)
         self.check(owner)
-        self._queues.setdefault(owner, deque()).append(entry)
-        self._length += 1
+        self._entries.append(owner, entry)
 
     def check(self, owner: Hashable) -> None:
         """Raise `Overloaded` if `append` would."""
-        queue = self._queues.get(owner)
-        if self._length >= self._max_entries * (2 if queue is None else 1):
+        waiting = self._entries.count(owner)
+        if self._entries.length >= self._max_entries * (1 if waiting else 2):
             raise Overloaded("too many requests are waiting", 1, self._bound)
-        if queue is not None and len(queue) >= self._max_per_owner:
+        if waiting and waiting >= self._max_per_owner:
             raise Overloaded("too many of your requests are waiting", 1, self._bound)
 
     def popleft(self, busy: Container[Hashable] = ()) -> T:
@@ -65,14 +62,4 @@ class FairQueue(Generic[T]):
 
         Raises `IndexError` if there is none.
         """
-        owner = next((owner for owner in self._queues if owner not in busy), None)
-        if owner is None:
-            raise IndexError("no entry may be taken")
-        queue = self._queues[owner]
-        entry = queue.popleft()
-        self._length -= 1
-        if queue:
-            self._queues.move_to_end(owner)
-        else:
-            del self._queues[owner]
-        return entry
+        return self._entries.popleft(busy)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.http.admission import Admission
 from chatd.runtime.networks import networks
+from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
 
 ACCEPT_SECONDS: Final = 0.001
@@ -47,12 +47,11 @@ class WaitingConnections:
     def __init__(self, listening: Any, admission: Admission) -> None:
         self._listening = listening
         self._admission = admission
-        # By address or network, in the order in which they are accepted next.
-        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
-        self._length = 0
+        # By address or network.
+        self._waiting: RoundRobin[_Waiting] = RoundRobin()
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._waiting)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._listening, name)
@@ -72,9 +71,7 @@ class WaitingConnections:
                 connection.close()
                 admission.stop_waiting(counted)
             else:
-                waiting = (connection, address, counted)
-                self._queues.setdefault(networks(address[0])[-1], deque()).append(waiting)
-                self._length += 1
+                self._waiting.append(networks(address[0])[-1], (connection, address, counted))
             if not has_time():
                 break
 
@@ -89,27 +86,18 @@ class WaitingConnections:
 
     def _next(self) -> Accepted:
         """Whose turn it is of those that wait; if there are none, what the kernel has."""
-        if not self._length:
+        if not self._waiting:
             accepted: Accepted = self._listening.accept()
             return accepted
-        network, queue = next(iter(self._queues.items()))
-        connection, address, counted = queue.popleft()
-        self._length -= 1
+        connection, address, counted = self._waiting.popleft()
         self._admission.stop_waiting(counted)
-        if queue:
-            self._queues.move_to_end(network)
-        else:
-            del self._queues[network]
         return connection, address
 
     def close(self) -> None:
         """See `socket.socket.close`; those that wait are closed as well."""
-        for queue in self._queues.values():
-            for connection, _, counted in queue:
-                connection.close()
-                self._admission.stop_waiting(counted)
-        self._queues.clear()
-        self._length = 0
+        while self._waiting:
+            connection, _ = self._next()
+            connection.close()
         self._listening.close()
 
 

@@ -11,12 +11,12 @@ what it asks for takes a turn more for each time that it waits.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.runtime.networks import networks
+from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
 
 TURN_SECONDS: Final = 0.002
@@ -37,13 +37,12 @@ class Waiting(Protocol):
 class Turns:
     """The queue of connections, and how much time is left in this turn."""
 
-    __slots__ = ("_call", "_clock", "_first", "_length", "_queues", "_turn", "_until", "queued")
+    __slots__ = ("_call", "_clock", "_first", "_turn", "_until", "_waiting", "queued")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        # By address or network, in the order in which they are served next.
-        self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()
-        self._length = 0
+        # By address or network.
+        self._waiting: RoundRobin[Waiting] = RoundRobin()
         self._turn = turn_of(clock)
         self._call: IDelayedCall | None = None
         self._until = 0.0
@@ -53,13 +52,13 @@ class Turns:
         """How often a connection had to wait for a later turn."""
 
     def __len__(self) -> int:
-        return self._length
+        return self._waiting.length
 
     def admits(self) -> bool:
         """Whether any request may be handled now."""
         now = self._clock.seconds()
         if self._call is not None:
-            return not self._length and now < self._until
+            return not self._waiting.length and now < self._until
         if now >= self._until:
             # This may be a later turn than that in which the time began, or still the same: only a
             # call tells, and one in each turn would cost as much as a tenth of a request.
@@ -70,10 +69,10 @@ class Turns:
     def admits_first(self, address: str) -> bool:
         """Whether a request from this address may be handled before others that wait: nothing of
         the address waits, and it has had no such request in this turn."""
-        if not self._length or self._clock.seconds() >= self._until + FIRST_SECONDS:
+        if not self._waiting or self._clock.seconds() >= self._until + FIRST_SECONDS:
             return False
         network = networks(address)[-1]
-        if network in self._queues or network in self._first:
+        if self._waiting.count(network) or network in self._first:
             return False
         self._first.add(network)
         return True
@@ -81,15 +80,13 @@ class Turns:
     def wait(self, connection: Waiting, address: str) -> None:
         """Have a connection from this address take its turn later."""
         self.queued += 1
-        self._queues.setdefault(networks(address)[-1], deque()).append(connection)
-        self._length += 1
+        self._waiting.append(networks(address)[-1], connection)
         if self._call is None:
             self._call = self._clock.callLater(0, self._next_turn)
 
     def stop(self) -> None:
         """No connection is left."""
-        self._queues.clear()
-        self._length = 0
+        self._waiting.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -97,25 +94,15 @@ class Turns:
     def _next_turn(self) -> None:
         self._call = None
         self._first.clear()
-        if not self._length:
+        if not self._waiting:
             return
         clock = self._clock
         self._until = self._turn.until(clock.seconds(), TURN_SECONDS)
         self._call = clock.callLater(0, self._next_turn)
         # Those that queue again wait for the next turn: others may have received something.
-        for _ in range(self._length):
-            if not self._length:
+        for _ in range(len(self._waiting)):
+            if not self._waiting:
                 break
-            self._take().take_turn()
+            self._waiting.popleft().take_turn()
             if clock.seconds() >= self._until:
                 break
-
-    def _take(self) -> Waiting:
-        address, queue = next(iter(self._queues.items()))
-        connection = queue.popleft()
-        self._length -= 1
-        if queue:
-            self._queues.move_to_end(address)
-        else:
-            del self._queues[address]
-        return connection

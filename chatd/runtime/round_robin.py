@@ -1,0 +1,56 @@
+"""Queues whose owners are served in turn."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Container, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class RoundRobin(Generic[T]):
+    """Items by owner: each owner's are taken in order, one before the next owner has its turn."""
+
+    __slots__ = ("_queues", "length")
+
+    def __init__(self) -> None:
+        # In the order in which they are served next.
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self.length = 0
+        """The number of items; as an attribute, for those who look often."""
+
+    def __len__(self) -> int:
+        return self.length
+
+    def count(self, owner: Hashable) -> int:
+        """The number of items of one owner."""
+        queue = self._queues.get(owner)
+        return 0 if queue is None else len(queue)
+
+    def append(self, owner: Hashable, item: T) -> None:
+        """Add an item behind the others of its owner."""
+        self._queues.setdefault(owner, deque()).append(item)
+        self.length += 1
+
+    def popleft(self, busy: Container[Hashable] = ()) -> T:
+        """Take the oldest item of the owner whose turn it is, of those that are not `busy`.
+
+        Raises `IndexError` if there is none.
+        """
+        owner = next((owner for owner in self._queues if owner not in busy), None)
+        if owner is None:
+            raise IndexError("no item may be taken")
+        queue = self._queues[owner]
+        item = queue.popleft()
+        self.length -= 1
+        if queue:
+            self._queues.move_to_end(owner)
+        else:
+            del self._queues[owner]
+        return item
+
+    def clear(self) -> None:
+        """Drop all items."""
+        self._queues.clear()
+        self.length = 0

@@ -83,6 +83,41 @@ class TokenBuckets:
         raise RateLimited(f"too many {self._what}", seconds, self._what.replace(" ", "_"))
 
 
+class NetworkAmounts:
+    """Token buckets for actions that take many tokens each, such as one for each byte: for each
+    address, and several times the rate for each larger IPv6 network that it is in.
+
+    An action is permitted if no bucket is empty, and takes all its tokens, also those that there
+    are not yet. So one that takes more than the burst is not refused for ever.
+    """
+
+    def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
+        self.buckets = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
+        """Of the address, and of each larger network."""
+
+    def set_rate(self, rate: Rate) -> None:
+        """Change the rate; what has been taken stays taken."""
+        for each, factor in zip(self.buckets, NETWORK_FACTORS, strict=True):
+            each.rate = rate.times(factor)
+
+    @property
+    def refused(self) -> int:
+        """How often an address or a network was refused."""
+        return sum(each.refused for each in self.buckets)
+
+    def take(self, address: str, tokens: int) -> None:
+        """Take tokens from each bucket of the address; raises `RateLimited` if one is empty."""
+        names = networks(address)
+        if len(names) == 1:
+            # Every send from an IPv4 address comes here.
+            self.buckets[0].take(names[0], tokens)
+            return
+        for each, network in zip(self.buckets, names, strict=True):
+            each.check(network)
+        for each, network in zip(self.buckets, names, strict=True):
+            each.take(network, tokens)
+
+
 class NetworkBuckets:
     """Token buckets of a rate for each address, several times the rate for each larger IPv6
     network that it is in, and the rate `total`, by default `TOTAL_FACTOR` times the rate, for all
@@ -94,19 +129,18 @@ class NetworkBuckets:
     def __init__(
         self, what: str, rate: Rate, clock: IReactorTime, total: Rate | None = None
     ) -> None:
-        self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
+        self._levels = NetworkAmounts(what, rate, clock)
         self._all = TokenBuckets(what, total or rate.times(TOTAL_FACTOR), clock)
 
     def set_rates(self, rate: Rate, total: Rate | None = None) -> None:
         """Change the rates; what has been taken stays taken."""
-        for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
-            each.rate = rate.times(factor)
+        self._levels.set_rate(rate)
         self._all.rate = total or rate.times(TOTAL_FACTOR)
 
     @property
     def refused(self) -> int:
         """How often an address or a network was refused."""
-        return sum(each.refused for each in self._levels)
+        return self._levels.refused
 
     @property
     def refused_to_all(self) -> int:
@@ -131,39 +165,5 @@ class NetworkBuckets:
             each.spend(key)
 
     def _of(self, address: str, subject: str) -> list[tuple[TokenBuckets, Hashable]]:
-        levels = zip(self._levels, networks(address), strict=False)
+        levels = zip(self._levels.buckets, networks(address), strict=False)
         return [*((each, (subject, network)) for each, network in levels), (self._all, subject)]
-
-
-class NetworkAmounts:
-    """Token buckets for actions that take many tokens each, such as one for each byte: for each
-    address, and several times the rate for each larger IPv6 network that it is in.
-
-    An action is permitted if no bucket is empty, and takes all its tokens, also those that there
-    are not yet. So one that takes more than the burst is not refused for ever.
-    """
-
-    def __init__(self, what: str, rate: Rate, clock: IReactorTime) -> None:
-        self._levels = [TokenBuckets(what, rate.times(factor), clock) for factor in NETWORK_FACTORS]
-
-    def set_rate(self, rate: Rate) -> None:
-        """Change the rate; what has been taken stays taken."""
-        for each, factor in zip(self._levels, NETWORK_FACTORS, strict=True):
-            each.rate = rate.times(factor)
-
-    @property
-    def refused(self) -> int:
-        """How often an address or a network was refused."""
-        return sum(each.refused for each in self._levels)
-
-    def take(self, address: str, tokens: int) -> None:
-        """Take tokens from each bucket of the address; raises `RateLimited` if one is empty."""
-        names = networks(address)
-        if len(names) == 1:
-            # Every send from an IPv4 address comes here.
-            self._levels[0].take(names[0], tokens)
-            return
-        for each, network in zip(self._levels, names, strict=True):
-            each.check(network)
-        for each, network in zip(self._levels, names, strict=True):
-            each.take(network, tokens)

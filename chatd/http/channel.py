@@ -35,6 +35,7 @@ from chatd.http.response_head import status_line, whole_response
 from chatd.http.server_state import Connection, ServerState
 from chatd.http.site import Site
 from chatd.http.timeouts import TimeoutQueue
+from chatd.http.turns import host_of
 
 _log = Logger()
 
@@ -217,11 +218,11 @@ class Channel:
                 if granted:
                     granted = False
                 elif turns < 0 or not (
-                    server.turns.admits() or server.turns.admits_first(self._host)
+                    server.turns.admits() or server.turns.admits_first(host_of(self.getPeer()))
                 ):
                     # One read may hold thousands of requests, so let other connections proceed.
                     self._waits = True
-                    server.turns.wait(self, self._host)
+                    server.turns.wait(self, host_of(self.getPeer()))
                     break
                 turns -= 1
                 head = reader.head
@@ -400,12 +401,6 @@ class Channel:
         if self._peer is None:
             self._peer = self.transport.getPeer()
         return self._peer
-
-    @property
-    def _host(self) -> str:
-        """The client's address as text; empty if it has none."""
-        host: str = getattr(self.getPeer(), "host", "")
-        return host
 
     def getHost(self) -> IAddress:
         """The address that the client connected to."""

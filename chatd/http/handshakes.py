@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from chatd.http.turns import Turns
+from chatd.http.turns import Turns, host_of
 
 PART_BYTES: Final = 4096
 """What is decrypted before others may have their turn: up to two hundred records, or less than one.
@@ -104,15 +104,10 @@ class TurnTakingTLS(BufferingTLSTransport):
     def _queue(self) -> None:
         if not self._is_queued:
             self._is_queued = True
-            self._turns.wait(self, self._host)
+            self._turns.wait(self, host_of(self._socket.getPeer()))
 
     def _admits(self) -> bool:
-        return self._turns.admits() or self._turns.admits_first(self._host)
-
-    @property
-    def _host(self) -> str:
-        host: str = getattr(self._socket.getPeer(), "host", "")
-        return host
+        return self._turns.admits() or self._turns.admits_first(host_of(self._socket.getPeer()))
 
     @property
     def _socket(self) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from chatd.runtime.networks import networks
 from chatd.runtime.round_robin import RoundRobin
@@ -24,6 +24,12 @@ TURN_SECONDS: Final = 0.002
 nobody tells when a turn of the reactor begins."""
 FIRST_SECONDS: Final = 0.01
 """For how long after that addresses of which nothing waits are still admitted."""
+
+
+def host_of(peer: IAddress | None) -> str:
+    """The address of a client as text; empty if it has none."""
+    host: str = getattr(peer, "host", "")
+    return host
 
 
 class Waiting(Protocol):

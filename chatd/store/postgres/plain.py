@@ -39,7 +39,7 @@ from chatd.store.postgres.append import Appender
 from chatd.store.postgres.retention import RetentionPart, deletion
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.postgres.schema import version
-from chatd.store.postgres.silent import silent
+from chatd.store.postgres.silent import silenced
 from chatd.store.postgres.sync_store import PostgresSyncStore
 from chatd.store.statements import Statement
 
@@ -292,5 +292,5 @@ class PlainLayout:
     def _execute(self, statement: Statement[T]) -> Deferred[T]:
         """Run a statement that notifies other processes, unless an announcer does."""
         if not self._notifying:
-            statement = statement._replace(sql=silent(statement.sql))
+            statement = silenced(statement)
         return self._executor.execute(statement)

@@ -47,7 +47,7 @@ from chatd.store.postgres.append import new_batch_id
 from chatd.store.postgres.plain import DATABASE_BYTES, DELETE_TOKENS_STEP, NOW
 from chatd.store.postgres.retention import RetentionPart
 from chatd.store.postgres.schema import version
-from chatd.store.postgres.silent import silent
+from chatd.store.postgres.silent import silenced
 from chatd.store.results import merge_directions, user_not_found
 from chatd.store.sharded import claims
 from chatd.store.sharded.accounts import ShardedAccounts
@@ -349,7 +349,7 @@ class ShardedLayout:
         """See `Layout`."""
         return [
             RetentionPart(
-                lambda statement, lane=lane: lane.execute(_silent(statement)),
+                lambda statement, lane=lane: lane.execute(silenced(statement)),
                 deletion(self._lanes, lane),
             )
             for lane in self._lanes
@@ -395,8 +395,4 @@ class ShardedLayout:
 
     def _execute(self, owner: int, statement: Statement[T]) -> Deferred[T]:
         """Run a statement in the lane of the owner of its rows; it notifies nobody."""
-        return self._lanes.of(owner).execute(_silent(statement))
-
-
-def _silent(statement: Statement[T]) -> Statement[T]:
-    return statement._replace(sql=silent(statement.sql))
+        return self._lanes.of(owner).execute(silenced(statement))

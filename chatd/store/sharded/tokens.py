@@ -14,7 +14,7 @@ from psycopg2.errors import UniqueViolation
 from chatd.model import AddedToken, Session, TokenOptions
 from chatd.store import token_statements
 from chatd.store.postgres import accounts
-from chatd.store.postgres.silent import silent
+from chatd.store.postgres.silent import silenced
 from chatd.store.sharded.lanes import LaneExecutor, Lanes, together
 
 MAX_OWNERS: Final = 200_000
@@ -35,9 +35,8 @@ class ShardedTokens:
             addition = accounts.add_token(
                 user_id, digest, options, verified, at, "", token_statements.ADD_IN_LANE
             )
-            silently = addition._replace(sql=silent(addition.sql))
             try:
-                return await self._lanes.of(user_id).execute(silently)
+                return await self._lanes.of(user_id).execute(silenced(addition))
             except UniqueViolation:
                 # Another process has added one at the same time.
                 at += 1

@@ -136,8 +136,7 @@ class SendCalls:
         self, context: RequestContext, session: Session, parameters: SendParameters, body: Send
     ) -> Response:
         receipt = parameters.wait_for
-        peer = context.request.getClientAddress()
-        address = self.address(peer, context.header_values(b"x-forwarded-for"))
+        address = self._proxies.address(context.request)
         message = (body.user_id, body.message, parameters.key, address)
         if receipt is None:
             return self.response(await self._chats.send(session, *message))

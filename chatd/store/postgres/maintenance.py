@@ -202,13 +202,11 @@ class PostgresMaintenance:
     def offline(self) -> Iterator[Any]:
         """A connection to the database, while no daemon uses it or starts."""
         with self._connect() as db:
-            [[users]] = _rows(db, _USERS)
             ends = time.monotonic() + STOPPING_SECONDS
-            while users and time.monotonic() < ends:
+            while (users := _rows(db, _USERS)[0][0]) and time.monotonic() < ends:
                 # What is known of other connections is kept for a transaction.
                 db.rollback()
                 time.sleep(0.05)
-                [[users]] = _rows(db, _USERS)
             if users:
                 raise MaintenanceError(
                     f"chatd uses {self._address.location} by {users} connections: stop it first"

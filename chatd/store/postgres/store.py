@@ -599,9 +599,9 @@ class PostgresStore:
         except BaseException:
             announcer.announce_unknown((notice.user_id,), sessions=True)
             raise
-        # Even if it seems to have changed nothing: an earlier attempt may have.
         if not ends(result):
             return result
+        # Even if it seems to have changed nothing: an earlier attempt may have.
         if isinstance(notice, RevokedNotice):
             announcer.announce_revoked(notice.user_id, notice.token)
         else:

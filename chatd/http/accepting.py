@@ -61,7 +61,7 @@ class WaitingConnections:
     def take(self, has_time: Callable[[], bool]) -> None:
         """Take what the kernel has, one at least, as far as there are room and time."""
         admission = self._admission
-        while admission.waiting < admission.room:
+        while admission.takes_more:
             try:
                 connection, address = self._listening.accept()
             except OSError:  # there is none; anything else is told to who calls `accept`
@@ -106,7 +106,7 @@ class WaitingConnections:
 class Acceptor:
     """Has an open port of Twisted accept connections for `ACCEPT_SECONDS` a time, or one.
 
-    While `admission` has a room that is negative, those that wait go on waiting.
+    While `admission` is full, those that wait go on waiting.
     """
 
     def __init__(self, port: Any, clock: IReactorTime, admission: Admission) -> None:
@@ -142,7 +142,7 @@ class Acceptor:
         self._call = None
         if not self._waiting:  # or the port is closed
             return
-        if self._admission.room < 0:
+        if self._admission.is_full:
             self._call = self._clock.callLater(PAUSE_SECONDS, self._accept_waiting)
         else:
             self.accept()

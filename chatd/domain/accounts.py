@@ -230,6 +230,10 @@ class Accounts:
         self._callers.note(session.user_id, address)
         return session
 
+    def touch(self, session: Session) -> None:
+        """Record that a session is in use."""
+        self._last_seen.touch(session)
+
     def note_caller(self, session: Session, address: str) -> None:
         """A client of this address uses a session that is known."""
         self._callers.note(session.user_id, address)

@@ -5,9 +5,8 @@ As long as few sends wait, a transaction takes all of them, and nothing else has
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -17,6 +16,7 @@ from chatd.domain.batch import MAX_BATCH_SIZE, Batcher, Entry, Receiver
 from chatd.domain.caller_networks import CallerNetworks
 from chatd.errors import DomainError, Overloaded
 from chatd.model import Appended, Draft
+from chatd.runtime.round_robin import RoundRobin
 
 MAX_OF_NETWORK: Final = 64
 """Those of one network, an IPv4 address or an IPv6 /48: whoever sends from elsewhere waits for the
@@ -25,10 +25,45 @@ MAX_QUEUED: Final = 5000
 """Sends that may wait, and one more of each network for each transaction."""
 
 
+class SendQueue:
+    """Sends in the order in which they came; if many wait, their networks have turns.
+
+    What one network has sent stays in order.
+    """
+
+    def __init__(self, callers: CallerNetworks, is_limited: Callable[[], bool]) -> None:
+        self._callers = callers
+        self._is_limited = is_limited
+        self._came: deque[Entry[Draft]] = deque()
+        # By network; what came later is in the other one.
+        self._in_turn: RoundRobin[Entry[Draft]] = RoundRobin()
+
+    def __len__(self) -> int:
+        return len(self._came) + self._in_turn.length
+
+    def append(self, entry: Entry[Draft]) -> None:
+        """Add one."""
+        self._came.append(entry)
+
+    def popleft(self) -> Entry[Draft]:
+        """Take one."""
+        return (self._in_turn or self._came).popleft()
+
+    def arrange(self) -> int:
+        """Prepare for a transaction; returns how many sends it may take."""
+        came, in_turn = self._came, self._in_turn
+        if not in_turn and (len(came) <= MAX_OF_NETWORK or not self._is_limited()):
+            return len(came)
+        for entry in came:
+            in_turn.append(self._callers.of(entry[0].sent_by), entry)
+        came.clear()
+        return sum([min(count, MAX_OF_NETWORK) for count in in_turn.counts()])
+
+
 class SendBatcher(Batcher[Draft, Appended]):
     """A batcher of messages whose senders' networks are known to `callers`.
 
-    What one account sends stays in order. With `is_limited` false, networks are as one.
+    With `is_limited` false, networks are as one.
     """
 
     def __init__(
@@ -51,39 +86,21 @@ class SendBatcher(Batcher[Draft, Appended]):
         )
         self._callers = callers
         self._is_limited = is_limited
+        self._queue = self._sends = SendQueue(callers, is_limited)
         # The networks that have had their one more since the last transaction.
         self._beyond: set[Hashable] = set()
 
     def enqueue(self, item: Draft, receiver: Receiver) -> None:
         """See `Batcher.enqueue`."""
-        if len(self._queue) >= self._max_queued and self._is_limited():
+        if len(self._sends) >= self._max_queued and self._is_limited():
             network = self._callers.of(item.sent_by)
             if network in self._beyond or len(self._beyond) >= self._max_queued:
                 raise Overloaded("too many requests are waiting for the store", 1, "batch_queue")
             self._beyond.add(network)
-            self._queue.append((item, receiver, self._clock.seconds()))
+            self._sends.append((item, receiver, self._clock.seconds()))
         else:
             super().enqueue(item, receiver)
 
     def _take(self, limit: int, now: float) -> list[Entry[Draft]]:
         self._beyond.clear()
-        if len(self._queue) > MAX_OF_NETWORK and self._is_limited():
-            limit = min(limit, self._put_in_turn())
-        return super()._take(limit, now)
-
-    def _put_in_turn(self) -> int:
-        """Reorder the queue: first the oldest send of each network, then the next ones, and so on.
-
-        Returns how many there are in which no network has more than it may.
-        """
-        of = self._callers.of
-        counts: Counter[Hashable] = Counter()
-        ranked: list[tuple[int, Entry[Draft]]] = []
-        for _ in range(len(self._queue)):
-            entry = self._queue.popleft()
-            network = of(entry[0].sent_by)
-            counts[network] += 1
-            ranked.append((counts[network], entry))
-        ranked.sort(key=itemgetter(0))
-        self._queue = deque([entry for _, entry in ranked])
-        return sum(min(count, MAX_OF_NETWORK) for count in counts.values())
+        return super()._take(min(limit, self._sends.arrange()), now)

@@ -18,7 +18,7 @@ from chatd.errors import DomainError, Overloaded
 from chatd.model import Appended, Draft
 from chatd.runtime.round_robin import RoundRobin
 
-MAX_OF_NETWORK: Final = 64
+MAX_OF_NETWORK: Final = 48
 """Those of one network, an IPv4 address or an IPv6 /48: whoever sends from elsewhere waits for the
 transaction that is running."""
 MAX_QUEUED: Final = 5000

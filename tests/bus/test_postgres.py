@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.errors import NotTheSender, StartError, StoreUnavailable
+from chatd.errors import MessageNotFound, NotTheSender, StartError, StoreUnavailable
 from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter, Revision
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
@@ -33,6 +33,7 @@ from tests.contracts.helpers import (
     appended,
     digest,
     draft,
+    read_conversation,
     read_inbox,
     send,
 )
@@ -395,6 +396,10 @@ async def test_what_owners_remove_reaches_other_processes(
         assert (await send(process.store, ann, bob, "room")).seq == seq
     with connected(postgres.url(postgres_database)) as db:
         assert rows(db, "SELECT count(*) FROM message") == [(4,)]
+        said = await read_conversation(two.store, ann, bob)
+        assert [message.text for message in said] == ["room", "room"]
+        with pytest.raises(MessageNotFound):
+            await two.store.revise(Revision(ann, bob, 2, "edited"))
         heard.callback(None)
         while rows(db, "SELECT count(*) FROM message") != [(2,)]:
             await sleep(0.01)

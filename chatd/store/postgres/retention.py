@@ -30,21 +30,25 @@ GRACE_SECONDS: Final = 5.0
 """How long other processes have to hear of what is removed, before it is deleted."""
 
 
-def _advancing(chosen: str, old: str, skip_locked: str) -> str:
+def _advancing(chosen: str, old: str, messages: int, skip_locked: str) -> str:
     """Parts of a statement that has the inboxes `chosen` begin after the messages `old`.
 
-    What is removed is measured under the lock, as it is then: edits take the same lock.
+    Of each, up to so many `messages` are removed. They are measured under the lock, as they are
+    then: edits take the same lock. With the order and the limit the planner takes them by their
+    key; otherwise it would read all that was removed before, too.
     """
     return f"""
 WITH chosen AS ({chosen}), old AS ({old}), free AS MATERIALIZED (
-    SELECT user_id, removed_seq FROM inbox JOIN old USING (user_id) ORDER BY user_id
-    FOR NO KEY UPDATE OF inbox {skip_locked}
+    SELECT user_id, removed_seq FROM inbox JOIN old USING (user_id) WHERE NOT closed
+    ORDER BY user_id FOR NO KEY UPDATE OF inbox {skip_locked}
 ), sizes AS MATERIALIZED (
-    SELECT received_by, octet_length(text) AS size
-    FROM message JOIN old ON received_by = old.user_id AND message.seq <= old.seq
-        JOIN free ON free.user_id = received_by AND message.seq > removed_seq
+    SELECT received_by, size
+    FROM old JOIN free USING (user_id) CROSS JOIN LATERAL (
+        SELECT received_by, octet_length(text) AS size FROM message
+        WHERE received_by = old.user_id AND seq > free.removed_seq AND seq <= old.seq
+        ORDER BY seq LIMIT {messages} FOR SHARE
+    ) AS oldest
     WHERE (SELECT count(*) FROM free) > 0
-    FOR SHARE OF message
 ), moved AS (
     UPDATE inbox SET removed_seq = old.seq, removed_at = old.sent_at,
         text_bytes = text_bytes - coalesce(
@@ -78,7 +82,7 @@ _OLD: Final = f"""
 # Inboxes that are locked, which somebody is writing to, are left for the next time. All inboxes
 # that begin late are returned, so that a process that has missed a notice catches up.
 _ADVANCE: Final = f"""
-{_advancing(_INBOXES, _OLD, "SKIP LOCKED")}
+{_advancing(_INBOXES, _OLD, MESSAGES, "SKIP LOCKED")}
 SELECT chosen.user_id, coalesce(moved.removed_seq, chosen.removed_seq),
     moved.user_id IS NOT NULL
 FROM notified, chosen LEFT JOIN moved ON moved.user_id = chosen.user_id ORDER BY 1
@@ -94,7 +98,7 @@ _CHOSEN: Final = f"""
 """
 # Waits for whoever is writing to the inbox: others may do that all the time.
 _REMOVE_OLDEST: Final = f"""
-{_advancing(_INBOX, _CHOSEN, "")}
+{_advancing(_INBOX, _CHOSEN, CHOSEN_MESSAGES, "")}
 SELECT last_seq, coalesce(moved.removed_seq, chosen.removed_seq)
 FROM notified, chosen LEFT JOIN moved ON true
 """

@@ -12,6 +12,7 @@ from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
@@ -69,7 +70,8 @@ def compose_domain(
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
     read_limits = ReadLimits(limits, reads_answers)
-    calls = StoreCalls(read_limits, store.parallel)
+    callers = CallerNetworks()
+    calls = StoreCalls(read_limits, callers, store.parallel)
     disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     erasures = Erasures(store, bus, clock)
     accounts = Accounts(
@@ -80,6 +82,7 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        callers,
         calls,
         disk,
         erasures,
@@ -107,6 +110,7 @@ def compose_domain(
         notifier,
         limits,
         read_limits,
+        callers,
         calls,
         disk,
         clock=clock,

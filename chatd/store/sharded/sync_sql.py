@@ -38,7 +38,6 @@ WITH peers AS (SELECT unnest(:peers::bigint[]) AS peer), {POSITIONS}
 SELECT peer, coalesce(sent_seq, 0), coalesce(sent_at, 0), peer_delivered, peer_read FROM positions
 """
 
-# What was told of messages up to `logged_after` while the account began is read as an old message.
 COMPLETE: Final = f"""
 WITH given AS (
     SELECT * FROM unnest(:peers::bigint[], :sent_seqs::bigint[], :sent_ats::bigint[],
@@ -57,10 +56,6 @@ WITH given AS (
         + (SELECT count(*) FROM state WHERE peer_delivered > 0)
     WHERE user_id = :user_id AND NOT settled
     RETURNING user_id, last_change
-), dropped AS (
-    DELETE FROM change USING state
-    WHERE change.user_id = :user_id AND kind = 'sent' AND change.peer = state.peer
-        AND change.seq <= state.sent_seq AND EXISTS (SELECT FROM counted)
 ), summarised AS (
     INSERT INTO conversation_summary AS summary ({SUMMARY})
     SELECT user_id, peer, greatest(received_at, sent_at), received_seq, received_at, sent_seq,
@@ -101,10 +96,17 @@ LEFT JOIN LATERAL (
 ) AS found ON true
 """
 
+# Of messages up to `logged_after` the account may have been told while it began, also by a statement
+# that does not know yet that this is over. They are read as old messages.
 CHANGES: Final = """
 SELECT listed.number, listed.kind, listed.peer, listed.seq, read_seq, peer_delivered, peer_read
 FROM (
-    SELECT * FROM change WHERE user_id = :user_id AND number > :after ORDER BY number LIMIT :limit
+    SELECT * FROM change WHERE user_id = :user_id AND number > :after AND NOT (
+        kind = 'sent' AND seq <= coalesce((
+            SELECT logged_after FROM conversation_summary AS old
+            WHERE old.user_id = change.user_id AND old.peer = change.peer
+        ), 0)
+    ) ORDER BY number LIMIT :limit
 ) AS listed
 LEFT JOIN LATERAL (
     SELECT * FROM conversation_summary AS summary

@@ -2,7 +2,7 @@
 
 An account that begins to have changes first gets its row of `sync_state`, so that it is told
 everything from then on, and then its conversations as they are in the lanes of its peers. What it
-is told of messages that these contain already is dropped. Nobody reads before that is complete.
+is told of messages that these contain already is not read. Nobody reads before that is complete.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ LEFT JOIN LATERAL (
 ) AS found ON true
 """
 
-# Of messages up to `logged_after` the account may have been told while it began, also by a statement
-# that does not know yet that this is over. They are read as old messages.
+# Of messages up to `logged_after` the account may have been told while it began, also by a
+# statement that does not know yet that this is over. They are read as old messages.
 CHANGES: Final = """
 SELECT listed.number, listed.kind, listed.peer, listed.seq, read_seq, peer_delivered, peer_read
 FROM (

@@ -26,6 +26,7 @@ from chatd.api.fast_path import FastPath
 from chatd.api.problems import problem
 from chatd.api.rendering import EncodedMessageCache
 from chatd.domain.address_polls import AddressPolls
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.chats import Chats
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import Notifier
@@ -94,6 +95,7 @@ class Ours:
         notifier = Notifier(max_held=100, expiry=SessionExpiry(clock, lambda: 0))
         session = Session(USER, b"token")
         self.session = session
+        callers = CallerNetworks()
         reads = ReadLimits(RateLimits(None, clock), lambda user_id: True)
         self.chats = Chats(
             inbox,
@@ -101,7 +103,8 @@ class Ours:
             notifier,
             RateLimits(None, clock),
             reads,
-            StoreCalls(reads, 1),
+            callers,
+            StoreCalls(reads, callers, 1),
             DiskSpace(None, 0, clock),
             clock=clock,
             max_message_bytes=4096,

@@ -83,6 +83,7 @@ class API:
             retry_jitter=retry_jitter,
             address_polls=address_polls,
             proxies=proxies,
+            touch=accounts.touch,
         )
         self.sends = SendCalls(chats, receipts, render, self.reads, proxies)
         self.handlers = bind(

@@ -14,7 +14,7 @@ from chatd.model import Session
 
 
 class Authenticator:
-    """Finds the session of a request; wrong passwords are counted by the address from `proxies`."""
+    """Finds the session of a request, and has it counted by the address from `proxies`."""
 
     def __init__(self, accounts: Accounts, proxies: TrustedProxies) -> None:
         self._accounts = accounts
@@ -23,11 +23,11 @@ class Authenticator:
     def __call__(self, context: RequestContext) -> Awaitable[Session]:
         """The caller's session; raises `Unauthorized` or `RateLimited`."""
         scheme, proof = credentials(context.header(b"authorization"))
+        address = self._proxies.address(context.request)
         if scheme == b"bearer" and proof:
-            return self._accounts.bearer(proof)
+            return self._accounts.bearer(proof, address)
         if scheme == b"basic":
             username, password = parse_basic(proof)
-            address = self._proxies.address(context.request)
             return self._accounts.basic(username, password, address)
         raise Unauthorized("send Authorization: Bearer with a token, or Basic")
 

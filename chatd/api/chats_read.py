@@ -137,7 +137,10 @@ class Conversation(Struct, forbid_unknown_fields=True):
 
 
 class ReadCalls:
-    """The call that reads messages and waits for them."""
+    """The call that reads messages and waits for them.
+
+    `touch` is called with the sessions of open streams, again and again.
+    """
 
     def __init__(
         self,
@@ -148,6 +151,7 @@ class ReadCalls:
         retry_jitter: Callable[[], int],
         address_polls: AddressPolls,
         proxies: TrustedProxies,
+        touch: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.address_polls = address_polls
         self._proxies = proxies
@@ -155,7 +159,7 @@ class ReadCalls:
         self._render = render
         self._seconds = clock.seconds
         self._retry_jitter = retry_jitter
-        self._keep_alives = KeepAlives(clock)
+        self._keep_alives = KeepAlives(clock, touch)
 
     @call(
         "GET",

@@ -151,10 +151,12 @@ class FastPath:
             block.forget_values()
             if place is not None:
                 caller = structs.replace(caller, place=place)
+            address = self._sends.address(channel.getPeer(), forwarded)
             if caller.is_json:
-                address = self._sends.address(channel.getPeer(), forwarded)
                 caller = structs.replace(caller, address=address)
             session = self._accounts.known_session(caller.digest)
+            if session is not None:
+                self._accounts.note_caller(session, address)
             if session is not None and session.token is not None:
                 # The connections of a user share the bytes.
                 return structs.replace(caller, digest=session.token)

@@ -18,7 +18,7 @@ from chatd.domain.message_stream import End, MessageStream
 from chatd.domain.poll import DISCONNECTED
 from chatd.http.request import Request
 from chatd.http.timeouts import TICK, Timeouts
-from chatd.model import ChangesPosition, InboxSlice, Message, WakeReason
+from chatd.model import ChangesPosition, InboxSlice, Message, Session, WakeReason
 from chatd.model_sync import Change
 
 WRITE_BYTES: Final = 64 * 1024
@@ -33,9 +33,13 @@ OVERLOAD_RETRY_AFTER: Final = 5
 
 
 class KeepAlives:
-    """Has every open stream write a keep-alive each `KEEP_ALIVE_SECONDS`, with one timer."""
+    """Has every open stream write a keep-alive each `KEEP_ALIVE_SECONDS`, with one timer.
 
-    def __init__(self, clock: IReactorTime) -> None:
+    `touch` is called with the session of each, which is in use for as long as its stream is.
+    """
+
+    def __init__(self, clock: IReactorTime, touch: Callable[[Session], None]) -> None:
+        self._touch = touch
         self._timeouts = Timeouts(clock)
         # Timeouts come up to a tick late.
         self._queue = self._timeouts.queue(KEEP_ALIVE_SECONDS - TICK, self._due)
@@ -52,6 +56,7 @@ class KeepAlives:
 
     def _due(self, writer: StreamWriter) -> None:
         self._queue.add(writer)
+        self._touch(writer.session)
         writer.keep_alive()
 
 
@@ -121,6 +126,11 @@ class StreamWriter:
         request.registerProducer(self, True)
         request.write(self._format.opening(self._stream.cursor))
         self._stream.begin(self, inbox)
+
+    @property
+    def session(self) -> Session:
+        """The session of the caller."""
+        return self._stream.session
 
     def keep_alive(self) -> None:
         """Write a keep-alive, or disconnect a client that does not read."""

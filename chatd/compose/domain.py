@@ -12,6 +12,7 @@ from chatd.domain.account_changes import AccountChanges
 from chatd.domain.accounts import Accounts
 from chatd.domain.blocks import Blocks
 from chatd.domain.bus_subscriber import BusSubscriber
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.deliveries import Deliveries
@@ -68,7 +69,8 @@ def compose_domain(
     last_seen = LastSeenWriter(store, clock, now)
     tasks = ShieldedTasks()
     read_limits = ReadLimits(limits, reads_answers)
-    calls = StoreCalls(read_limits, store.parallel)
+    callers = CallerNetworks()
+    calls = StoreCalls(read_limits, callers, store.parallel)
     disk = DiskSpace(free_bytes, settings.min_free_disk, clock)
     erasures = Erasures(store, bus, clock)
     accounts = Accounts(
@@ -79,6 +81,7 @@ def compose_domain(
         limits,
         last_seen,
         tasks,
+        callers,
         calls,
         disk,
         erasures,
@@ -106,6 +109,7 @@ def compose_domain(
         notifier,
         limits,
         read_limits,
+        callers,
         calls,
         disk,
         clock=clock,

@@ -25,7 +25,7 @@ from chatd.domain.account_rules import (
     is_username,
 )
 from chatd.domain.basic_sessions import BasicSessions
-from chatd.domain.batch import ReadBatcher
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.erasures import Erasures
 from chatd.domain.lane_batcher import LaneBatcher
@@ -34,6 +34,7 @@ from chatd.domain.outcomes import announced
 from chatd.domain.password_checks import PasswordChecks
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_batcher import ReadBatcher
 from chatd.domain.sessions import RevocationTracker, SessionCache
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import (
@@ -44,6 +45,7 @@ from chatd.errors import (
 )
 from chatd.interfaces import IBus, IStore
 from chatd.model import (
+    LOCAL,
     UNLIMITED,
     Account,
     Credentials,
@@ -52,6 +54,7 @@ from chatd.model import (
     TokenOptions,
     UserName,
 )
+from chatd.runtime.networks import networks
 from chatd.runtime.shield import ShieldedTasks
 
 TOKEN_PREFIX: Final = "chatd_"
@@ -64,8 +67,8 @@ TOKEN_CACHE_SECONDS: Final = 300.0
 NO_LANE: Final = -1
 """In place of the lane of tokens that do not name their owner; older versions issued those."""
 
-LookUp = tuple[bytes, int | None]
-"""The SHA-256 of a token, and its owner if the token names one."""
+LookUp = tuple[bytes, int | None, str]
+"""The SHA-256 of a token, its owner if the token names one, and the network of the client."""
 
 
 class Accounts:
@@ -85,6 +88,7 @@ class Accounts:
         limits: RateLimits,
         last_seen: LastSeenWriter,
         tasks: ShieldedTasks,
+        callers: CallerNetworks,
         calls: StoreCalls,
         disk: DiskSpace,
         erasures: Erasures,
@@ -108,8 +112,8 @@ class Accounts:
         self.min_password_length = min_password_length
         self._look_ups: LaneBatcher[LookUp, Session | None] = LaneBatcher(
             lambda items, within: store.sessions(
-                [digest for digest, _ in items],
-                {digest: owner for digest, owner in items if owner is not None},
+                [digest for digest, _, _ in items],
+                {digest: owner for digest, owner, _ in items if owner is not None},
             ),
             lambda item: NO_LANE if item[1] is None else store.lane(item[1]),
             lambda run: ReadBatcher(
@@ -118,6 +122,7 @@ class Accounts:
                 max_queued=20_000,
                 max_batch_size=1000,
                 owner=lambda item: item[0],
+                group=lambda item: item[2],
                 weigh=lambda item: 1,
                 max_weight=1000,
             ),
@@ -126,6 +131,7 @@ class Accounts:
         self._revocations = RevocationTracker()
         self._basic = BasicSessions(checks, self._revocations, tasks, clock)
         self._tasks = tasks
+        self._callers = callers
         self._calls = calls
         self._disk = disk
         self._erasures = erasures
@@ -186,15 +192,20 @@ class Accounts:
         self._last_seen.touch(Session(user_id))
         return IssuedToken(token, user_id, added.token)
 
-    async def bearer(self, token: bytes) -> Session:
+    async def bearer(self, token: bytes, address: str = LOCAL) -> Session:
         """Authenticate a bearer token; raises `Unauthorized`."""
         digest = token_digest(token)
         session = self.known_session(digest)
-        if session is not None:
-            return session
+        if session is None:
+            session = await self._look_up(digest, token_owner(token), networks(address)[-1])
+        self._callers.note(session.user_id, address)
+        return session
+
+    async def _look_up(self, digest: bytes, owner: int | None, network: str) -> Session:
+        session = None
         while session is None:
             with self._revocations.look_up() as since:
-                found = await self._look_ups.submit((digest, token_owner(token)))
+                found = await self._look_ups.submit((digest, owner, network))
                 if found is None:
                     raise Unauthorized("the token is unknown, was revoked or has expired")
                 if not self._revocations.was_revoked(found.user_id, since):
@@ -216,7 +227,16 @@ class Accounts:
             username, password, address, cached=not self._bus.problem()
         )
         self._last_seen.touch(session)
+        self._callers.note(session.user_id, address)
         return session
+
+    def touch(self, session: Session) -> None:
+        """Record that a session is in use."""
+        self._last_seen.touch(session)
+
+    def note_caller(self, session: Session, address: str) -> None:
+        """A client of this address uses a session that is known."""
+        self._callers.note(session.user_id, address)
 
     async def delete(self, session: Session, *, erase: bool = False) -> bool:
         """Delete the caller's account with its tokens and inbox, and end its polls.

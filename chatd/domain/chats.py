@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from chatd.domain.answer_size import MAX_PAGE_BYTES, fitting
-from chatd.domain.batch import Batcher, ReadBatcher, Receiver
+from chatd.domain.batch import MAX_BATCH_SIZE, Receiver
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.disk_space import DiskSpace
@@ -35,7 +36,9 @@ from chatd.domain.poll import (
     verify_read,
 )
 from chatd.domain.rate_limits import RateLimits
+from chatd.domain.read_batcher import ReadBatcher
 from chatd.domain.read_limits import ReadLimits
+from chatd.domain.send_batcher import SendBatcher
 from chatd.domain.store_calls import StoreCalls
 from chatd.domain.texts import encode_text
 from chatd.errors import (
@@ -64,8 +67,6 @@ from chatd.model import (
 )
 from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
 
-MAX_BATCH_SIZE: Final = 512
-MAX_QUEUED_SENDS: Final = 5000
 MAX_QUEUED_READS: Final = 50_000
 MAX_BATCH_MESSAGES: Final = 400
 """About how many messages one call of the store reads."""
@@ -117,6 +118,7 @@ class Chats:
         notifier: Notifier,
         limits: RateLimits,
         read_limits: ReadLimits,
+        callers: CallerNetworks,
         calls: StoreCalls,
         disk: DiskSpace,
         *,
@@ -152,11 +154,11 @@ class Chats:
         self._sends: LaneBatcher[Draft, Appended] = LaneBatcher(
             self._append,
             lambda draft: store.lane(draft.received_by),
-            lambda run: Batcher(
+            lambda run: SendBatcher(
                 run,
                 clock,
-                max_queued=MAX_QUEUED_SENDS,
-                max_batch_size=MAX_BATCH_SIZE,
+                callers,
+                lambda: limits.enabled,
                 on_batch_done=self._publish,
                 observe_size=observe_sends,
             ),
@@ -170,6 +172,7 @@ class Chats:
                 max_queued=MAX_QUEUED_READS,
                 max_batch_size=MAX_BATCH_SIZE,
                 owner=lambda query: query.user_id,
+                group=lambda query: callers.of(query.user_id),
                 weigh=lambda query: query.limit,
                 max_weight=MAX_BATCH_MESSAGES,
                 check=lambda query: read_limits.check(query.user_id),

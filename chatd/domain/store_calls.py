@@ -1,5 +1,5 @@
-"""Calls of the store for one request each: few at a time, accounts in turn, and only while somebody
-waits for them.
+"""Calls of the store for one request each: few at a time, networks and their accounts in turn, and
+only while somebody waits for them.
 
 A client can ask and disconnect much faster than the store answers. What it no longer waits for must
 not be in the way of others.
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.fair_queue import FairQueue
 from chatd.domain.read_limits import ReadLimits
 from chatd.errors import DomainError, Overloaded
@@ -42,13 +43,15 @@ class StoreCalls:
     one, and has fewer threads beside its own.
     """
 
-    def __init__(self, reads: ReadLimits, max_running: int) -> None:
+    def __init__(self, reads: ReadLimits, callers: CallerNetworks, max_running: int) -> None:
         self._reads = reads
         self._free = max_running
         self._max_of_owner = max(1, max_running - 1)
         self._running: Counter[int] = Counter()
         self._queue: FairQueue[_Waiting] = FairQueue(
-            lambda waiting: waiting.owner, max_entries=MAX_WAITING
+            lambda waiting: waiting.owner,
+            max_entries=MAX_WAITING,
+            group=lambda waiting: callers.of(waiting.owner),
         )
 
     def run(self, owner: int, call: Callable[[], Deferred[T]]) -> Deferred[T]:

@@ -28,6 +28,10 @@ class RoundRobin(Generic[T]):
         queue = self._queues.get(owner)
         return 0 if queue is None else len(queue)
 
+    def counts(self) -> list[int]:
+        """The number of items of each owner."""
+        return [len(queue) for queue in self._queues.values()]
+
     def append(self, owner: Hashable, item: T) -> None:
         """Add an item behind the others of its owner."""
         self._queues.setdefault(owner, deque()).append(item)
@@ -54,3 +58,49 @@ class RoundRobin(Generic[T]):
         """Drop all items."""
         self._queues.clear()
         self.length = 0
+
+
+class GroupedRoundRobin(Generic[T]):
+    """Items by owner, where owners belong to groups: groups have turns, and in each its owners.
+
+    So an owner waits for one item of each other group, however many owners those have.
+    """
+
+    __slots__ = ("_groups", "length")
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[Hashable, RoundRobin[T]] = OrderedDict()
+        self.length = 0
+        """The number of items."""
+
+    def count(self, group: Hashable, owner: Hashable) -> int:
+        """The number of items of one owner in a group."""
+        owners = self._groups.get(group)
+        return 0 if owners is None else owners.count(owner)
+
+    def append(self, group: Hashable, owner: Hashable, item: T) -> None:
+        """Add an item behind the others of its owner."""
+        owners = self._groups.get(group)
+        if owners is None:
+            owners = self._groups[group] = RoundRobin()
+        owners.append(owner, item)
+        self.length += 1
+
+    def popleft(self, busy: Container[Hashable] = ()) -> T:
+        """Take the oldest item of the owner whose turn it is in the group whose turn it is, of the
+        owners that are not `busy`.
+
+        Raises `IndexError` if there is none.
+        """
+        for group, owners in self._groups.items():
+            try:
+                item = owners.popleft(busy)
+            except IndexError:
+                continue
+            self.length -= 1
+            if owners:
+                self._groups.move_to_end(group)
+            else:
+                del self._groups[group]
+            return item
+        raise IndexError("no item may be taken")

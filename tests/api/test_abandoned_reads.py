@@ -55,6 +55,24 @@ def test_accounts_take_turns(serve: Serve, front: str) -> None:
     assert {exchange.response.status for exchange in waiting} == {200}
 
 
+@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("target", [USERS, f"{CHATS}?limit=100"])
+def test_networks_take_turns_however_many_accounts_they_have(
+    serve: Serve, front: str, target: str
+) -> None:
+    service = serve(front, worker=SteppedExecutor, read_cached=False, trusted=["127.0.0.0/8"])
+    *many, bob = (service.new_user() for _ in range(41))
+    here, there = ({"X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2))
+    for ann in many:
+        ann.get(CHATS, headers=here)
+    bob.get(CHATS, headers=there)
+    waiting = [ann.start("GET", target, headers=here) for ann in many]
+    found = bob.start("GET", target, headers=there)
+    assert steps_until_answered(service, found) <= MAX_RUNNING + 3
+    service.settle()
+    assert {each.response.status for each in waiting} == {200}
+
+
 def test_more_of_one_account_is_an_overload(serve: Serve) -> None:
     service = serve("chatd", worker=SteppedExecutor)
     ann, bob = pair(service)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chatd.domain import chats, passwords
+from chatd.domain import passwords, send_batcher
 from chatd.domain.rate_limits import Rates
 from chatd.errors import StoreUnavailable
 from chatd.model import InboxLimits
@@ -245,7 +245,7 @@ def test_without_limits_nothing_is_refused(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name", "target"),
-    [(chats, "MAX_QUEUED_SENDS", "send"), (passwords, "MAX_PENDING", "log in")],
+    [(send_batcher, "MAX_QUEUED", "send"), (passwords, "MAX_PENDING", "log in")],
 )
 @pytest.mark.parametrize("front", ["twisted.web", "chatd"])
 def test_a_full_queue_is_an_overload(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chatd.api.stream_writer import KEEP_ALIVE_SECONDS, STALLED_KEEP_ALIVES, WRITE_BYTES
+from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
 from chatd.domain.notifier import HELD_PER_USER
 from tests.api.service import (
     CHATS,
@@ -214,6 +215,7 @@ def test_a_keep_alive_is_written_every_15_seconds(service: Service, accept: str)
         service.advance(5)
         assert stream.keep_alives() == number
     stream.exchange.disconnect()
+    service.advance(LAST_SEEN_FLUSH_SECONDS)
     assert not service.system.timers()
 
 

@@ -120,6 +120,19 @@ def test_tokens_are_listed_without_themselves(service: Service) -> None:
     assert [token["current"] for token in listed(bob)] == [True]
 
 
+def test_a_token_is_in_use_for_as_long_as_its_stream_is_open(service: Service) -> None:
+    ann = service.new_user("ann")
+    phone = log_in(service, label="phone")
+    stream = ann.start_and_settle("GET", CHATS, headers=STREAM, auth=bearer(phone))
+    for _ in range(20):
+        service.advance(10)
+    used = listed(ann)[0]["last_used_at"]
+    assert "2026-01-01T00:02:00Z" < used < "2026-01-01T00:03:21Z"
+    stream.disconnect()
+    service.advance(300)
+    assert listed(ann)[0]["last_used_at"] == used
+
+
 def test_the_last_use_is_shown_at_once_and_written_once_a_minute(service: Service) -> None:
     ann = service.new_user("ann")
     phone = log_in(service, label="phone")

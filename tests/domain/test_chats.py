@@ -10,7 +10,10 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 import chatd.domain.chats
+from chatd.domain import send_batcher
 from chatd.domain.answer_size import MAX_ANSWER_BYTES
+from chatd.domain.batch import MAX_BATCH_SIZE
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.notifier import HELD_PER_USER
 from chatd.domain.poll import Polled
@@ -224,7 +227,7 @@ def test_a_send_returns_after_the_commit(stepped: System) -> None:
 def test_sends_and_reads_are_refused_when_their_queue_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chatd.domain.chats, "MAX_QUEUED_SENDS", 3)
+    monkeypatch.setattr(send_batcher, "MAX_QUEUED", 3)
     monkeypatch.setattr(chatd.domain.chats, "MAX_QUEUED_READS", 2)
     with composed(tmp_path, worker=SteppedExecutor) as system:
         ann, _ = pair(system)
@@ -868,7 +871,8 @@ def test_observers_are_optional(stepped: System) -> None:
         stepped.notifier,
         RateLimits(None, stepped.clock),
         reads,
-        StoreCalls(reads, 1),
+        CallerNetworks(),
+        StoreCalls(reads, CallerNetworks(), 1),
         DiskSpace(None, 0, stepped.clock),
         clock=stepped.clock,
         max_message_bytes=100,
@@ -923,7 +927,7 @@ def test_a_burst_to_one_inbox_does_not_delay_others(stepped: System) -> None:
     cat = system.session("cat")
     polls = [poll(system, bob, cursor(system, 0)) for _ in range(HELD_PER_USER)]
     other = poll(system, cat, cursor(system, 0))
-    size = 3 * chatd.domain.chats.MAX_BATCH_SIZE
+    size = 3 * MAX_BATCH_SIZE
     burst = [system.start(system.chats.send(ann, 2, f"{number}")) for number in range(size)]
     single = system.start(system.chats.send(bob, 3, "hello"))
     batches = 0

@@ -1,4 +1,4 @@
-"""Accounts are served in turn."""
+"""Networks and accounts are served in turn."""
 
 from __future__ import annotations
 
@@ -32,6 +32,18 @@ def test_a_new_owner_waits_for_one_entry_of_each_other() -> None:
     entries.append("c1")
     assert rest(entries) == ["b1", "a2", "c1", "b2", "a3"]
     assert len(entries) == 0
+
+
+def test_groups_are_served_in_turn_and_in_each_its_owners() -> None:
+    entries: FairQueue[str] = FairQueue(
+        lambda entry: entry[:2], max_entries=10, max_per_owner=2, group=lambda entry: entry[0]
+    )
+    for entry in ("ab1", "ac1", "ad1", "ab2", "xy1", "xz1"):
+        entries.append(entry)
+    with pytest.raises(Overloaded):
+        entries.append("ab3")
+    assert entries.popleft({"ab", "ac"}) == "ad1"
+    assert rest(entries) == ["xy1", "ab1", "xz1", "ac1", "ab2"]
 
 
 def test_owners_that_are_busy_are_passed_over() -> None:

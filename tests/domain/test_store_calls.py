@@ -1,4 +1,4 @@
-"""Calls of the store: few at a time, accounts in turn, none that nobody waits for."""
+"""Calls of the store: few at a time, networks and accounts in turn, none that nobody waits for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from chatd.domain import fair_queue
+from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
@@ -29,7 +30,8 @@ class Store:
 
     def __init__(self, max_running: int = 1) -> None:
         self.unread: set[int] = set()
-        self.calls = StoreCalls(limits(self.unread), max_running)
+        self.callers = CallerNetworks()
+        self.calls = StoreCalls(limits(self.unread), self.callers, max_running)
         self.begun: dict[str, Deferred[Any]] = {}
 
     def run(self, name: str) -> Deferred[Any]:
@@ -62,6 +64,18 @@ def test_few_calls_run_at_a_time_and_accounts_take_turns() -> None:
     assert {name: result_of(result) for name, result in results.items()} == {
         name: name.upper() for name in results
     }
+
+
+def test_networks_take_turns_however_many_accounts_they_have() -> None:
+    store = Store()
+    for account in "abc":
+        store.callers.note(ord(account), "192.0.2.1")
+    store.callers.note(ord("z"), "198.51.100.1")
+    results = [store.run(name) for name in ("a1", "a2", "b1", "c1", "z1")]
+    for name in ("a1", "a2", "z1", "b1", "c1"):
+        assert list(store.begun)[-1] == name
+        store.complete(name)
+    assert all(result_of(result) for result in results)
 
 
 def test_an_account_leaves_room_for_another_one() -> None:
@@ -127,7 +141,7 @@ def test_a_call_that_raises_fails() -> None:
         raise UserNotFound("x")
 
     with pytest.raises(UserNotFound):
-        result_of(StoreCalls(limits(set()), 1).run(1, call))
+        result_of(StoreCalls(limits(set()), CallerNetworks(), 1).run(1, call))
 
 
 def test_an_account_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +174,7 @@ def test_calls_of_an_account_that_does_not_read_are_refused() -> None:
 
 def test_a_list_counts_as_more_reads() -> None:
     rates = RateLimits(Rates(read=Rate(50, 1.0)), Clock())
-    calls = StoreCalls(ReadLimits(rates, lambda user_id: True), 1)
+    calls = StoreCalls(ReadLimits(rates, lambda user_id: True), CallerNetworks(), 1)
     result_of(calls.run(1, lambda: succeed(["row"] * 300)))
     result_of(calls.run(2, lambda: succeed(["row"] * 9)))
     result_of(calls.run(2, lambda: succeed("x" * 300)))

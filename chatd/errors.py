@@ -52,7 +52,7 @@ class CursorEpoch(DomainError):
 
 
 class CursorExpired(DomainError):
-    """Messages after the cursor were removed, because they were older than messages are kept."""
+    """Messages after the cursor were removed: they were too old, or the owner of the inbox did."""
 
     code = "cursor_expired"
     title = "Messages after the cursor are no longer kept"

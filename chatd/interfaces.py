@@ -149,8 +149,8 @@ class IStore(Interface):
         "How many calls it should be given at once, besides those that are made in batches."
     )
     removed: Mapping[int, int] = Attribute(
-        "By user, the last seq of the messages that were removed from the beginning of the inbox "
-        "because they were old. A read may still return those after they were removed."
+        "By user, the last seq of the messages that were removed from the beginning of the inbox, "
+        "because they were old or by its owner. A read may still return those after that."
     )
 
     def open() -> Deferred[None]:
@@ -275,6 +275,14 @@ class IStore(Interface):
         else, for an edit, with `MessageDeleted`; else, unless it is deleted already, with
         `TooLate`; else, for an edit, with `Blocked` if the recipient has blocked the sender; else
         with `InboxStorageFull` if the inbox would grow beyond the `limits`.
+        """
+
+    def remove_oldest(user_id: int, up_to: int) -> Deferred[bool | None]:
+        """Remove the oldest messages of an inbox, up to the seq `up_to`, as `remove_old` does.
+
+        Removes some, at most a thousand, in one transaction, and returns whether there are more;
+        None if there is no inbox. Their rows are deleted later. Fails with `InvalidQuery` past the
+        end of the inbox. Safe to repeat, also by several at once.
         """
 
     def block(user_id: int, blocked_id: int) -> Deferred[None]:

@@ -162,7 +162,7 @@ def test_a_limit_that_lets_few_clients_connect_is_said(monkeypatch: pytest.Monke
     options = tap.Options()
     options.parseOptions([])
     monkeypatch.setattr(tap, "use_monotonic_clock", lambda _: None)
-    for hard, most in ((resource.RLIM_INFINITY, None), (4096, None), (200, 104), (64, 1)):
+    for hard, most in ((resource.RLIM_INFINITY, None), (4096, None), (200, 88), (64, 1)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (hard, hard))
         _, texts = made(monkeypatch, lambda: tap.makeService(options))
         said = [text for text in texts if "connections can be open" in text]

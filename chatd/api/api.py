@@ -32,6 +32,7 @@ from chatd.domain.blocks import Blocks
 from chatd.domain.chats import Chats
 from chatd.domain.conversations import Conversations
 from chatd.domain.receipts import Receipts
+from chatd.domain.removals import Removals
 from chatd.domain.revisions import Revisions
 from chatd.domain.tokens import Tokens
 
@@ -67,6 +68,7 @@ class API:
         conversations: Conversations,
         receipts: Receipts,
         revisions: Revisions,
+        removals: Removals,
         blocks: Blocks,
         *,
         ready: Callable[[], Awaitable[list[str]]],
@@ -93,7 +95,7 @@ class API:
             self.sends,
             self.reads,
             ConversationCalls(conversations, render, clock=clock),
-            RevisionCalls(revisions, render, proxies),
+            RevisionCalls(revisions, removals, render, proxies),
             BlockCalls(blocks),
             HealthCalls(ready),
             AddressCalls(proxies),

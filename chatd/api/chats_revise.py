@@ -1,7 +1,8 @@
-"""`PATCH` and `DELETE /api/v1/chats`: edit and delete a message."""
+"""`PATCH` and `DELETE /api/v1/chats`: edit and delete a message, remove received ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Struct
@@ -11,13 +12,15 @@ from chatd.api.chats_send import Text
 from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Message, Seq, UserId
-from chatd.api.parameters import Parameters, integer
+from chatd.api.parameters import HeaderValues, Parameters, integer, reject
 from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response, no_content
+from chatd.domain.removals import Removals
 from chatd.domain.revisions import Revisions
 from chatd.errors import (
     Blocked,
     InboxStorageFull,
+    InsufficientScope,
     InsufficientStorage,
     MessageDeleted,
     MessageNotFound,
@@ -26,7 +29,7 @@ from chatd.errors import (
     RateLimited,
     TooLate,
 )
-from chatd.model import MAX_INTEGER, Scope, Session
+from chatd.model import MAX_INTEGER, Scope, Session, scope_names
 
 
 class Edit(Struct, forbid_unknown_fields=True, frozen=True):
@@ -38,19 +41,45 @@ class Edit(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Deletion(Struct, frozen=True):
-    """The parameters of `DELETE /chats/`."""
+    """The message that `DELETE /chats/` deletes."""
 
     user_id: Annotated[int, integer("user_id", "The recipient of the message.", MAX_INTEGER)]
     seq: Annotated[int, integer("seq", "The `seq` that the send returned.", MAX_INTEGER)]
 
 
+class Removal(Struct, frozen=True):
+    """The messages that `DELETE /chats/` removes instead."""
+
+    up_to: Annotated[
+        int,
+        integer(
+            "up_to",
+            "Instead of `user_id` and `seq`: the `seq` of the last message to be removed from the "
+            "beginning of the caller's inbox.",
+            MAX_INTEGER,
+        ),
+    ]
+
+
+def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
+    if "up_to" in texts:
+        reject(texts, ("user_id", "seq"), "up_to")
+        return Removal
+    return Deletion
+
+
 class RevisionCalls:
-    """The calls that change messages."""
+    """The calls that change and remove messages."""
 
     def __init__(
-        self, revisions: Revisions, render: RenderMessage, proxies: TrustedProxies
+        self,
+        revisions: Revisions,
+        removals: Removals,
+        render: RenderMessage,
+        proxies: TrustedProxies,
     ) -> None:
         self._revisions = revisions
+        self._removals = removals
         self._render = render
         self._proxies = proxies
 
@@ -87,18 +116,39 @@ class RevisionCalls:
     @call(
         "DELETE",
         "/api/v1/chats",
-        summary="Delete a message",
-        description="By its sender. The message keeps its place, with an empty text and "
-        "`deleted_at`. The text is not kept. To delete it again changes nothing.",
+        summary="Delete a message, or remove received ones",
+        description="With `user_id` and `seq`, by its sender: the message keeps its place, with an "
+        "empty text and `deleted_at`. The text is not kept. This needs the scope `send`. With "
+        "`up_to`, by its recipient: the oldest messages of the inbox, whoever has sent them, are "
+        "removed as if the operator kept them no longer, also for their senders, and make room "
+        "for new ones. `seq`s stay as they are, and a cursor from before expires. This needs the "
+        "scope `account`. If there is no response, some of them may be removed. Either can be "
+        "repeated, and then changes nothing.",
         tag="Chats",
-        parameters=Parameters(Deletion),
-        responses={204: ResponseSpec("It is deleted.")},
-        raises=(MessageNotFound, NotTheSender, TooLate, RateLimited, *BUSY),
+        parameters=Parameters(Deletion, Removal, choose=_choose),
+        responses={204: ResponseSpec("It is deleted, or they are removed.")},
+        raises=(
+            MessageNotFound,
+            NotTheSender,
+            TooLate,
+            InsufficientScope,
+            RateLimited,
+            *BUSY,
+        ),
         authenticated=True,
-        scope=Scope.SEND,
     )
     async def delete_message(
-        self, context: RequestContext, session: Session, query: Deletion
+        self, context: RequestContext, session: Session, query: Deletion | Removal
     ) -> Response:
-        await self._revisions.delete(session, query.user_id, query.seq)
+        if isinstance(query, Removal):
+            _require(session, Scope.ACCOUNT)
+            await self._removals.remove_oldest(session, query.up_to)
+        else:
+            _require(session, Scope.SEND)
+            await self._revisions.delete(session, query.user_id, query.seq)
         return no_content()
+
+
+def _require(session: Session, scope: Scope) -> None:
+    if not session.scopes & scope:
+        raise InsufficientScope(scope_names(scope)[0])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 from chatd.model import LOCAL
+
+_WITH_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::[0-9]+)?")
+"""Of an IPv4 address, or of an IPv6 one in brackets. Without them, a port could not be told."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,8 +22,8 @@ class TrustedProxies:
     """Finds the client of a request; trusts `X-Forwarded-For` only from these proxies.
 
     The header is read from its end: the first address that is not a trusted proxy's is the
-    client's, whatever the client wrote before it. With `proxy_protocol`, connections already have
-    the addresses of a proxy's clients.
+    client's, whatever the client wrote before it. Some proxies write its port as well, which does
+    not count. With `proxy_protocol`, connections already have the addresses of a proxy's clients.
     """
 
     def __init__(self, trusted: Sequence[Network], *, proxy_protocol: bool = False) -> None:
@@ -50,8 +55,8 @@ class TrustedProxies:
         nearest = _host(peer)
         if not self.is_trusted(nearest):
             return None
-        hops = [hop.strip() for field in forwarded for hop in field.decode("latin-1").split(",")]
-        for hop in reversed(hops):
+        hops = [hop for field in forwarded for hop in field.decode("latin-1").split(",")]
+        for hop in map(_without_port, reversed(hops)):
             if not self.is_trusted(hop):
                 return hop if _is_address(hop) else nearest
         return nearest
@@ -61,6 +66,8 @@ class TrustedProxies:
         # Only local clients have no address.
         if host == LOCAL:
             return True
+        if not self._trusted:
+            return False
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
@@ -74,6 +81,12 @@ class TrustedProxies:
 def _host(peer: IAddress | None) -> str:
     host: str = getattr(peer, "host", None) or LOCAL
     return host
+
+
+def _without_port(hop: str) -> str:
+    """The address in an entry of X-Forwarded-For, such as `192.0.2.1:80` or `[2001:db8::1]:80`."""
+    entry = _WITH_PORT.fullmatch(hop.strip())
+    return hop.strip() if entry is None else entry[1] or entry[2]
 
 
 def _is_address(host: str) -> bool:

@@ -100,8 +100,9 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
     (
         errors.CursorExpired,
         410,
-        "The operator limits for how long messages are kept, and some that came after the cursor "
-        "are gone. Start over with `since=0` or `since=now`.",
+        "Some messages that came after the cursor are gone: the operator limits for how long they "
+        "are kept, or the owner of the inbox has removed them. Start over with `since=0` or "
+        "`since=now`.",
     ),
     (errors.MessageTooLarge, 413, "Shorten the message, or send it in parts."),
     (errors.UnsupportedMediaType, 415, "Send `Content-Type: application/json`."),
@@ -117,13 +118,15 @@ _DOMAIN: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
     (
         errors.InboxFull,
         507,
-        "The recipient's inbox has as many messages as the operator permits.",
+        "The recipient's inbox has as many messages as the operator permits. The recipient can "
+        "remove the oldest: `DELETE /api/v1/chats/?up_to=SEQ`.",
     ),
     (
         errors.InboxStorageFull,
         507,
         "The messages of the recipient's inbox have as many bytes as the operator permits. A "
-        "shorter one may fit.",
+        "shorter one may fit, and the recipient can remove the oldest: "
+        "`DELETE /api/v1/chats/?up_to=SEQ`.",
     ),
     (
         errors.InsufficientStorage,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import NoneType, TracebackType
-from typing import Any, Literal, Self, get_args, overload
+from typing import Any, Final, Literal, Self, get_args, overload
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -43,6 +43,9 @@ from chatd.client.wire import (
 
 Receipt = Literal["delivered", "read"]
 """What `ChatClient.send` can wait for."""
+
+REMOVAL_SECONDS: Final = 100.0
+"""How much longer than other calls a removal may take: there may be a million messages."""
 
 FollowTransport = Literal["auto", "stream", "poll"]
 """How `ChatClient.follow` receives messages."""
@@ -160,6 +163,16 @@ class ChatClient(AccountCalls):
         """
         params = [("user_id", str(user_id)), ("seq", str(seq))]
         await self._caller.call("DELETE", "/chats/", NoneType, params)
+
+    async def remove_oldest(self, up_to: int) -> None:
+        """Remove the messages of this account's inbox up to the seq `up_to`, whoever sent them.
+
+        They are gone for good, also for those who sent them, and make room in a full inbox.
+        `APIError` with `invalid_query` past the end of the inbox. After `Unreachable` some may be
+        removed: the same call goes on from there.
+        """
+        params = [("up_to", str(up_to))]
+        await self._caller.call("DELETE", "/chats/", NoneType, params, wait=REMOVAL_SECONDS)
 
     async def block(self, user_id: int) -> None:
         """Refuse what an account sends from now on; it may be blocked already.

@@ -63,11 +63,12 @@ class NotSupported(ChatError):
 
 class HistoryChanged(APIError):
     """410 `cursor_epoch`: the cursor belongs to another history of the inbox; or `cursor_expired`:
-    messages after it are no longer kept.
+    messages after it are no longer kept, or were removed by the owner of the inbox.
 
-    The service's database was set back to an earlier state, for example from a backup, and messages
-    that were read are missing from the inbox now, or replaced by others; or the cursor is another
-    account's. It stays invalid: start again from `0` or `now`. `follow` calls its `on_resync`.
+    In the first case, the service's database was set back to an earlier state, for example from a
+    backup, and messages that were read are missing from the inbox now, or replaced by others; or
+    the cursor is another account's. It stays invalid: start again from `0` or `now`. `follow` calls
+    its `on_resync`.
     """
 
 

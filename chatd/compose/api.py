@@ -57,6 +57,7 @@ def compose_api(
         components.conversations,
         components.receipts,
         components.revisions,
+        components.removals,
         components.blocks,
         ready=components.readiness.reasons,
         clock=clock,

@@ -25,6 +25,7 @@ from chatd.domain.passwords import THREADS, Passwords
 from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.receipts import Receipts
+from chatd.domain.removals import Removals
 from chatd.domain.revisions import Revisions
 from chatd.domain.session_expiry import SessionExpiry
 from chatd.domain.store_calls import StoreCalls
@@ -163,6 +164,7 @@ def compose_domain(
             max_message_bytes=settings.max_message_bytes,
             edit_seconds=settings.edit_seconds,
         ),
+        removals=Removals(store, limits, calls),
         blocks=Blocks(store, limits, calls),
         readiness=Readiness(store, bus, clock),
         metrics=metrics,

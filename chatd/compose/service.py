@@ -49,9 +49,9 @@ from chatd.store.measuring import measure
 RETRY_SECONDS: Final = 5
 """The longest `Retry-After` of a draining server; clients get 1 to this many seconds, at random."""
 
-RESERVED_DESCRIPTORS: Final = 96
+RESERVED_DESCRIPTORS: Final = 112
 """Descriptors reserved for listeners, files, database connections, connections that are being
-refused, and `ADMIN_CONNECTIONS`."""
+refused or replaced, and `ADMIN_CONNECTIONS`."""
 
 ADMIN_CONNECTIONS: Final = 32
 """Connections of the operators' listener, which are there however many the public one has."""
@@ -131,6 +131,11 @@ def compose_service(
         "chatd_connections_refused",
         "Connections that were answered 503 because there were too many",
         lambda: public.state.admission.refusals,
+    )
+    metrics.add_counter(
+        "chatd_connections_evicted",
+        "Connections of addresses with many that were closed so that others had room",
+        lambda: public.state.admission.evictions,
     )
     metrics.add_counter(
         "chatd_turns_waited",

@@ -81,7 +81,7 @@ class Page(Struct, frozen=True, gc=False):
 
     `page` and `pages` count pages of `limit` messages, which are fewer than were asked for if those
     are too large for one answer.
-    `count` is the number of messages without those that were removed because they were old.
+    `count` is the number of messages without those that were removed from the beginning.
     """
 
     page: int

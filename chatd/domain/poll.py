@@ -384,7 +384,7 @@ def verify_read(seq: int, stamp: int | None, inbox: InboxSlice) -> None:
 
 def expired() -> CursorExpired:
     """The error for a cursor after which messages were removed."""
-    return CursorExpired("messages after this cursor were removed because they were old")
+    return CursorExpired("messages after this cursor were removed from the inbox")
 
 
 class DeferredSink:

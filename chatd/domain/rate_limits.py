@@ -29,7 +29,7 @@ class Rates(Struct, frozen=True):
     read: Rate = Rate(burst=10_000, per_second=1000.0)
     """Pages, polls, conversations and look-ups, per account; large answers count as several."""
     send: Rate = Rate(burst=200, per_second=50.0)
-    """Messages sent, edited and deleted, and changes of blocks, per account."""
+    """Messages sent, edited and deleted, removals, and changes of blocks, per account."""
     message_bytes: Rate = Rate(burst=64 << 20, per_second=1 << 20)
     """UTF-8 bytes of texts sent and of edits, per address; see `NetworkAmounts`. There is no limit
     for all addresses together: what they may do is up to the disk, and whoever reached such a limit
@@ -123,7 +123,7 @@ class RateLimits:
             self._reads.charge(user_id, reads)
 
     def count_send(self, user_id: int) -> None:
-        """Count a deletion of a message or a change of blocks; raises `RateLimited`."""
+        """Count a deletion or removal of messages, or a change of blocks; raises `RateLimited`."""
         if self.enabled:
             self._sends.take(user_id)
 

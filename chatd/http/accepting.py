@@ -24,9 +24,11 @@ from chatd.runtime.networks import networks
 from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
 
+TAKE_SECONDS: Final = 0.004
+"""For how long a port takes connections from the kernel's queue in one turn of the reactor: there,
+those of a flood are in front of all others, up to thousands of them."""
 ACCEPT_SECONDS: Final = 0.001
-"""For how long a port takes connections in one turn of the reactor, and makes some in what is left
-of that, or one: in the kernel's queue those of a flood are in front of all others."""
+"""For how long it makes some, in what is left of that, or one."""
 MAX_PASSED_OVER: Final = 16
 """How many are looked at for one whose client has not gone."""
 PAUSE_SECONDS: Final = 0.05
@@ -59,7 +61,7 @@ class WaitingConnections:
     def take(self, has_time: Callable[[], bool]) -> None:
         """Take what the kernel has, one at least, as far as there are room and time."""
         admission = self._admission
-        while admission.waiting < admission.room:
+        while admission.takes_more:
             try:
                 connection, address = self._listening.accept()
             except OSError:  # there is none; anything else is told to who calls `accept`
@@ -104,7 +106,7 @@ class WaitingConnections:
 class Acceptor:
     """Has an open port of Twisted accept connections for `ACCEPT_SECONDS` a time, or one.
 
-    While `admission` has a room that is negative, those that wait go on waiting.
+    While `admission` is full, those that wait go on waiting.
     """
 
     def __init__(self, port: Any, clock: IReactorTime, admission: Admission) -> None:
@@ -121,8 +123,10 @@ class Acceptor:
         """The port is ready."""
         port = self._port
         seconds = self._clock.seconds
-        until = self._turn.until(seconds(), ACCEPT_SECONDS)
+        began = seconds()
+        until = self._turn.until(began, TAKE_SECONDS)
         self._waiting.take(lambda: seconds() < until)
+        until = self._turn.until(began, ACCEPT_SECONDS)
         while True:
             before = port.sessionno
             # Afterwards it is what Twisted expects next time.
@@ -138,7 +142,7 @@ class Acceptor:
         self._call = None
         if not self._waiting:  # or the port is closed
             return
-        if self._admission.room < 0:
+        if self._admission.is_full:
             self._call = self._clock.callLater(PAUSE_SECONDS, self._accept_waiting)
         else:
             self.accept()
@@ -154,10 +158,12 @@ def accept_in_turn(port: Any, clock: IReactorTime, admission: Admission) -> None
 def _is_gone(connection: socket.socket) -> bool:
     """Whether the client has reset a connection, or closed its side and sent nothing before."""
     try:
-        # What came before a reset would still be there to be read.
+        if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return True
+        # What came before a reset can still be read.
         connection.getpeername()
-        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
         return True
+    return False

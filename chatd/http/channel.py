@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from chatd.http.admission import NO_ROOM
 from chatd.http.connection_states import CLOSED, LINGERING, NEW, READING, RESPONDING
-from chatd.http.eager_write import can_write_eagerly, write_eagerly
+from chatd.http.eager_write import can_write_eagerly, unsent_bytes, write_eagerly
 from chatd.http.error_response import error_response
 from chatd.http.errors import HTTPError, received_full, request_timeout, unsent_full
 from chatd.http.fast_handler import PendingResponse
@@ -125,6 +125,7 @@ class Channel:
             else:
                 self._refuse(self._refusal)
             return
+        server.admission.opened(self._counted, self)
         self._set_deadline(server.lingering if server.draining else server.awaiting_head)
 
     def connectionMade(self) -> None:
@@ -171,7 +172,7 @@ class Channel:
         self._set_deadline(None)
         self._waits = False
         server.remove(self)
-        server.admission.leave(self._counted)
+        server.admission.leave(self._counted, self)
         server.unsent.remove(self)
         self._clear()
         self._flow.stop_producer()
@@ -463,6 +464,26 @@ class Channel:
         self._state = CLOSED
         abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
         abort()
+
+    def waits_since(self) -> float | None:
+        """`chatd.http.eviction.Evictable`: since when a request, or the rest of one, is awaited."""
+        server = self._server
+        deadline = self._deadline
+        if self._waits or deadline is None:
+            return None
+        if deadline not in (server.idle, server.awaiting_head, server.awaiting_body):
+            return None
+        return deadline.since(self)
+
+    def evict(self) -> None:
+        """`chatd.http.eviction.Evictable`: close now, in an orderly way if nothing is under way."""
+        if self._reader.size or self._reader.head is not None or unsent_bytes(self.transport):
+            self.abort()
+            return
+        self.loseConnection()
+        if self.isSecure():
+            # Nobody waits for the client to say that it closes, too.
+            self.transport.transport.loseConnection()
 
     def drain(self) -> None:
         """Close soon if no request is under way; one that arrives until then is answered."""

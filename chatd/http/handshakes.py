@@ -43,7 +43,7 @@ class TurnTakingTLS(BufferingTLSTransport):
         """`IProtocol`: the client has sent `data`."""
         if self._rest is not None:
             self._rest += data
-        # An attribute of Twisted's class that is not public, like `_aborted`;
+        # An attribute of Twisted's class that is not public, like others here;
         # tests/http/test_handshakes.py would fail without them.
         elif self._handshakeDone or self._admits():
             self._receive(data)
@@ -53,7 +53,12 @@ class TurnTakingTLS(BufferingTLSTransport):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """`IProtocol`: the connection is closed."""
         self._rest = None
+        # What was received before is decrypted. Twisted would ask for more, and the error would
+        # leave a cycle behind, of its traceback, with all that belongs to the connection.
+        self._lostTLSConnection = True
         super().connectionLost(reason)
+        # The channel, which knows this.
+        self._producer = None
 
     def pauseProducing(self) -> None:
         """The protocol wants to receive nothing for now."""

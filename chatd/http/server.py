@@ -22,6 +22,7 @@ from chatd.http.channel import Channel
 from chatd.http.fast_handler import FastHandler
 from chatd.http.handshakes import take_turns
 from chatd.http.limits import HTTPLimits
+from chatd.http.proxy_header import read_headers
 from chatd.http.received import ReceivedBytes
 from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
@@ -98,6 +99,7 @@ class Server(Factory):
         self.state.admission.add_port(port)
         accept_in_turn(port, self.state.clock, self.state.admission)
         take_turns(port, self.state.turns)
+        read_headers(port)
 
     def set_limits(self, limits: HTTPLimits) -> None:
         """Have connections accepted from now on limited otherwise, but for times."""

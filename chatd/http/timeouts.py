@@ -98,6 +98,11 @@ class TimeoutQueue(Generic[T]):
         """Remove `entry`, if it is in the queue."""
         self._due.pop(entry, None)
 
+    def since(self, entry: T) -> float | None:
+        """When the time of `entry` began, if it is in the queue."""
+        due = self._due.get(entry)
+        return None if due is None else due - self._seconds
+
     def late(self, now: float) -> Iterator[T]:
         """The entries that are due at `now`."""
         for entry, due in self._due.items():

@@ -16,6 +16,7 @@ from chatd.domain.notifier import Notifier
 from chatd.domain.passwords import Passwords
 from chatd.domain.rate_limits import RateLimits
 from chatd.domain.receipts import Receipts
+from chatd.domain.removals import Removals
 from chatd.domain.revisions import Revisions
 from chatd.domain.sweep import Sweep
 from chatd.domain.tokens import Tokens
@@ -45,6 +46,7 @@ class Components:
     receipts: Receipts
     deliveries: Deliveries
     revisions: Revisions
+    removals: Removals
     blocks: Blocks
     readiness: Readiness
     metrics: Metrics

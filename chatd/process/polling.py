@@ -77,7 +77,9 @@ class FairPoller:
         for event in left:
             yield event
             if seconds() >= until:
-                if self._is_alone or len(self._by_address(fd for fd, _ in events)) > 1:
+                addresses = self._by_address(fd for fd, _ in events)
+                addresses.pop(_NO_ADDRESS, None)
+                if self._is_alone or len(addresses) > 1:
                     break
                 self._is_alone = True
                 until += POLL_SECONDS * (ALONE_FACTOR - 1)

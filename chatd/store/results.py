@@ -12,6 +12,7 @@ from chatd.errors import (
     IdempotencyKeyReused,
     InboxFull,
     InboxStorageFull,
+    InvalidQuery,
     MessageDeleted,
     MessageNotFound,
     NotTheSender,
@@ -98,6 +99,11 @@ def inbox_full(received_by: int) -> InboxFull:
 def inbox_storage_full(received_by: int) -> InboxStorageFull:
     """The error for an inbox whose texts would be larger than they may be."""
     return InboxStorageFull(f"the inbox of user {received_by} has no room for this message")
+
+
+def past_the_end() -> InvalidQuery:
+    """The error for the removal of more messages than an inbox has."""
+    return InvalidQuery("up_to: past the end of the inbox")
 
 
 def text_size(text: str) -> int:

@@ -205,6 +205,18 @@ def blocks(user_id: int) -> Statement[list[BlockedUser]]:
     return Statement(BLOCKS, {"user_id": user_id}, lambda rows: [BlockedUser(*row) for row in rows])
 
 
+def kept(received_by: str) -> str:
+    """SQL for the messages of an inbox that were not removed, whose rows may still be there.
+
+    By index, however many rows there are: in an inbox the orders of `sent_at` and `seq` agree.
+    """
+    columns = ", ".join(
+        f"(SELECT {column} FROM inbox WHERE user_id = :{received_by})"
+        for column in ("removed_at", "removed_seq")
+    )
+    return f"(sent_at, seq) > ({columns})"
+
+
 def direction(received_by: str, sent_by: str) -> str:
     """SQL for the messages that one user sent to another, newest first.
 
@@ -215,6 +227,7 @@ def direction(received_by: str, sent_by: str) -> str:
         SELECT {MESSAGE} FROM message
         WHERE received_by = :{received_by} AND sent_by = :{sent_by}
             AND (sent_at, seq) < (:{received_by}_time, :{received_by}_seq)
+            AND {kept(received_by)}
         ORDER BY sent_at DESC, seq DESC LIMIT :limit
     """
 

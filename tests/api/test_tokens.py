@@ -287,6 +287,8 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("read", "GET", USERS, {}),
     ("read", "GET", USERS + "?username=ann", {}),
     ("send", "POST", CHATS, {"json_body": {"user_id": 1, "message": "hai"}}),
+    ("send", "DELETE", CHATS + "?user_id=1&seq=1", {}),
+    ("account", "DELETE", CHATS + "?up_to=1", {}),
     ("account", "GET", TOKENS, {}),
     ("account", "DELETE", TOKENS + "?id=1", {}),
     ("account", "DELETE", TOKENS + "?others=true", {}),

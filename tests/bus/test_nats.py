@@ -409,6 +409,10 @@ async def test_removed_messages_are_forgotten(
     monkeypatch.setattr(one.store._retention, "_pause", wait_for_two)
     assert await one.store.admin.remove_old(inbox.messages[0].sent_at + 1) == 1
     assert two.bus.gaps == 0
+    # Also what its owner removes.
+    await one.commit(ann, bob, "new")
+    await one.store.remove_oldest(bob, 2)
+    await two.until(lambda: two.store.removed == {bob: 2})
 
 
 @pytest.mark.usefixtures("fast")

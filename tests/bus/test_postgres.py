@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
+from twisted.internet.defer import Deferred
 
 import chatd.bus.postgres
 from chatd.bus.postgres import PostgresBus
-from chatd.errors import NotTheSender, StartError, StoreUnavailable
+from chatd.errors import MessageNotFound, NotTheSender, StartError, StoreUnavailable
 from chatd.model import AccountChange, Appended, Draft, InboxSlice, ReadAfter, Revision
 from chatd.postgres.address import parse
 from chatd.postgres.connection import Connection
@@ -22,6 +23,7 @@ from chatd.postgres.notify_payloads import SPLIT_BYTES, Listener, NodeId
 from chatd.runtime.backoff import Backoff
 from chatd.store import token_statements
 from chatd.store.inbox_cache import TAIL_LENGTH
+from chatd.store.postgres import missed_removals
 from chatd.store.postgres.retry import DEADLINE_SECONDS
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.bus import BusContract, OpenBus, Recorder
@@ -31,6 +33,7 @@ from tests.contracts.helpers import (
     appended,
     digest,
     draft,
+    read_conversation,
     read_inbox,
     send,
 )
@@ -359,6 +362,57 @@ async def test_removed_messages_are_forgotten_before_they_are_deleted(
     monkeypatch.setattr(two.store._retention, "_pause", read_of_two)
     assert await two.store.admin.remove_old(0) == 0
     assert two.store.removed == {bob: 1}
+
+
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that were told late look for what was removed without a pause."""
+    monkeypatch.setattr(missed_removals, "LOOK_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("looking_often")
+@ensureDeferred
+async def test_what_owners_remove_reaches_other_processes(
+    processes: Pair,
+    postgres: Databases,
+    postgres_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = processes
+    ann, bob, cat = await add_accounts(one.store, "ann", "bob", "cat")
+    for process in processes:
+        process.store.limits.messages = 2
+    for text in ("1", "2"):
+        await send(one.store, ann, bob, text)
+    await two.store.read([ReadAfter(bob, 0, 10)])
+    heard: Deferred[None] = Deferred()
+    monkeypatch.setattr(one.store._retention, "_pause", lambda _: heard)
+    assert await one.store.remove_oldest(bob, 2) is False
+    await two.wait_for_notices()
+    assert two.store.removed == {bob: 2}
+    assert two.store.read_cached(ReadAfter(bob, 0, 10), listening=True) is None
+    # There is room in every process, and the rows are deleted later.
+    for process, seq in ((two, 3), (one, 4)):
+        assert (await send(process.store, ann, bob, "room")).seq == seq
+    with connected(postgres.url(postgres_database)) as db:
+        assert rows(db, "SELECT count(*) FROM message") == [(4,)]
+        said = await read_conversation(two.store, ann, bob)
+        assert [message.text for message in said] == ["room", "room"]
+        with pytest.raises(MessageNotFound):
+            await two.store.revise(Revision(ann, bob, 2, "edited"))
+        heard.callback(None)
+        while rows(db, "SELECT count(*) FROM message") != [(2,)]:
+            await sleep(0.01)
+    # A notice that was missed is made up for when there is a connection again.
+    await send(one.store, ann, cat, "1")
+    with monkeypatch.context() as deaf:
+        deaf.setattr(two.bus, "_listener", None)
+        await one.store.remove_oldest(cat, 1)
+        await two.wait_for_notices()
+    assert cat not in two.store.removed
+    postgres.terminate(postgres_database, "chatd bus")
+    while two.store.removed.get(cat) != 1:
+        await sleep(0.01)
 
 
 @ensureDeferred

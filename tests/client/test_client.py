@@ -21,6 +21,7 @@ from chatd.client import (
     Unreachable,
     exchange,
 )
+from chatd.client.client import REMOVAL_SECONDS
 from tests.client.scripted import (
     Canned,
     Disconnect,
@@ -293,6 +294,25 @@ class TestCalls:
         assert (request.method, request.uri) == (b"DELETE", b"/api/v1/chats/?user_id=1&seq=7")
         self.service.script = [problem(403, "too_late")]
         assert failure(self.harness.start(self.client.delete(1, 7)), APIError).code == "too_late"
+
+    def test_the_oldest_messages_are_removed(self) -> None:
+        self.service.script = [Disconnect(), Canned(204, raw=b"")]
+        removing = self.harness.start(self.client.remove_oldest(7))
+        self.harness.advance(5)
+        success(removing)
+        for request in self.service.requests:
+            assert (request.method, request.uri) == (b"DELETE", b"/api/v1/chats/?up_to=7")
+        # It may take longer than other calls.
+        self.service.script = [Hold()]
+        removing = self.harness.start(self.client.remove_oldest(7))
+        self.harness.advance(REMOVAL_SECONDS)
+        assert len(self.service.requests) == 3
+        assert not removing.called
+        removing.cancel()
+        failure(removing, CancelledError)
+        self.service.script = [problem(400, "invalid_query")]
+        found = failure(self.harness.start(self.client.remove_oldest(8)), APIError)
+        assert found.code == "invalid_query"
 
     def test_accounts_are_blocked_and_unblocked(self) -> None:
         self.service.script = [Canned(204, raw=b""), Canned(204, raw=b"")]

@@ -23,6 +23,7 @@ from tests.contracts.store_erasure import ErasureContract
 from tests.contracts.store_history import HistoryContract
 from tests.contracts.store_lifecycle import LifecycleContract
 from tests.contracts.store_read import CachedReadContract, LastSeqsContract, ReadContract
+from tests.contracts.store_removal import RemovalContract
 from tests.contracts.store_retention import RetentionContract
 from tests.contracts.store_revisions import RevisionsContract
 from tests.contracts.store_sync import SyncContract
@@ -50,6 +51,7 @@ class StoreContract(
     HistoryContract,
     RevisionsContract,
     RetentionContract,
+    RemovalContract,
     ErasureContract,
     BlocksContract,
     FirstContactContract,

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from tests.hostile.attacks import ATTACKS, Attack
+from tests.hostile.attacker import ATTACKS
+from tests.hostile.attacks import Attack
 from tests.hostile.trial import HEADER, KINDS, PROXIES, Result, trial
 
 SHORT: Final = (

@@ -1,7 +1,7 @@
 """The attacks: each a coroutine that attacks a daemon until it is cancelled.
 
-They come from another address than the innocent clients. `python -m tests.hostile.attacks NAME`
-runs one in a process of its own; the target is read from standard input.
+They come from another address than the innocent clients. Those of `tests.hostile.floods` use
+sockets directly, since they are about connections.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
@@ -69,19 +68,21 @@ Run = Callable[[Target], Awaitable[None]]
 
 
 class Attack(NamedTuple):
-    """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox."""
+    """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox, and
+    how many seconds at least, if its effects are slow."""
 
     run: Run
     accounts: int
     descriptors: int
     messages: int
+    seconds: float = 0.0
 
 
 ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    *, accounts: int = 40, descriptors: int = 1500, messages: int = 0
+    *, accounts: int = 40, descriptors: int = 1500, messages: int = 0, seconds: float = 0.0
 ) -> Callable[[Run], Run]:
     """Add an attack to the table, under the name of the function.
 
@@ -91,7 +92,7 @@ def attack(
 
     def add(function: Run) -> Run:
         name = getattr(function, "__name__", "")
-        ATTACKS[name] = Attack(function, accounts, descriptors, messages)
+        ATTACKS[name] = Attack(function, accounts, descriptors, messages, seconds)
         return function
 
     return add
@@ -147,6 +148,22 @@ async def answered(target: Target, data: bytes, responses: int = 1) -> None:
         seen = 0
         while seen < responses and (received := await reader.read(1 << 16)):
             seen += received.count(b"HTTP/1.1 ")
+    finally:
+        writer.transport.abort()
+
+
+async def repeated(target: Target, data: bytes, responses: int) -> None:
+    """Send requests again whenever so many responses have begun, on one connection."""
+    reader, writer = await target.connect()
+    try:
+        while True:
+            writer.write(data)
+            seen = 0
+            while seen < responses:
+                received = await reader.read(1 << 16)
+                if not received:
+                    return
+                seen += received.count(b"HTTP/1.1 ")
     finally:
         writer.transport.abort()
 
@@ -342,6 +359,37 @@ async def edits(target: Target) -> None:
     await swarm(5 * len(users), one)
 
 
+@attack(accounts=300, descriptors=4000)
+async def sends_300(target: Target) -> None:
+    """300 accounts of one address send as fast as it goes, sixteen messages at a time."""
+    users = target.users
+    data = [
+        request(
+            "POST",
+            CHATS,
+            target.tokens[user],
+            json.dumps({"user_id": user, "message": "x"}).encode(),
+        )
+        for user in users
+    ]
+    await swarm(len(users), lambda number: repeated(target, data[number] * 16, 16))
+
+
+@attack(accounts=48)
+async def lists_48(target: Target) -> None:
+    """48 accounts of one address ask for lists, and delete messages that do not exist."""
+    data = [
+        request(method, path, token) * 16
+        for token in target.tokens.values()
+        for method, path in (
+            ("GET", "/api/v1/conversations/?limit=100"),
+            ("GET", USERS),
+            ("DELETE", f"{CHATS}?user_id={target.users[2]}&seq=1000000"),
+        )
+    ]
+    await swarm(len(data), lambda number: repeated(target, data[number], 16))
+
+
 @attack(messages=100_000)
 async def large_inbox(target: Target) -> None:
     """100 clients read an inbox of 100,000 messages in all ways, at any place."""
@@ -469,6 +517,19 @@ async def hellos(target: Target) -> None:
     await swarm(500, one)
 
 
+@attack(seconds=40.0)
+async def finished_handshakes(target: Target) -> None:
+    """100 TLS connections that are reset as soon as they are there."""
+
+    async def one(_: int) -> None:
+        _reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.tls_port, local_addr=(ADDRESS, 0), ssl=_TLS
+        )
+        reset(writer)
+
+    await swarm(100, one)
+
+
 @attack()
 async def parts_of_bodies(target: Target) -> None:
     """1,000 large bodies of which the end is missing, without an account."""
@@ -517,14 +578,3 @@ async def half_open(target: Target) -> None:
         reset(writer)
 
     await swarm(100, one)
-
-
-async def _run(attack: Attack, target: Target) -> None:
-    await attack.run(target)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{sys.argv[1]}\n")
-    sys.stdout.flush()
-    target = msgspec.json.decode(sys.stdin.read(), type=Target)
-    asyncio.run(_run(ATTACKS[sys.argv[1]], target))

@@ -14,10 +14,20 @@ from typing import Final
 
 import msgspec
 
-from tests.daemon import CHATS, LOST, PASSWORD, ROOT, TOKENS, Client, bearer, environment
+from tests.daemon import (
+    CHATS,
+    LOST,
+    PASSWORD,
+    ROOT,
+    TOKENS,
+    USERS,
+    Client,
+    bearer,
+    environment,
+)
 
 PAUSE_SECONDS: Final = 0.02
-"""After a page and a send. An account may send 50 messages a second."""
+"""After a request of each kind. An account may send 50 messages a second."""
 
 LOG_IN_SECONDS: Final = 1.5
 """Between two log-ins; they are rate-limited for everybody."""
@@ -81,7 +91,11 @@ def innocent(account: Account) -> Iterator[list[Noticed]]:
 
 
 class _Client:
-    """Reads its page, sends a message and logs in until it is stopped."""
+    """Uses a service until it is stopped.
+
+    It reads its `page` and sends a message (`send`) on one connection; on others it reads its page
+    on a connection that is `new`, looks `users` up, and reads its `conversations`; it logs in.
+    """
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -89,6 +103,7 @@ class _Client:
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._use, daemon=True),
+            threading.Thread(target=self._look_up, daemon=True),
             threading.Thread(target=self._log_in, daemon=True),
         ]
         self._noticed = Noticed(defaultdict(list), 0)
@@ -108,10 +123,23 @@ class _Client:
 
     def _use(self) -> None:
         client = self._new_client(bearer(self._account.token))
+        self._timed("new", client, "GET", CHATS)
         body = {"user_id": self._account.user_id, "message": "hello"}
         while not self._stop.wait(PAUSE_SECONDS):
             self._timed("page", client, "GET", CHATS)
             self._timed("send", client, "POST", CHATS, body)
+        client.close()
+
+    def _look_up(self) -> None:
+        auth = bearer(self._account.token)
+        client = self._new_client(auth)
+        self._timed("new", client, "GET", CHATS)
+        while not self._stop.wait(PAUSE_SECONDS):
+            new = self._new_client(auth)
+            self._timed("new", new, "GET", CHATS)
+            new.close()
+            self._timed("users", client, "GET", USERS)
+            self._timed("conversations", client, "GET", "/api/v1/conversations/")
         client.close()
 
     def _log_in(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.hostile.attacks import ATTACKS
+from tests.hostile.attacker import ATTACKS
 from tests.hostile.trial import trial
 
 

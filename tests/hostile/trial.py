@@ -21,13 +21,15 @@ import msgspec
 
 from bench.processes import free_port
 from tests.daemon import ROOT, Client, Daemon, command, environment, wait_until
+from tests.hostile.attacker import ATTACKS
 from tests.hostile.attacks import Attack, Target
 from tests.hostile.database import fill
 from tests.hostile.innocent import Account, innocent
 from tests.integration.certificate import write_certificate
 from tests.integration.proxies import proxy
 
-KINDS: Final = ("page", "send", "log in")
+KINDS: Final = ("page", "send", "log in", "new", "users", "conversations")
+"""What is measured, see `tests.hostile.innocent`."""
 
 FACTOR: Final = 3.0
 FLOOR_SECONDS: Final = 0.05
@@ -75,8 +77,8 @@ class Result(msgspec.Struct):
 
 
 HEADER: Final = (
-    "| attack | page | send | log-in | refused | admin | memory |\n"
-    "| --- | --- | --- | --- | --- | --- | --- |"
+    "| attack | page | send | log-in | new | users | conversations | refused | admin | memory |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -89,14 +91,15 @@ class Trial:
         self._account = account
 
     def run(self, name: str, seconds: float) -> Result:
-        """Measure for so many seconds without the attack, and then with it."""
+        """Measure for so many seconds without the attack, and then with it, or for longer if it
+        needs that."""
         before = megabytes(self.daemon.pid)
         with innocent(self._account) as quiet:
             time.sleep(seconds)
         with attacking(name, self._target), Sampler(self.daemon) as sampler:
             # The first moments, in which everything is made, count as well.
             with innocent(self._account) as attacked:
-                time.sleep(seconds)
+                time.sleep(max(seconds, ATTACKS[name].seconds))
         time.sleep(min(seconds, 3.0))
         return Result(
             name,
@@ -114,7 +117,7 @@ class Trial:
 def attacking(name: str, target: Target) -> Iterator[None]:
     """An attack under way, in a process of its own."""
     attacker = subprocess.Popen(
-        [sys.executable, "-m", "tests.hostile.attacks", name],
+        [sys.executable, "-m", "tests.hostile.attacker", name],
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.PIPE,

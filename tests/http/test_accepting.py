@@ -20,6 +20,7 @@ from chatd.http.accepting import (
     ACCEPT_SECONDS,
     MAX_PASSED_OVER,
     PAUSE_SECONDS,
+    TAKE_SECONDS,
     WaitingConnections,
     accept_in_turn,
 )
@@ -123,13 +124,8 @@ class Connection:
         self.is_reset = is_reset
         self.closed = False
 
-    def getpeername(self) -> object:
-        if self.is_reset:
-            raise OSError("not connected")
-        return None
-
     def recv(self, size: int, flags: int) -> bytes:
-        raise BlockingIOError
+        raise ConnectionResetError if self.is_reset else BlockingIOError
 
     def close(self) -> None:
         self.closed = True
@@ -281,6 +277,21 @@ def test_those_that_wait_are_accepted_though_the_kernel_has_no_more(port: Any) -
     assert len(port.factory.state.connections) == 5
     names = [call.func.__name__ for call in clock.getDelayedCalls()]
     assert "_accept_waiting" not in names
+    for client in clients:
+        client.close()
+
+
+def test_more_time_is_for_taking_connections_than_for_making_them(port: Any) -> None:
+    clock = port.factory.state.clock
+    clients = connect(port, 8)
+    listening = port.socket._listening
+    port.socket._listening = SimpleNamespace(
+        accept=lambda: (clock.advance(TAKE_SECONDS * 0.4), listening.accept())[1]
+    )
+    port.doRead()
+    assert len(port.socket) == 3 - 1
+    assert len(port.factory.state.connections) == 1
+    port.socket._listening = listening
     for client in clients:
         client.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,23 @@ def test_records_of_a_connection_that_was_lost_are_forgotten(pem: Path) -> None:
 
 def test_other_ports_are_left_alone() -> None:
     take_turns(object(), Turns(Clock()))
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_what_belongs_to_a_lost_connection_needs_no_garbage_collector(
+    pem: Path, is_finished: bool
+) -> None:
+    port = Port(pem)
+    client = Client(port)
+    client.proceed()
+    if is_finished:
+        client.proceed()
+    server = client.server
+    server.registerProducer(server.wrappedProtocol, True)
+    gone = [weakref.ref(each) for each in (server, server.wrappedProtocol, server.getHandle())]
+    port.clock.advance(1)
+    server.connectionLost(Failure(ConnectionDone()))
+    # As a transport of TCP does.
+    client.transport.producer = None
+    del server, client, port.factory
+    assert [each() for each in gone] == [None] * 3

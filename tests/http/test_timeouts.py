@@ -18,8 +18,10 @@ class TestTimeouts:
         clock, timeouts, expired = self.make()
         queue = timeouts.queue(3.0, expired.append)
         assert clock.getDelayedCalls() == []
+        clock.advance(5.0)
         queue.add("a")
         assert "a" in queue
+        assert [queue.since("a"), queue.since("b")] == [5.0, None]
         clock.pump([1.0] * 3)
         assert expired == ["a"]
         assert len(queue) == 0

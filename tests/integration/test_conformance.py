@@ -109,6 +109,12 @@ class Version1(FaultyHandler):
     def do_PATCH(self) -> None:
         self.refuse(405)
 
+    def do_DELETE(self) -> None:
+        if "/chats/" in self.path:
+            self.refuse(405)
+        else:
+            super().do_GET()
+
     def refuse(self, status: int) -> None:
         """Answer with an error."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -124,6 +130,7 @@ def test_parts_that_a_server_does_not_have_are_no_failures() -> None:
     assert "  not supported  a new password ends" in report.stdout
     assert "GET /tokens/ is answered 405" in report.stdout
     assert "PATCH /chats/ is answered 405" in report.stdout
+    assert "DELETE /chats/ is answered 405" in report.stdout
     assert "GET /blocks/ is answered 404" in report.stdout
     assert "GET /conversations/ is answered 404" in report.stdout
     assert "the response to changes=true has no changes" in report.stdout

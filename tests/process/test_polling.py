@@ -126,6 +126,13 @@ def test_turns_are_longer_while_there_is_one_address() -> None:
     assert busy.turn.until(0, 1) == pytest.approx(began + WHOLE_SECONDS)
 
 
+def test_what_has_no_address_does_not_make_turns_shorter() -> None:
+    busy = Busy({900: None, **dict.fromkeys(FLOOD, "192.0.2.1")})
+    assert len(busy.serve()) == 8
+    # Where it is served besides them.
+    assert [len(busy.serve()) for _ in range(2)] == [9] * 2
+
+
 def test_polling_begins_a_turn() -> None:
     busy = Busy(dict.fromkeys(range(2), "192.0.2.1"))
     busy.clock.advance(10)

@@ -26,8 +26,8 @@ class Housekeeping:
     Also finds out how large the database is.
 
     `layout` returns that of the store, which is open while this works. `now` returns microseconds
-    since the Unix epoch. What is older than `keep` microseconds, which
-    may be changed, is removed by `remove_old`, see `Retention.run`.
+    since the Unix epoch. What is older than `keep` microseconds, which may be changed, is removed
+    by `remove_old`, see `Retention.run`; rows of what was removed are also deleted if that is None.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Housekeeping:
         seconds: float,
         now: Callable[[], int],
         keep: int | None = None,
-        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]] | None = None,
+        remove_old: Callable[[int | None], Coroutine[Deferred[Any], Any, int]] | None = None,
     ) -> None:
         self.keep = keep
         self._remove_old = remove_old
@@ -92,10 +92,10 @@ class Housekeeping:
 
     async def _remove(self, now: int) -> None:
         """Remove what is too old, if that has not been done recently."""
-        if self.keep is None or self._remove_old is None or not self._is_removal_due():
+        if self._remove_old is None or not self._is_removal_due():
             return
         self._next_removal = self._seconds_now() + RETENTION_SECONDS
-        await self._remove_old(now - self.keep)
+        await self._remove_old(None if self.keep is None else now - self.keep)
 
     def _is_removal_due(self) -> bool:
         return bool(self._seconds_now() >= self._next_removal)

@@ -34,10 +34,10 @@ from chatd.model import (
     UserName,
 )
 from chatd.postgres.pool import Pool
-from chatd.store.postgres.retention import RetentionPart
+from chatd.store.postgres.retention import Inboxes
 
 
-class Layout(Protocol):
+class Layout(Inboxes, Protocol):
     """The methods are those of `IStore` and `IAdminStore`, and their errors; see there.
 
     Times are microseconds. `node_id` is the sender of the notices of a transaction. Times called
@@ -169,10 +169,6 @@ class Layout(Protocol):
     def enable(self, user_id: int) -> Awaitable[bool]: ...
 
     def recipients(self, user_id: int) -> Awaitable[list[int]]: ...
-
-    def retention_parts(self) -> Sequence[RetentionPart]:
-        """The parts of the inboxes that old messages are removed from, one after another."""
-        ...
 
     async def now(self) -> int:
         """The time of the server, in microseconds since the Unix epoch."""

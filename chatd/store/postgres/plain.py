@@ -36,11 +36,12 @@ from chatd.postgres.pool import Pool
 from chatd.store import admin_statements, statements, token_statements
 from chatd.store.postgres import accounts, admin_sql, chats, contacts, erasure, revisions
 from chatd.store.postgres.append import Appender
-from chatd.store.postgres.retention import RetentionPart, deletion
+from chatd.store.postgres.retention import Execute, delete_removed
 from chatd.store.postgres.retry import RetryingExecutor
 from chatd.store.postgres.schema import version
 from chatd.store.postgres.silent import silenced
 from chatd.store.postgres.sync_store import PostgresSyncStore
+from chatd.store.removed_rows import Deleted
 from chatd.store.statements import Statement
 
 T = TypeVar("T")
@@ -254,9 +255,17 @@ class PlainLayout:
         """See `Layout`."""
         return self._executor.execute(admin_statements.recipients(user_id))
 
-    def retention_parts(self) -> Sequence[RetentionPart]:
+    def retention_parts(self) -> Sequence[Execute]:
         """See `Layout`."""
-        return (RetentionPart(self._execute, deletion(self._execute)),)
+        return (self._execute,)
+
+    def retention_part(self, user_id: int) -> Execute:
+        """See `Layout`."""
+        return self._execute
+
+    async def delete_removed(self, inboxes: Sequence[tuple[int, int]]) -> Deleted:
+        """See `Layout`."""
+        return await delete_removed(self._execute, inboxes)
 
     async def now(self) -> int:
         """See `Layout`."""

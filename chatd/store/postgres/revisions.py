@@ -26,7 +26,7 @@ SELECT {MESSAGE}, {MICROSECONDS}, text_bytes, block_changes, block_changes > 0 A
     SELECT FROM block WHERE block.user_id = received_by AND blocked_id = sent_by
 )
 FROM message JOIN inbox ON inbox.user_id = received_by AND NOT closed
-WHERE received_by = :received_by AND seq = :seq
+WHERE received_by = :received_by AND seq = :seq AND seq > removed_seq
 """)
 
 

@@ -65,8 +65,9 @@ from chatd.store.migrations import Migration, migrations
 from chatd.store.postgres.admin_store import PostgresAdminStore
 from chatd.store.postgres.housekeeping import HOUSEKEEPING_SECONDS, Housekeeping
 from chatd.store.postgres.layout import Layout
+from chatd.store.postgres.missed_removals import MissedRemovals
 from chatd.store.postgres.plain import PlainLayout
-from chatd.store.postgres.retention import Retention, RetentionPart
+from chatd.store.postgres.retention import Retention
 from chatd.store.postgres.retry import DEADLINE_SECONDS, RetryingExecutor
 from chatd.store.postgres.schema import prepare
 from chatd.store.results import new_messages
@@ -163,11 +164,14 @@ class PostgresStore:
         self.removed: dict[int, int] = {}
         self._delays = Delays(reactor)
         self._retention = Retention(
-            self._retention_parts,
+            lambda: self._layout,
             self._apply_own_removed,
             self._delays.wait,
             lambda: node_id.name,
             self._notifying,
+        )
+        self._missed_removals = MissedRemovals(
+            lambda: self._layout.load_removed(self._apply_own_removed), self._delays.wait
         )
         self.admin = PostgresAdminStore(
             lambda: self._layout,
@@ -251,7 +255,10 @@ class PostgresStore:
 
     async def _close(self) -> None:
         self._retention.stop()
+        self._missed_removals.stop()
         self._delays.stop()
+        await self._retention.wait_idle()
+        await self._missed_removals.wait_idle()
         await self._housekeeping.stop()
         await self._layout.close()
 
@@ -440,6 +447,17 @@ class PostgresStore:
             self._inbox_cache.drop_revised(inbox)
         return erased
 
+    def remove_oldest(self, user_id: int, up_to: int) -> Deferred[bool | None]:
+        return Deferred.fromCoroutine(self._remove_oldest(user_id, up_to))
+
+    async def _remove_oldest(self, user_id: int, up_to: int) -> bool | None:
+        try:
+            return await self._retention.remove_oldest(user_id, up_to)
+        except StoreUnavailable:
+            # It may have been committed nevertheless.
+            self._missed_removals.look()
+            raise
+
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return as_deferred(self._layout.block(user_id, blocked_id))
 
@@ -510,6 +528,7 @@ class PostgresStore:
         # It may have missed some before.
         self._inbox_cache.clear()
         self._is_notified = True
+        self._missed_removals.look()
 
     def on_disconnected(self) -> None:
         """`Listener`: notices may be missed."""
@@ -539,9 +558,6 @@ class PostgresStore:
         """What is cached of this user may be out of date, because its events did not arrive."""
         self._inbox_cache.drop(user_id)
 
-    def _retention_parts(self) -> Sequence[RetentionPart]:
-        return self._layout.retention_parts()
-
     def _apply_removed(self, inboxes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Note where inboxes begin now: what is cached of them may be gone.
 
@@ -551,10 +567,11 @@ class PostgresStore:
         for user_id, seq in moved:
             self.removed[user_id] = seq
             self._inbox_cache.drop_revised(user_id)
+            self._retention.note(user_id, seq)
         return moved
 
     def _apply_own_removed(self, inboxes: Iterable[tuple[int, int]]) -> None:
-        """The same, for what this process has removed."""
+        """The same, for what this process has removed, or is the first to find out."""
         moved = self._apply_removed(inboxes)
         if self._announcer is not None and moved:
             self._announcer.announce_removed(moved)

@@ -45,9 +45,10 @@ from chatd.store import admin_statements, statements, token_statements
 from chatd.store.postgres import accounts, admin_sql, chats, contacts, revisions
 from chatd.store.postgres.append import new_batch_id
 from chatd.store.postgres.plain import DATABASE_BYTES, DELETE_TOKENS_STEP, NOW
-from chatd.store.postgres.retention import RetentionPart
+from chatd.store.postgres.retention import Execute
 from chatd.store.postgres.schema import version
 from chatd.store.postgres.silent import silenced
+from chatd.store.removed_rows import Deleted
 from chatd.store.results import merge_directions, user_not_found
 from chatd.store.sharded import claims
 from chatd.store.sharded.accounts import ShardedAccounts
@@ -55,7 +56,7 @@ from chatd.store.sharded.append import ShardedAppender
 from chatd.store.sharded.erasure import Erasure
 from chatd.store.sharded.lanes import LaneExecutor, Lanes, together
 from chatd.store.sharded.outbox import News, Outbox
-from chatd.store.sharded.retention import deletion
+from chatd.store.sharded.retention import delete_removed
 from chatd.store.sharded.sync_store import ShardedSyncStore
 from chatd.store.sharded.tokens import ShardedTokens
 from chatd.store.statements import Statement
@@ -91,7 +92,7 @@ class ShardedLayout:
             lanes, self._outbox, now=now, known_only=known_only, limits=limits, announcer=announcer
         )
         self._delays = Delays(reactor)
-        self._loading: set[Deferred[None]] = set()
+        self._loading: dict[LaneExecutor, Deferred[None]] = {}
         self._stopped = False
         self._accounts = ShardedAccounts(lanes)
         self._tokens = ShardedTokens(lanes)
@@ -112,7 +113,7 @@ class ShardedLayout:
         """See `Layout`."""
         self._stopped = True
         self._delays.stop()
-        for each in self._loading:
+        for each in tuple(self._loading.values()):
             await each
         await self._outbox.stop()
         await self._lanes.close()
@@ -215,7 +216,8 @@ class ShardedLayout:
             try:
                 apply((await chats.removed(lane, REACH_SECONDS)).items())
             except StoreUnavailable:
-                self._loading.add(Deferred.fromCoroutine(self._load_later(lane, apply)))
+                if lane not in self._loading:
+                    self._loading[lane] = Deferred.fromCoroutine(self._load_later(lane, apply))
 
         await together([load(lane) for lane in self._lanes])
 
@@ -228,6 +230,7 @@ class ShardedLayout:
             with suppress(StoreUnavailable):
                 apply((await chats.removed(lane)).items())
                 break
+        self._loading.pop(lane, None)
 
     async def add_account(self, username: str, email: str, password_hash: str, at: int) -> Account:
         """See `Layout`."""
@@ -345,15 +348,17 @@ class ShardedLayout:
         found = await together([lane.execute(statement) for lane in self._lanes])
         return sorted(each for part in found for each in part)
 
-    def retention_parts(self) -> Sequence[RetentionPart]:
+    def retention_parts(self) -> Sequence[Execute]:
         """See `Layout`."""
-        return [
-            RetentionPart(
-                lambda statement, lane=lane: lane.execute(silenced(statement)),
-                deletion(self._lanes, lane),
-            )
-            for lane in self._lanes
-        ]
+        return [_silenced(lane) for lane in self._lanes]
+
+    def retention_part(self, user_id: int) -> Execute:
+        """See `Layout`."""
+        return _silenced(self._lanes.of(user_id))
+
+    async def delete_removed(self, inboxes: Sequence[tuple[int, int]]) -> Deleted:
+        """See `Layout`."""
+        return await delete_removed(self._lanes, inboxes)
 
     async def now(self) -> int:
         """See `Layout`; of the coordinator."""
@@ -396,3 +401,8 @@ class ShardedLayout:
     def _execute(self, owner: int, statement: Statement[T]) -> Deferred[T]:
         """Run a statement in the lane of the owner of its rows; it notifies nobody."""
         return self._lanes.of(owner).execute(silenced(statement))
+
+
+def _silenced(lane: LaneExecutor) -> Execute:
+    """Runs statements in a lane, which notify nobody."""
+    return lambda statement: lane.execute(silenced(statement))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
 from chatd.postgres.array_literals import array
-from chatd.store.postgres.retention import OLD, Delete
+from chatd.store.postgres.retention import REMOVED, removed_parameters
+from chatd.store.removed_rows import Deleted
 from chatd.store.sharded.lanes import LaneExecutor, Lanes
 from chatd.store.statements import Rows, postgres
 
-_FIND: Final = f"""
-WITH {OLD}
-SELECT reached.last, old.* FROM (SELECT max(user_id) AS last FROM chosen) AS reached
-LEFT JOIN old ON true
-"""
+_FIND: Final = postgres(f"WITH {REMOVED} SELECT * FROM old")
 _FORGET: Final = """
 DELETE FROM change USING unnest(%s::bigint[], %s::bigint[], %s::bigint[])
     AS given (user_id, peer, seq)
@@ -29,26 +27,27 @@ RETURNING 1
 """
 
 
-def deletion(lanes: Lanes, lane: LaneExecutor) -> Delete:
-    """How rows are deleted in a lane; what is recorded of them is in the lanes of senders, too.
+async def delete_removed(lanes: Lanes, inboxes: Sequence[tuple[int, int]]) -> Deleted:
+    """Delete rows in the lanes of the inboxes.
 
-    That goes first: as long as there is a message, it is done again.
+    What is recorded of them is in those of the senders, too. That goes first: as long as there is a
+    message, it is done again.
     """
 
     def forget(other: LaneExecutor, group: list[tuple[int, int, int]]) -> Deferred[Rows]:
         users, peers, seqs = (array(each) for each in zip(*group, strict=True))
         return other.run(_FORGET, (users, peers, seqs))
 
-    async def delete(after: int) -> tuple[int | None, int]:
-        rows = await lane.run(postgres(_FIND), {"after": after})
-        old = [(inbox, seq, sent_by) for _, inbox, seq, sent_by in rows if inbox is not None]
+    async def delete(lane: LaneExecutor, group: list[tuple[int, int]]) -> Deleted:
+        old = await lane.run(_FIND, removed_parameters(group))
         if not old:
-            return rows[0][0], 0
+            return Deleted(0, more=False)
         recorded = {
             (user_id, inbox, seq) for inbox, seq, sent_by in old for user_id in (inbox, sent_by)
         }
         await lanes.run_grouped(recorded, lambda each: each[0], forget)
         columns = array([each[0] for each in old]), array([each[1] for each in old])
-        return rows[0][0], len(await lane.run(_DELETE, columns))
+        return Deleted(len(await lane.run(_DELETE, columns)), more=True)
 
-    return delete
+    found = await lanes.run_grouped(inboxes, lambda each: each[0], delete)
+    return Deleted(sum(each.rows for each in found), any(each.more for each in found))

@@ -34,7 +34,7 @@ from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.revisions import find
 from chatd.store.sqlite.transactions import transaction
-from chatd.store.statements import KEY, MESSAGE, NEW_MESSAGE
+from chatd.store.statements import KEY, MESSAGE, NEW_MESSAGE, kept
 
 _RANGE: Final = (
     f"SELECT {MESSAGE} FROM message WHERE received_by = ? AND seq >= ? AND seq < ? ORDER BY seq"
@@ -209,7 +209,7 @@ def direction(received_by: str, sent_by: str) -> str:
             SELECT {MESSAGE} FROM message
             WHERE received_by = :{received_by} AND sent_by = :{sent_by}
                 AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :{received_by})
-                AND (sent_at, seq) {before}
+                AND (sent_at, seq) {before} AND {kept(received_by)}
             ORDER BY seq DESC LIMIT :limit
         )
         UNION ALL
@@ -217,6 +217,7 @@ def direction(received_by: str, sent_by: str) -> str:
             SELECT {MESSAGE}
             FROM conversation JOIN message USING (received_by, sent_by, sent_at, seq)
             WHERE received_by = :{received_by} AND sent_by = :{sent_by} AND (sent_at, seq) {before}
+                AND {kept(received_by)}
             ORDER BY sent_at DESC, seq DESC LIMIT :limit
         )
     """

@@ -32,7 +32,8 @@ class Housekeeping:
 
     `write(call, *args)` runs `call(connection, *args)` in the writer thread; `now` returns
     microseconds since the Unix epoch. What is older than `keep` microseconds, which may be changed,
-    is removed by `remove_old`, see `Retention.run`.
+    is removed by `remove_old`, see `Retention.run`; rows of what was removed are also deleted if
+    that is None.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Housekeeping:
         clock: IReactorTime,
         now: Callable[[], int],
         keep: int | None = None,
-        remove_old: Callable[[int], Coroutine[Deferred[Any], Any, int]] | None = None,
+        remove_old: Callable[[int | None], Coroutine[Deferred[Any], Any, int]] | None = None,
     ) -> None:
         self._write = write
         self._now = now
@@ -96,9 +97,10 @@ class Housekeeping:
     def _remove(self) -> Deferred[None] | None:
         """Remove what is too old; the next time is after that."""
         now = self._now()
-        if self._clock_jumps.doubts(now) or self.keep is None or self._remove_old is None:
+        if self._clock_jumps.doubts(now) or self._remove_old is None:
             return None
-        removing = Deferred.fromCoroutine(self._remove_old(now - self.keep))
+        before = None if self.keep is None else now - self.keep
+        removing = Deferred.fromCoroutine(self._remove_old(before))
         return removing.addCallbacks(lambda _: None, _log_failure)
 
     def _work(self) -> None:

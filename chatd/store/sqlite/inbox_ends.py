@@ -8,7 +8,7 @@ from typing import Final
 
 from chatd.model import InboxLimits
 
-# Messages that are removed because they are old do not count.
+# Messages that are removed from the beginning do not count.
 _GROW: Final = "UPDATE inbox SET text_bytes = text_bytes + ? WHERE user_id = ? AND removed_seq < ?"
 
 MAX_KNOWN_INBOXES: Final = 100_000

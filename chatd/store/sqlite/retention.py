@@ -1,18 +1,20 @@
-"""Removal of old messages from SQLite, in small transactions with other writes in between.
+"""Removal of the oldest messages from SQLite, in small transactions with other writes in between.
 
 First it is stored where inboxes begin now (`removed_seq`), and then, when this process no longer
 reads what is before that, the rows are deleted. The order of times is that of seqs, so what is old
-is always the beginning of an inbox.
+is always the beginning of an inbox. The owner of an inbox may have it begin later, too.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from chatd.store.removed_rows import Deleted, RemovedRows
+from chatd.store.results import past_the_end
 from chatd.store.sqlite.transactions import transaction
 
 INBOXES: Final = 200
@@ -26,12 +28,21 @@ SPARE_PAGES: Final = 1024
 _INBOXES: Final = (
     "SELECT user_id, removed_seq FROM inbox WHERE user_id > ? ORDER BY user_id LIMIT ?"
 )
-_OLD: Final = """
+_BEGIN: Final = "SELECT removed_seq, last_seq FROM inbox WHERE user_id = ?"
+
+
+def _oldest(condition: str) -> str:
+    """SQL for some of the oldest messages of an inbox, those that are to be removed."""
+    return f"""
 SELECT count(*), max(seq), max(sent_at), sum(size) FROM (
     SELECT seq, sent_at, length(CAST(text AS BLOB)) AS size FROM message
     WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?
-) WHERE sent_at < ?
+) WHERE {condition}
 """
+
+
+_OLD: Final = _oldest("sent_at < ?")
+_CHOSEN: Final = _oldest("seq <= ?")
 _ADVANCE: Final = """
 UPDATE inbox SET removed_seq = ?, removed_at = ?, text_bytes = text_bytes - ? WHERE user_id = ?
 """
@@ -59,7 +70,7 @@ _DELETE: Final = (
 
 
 class Retention:
-    """Removes old messages.
+    """Removes messages from the beginning of inboxes.
 
     `write` runs a function of a connection in the writer's thread. `removed` is what is known of
     the inboxes, by user; `on_removed` is called with each user whose inbox begins later now, and
@@ -78,28 +89,57 @@ class Retention:
         self._on_removed = on_removed
         self._forget = forget
         self._stopped = False
+        self._rows = RemovedRows(lambda inboxes: self._write(_delete, inboxes), finish=self._shrink)
+
+    def load(self, removed: dict[int, int]) -> None:
+        """Inboxes begin there: an earlier process has not necessarily deleted all rows."""
+        for user_id, seq in removed.items():
+            self._removed[user_id] = seq
+            self._rows.add(user_id, seq)
 
     def stop(self) -> None:
         """Begin no more transactions."""
         self._stopped = True
+        self._rows.stop()
 
-    async def run(self, before: int) -> int:
-        """Remove the messages that were sent before that time; returns how many were deleted."""
-        deleted = 0
-        after: int | None = 0
+    async def wait_idle(self) -> None:
+        """Return when none is under way in the background."""
+        await self._rows.wait_idle()
+
+    async def run(self, before: int | None) -> int:
+        """Remove the messages that were sent before that time; returns how many were deleted.
+
+        Those are also what was removed before and not deleted yet; with None, only those.
+        """
+        after = None if before is None else 0
         while after is not None and not self._stopped:
             after, moved = await self._write(_advance, after, before, self._forget)
             for user_id, seq in moved.items():
-                self._removed[user_id] = seq
-                self._on_removed(user_id)
-        after = 0
-        while after is not None and not self._stopped:
-            after, count = await self._write(_delete, after)
-            deleted += count
+                self._note(user_id, seq)
+        deleted = await self._rows.delete()
+        if before is not None:
+            await self._shrink()
+        return deleted
+
+    async def remove_oldest(self, user_id: int, up_to: int) -> bool | None:
+        """See `IStore.remove_oldest`."""
+        seq = await self._write(_remove_oldest, user_id, up_to, self._forget)
+        if seq is None:
+            return None
+        if seq > self._removed.get(user_id, 0):
+            self._note(user_id, seq)
+            self._rows.start()
+        return bool(seq < up_to)
+
+    def _note(self, user_id: int, seq: int) -> None:
+        self._removed[user_id] = seq
+        self._on_removed(user_id)
+        self._rows.add(user_id, seq)
+
+    async def _shrink(self) -> None:
         more = True
         while more and not self._stopped:
             more = await self._write(_vacuum)
-        return deleted
 
 
 def _advance(
@@ -114,10 +154,8 @@ def _advance(
     with transaction(db):
         inboxes = db.execute(_INBOXES, (after, INBOXES)).fetchall()
         for user_id, removed in inboxes:
-            count, seq, at, size = db.execute(_OLD, (user_id, removed, left, before)).fetchone()
+            count, seq = _move(db, user_id, _OLD, (removed, left, before), forget)
             if count:
-                db.execute(_ADVANCE, (seq, at, size, user_id))
-                forget(user_id)
                 moved[user_id] = seq
                 left -= count
             if not left:
@@ -125,22 +163,52 @@ def _advance(
     return (inboxes[-1][0] if inboxes else None), moved
 
 
-def _delete(db: sqlite3.Connection, after: int) -> tuple[int | None, int]:
-    """Delete rows of the next inboxes; returns where to continue, and how many messages."""
+def _remove_oldest(
+    db: sqlite3.Connection, user_id: int, up_to: int, forget: Callable[[int], None]
+) -> int | None:
+    """Have an inbox begin later, after `up_to` at most; returns what is its last removed seq then.
+
+    None if there is no inbox.
+    """
+    with transaction(db):
+        inbox = db.execute(_BEGIN, (user_id,)).fetchone()
+        if inbox is None:
+            return None
+        removed, last = inbox
+        if up_to > last:
+            raise past_the_end()
+        count, seq = _move(db, user_id, _CHOSEN, (removed, MESSAGES, up_to), forget)
+    return seq if count else removed
+
+
+def _move(
+    db: sqlite3.Connection,
+    user_id: int,
+    oldest: str,
+    parameters: tuple[int, int, int],
+    forget: Callable[[int], None],
+) -> tuple[int, int]:
+    """Have an inbox begin after its `oldest` messages; returns how many, and the last of them."""
+    count, seq, at, size = db.execute(oldest, (user_id, *parameters)).fetchone()
+    if count:
+        db.execute(_ADVANCE, (seq, at, size, user_id))
+        forget(user_id)
+    return count, seq
+
+
+def _delete(db: sqlite3.Connection, inboxes: Sequence[tuple[int, int]]) -> Deleted:
+    """Delete rows of inboxes up to these seqs."""
     left = MESSAGES
     with transaction(db):
-        inboxes = db.execute(_INBOXES, (after, INBOXES)).fetchall()
         for user_id, removed in inboxes:
-            if not removed:
-                continue
             count, upto = db.execute(_REMOVED, (user_id, removed, left)).fetchone()
             if count:
                 for statement in _DELETE:
                     db.execute(statement, {"user_id": user_id, "upto": upto})
                 left -= count
             if not left:
-                return user_id - 1, MESSAGES
-    return (inboxes[-1][0] if inboxes else None), MESSAGES - left
+                break
+    return Deleted(MESSAGES - left, more=not left)
 
 
 def _vacuum(db: sqlite3.Connection) -> bool:

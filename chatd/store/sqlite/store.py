@@ -155,7 +155,7 @@ class SqliteStore:
         self._synchronised = Synchronised(self._read_db, self._next_time)
         self.sync = SqliteSyncStore(self._synchronised, self._read, self._write)
         self._contacts.load(self._read_db)
-        self.removed.update(sqlite_chats.removed(self._read_db))
+        self._retention.load(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
         self._housekeeping.backed_up_at = backed_up_at(self._read_db)
@@ -170,6 +170,7 @@ class SqliteStore:
         lock, self._lock = self._lock, None
         self._housekeeping.stop()
         self._retention.stop()
+        await self._retention.wait_idle()
         # In sequence: the last connection to close merges the WAL into the database, and if both
         # closed at the same time, neither might consider itself the last one.
         await self._reader.run(self._read_db.close)
@@ -351,6 +352,9 @@ class SqliteStore:
 
     def _erase(self, db: sqlite3.Connection, user_id: int | None) -> Erased:
         return erasure.erase(db, self._synchronised, self._ends, self._next_time(), user_id)
+
+    def remove_oldest(self, user_id: int, up_to: int) -> Deferred[bool | None]:
+        return Deferred.fromCoroutine(self._retention.remove_oldest(user_id, up_to))
 
     def block(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.block, user_id, blocked_id)

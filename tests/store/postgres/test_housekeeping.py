@@ -97,6 +97,27 @@ async def test_a_fast_clock_deletes_nothing_that_is_new(
 
 
 @ensureDeferred
+async def test_rows_of_what_owners_removed_are_deleted_without_a_retention_period(
+    open_store: OpenStore, postgres: Databases, postgres_database: str
+) -> None:
+    store = await open_store()
+    ann, bob = await add_accounts(store, "ann", "bob")
+    sent = [await send(store, ann, bob, text) for text in ("1", "2", "3")]
+    await store.close()
+    url = postgres.url(postgres_database)
+    with connected(url) as db:
+        # The process ended before it could delete them.
+        rows(db, "UPDATE inbox SET removed_seq = 2, text_bytes = 1 WHERE user_id = %s", bob)
+        store = store_at(url, housekeeping_seconds=0.02)
+        store._housekeeping._next_removal = 0
+        await store.open()
+        while len(rows(db, "SELECT 1 FROM message")) > 1:
+            await sleep(0.01)
+    assert await read_inbox(store, bob) == sent[2:]
+    await store.close()
+
+
+@ensureDeferred
 async def test_expired_tokens_are_deleted(
     postgres: Databases, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,13 @@ class Ours:
             self.reads,
         )
 
+    def address(self, peer: object, forwarded: object) -> str:
+        """The client's."""
+        return "127.0.0.1"
+
+    def note_caller(self, session: Session, address: str) -> None:
+        """Nobody is told where it was used."""
+
     def deliver(self) -> None:
         """Add a message and wake its reader."""
         self._inbox.append()
@@ -186,7 +193,7 @@ def ours() -> tuple[Any, MemoryConnection]:
     api = Ours(clock)
     dispatch = Dispatch(api, clock=clock, metrics=Metrics())
     accounts: Any = api
-    sends: Any = None
+    sends: Any = api
     fast_path = FastPath(
         dispatch,
         accounts,

@@ -25,9 +25,10 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from _pytest.runner import runtestprotocol
 from hypothesis import settings
 from twisted.internet import defer, error, process, task
 from twisted.internet.interfaces import IDelayedCall
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.contracts")
 
 # Deadlines for examples would measure the machine rather than chatd.
-settings.register_profile("default", deadline=None, max_examples=50)
+settings.register_profile("default", deadline=None, max_examples=30)
 settings.register_profile("deep", deadline=None, max_examples=100)
 settings.load_profile("default")
 
@@ -246,9 +247,29 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count the tests, except in the worker processes of pytest-xdist."""
+    """Count the tests, except in the worker processes of pytest-xdist, which report less."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(MissingTests())
+    elif config.getoption("durations") is None:
+        config.pluginmanager.register(FewerReports())
+
+
+class FewerReports:
+    """Plugin of a worker process that reports of a test what is shown.
+
+    Reporting that a test begins, was set up and was torn down takes both processes longer than many
+    tests do.
+    """
+
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Literal[True]:
+        """Run the test as pytest does."""
+        for report in runtestprotocol(item, log=False, nextitem=nextitem):
+            if report.when == "call" or not report.passed:
+                item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
 
 
 class MissingTests:

@@ -350,7 +350,7 @@ def wait_until(condition: Callable[[], Any], seconds: float) -> Any:
     ends = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < ends, "the condition did not hold in time"
-        time.sleep(0.01)
+        time.sleep(0.03)
     return result
 
 

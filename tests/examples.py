@@ -15,7 +15,7 @@ def examples(default: int, *, deep: int) -> int:
     return deep if settings.get_current_profile_name() == DEEP else default
 
 
-PAUSE_SECONDS: Final = examples(40, deep=0) / 1000
+PAUSE_SECONDS: Final = examples(100, deep=0) / 1000
 """How long clients that send in the background wait after each message.
 
 Without a pause they use up a core while the test waits for something else.

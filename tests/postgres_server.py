@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -55,16 +55,14 @@ _SETTINGS: Final = {
 }
 
 _EMPTYING: Final = """
-SELECT 'SET session_replication_role = replica;'
-    'UPDATE history SET epoch = NULL, made_in = NULL;' || string_agg(statement, ';')
-FROM (
-    SELECT format('DELETE FROM %I', tablename) AS statement FROM pg_tables
-    WHERE schemaname = 'public' AND tablename NOT IN ('schema_version', 'history')
-    UNION ALL
-    SELECT format('SELECT setval(%L, %s, false)', sequencename, start_value) FROM pg_sequences
-) AS statements
+SELECT 'UPDATE history SET epoch = NULL, made_in = NULL'
+UNION ALL
+SELECT format('DELETE FROM %I', tablename) FROM pg_tables
+WHERE schemaname = 'public' AND tablename NOT IN ('schema_version', 'history')
+UNION ALL
+SELECT format('SELECT setval(%L, %s, false)', sequencename, start_value) FROM pg_sequences
 """
-"""Makes the statements that delete what chatd has stored, without minding foreign keys."""
+"""Makes the statements that delete what chatd has stored."""
 
 _serial = itertools.count(1)
 
@@ -292,7 +290,7 @@ class Databases:
         self.server = server
         self._parts = psycopg2.extensions.parse_dsn(dsn)
         self._made: list[str] = []
-        self._emptying: dict[str, str] = {}
+        self._emptying: dict[str, tuple[Any, str]] = {}
 
     def url(self, database: str) -> str:
         """The value of `--db` for a database, in libpq keywords."""
@@ -316,12 +314,26 @@ class Databases:
         self._made.append(name)
         return name
 
-    def empty(self, name: str) -> None:
-        """Delete what is stored in a database of chatd: a tenth of the time of copying one."""
-        with connected(self.url(name)) as db:
-            if name not in self._emptying:
-                [(self._emptying[name],)] = rows(db, _EMPTYING)
-            rows(db, self._emptying[name])
+    def empty(self, name: str, statements: Sequence[str] = ()) -> None:
+        """Delete what is stored in a database of chatd, by default with a statement per table.
+
+        It takes a twentieth of the time of copying one, because the statements are planned once, on
+        a connection that stays open. Foreign keys are not minded.
+        """
+        if name in self._emptying:
+            # Whoever copies the database terminates the connection.
+            with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
+                rows(*self._emptying[name])
+                return
+        db = psycopg2.connect(self.url(name))
+        db.autocommit = True
+        rows(db, "SET session_replication_role = replica")
+        planned = statements or [statement for [statement] in rows(db, _EMPTYING)]
+        for number, statement in enumerate(planned):
+            rows(db, f"PREPARE emptying_{number} AS {statement}")
+        executed = ";".join(f"EXECUTE emptying_{number}" for number in range(len(planned)))
+        self._emptying[name] = (db, executed)
+        rows(db, executed)
 
     def put_back(self, copy: str, name: str) -> None:
         """Replace a database of chatd by a copy of an earlier state, without it knowing.

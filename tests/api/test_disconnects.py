@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import CHATS, TOKENS, USERS, Exchange, Serve, Service, User, texts
+from tests.api.service import CHATS, SERVERS, TOKENS, USERS, Exchange, Serve, Service, User, texts
 from tests.doubles import SteppedExecutor
 
 KEY = {"Idempotency-Key": "key"}
@@ -91,7 +91,7 @@ def basic_send(ann: User, bob: User) -> Exchange:
     )
 
 
-@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("front", SERVERS)
 @pytest.mark.parametrize("begin", [send, basic_send])
 def test_a_send_is_all_or_nothing(serve: Serve, front: str, begin: Begin) -> None:
     stored: list[int] = []
@@ -114,7 +114,7 @@ def test_a_send_is_all_or_nothing(serve: Serve, front: str, begin: Begin) -> Non
     assert len(stored) > 4
 
 
-@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("front", SERVERS)
 def test_a_send_wakes_its_reader_after_a_disconnect(serve: Serve, front: str) -> None:
     woken = []
     for steps in range(MAX_STEPS):
@@ -141,7 +141,7 @@ def test_a_send_wakes_its_reader_after_a_disconnect(serve: Serve, front: str) ->
     assert woken[-1] == 1
 
 
-@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("front", SERVERS)
 @pytest.mark.parametrize("query", ["?since=now&wait=30", "?since=0&wait=30", "?since=0", ""])
 @pytest.mark.parametrize("credentials", ["bearer", "basic"])
 def test_a_poll_is_cleaned_up_after_a_disconnect(
@@ -160,7 +160,7 @@ def test_a_poll_is_cleaned_up_after_a_disconnect(
     assert points > (4 if credentials == "basic" else 2)
 
 
-@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("front", SERVERS)
 def test_a_poll_is_cleaned_up_after_a_disconnect_during_its_wake_up(
     serve: Serve, front: str
 ) -> None:
@@ -203,7 +203,7 @@ REQUESTS: dict[str, Begin] = {
 }
 
 
-@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("front", SERVERS)
 @pytest.mark.parametrize("begin", REQUESTS.values(), ids=REQUESTS)
 def test_any_request_survives_a_disconnect(serve: Serve, front: str, begin: Begin) -> None:
     for service, ann, *_ in disconnect_at_each_step(serve, front, begin):
@@ -212,7 +212,7 @@ def test_any_request_survives_a_disconnect(serve: Serve, front: str, begin: Begi
         assert service.get("/readyz").status == 200
 
 
-@pytest.mark.parametrize("front", ["twisted.web", "chatd"])
+@pytest.mark.parametrize("front", SERVERS)
 def test_a_deletion_ends_the_polls_after_a_disconnect(serve: Serve, front: str) -> None:
     outcomes = []
     for steps in range(MAX_STEPS):

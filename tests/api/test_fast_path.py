@@ -574,7 +574,7 @@ request = st.tuples(
 )
 
 
-@settings(max_examples=examples(25, deep=60))
+@settings(max_examples=examples(15, deep=60))
 @given(st.lists(st.lists(request, min_size=1, max_size=4), min_size=1, max_size=8))
 def test_any_requests_are_answered_alike(connections: list[list[Any]]) -> None:
     with scratch() as folder, both(folder) as sides:

@@ -18,7 +18,7 @@ from tests.examples import examples
 from tests.http.raw_client import RawClient, parse
 
 BOUNDED = settings(
-    max_examples=examples(50, deep=80),
+    max_examples=examples(25, deep=80),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -37,8 +37,8 @@ Browsers = dict[tuple[str, ...], list[webdriver.Chrome]]
 class OpenPage(Protocol):
     """Opens chatd's page in a browser with empty storage, logged in as an account if given.
 
-    `url` is that of another daemon than the shared one, or of a proxy. With `hideable` the page is
-    hidden by another tab.
+    `url` is that of another daemon than the shared one, or of a proxy, and `path` that of another
+    document, for tests that do not need the page. With `hideable` another tab hides the page.
     """
 
     def __call__(
@@ -46,6 +46,7 @@ class OpenPage(Protocol):
         account: Account | None = None,
         *,
         url: str | None = None,
+        path: str = "/",
         size: tuple[int, int] = (1100, 800),
         dark: bool = False,
         hideable: bool = False,
@@ -130,6 +131,7 @@ def open_page(daemon: Daemon, browsers: Browsers) -> Iterator[OpenPage]:
         account: Account | None = None,
         *,
         url: str | None = None,
+        path: str = "/",
         size: tuple[int, int] = (1100, 800),
         dark: bool = False,
         hideable: bool = False,
@@ -139,7 +141,7 @@ def open_page(daemon: Daemon, browsers: Browsers) -> Iterator[OpenPage]:
         page = Page(idle.pop() if idle else _start_browser(programs), url or daemon.url)
         pages.append((page, idle))
         page.emulate(*size, dark=dark)
-        page.load(account)
+        page.load(account, path)
         return page
 
     yield open_one

@@ -9,8 +9,7 @@ from tests.daemon import CHATS, Daemon
 
 
 def test_the_javascript_example_runs(daemon: Daemon, open_page: OpenPage) -> None:
-    page = open_page()
-    page.driver.get(f"{daemon.url}/api/v1/docs/")
+    page = open_page(path="/api/v1/docs/")
     source = page.texts('[data-example="session.js"]')[0]
     assert source.count("http://127.0.0.1:8080") == 1
     source = source.replace("http://127.0.0.1:8080", daemon.url)
@@ -28,8 +27,7 @@ def test_the_javascript_example_runs(daemon: Daemon, open_page: OpenPage) -> Non
 
 def test_an_error_links_to_its_documentation(daemon: Daemon, open_page: OpenPage) -> None:
     problem = daemon.request("GET", CHATS).json
-    page = open_page()
-    page.driver.get(daemon.url + problem["type"])
+    page = open_page(path=problem["type"])
     assert page.find("dt:target").text.startswith("unauthorized")
     for dark in (False, True):
         page.emulate(900, 800, dark=dark)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import OpenPage
-from tests.browser.pages import Page
+from tests.browser.pages import PICTURE, Page
 
 PARSE = """
 const [encoded, done] = arguments;
@@ -31,7 +31,7 @@ import("/web/event_stream.js").then(({ EventStreamParser }) => {
 
 @pytest.fixture
 def page(open_page: OpenPage) -> Page:
-    return open_page()
+    return open_page(path=PICTURE)
 
 
 def parse(page: Page, stream: bytes) -> Any:

@@ -1,6 +1,7 @@
 """The messages of a conversation: their order in simulated histories, and what was changed."""
 
 from tests.browser.conftest import CreateAccount, OpenPage
+from tests.browser.pages import PICTURE
 
 _SIMULATION = r"""
 const [done] = arguments;
@@ -74,7 +75,7 @@ const [done] = arguments;
 
 
 def test_any_history_is_shown_in_the_order_of_the_service(open_page: OpenPage) -> None:
-    page = open_page()
+    page = open_page(path=PICTURE)
     assert page.driver.execute_async_script(_SIMULATION) == []
 
 

@@ -2,6 +2,7 @@
 
 from tests.browser.accounts import numbered
 from tests.browser.conftest import CreateAccount, OpenPage
+from tests.examples import examples
 
 
 def test_a_conversation_that_is_clicked_again_keeps_its_order(
@@ -73,7 +74,7 @@ def test_two_pages_of_one_conversation_agree(
     other = open_page(bob)
     other.start_conversation(ann.name)
     expected = ["first"]
-    for number in range(3):
+    for number in range(examples(2, deep=3)):
         for name, sender, receiver in (("ann", page, other), ("bob", other, page)):
             expected.append(f"{number} from {name}")
             sender.send(expected[-1])

@@ -5,6 +5,7 @@ import json
 from tests.browser.accounts import numbered
 from tests.browser.conftest import PHONE, CreateAccount, OpenPage
 from tests.daemon import Daemon
+from tests.examples import examples
 
 SOON_SECONDS = 5
 
@@ -80,7 +81,7 @@ def test_nothing_is_lost_or_sent_twice_on_a_bad_network(
     ann, bob = create_account("ann"), create_account("bob")
     page = open_page(ann)
     page.start_conversation(bob.name)
-    texts = numbered(range(12))
+    texts = numbered(range(examples(6, deep=12)))
     for number, text in enumerate(texts):
         page.send(text)
         page.set_offline(number % 3 == 0)

@@ -386,7 +386,7 @@ outcomes = st.lists(
         st.tuples(outcomes, outcomes, st.booleans(), st.booleans()), min_size=1, max_size=8
     ),
 )
-@settings(max_examples=examples(30, deep=300))
+@settings(max_examples=examples(12, deep=300))
 def test_every_message_is_stored_once_and_seen_once_and_in_order(
     transport: FollowTransport,
     steps: list[tuple[list[Outcome], list[Outcome], bool, bool]],

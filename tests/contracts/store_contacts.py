@@ -24,6 +24,7 @@ from tests.contracts.helpers import (
     send,
     send_many,
 )
+from tests.examples import examples
 
 
 class BlocksContract:
@@ -181,7 +182,7 @@ class BlocksContract:
     ) -> None:
         store = await open_store()
         ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
-        for turn in range(15):
+        for turn in range(examples(5, deep=15)):
             calls = [
                 store.append([Draft(ann, bob, f"{turn}.{n}"), draft(cat, bob, "x", f"{turn}.{n}")])
                 for n in range(4)

@@ -21,6 +21,7 @@ from tests.contracts.helpers import (
     send,
     send_many,
 )
+from tests.examples import examples
 
 
 class ConversationContract:
@@ -33,7 +34,7 @@ class ConversationContract:
         store = await open_store()
         ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
         messages = []
-        for number in range(20):
+        for number in range(examples(10, deep=20)):
             messages.append(await send(store, ann, bob, f"{number} from ann"))
             await send(store, ann, cat, "not for bob")
             messages.append(await send(store, bob, ann, f"{number} from bob"))
@@ -56,7 +57,7 @@ class ConversationContract:
             pairs = [(ann, bob), (bob, ann), (ann, bob), (ann, bob), (bob, ann)]
             drafts = [Draft(*pair, f"{number}") for number, pair in enumerate(pairs)]
             messages += [appended(result) for result in await store.append(drafts)]
-        for limit in range(1, 17):
+        for limit in range(1, 17, examples(5, deep=1)):
             assert await read_conversation(store, ann, bob, limit) == conversation_of(messages)
             assert await read_conversation(store, bob, ann, limit) == conversation_of(messages)
 

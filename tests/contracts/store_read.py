@@ -23,6 +23,7 @@ from tests.contracts.helpers import (
     send,
     send_many,
 )
+from tests.examples import examples
 from tests.inbox_slices import expected_slice, stamp_at
 
 
@@ -151,7 +152,7 @@ class ReadContract:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
         sent: list[Message] = []
-        for number in range(1, 31):
+        for number in range(1, examples(16, deep=31)):
             sent.append(await send(store, ann, bob, f"{number}"))
             query = ReadAfter(bob, number - 1, 10)
             assert await store.read([query]) == [expected_slice(sent, query)]
@@ -164,7 +165,7 @@ class ReadContract:
         store = await open_store()
         ann, bob, cat = await add_accounts(store, "ann", "bob", "cat")
         writes, reads = [], []
-        for number in range(40):
+        for number in range(examples(20, deep=40)):
             # One transaction: its messages become visible in all inboxes at the same time.
             writes.append(store.append([Draft(ann, each, f"{number}") for each in (ann, bob, cat)]))
             reads.append(
@@ -202,8 +203,9 @@ class ReadContract:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
         known: list[Message] = []
-        writes = [store.append([Draft(ann, bob, f"{number}")]) for number in range(50)]
-        while len(known) < 50:
+        count = examples(25, deep=50)
+        writes = [store.append([Draft(ann, bob, f"{number}")]) for number in range(count)]
+        while len(known) < count:
             [found] = await store.read([ReadAfter(bob, 0, 100)])
             assert found is not None
             # Since messages are numbered in order of commit, no earlier one can appear later.
@@ -227,7 +229,7 @@ class CachedReadContract:
             for limit in (1, 10, 100):
                 for page in (1, 2, 5, 6, MAX_INTEGER):
                     queries += [ReadPage(user_id, page, limit, at) for at in seqs]
-        for _ in range(3):
+        for _ in range(examples(2, deep=3)):
             # A few at a time, so that what one reads may be what another one finds.
             for start in range(0, len(queries), 8):
                 some = queries[start : start + 8]
@@ -258,7 +260,7 @@ class CachedReadContract:
                 assert known is None or known.last_seq >= returned.last_seq
 
         calls: list[Deferred[Any]] = []
-        for number in range(60):
+        for number in range(examples(30, deep=60)):
             drafts = [Draft(ann, bob, f"{number}.{i}") for i in range(number % 3 + 1)]
             calls.append(store.append(drafts).addCallback(check_append))
             calls.append(

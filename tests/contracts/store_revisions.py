@@ -29,6 +29,7 @@ from chatd.model import (
     Revision,
 )
 from tests.contracts.helpers import TEXTS, OpenStore, add_accounts, draft, send, send_many
+from tests.examples import examples
 
 
 def revised(message: Message, text: str, edited_at: int | None, deleted_at: int | None) -> Message:
@@ -303,7 +304,7 @@ class RevisionsContract:
     ) -> None:
         store = await open_store()
         ann, bob = await add_accounts(store, "ann", "bob")
-        for number in range(1, 20):
+        for number in range(1, examples(9, deep=20)):
             sent = await send(store, ann, bob, "old")
             assert sent.seq == number
             query = ReadAfter(bob, number - 1, 10)

@@ -330,7 +330,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=examples(80, deep=160))
+@settings(max_examples=examples(40, deep=160))
 @given(
     followers=st.lists(st.tuples(st.sampled_from(USERS), st.booleans()), min_size=1, max_size=3),
     steps=st.lists(steps, min_size=5, max_size=60),

@@ -71,7 +71,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(ends)]
 
 
-@settings(max_examples=examples(60, deep=500))
+@settings(max_examples=examples(30, deep=500))
 @given(streams, st.lists(st.integers(0, 100_000), max_size=12))
 def test_splitting_a_stream_does_not_change_the_responses(stream: bytes, places: list[int]) -> None:
     expected = exchange([stream])
@@ -79,7 +79,7 @@ def test_splitting_a_stream_does_not_change_the_responses(stream: bytes, places:
     assert exchange([stream[at : at + 1] for at in range(len(stream))]) == expected
 
 
-@settings(max_examples=examples(60, deep=500))
+@settings(max_examples=examples(30, deep=500))
 @given(st.data())
 def test_any_bytes_are_answered_or_time_out(data: st.DataObject) -> None:
     if data.draw(st.booleans()):

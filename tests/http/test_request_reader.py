@@ -254,7 +254,7 @@ def read(requests: RequestReader, raw: bytes) -> object:
     )
 
 
-@settings(max_examples=examples(300, deep=5000))
+@settings(max_examples=examples(150, deep=5000))
 @given(st.lists(HEADS, min_size=2, max_size=6))
 def test_a_head_is_read_alike_after_any_other(heads: list[bytes]) -> None:
     requests = reader(body_bytes=50, uri_bytes=100)

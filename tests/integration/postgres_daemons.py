@@ -33,7 +33,7 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         with contextlib.suppress(OSError, http.client.HTTPException):
             if result := condition():
                 return result
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

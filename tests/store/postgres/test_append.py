@@ -27,6 +27,7 @@ from tests.contracts.helpers import (
     send,
     send_many,
 )
+from tests.examples import examples
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.plans import plan
 from tests.store.postgres.stores import losing_results, store_at, two_stores
@@ -68,7 +69,8 @@ HOUR = 3600 * 1_000_000
 async def test_a_key_used_in_two_processes_appends_once(open_store: OpenStore) -> None:
     stores = await two_stores(open_store)
     ann, bob = await add_accounts(stores[0], "ann", "bob")
-    for turn in range(10):
+    count = examples(5, deep=10)
+    for turn in range(count):
         # The calls have several keys in common, in different orders, which must not deadlock.
         keys = [f"{turn}.{number}" for number in range(5)]
         calls = await gatherResults(
@@ -87,7 +89,7 @@ async def test_a_key_used_in_two_processes_appends_once(open_store: OpenStore) -
             ]
             assert sorted(result.replayed for result in acknowledged) == [False, True, True, True]
             assert len({result.message for result in acknowledged}) == 1
-    assert len(await read_inbox(stores[0], bob)) == 50
+    assert len(await read_inbox(stores[0], bob)) == 5 * count
 
 
 @ensureDeferred

@@ -17,12 +17,14 @@ from chatd.interfaces import IStore
 from chatd.model import Appended, Draft, Message, ReadAfter
 from chatd.store.postgres.store import PostgresStore
 from tests.contracts.helpers import add_accounts, draft, read_inbox
-from tests.examples import PAUSE_SECONDS, examples
+from tests.examples import examples
 from tests.postgres_server import Server, connected, rows, sleep
 from tests.store.postgres.stores import store_at
 
 SENDERS = 8
 RECOVERY_SECONDS = 5.0
+PAUSE_SECONDS = examples(40, deep=0) / 1000
+"""Between the sends of each sender; with longer ones, few are under way when something fails."""
 TERMINATIONS = examples(100, deep=400)
 
 Chaos: TypeAlias = Callable[[Server, str], Coroutine[Deferred[Any], Any, None]]
@@ -93,7 +95,7 @@ class Traffic:
                 continue
             assert found is not None
             seen += found.messages
-            await sleep(0.01)
+            await sleep(examples(30, deep=10) / 1000)
 
     async def prove(self, store: IStore) -> None:
         """Check that no message is lost or duplicated, and that all inboxes are dense."""

@@ -59,7 +59,7 @@ class PostgresMachine(SyncStoreMachine):
 class TestPostgresModel(PostgresMachine.TestCase):  # type: ignore[valid-type,misc]
     """The machine as a test case."""
 
-    settings = settings(max_examples=examples(12, deep=20), stateful_step_count=40)
+    settings = settings(max_examples=examples(7, deep=20), stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
     def _server(

@@ -22,6 +22,7 @@ from chatd.store.postgres import sync_reading, sync_sql, sync_store
 from chatd.store.statements import postgres as postgres_sql
 from tests.contracts.helpers import OpenStore, add_accounts, read_inbox, send, send_many
 from tests.contracts.store_sync import all_changes, changes, conversations
+from tests.examples import examples
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.plans import plan
 from tests.store.postgres.stores import two_stores
@@ -139,7 +140,7 @@ async def test_opposite_conversations_and_positions_do_not_deadlock(
     stores = await two_stores(open_store)
     users = await add_accounts(stores[0], *(f"user{number}" for number in range(6)))
     await gatherResults([stores[0].sync.synchronise(each) for each in users])
-    for turn in range(8):
+    for turn in range(examples(4, deep=8)):
         calls: list[object] = []
         for number, store in enumerate(stores):
             order = users[:: 1 - number * 2]

@@ -23,6 +23,7 @@ from chatd.store.sharded import outbox
 from chatd.store.sharded.claims import CLAIM_SECONDS
 from chatd.store.sharded.lanes import LaneExecutor
 from tests.contracts.helpers import OpenStore, add_accounts, draft, read_inbox, send
+from tests.examples import examples
 from tests.postgres_server import connected, rows, sleep
 from tests.store.postgres.stores import losing_results, two_stores
 from tests.store.sharded.daemon_role import by_owner_and_role
@@ -62,7 +63,7 @@ class Failing:
 async def test_a_key_is_used_once_whoever_uses_it_where(open_store: OpenStore) -> None:
     stores = await two_stores(open_store)
     one, two, three = await apart(stores[0])
-    for turn in range(10):
+    for turn in range(examples(5, deep=10)):
         calls = [
             store.append([draft(sender, to, f"{turn}", f"{turn}.{number}")])
             for number in range(3)

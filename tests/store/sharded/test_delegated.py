@@ -18,8 +18,8 @@ from chatd.store.sharded.hashing import hash_bigint
 from chatd.store.sharded.schema import SIGNATURE, delegation
 from tests.contracts.helpers import OpenStore, add_accounts, draft, read_inbox, send
 from tests.contracts.store import StoreContract
-from tests.contracts.store_append import AppendContract, FullInboxContract, IdempotencyContract
-from tests.contracts.store_contacts import BlocksContract, FirstContactContract
+from tests.contracts.store_append import AppendContract, IdempotencyContract
+from tests.contracts.store_contacts import BlocksContract
 from tests.examples import DEEP, examples
 from tests.postgres_server import connected, rows, sleep
 from tests.store.sharded.daemon_role import ROLE, url_of_role
@@ -27,9 +27,7 @@ from tests.store.sharded.stores import sharded_store_at
 from tests.store.sharded.test_model import ShardedMachine, ShardedModel
 
 
-class WritingContract(
-    AppendContract, IdempotencyContract, FullInboxContract, BlocksContract, FirstContactContract
-):
+class WritingContract(AppendContract, IdempotencyContract, BlocksContract):
     """What a function could do differently."""
 
 

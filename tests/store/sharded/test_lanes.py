@@ -13,6 +13,7 @@ from chatd.model import Appended, InboxSlice, ReadAfter, ReadConversation
 from chatd.store.postgres.store import PostgresStore
 from chatd.store.sharded import layout
 from tests.contracts.helpers import add_accounts, digest, draft, owners, read_inbox, send
+from tests.examples import examples
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import losing_results, store_at
 from tests.store.sharded.cluster import Cluster, given
@@ -87,7 +88,7 @@ async def test_nothing_is_lost_or_doubled_while_shards_move(
 ) -> None:
     one, two = await pair(servers, processes[0])
     sent = []
-    for turn in range(8):
+    for turn in range(examples(4, deep=8)):
         drafts = [
             (store, draft(one, to, f"{turn}.{number}", f"{turn}.{number}.{to}"))
             for number in range(4)

@@ -78,4 +78,4 @@ class ShardedModel:
 class TestShardedModel(ShardedModel, ShardedMachine.TestCase):  # type: ignore[valid-type,misc]
     """The machine as a test case."""
 
-    settings = settings(max_examples=examples(4, deep=20), stateful_step_count=40)
+    settings = settings(max_examples=examples(2, deep=20), stateful_step_count=40)

@@ -69,4 +69,4 @@ class SqliteMachine(SyncStoreMachine):
 
 
 TestSqliteModel = SqliteMachine.TestCase
-TestSqliteModel.settings = settings(max_examples=examples(25, deep=50), stateful_step_count=40)
+TestSqliteModel.settings = settings(max_examples=examples(12, deep=50), stateful_step_count=40)

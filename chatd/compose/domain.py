@@ -152,7 +152,7 @@ def compose_domain(
         account_changes=changes,
         tokens=Tokens(store, bus, tasks, calls, last_seen.with_last_used),
         chats=chats,
-        conversations=Conversations(store, bus, calls),
+        conversations=Conversations(store, bus, read_limits, calls),
         receipts=Receipts(store, notifier, calls, clock),
         deliveries=deliveries,
         revisions=Revisions(

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from twisted.internet.defer import Deferred
 
 from chatd.domain.answer_size import fitting
+from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Unauthorized
 from chatd.interfaces import IBus, IStore
@@ -22,7 +23,10 @@ from chatd.model_sync import (
 class Conversations:
     """Use cases of conversations."""
 
-    def __init__(self, store: IStore, bus: IBus, calls: StoreCalls) -> None:
+    def __init__(
+        self, store: IStore, bus: IBus, read_limits: ReadLimits, calls: StoreCalls
+    ) -> None:
+        self._read_limits = read_limits
         self._store = store
         self._calls = calls
         self._bus = bus
@@ -31,13 +35,14 @@ class Conversations:
         self, session: Session, limit: int, before: ConversationsCursor | None = None
     ) -> ConversationList:
         """The caller's conversations, the one with the newest message first."""
-        query = ListConversations(session.user_id, limit, before)
-        found = await self._calls.run(
-            session.user_id, lambda: self._store.sync.conversations(query)
-        )
+        user_id = session.user_id
+        query = ListConversations(user_id, limit, before)
+        found = await self._calls.run(user_id, lambda: self._store.sync.conversations(query))
         if found is None:
             raise Unauthorized("the account was deleted")
-        fit = fitting([each.last_message for each in found.conversations])
+        messages = [each.last_message for each in found.conversations]
+        self._read_limits.charge(user_id, messages)
+        fit = fitting(messages)
         if fit == len(found.conversations):
             return found
         listed = found.conversations[:fit]

@@ -62,7 +62,8 @@ class FairQueue(Generic[T]):
             raise Overloaded("too many of your requests are waiting", 1, self._bound)
 
     def popleft(self, busy: Container[Hashable] = ()) -> T:
-        """Take the oldest entry of the owner whose turn it is, of those that are not `busy`.
+        """Take the oldest entry of the owner whose turn it is, of those that are not `busy`, nor
+        their group.
 
         Raises `IndexError` if there is none.
         """

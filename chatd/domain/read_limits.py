@@ -21,6 +21,11 @@ class ReadLimits:
         self._limits = limits
         self._reads_answers = reads_answers
 
+    @property
+    def are_limited(self) -> bool:
+        """Whether rates are limited."""
+        return self._limits.enabled
+
     def count(self, user_id: int) -> None:
         """Count a read; raises `RateLimited` or `Overloaded`."""
         if not self._reads_answers(user_id):

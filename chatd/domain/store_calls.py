@@ -8,7 +8,7 @@ not be in the way of others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -32,6 +32,7 @@ class _Waiting(Struct, frozen=True, eq=False):
     """A call that has not begun."""
 
     owner: int
+    network: Hashable
     call: Callable[[], Deferred[Any]]
     result: Deferred[Any]
 
@@ -39,19 +40,22 @@ class _Waiting(Struct, frozen=True, eq=False):
 class StoreCalls:
     """Runs calls that are not made in batches, `max_running` at a time.
 
-    One account has one less than that at a time: another one's call need not wait for the end of
-    one, and has fewer threads beside its own.
+    One account, and one network, have one less than that at a time: another one's call need not
+    wait for the end of one, and has fewer threads beside its own. Without rate limits, networks
+    are not told apart.
     """
 
     def __init__(self, reads: ReadLimits, callers: CallerNetworks, max_running: int) -> None:
         self._reads = reads
+        self._callers = callers
         self._free = max_running
-        self._max_of_owner = max(1, max_running - 1)
-        self._running: Counter[int] = Counter()
+        self._max_of_one = max(1, max_running - 1)
+        # By account, and by network.
+        self._running: Counter[Hashable] = Counter()
         self._queue: FairQueue[_Waiting] = FairQueue(
             lambda waiting: waiting.owner,
             max_entries=MAX_WAITING,
-            group=lambda waiting: callers.of(waiting.owner),
+            group=lambda waiting: waiting.network,
         )
 
     def run(self, owner: int, call: Callable[[], Deferred[T]]) -> Deferred[T]:
@@ -63,28 +67,30 @@ class StoreCalls:
         """
         self._reads.count(owner)
         result: Deferred[T] = Deferred()
-        waiting = _Waiting(owner, call, result)
-        if self._free and owner not in self._busy():
+        network = self._callers.of(owner) if self._reads.are_limited else owner
+        waiting = _Waiting(owner, network, call, result)
+        if self._free and not self._busy().intersection((owner, waiting.network)):
             self._begin(waiting)
         else:
             self._queue.append(waiting)
         return result
 
-    def _busy(self) -> set[int]:
-        """The accounts that have as many running as they may; `max_running` at most."""
-        return {owner for owner, count in self._running.items() if count == self._max_of_owner}
+    def _busy(self) -> set[Hashable]:
+        """The accounts and networks that have as many running as they may; they are few."""
+        return {one for one, count in self._running.items() if count >= self._max_of_one}
 
     def _begin(self, waiting: _Waiting) -> None:
         self._free -= 1
-        self._running[waiting.owner] += 1
+        self._running.update({waiting.owner, waiting.network})
         maybeDeferred(waiting.call).addBoth(self._end, waiting)
 
     def _end(self, outcome: object, ended: _Waiting) -> None:
         owner = ended.owner
         self._free += 1
-        self._running[owner] -= 1
-        if not self._running[owner]:
-            del self._running[owner]
+        for one in {owner, ended.network}:
+            self._running[one] -= 1
+            if not self._running[one]:
+                del self._running[one]
         if isinstance(outcome, list):
             self._reads.charge_rows(owner, len(outcome))
         while self._free:

@@ -466,9 +466,17 @@ class Channel:
         abort()
 
     def waits_since(self) -> float | None:
-        """`chatd.http.eviction.Evictable`: since when a request, or the rest of one, is awaited."""
+        """`chatd.http.eviction.Evictable`: since when a request, or the rest of one, is awaited.
+
+        The first to go are those that were answered for the last time, and those whose clients
+        have ended their side, and have probably gone, while their requests wait for a turn.
+        """
         server = self._server
         deadline = self._deadline
+        if self._state == LINGERING:
+            return None if unsent_bytes(self.transport) else 0.0
+        if self._ended and self._state < RESPONDING:
+            return 0.0
         if self._waits or deadline is None:
             return None
         if deadline not in (server.idle, server.awaiting_head, server.awaiting_body):
@@ -477,7 +485,13 @@ class Channel:
 
     def evict(self) -> None:
         """`chatd.http.eviction.Evictable`: close now, in an orderly way if nothing is under way."""
-        if self._reader.size or self._reader.head is not None or unsent_bytes(self.transport):
+        if (
+            self._state == LINGERING
+            or self._ended
+            or self._reader.size
+            or self._reader.head is not None
+            or unsent_bytes(self.transport)
+        ):
             self.abort()
             return
         self.loseConnection()

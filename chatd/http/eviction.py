@@ -1,19 +1,21 @@
 """Which connection is closed so that there is room for that of somebody who has fewer.
 
 A few addresses can hold all connections that there may be, with a small request now and then on
-each, or half a head. To find one that may go costs the same however many there are: the network
-with most connections is known, and of these a few are looked at, other ones each time.
+each, or half a head. To find one that may go does not take long however many there are: networks
+are known by the number of their connections, and of these a few are looked at. Those that may not
+go are put behind the others, and so seldom looked at again.
 """
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Final, Protocol
 
 MARGIN: Final = 16
 """How many more connections than that of a newcomer a network has of which one is closed for it."""
 LOOKED_AT: Final = 16
-"""Connections of that network of which the one that has waited longest is closed."""
+"""Connections that wait of that network, of which the one that has waited longest is closed."""
+PASSED_OVER: Final = 500
+"""Connections that do not wait and are looked at, in one go."""
 
 
 class Evictable(Protocol):
@@ -64,26 +66,48 @@ class OpenConnections:
     def evict_for(self, others: int) -> bool:
         """Close a connection for somebody who has so many; returns whether there is one to close.
 
-        That is one of the network with most, if this has more by `MARGIN`.
+        That is one of the network with most of which some wait, if this has more by `MARGIN`.
         """
-        if self.most <= others + MARGIN:
-            return False
-        network = next(iter(self._networks[self.most]))
+        left = PASSED_OVER
+        for number in sorted(self._networks, reverse=True):
+            if number <= others + MARGIN:
+                break
+            for network in list(self._networks[number]):
+                longest, passed = self._longest(network, left)
+                if longest is not None:
+                    self.remove(network, longest)
+                    longest.evict()
+                    return True
+                left -= passed
+                if left <= 0:
+                    return False
+        return False
+
+    def _longest(self, network: str, most_passed: int) -> tuple[Evictable | None, int]:
+        """Of those of a network that wait, one that has waited long; and how many others were
+        looked at, of which there are so many at most."""
         connections = self._of_network[network]
         longest: Evictable | None = None
-        since: float | None = None
-        for connection in list(islice(connections, LOOKED_AT)):
-            # The next time it is looked at after all others.
+        since = 0.0
+        waiting = 0
+        passed = []
+        for connection in connections:
+            waits = connection.waits_since()
+            if waits is None:
+                passed.append(connection)
+                if len(passed) >= most_passed:
+                    break
+                continue
+            if longest is None or waits < since:
+                longest, since = connection, waits
+            waiting += 1
+            if waiting >= LOOKED_AT:
+                break
+        for connection in passed:
+            # The next time they are behind all others, so that few are passed over.
             del connections[connection]
             connections[connection] = None
-            waits = connection.waits_since()
-            if waits is not None and (since is None or waits < since):
-                longest, since = connection, waits
-        if longest is None:
-            return False
-        self.remove(network, longest)
-        longest.evict()
-        return True
+        return longest, len(passed)
 
     def _move(self, network: str, before: int, after: int) -> None:
         if before:

@@ -88,11 +88,13 @@ class GroupedRoundRobin(Generic[T]):
 
     def popleft(self, busy: Container[Hashable] = ()) -> T:
         """Take the oldest item of the owner whose turn it is in the group whose turn it is, of the
-        owners that are not `busy`.
+        groups and owners that are not `busy`.
 
         Raises `IndexError` if there is none.
         """
         for group, owners in self._groups.items():
+            if group in busy:
+                continue
             try:
                 item = owners.popleft(busy)
             except IndexError:

@@ -22,7 +22,7 @@ from tests.doubles import cancel, result_of
 
 def limits(unread: set[int]) -> ReadLimits:
     """The limits of reads; the accounts in `unread` do not read what they are sent."""
-    return ReadLimits(RateLimits(None, Clock()), lambda user_id: user_id not in unread)
+    return ReadLimits(RateLimits(Rates(), Clock()), lambda user_id: user_id not in unread)
 
 
 class Store:
@@ -76,6 +76,38 @@ def test_networks_take_turns_however_many_accounts_they_have() -> None:
         assert list(store.begun)[-1] == name
         store.complete(name)
     assert all(result_of(result) for result in results)
+
+
+def test_a_network_leaves_room_for_another_one() -> None:
+    store = Store(max_running=2)
+    for account in "abc":
+        store.callers.note(ord(account), "192.0.2.1")
+    results = [store.run(name) for name in ("a1", "b1", "c1", "z1")]
+    assert list(store.begun) == ["a1", "z1"]
+    store.complete("z1")
+    assert list(store.begun) == ["a1", "z1"]
+    store.complete("a1")
+    for name in ("b1", "c1"):
+        assert list(store.begun)[-1] == name
+        store.complete(name)
+    assert all(result_of(result) for result in results)
+
+
+def test_without_limits_networks_are_not_told_apart() -> None:
+    callers = CallerNetworks()
+    unlimited = ReadLimits(RateLimits(None, Clock()), lambda user_id: True)
+    calls = StoreCalls(unlimited, callers, 2)
+    begun: list[int] = []
+    waiting: Deferred[None] = Deferred()
+
+    def call(account: int) -> Deferred[None]:
+        begun.append(account)
+        return waiting
+
+    for account in (1, 2, 3):
+        callers.note(account, "192.0.2.1")
+        calls.run(account, lambda account=account: call(account))  # type: ignore[misc]
+    assert begun == [1, 2]
 
 
 def test_an_account_leaves_room_for_another_one() -> None:

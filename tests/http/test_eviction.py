@@ -15,7 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from chatd.http.admission import BEING_REFUSED, BEING_REPLACED, Admission
-from chatd.http.eviction import LOOKED_AT, MARGIN, OpenConnections
+from chatd.http.eviction import LOOKED_AT, MARGIN, PASSED_OVER, OpenConnections
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from tests.http.raw_client import Held, Leaf, RawClient, Respond, brief, get, problem
@@ -82,10 +82,29 @@ class TestOpenConnections:
         assert not opened.evict_for(0)
         assert sum(each.evicted for each in made["a"]) == 3
 
-    def test_some_are_looked_at_and_the_next_time_others(self) -> None:
+    def test_some_of_those_that_wait_are_looked_at(self) -> None:
         opened, made = connections({"a": [*[None] * LOOKED_AT, *[1.0] * LOOKED_AT, 0.0]})
-        assert [opened.evict_for(0) for _ in range(2)] == [False, True]
+        assert opened.evict_for(0)
         assert made["a"][LOOKED_AT].evicted
+
+    def test_those_that_do_not_wait_are_put_behind_the_others(self) -> None:
+        opened, made = connections({"a": [*[None] * (2 * PASSED_OVER), 1.0]})
+        assert [opened.evict_for(0) for _ in range(3)] == [False, False, True]
+        assert made["a"][-1].evicted
+
+    def test_of_the_network_with_most_that_wait_one_is_closed(self) -> None:
+        opened, made = connections(
+            {
+                "a": [None] * (3 * MARGIN),
+                "b": [None] * (2 * MARGIN),
+                "c": [1.0] * (2 * MARGIN),
+                "d": [0.0] * MARGIN,
+            }
+        )
+        assert opened.evict_for(0)
+        assert [any(each.evicted for each in made[name]) for name in "abcd"] == [
+            *(False, False, True, False)
+        ]
 
 
 class Service:
@@ -139,6 +158,16 @@ def test_parts_of_requests_are_given_up(data: bytes) -> None:
     assert new.response().body == b"/new"
     assert many[0].transport.disconnected
     assert not many[0].responses()
+
+
+def test_those_that_were_answered_for_the_last_time_are_closed_first() -> None:
+    service = Service()
+    many = service.fill()
+    many[5].send(b"BAD\r\n\r\n")
+    assert many[5].response().status == 400
+    new = service.connect(FEW, get("/new"))
+    assert new.response().body == b"/new"
+    assert [client.transport.disconnected for client in many].index(True) == 5
 
 
 def test_those_whose_request_is_under_way_stay() -> None:

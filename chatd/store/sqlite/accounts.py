@@ -12,12 +12,13 @@ from msgspec import structs
 from chatd.model import Account, AccountChange, AddedToken, Session
 from chatd.store import statements, token_statements
 from chatd.store.erasure_statements import schedule
+from chatd.store.sqlite.steps import Step
 from chatd.store.sqlite.transactions import execute, transaction
 from chatd.store.statements import PURGE_STEP, Statement, purge_step, sqlite
 from chatd.store.sync_statements import FORGET_DELETED_PEER
 
+_PURGE_MESSAGES: Final = purge_step("message", "received_by", "seq")
 _PURGE: Final = (
-    purge_step("message", "received_by", "seq"),
     "DELETE FROM conversation WHERE received_by = :user_id AND (seq, sent_at, sent_by) IN"
     " (SELECT seq, sent_at, sent_by FROM conversation WHERE received_by = :user_id LIMIT :step)",
     purge_step("contact", "received_by", "sent_by"),
@@ -94,6 +95,11 @@ def purge(db: sqlite3.Connection) -> bool:
         return False
     left = PURGE_STEP
     with transaction(db):
+        step = Step(PURGE_STEP)
+        messages = step.take(db, row[0]).messages
+        left -= db.execute(_PURGE_MESSAGES, {"user_id": row[0], "step": messages}).rowcount
+        if step.is_over:
+            return True
         for statement in _PURGE:
             left -= db.execute(statement, {"user_id": row[0], "step": left}).rowcount
         if left:

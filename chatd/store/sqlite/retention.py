@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.store.removed_rows import Deleted, RemovedRows
 from chatd.store.results import past_the_end
+from chatd.store.sqlite.steps import Oldest, Step
 from chatd.store.sqlite.transactions import transaction
 
 INBOXES: Final = 200
@@ -31,27 +32,10 @@ _INBOXES: Final = (
 _BEGIN: Final = "SELECT removed_seq, last_seq FROM inbox WHERE user_id = ?"
 
 
-def _oldest(condition: str) -> str:
-    """SQL for some of the oldest messages of an inbox, those that are to be removed."""
-    return f"""
-SELECT count(*), max(seq), max(sent_at), sum(size) FROM (
-    SELECT seq, sent_at, length(CAST(text AS BLOB)) AS size FROM message
-    WHERE received_by = ? AND seq > ? ORDER BY seq LIMIT ?
-) WHERE {condition}
-"""
-
-
-_OLD: Final = _oldest("sent_at < ?")
-_CHOSEN: Final = _oldest("seq <= ?")
 _ADVANCE: Final = """
 UPDATE inbox SET removed_seq = ?, removed_at = ?, text_bytes = text_bytes - ? WHERE user_id = ?
 """
 
-_REMOVED: Final = """
-SELECT count(*), max(seq) FROM (
-    SELECT seq FROM message WHERE received_by = ? AND seq <= ? ORDER BY seq LIMIT ?
-)
-"""
 _ROWS: Final = "FROM message WHERE received_by = :user_id AND seq <= :upto"
 _DELETE: Final = (
     f"""
@@ -150,15 +134,15 @@ def _advance(
     None is the end.
     """
     moved: dict[int, int] = {}
-    left = MESSAGES
+    step = Step(MESSAGES)
     with transaction(db):
         inboxes = db.execute(_INBOXES, (after, INBOXES)).fetchall()
         for user_id, removed in inboxes:
-            count, seq = _move(db, user_id, _OLD, (removed, left, before), forget)
-            if count:
-                moved[user_id] = seq
-                left -= count
-            if not left:
+            old = step.take(db, user_id, removed, before=before)
+            if old.messages:
+                _move(db, user_id, old, forget)
+                moved[user_id] = old.seq
+            if step.is_over:
                 return user_id - 1, moved
     return (inboxes[-1][0] if inboxes else None), moved
 
@@ -177,38 +161,34 @@ def _remove_oldest(
         removed, last = inbox
         if up_to > last:
             raise past_the_end()
-        count, seq = _move(db, user_id, _CHOSEN, (removed, MESSAGES, up_to), forget)
-    return seq if count else removed
+        chosen = Step(MESSAGES).take(db, user_id, removed, up_to=up_to)
+        if chosen.messages:
+            _move(db, user_id, chosen, forget)
+    return chosen.seq if chosen.messages else removed
 
 
 def _move(
-    db: sqlite3.Connection,
-    user_id: int,
-    oldest: str,
-    parameters: tuple[int, int, int],
-    forget: Callable[[int], None],
-) -> tuple[int, int]:
-    """Have an inbox begin after its `oldest` messages; returns how many, and the last of them."""
-    count, seq, at, size = db.execute(oldest, (user_id, *parameters)).fetchone()
-    if count:
-        db.execute(_ADVANCE, (seq, at, size, user_id))
-        forget(user_id)
-    return count, seq
+    db: sqlite3.Connection, user_id: int, oldest: Oldest, forget: Callable[[int], None]
+) -> None:
+    """Have an inbox begin after its oldest messages."""
+    db.execute(_ADVANCE, (oldest.seq, oldest.sent_at, oldest.size, user_id))
+    forget(user_id)
 
 
 def _delete(db: sqlite3.Connection, inboxes: Sequence[tuple[int, int]]) -> Deleted:
     """Delete rows of inboxes up to these seqs."""
-    left = MESSAGES
+    step = Step(MESSAGES)
+    rows = 0
     with transaction(db):
         for user_id, removed in inboxes:
-            count, upto = db.execute(_REMOVED, (user_id, removed, left)).fetchone()
-            if count:
+            left = step.take(db, user_id, up_to=removed)
+            if left.messages:
                 for statement in _DELETE:
-                    db.execute(statement, {"user_id": user_id, "upto": upto})
-                left -= count
-            if not left:
+                    db.execute(statement, {"user_id": user_id, "upto": left.seq})
+                rows += left.messages
+            if step.is_over:
                 break
-    return Deleted(MESSAGES - left, more=not left)
+    return Deleted(rows, more=step.is_over)
 
 
 def _vacuum(db: sqlite3.Connection) -> bool:

@@ -47,7 +47,6 @@ import chatd.compose
 import chatd.conformance
 from chatd.api.api import API
 from chatd.api.docs.docs_page import describe
-from chatd.page.static_files import FILES
 
 RUN_SECONDS: Final = 30.0
 """What a command that ends by itself may take."""
@@ -313,9 +312,6 @@ def _main() -> None:
     # The plugins of twistd are modules, too.
     list(getPlugins(IServiceMaker))
     describe(API.calls)
-    for name, file in FILES.items():
-        if name != "index.html":
-            file.headers["Cache-Control"] = "max-age=3600"
     for module in _HASHING:
         vars(importlib.import_module(module))["owasp_hasher"] = _cheap_hasher
     # The collector of a forked process need not look at what was imported, nor copy its pages.

@@ -1,7 +1,11 @@
 """Static files of the web page, which is a client of the public API like any other.
 
-The files are read at import. Their Content-Security-Policy restricts the page to this origin and
-forbids inline scripts and styles; trusted types forbid markup made from strings.
+The files are read at import. Those that the page refers to have paths with the version of all of
+them, `/web/VERSION/NAME`, under which a browser keeps them for good: then a visit is one request,
+for the page itself, and no page mixes files of two versions.
+
+The Content-Security-Policy restricts the page to this origin and forbids inline scripts and styles;
+trusted types forbid markup made from strings.
 """
 
 from __future__ import annotations
@@ -28,6 +32,11 @@ POLICY: Final = "; ".join(
 )
 """Content-Security-Policy, level 3."""
 
+REVALIDATED: Final = "no-cache"
+"""Kept by browsers, which ask each time whether it is still the same."""
+IMMUTABLE: Final = "public, max-age=31536000, immutable"
+"""Kept by browsers without asking (RFC 8246)."""
+
 _TYPES: Final = {".js": "text/javascript", ".svg": "image/svg+xml", ".json": "application/json"}
 
 
@@ -38,7 +47,7 @@ class StaticFile(Struct, frozen=True):
     headers: dict[str, str]
 
     @classmethod
-    def of(cls, name: str, body: bytes) -> StaticFile:
+    def of(cls, name: str, body: bytes, cache: str = REVALIDATED) -> StaticFile:
         """Make a file whose media type follows from its name, and its ETag from its content."""
         extension = "." + name.rpartition(".")[2]
         media_type = _TYPES.get(extension) or f"text/{extension[1:]}"
@@ -49,8 +58,7 @@ class StaticFile(Struct, frozen=True):
             {
                 "Content-Type": media_type,
                 "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-                # Cached, but revalidated each time, so that no page mixes files of two versions.
-                "Cache-Control": "no-cache",
+                "Cache-Control": cache,
                 "Content-Security-Policy": POLICY,
                 "Referrer-Policy": "no-referrer",
                 "Cross-Origin-Opener-Policy": "same-origin",
@@ -66,9 +74,38 @@ class StaticFile(Struct, frozen=True):
 
 
 _FOLDER: Final = files(__package__).joinpath("assets")
-FILES: Final = {
-    entry.name: StaticFile.of(entry.name, entry.read_bytes())
-    for entry in _FOLDER.iterdir()
-    if entry.is_file()
+_CONTENTS: Final = {
+    entry.name: entry.read_bytes() for entry in _FOLDER.iterdir() if entry.is_file()
 }
-"""The files by name."""
+
+VERSION: Final = hashlib.sha256(
+    b"".join(hashlib.sha256(_CONTENTS[name]).digest() for name in sorted(_CONTENTS))
+).hexdigest()[:16]
+"""The version of all files together."""
+
+
+def _page() -> bytes:
+    """`index.html`, with paths that have the version.
+
+    The scripts are named in it, so that a browser need not read one to find the next.
+    """
+    preloads = "".join(
+        f'<link rel="modulepreload" href="/web/{name}">\n'
+        for name in sorted(_CONTENTS)
+        if name.endswith(".js")
+    )
+    page = _CONTENTS["index.html"].decode()
+    page = page.replace('<script type="module"', preloads + '<script type="module"')
+    return page.replace('="/web/', f'="/web/{VERSION}/').encode()
+
+
+PAGE: Final = StaticFile.of("index.html", _page())
+"""The page itself."""
+FILES: Final = {
+    name: StaticFile.of(name, body) for name, body in _CONTENTS.items() if name != "index.html"
+}
+"""The other files by name."""
+IMMUTABLE_FILES: Final = {
+    name: StaticFile.of(name, file.body, IMMUTABLE) for name, file in FILES.items()
+}
+"""The same under paths with `VERSION`."""

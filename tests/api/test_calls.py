@@ -61,7 +61,10 @@ def test_authenticated_calls_need_a_scope() -> None:
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_only_files_of_the_page_have_path_arguments(application: Any) -> None:
     # They go through Klein, which is slower.
-    assert {rule.endpoint for rule in rules(application) if rule.arguments} <= {"get_web_file"}
+    assert {rule.endpoint for rule in rules(application) if rule.arguments} <= {
+        "get_web_file",
+        "get_versioned_web_file",
+    }
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)

@@ -238,4 +238,5 @@ class Page:
     def assert_no_errors(self) -> None:
         """The console has no errors, except of requests that failed or were refused."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-        assert [each["message"] for each in entries if each.get("source") != "network"] == []
+        wrong = [each["message"] for each in entries if each.get("source") != "network"]
+        assert not wrong, wrong

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chatd.api.static_responses import StaticResponses
-from chatd.page.static_files import FILES
+from chatd.page.static_files import PAGE, VERSION
 from tests.api.service import Service
 
 WEB = files("chatd.page").joinpath("assets")
@@ -36,6 +36,33 @@ def test_files_are_revalidated_by_etag(service: Service, path: str) -> None:
     assert head.header("Content-Length") == str(len(first.body))
 
 
+def test_files_of_a_version_are_kept_for_good(service: Service) -> None:
+    for name in ("app.js", "style.css", "icon.svg"):
+        kept = service.get(f"/web/{VERSION}/{name}")
+        assert (kept.status, kept.body) == (200, service.get(f"/web/{name}").body)
+        assert kept.header("Cache-Control") == "public, max-age=31536000, immutable"
+        etag = kept.header("ETag")
+        assert etag is not None
+        again = service.get(f"/web/{VERSION}/{name}", headers={"If-None-Match": etag})
+        assert (again.status, again.header("Cache-Control")) == (304, kept.header("Cache-Control"))
+
+
+def test_a_file_of_another_version_is_that_of_this_one_for_now(stock: Service) -> None:
+    found = stock.get("/web/0123456789abcdef/app.js")
+    assert (found.status, found.body) == (200, stock.get("/web/app.js").body)
+    assert found.header("Cache-Control") == "no-cache"
+
+
+def test_the_page_names_all_scripts_of_its_version(stock: Service) -> None:
+    page = stock.get("/").body.decode()
+    named = set(re.findall(r'"(/web/[^"]*)"', page))
+    assert all(path.startswith(f"/web/{VERSION}/") for path in named)
+    scripts = {entry.name for entry in WEB.iterdir() if entry.name.endswith(".js")}
+    assert {path.rpartition("/")[2] for path in named if path.endswith(".js")} == scripts
+    for path in named:
+        assert stock.get(path).status == 200, path
+
+
 def test_the_policy_allows_only_the_same_origin(stock: Service) -> None:
     for path in PATHS:
         policy = stock.get(path).header("Content-Security-Policy")
@@ -46,7 +73,11 @@ def test_the_policy_allows_only_the_same_origin(stock: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/web/", "/web/nothing.js", "/web/index.html/x", "/web/..%2Fapi.py"]
+    "path",
+    [
+        *("/web/", "/web/nothing.js", "/web/index.html/x", "/web/..%2Fapi.py"),
+        *(f"/web/{VERSION}/", f"/web/{VERSION}/index.html", f"/web/{VERSION}/..%2Fapi.py"),
+    ],
 )
 def test_other_files_are_404(stock: Service, path: str) -> None:
     stock.get(path).problem(404, "not_found")
@@ -93,7 +124,7 @@ def test_the_page_cannot_run_user_text() -> None:
 
 
 def test_responses_are_made_once() -> None:
-    file = FILES["index.html"]
+    file = PAGE
     responses = StaticResponses(file)
     first: Any = SimpleNamespace(getHeader=lambda name: None)
     again: Any = SimpleNamespace(getHeader=lambda name: file.headers["ETag"].encode())

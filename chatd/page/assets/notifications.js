@@ -1,5 +1,6 @@
 // Notifications of the browser while the page is in the background, if the user has agreed.
 
+import { iconUrl } from "./icons.js";
 import { messageText } from "./messages.js";
 import { load, save } from "./storage.js";
 
@@ -51,7 +52,7 @@ export class Notifications {
 
   #notify(peer, name, text) {
     // All windows of the page show the same one.
-    const options = { body: text, tag: `chatd.${peer}`, icon: "/web/icon.svg" };
+    const options = { body: text, tag: `chatd.${peer}`, icon: iconUrl() };
     try {
       const notification = new Notification(name, options);
       notification.onclick = () => {

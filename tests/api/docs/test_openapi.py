@@ -25,7 +25,7 @@ SOURCES = [
 ]
 
 # The web page is no part of the API.
-PAGE = {"get_page", "get_web_file"}
+PAGE = {"get_page", "get_web_file", "get_versioned_web_file"}
 
 
 @pytest.fixture(scope="module")

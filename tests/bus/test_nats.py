@@ -44,10 +44,10 @@ def cluster() -> Iterator[NatsCluster]:
 
 @async_yield_fixture
 async def nodes(
-    cluster: NatsCluster, postgres: Databases, postgres_database: str
+    cluster: NatsCluster, postgres: Databases, emptied_postgres_database: str
 ) -> AsyncIterator[tuple[Node, Node]]:
     cluster.start()
-    url = postgres.url(postgres_database)
+    url = postgres.url(emptied_postgres_database)
     pair = Node(url, cluster.url(0)), Node(url, cluster.url(1))
     for node in pair:
         await node.open()
@@ -58,12 +58,12 @@ async def nodes(
 
 @async_yield_fixture
 async def open_bus(
-    cluster: NatsCluster, postgres: Databases, postgres_database: str
+    cluster: NatsCluster, postgres: Databases, emptied_postgres_database: str
 ) -> AsyncIterator[OpenBus]:
     opened: list[Node] = []
 
     async def open_one() -> NatsBus:
-        opened.append(Node(postgres.url(postgres_database), cluster.url()))
+        opened.append(Node(postgres.url(emptied_postgres_database), cluster.url()))
         await opened[-1].store.open()
         return opened[-1].bus
 
@@ -421,7 +421,7 @@ async def test_administrators_end_sessions(
     nodes: tuple[Node, Node],
     cluster: NatsCluster,
     postgres: Databases,
-    postgres_database: str,
+    emptied_postgres_database: str,
 ) -> None:
     from twisted.internet import reactor
 
@@ -429,7 +429,7 @@ async def test_administrators_end_sessions(
     [ann] = await add_accounts(one.store, "ann")
     recorder = Recorder()
     two.bus.subscriber = recorder
-    given = {"db": postgres.url(postgres_database), "bus": cluster.url()}
+    given = {"db": postgres.url(emptied_postgres_database), "bus": cluster.url()}
     async with access(load(given, {})[0], reactor) as admin:
         await admin.perform(DisableUser("ann"))
     await recorder.until(lambda recorder: recorder.session_changes == [ann])
@@ -444,7 +444,7 @@ async def test_administrators_end_sessions(
 async def test_login_and_tls(
     tmp_path: Path,
     postgres: Databases,
-    postgres_database: str,
+    emptied_postgres_database: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     certificate = tmp_path / "certificate.pem"
@@ -459,7 +459,7 @@ async def test_login_and_tls(
     )
     server.start()
     try:
-        url = postgres.url(postgres_database)
+        url = postgres.url(emptied_postgres_database)
         node = Node(url, f"tls://ann:s3cret%40@localhost:{server.port}")
         await node.open()
         assert node.bus.problem() is None

@@ -56,11 +56,11 @@ def bus_at(
 
 
 @async_yield_fixture
-async def open_bus(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenBus]:
+async def open_bus(postgres: Databases, emptied_postgres_database: str) -> AsyncIterator[OpenBus]:
     opened: list[PostgresBus] = []
 
     async def open_one() -> PostgresBus:
-        opened.append(bus_at(postgres.url(postgres_database)))
+        opened.append(bus_at(postgres.url(emptied_postgres_database)))
         return opened[-1]
 
     yield open_one

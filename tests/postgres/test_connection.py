@@ -25,13 +25,13 @@ SUM = "SELECT %s::int + %s::int"
 
 
 @async_yield_fixture
-async def connect(postgres: Databases, postgres_database: str) -> AsyncIterator[Connect]:
+async def connect(postgres: Databases, shared_postgres_database: str) -> AsyncIterator[Connect]:
     from twisted.internet import reactor
 
     opened: list[Connection] = []
 
     async def connect_to(url: str | None = None) -> Connection:
-        address = parse(url or postgres.url(postgres_database))
+        address = parse(url or postgres.url(shared_postgres_database))
         opened.append(await Connector(address, reactor).connect())
         return opened[-1]
 

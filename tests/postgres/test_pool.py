@@ -19,13 +19,13 @@ OpenPool: TypeAlias = Callable[..., Awaitable[Pool]]
 
 
 @async_yield_fixture
-async def open_pool(postgres: Databases, postgres_database: str) -> AsyncIterator[OpenPool]:
+async def open_pool(postgres: Databases, shared_postgres_database: str) -> AsyncIterator[OpenPool]:
     from twisted.internet import reactor
 
     opened: list[Pool] = []
 
     async def open_one(url: str | None = None, **options: Any) -> Pool:
-        address = parse(url or postgres.url(postgres_database))
+        address = parse(url or postgres.url(shared_postgres_database))
         opened.append(Pool(address, reactor, random=lambda: 0.5, **options))
         await opened[-1].open()
         return opened[-1]

@@ -47,7 +47,7 @@ def test_conversations_are_read_from_indexes_in_order() -> None:
     direction = [
         "SEARCH message USING PRIMARY KEY (received_by=? AND seq>?)",
         "SEARCH conversation USING PRIMARY KEY"
-        " (received_by=? AND sent_by=? AND (sent_at,seq)<(?,?))",
+        " (received_by=? AND sent_by=? AND sent_at>? AND (sent_at,seq)<(?,?))",
         "SEARCH message USING PRIMARY KEY (received_by=? AND seq=?)",
     ]
     assert reads == direction * 2, plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatd.domain.fair_queue import MAX_PER_OWNER
+from chatd.domain.rate_limits import Rates
 from chatd.store.sqlite.store import SqliteStore
 from tests.api.service import CHATS, USERS, Exchange, Serve, Service, User
 from tests.doubles import SteppedExecutor
@@ -60,7 +61,13 @@ def test_accounts_take_turns(serve: Serve, front: str) -> None:
 def test_networks_take_turns_however_many_accounts_they_have(
     serve: Serve, front: str, target: str
 ) -> None:
-    service = serve(front, worker=SteppedExecutor, read_cached=False, trusted=["127.0.0.0/8"])
+    service = serve(
+        front,
+        worker=SteppedExecutor,
+        read_cached=False,
+        rates=Rates(),
+        trusted=["127.0.0.0/8"],
+    )
     *many, bob = (service.new_user() for _ in range(41))
     here, there = ({"X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2))
     for ann in many:

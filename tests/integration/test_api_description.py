@@ -59,6 +59,10 @@ include-operation-id = "get_chats"
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]
+include-operation-id = "delete_message"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404", "409"]
+
+[[operations]]
 include-operation-id = "get_user"
 checks.positive_data_acceptance.enabled = false
 

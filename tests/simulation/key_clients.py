@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -76,12 +77,21 @@ class KeyReuser(Sender):
 
     async def _use_refused_key(self) -> None:
         simulation = self.simulation
-        key = f"{self.name}-refused"
-        try:
-            await self.client.send(NOBODY, "nothing", key=key)
-        except APIError as error:
-            if error.code != "user_not_found":
-                simulation.problems.append(f"key: {key!r} to nobody: {error}")
+        for number in count():
+            key = f"{self.name}-refused-{number}"
+            try:
+                await _send_at_most_once(self, NOBODY, "nothing", key)
+            except APIError as error:
+                if error.code == "user_not_found":
+                    break
+                if not error.retryable:
+                    simulation.problems.append(f"key: {key!r} to nobody: {error}")
+                    break
+            except ChatError:
+                pass
+            # Something failed nevertheless. What has become of the key is not known: on several
+            # servers it may stay with this message, see `chatd.store.sharded.claims`.
+            await deferLater(simulation.clock, 1.0)
         await self.send(self.user_id, f"{key}-again", key)
 
     async def _use_old_key(self) -> None:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from chatd.errors import InvalidCursor
+from chatd.errors import InsufficientScope, InvalidCursor
 
 MAX_INTEGER: Final = 2**53 - 1
 
@@ -112,6 +112,11 @@ class Session(Struct, frozen=True, gc=False):
     def seconds_left(self, now: int) -> float:
         """The seconds until the session expires; infinite if it never does."""
         return inf if self.expires_at is None else (self.expires_at - now) / 1_000_000
+
+    def require(self, scope: Scope) -> None:
+        """Raise `InsufficientScope` if the session lacks a scope."""
+        if not self.scopes & scope.value:
+            raise InsufficientScope(scope_names(scope.value)[0])
 
 
 class TokenOptions(Struct, frozen=True, gc=False):

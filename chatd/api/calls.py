@@ -24,8 +24,8 @@ from chatd.api.error_codes import BAD_REQUEST, BODY_TOO_LARGE, DOMAIN_ERRORS, Er
 from chatd.api.parameters import Parameters
 from chatd.api.responses import Response, as_klein
 from chatd.api.unknown_parameters import HEADER, unknown_parameters
-from chatd.errors import DomainError, InsufficientScope
-from chatd.model import Scope, Session, scope_names
+from chatd.errors import DomainError
+from chatd.model import Scope, Session
 
 BUSY: Final[tuple[type[DomainError], ...]] = (errors.Overloaded, errors.StoreUnavailable)
 """The errors of every call that needs the store."""
@@ -148,15 +148,15 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
         assert authenticate is not None, f"{declared.name} needs authentication"
     else:
         authenticate = None
-    scope = 0 if declared.scope is None else declared.scope.value
+    scope = declared.scope
 
     async def handle(context: RequestContext) -> Response:
         arguments: list[Any] = []
         if authenticate is not None:
             session = await authenticate(context)
             context.user_id = session.user_id
-            if scope and not session.scopes & scope:
-                raise InsufficientScope(scope_names(scope)[0])
+            if scope is not None:
+                session.require(scope)
             arguments.append(session)
         if parameters is not None:
             arguments.append(_parse(parameters, context))

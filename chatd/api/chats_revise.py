@@ -29,7 +29,7 @@ from chatd.errors import (
     RateLimited,
     TooLate,
 )
-from chatd.model import MAX_INTEGER, Scope, Session, scope_names
+from chatd.model import MAX_INTEGER, Scope, Session
 
 
 class Edit(Struct, forbid_unknown_fields=True, frozen=True):
@@ -141,14 +141,9 @@ class RevisionCalls:
         self, context: RequestContext, session: Session, query: Deletion | Removal
     ) -> Response:
         if isinstance(query, Removal):
-            _require(session, Scope.ACCOUNT)
+            session.require(Scope.ACCOUNT)
             await self._removals.remove_oldest(session, query.up_to)
         else:
-            _require(session, Scope.SEND)
+            session.require(Scope.SEND)
             await self._revisions.delete(session, query.user_id, query.seq)
         return no_content()
-
-
-def _require(session: Session, scope: Scope) -> None:
-    if not session.scopes & scope:
-        raise InsufficientScope(scope_names(scope)[0])

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from chatd.domain.outcomes import announced
 from chatd.domain.store_calls import StoreCalls
-from chatd.errors import InsufficientScope, NotAToken, TokenNotFound
+from chatd.errors import NotAToken, TokenNotFound
 from chatd.interfaces import IBus, IStore
 from chatd.model import Scope, Session, Token
 from chatd.runtime.shield import ShieldedTasks
@@ -67,7 +67,7 @@ class Tokens:
         if token_id == session.token_id:
             await self.log_out(session)
         else:
-            _require_account_scope(session)
+            session.require(Scope.ACCOUNT)
             await self._tasks.run(self._revoke(session.user_id, token_id))
 
     async def _revoke(self, user_id: int, token_id: int) -> None:
@@ -79,7 +79,7 @@ class Tokens:
 
     async def revoke_others(self, session: Session) -> None:
         """Revoke all tokens of the caller but the one that the session was made with."""
-        _require_account_scope(session)
+        session.require(Scope.ACCOUNT)
         await self._tasks.run(self._revoke_others(session.user_id, session.token))
 
     async def _revoke_others(self, user_id: int, kept: bytes | None) -> None:
@@ -90,8 +90,3 @@ class Tokens:
             self._bus.publish_sessions_changed(user_id)
 
         return await self._calls.run(user_id, lambda: announced(call(), publish))
-
-
-def _require_account_scope(session: Session) -> None:
-    if not session.scopes & Scope.ACCOUNT:
-        raise InsufficientScope("account")

@@ -133,11 +133,15 @@ class Batcher(Generic[Q, R]):
 
     def enqueue(self, item: Q, receiver: Receiver) -> None:
         """`submit`, with an object that receives the result."""
-        if len(self._queue) >= self._max_queued:
+        if len(self._queue) >= self._max_queued and not self._admits_beyond(item):
             raise Overloaded("too many requests are waiting for the store", 1, "batch_queue")
         self._queue.append((item, receiver, self._clock.seconds()))
         if not self._running and not self._scheduled:
             self._schedule()
+
+    def _admits_beyond(self, item: Q) -> bool:
+        """Whether one more item may wait though the queue is full."""
+        return False
 
     @property
     def queued(self) -> int:

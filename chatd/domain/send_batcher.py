@@ -12,15 +12,15 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from chatd.domain.batch import MAX_BATCH_SIZE, Batcher, Entry, Receiver
+from chatd.domain.batch import MAX_BATCH_SIZE, Batcher, Entry
 from chatd.domain.caller_networks import CallerNetworks
-from chatd.errors import DomainError, Overloaded
+from chatd.errors import DomainError
 from chatd.model import Appended, Draft
 from chatd.runtime.round_robin import RoundRobin
 
 MAX_OF_NETWORK: Final = 48
-"""Those of one network, an IPv4 address or an IPv6 /48: whoever sends from elsewhere waits for the
-transaction that is running."""
+"""Sends of one network, an IPv4 address or an IPv6 /48, in a transaction: whoever sends from
+elsewhere waits for the one that is running."""
 MAX_QUEUED: Final = 5000
 """Sends that may wait, and one more of each network for each transaction."""
 
@@ -90,16 +90,16 @@ class SendBatcher(Batcher[Draft, Appended]):
         # The networks that have had their one more since the last transaction.
         self._beyond: set[Hashable] = set()
 
-    def enqueue(self, item: Draft, receiver: Receiver) -> None:
-        """See `Batcher.enqueue`."""
-        if len(self._sends) >= self._max_queued and self._is_limited():
-            network = self._callers.of(item.sent_by)
-            if network in self._beyond or len(self._beyond) >= self._max_queued:
-                raise Overloaded("too many requests are waiting for the store", 1, "batch_queue")
-            self._beyond.add(network)
-            self._sends.append((item, receiver, self._clock.seconds()))
-        else:
-            super().enqueue(item, receiver)
+    def _admits_beyond(self, item: Draft) -> bool:
+        network = self._callers.of(item.sent_by)
+        if (
+            not self._is_limited()
+            or network in self._beyond
+            or len(self._beyond) >= self._max_queued
+        ):
+            return False
+        self._beyond.add(network)
+        return True
 
     def _take(self, limit: int, now: float) -> list[Entry[Draft]]:
         self._beyond.clear()

@@ -4,9 +4,7 @@ Importing Twisted and chatd is most of the CPU time of a start. The fork server 
 it forks has arguments, environment, folder and standard streams of its own, and runs like a process
 that was started in the ordinary way, but that
 
-- passwords are hashed with parameters that cost nothing,
-- browsers are told to keep the page's files, of which there are fifty, instead of asking each time
-  whether they have changed, and
+- passwords are hashed with parameters that cost nothing, and
 - objects are not freed one by one in the end, which costs more than all that a daemon does before.
 
 There is one server for each process of pytest, started when it is first needed. Tests of the start

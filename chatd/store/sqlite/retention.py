@@ -30,8 +30,6 @@ _INBOXES: Final = (
     "SELECT user_id, removed_seq FROM inbox WHERE user_id > ? ORDER BY user_id LIMIT ?"
 )
 _BEGIN: Final = "SELECT removed_seq, last_seq FROM inbox WHERE user_id = ?"
-
-
 _ADVANCE: Final = """
 UPDATE inbox SET removed_seq = ?, removed_at = ?, text_bytes = text_bytes - ? WHERE user_id = ?
 """

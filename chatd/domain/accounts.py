@@ -54,7 +54,7 @@ from chatd.model import (
     TokenOptions,
     UserName,
 )
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 from chatd.runtime.shield import ShieldedTasks
 
 TOKEN_PREFIX: Final = "chatd_"
@@ -197,15 +197,16 @@ class Accounts:
         digest = token_digest(token)
         session = self.known_session(digest)
         if session is None:
-            session = await self._look_up(digest, token_owner(token), networks(address)[-1])
+            session = await self._look_up(digest, token_owner(token), address)
         self._callers.note(session.user_id, address)
         return session
 
-    async def _look_up(self, digest: bytes, owner: int | None, network: str) -> Session:
+    async def _look_up(self, digest: bytes, owner: int | None, address: str) -> Session:
+        look_up = digest, owner, network(address)
         session = None
         while session is None:
             with self._revocations.look_up() as since:
-                found = await self._look_ups.submit((digest, owner, network))
+                found = await self._look_ups.submit(look_up)
                 if found is None:
                     raise Unauthorized("the token is unknown, was revoked or has expired")
                 if not self._revocations.was_revoked(found.user_id, since):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from chatd.errors import Overloaded
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 
 RETRY_SECONDS: Final = 30.0
 
@@ -29,7 +29,7 @@ class AddressPolls:
 
     def place(self, address: str | None) -> str | None:
         """Where a client is counted; None, for one that is not, passes through."""
-        return None if address is None else networks(address)[-1]
+        return None if address is None else network(address)
 
     def enter(self, place: str | None) -> None:
         """Count a poll or stream; raises `Overloaded`."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 
 MAX_ACCOUNTS: Final = 100_000
 """Accounts that are remembered: those from which something has come lately."""
@@ -29,7 +29,7 @@ class CallerNetworks:
     def note(self, user_id: int, address: str) -> None:
         """An account is used by a client of this address."""
         known = self._networks
-        known[user_id] = networks(address)[-1]
+        known[user_id] = network(address)
         known.move_to_end(user_id)
         if len(known) > MAX_ACCOUNTS:
             known.popitem(last=False)

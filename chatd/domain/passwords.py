@@ -11,7 +11,7 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from chatd.domain.fair_queue import FairQueue
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 from chatd.runtime.thread_pool import Executor
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class Passwords:
 
     def check_room(self, address: str) -> None:
         """Raise `Overloaded` if `hash` and `verify` would."""
-        self._waiting.check(_owner(address))
+        self._waiting.check(network(address))
 
     async def hash(self, password: str, address: str) -> str:
         """The encoded hash of a password."""
@@ -103,7 +103,7 @@ class Passwords:
 
     def _run(self, address: str, call: Callable[..., T], *args: object) -> Deferred[T]:
         result: Deferred[T] = Deferred()
-        waiting = _Waiting(_owner(address), call, args, result)
+        waiting = _Waiting(network(address), call, args, result)
         if self._running < self._max_running:
             self._begin(waiting)
         else:
@@ -122,10 +122,6 @@ class Passwords:
                 self._begin(waiting)
                 break
         result.callback(outcome)
-
-
-def _owner(address: str) -> str:
-    return networks(address)[-1]
 
 
 def encode(password: str) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.http.admission import Admission
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
 
@@ -73,7 +73,7 @@ class WaitingConnections:
                 connection.close()
                 admission.stop_waiting(counted)
             else:
-                self._waiting.append(networks(address[0])[-1], (connection, address, counted))
+                self._waiting.append(network(address[0]), (connection, address, counted))
             if not has_time():
                 break
 

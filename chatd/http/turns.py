@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
 
@@ -77,16 +77,16 @@ class Turns:
         the address waits, and it has had no such request in this turn."""
         if not self._waiting or self._clock.seconds() >= self._until + FIRST_SECONDS:
             return False
-        network = networks(address)[-1]
-        if self._waiting.count(network) or network in self._first:
+        place = network(address)
+        if self._waiting.count(place) or place in self._first:
             return False
-        self._first.add(network)
+        self._first.add(place)
         return True
 
     def wait(self, connection: Waiting, address: str) -> None:
         """Have a connection from this address take its turn later."""
         self.queued += 1
-        self._waiting.append(networks(address)[-1], connection)
+        self._waiting.append(network(address), connection)
         if self._call is None:
             self._call = self._clock.callLater(0, self._next_turn)
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from chatd.runtime.networks import networks
+from chatd.runtime.networks import network
 from chatd.runtime.turn import Turn, turn_of
 
 POLL_SECONDS: Final = 0.002
@@ -110,7 +110,7 @@ class FairPoller:
         groups: dict[str, list[int]] = {}
         for fd in fds:
             client = getattr(find(fd), "client", None)
-            address = networks(client[0])[-1] if isinstance(client, tuple) else _NO_ADDRESS
+            address = network(client[0]) if isinstance(client, tuple) else _NO_ADDRESS
             if address in groups:
                 groups[address].append(fd)
             else:

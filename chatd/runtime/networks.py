@@ -36,6 +36,12 @@ def networks(address: str) -> tuple[str, ...]:
     )
 
 
+@lru_cache(4096)
+def network(address: str) -> str:
+    """The largest of the `networks` of an address: what has turns as if it were one client."""
+    return networks(address)[-1]
+
+
 class NetworkCounts:
     """Amounts of addresses, each of which counts in all of its `networks`."""
 

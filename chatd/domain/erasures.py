@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from chatd.errors import DomainError
 from chatd.interfaces import IBus, IStore
+from chatd.runtime.background import BackgroundWork
 from chatd.runtime.delays import Delays
-from chatd.runtime.idle import IdleWaiters
 
 FIRST_STEPS: Final = 5
 """Steps before the client is answered: an account that needs no more is small."""
@@ -34,13 +34,11 @@ class Erasures:
         self._store = store
         self._bus = bus
         self._delays = Delays(clock)
-        self._timer = LoopingCall(self._start_work)
+        self._background = BackgroundWork(self._work, _log_failure)
+        self._timer = LoopingCall(self._background.start)
         self._timer.clock = clock
-        self._working = False
         # Steps of accounts that are deleted at the same time: sends would wait behind all of them.
         self._lock = DeferredLock()
-        self._stopped = False
-        self._idle_waiters = IdleWaiters()
 
     def start(self) -> None:
         """Continue what an earlier process has left, and look for more periodically."""
@@ -48,11 +46,11 @@ class Erasures:
 
     async def stop(self) -> None:
         """Begin no more steps."""
-        self._stopped = True
+        self._background.stop()
         if self._timer.running:
             self._timer.stop()
         self._delays.stop()
-        await self._idle_waiters.wait(not self._working)
+        await self._background.wait_idle()
 
     async def erase(self, user_id: int) -> bool:
         """Delete what an account has sent that was deleted; False if that goes on later."""
@@ -63,23 +61,12 @@ class Erasures:
         except Exception as error:
             # The account is deleted, so the client cannot repeat this.
             _log_failure(error)
-        self._start_work()
+        self._background.start()
         return False
 
-    def _start_work(self) -> None:
-        if not (self._working or self._stopped):
-            Deferred.fromCoroutine(self._work())
-
     async def _work(self) -> None:
-        self._working = True
-        try:
-            while not self._stopped and await self._step(None):
-                await self._delays.wait(PAUSE_SECONDS)
-        except Exception as error:
-            _log_failure(error)
-        finally:
-            self._working = False
-            self._idle_waiters.notify()
+        while not self._background.is_stopped and await self._step(None):
+            await self._delays.wait(PAUSE_SECONDS)
 
     async def _step(self, user_id: int | None) -> bool:
         await self._lock.acquire()

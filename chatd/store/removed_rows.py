@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from chatd.errors import DomainError
-from chatd.runtime.idle import IdleWaiters
+from chatd.runtime.background import BackgroundWork
 
 INBOXES: Final = 100
 """Inboxes that one transaction looks at."""
@@ -43,9 +42,7 @@ class RemovedRows:
         self._prepare = prepare
         self._finish = finish
         self._inboxes: dict[int, int] = {}
-        self._working = False
-        self._stopped = False
-        self._idle_waiters = IdleWaiters()
+        self._background = BackgroundWork(self._work, _failed)
 
     def add(self, user_id: int, seq: int) -> None:
         """The messages of an inbox up to that one were removed, in this process or another."""
@@ -63,7 +60,7 @@ class RemovedRows:
             part = inboxes[start : start + INBOXES]
             more = True
             while more:
-                if self._stopped:
+                if self._background.is_stopped:
                     return rows
                 deleted, more = await self._delete(part)
                 rows += deleted
@@ -76,26 +73,22 @@ class RemovedRows:
 
     def start(self) -> None:
         """Delete all rows in the background, unless that is under way."""
-        if not (self._working or self._stopped):
-            Deferred.fromCoroutine(self._work())
+        self._background.start()
 
     async def _work(self) -> None:
-        self._working = True
-        try:
-            while self._inboxes and not self._stopped:
-                await self.delete()
-        except DomainError:
-            pass  # The database is away. Housekeeping tries again.
-        except Exception:
-            _log.failure("what is left of removed messages could not be deleted")
-        finally:
-            self._working = False
-            self._idle_waiters.notify()
+        while self._inboxes and not self._background.is_stopped:
+            await self.delete()
 
     def stop(self) -> None:
         """Begin no more transactions."""
-        self._stopped = True
+        self._background.stop()
 
     async def wait_idle(self) -> None:
         """Return when none is under way in the background."""
-        await self._idle_waiters.wait(not self._working)
+        await self._background.wait_idle()
+
+
+def _failed(error: Exception) -> None:
+    # Otherwise the database is away, and housekeeping tries again.
+    if not isinstance(error, DomainError):
+        _log.failure("what is left of removed messages could not be deleted")

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from chatd.runtime.networks import NetworkCounts, networks
+from chatd.runtime.networks import NetworkCounts, network, networks
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ from chatd.runtime.networks import NetworkCounts, networks
 )
 def test_networks(address: str, found: tuple[str, ...]) -> None:
     assert networks(address) == found
+    assert network(address) == found[-1]
 
 
 def test_amounts_count_in_all_networks_of_an_address() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from chatd.errors import StoreUnavailable
-from chatd.runtime.idle import IdleWaiters
+from chatd.runtime.background import BackgroundWork
 
 LOOK_SECONDS: Final = 10.0
 """At least so long after it has looked, it looks again: that reads all rows of inboxes."""
@@ -30,36 +29,28 @@ class MissedRemovals:
         self._load = load
         self._pause = pause
         self._wanted = False
-        self._working = False
-        self._stopped = False
-        self._idle_waiters = IdleWaiters()
+        self._background = BackgroundWork(
+            self._work, lambda error: _log.failure("where inboxes begin could not be read")
+        )
 
     def look(self) -> None:
         """Look now, or soon if that was done recently."""
         self._wanted = True
-        if not (self._working or self._stopped):
-            Deferred.fromCoroutine(self._work())
+        self._background.start()
 
     async def _work(self) -> None:
-        self._working = True
-        try:
-            while self._wanted and not self._stopped:
-                self._wanted = False
-                try:
-                    await self._load()
-                except StoreUnavailable:
-                    self._wanted = True
-                await self._pause(LOOK_SECONDS)
-        except Exception:
-            _log.failure("where inboxes begin could not be read")
-        finally:
-            self._working = False
-            self._idle_waiters.notify()
+        while self._wanted and not self._background.is_stopped:
+            self._wanted = False
+            try:
+                await self._load()
+            except StoreUnavailable:
+                self._wanted = True
+            await self._pause(LOOK_SECONDS)
 
     def stop(self) -> None:
         """Look no more."""
-        self._stopped = True
+        self._background.stop()
 
     async def wait_idle(self) -> None:
         """Return when nothing is under way."""
-        await self._idle_waiters.wait(not self._working)
+        await self._background.wait_idle()

@@ -20,6 +20,8 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.http.admission import Admission
+from chatd.http.connection_floods import ConnectionFloods
+from chatd.http.tcp_state import is_gone
 from chatd.runtime.networks import network
 from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
@@ -46,9 +48,12 @@ class WaitingConnections:
     All ports of a server share its `admission`, and so the descriptors.
     """
 
-    def __init__(self, listening: Any, admission: Admission) -> None:
+    def __init__(self, listening: Any, admission: Admission, clock: IReactorTime) -> None:
         self._listening = listening
         self._admission = admission
+        self._floods = ConnectionFloods(
+            listening, clock, others=admission.count_others, dropped=admission.handshakes_dropped
+        )
         # By address or network.
         self._waiting: RoundRobin[_Waiting] = RoundRobin()
 
@@ -66,22 +71,25 @@ class WaitingConnections:
                 connection, address = self._listening.accept()
             except OSError:  # there is none; anything else is told to who calls `accept`
                 break
+            if admission.is_limited(address[0]):
+                self._floods.count(network(address[0]))
             counted = admission.wait(address[0])
             if counted is None:
                 connection.close()
-            elif _is_gone(connection):
+            elif is_gone(connection):
                 connection.close()
                 admission.stop_waiting(counted)
             else:
                 self._waiting.append(network(address[0]), (connection, address, counted))
             if not has_time():
+                self._floods.overflow()
                 break
 
     def accept(self) -> Accepted:
         """See `socket.socket.accept`."""
         for _ in range(MAX_PASSED_OVER):
             connection, address = self._next()
-            if not _is_gone(connection):
+            if not is_gone(connection):
                 return connection, address
             connection.close()
         raise BlockingIOError(errno.EAGAIN, "enough for now")
@@ -100,6 +108,7 @@ class WaitingConnections:
         while self._waiting:
             connection, _ = self._next()
             connection.close()
+        self._floods.stop()
         self._listening.close()
 
 
@@ -116,7 +125,7 @@ class Acceptor:
         self._admission = admission
         self._accept = port.doRead
         self._call: IDelayedCall | None = None
-        self._waiting = port.socket = WaitingConnections(port.socket, admission)
+        self._waiting = port.socket = WaitingConnections(port.socket, admission, clock)
         port.doRead = self.accept
 
     def accept(self) -> None:
@@ -153,17 +162,3 @@ def accept_in_turn(port: Any, clock: IReactorTime, admission: Admission) -> None
     listening = getattr(port, "socket", None)
     if getattr(listening, "family", None) in (socket.AF_INET, socket.AF_INET6):
         Acceptor(port, clock, admission)
-
-
-def _is_gone(connection: socket.socket) -> bool:
-    """Whether the client has reset a connection, or closed its side and sent nothing before."""
-    try:
-        if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-            return True
-        # What came before a reset can still be read.
-        connection.getpeername()
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return False

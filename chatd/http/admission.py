@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, Final
 
@@ -88,6 +88,18 @@ class Admission:
     def is_accepting(self) -> bool:
         """Whether the ports accept connections."""
         return not self._paused
+
+    def is_limited(self, host: str) -> bool:
+        """Whether this address may have only so many connections."""
+        return self.max_per_address is not None and not self._is_exempt(host)
+
+    def count_others(self, networks: Iterable[str]) -> int:
+        """How many connections are open that are not of these networks."""
+        return self._open - sum(map(self._connections.count, networks))
+
+    def handshakes_dropped(self) -> None:
+        """Those of a network that connects too fast are dropped for a while."""
+        self._refused("connection_rate")
 
     def enter(self, address: IAddress | None) -> tuple[tuple[str, ...], HTTPError | None]:
         """Count a connection; returns its address for `opened` and `leave`, as `networks`, if that
@@ -199,7 +211,7 @@ class Admission:
         return inf if self.max_connections is None else self.max_connections * 3 // 4
 
     def _counted(self, host: str | None) -> tuple[str, ...]:
-        if self.max_per_address is None or host is None or self._is_exempt(host):
+        if host is None or not self.is_limited(host):
             return ()
         return networks(host)
 

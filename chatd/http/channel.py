@@ -34,6 +34,7 @@ from chatd.http.request_reader import RequestReader
 from chatd.http.response_head import status_line, whole_response
 from chatd.http.server_state import Connection, ServerState
 from chatd.http.site import Site
+from chatd.http.tcp_state import has_ended
 from chatd.http.timeouts import TimeoutQueue
 from chatd.http.turns import host_of
 
@@ -469,13 +470,13 @@ class Channel:
         """`chatd.http.eviction.Evictable`: since when a request, or the rest of one, is awaited.
 
         The first to go are those that were answered for the last time, and those whose clients
-        have ended their side, and have probably gone, while their requests wait for a turn.
+        have ended their side, and have probably gone.
         """
         server = self._server
         deadline = self._deadline
         if self._state == LINGERING:
             return None if unsent_bytes(self.transport) else 0.0
-        if self._ended and self._state < RESPONDING:
+        if self._state <= RESPONDING and (self._ended or has_ended(self.transport)):
             return 0.0
         if self._waits or deadline is None:
             return None

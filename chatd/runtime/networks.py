@@ -79,10 +79,8 @@ class NetworkCounts:
         counts as well.
         """
         more = {} if others is None else others._amounts
-        return max(
-            (
-                self._amounts.get(network, 0) + more.get(network, 0) - min(limit * factor, most)
-                for network, factor in zip(networks, NETWORK_FACTORS, strict=False)
-            ),
-            default=-inf,
-        )
+        largest = -inf
+        for network, factor in zip(networks, NETWORK_FACTORS, strict=False):
+            allowed = min(limit * factor, most)
+            largest = max(largest, self._amounts.get(network, 0) + more.get(network, 0) - allowed)
+        return largest

@@ -151,3 +151,16 @@ async def all_connections_again(target: Target) -> None:
     """The same, and those that are refused are opened again at once."""
     data = [request("GET", "/healthz")]
     await Flood(target, 2000, data, sources=ADDRESSES).run()
+
+
+@attack()
+async def closed_requests(target: Target) -> None:
+    """Three addresses send eight requests on each connection and close it at once."""
+    data = [request("GET", f"{CHATS}?limit=1", token) * 8 for token in target.tokens.values()]
+    await Flood(target, 2000, data, seconds=0.0, sources=ADDRESSES[:3]).run()
+
+
+@attack(descriptors=1024)
+async def closed_requests_again(target: Target) -> None:
+    """The same, to a daemon that has few descriptors."""
+    await closed_requests(target)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -96,9 +96,10 @@ class Trial:
         before = megabytes(self.daemon.pid)
         with innocent(self._account) as quiet:
             time.sleep(seconds)
-        with attacking(name, self._target), Sampler(self.daemon) as sampler:
+        with attacker(name) as attack, Sampler(self.daemon) as sampler:
             # The first moments, in which everything is made, count as well.
             with innocent(self._account) as attacked:
+                attack(self._target)
                 time.sleep(max(seconds, ATTACKS[name].seconds))
         time.sleep(min(seconds, 3.0))
         return Result(
@@ -114,32 +115,36 @@ class Trial:
 
 
 @contextmanager
-def attacking(name: str, target: Target) -> Iterator[None]:
-    """An attack under way, in a process of its own."""
-    attacker = subprocess.Popen(
+def attacker(name: str) -> Iterator[Callable[[Target], None]]:
+    """A process that begins an attack when it is given the target."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "tests.hostile.attacker", name],
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert attacker.stdin is not None
-    assert attacker.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin = process.stdin
+
+    def attack(target: Target) -> None:
+        stdin.write(msgspec.json.encode(target))
+        stdin.close()
+
     try:
         os.setpriority(
             os.PRIO_PROCESS,
-            attacker.pid,
+            process.pid,
             os.getpriority(os.PRIO_PROCESS, 0) + ATTACKER_NICENESS,
         )
-        assert attacker.stdout.readline().decode().strip() == name
-        attacker.stdin.write(msgspec.json.encode(target))
-        attacker.stdin.close()
-        yield
-        assert attacker.poll() is None, "the attack has ended by itself"
+        assert process.stdout.readline().decode().strip() == name
+        yield attack
+        assert process.poll() is None, "the attack has ended by itself"
     finally:
-        attacker.kill()
-        attacker.wait()
-        attacker.stdout.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from chatd.http import connection_floods
 from chatd.http.accepting import (
     ACCEPT_SECONDS,
     MAX_PASSED_OVER,
@@ -124,6 +125,9 @@ class Connection:
         self.is_reset = is_reset
         self.closed = False
 
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        raise OSError  # unknown, so that data is looked at
+
     def recv(self, size: int, flags: int) -> bytes:
         raise ConnectionResetError if self.is_reset else BlockingIOError
 
@@ -145,6 +149,9 @@ class Listening:
         connection = self.queue.popleft()
         return connection, (connection.host, 1)
 
+    def setsockopt(self, level: int, option: int, value: object) -> None:
+        raise OSError  # there are no filters
+
     def close(self) -> None:
         self.closed = True
 
@@ -155,7 +162,7 @@ class Waiting:
     def __init__(self, admission: Admission | None = None) -> None:
         self.admission = admission or Admission()
         self.listening = Listening()
-        self.connections = WaitingConnections(self.listening, self.admission)
+        self.connections = WaitingConnections(self.listening, self.admission, Clock())
 
     def take(self, most: int = 10_000) -> None:
         """Take as many as there is time for."""
@@ -325,3 +332,29 @@ def test_other_ports_are_left_alone() -> None:
     for port in (SimpleNamespace(), unix):
         accept_in_turn(port, Clock(), Admission())
         assert not hasattr(port, "doRead")
+
+
+def test_a_network_that_fills_the_queue_is_kept_away_while_others_are_connected(
+    port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_floods, "MOST_IN_WINDOW", 2)
+    bounds: list[str] = []
+    admission = Admission(max_per_address=100, refused=bounds.append)
+    waiting = WaitingConnections(port.socket, admission, port.factory.state.clock)
+    for others in (0, 1):
+        admission.enter(IPv4Address("TCP", "192.0.2.1", 1)) if others else None
+        clients = connect(port, 4)
+        times = iter([True, True, True])
+        waiting.take(lambda times=times: next(times, False))  # type: ignore[misc]
+        assert bounds == ["connection_rate"] * others
+        for client in clients:
+            client.close()
+    with socket.socket() as client:
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.connect(("127.0.0.1", port.getHost().port))
+    # Nobody is dropped by a port that is closed here, even if systemd keeps its socket.
+    copy = port.socket.dup()
+    waiting.close()
+    with copy, socket.create_connection(copy.getsockname(), 5):
+        pass

@@ -185,6 +185,15 @@ def test_those_whose_request_is_under_way_stay() -> None:
     assert [client.closed() for client in many].index(True) == 20
 
 
+def test_those_whose_clients_have_closed_their_side_make_room_first() -> None:
+    service = Service(Held())
+    many = service.fill(get("/held"))
+    many[5].end()
+    new = service.connect(FEW)
+    assert new.responses() == []
+    assert [client.transport.disconnected for client in many].index(True) == 5
+
+
 def test_without_limits_of_addresses_nobody_is_closed() -> None:
     service = Service(per_address=None)
     many = service.fill()

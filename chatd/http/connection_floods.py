@@ -1,0 +1,96 @@
+"""Networks that connect faster than connections can be taken from the kernel's queue.
+
+That queue has an order: whoever fills it has the connections of all others wait behind its own. So
+while it cannot be emptied, the kernel drops the handshakes of networks of which many were taken
+from it lately, which costs nothing here. Their clients try again after a second. While nobody else
+is connected, a network may fill the queue as it likes.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from chatd.http.packet_filter import MAX_NETWORKS, drop_nothing, drop_packets
+
+WINDOW_SECONDS: Final = 0.1
+MOST_IN_WINDOW: Final = 64
+"""How many connections of a network may be taken in a window while there is no time for all."""
+DROP_SECONDS: Final = 1.0
+"""For how long the handshakes of a network that has more are dropped."""
+
+
+class ConnectionFloods:
+    """Counts the connections that are taken from one listening socket.
+
+    `dropped` is called for each network whose handshakes are dropped for a while. `others` tells
+    how many connections are open that are not of these networks.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        clock: IReactorTime,
+        *,
+        others: Callable[[Iterable[str]], int],
+        dropped: Callable[[], None],
+    ) -> None:
+        self._listening = listening
+        self._clock = clock
+        self._others = others
+        self._dropped = dropped
+        self._taken: Counter[str] = Counter()
+        self._window_ends = 0.0
+        # Until when the handshakes of networks are dropped, in order.
+        self._until: dict[str, float] = {}
+        self._call: IDelayedCall | None = None
+        # A socket that systemd keeps may have the filter of a process that was killed.
+        drop_nothing(listening)
+
+    def count(self, network: str) -> None:
+        """A connection of this IPv4 address or IPv6 /48 network was taken."""
+        now = self._clock.seconds()
+        if now >= self._window_ends:
+            self._window_ends = now + WINDOW_SECONDS
+            self._taken.clear()
+        self._taken[network] += 1
+
+    def overflow(self) -> None:
+        """There was no time to take all connections that there are."""
+        flooding = [
+            network
+            for network, taken in self._taken.items()
+            if taken > MOST_IN_WINDOW and network not in self._until
+        ]
+        if not flooding or not self._others([*self._until, *flooding]):
+            return
+        now = self._clock.seconds()
+        for network in flooding[: MAX_NETWORKS - len(self._until)]:
+            self._until[network] = now + DROP_SECONDS
+            self._dropped()
+        self._apply()
+
+    def stop(self) -> None:
+        """The socket is closed here."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        drop_nothing(self._listening)
+
+    def _apply(self) -> None:
+        if not self._until:
+            drop_nothing(self._listening)
+            return
+        if drop_packets(self._listening, self._until) and self._call is None:
+            first = next(iter(self._until.values()))
+            self._call = self._clock.callLater(first - self._clock.seconds(), self._expire)
+
+    def _expire(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        self._until = {network: until for network, until in self._until.items() if until > now}
+        self._apply()

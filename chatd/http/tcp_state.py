@@ -1,0 +1,51 @@
+"""What the kernel knows of the client of a TCP connection before anything is read from it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Final
+
+from twisted.protocols.policies import ProtocolWrapper
+
+_TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # of Linux, tcp(7)
+# linux/tcp.h
+_ESTABLISHED: Final = 1
+_CLOSE_WAIT: Final = 8
+# As a number: to combine flags takes longer than the system call.
+_PEEK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+
+def has_ended(transport: Any) -> bool:
+    """Whether the client of a transport, below TLS if it is that, has closed its side, perhaps
+    after data that was not read yet. False if it is not TCP, or the kernel does not tell."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    connection = getattr(transport, "socket", None)
+    return isinstance(connection, socket.socket) and _state(connection) == _CLOSE_WAIT
+
+
+def is_gone(connection: Any) -> bool:
+    """Whether the client of a socket has reset it, or closed its side and sent nothing before."""
+    if _state(connection) == _ESTABLISHED:
+        return False
+    try:
+        if not connection.recv(1, _PEEK):
+            return True
+        # What came before a reset can still be read.
+        connection.getpeername()
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _state(connection: socket.socket) -> int | None:
+    """The state of a socket; None if it is closed, or the kernel does not tell."""
+    if _TCP_INFO is None:
+        return None
+    try:
+        # It is the first byte of the information.
+        return connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0]
+    except OSError:
+        return None

@@ -31,6 +31,8 @@ BUSY: Final[tuple[type[DomainError], ...]] = (errors.Overloaded, errors.StoreUna
 """The errors of every call that needs the store."""
 
 Authenticate = Callable[[RequestContext], Awaitable[Session]]
+ScopeOf = Callable[[bytes], Scope]
+"""The scope that a call needs for a query string, whether that is valid or not."""
 Handler = Callable[[RequestContext], Coroutine[Any, Any, Response]]
 
 
@@ -62,7 +64,7 @@ class Call(Struct, frozen=True, eq=False):
     responses: Mapping[int, ResponseSpec]
     raises: tuple[type[DomainError], ...]
     authenticated: bool
-    scope: Scope | None
+    scope: Scope | ScopeOf | None
     documented: bool
 
     @property
@@ -95,14 +97,14 @@ def call(
     body: type[Struct] | None = None,
     raises: tuple[type[DomainError], ...] = (),
     authenticated: bool = False,
-    scope: Scope | None = None,
+    scope: Scope | ScopeOf | None = None,
     documented: bool = True,
 ) -> Callable[[Callable[..., Awaitable[Response]]], Call]:
     """Declare the decorated method as a call.
 
     `path` has no trailing slash; the call is served with and without one. `raises` are the errors
     that the method raises, without those of authentication, parameters and body. `scope` is what a
-    token needs for the call.
+    token needs for the call; without it the parameters and the body are not looked at.
     """
 
     def declare(implementation: Callable[..., Awaitable[Response]]) -> Call:
@@ -156,7 +158,7 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
             session = await authenticate(context)
             context.user_id = session.user_id
             if scope is not None:
-                session.require(scope)
+                session.require(scope if isinstance(scope, Scope) else scope(_query(context)))
             arguments.append(session)
         if parameters is not None:
             arguments.append(_parse(parameters, context))
@@ -167,14 +169,17 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
     return handle
 
 
+def _query(context: RequestContext) -> bytes:
+    query: bytes = context.request.uri.partition(b"?")[2]
+    return query
+
+
 def _parse(parameters: Parameters, context: RequestContext) -> Any:
     """The parameters of the request. Unknown ones that may be misspelt are told in a header of the
     response, whatever that is."""
     unknown: list[str] = []
     try:
-        return parameters.parse(
-            context.request.uri.partition(b"?")[2], context.header_values, unknown
-        )
+        return parameters.parse(_query(context), context.header_values, unknown)
     finally:
         told = unknown_parameters(unknown, parameters.names) if unknown else None
         if told is not None:

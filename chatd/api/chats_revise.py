@@ -12,7 +12,7 @@ from chatd.api.chats_send import Text
 from chatd.api.client_address import TrustedProxies
 from chatd.api.context import RequestContext
 from chatd.api.fields import Message, Seq, UserId
-from chatd.api.parameters import HeaderValues, Parameters, integer, reject
+from chatd.api.parameters import HeaderValues, Parameters, integer, is_present, reject
 from chatd.api.rendering import RenderMessage
 from chatd.api.responses import JSONResponse, Response, no_content
 from chatd.domain.removals import Removals
@@ -20,7 +20,6 @@ from chatd.domain.revisions import Revisions
 from chatd.errors import (
     Blocked,
     InboxStorageFull,
-    InsufficientScope,
     InsufficientStorage,
     MessageDeleted,
     MessageNotFound,
@@ -66,6 +65,10 @@ def _choose(texts: Mapping[str, str], headers: HeaderValues) -> type[Struct]:
         reject(texts, ("user_id", "seq"), "up_to")
         return Removal
     return Deletion
+
+
+def _scope(query: bytes) -> Scope:
+    return Scope.ACCOUNT if is_present(query, "up_to") else Scope.SEND
 
 
 class RevisionCalls:
@@ -131,19 +134,17 @@ class RevisionCalls:
             MessageNotFound,
             NotTheSender,
             TooLate,
-            InsufficientScope,
             RateLimited,
             *BUSY,
         ),
         authenticated=True,
+        scope=_scope,
     )
     async def delete_message(
         self, context: RequestContext, session: Session, query: Deletion | Removal
     ) -> Response:
         if isinstance(query, Removal):
-            session.require(Scope.ACCOUNT)
             await self._removals.remove_oldest(session, query.up_to)
         else:
-            session.require(Scope.SEND)
             await self._revisions.delete(session, query.user_id, query.seq)
         return no_content()

@@ -339,6 +339,11 @@ def parse_query(
     return found
 
 
+def is_present(query: bytes, name: str) -> bool:
+    """Whether there is a query parameter of that name, valid or not."""
+    return any(_form_text(part.partition(b"=")[0]) == name for part in query.split(b"&"))
+
+
 def _form_text(octets: bytes) -> str | None:
     """Decode application/x-www-form-urlencoded text (WHATWG URL); None if it is not UTF-8."""
     if b"%" in octets or b"+" in octets:

@@ -138,6 +138,35 @@ def test_a_password_will_do_and_a_token_needs_the_scope_account(service: Service
     service.request("DELETE", f"{CHATS}?up_to=4").problem(401, "unauthorized")
 
 
+@pytest.mark.parametrize(
+    ("query", "needed"),
+    [
+        ("up_to=x", "account"),
+        ("up_to", "account"),
+        ("%75p_to=%FF", "account"),
+        ("up_to=1&up_to=1", "account"),
+        ("up_to=1&user_id=1", "account"),
+        ("", "send"),
+        ("user_id=x&seq=1", "send"),
+        ("user_id=1", "send"),
+        ("UP_TO=1", "send"),
+    ],
+)
+def test_the_scope_is_checked_before_the_parameters(
+    service: Service, query: str, needed: str
+) -> None:
+    ann = service.new_user("ann")
+    for scope in ("read", "send", "account"):
+        body = {"username": "ann", "password": "password", "scopes": [scope]}
+        token = f"Bearer {service.post(TOKENS, body).json['token']}"
+        response = ann.request("DELETE", f"{CHATS}?{query}", auth=token)
+        if scope == needed:
+            response.problem(400, "invalid_query")
+        else:
+            problem = response.problem(403, "insufficient_scope")
+            assert problem["detail"].endswith(f"the scope {needed}")
+
+
 def test_a_removal_counts_as_one_message_however_large_it_is(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,9 @@ ADDRESS: Final = "127.0.0.66"
 WIDE: Final = "\x01" * 16_384
 """The text that takes most bytes in JSON."""
 
+FULL: Final = 3000
+"""Wide messages of an inbox that is to be emptied."""
+
 POLLS: Final = 10_000
 """Polls of one address in `many_polls`."""
 
@@ -68,21 +71,27 @@ Run = Callable[[Target], Awaitable[None]]
 
 
 class Attack(NamedTuple):
-    """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox, and
-    how many seconds at least, if its effects are slow."""
+    """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox, how
+    many seconds at least, if its effects are slow, and wide messages of every inbox."""
 
     run: Run
     accounts: int
     descriptors: int
     messages: int
     seconds: float = 0.0
+    wide_messages: int = 0
 
 
 ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    *, accounts: int = 40, descriptors: int = 1500, messages: int = 0, seconds: float = 0.0
+    *,
+    accounts: int = 40,
+    descriptors: int = 1500,
+    messages: int = 0,
+    seconds: float = 0.0,
+    wide_messages: int = 0,
 ) -> Callable[[Run], Run]:
     """Add an attack to the table, under the name of the function.
 
@@ -92,7 +101,7 @@ def attack(
 
     def add(function: Run) -> Run:
         name = getattr(function, "__name__", "")
-        ATTACKS[name] = Attack(function, accounts, descriptors, messages, seconds)
+        ATTACKS[name] = Attack(function, accounts, descriptors, messages, seconds, wide_messages)
         return function
 
     return add
@@ -417,6 +426,31 @@ async def large_inbox(target: Target) -> None:
             writer.transport.abort()
 
     await swarm(100, one)
+
+
+@attack(accounts=6, seconds=15.0, wide_messages=FULL)
+async def removals(target: Target) -> None:
+    """Six accounts empty inboxes of 48 MB each."""
+    data = [request("DELETE", f"{CHATS}?up_to={FULL}", token) for token in target.tokens.values()]
+
+    async def one(number: int) -> None:
+        await answered(target, data[number])
+        # Then there is nothing left.
+        await asyncio.sleep(60)
+
+    await swarm(len(data), one)
+
+
+@attack(accounts=6, seconds=25.0, wide_messages=FULL)
+async def deleted_accounts(target: Target) -> None:
+    """Six accounts with inboxes of 48 MB each are deleted, with what they have sent."""
+    data = [request("DELETE", f"{USERS}?erase=true", token) for token in target.tokens.values()]
+
+    async def one(number: int) -> None:
+        await answered(target, data[number])
+        await asyncio.sleep(60)
+
+    await swarm(len(data), one)
 
 
 @attack()

@@ -28,10 +28,11 @@ class Accounts(NamedTuple):
     innocent: tuple[int, str]
 
 
-def fill(path: Path, accounts: int, messages: int) -> Accounts:
+def fill(path: Path, accounts: int, messages: int, wide_messages: int = 0) -> Accounts:
     """Make a database with so many accounts of the attacker.
 
-    The first one has a hundred wide messages in its inbox, and the second one so many short ones.
+    The first one has a hundred wide messages in its inbox, and the second one so many short ones;
+    each has so many wide ones before.
     """
     store = SqliteStore(
         str(path),
@@ -52,6 +53,10 @@ def fill(path: Path, accounts: int, messages: int) -> Accounts:
     attacker = dict(add(f"attacker{number}", "nobody logs in") for number in range(accounts))
     innocent = add("innocent", owasp_hasher().hash(PASSWORD))
     first, second = next(iter(attacker)), list(attacker)[min(1, accounts - 1)]
+    for user in attacker:
+        for begin in range(0, wide_messages, STEP):
+            drafts = [Draft(first, user, WIDE)] * min(STEP, wide_messages - begin)
+            result_of(store.append(drafts))
     result_of(store.append([Draft(first, first, WIDE)] * WIDE_MESSAGES))
     for begin in range(0, messages, STEP):
         drafts = [Draft(first, second, f"message {begin + number}") for number in range(STEP)]

@@ -14,6 +14,7 @@ from chatd.process import gc_tuning
 from chatd.process.gc_tuning import (
     FREEZE_SECONDS,
     GROWTH_BYTES,
+    TRIM_SECONDS,
     WORTHWHILE_OBJECTS,
     YOUNG_OBJECTS,
     GCTuner,
@@ -140,14 +141,19 @@ def test_the_resident_memory_of_this_process_is_read() -> None:
     assert 1 << 20 < resident_bytes() < 1 << 40
 
 
-def test_memory_that_a_full_collection_frees_is_given_back(process: Process) -> None:
+@pytest.mark.parametrize(
+    ("growth", "seconds"), [(GROWTH_BYTES + 1, FREEZE_SECONDS), (0, TRIM_SECONDS)]
+)
+def test_memory_that_was_freed_is_given_back(process: Process, growth: int, seconds: float) -> None:
+    """After a full collection, and regularly."""
     # Small pieces, which malloc keeps, between others that stay.
     pieces = [ctypes.create_string_buffer(2000) for _ in range(20_000)]
     kept = pieces[::50]
     before = resident_bytes()
     del pieces
-    process.resident += GROWTH_BYTES + 1
-    process.clock.advance(FREEZE_SECONDS)
-    process.clock.advance(FREEZE_SECONDS)
+    process.resident += growth
+    while process.clock.seconds() < seconds:
+        assert before - resident_bytes() < 20 << 20
+        process.clock.advance(FREEZE_SECONDS)
     assert before - resident_bytes() > 20 << 20
     assert len(kept) == 400

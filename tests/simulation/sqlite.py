@@ -125,8 +125,8 @@ class SqliteDatabase:
             self._left = self._torn(killed)
         store: Any = killed.store
         # Closing merges the log into the database, but nobody reads that one any more.
-        store._read_db.close()
-        store._write_db.close()
+        for db in (store._read_db, store._checkpoint_db, store._write_db):
+            db.close()
         if store._lock is not None:
             store._files.close()
             store._lock.release()

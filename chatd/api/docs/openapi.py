@@ -17,7 +17,7 @@ from chatd.api.parameters import Parameter
 from chatd.api.problems import Problem
 from chatd.errors import Overloaded, RateLimited, StoreUnavailable, Unauthorized
 from chatd.http.request_ids import HEADER
-from chatd.model import scope_names
+from chatd.model import Scope, scope_names
 
 _SCHEMA: Final = "#/components/schemas/{name}"
 _HEADER: Final = "#/components/headers/{name}"
@@ -147,7 +147,7 @@ def _security(call: Call) -> list[dict[str, list[str]]]:
     """Who may call: OpenAPI 3.1 has scopes of bearer tokens as "role names"."""
     if not call.authenticated:
         return []
-    scopes = [] if call.scope is None else scope_names(call.scope)
+    scopes = scope_names(call.scope) if isinstance(call.scope, Scope) else []
     return [{"token": [*scopes]}, {"password": []}]
 
 

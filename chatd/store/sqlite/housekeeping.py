@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatd.runtime.background import BackgroundWork
 from chatd.runtime.clock_jumps import ClockJumps
 from chatd.store.sqlite import accounts
 from chatd.store.sqlite.transactions import execute
@@ -30,15 +31,16 @@ _log = Logger()
 class Housekeeping:
     """Deletes in small transactions, with other writes in between.
 
-    `write(call, *args)` runs `call(connection, *args)` in the writer thread; `now` returns
-    microseconds since the Unix epoch. What is older than `keep` microseconds, which may be changed,
-    is removed by `remove_old`, see `Retention.run`; rows of what was removed are also deleted if
-    that is None.
+    `write(call, *args)` runs `call(connection, *args)` in the writer thread, and `write_paced` does
+    so when others have had most of the time; `now` returns microseconds since the Unix epoch. What
+    is older than `keep` microseconds, which may be changed, is removed by `remove_old`, see
+    `Retention.run`; rows of what was removed are also deleted if that is None.
     """
 
     def __init__(
         self,
         write: Callable[..., Deferred[Any]],
+        write_paced: Callable[..., Coroutine[Deferred[Any], Any, Any]],
         *,
         clock: IReactorTime,
         now: Callable[[], int],
@@ -46,9 +48,10 @@ class Housekeeping:
         remove_old: Callable[[int | None], Coroutine[Deferred[Any], Any, int]] | None = None,
     ) -> None:
         self._write = write
+        self._write_paced = write_paced
         self._now = now
         self._is_running = False
-        self._is_purging = False
+        self._purging = BackgroundWork(self._purge, lambda _: _log_failure())
         self._has_old_texts = False
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
@@ -71,24 +74,23 @@ class Housekeeping:
     def stop(self) -> None:
         """Begin no more transactions."""
         self._is_running = False
+        self._purging.stop()
         self._timer.stop()
         self._removals.stop()
+
+    async def wait_idle(self) -> None:
+        """Return when no purge is under way."""
+        await self._purging.wait_idle()
 
     def purge(self) -> None:
         """Delete the data of deleted accounts, one transaction after the other, however many were
         deleted: those of others would wait behind one of each."""
-        if self._is_running and not self._is_purging:
-            self._is_purging = True
-            self._write(accounts.purge).addCallbacks(self._purged, self._purge_failed)
+        if self._is_running:
+            self._purging.start()
 
-    def _purged(self, more: bool) -> None:
-        self._is_purging = False
-        if more:
-            self.purge()
-
-    def _purge_failed(self, failure: Failure) -> None:
-        self._is_purging = False
-        _log_failure(failure)
+    async def _purge(self) -> None:
+        while not self._purging.is_stopped and await self._write_paced(accounts.purge):
+            pass
 
     def text_removed(self) -> None:
         """Have the write-ahead log emptied, which still contains the text of a revised message."""
@@ -150,5 +152,5 @@ def _empty_wal(db: sqlite3.Connection) -> bool:
     return not busy
 
 
-def _log_failure(failure: Failure) -> None:
+def _log_failure(failure: Failure | None = None) -> None:
     _log.failure("housekeeping of the database failed", failure)

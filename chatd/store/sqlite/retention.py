@@ -8,7 +8,7 @@ is always the beginning of an inbox. The owner of an inbox may have it begin lat
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -54,24 +54,29 @@ _DELETE: Final = (
 class Retention:
     """Removes messages from the beginning of inboxes.
 
-    `write` runs a function of a connection in the writer's thread. `removed` is what is known of
-    the inboxes, by user; `on_removed` is called with each user whose inbox begins later now, and
-    `forget` in the writer's thread.
+    `write` runs a function of a connection in the writer's thread, and `write_paced` does so when
+    others have had most of the time. `removed` is what is known of the inboxes, by user;
+    `on_removed` is called with each user whose inbox begins later now, and `forget` in the writer's
+    thread.
     """
 
     def __init__(
         self,
         write: Callable[..., Deferred[Any]],
+        write_paced: Callable[..., Coroutine[Deferred[Any], Any, Any]],
         removed: dict[int, int],
         on_removed: Callable[[int], None],
         forget: Callable[[int], None],
     ) -> None:
         self._write = write
+        self._write_paced = write_paced
         self._removed = removed
         self._on_removed = on_removed
         self._forget = forget
         self._stopped = False
-        self._rows = RemovedRows(lambda inboxes: self._write(_delete, inboxes), finish=self._shrink)
+        self._rows = RemovedRows(
+            lambda inboxes: self._write_paced(_delete, inboxes), finish=self._shrink
+        )
 
     def load(self, removed: dict[int, int]) -> None:
         """Inboxes begin there: an earlier process has not necessarily deleted all rows."""
@@ -95,7 +100,7 @@ class Retention:
         """
         after = None if before is None else 0
         while after is not None and not self._stopped:
-            after, moved = await self._write(_advance, after, before, self._forget)
+            after, moved = await self._write_paced(_advance, after, before, self._forget)
             for user_id, seq in moved.items():
                 self._note(user_id, seq)
         deleted = await self._rows.delete()
@@ -121,7 +126,7 @@ class Retention:
     async def _shrink(self) -> None:
         more = True
         while more and not self._stopped:
-            more = await self._write(_vacuum)
+            more = await self._write_paced(_vacuum)
 
 
 def _advance(

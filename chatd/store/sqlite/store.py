@@ -1,4 +1,5 @@
-"""SQLite store: a database in WAL mode, used by one writer thread and one reader thread.
+"""SQLite store: a database in WAL mode, used by one thread that writes, one that reads, and one
+that writes the log back.
 
 Every commit is synchronised to disk (`synchronous=FULL`), so a message is durable once `append`
 has succeeded. Only one daemon can open the database.
@@ -44,6 +45,7 @@ from chatd.model import (
     TokenOptions,
     UserName,
 )
+from chatd.runtime.pace import Pace
 from chatd.runtime.thread_pool import Executor
 from chatd.store import statements, token_statements
 from chatd.store.inbox_cache import MAX_READS, InboxCache
@@ -55,6 +57,7 @@ from chatd.store.sqlite import chats as sqlite_chats
 from chatd.store.sqlite import contacts, erasure, revisions
 from chatd.store.sqlite.admin_store import SqliteAdminStore
 from chatd.store.sqlite.changes import Synchronised
+from chatd.store.sqlite.checkpoints import Checkpoints
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.database_files import DatabaseFiles
 from chatd.store.sqlite.file import open_reader, open_writer
@@ -120,9 +123,17 @@ class SqliteStore:
         self._contacts = ContactRules(known_only)
         self._latest_sent_at = 0
         self._health = WriteHealth()
-        self._retention = Retention(self._write, self.removed, self._on_removed, self._ends.drop)
+        self._pace = Pace(clock)
+        self._retention = Retention(
+            self._write, self._write_paced, self.removed, self._on_removed, self._ends.drop
+        )
         self._housekeeping = Housekeeping(
-            self._write, clock=clock, now=now, keep=keep, remove_old=self._retention.run
+            self._write,
+            self._write_paced,
+            clock=clock,
+            now=now,
+            keep=keep,
+            remove_old=self._retention.run,
         )
         self.admin = SqliteAdminStore(self._read, self._write, now, self._retention.run)
         self.location = f"sqlite:{path}"
@@ -147,7 +158,9 @@ class SqliteStore:
             self._path, self._known, upgrade=self._upgrade, shrinks=self.keep is not None
         )
         self._read_db = open_reader(self._path)
+        self._checkpoint_db = open_reader(self._path)
         self._files = DatabaseFiles(self._path, partial(self._lock.note, OVERWRITTEN))
+        self._checkpoints = Checkpoints(self._run_checkpoint, self._files.log_pages)
         self._latest_sent_at = sqlite_chats.latest_sent_at(self._read_db)
         self._inbox_cache = InboxCache()
         self._ends.clear()
@@ -158,6 +171,7 @@ class SqliteStore:
         self._retention.load(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
+        self._checkpointer = self._new_worker("checkpointer")
         self._housekeeping.backed_up_at = backed_up_at(self._read_db)
         self._housekeeping.start()
 
@@ -170,19 +184,24 @@ class SqliteStore:
         lock, self._lock = self._lock, None
         self._housekeeping.stop()
         self._retention.stop()
+        self._pace.stop()
         await self._retention.wait_idle()
-        # In sequence: the last connection to close merges the WAL into the database, and if both
-        # closed at the same time, neither might consider itself the last one.
+        await self._housekeeping.wait_idle()
+        self._checkpoints.stop()
+        await self._checkpoints.wait_idle()
+        # In sequence: the last connection to close merges the WAL into the database, and if some
+        # closed at the same time, none might consider itself the last one.
         await self._reader.run(self._read_db.close)
         await self._writer.run(self._close_writer)
         self._files.close()
-        self._reader.stop()
-        self._writer.stop()
+        for thread in (self._checkpointer, self._reader, self._writer):
+            thread.stop()
         lock.release()
 
     def _close_writer(self) -> None:
         with contextlib.suppress(sqlite3.DatabaseError):  # for example if the disk is full
             self._write_db.execute("PRAGMA optimize")
+        self._checkpoint_db.close()
         self._write_db.close()
 
     def backed_up_at(self) -> int | None:
@@ -436,6 +455,24 @@ class SqliteStore:
             self._on_written, self._on_write_failed
         )
 
+    async def _write_paced(
+        self,
+        call: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Like `_write`, for a step of work in the background, of which there may be many: others
+        have most of the time of the thread, and the disk is given no more than it can take."""
+
+        async def step() -> T:
+            await self._checkpoints.wait_idle()
+            return await self._write(call, *args, **kwargs)
+
+        return await self._pace.run(step)
+
+    def _run_checkpoint(self, call: Callable[[sqlite3.Connection], bool]) -> Deferred[bool]:
+        return self._checkpointer.run(_call, call, self._checkpoint_db)
+
     def _call_writing(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs
     ) -> T:
@@ -451,6 +488,7 @@ class SqliteStore:
 
     def _on_written(self, result: T) -> T:
         self._health.on_written()
+        self._checkpoints.written()
         return result
 
     def _on_write_failed(self, failure: Failure) -> Failure:

@@ -21,11 +21,14 @@ from chatd.http.turns import Turns, host_of
 PART_BYTES: Final = 4096
 """What is decrypted before others may have their turn: up to two hundred records, or less than one.
 A client that sends a request sends less."""
+PART_SECONDS: Final = 0.0005
+"""How long that should take. If it takes longer, it is less the next time."""
+MIN_PART_BYTES: Final = 64
 
 
 class TurnTakingTLS(BufferingTLSTransport):
     """A TLS connection that goes on with its handshake when it has its turn, and with more than
-    `PART_BYTES` that it has received.
+    `PART_BYTES` that it has received, or less if they have taken long.
 
     Whoever uses it may pause it meanwhile.
     """
@@ -36,6 +39,8 @@ class TurnTakingTLS(BufferingTLSTransport):
         # What waits for a turn; None: nothing.
         self._rest: bytes | None = None
         self._is_queued = False
+        # How many bytes are decrypted at a time.
+        self._part_bytes = PART_BYTES
         # Whether the protocol wants to receive nothing.
         self._is_paused = False
 
@@ -91,9 +96,17 @@ class TurnTakingTLS(BufferingTLSTransport):
     def _receive(self, data: bytes) -> None:
         """Decrypt a part of `data`, and the rest as long as there is time."""
         start = 0
+        seconds = self._turns.seconds
         while True:
-            super().dataReceived(data[start : start + PART_BYTES])  # type: ignore[no-untyped-call]
-            start += PART_BYTES
+            size = self._part_bytes
+            began = seconds()
+            super().dataReceived(data[start : start + size])  # type: ignore[no-untyped-call]
+            taken = seconds() - began
+            if taken > PART_SECONDS:
+                self._part_bytes = max(MIN_PART_BYTES, int(size * PART_SECONDS / taken))
+            else:
+                self._part_bytes = min(PART_BYTES, size * 2)
+            start += size
             if start >= len(data) or not self.connected:
                 return
             if self._is_paused or not self._admits():

@@ -43,10 +43,12 @@ class Waiting(Protocol):
 class Turns:
     """The queue of connections, and how much time is left in this turn."""
 
-    __slots__ = ("_call", "_clock", "_first", "_turn", "_until", "_waiting", "queued")
+    __slots__ = ("_call", "_clock", "_first", "_turn", "_until", "_waiting", "queued", "seconds")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self.seconds = clock.seconds
+        """The clock by which turns are measured."""
         # By address or network.
         self._waiting: RoundRobin[Waiting] = RoundRobin()
         self._turn = turn_of(clock)

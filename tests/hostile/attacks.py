@@ -25,6 +25,9 @@ from tests.daemon import CHATS, TOKENS, USERS
 ADDRESS: Final = "127.0.0.66"
 """Where attacks come from."""
 
+ADDRESSES: Final = ("127.0.0.66", "127.0.0.67", "127.0.0.68", "127.0.0.69")
+"""Where attacks of several addresses come from."""
+
 WIDE: Final = "\x01" * 16_384
 """The text that takes most bytes in JSON."""
 
@@ -601,6 +604,29 @@ async def small_records(target: Target) -> None:
             writer.transport.abort()
 
     await swarm(20, one)
+
+
+@attack()
+async def requests_in_small_records(target: Target) -> None:
+    """Requests in TLS records of a byte each, on sixty connections of three addresses."""
+    tokens = list(target.tokens.values())
+
+    async def one(number: int) -> None:
+        reader, writer = await asyncio.open_connection(
+            *("127.0.0.1", target.tls_port), local_addr=(ADDRESSES[number % 3], 0), ssl=_TLS
+        )
+        data = request("GET", USERS, tokens[number % len(tokens)])
+        try:
+            for _ in range(100):
+                for byte in data:
+                    writer.write(bytes((byte,)))
+                await writer.drain()
+                if not await reader.read(1 << 16):
+                    return
+        finally:
+            writer.transport.abort()
+
+    await swarm(60, one)
 
 
 @attack()

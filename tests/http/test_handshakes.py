@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from chatd.http.handshakes import take_turns
+from chatd.http.handshakes import PART_SECONDS, take_turns
 from chatd.http.turns import TURN_SECONDS, Turns
 from tests.integration.certificate import write_certificate
 
@@ -167,6 +168,36 @@ def test_many_records_take_several_turns(pem: Path) -> None:
     assert before < len(echo.received) == 1010
     assert other.transport.value()
     assert not client.is_paused()
+
+
+def test_parts_that_take_long_become_small(pem: Path) -> None:
+    port = Port(pem)
+    client, echo = connected(port)
+    cost = PART_SECONDS / 10
+    # Of each turn: it is queued again after it.
+    records: Counter[int] = Counter()
+
+    def spend() -> None:
+        port.clock.rightNow += cost
+        records[port.turns.queued] += 1
+
+    echo.on_data = spend
+    client.server.dataReceived(client.records(1000))
+    port.clock.advance(0)
+    first, *others, _ = records.values()
+    assert first > 100
+    # As many as there is time for, or a part.
+    assert max(others) <= (TURN_SECONDS + PART_SECONDS) / cost + 1
+    # And they become as large as before.
+    cost = 0
+    records.clear()
+    client.server.dataReceived(client.records(100))
+    client.server.dataReceived(client.records(100))
+    client.server.dataReceived(client.records(100))
+    port.clock.advance(0)
+    cost = PART_SECONDS / 10
+    client.server.dataReceived(client.records(1000))
+    assert list(records.values())[-1] > 100
 
 
 def test_a_protocol_that_is_paused_receives_nothing(pem: Path) -> None:

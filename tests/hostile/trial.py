@@ -145,7 +145,7 @@ def attacking(name: str, target: Target) -> Iterator[None]:
 @contextmanager
 def trial(folder: Path, attack: Attack, behind: str | None = None) -> Iterator[Trial]:
     """A new daemon with what an attack needs, perhaps behind one of `PROXIES`."""
-    accounts = fill(folder / "chatd.db", attack.accounts, attack.messages)
+    accounts = fill(folder / "chatd.db", attack.accounts, attack.messages, large=attack.large)
     pem = folder / "server.pem"
     write_certificate(pem)
     port = free_port()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Container, Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+MAX_NEW: Final = 8
+"""New groups that are served before one of the others has its turn."""
 
 
 class RoundRobin(Generic[T]):
@@ -63,26 +66,35 @@ class RoundRobin(Generic[T]):
 class GroupedRoundRobin(Generic[T]):
     """Items by owner, where owners belong to groups: groups have turns, and in each its owners.
 
-    So an owner waits for one item of each other group, however many owners those have.
+    So an owner waits for one item of each other group, however many owners those have. A group of
+    which nothing has waited is served first once (like new flows in RFC 8290 section 4.1): who asks
+    for something now and then does not wait for all who always do.
     """
 
-    __slots__ = ("_groups", "length")
+    __slots__ = ("_groups", "_new", "_new_served", "length")
 
     def __init__(self) -> None:
+        # In the order in which they are served next. Those that are empty have had their turn, and
+        # are kept until their next one, so that they are not new before.
         self._groups: OrderedDict[Hashable, RoundRobin[T]] = OrderedDict()
+        self._new: OrderedDict[Hashable, RoundRobin[T]] = OrderedDict()
+        # How many new ones were served without one of the others.
+        self._new_served = 0
         self.length = 0
         """The number of items."""
 
     def count(self, group: Hashable, owner: Hashable) -> int:
         """The number of items of one owner in a group."""
-        owners = self._groups.get(group)
+        owners = self._groups.get(group) or self._new.get(group)
         return 0 if owners is None else owners.count(owner)
 
     def append(self, group: Hashable, owner: Hashable, item: T) -> None:
         """Add an item behind the others of its owner."""
         owners = self._groups.get(group)
         if owners is None:
-            owners = self._groups[group] = RoundRobin()
+            owners = self._new.get(group)
+        if owners is None:
+            owners = self._new[group] = RoundRobin()
         owners.append(owner, item)
         self.length += 1
 
@@ -92,17 +104,24 @@ class GroupedRoundRobin(Generic[T]):
 
         Raises `IndexError` if there is none.
         """
-        for group, owners in self._groups.items():
-            if group in busy:
-                continue
-            try:
-                item = owners.popleft(busy)
-            except IndexError:
-                continue
-            self.length -= 1
-            if owners:
-                self._groups.move_to_end(group)
-            else:
-                del self._groups[group]
-            return item
+        first, second = self._new, self._groups
+        if self._new_served >= MAX_NEW:
+            first, second = second, first
+        for groups in (first, second):
+            while groups and not next(iter(groups.values())):
+                groups.popitem(last=False)
+            for group, owners in groups.items():
+                if group in busy or not owners:
+                    continue
+                try:
+                    item = owners.popleft(busy)
+                except IndexError:
+                    continue
+                self.length -= 1
+                del groups[group]
+                self._groups[group] = owners
+                self._new_served = self._new_served + 1 if groups is self._new else 0
+                if not self.length:
+                    self._groups.clear()
+                return item
         raise IndexError("no item may be taken")

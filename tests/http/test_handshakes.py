@@ -186,8 +186,8 @@ def test_parts_that_take_long_become_small(pem: Path) -> None:
     port.clock.advance(0)
     first, *others, _ = records.values()
     assert first > 100
-    # As many as there is time for, or a part.
-    assert max(others) <= (TURN_SECONDS + PART_SECONDS) / cost + 1
+    # As many as there is time for, and a part, which may have become larger again.
+    assert max(others) <= (TURN_SECONDS + 2 * PART_SECONDS) / cost + 1
     # And they become as large as before.
     cost = 0
     records.clear()

@@ -59,8 +59,6 @@ TEST = [
     "pytest>=9.2",
     # Tests in the reactor; compatible with pytest 9.
     "pytest-twisted>=1.14.3",
-    # Tests in several processes.
-    "pytest-xdist>=3.8",
     # Property-based tests.
     "hypothesis>=6.170",
     # Leaves subprocesses, such as daemons started by tests, to the `patch` option of coverage.

@@ -9,8 +9,7 @@ Python can only report them to `sys.unraisablehook`.
 What fixtures of a wider scope hold exists before the test and does not count. Leftovers are
 removed, so that the next test is not blamed for them.
 
-A run in which tests went missing, because there were none or because processes of pytest-xdist lost
-them, fails as well.
+A run in which tests went missing fails as well.
 """
 
 import contextlib
@@ -23,12 +22,10 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 from hypothesis import settings
 from twisted.internet import defer, error, process, task
 from twisted.internet.interfaces import IDelayedCall
@@ -46,6 +43,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from tests.postgres_server import Databases, Server
 
+pytest_plugins = ["tests.workers"]
 pytest.register_assert_rewrite("tests.contracts")
 
 # Deadlines for examples would measure the machine rather than chatd.
@@ -69,7 +67,7 @@ SETTLING_TURNS = 5
 # Seconds that a stopping thread may take.
 THREAD_SECONDS = 1.0
 
-SLOW = {"bench", "hostile", "integration", "operations", "soak", "test_packaging.py"}
+SLOW = {"bench", "bus", "hostile", "integration", "operations", "soak", "test_packaging.py"}
 """Folders and files of tests that start processes, and wait for them."""
 
 # Twisted logs this before the unhandled failure of a Deferred.
@@ -220,31 +218,20 @@ def _leftovers(before: Resources) -> Resources:
     return left
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have each process start with its share of the slow tests, so that none is left with them.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow tests first, so that no process is left with them in the end."""
+    items.sort(key=_is_slow, reverse=True)
 
-    pytest-xdist gives each process as many tests in a row, before they take some of each other's.
-    """
-    processes: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    shares: dict[Path, list[pytest.Item]] = {}
-    others: list[pytest.Item] = []
-    for item in items:
-        is_slow = SLOW.intersection(item.nodeid.partition("::")[0].split("/"))
-        (shares.setdefault(item.path, []) if is_slow else others).append(item)
-    left = iter(others)
-    ordered: list[pytest.Item] = []
-    for number in range(processes):
-        size = (len(items) - len(ordered)) // (processes - number)
-        share = list(chain(*list(shares.values())[number::processes]))
-        ordered += [*share, *islice(left, max(0, size - len(share)))]
-    items[:] = [*ordered, *left]
+
+def _is_slow(item: pytest.Item) -> bool:
+    return not SLOW.isdisjoint(item.nodeid.partition("::")[0].split("/"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collect no garbage meanwhile, as nearly everything that imports create stays.
 
-    It would be a seventh of the time that each process takes to collect the tests.
+    It would be a seventh of the time that it takes to collect the tests.
     """
     gc.disable()
     try:
@@ -259,30 +246,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Start the process that forks daemons before others are forked, which use it, too."""
+    if session.config.getoption("processes") > 1 and any(map(_is_slow, session.items)):
+        from tests.fork_server import ForkServer
+
+        ForkServer.shared()
+    try:
+        return (yield)
+    finally:
+        _stop_fork_server()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Count the tests, except in the worker processes of pytest-xdist, which report less."""
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(MissingTests())
-    elif config.getoption("durations") is None:
-        config.pluginmanager.register(FewerReports())
-
-
-class FewerReports:
-    """Plugin of a worker process that reports of a test what is shown.
-
-    Reporting that a test begins, was set up and was torn down takes both processes longer than many
-    tests do.
-    """
-
-    def pytest_runtest_protocol(
-        self, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> Literal[True]:
-        """Run the test as pytest does."""
-        for report in runtestprotocol(item, log=False, nextitem=nextitem):
-            if report.when == "call" or not report.passed:
-                item.ihook.pytest_runtest_logreport(report=report)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        return True
+    """Count the tests."""
+    config.pluginmanager.register(MissingTests())
 
 
 class MissingTests:
@@ -291,17 +270,6 @@ class MissingTests:
     def __init__(self) -> None:
         self._finished: set[str] = set()
         self._missing = 0
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Check the arguments, because pytest-xdist does not report those that name no file.
-
-        It says "no tests ran" instead: https://github.com/pytest-dev/pytest-xdist/issues/109.
-        """
-        for argument in session.config.args:
-            path = argument.partition("::")[0]
-            if not (session.config.invocation_params.dir / path).exists():
-                raise pytest.UsageError(f"file or directory not found: {argument}")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Called for each test, also for those that ran in another process."""
@@ -345,10 +313,7 @@ def _errors() -> Iterator[LoggedFailures]:
         pytest.fail("errors after the last test\n" + "\n".join(logged), pytrace=False)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _fork_server() -> Iterator[None]:
-    """Stop the process that forks daemons, if a test has started it."""
-    yield
+def _stop_fork_server() -> None:
     if (module := sys.modules.get("tests.fork_server")) is not None:
         module.ForkServer.stop()
 

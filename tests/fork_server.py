@@ -7,8 +7,8 @@ that was started in the ordinary way, but that
 - passwords are hashed with parameters that cost nothing, and
 - objects are not freed one by one in the end, which costs more than all that a daemon does before.
 
-There is one server for each process of pytest, started when it is first needed. Tests of the start
-itself use `subprocess` instead.
+There is one server, started when it is first needed; processes that pytest forks afterwards use it,
+too. Tests of the start itself use `subprocess` instead.
 """
 
 from __future__ import annotations
@@ -167,12 +167,13 @@ def completed(
 
 
 class ForkServer:
-    """The fork server of this process."""
+    """The fork server of this process and of those that it forks."""
 
     _lock: Final = threading.Lock()
     _shared: ForkServer | None = None
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -192,9 +193,9 @@ class ForkServer:
 
     @classmethod
     def stop(cls) -> None:
-        """Stop the server if it was started; what it has forked runs on."""
+        """Stop the server if this process has started it; what it has forked runs on."""
         with cls._lock:
-            if cls._shared is not None:
+            if cls._shared is not None and cls._shared._owner == os.getpid():
                 cls._shared._socket.close()
                 cls._shared._process.wait()
                 cls._shared = None

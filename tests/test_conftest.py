@@ -1,17 +1,12 @@
 """The leak check of conftest.py, and its check that all collected tests ran."""
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 from tests.examples import examples
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.nested_pytest import outcomes, run
 
 # The fixture must fail each test named test_leaves_... and no other one. Each is followed by a
 # clean test, which must not be blamed for the leak.
@@ -262,50 +257,26 @@ LEAKS = re.findall(r"def (test_leaves_\w+)", PROBES)
 OTHERS = re.findall(r"def (test_(?!leaves_|fails_)\w+)", PROBES)
 
 
-def run(folder: Path, *arguments: str, **modules: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest on these modules under this project's own configuration."""
-    tests = folder / "tests"
-    tests.mkdir()
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copy(ROOT / "tests" / "conftest.py", tests)
-    for name, text in modules.items():
-        (tests / f"{name}.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    print(done.stdout, done.stderr)
-    return done
-
-
-def outcomes_of_probes(folder: Path) -> dict[str, set[str]]:
+def outcomes_of_probes(folder: Path) -> dict[str, list[str]]:
     """The results of the probes: what went wrong, by name."""
     probes = [
         f"{block}\n\n\ndef test_is_clean_{number}():\n    pass"
         for number, block in enumerate(PROBES.split("\n\n\n"))
     ]
     run(folder, "--junit-xml=report.xml", test_probes="\n\n\n".join(probes))
-    found: dict[str, set[str]] = {}
-    for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
-        found.setdefault(case.attrib["name"], set()).update(child.tag for child in case)
-    return found
+    return outcomes(folder / "report.xml")
 
 
-# One test, which one process of pytest-xdist runs.
 def test_what_a_test_leaves_behind_fails_it_alone(tmp_path: Path) -> None:
-    outcomes = outcomes_of_probes(tmp_path)
-    assert [name for name in LEAKS if not outcomes[name]] == []
-    assert [name for name in OTHERS if outcomes[name]] == []
+    found = outcomes_of_probes(tmp_path)
+    assert [name for name in LEAKS if not found[name]] == []
+    assert [name for name in OTHERS if found[name]] == []
     # The next test is not blamed.
-    clean = [found for name, found in outcomes.items() if name.startswith("test_is_clean")]
+    clean = [wrong for name, wrong in found.items() if name.startswith("test_is_clean")]
     assert len(clean) > len(LEAKS)
     assert not any(clean)
     # A failed test is reported once.
-    assert outcomes["test_fails_by_itself"] == {"failure"}
+    assert found["test_fails_by_itself"] == ["failure"]
 
 
 def test_an_error_after_the_last_test_fails_the_run(tmp_path: Path) -> None:
@@ -314,7 +285,7 @@ def test_an_error_after_the_last_test_fails_the_run(tmp_path: Path) -> None:
     assert "errors after the last test" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("--numprocesses=1",), ()][: examples(1, deep=2)])
+@pytest.mark.parametrize("arguments", [("--processes=2",), ()][: examples(1, deep=2)])
 def test_a_test_that_was_dropped_fails_the_run(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "dropping.py").write_text(DROPS_TESTS)
     tests = "def test_dropped():\n    pass\n\n\ndef test_passes():\n    pass\n"
@@ -324,6 +295,6 @@ def test_a_test_that_was_dropped_fails_the_run(tmp_path: Path, arguments: tuple[
 
 
 def test_a_path_that_does_not_exist_is_reported_by_several_processes(tmp_path: Path) -> None:
-    done = run(tmp_path, "--numprocesses=1", "tests/missing", "tests")
+    done = run(tmp_path, "--processes=2", "tests/missing", "tests")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "file or directory not found: tests/missing" in done.stderr

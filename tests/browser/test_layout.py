@@ -22,6 +22,16 @@ def document_overflow(page: Page) -> int:
     )
 
 
+def scroll_to(page: Page, position: int) -> None:
+    """Scroll the list, and wait until it is drawn so: input meanwhile would scroll from before."""
+    page.driver.execute_async_script(
+        "const [position, done] = arguments;"
+        "document.getElementById('scroller').scrollTop = position;"
+        "requestAnimationFrame(() => requestAnimationFrame(done));",
+        position,
+    )
+
+
 def scroll_position(page: Page) -> float:
     return float(page.run("return document.getElementById('scroller').scrollTop"))
 
@@ -60,7 +70,7 @@ def test_only_the_message_list_scrolls(create_account: CreateAccount, open_page:
     for size in ((1100, 657), PHONE):
         page.emulate(*size)
         assert document_overflow(page) <= 0
-        page.run("document.getElementById('scroller').scrollTop = 2000")
+        scroll_to(page, 2000)
         middle = {"x": size[0] - 100, "y": size[1] // 2}
         wheel = {"type": "mouseWheel", "deltaX": 0, "deltaY": 600, **middle}
         page.devtools("Input.dispatchMouseEvent", wheel)
@@ -72,7 +82,7 @@ def test_only_the_message_list_scrolls(create_account: CreateAccount, open_page:
                 page.find(selector).send_keys(key)
                 assert_in_place(page)
 
-    page.run("document.getElementById('scroller').scrollTop = 2000")
+    scroll_to(page, 2000)
     swipe_down(page, **middle)
     page.until(lambda: scroll_position(page) < 2000, "a swipe does not scroll the list")
     assert_in_place(page)

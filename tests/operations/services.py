@@ -109,9 +109,13 @@ class Services:
 
     def close(self) -> None:
         """Stop what is running."""
-        for process in self._processes.values():
-            process.kill()
-            process.wait()
+        for name, process in self._processes.items():
+            if name == "nginx.service":
+                # Killed, it would leave the processes that it has started.
+                process.send_signal(signal.SIGTERM)
+            else:
+                process.kill()
+            process.wait(SECONDS)
         for held in self._sockets.values():
             held.close()
 

@@ -267,11 +267,15 @@ class Appended(Struct, frozen=True, gc=False):
 
 
 class ReadAfter(Struct, frozen=True, gc=False):
-    """Query up to `limit` messages after `seq`, oldest first; with None, only the last seq."""
+    """Query up to `limit` messages after `seq`, oldest first; with None, only the last seq.
+
+    The result ends with the message with which its texts have `max_bytes` of UTF-8.
+    """
 
     user_id: int
     seq: int | None
     limit: int
+    max_bytes: int = MAX_INTEGER
 
 
 class ReadPage(Struct, frozen=True, gc=False):
@@ -330,13 +334,15 @@ class ConversationCursor(Struct, frozen=True, gc=False, order=True):
 class ReadConversation(Struct, frozen=True, gc=False):
     """Query up to `limit` messages between `user_id` and `peer`, newest first.
 
-    With `before`, only those older than this position.
+    With `before`, only those older than this position. The result ends with the message with which
+    its texts have `max_bytes` of UTF-8.
     """
 
     user_id: int
     peer: int
     limit: int
     before: ConversationCursor | None = None
+    max_bytes: int = MAX_INTEGER
 
     def bound(self, received_by: int) -> tuple[int, int]:
         """The (sent_at, seq) that messages of this inbox older than `before` are below."""

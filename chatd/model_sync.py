@@ -39,11 +39,15 @@ class ConversationsCursor(Struct, frozen=True, gc=False):
 
 
 class ListConversations(Struct, frozen=True, gc=False):
-    """Query up to `limit` conversations of `user_id`, the one with the newest message first."""
+    """Query up to `limit` conversations of `user_id`, the one with the newest message first.
+
+    The result ends with the message with which its texts have `max_bytes` of UTF-8.
+    """
 
     user_id: int
     limit: int
     before: ConversationsCursor | None = None
+    max_bytes: int = MAX_INTEGER
 
 
 class ConversationSummary(Struct, frozen=True, gc=False):
@@ -96,11 +100,15 @@ Change = MessageChange | ReadChange | PeerChange
 
 
 class ReadChanges(Struct, frozen=True, gc=False):
-    """Query up to `limit` changes after a position; None is now, without any changes."""
+    """Query up to `limit` changes after a position; None is now, without any changes.
+
+    The result ends with the message with which its texts have `max_bytes` of UTF-8.
+    """
 
     user_id: int
     after: ChangesPosition | None
     limit: int
+    max_bytes: int = MAX_INTEGER
 
 
 class ChangesSlice(Struct, frozen=True, gc=False):

@@ -22,6 +22,11 @@ MAX_PAGE_BYTES: Final = 2 << 20
 messages fit unless configured otherwise, or more than a quarter of what they consist of is
 escaped."""
 
+MAX_READ_BYTES: Final = 160 << 10
+"""UTF-8 bytes of texts: a list ends with the message with which it has so many. Those are ten of
+the largest messages, which fit into an answer. What reads and encodes more at a time delays
+everybody else."""
+
 MAX_ESCAPE: Final = 6
 """The most bytes that a character becomes: `\\u0001`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from chatd.domain.answer_size import fitting_changes
+from chatd.domain.answer_size import MAX_READ_BYTES, fitting_changes
 from chatd.domain.poll import Poll
 from chatd.errors import Unauthorized
 from chatd.model import InboxSlice, ReadAfter
@@ -19,7 +19,7 @@ class ChangesPoll(Poll):
     wants_changes = True
 
     def _read(self, after: int | None, *, listening: bool) -> None:
-        query = ReadAfter(self.session.user_id, after, self._limit)
+        query = ReadAfter(self.session.user_id, after, self._limit, MAX_READ_BYTES)
         self._await(Deferred.fromCoroutine(self._read_both(query, listening)))
 
     async def _read_both(self, query: ReadAfter, listening: bool) -> InboxSlice | None:
@@ -28,7 +28,7 @@ class ChangesPoll(Poll):
         if inbox is None:
             return None
         found = await self._polls.read_changes(
-            ReadChanges(query.user_id, self.position, query.limit)
+            ReadChanges(query.user_id, self.position, query.limit, MAX_READ_BYTES)
         )
         if found is None:
             raise Unauthorized("the account was deleted")

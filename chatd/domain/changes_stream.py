@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from chatd.domain.answer_size import fitting_changes
+from chatd.domain.answer_size import MAX_READ_BYTES, fitting_changes
 from chatd.domain.message_stream import READ_LIMIT, MessageStream
 from chatd.errors import Unauthorized
 from chatd.model import ChangesPosition, InboxSlice
@@ -42,7 +42,8 @@ class ChangesStream(MessageStream):
         return self._position
 
     def _query(self, position: ChangesPosition | None) -> Deferred[ChangesSlice | None]:
-        return self._read_changes(ReadChanges(self.session.user_id, position, READ_LIMIT))
+        user_id = self.session.user_id
+        return self._read_changes(ReadChanges(user_id, position, READ_LIMIT, MAX_READ_BYTES))
 
     def _read_new(self) -> Deferred[InboxSlice | None]:
         return Deferred.fromCoroutine(self._read_both())

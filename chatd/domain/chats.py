@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from chatd.domain.answer_size import MAX_PAGE_BYTES, fitting
+from chatd.domain.answer_size import MAX_PAGE_BYTES, MAX_READ_BYTES, fitting
 from chatd.domain.batch import MAX_BATCH_SIZE, Receiver
 from chatd.domain.caller_networks import CallerNetworks
 from chatd.domain.changes_poll import ChangesPoll
@@ -376,7 +376,7 @@ class Chats:
             else MessageStream(*arguments, self._observe_poll)
         )
         try:
-            first = ReadAfter(session.user_id, after, READ_LIMIT)
+            first = ReadAfter(session.user_id, after, READ_LIMIT, MAX_READ_BYTES)
             inbox = await self._read(first, listening=True)
             self._read_limits.charge(session.user_id, inbox.messages)
             if since is not None:
@@ -400,7 +400,7 @@ class Chats:
         Raises `UserNotFound` if the peer has no account and left no messages in the inbox.
         """
         user_id, store = session.user_id, self._store
-        query = ReadConversation(user_id, peer, limit, before)
+        query = ReadConversation(user_id, peer, limit, before, MAX_READ_BYTES)
         reading = self._calls.run(user_id, lambda: store.sync.peer_positions(user_id, peer))
         try:
             found = await self._calls.run(user_id, lambda: store.conversation(query))

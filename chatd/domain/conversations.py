@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
 
-from chatd.domain.answer_size import fitting
+from chatd.domain.answer_size import MAX_READ_BYTES, fitting
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Unauthorized
@@ -36,7 +36,7 @@ class Conversations:
     ) -> ConversationList:
         """The caller's conversations, the one with the newest message first."""
         user_id = session.user_id
-        query = ListConversations(user_id, limit, before)
+        query = ListConversations(user_id, limit, before, MAX_READ_BYTES)
         found = await self._calls.run(user_id, lambda: self._store.sync.conversations(query))
         if found is None:
             raise Unauthorized("the account was deleted")

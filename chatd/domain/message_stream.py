@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.domain.answer_size import fitting
+from chatd.domain.answer_size import MAX_READ_BYTES, fitting
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, Read, verify_read
 from chatd.errors import DomainError, Unauthorized
@@ -195,7 +195,7 @@ class MessageStream:
             self._on_failure(Failure())
 
     def _read_new(self) -> InboxSlice | Deferred[InboxSlice | None]:
-        query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT)
+        query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT, MAX_READ_BYTES)
         return self._read(query, listening=False)
 
     def _on_read(self, inbox: InboxSlice | None) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.domain.answer_size import fitting
+from chatd.domain.answer_size import MAX_READ_BYTES, fitting
 from chatd.domain.notifier import Notifier
 from chatd.errors import CursorEpoch, CursorExpired, DomainError, Unauthorized
 from chatd.model import (
@@ -243,7 +243,7 @@ class Poll:
                 self._reading.cancel()
 
     def _read(self, after: int | None, *, listening: bool) -> None:
-        query = ReadAfter(self.session.user_id, after, self._limit)
+        query = ReadAfter(self.session.user_id, after, self._limit, MAX_READ_BYTES)
         try:
             inbox = self._polls.read(query, listening=listening)
         except DomainError:

@@ -98,7 +98,7 @@ class InboxCache:
             return None
         last = tail.last_seq
         if isinstance(query, ReadAfter):
-            return _after(tail, last if query.seq is None else query.seq, query.limit)
+            return _after(tail, last if query.seq is None else query.seq, query)
         end = position(query, last)
         stamp = tail.stamp(end)
         if stamp is None and end <= last:
@@ -248,7 +248,7 @@ class InboxCache:
             self.drop(next(iter(self._tails)))
 
 
-def _after(tail: Tail, seq: int, limit: int) -> InboxSlice | None:
+def _after(tail: Tail, seq: int, query: ReadAfter) -> InboxSlice | None:
     """`InboxCache.get` of the messages after a seq, which is asked for most often."""
     messages = tail.messages
     place = seq - tail.last_seq + len(messages)
@@ -259,7 +259,11 @@ def _after(tail: Tail, seq: int, limit: int) -> InboxSlice | None:
     stamp = messages[place - 1].sent_at if place else tail.before
     if stamp is None:
         return None
-    return InboxSlice(tail.last_seq, tuple(messages[place : place + limit]), stamp)
+    found = messages[place : place + query.limit]
+    # A character has up to four bytes, of which the size counts two.
+    if 2 * tail.size > query.max_bytes and len(found) > 1:
+        return inbox_slice(query, tail.last_seq, found, stamp)
+    return InboxSlice(tail.last_seq, tuple(found), stamp)
 
 
 def _contradict(tail: Tail, seq: int, stamp: int | None) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 from chatd.errors import (
     Blocked,
@@ -33,6 +33,8 @@ from chatd.model import (
     ReadPage,
     Revision,
 )
+
+T = TypeVar("T")
 
 MessageState = tuple[str, int | None, int | None]
 """The text, `edited_at` and `deleted_at` of a message."""
@@ -183,11 +185,43 @@ def position(query: ReadAfter | ReadPage, last: int) -> int:
 
 
 def inbox_slice(
-    query: ReadAfter | ReadPage, last: int, messages: Sequence[Message], stamp: int | None
+    query: ReadAfter | ReadPage, last: int, messages: Iterable[Message], stamp: int | None
 ) -> InboxSlice:
     """The result of a query, from messages in the order of seq; pages are newest first."""
-    pages = isinstance(query, ReadPage)
-    return InboxSlice(last, tuple(messages[::-1] if pages else messages), stamp)
+    if isinstance(query, ReadPage):
+        return InboxSlice(last, tuple(messages)[::-1], stamp)
+    found, _ = within(messages, query.limit, query.max_bytes, text_of)
+    return InboxSlice(last, tuple(found), stamp)
+
+
+def within(
+    found: Iterable[T], limit: int, max_bytes: int, text: Callable[[T], str | None]
+) -> tuple[list[T], bool]:
+    """The first `limit` of what a query finds, and whether there is more.
+
+    They end with the one with which their texts have `max_bytes`. Not more than one after those is
+    taken from the iterator.
+    """
+    taken: list[T] = []
+    for each in found:
+        if len(taken) == limit or max_bytes <= 0:
+            return taken, True
+        taken.append(each)
+        max_bytes -= text_size(text(each) or "")
+    return taken, False
+
+
+def text_of(message: Message) -> str:
+    """The text of a message, for `within`."""
+    return message.text
+
+
+def conversation_slice(
+    query: ReadConversation, messages: Iterable[Message], peer_exists: bool
+) -> ConversationSlice:
+    """A conversation, from the messages in its order."""
+    found, older = within(messages, query.limit, query.max_bytes, text_of)
+    return ConversationSlice(tuple(found), older, peer_exists)
 
 
 def merge_directions(
@@ -195,6 +229,4 @@ def merge_directions(
 ) -> ConversationSlice:
     """A conversation, from the newest messages of either direction, up to `limit` + 1 of each."""
     messages.sort(key=ConversationCursor.of, reverse=True)
-    return ConversationSlice(
-        tuple(messages[: query.limit]), len(messages) > query.limit, peer_exists
-    )
+    return conversation_slice(query, messages, peer_exists)

@@ -217,6 +217,26 @@ def kept(received_by: str) -> str:
     return f"(sent_at, seq) > ({columns})"
 
 
+def within_bytes(order: str, source: str = "found", max_bytes: str = ":max_bytes::bigint") -> str:
+    """SQL for the columns of messages of a source, without the texts that follow `max_bytes`.
+
+    Those come after the one with which the texts have so many bytes, in that order; only these are
+    counted, by lengths that are known without reading them. For PostgreSQL: SQLite's rows are read
+    one by one, see `results.within`.
+    """
+    before = (
+        f"sum(octet_length({source}.text)) OVER"
+        f" (ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+    )
+    text = f"CASE WHEN coalesce({before}, 0) < {max_bytes} THEN {source}.text END AS text"
+    return ", ".join(
+        text if column == "text" else f"{source}.{column}" for column in MESSAGE.split(", ")
+    )
+
+
+_DESCENDING: Final = within_bytes("found.sent_at DESC, found.seq DESC")
+
+
 def direction(received_by: str, sent_by: str) -> str:
     """SQL for the messages that one user sent to another, newest first.
 
@@ -224,11 +244,11 @@ def direction(received_by: str, sent_by: str) -> str:
     the index serves both.
     """
     return f"""
-        SELECT {MESSAGE} FROM message
+        SELECT {_DESCENDING} FROM (SELECT {MESSAGE} FROM message
         WHERE received_by = :{received_by} AND sent_by = :{sent_by}
             AND (sent_at, seq) < (:{received_by}_time, :{received_by}_seq)
             AND {kept(received_by)}
-        ORDER BY sent_at DESC, seq DESC LIMIT :limit
+        ORDER BY sent_at DESC, seq DESC LIMIT :limit) AS found
     """
 
 
@@ -250,6 +270,7 @@ def one_direction(
         "received_by_time": time,
         "received_by_seq": seq,
         "limit": query.limit + 1,
+        "max_bytes": query.max_bytes,
     }
 
     def result(rows: Rows) -> list[Message] | None:
@@ -258,33 +279,31 @@ def one_direction(
     return Statement(_DIRECTION, parameters, result)
 
 
-@cache
-def _conversation(direction: Callable[[str, str], str]) -> str:
-    """SQL for both directions, in one statement and therefore one snapshot.
-
-    Messages to a deleted peer may not have been purged yet, so they are filtered out. A user's
-    conversation with themselves has only one direction.
-    """
-    return f"""
-        WITH ends AS (
-            SELECT EXISTS (SELECT 1 FROM account WHERE id = :user_id AND deleted_at IS NULL)
-                    AS mine,
-                EXISTS (SELECT 1 FROM account WHERE id = :peer AND deleted_at IS NULL) AS theirs
-        )
-        SELECT mine, theirs, found.* FROM ends LEFT JOIN (
-            SELECT * FROM ({direction("user_id", "peer")}) AS received
-            UNION ALL
-            SELECT * FROM ({direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
-        ) AS found ON mine AND (theirs OR received_by = :user_id)
-    """
+# Both directions, in one statement and therefore one snapshot. Messages to a deleted peer may not
+# have been purged yet, so they are filtered out. A user's conversation with themselves has only one
+# direction.
+_CONVERSATION: Final = f"""
+WITH ends AS (
+    SELECT EXISTS (SELECT 1 FROM account WHERE id = :user_id AND deleted_at IS NULL) AS mine,
+        EXISTS (SELECT 1 FROM account WHERE id = :peer AND deleted_at IS NULL) AS theirs
+)
+SELECT mine, theirs, found.* FROM ends LEFT JOIN (
+    SELECT * FROM ({direction("user_id", "peer")}) AS received
+    UNION ALL
+    SELECT * FROM ({direction("peer", "user_id")}) AS sent WHERE :peer <> :user_id
+) AS found ON mine AND (theirs OR received_by = :user_id)
+"""
 
 
-def conversation(
-    query: ReadConversation, direction: Callable[[str, str], str] = direction
-) -> Statement[ConversationSlice | None]:
+def conversation(query: ReadConversation) -> Statement[ConversationSlice | None]:
     """See `IStore.conversation`."""
     # One more than the limit, to find out whether there are older messages.
-    parameters = {"user_id": query.user_id, "peer": query.peer, "limit": query.limit + 1}
+    parameters = {
+        "user_id": query.user_id,
+        "peer": query.peer,
+        "limit": query.limit + 1,
+        "max_bytes": query.max_bytes,
+    }
     for name in ("user_id", "peer"):
         bound = query.bound(parameters[name])
         parameters[f"{name}_time"], parameters[f"{name}_seq"] = bound
@@ -294,4 +313,4 @@ def conversation(
         messages = [Message(*row[2:]) for row in rows if row[2] is not None]
         return merge_directions(query, messages, bool(theirs)) if mine else None
 
-    return Statement(_conversation(direction), parameters, result)
+    return Statement(_CONVERSATION, parameters, result)

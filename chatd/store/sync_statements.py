@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
+
+from msgspec import structs
 
 from chatd.errors import CursorEpoch
 from chatd.model import MAX_INTEGER, ChangesPosition, Message
@@ -20,6 +22,7 @@ from chatd.model_sync import (
     ReadChange,
     ReadChanges,
 )
+from chatd.store.results import text_size, within
 from chatd.store.statements import MESSAGE, Rows
 
 # The kinds of changes. `peer` is the owner of the inbox that holds the message, else the peer.
@@ -72,15 +75,19 @@ takes for small.
 
 
 def plain_join(source: str, name: str, condition: str) -> str:
-    """The join for SQLite, which has only nested loops."""
+    """The join for SQLite, which has only nested loops.
+
+    Therefore its rows come in the order of what is on the left. With ORDER BY, SQLite would sort
+    them again, with all texts, before it returns the first one.
+    """
     return f"LEFT JOIN ({source}) AS {name} ON {condition}"
 
 
 _MESSAGE: Final = f"SELECT {MESSAGE} FROM message"
 
 
-def changes_sql(join: LeftJoin = plain_join) -> str:
-    """SQL for the changes after a number.
+def changes_sql(join: LeftJoin = plain_join, found: str = "found.*") -> str:
+    """SQL for the changes after a number, in its order; `found` are the columns of a message.
 
     Messages to deleted accounts may not have been purged yet, so they are filtered out.
     """
@@ -90,19 +97,24 @@ def changes_sql(join: LeftJoin = plain_join) -> str:
     of_summary = """listed.kind IN ('read', 'peer')
         AND summary.user_id = listed.user_id AND summary.peer = listed.peer"""
     return f"""
-SELECT listed.number, listed.kind, listed.peer, read_seq, peer_delivered, peer_read, found.*
+SELECT listed.number, listed.kind, listed.peer, read_seq, peer_delivered, peer_read, {found}
 FROM (
     SELECT * FROM change WHERE user_id = :user_id AND number > :after ORDER BY number LIMIT :limit
 ) AS listed
 {join("SELECT * FROM conversation_summary", "summary", of_summary)}
 {join(_MESSAGE, "found", of_message)}
-ORDER BY listed.number
 """
 
 
-def changes_parameters(user_id: int, after: int, limit: int) -> dict[str, Any]:
+def changes_parameters(query: ReadChanges) -> dict[str, Any]:
     """The parameters of `changes_sql`; one more row tells whether there are more."""
-    return {"user_id": user_id, "after": after, "limit": limit + 1}
+    assert query.after is not None
+    return {
+        "user_id": query.user_id,
+        "after": query.after.number,
+        "limit": query.limit + 1,
+        "max_bytes": query.max_bytes,
+    }
 
 
 # A change is numbered by the time of its transaction, in microseconds, and always higher than the
@@ -117,28 +129,34 @@ def check_position(after: ChangesPosition, last_change: int) -> None:
         raise CursorEpoch("the cursor is past the changes of this account: begin again")
 
 
+def after_messages(query: ReadChanges, old: Sequence[Message]) -> ReadChanges:
+    """What is left to be read of a query after these old messages."""
+    size = sum([text_size(each.text) for each in old])
+    return structs.replace(query, limit=query.limit - len(old), max_bytes=query.max_bytes - size)
+
+
 def changes_slice(
-    query: ReadChanges,
-    old: Sequence[MessageChange],
+    left: ReadChanges,
+    old: Sequence[Message],
     sent: tuple[int, int] | None,
-    rows: Rows,
+    rows: Iterable[tuple[Any, ...]],
 ) -> ChangesSlice:
-    """The result of `ReadChanges`: old messages, up to `sent`, and the rows of `changes_sql`."""
-    assert query.after is not None
-    limit = query.limit - len(old)
-    listed = rows[:limit]
-    before = query.after.number
-    found: list[Change] = list(old)
-    positions = [
-        ChangesPosition(before, (each.message.received_by, each.message.seq)) for each in old
-    ]
+    """The result of `ReadChanges`: old messages, and the rows of `changes_sql` for what is left.
+
+    `sent` is where they end if there are more: changes come after all of them.
+    """
+    assert left.after is not None
+    listed, more = within(rows, left.limit, left.max_bytes, lambda row: row[10])
+    before = left.after.number
+    found: list[Change] = [MessageChange(SENT, message) for message in old]
+    positions = [ChangesPosition(before, (each.received_by, each.seq)) for each in old]
     for row in listed:
         change = _change(row)
         if change is not None:
             found.append(change)
             positions.append(ChangesPosition(row[0]))
     number = listed[-1][0] if listed else before
-    more = sent is not None or len(rows) > limit
+    more = more or sent is not None
     return ChangesSlice(tuple(found), tuple(positions), ChangesPosition(number, sent), more)
 
 
@@ -160,14 +178,17 @@ named.id IS NOT NULL AND (listed.sent_at > listed.received_at
 """
 
 
-def conversations_sql(unread: str = "NULL", join: LeftJoin = plain_join) -> str:
-    """SQL for `ListConversations`; `unread` counts the messages after the read position."""
+def conversations_sql(
+    unread: str = "NULL", join: LeftJoin = plain_join, found: str = "found.*"
+) -> str:
+    """SQL for `ListConversations`, in its order; `unread` counts the messages after the read
+    position, and `found` are the columns of a message."""
     last = f"""found.received_by = CASE WHEN {_IS_SENT} THEN listed.peer ELSE listed.user_id END
         AND found.seq = CASE WHEN {_IS_SENT} THEN listed.sent_seq ELSE listed.received_seq END"""
     peer = "named.id = listed.peer AND named.deleted_at IS NULL"
     return f"""
 SELECT listed.peer, named.username, listed.last_at, listed.read_seq, listed.read_at,
-    listed.peer_delivered, listed.peer_read, {unread}, found.*
+    listed.peer_delivered, listed.peer_read, {unread}, {found}
 FROM (
     SELECT * FROM conversation_summary
     WHERE user_id = :user_id AND last_at > 0 AND (last_at, peer) < (:before_at, :before_peer)
@@ -175,7 +196,6 @@ FROM (
 ) AS listed
 {join("SELECT id, username, deleted_at FROM account", "named", peer)}
 {join(_MESSAGE, "found", last)}
-ORDER BY listed.last_at DESC, listed.peer DESC
 """
 
 
@@ -187,16 +207,22 @@ def conversations_parameters(query: ListConversations) -> dict[str, Any]:
         "before_at": MAX_INTEGER if before is None else before.last_at,
         "before_peer": MAX_INTEGER if before is None else before.peer,
         "limit": query.limit + 1,
+        "max_bytes": query.max_bytes,
     }
 
 
+def listed_conversations(
+    query: ListConversations, rows: Iterable[tuple[Any, ...]]
+) -> tuple[Rows, bool]:
+    """Those rows of `conversations_sql` that are returned, and whether there are more."""
+    return within(rows, query.limit, query.max_bytes, lambda row: row[12])
+
+
 def conversation_list(
-    query: ListConversations, rows: Rows, unread: Callable[[tuple[Any, ...]], int]
+    listed: Rows, more: bool, unread: Callable[[tuple[Any, ...]], int]
 ) -> ConversationList:
-    """The result of `ListConversations` from the rows of `conversations_sql`."""
-    listed = rows[: query.limit]
+    """The result of `ListConversations` from `listed_conversations`."""
     found = [_summary(row, unread(row)) for row in listed if row[8] is not None]
-    more = len(rows) > query.limit
     older = ConversationsCursor(listed[-1][2], listed[-1][0]) if more else None
     return ConversationList(tuple(found), older)
 

@@ -8,10 +8,19 @@ from zope.interface.verify import verifyObject
 
 from chatd.errors import CursorEpoch, InvalidBody, UserNotFound
 from chatd.interfaces import IStore, ISyncStore
-from chatd.model import ALL_CHANGES, ChangesPosition, Revision
+from chatd.model import (
+    ALL_CHANGES,
+    ChangesPosition,
+    ConversationCursor,
+    Message,
+    ReadAfter,
+    ReadConversation,
+    Revision,
+)
 from chatd.model_sync import (
     Change,
     ChangesSlice,
+    ConversationsCursor,
     ConversationSummary,
     ListConversations,
     MarkRead,
@@ -21,7 +30,14 @@ from chatd.model_sync import (
     ReadChange,
     ReadChanges,
 )
-from tests.contracts.helpers import OpenStore, add_accounts, send, send_many
+from tests.contracts.helpers import (
+    OpenStore,
+    add_accounts,
+    read_conversation,
+    read_inbox,
+    send,
+    send_many,
+)
 
 
 async def changes(
@@ -53,6 +69,16 @@ async def conversations(store: IStore, user_id: int) -> list[ConversationSummary
     assert found is not None
     assert found.older is None
     return list(found.conversations)
+
+
+def check_bytes(
+    messages: list[Message], count: int, limit: int, max_bytes: int, more: bool
+) -> None:
+    """A part of a list of so many entries ends with the message with which it has `max_bytes`."""
+    sizes = [len(each.text.encode("utf-8")) for each in messages]
+    assert count > 0
+    assert sum(sizes[:-1]) < max_bytes
+    assert not more or count == limit or sum(sizes) >= max_bytes
 
 
 class SyncContract:
@@ -94,6 +120,87 @@ class SyncContract:
         await send_many(store, ann, bob, 7)
         [found] = await conversations(store, bob)
         assert found.unread == 7
+
+    @ensureDeferred
+    async def test_lists_end_with_the_message_with_which_they_have_so_many_bytes(
+        self, open_store: OpenStore
+    ) -> None:
+        store = await open_store()
+        names = ["ann", "bob", "cat", "dan", "eve", "fay"]
+        ann, *peers = await add_accounts(store, *names)
+
+        async def exchange(times: int) -> None:
+            for number in range(times):
+                for peer in peers:
+                    # A hundred bytes each, and a short one.
+                    await send(store, ann, peer, "é" * 50)
+                    await send(store, peer, ann, "x" * 100 if number % 2 else "short")
+
+        # From before the account has changes, and after.
+        await exchange(3)
+        await store.sync.synchronise(ann)
+        await exchange(2)
+        await send(store, ann, peers[0], "é" * 50)
+        await store.sync.mark_read(MarkRead(ann, peers[0], 1))
+        bob = peers[0]
+        summaries = await conversations(store, ann)
+        changed, _ = await all_changes(store, ann)
+        received = await read_inbox(store, ann)
+        exchanged = await read_conversation(store, ann, bob, 100)
+        for limit, max_bytes in (
+            (100, 1),
+            (100, 100),
+            (100, 101),
+            (3, 250),
+            (100, 450),
+            (7, 10**6),
+        ):
+            listed: list[ConversationSummary] = []
+            before: ConversationsCursor | None = None
+            while before is not None or not listed:
+                query = ListConversations(ann, limit, before, max_bytes)
+                part = await store.sync.conversations(query)
+                assert part is not None
+                listed += part.conversations
+                before = part.older
+                messages = [each.last_message for each in part.conversations]
+                check_bytes(messages, len(messages), limit, max_bytes, before is not None)
+            assert listed == summaries
+
+            found: list[Change] = []
+            after, more = ALL_CHANGES, True
+            while more:
+                slice_ = await store.sync.changes(ReadChanges(ann, after, limit, max_bytes))
+                assert slice_ is not None
+                found += slice_.changes
+                after, more = slice_.position, slice_.more
+                check_bytes(slice_.messages, len(slice_.changes), limit, max_bytes, more)
+            assert found == changed
+
+            inbox: list[Message] = []
+            while len(inbox) < len(received):
+                [part_of_inbox] = await store.read([ReadAfter(ann, len(inbox), limit, max_bytes)])
+                assert part_of_inbox is not None
+                messages = list(part_of_inbox.messages)
+                inbox += messages
+                more = len(inbox) < part_of_inbox.last_seq
+                check_bytes(messages, len(messages), limit, max_bytes, more)
+                query_again = ReadAfter(ann, messages[0].seq - 1, limit, max_bytes)
+                cached = store.read_cached(query_again)
+                assert cached is None or cached == part_of_inbox
+            assert inbox == received
+
+            read: list[Message] = []
+            place: ConversationCursor | None = None
+            while place is not None or not read:
+                of_bob = ReadConversation(ann, bob, limit, place, max_bytes)
+                conversation = await store.conversation(of_bob)
+                assert conversation is not None
+                read += conversation.messages
+                place = ConversationCursor.of(read[-1]) if conversation.older else None
+                messages = list(conversation.messages)
+                check_bytes(messages, len(messages), limit, max_bytes, conversation.older)
+            assert read == exchanged
 
     @ensureDeferred
     async def test_positions_tell_of_own_messages_only(self, open_store: OpenStore) -> None:

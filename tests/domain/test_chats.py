@@ -36,6 +36,7 @@ from chatd.model import (
     BEGINNING,
     MAX_INTEGER,
     Appended,
+    ConversationCursor,
     Cursor,
     Draft,
     Message,
@@ -892,20 +893,38 @@ def test_the_epoch_of_cursors_is_that_of_the_store(system: System) -> None:
     assert found is not None
 
 
-def test_results_are_limited_in_size(tmp_path: Path) -> None:
-    with composed(tmp_path, max_message_bytes=MAX_ANSWER_BYTES) as system:
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("x" * 16_384, 10),
+        # What takes most bytes in JSON.
+        ("\x01" * 16_384, 10),
+        # Fewer are read, and of these fewer fit into an answer.
+        ("x" * 61_440, 3),
+        ("\x01" * 61_440, 2),
+    ],
+)
+def test_results_are_limited_in_size(tmp_path: Path, text: str, fits: int) -> None:
+    with composed(tmp_path, max_message_bytes=65_536) as system:
         ann, bob = system.session("ann"), system.session("bob")
-        half = "x" * (MAX_ANSWER_BYTES // 2 - 300)
-        for _ in range(5):
-            system.send(ann, 2, half)
+        for _ in range(25):
+            system.send(ann, 2, text)
         seen: list[int] = []
         cursor = BEGINNING
-        for _ in range(3):
+        while len(seen) < 25:
             polled = system.run(system.chats.poll(bob, cursor, 100, 0))
+            assert len(polled.messages) == min(fits, 25 - len(seen))
             seen += [message.seq for message in polled.messages]
             cursor = polled.cursor
-            assert polled.more is (cursor.seq < 5)
-        assert seen == [1, 2, 3, 4, 5]
+            assert polled.more is (cursor.seq < 25)
+        assert seen == list(range(1, 26))
+        before: ConversationCursor | None = None
+        while before is not None or len(seen) == 25:
+            found = system.run(system.chats.conversation(bob, 1, 100, before))
+            assert len(found.messages) == min(fits, 50 - len(seen))
+            seen += [message.seq for message in found.messages]
+            before = found.older
+        assert seen[25:] == list(range(25, 0, -1))
 
 
 def test_a_message_above_the_size_limit_is_returned_alone(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from chatd.domain.answer_size import MAX_READ_BYTES
 from chatd.domain.notifier import Notifier, Waiter
 from chatd.domain.poll import Poll, Polled, Polls
 from chatd.domain.session_expiry import SessionExpiry
@@ -112,7 +113,7 @@ def test_messages_end_it_at_once() -> None:
         f"abcdefgh-5-{1_000_000:x}",
         WakeReason.MESSAGE,
     )
-    assert harness.queries == [(ReadAfter(1, 4, 100), True)]
+    assert harness.queries == [(ReadAfter(1, 4, 100, MAX_READ_BYTES), True)]
     assert harness.observed == [("message", 0.0)]
     harness.assert_over()
 
@@ -121,7 +122,7 @@ def test_without_a_wait_it_ends_at_once() -> None:
     harness = Harness(EMPTY)
     _, sink = harness.start(None, wait=0)
     assert (str(sink.polled.cursor), sink.polled.count) == (f"abcdefgh-4-{STAMP:x}", 4)
-    assert harness.queries == [(ReadAfter(1, None, 100), False)]
+    assert harness.queries == [(ReadAfter(1, None, 100, MAX_READ_BYTES), False)]
     assert harness.observed == []
     harness.assert_over()
 
@@ -143,7 +144,7 @@ def test_a_message_ends_the_wait() -> None:
     harness.clock.advance(7)
     assert harness.notifier.wake([1]) == 1
     assert (sink.polled.messages, sink.polled.waited) == ((MESSAGE,), 7)
-    assert harness.queries[1] == (ReadAfter(1, 4, 100), False)
+    assert harness.queries[1] == (ReadAfter(1, 4, 100, MAX_READ_BYTES), False)
     harness.assert_over()
 
 

@@ -15,7 +15,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -25,11 +25,17 @@ from tests.daemon import CHATS, TOKENS, USERS
 ADDRESS: Final = "127.0.0.66"
 """Where attacks come from."""
 
+ADDRESSES: Final = (ADDRESS, "127.0.0.67", "127.0.0.68", "127.0.0.69")
+"""Where attacks of several addresses come from."""
+
 WIDE: Final = "\x01" * 16_384
 """The text that takes most bytes in JSON."""
 
 FULL: Final = 3000
 """Wide messages of an inbox that is to be emptied."""
+
+LARGE: Final = "x" * 16_384
+"""The text that takes most bytes in an answer that is cut."""
 
 POLLS: Final = 10_000
 """Polls of one address in `many_polls`."""
@@ -51,9 +57,11 @@ class Target(msgspec.Struct):
         """The ids of the accounts. The first one has a hundred wide messages."""
         return list(self.tokens)
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection; retried for as long as it is refused."""
-        options: dict[str, Any] = {"limit": 1 << 16, "local_addr": (ADDRESS, 0)}
+    async def connect(
+        self, address: str = ADDRESS
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection from an address; retried for as long as it is refused."""
+        options: dict[str, Any] = {"limit": 1 << 16, "local_addr": (address, 0)}
         if self.is_proxy:
             options["ssl"] = _TLS
         while True:
@@ -72,7 +80,8 @@ Run = Callable[[Target], Awaitable[None]]
 
 class Attack(NamedTuple):
     """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox, how
-    many seconds at least, if its effects are slow, and wide messages of every inbox."""
+    many seconds at least, if its effects are slow, wide messages of every inbox, and whether every
+    account has large messages, a hundred to the next one and one to each of the others."""
 
     run: Run
     accounts: int
@@ -80,6 +89,7 @@ class Attack(NamedTuple):
     messages: int
     seconds: float = 0.0
     wide_messages: int = 0
+    large: bool = False
 
 
 ATTACKS: dict[str, Attack] = {}
@@ -92,6 +102,7 @@ def attack(
     messages: int = 0,
     seconds: float = 0.0,
     wide_messages: int = 0,
+    large: bool = False,
 ) -> Callable[[Run], Run]:
     """Add an attack to the table, under the name of the function.
 
@@ -101,7 +112,9 @@ def attack(
 
     def add(function: Run) -> Run:
         name = getattr(function, "__name__", "")
-        ATTACKS[name] = Attack(function, accounts, descriptors, messages, seconds, wide_messages)
+        ATTACKS[name] = Attack(
+            function, accounts, descriptors, messages, seconds, wide_messages, large
+        )
         return function
 
     return add
@@ -161,9 +174,9 @@ async def answered(target: Target, data: bytes, responses: int = 1) -> None:
         writer.transport.abort()
 
 
-async def repeated(target: Target, data: bytes, responses: int) -> None:
+async def repeated(target: Target, data: bytes, responses: int, address: str = ADDRESS) -> None:
     """Send requests again whenever so many responses have begun, on one connection."""
-    reader, writer = await target.connect()
+    reader, writer = await target.connect(address)
     try:
         while True:
             writer.write(data)
@@ -397,6 +410,40 @@ async def lists_48(target: Target) -> None:
         )
     ]
     await swarm(len(data), lambda number: repeated(target, data[number], 16))
+
+
+async def _large_lists(target: Target, addresses: Sequence[str]) -> None:
+    users = target.users
+    data: list[tuple[bytes, str]] = []
+    for user, peer, address in zip(
+        users, [*users[1:], users[0]], itertools.cycle(addresses), strict=False
+    ):
+        data += [
+            (request("GET", path, target.tokens[user]), address)
+            for path in (
+                "/api/v1/conversations/?limit=100",
+                f"{CHATS}?with={peer}&limit=100",
+                f"{CHATS}?since=0&changes=true&limit=100",
+            )
+        ]
+
+    async def one(number: int) -> None:
+        asked, address = data[number]
+        await repeated(target, asked, 1, address)
+
+    await swarm(len(data), one)
+
+
+@attack(accounts=48, large=True)
+async def large_lists(target: Target) -> None:
+    """48 accounts of one address ask for lists of which less than half fits into an answer."""
+    await _large_lists(target, [ADDRESS])
+
+
+@attack(accounts=48, large=True)
+async def large_lists_of_addresses(target: Target) -> None:
+    """The same from four addresses."""
+    await _large_lists(target, ADDRESSES)
 
 
 @attack(messages=100_000)

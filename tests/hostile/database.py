@@ -15,9 +15,10 @@ from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
 from tests.daemon import PASSWORD
 from tests.doubles import InlineExecutor, result_of
-from tests.hostile.attacks import WIDE
+from tests.hostile.attacks import LARGE, WIDE
 
 WIDE_MESSAGES: Final = 100
+LARGE_MESSAGES: Final = 100
 STEP: Final = 1000
 
 
@@ -28,11 +29,13 @@ class Accounts(NamedTuple):
     innocent: tuple[int, str]
 
 
-def fill(path: Path, accounts: int, messages: int, wide_messages: int = 0) -> Accounts:
+def fill(
+    path: Path, accounts: int, messages: int, wide_messages: int = 0, *, large: bool = False
+) -> Accounts:
     """Make a database with so many accounts of the attacker.
 
     The first one has a hundred wide messages in its inbox, and the second one so many short ones;
-    each has so many wide ones before.
+    each has so many wide ones before. For `large` see `Attack`.
     """
     store = SqliteStore(
         str(path),
@@ -61,5 +64,9 @@ def fill(path: Path, accounts: int, messages: int, wide_messages: int = 0) -> Ac
     for begin in range(0, messages, STEP):
         drafts = [Draft(first, second, f"message {begin + number}") for number in range(STEP)]
         result_of(store.append(drafts))
+    if large:
+        for user, peer in zip(attacker, [*list(attacker)[1:], first], strict=True):
+            result_of(store.append([Draft(user, peer, LARGE)] * LARGE_MESSAGES))
+            result_of(store.append([Draft(user, other, LARGE) for other in attacker]))
     result_of(store.close())
     return Accounts(attacker, innocent)

@@ -15,10 +15,7 @@ from math import inf
 from typing import Final
 
 from tests.daemon import CHATS
-from tests.hostile.attacks import ADDRESS, Target, attack, request
-
-ADDRESSES: Final = ("127.0.0.66", "127.0.0.67", "127.0.0.68", "127.0.0.69")
-"""Where attacks of several addresses come from."""
+from tests.hostile.attacks import ADDRESS, ADDRESSES, Target, attack, request
 
 IP_BIND_ADDRESS_NO_PORT: Final = 24
 """Not in the module `socket`: the port is chosen when the connection is made (ip(7))."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chatd.model import UNLIMITED, ReadConversation
+from chatd.model import UNLIMITED
 from chatd.store import statements, token_statements
 from chatd.store.migrations import migrations
 from chatd.store.sqlite import accounts as sqlite_accounts
@@ -41,17 +41,21 @@ def test_row_locks_are_removed_for_sqlite(sql: str, rendered: str) -> None:
 
 
 def test_conversations_are_read_from_indexes_in_order() -> None:
-    conversation = statements.conversation(ReadConversation(1, 2, 50), sqlite_chats.direction)
-    plan = sqlite_plan(conversation)
-    reads = [line for line in plan if " message" in line or " conversation" in line]
-    direction = [
-        "SEARCH message USING PRIMARY KEY (received_by=? AND seq>?)",
-        "SEARCH conversation USING PRIMARY KEY"
-        " (received_by=? AND sent_by=? AND sent_at>? AND (sent_at,seq)<(?,?))",
-        "SEARCH message USING PRIMARY KEY (received_by=? AND seq=?)",
-    ]
-    assert reads == direction * 2, plan
-    assert not [line for line in plan if "B-TREE" in line], plan
+    values = dict.fromkeys(("received_by", "sent_by", "time", "seq", "limit"), 1)
+    parts = {
+        sqlite_chats.NEW_OF_CONVERSATION: [
+            "SEARCH message USING PRIMARY KEY (received_by=? AND seq>?)"
+        ],
+        sqlite_chats.INDEXED_OF_CONVERSATION: [
+            "SEARCH conversation USING PRIMARY KEY"
+            " (received_by=? AND sent_by=? AND sent_at>? AND (sent_at,seq)<(?,?))",
+            "SEARCH message USING PRIMARY KEY (received_by=? AND seq=?)",
+        ],
+    }
+    for sql, searches in parts.items():
+        plan = sqlite_plan(statements.Statement(sql, values, list))
+        assert [line for line in plan if " message" in line or " conversation" in line] == searches
+        assert not [line for line in plan if "B-TREE" in line], plan
 
 
 def test_deleting_old_keys_does_not_scan() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chatd.model_sync import ListConversations
+from chatd.model import ChangesPosition
+from chatd.model_sync import ListConversations, ReadChanges
 from chatd.store import sync_statements
 from chatd.store.migrations import migrations
 from chatd.store.sqlite import changes, conversations, messages
@@ -27,14 +28,14 @@ def plan(db: sqlite3.Connection, sql: str, parameters: Any) -> list[str]:
     return [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
 
 
-BOUNDS = {"received_by": 1, "sent_by": 2, "after": 3, "upto": 4, "limit": 5}
+BOUNDS = {"received_by": 1, "sent_by": 2, "after": 3, "upto": 4}
 STATEMENTS: dict[str, tuple[str, Any]] = {
     "old peers": (changes._OLD_PEERS, (1, 2)),
     "positions": (changes._POSITIONS, {"user_id": 1, "peer": 2}),
     "last new": (messages._LAST_NEW, (1, 2, 3, 4)),
     "last indexed": (messages._LAST_INDEXED, BOUNDS),
     "indexed between": (messages._INDEXED_BETWEEN, BOUNDS),
-    "new between": (messages._NEW_BETWEEN, (1, 2, 3, 4, 5)),
+    "new between": (messages._NEW_BETWEEN, (1, 2, 3, 4)),
     "unread": (conversations._UNREAD, (1, 2, 3, 4)),
     "new": (conversations._NEW, (1, 2)),
     "time": (conversations._TIME, (1, 2)),
@@ -65,12 +66,15 @@ def test_a_list_of_conversations_is_one_range_of_its_index(db: sqlite3.Connectio
     ], found
     # Of the rows of one page only, which the range has returned.
     assert [line for line in found if line.startswith("SCAN")] == ["SCAN listed"], found
+    assert not [line for line in found if "B-TREE" in line], found
 
 
 def test_changes_are_one_range_of_their_index(db: sqlite3.Connection) -> None:
-    found = plan(db, changes._CHANGES, sync_statements.changes_parameters(1, 2, 100))
+    query = ReadChanges(1, ChangesPosition(2), 100)
+    found = plan(db, changes._CHANGES, sync_statements.changes_parameters(query))
     assert "SEARCH change USING COVERING INDEX change_number (user_id=? AND number>?)" in found
     assert [line for line in found if line.startswith("SCAN")] == ["SCAN listed"], found
+    assert not [line for line in found if "B-TREE" in line], found
 
 
 def test_the_first_use_reads_each_conversation_by_index(db: sqlite3.Connection) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from chatd.model import ChangesPosition, Message
-from chatd.model_sync import MAX_UNREAD, ChangesSlice, MessageChange, ReadChanges
+from chatd.model_sync import MAX_UNREAD, ChangesSlice, ReadChanges
 from chatd.store import sync_statements
-from chatd.store.statements import MESSAGE, Rows
-from chatd.store.sync_statements import SENT, changes_sql, conversations_sql
+from chatd.store.results import text_of, within
+from chatd.store.statements import MESSAGE, Rows, within_bytes
+from chatd.store.sync_statements import changes_sql, conversations_sql
 
 Place = tuple[int, int]
 """A recipient and a seq: where the messages from before an account had changes go on."""
@@ -34,14 +35,19 @@ UNREAD: Final = f"""(
 )"""
 """How many messages of the `listed` conversation are unread, up to a limit."""
 
-CONVERSATIONS: Final = conversations_sql(UNREAD, _join)
-CHANGES: Final = changes_sql(_join)
+_NEWEST: Final = "listed.last_at DESC, listed.peer DESC"
+CONVERSATIONS: Final = f"""
+{conversations_sql(UNREAD, _join, within_bytes(_NEWEST))} ORDER BY {_NEWEST}
+"""
+CHANGES: Final = f"""
+{changes_sql(_join, within_bytes("listed.number"))} ORDER BY listed.number
+"""
 
 OLD_PEERS: Final = 20
 """Peers in one query of `OLD_MESSAGES`."""
 # Messages from before the account had changes.
 OLD_MESSAGES: Final = f"""
-SELECT old.peer, found.*
+SELECT old.peer, {within_bytes("old.peer, found.seq")}
 FROM (
     SELECT peer, logged_after FROM conversation_summary
     WHERE user_id = :user_id AND peer >= :peer AND logged_after > 0 ORDER BY peer LIMIT {OLD_PEERS}
@@ -61,31 +67,48 @@ LEFT JOIN LATERAL (
         ), 0), CASE WHEN old.peer = :peer THEN :seq::bigint ELSE 0 END)
     ORDER BY sent_at, seq LIMIT :limit
 ) AS found ON true
-ORDER BY old.peer, found.seq
+ORDER BY old.peer, found.seq LIMIT :limit + {OLD_PEERS}
 """
+"""Also has a row of each peer without a message."""
+
+
+def old_slice(
+    query: ReadChanges, messages: Iterable[Message], next_peer: int | None
+) -> tuple[list[Message], Place | None]:
+    """Those of the messages that are returned, and where to continue; None at the end.
+
+    `next_peer` is from where on more peers may have messages.
+    """
+    old, more = within(messages, query.limit, query.max_bytes, text_of)
+    if more:
+        return old, (old[-1].received_by, old[-1].seq)
+    return old, None if next_peer is None else (next_peer, 0)
 
 
 async def read_changes(
     query: ReadChanges,
     last: int | None,
-    read_old: Callable[[int, Place, int], Awaitable[tuple[list[Message], Place | None]]],
+    read_old: Callable[[ReadChanges, Place], Awaitable[tuple[list[Message], Place | None]]],
     read: Callable[[dict[str, int]], Awaitable[Rows]],
 ) -> ChangesSlice | None:
     """See `ISyncStore.changes`; `last` is the number of the last change, None without an account.
 
-    `read_old` reads messages of a user from a place on, up to a number of them, and where to
-    continue. `read` returns the rows for `sync_statements.changes_parameters`.
+    `read_old` reads old messages from a place on, as many as are left of a query, and returns them
+    with where to continue. `read` returns the rows for `sync_statements.changes_parameters`.
     """
     if last is None:
         return None
     if query.after is None:
         return ChangesSlice((), (), ChangesPosition(last), False)
     sync_statements.check_position(query.after, last)
-    old: list[MessageChange] = []
+    old: list[Message] = []
     sent = query.after.sent
-    while sent is not None and len(old) < query.limit:
-        messages, sent = await read_old(query.user_id, sent, query.limit - len(old))
-        old += [MessageChange(SENT, message) for message in messages]
-    limit = query.limit - len(old)
-    rows = await read(sync_statements.changes_parameters(query.user_id, query.after.number, limit))
-    return sync_statements.changes_slice(query, old, sent, rows)
+    left = query
+    while sent is not None and left.limit > 0 and left.max_bytes > 0:
+        messages, sent = await read_old(left, sent)
+        old += messages
+        left = sync_statements.after_messages(query, old)
+    if sent is not None:
+        return sync_statements.changes_slice(left, old, (old[-1].received_by, old[-1].seq), ())
+    rows = await read(sync_statements.changes_parameters(left))
+    return sync_statements.changes_slice(left, old, sent, rows)

@@ -31,6 +31,7 @@ from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading, sync_sql
 from chatd.store.postgres.retry import Executor
 from chatd.store.postgres.silent import silent
+from chatd.store.postgres.sync_reading import Place
 from chatd.store.statements import Rows, postgres
 
 T = TypeVar("T")
@@ -81,7 +82,8 @@ class PostgresSyncStore:
             return None
         parameters = sync_statements.conversations_parameters(query)
         rows = await self._run(sync_reading.CONVERSATIONS, **parameters)
-        return sync_statements.conversation_list(query, rows, lambda row: row[7])
+        listed, more = sync_statements.listed_conversations(query, rows)
+        return sync_statements.conversation_list(listed, more, lambda row: row[7])
 
     def changes(self, query: ReadChanges) -> Deferred[ChangesSlice | None]:
         return Deferred.fromCoroutine(self._changes(query))
@@ -95,19 +97,21 @@ class PostgresSyncStore:
         return await sync_reading.read_changes(query, last, self._old_messages, read)
 
     async def _old_messages(
-        self, user_id: int, after: tuple[int, int], limit: int
-    ) -> tuple[list[Message], tuple[int, int] | None]:
+        self, query: ReadChanges, after: Place
+    ) -> tuple[list[Message], Place | None]:
         """Messages from before the account had changes, and where to continue; None at the end."""
-        peer, seq = after
         rows = await self._run(
-            sync_reading.OLD_MESSAGES, user_id=user_id, peer=peer, seq=seq, limit=limit
+            sync_reading.OLD_MESSAGES,
+            user_id=query.user_id,
+            peer=after[0],
+            seq=after[1],
+            limit=query.limit + 1,
+            max_bytes=query.max_bytes,
         )
-        messages = [Message(*row[1:]) for row in rows if row[1] is not None][:limit]
-        if len(messages) == limit:
-            return messages, (messages[-1].received_by, messages[-1].seq)
+        messages = [Message(*row[1:]) for row in rows if row[1] is not None]
         peers = {row[0] for row in rows}
         done = len(peers) < sync_reading.OLD_PEERS
-        return messages, None if done else (max(peers) + 1, 0)
+        return sync_reading.old_slice(query, messages, None if done else max(peers) + 1)
 
     def mark_read(self, query: MarkRead) -> Deferred[Collection[int] | None]:
         return Deferred.fromCoroutine(self._mark_read(query))

@@ -14,7 +14,7 @@ from chatd.store.postgres.sync_sql import (
     reached,
     summarising,
 )
-from chatd.store.statements import MESSAGE
+from chatd.store.statements import MESSAGE, within_bytes
 from chatd.store.sync_statements import SUMMARY, on_summary_conflict
 
 _MERGE: Final = on_summary_conflict("greatest")
@@ -71,9 +71,11 @@ WITH given AS (
 SELECT 1
 """
 
+# With the last message that was received, unless what was sent is newer.
 CONVERSATIONS: Final = f"""
 SELECT listed.peer, listed.last_at, listed.read_seq, listed.read_at, listed.peer_delivered,
-    listed.peer_read, listed.sent_seq, listed.sent_at, listed.received_at, {UNREAD}, found.*
+    listed.peer_read, listed.sent_seq, listed.sent_at, listed.received_at, {UNREAD},
+    listed.received_seq, {within_bytes("listed.last_at DESC, listed.peer DESC")}
 FROM (
     SELECT * FROM conversation_summary
     WHERE user_id = :user_id AND last_at > 0 AND (last_at, peer) < (:before_at, :before_peer)
@@ -81,19 +83,21 @@ FROM (
 ) AS listed
 LEFT JOIN LATERAL (
     SELECT {MESSAGE} FROM message
-    WHERE received_by = listed.user_id AND seq = listed.received_seq LIMIT 1
+    WHERE received_by = listed.user_id AND seq = listed.received_seq
+        AND (listed.sent_at, listed.peer) <= (listed.received_at, listed.user_id) LIMIT 1
 ) AS found ON true
 ORDER BY listed.last_at DESC, listed.peer DESC
 """
 
 # The names of owners of inboxes who have an account, and messages there.
 INBOX_MESSAGES: Final = f"""
-SELECT id, username, found.*
-FROM unnest(%s::bigint[], %s::bigint[]) AS given (peer, wanted)
+SELECT id, username, {within_bytes("place")}
+FROM unnest(:owners::bigint[], :seqs::bigint[]) WITH ORDINALITY AS given (peer, wanted, place)
 JOIN account ON id = peer AND deleted_at IS NULL
 LEFT JOIN LATERAL (
     SELECT {MESSAGE} FROM message WHERE received_by = peer AND seq = wanted LIMIT 1
 ) AS found ON true
+ORDER BY place
 """
 
 # Of messages up to `logged_after` the account may have been told while it began, also by a
@@ -121,13 +125,13 @@ SELECT peer, logged_after FROM conversation_summary
 WHERE user_id = :user_id AND peer >= :peer AND logged_after > 0 ORDER BY peer LIMIT :peers
 """
 OLD_MESSAGES: Final = f"""
-SELECT found.*
-FROM unnest(%(peers)s::bigint[], %(logged)s::bigint[], %(after)s::bigint[])
+SELECT {within_bytes("found.received_by, found.seq")}
+FROM unnest(:peers::bigint[], :logged::bigint[], :after::bigint[])
     AS old (peer, logged_after, after)
 JOIN inbox ON user_id = old.peer AND NOT closed
 CROSS JOIN LATERAL (
     SELECT {MESSAGE} FROM message
-    WHERE received_by = old.peer AND sent_by = %(user_id)s
+    WHERE received_by = old.peer AND sent_by = :user_id
         AND (sent_at, seq) <= ((
             SELECT sent_at FROM message
             WHERE received_by = old.peer AND seq <= logged_after ORDER BY seq DESC LIMIT 1
@@ -136,8 +140,9 @@ CROSS JOIN LATERAL (
             SELECT sent_at FROM message
             WHERE received_by = old.peer AND seq <= old.after ORDER BY seq DESC LIMIT 1
         ), 0), old.after)
-    ORDER BY sent_at, seq LIMIT %(limit)s
+    ORDER BY sent_at, seq LIMIT :limit
 ) AS found
+ORDER BY found.received_by, found.seq LIMIT :limit
 """
 
 # How far a position reaches: the end of the inbox, and the last message of the peer up to there.

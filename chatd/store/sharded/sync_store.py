@@ -27,6 +27,7 @@ from chatd.model_sync import (
 from chatd.postgres.array_literals import array
 from chatd.store import sync_statements
 from chatd.store.postgres import sync_reading
+from chatd.store.postgres.sync_reading import Place
 from chatd.store.postgres.sync_sql import PEER_POSITIONS
 from chatd.store.sharded import sync_sql
 from chatd.store.sharded.lanes import LaneExecutor, Lanes
@@ -66,25 +67,43 @@ class ShardedSyncStore:
         listed = await self._run(
             user_id, sync_sql.CONVERSATIONS, **sync_statements.conversations_parameters(query)
         )
-        names, sent = await self._inbox_messages([(row[0], row[6]) for row in listed])
+        # By time, what the account sent to these is newer than what it received.
+        sent = {row[0] for row in listed if (row[7], row[0]) > (row[8], user_id)}
+        names, messages = await self._inbox_messages(
+            [(row[0], row[6] if row[0] in sent else 0) for row in listed], query.max_bytes
+        )
+        # What was sent to a deleted account is gone.
+        deleted = {row[0] for row in listed if row[0] in sent and row[0] not in names}
+        if deleted:
+            received = [(user_id, row[10]) for row in listed if row[0] in deleted]
+            messages.update((await self._inbox_messages(received, query.max_bytes))[1])
         rows: Rows = []
         for row in listed:
-            peer, last_at, read_seq, read_at, delivered, read, seq, sent_at, received_at = row[:9]
-            is_sent = peer in names and (sent_at, peer) > (received_at, user_id)
-            message = sent.get((peer, seq)) if is_sent else row[10:]
-            columns = (None,) * 7 if message is None else message
+            peer, last_at, read_seq, read_at, delivered, read, seq = row[:7]
+            columns = row[11:]
+            if peer in sent:
+                place = (user_id, row[10]) if peer in deleted else (peer, seq)
+                columns = messages.get(place, (None,) * 7)
             summary = (peer, names.get(peer), last_at, read_seq, read_at, delivered, read, row[9])
             rows.append((*summary, *columns))
-        return sync_statements.conversation_list(query, rows, lambda row: row[7])
+        found, more = sync_statements.listed_conversations(query, rows)
+        return sync_statements.conversation_list(found, more, lambda row: row[7])
 
     async def _inbox_messages(
-        self, wanted: Collection[tuple[int, int]]
+        self, wanted: Collection[tuple[int, int]], max_bytes: int
     ) -> tuple[dict[int, str], dict[tuple[int, int], tuple[object, ...]]]:
-        """The names of owners of inboxes that have accounts, and messages by owner and seq."""
+        """The names of owners of inboxes that have accounts, and messages by owner and seq.
+
+        Of each lane, those after the one with which the texts have `max_bytes` are without a text.
+        """
 
         def read(lane: LaneExecutor, group: list[tuple[int, int]]) -> Deferred[Rows]:
-            columns = array([each[0] for each in group]), array([each[1] for each in group])
-            return lane.run(sync_sql.INBOX_MESSAGES, columns, prepare=True)
+            parameters = {
+                "owners": array([each[0] for each in group]),
+                "seqs": array([each[1] for each in group]),
+                "max_bytes": max_bytes,
+            }
+            return lane.run(postgres(sync_sql.INBOX_MESSAGES), parameters, prepare=True)
 
         found = await self._lanes.run_grouped(wanted, lambda each: each[0], read)
         rows = [row for part in found for row in part]
@@ -99,8 +118,10 @@ class ShardedSyncStore:
 
         async def read(parameters: dict[str, int]) -> Rows:
             listed = await self._run(query.user_id, sync_sql.CHANGES, **parameters)
-            wanted = {(row[2], row[3]) for row in listed if row[1] in (SENT, CHANGED)}
-            _, messages_by_place = await self._inbox_messages(wanted)
+            places = [(row[2], row[3]) for row in listed if row[1] in (SENT, CHANGED)]
+            _, messages_by_place = await self._inbox_messages(
+                dict.fromkeys(places), parameters["max_bytes"]
+            )
             nothing = (None,) * 7
             return [
                 (*row[:3], *row[4:], *messages_by_place.get((row[2], row[3]), nothing))
@@ -110,9 +131,10 @@ class ShardedSyncStore:
         return await sync_reading.read_changes(query, last, self._old_messages, read)
 
     async def _old_messages(
-        self, user_id: int, after: tuple[int, int], limit: int
-    ) -> tuple[list[Message], tuple[int, int] | None]:
+        self, query: ReadChanges, after: Place
+    ) -> tuple[list[Message], Place | None]:
         """Messages from before the account had changes, and where to continue; None at the end."""
+        user_id = query.user_id
         peers = await self._run(
             user_id, sync_sql.OLD_PEERS, user_id=user_id, peer=after[0], peers=OLD_PEERS
         )
@@ -124,18 +146,18 @@ class ShardedSyncStore:
                 "peers": array([peer for peer, _ in group]),
                 "logged": array([logged for _, logged in group]),
                 "after": array(begins),
-                "limit": limit,
+                "limit": query.limit + 1,
+                "max_bytes": query.max_bytes,
             }
-            return lane.run(sync_sql.OLD_MESSAGES, parameters, prepare=True)
+            return lane.run(postgres(sync_sql.OLD_MESSAGES), parameters, prepare=True)
 
         found = await self._lanes.run_grouped(peers, lambda row: int(row[0]), read)
         messages = sorted(
             (Message(*row) for rows in found for row in rows),
             key=lambda each: (each.received_by, each.seq),
-        )[:limit]
-        if len(messages) == limit:
-            return messages, (messages[-1].received_by, messages[-1].seq)
-        return messages, None if len(peers) < OLD_PEERS else (peers[-1][0] + 1, 0)
+        )
+        done = len(peers) < OLD_PEERS
+        return sync_reading.old_slice(query, messages, None if done else peers[-1][0] + 1)
 
     def mark_read(self, query: MarkRead) -> Deferred[Collection[int] | None]:
         return Deferred.fromCoroutine(self._mark_read(query))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import Final
 
 from chatd.model import ChangesPosition, Message
-from chatd.model_sync import ChangesSlice, MessageChange, ReadChanges
+from chatd.model_sync import ChangesSlice, ReadChanges
 from chatd.store import sync_statements
-from chatd.store.results import RANDOM_MICROSECONDS
+from chatd.store.results import RANDOM_MICROSECONDS, text_of, within
 from chatd.store.sqlite.messages import (
     last_indexed,
     last_message,
@@ -33,8 +34,11 @@ UPDATE sync_state SET
     last_change = max(?, last_change + 1 + abs(random() % {RANDOM_MICROSECONDS}))
 WHERE user_id = ? RETURNING last_change
 """
-_LOG: Final = """
-INSERT INTO change (user_id, kind, peer, seq, number) VALUES (?, ?, ?, ?, ?)
+_SUMMARIES: Final = f"INSERT INTO conversation_summary ({sync_statements.SUMMARY})"
+_CHANGE: Final = "INSERT INTO change (user_id, kind, peer, seq, number)"
+_ROWS: Final = 200
+_LOG: Final = f"""
+{_CHANGE} VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user_id, kind, peer, seq) DO UPDATE SET number = excluded.number
 """
 # Of each peer: the last message in either direction, and how far the peer has received and read.
@@ -102,9 +106,17 @@ class Synchronised:
         with transaction(db):
             if not db.execute("SELECT 1 FROM inbox WHERE user_id = ?", (user_id,)).fetchone():
                 return False
-            db.execute("INSERT INTO sync_state VALUES (?, ?)", (user_id, self._next_time()))
-            for state in db.execute(_STATE, {"user_id": user_id}).fetchall():
-                self._summarise(db, user_id, *state)
+            states = db.execute(_STATE, {"user_id": user_id}).fetchall()
+            summaries = [_summary(db, user_id, *state) for state in states]
+            number = self._next_time()
+            delivered = [each["peer"] for each in summaries if each["peer_delivered"]]
+            changes = [
+                (user_id, PEER, peer, 0, number + place)
+                for place, peer in enumerate(delivered, start=1)
+            ]
+            db.execute("INSERT INTO sync_state VALUES (?, ?)", (user_id, number + len(changes)))
+            _add(db, _SUMMARIES, [tuple(each.values()) for each in summaries])
+            _add(db, _CHANGE, changes)
         self.user_ids.add(user_id)
         return True
 
@@ -129,40 +141,46 @@ class Synchronised:
                 received = {"received_seq": message.seq, "received_at": message.sent_at}
                 merge(db, {"user_id": recipient, "peer": sender, **received})
 
-    def _summarise(
-        self,
-        db: sqlite3.Connection,
-        user_id: int,
-        peer: int,
-        received_seq: int,
-        received_at: int | None,
-        sent_seq: int,
-        sent_at: int | None,
-        delivered_upto: int,
-        read_upto: int,
-    ) -> None:
-        """Write a conversation with a peer who has received and read up to a place."""
-        delivered = _last_upto(db, peer, user_id, sent_seq, delivered_upto)
-        summary = {
-            "user_id": user_id,
-            "peer": peer,
-            "received_seq": received_seq,
-            "received_at": received_at or 0,
-            "sent_seq": sent_seq,
-            "sent_at": sent_at or 0,
-            "logged_after": sent_seq,
-            "peer_delivered": delivered,
-            "peer_read": _last_upto(db, peer, user_id, sent_seq, read_upto),
-        }
-        merge(db, summary)
-        if delivered:
-            self._log(db, user_id, PEER, peer)
-
     def _log(
         self, db: sqlite3.Connection, user_id: int, kind: str, peer: int, seq: int = 0
     ) -> None:
         (number,) = db.execute(_NUMBER, (self._next_time(), user_id)).fetchone()
         db.execute(_LOG, (user_id, kind, peer, seq, number))
+
+
+def _summary(
+    db: sqlite3.Connection,
+    user_id: int,
+    peer: int,
+    received_seq: int,
+    received_at: int | None,
+    sent_seq: int,
+    sent_at: int | None,
+    delivered_upto: int,
+    read_upto: int,
+) -> dict[str, int]:
+    """The row of a conversation with a peer who has received and read up to a place."""
+    return {
+        "user_id": user_id,
+        "peer": peer,
+        "last_at": max(received_at or 0, sent_at or 0),
+        **sync_statements.EMPTY_SUMMARY,
+        "received_seq": received_seq,
+        "received_at": received_at or 0,
+        "sent_seq": sent_seq,
+        "sent_at": sent_at or 0,
+        "logged_after": sent_seq,
+        "peer_delivered": _last_upto(db, peer, user_id, sent_seq, delivered_upto),
+        "peer_read": _last_upto(db, peer, user_id, sent_seq, read_upto),
+    }
+
+
+def _add(db: sqlite3.Connection, insert: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows, many by one statement: each step of one has to wait for Python's lock."""
+    for part in (rows[begin : begin + _ROWS] for begin in range(0, len(rows), _ROWS)):
+        row = f"({', '.join('?' * len(part[0]))})"
+        values = [value for each in part for value in each]
+        db.execute(f"{insert} VALUES {', '.join([row] * len(part))}", values)
 
 
 def _last_upto(db: sqlite3.Connection, received_by: int, sent_by: int, last: int, upto: int) -> int:
@@ -196,26 +214,23 @@ def read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | N
     if query.after is None:
         return ChangesSlice((), (), ChangesPosition(row[0]), False)
     sync_statements.check_position(query.after, row[0])
-    found: list[Message] = []
+    old: list[Message] = []
     sent = query.after.sent
     if sent is not None:
-        found = _old_messages(db, query.user_id, sent, query.limit)
-        sent = (found[-1].received_by, found[-1].seq) if len(found) == query.limit else None
-    parameters = changes_parameters(query.user_id, query.after.number, query.limit - len(found))
-    rows = db.execute(_CHANGES, parameters).fetchall()
-    old = [MessageChange(SENT, message) for message in found]
-    return sync_statements.changes_slice(query, old, sent, rows)
+        with closing(_old_messages(db, query.user_id, sent)) as found:
+            old, more = within(found, query.limit, query.max_bytes, text_of)
+        sent = (old[-1].received_by, old[-1].seq) if more else None
+    left = sync_statements.after_messages(query, old)
+    if sent is not None:
+        return sync_statements.changes_slice(left, old, sent, ())
+    with closing(db.execute(_CHANGES, changes_parameters(left))) as rows:
+        return sync_statements.changes_slice(left, old, sent, rows)
 
 
 def _old_messages(
-    db: sqlite3.Connection, user_id: int, after: tuple[int, int], limit: int
-) -> list[Message]:
+    db: sqlite3.Connection, user_id: int, after: tuple[int, int]
+) -> Generator[Message, None, None]:
     """Messages that an account sent before it had changes, by recipient and seq."""
-    found: list[Message] = []
     peer, seq = after
     for recipient, end in db.execute(_OLD_PEERS, (user_id, peer)):
-        begin = seq if recipient == peer else 0
-        found += sent_between(db, recipient, user_id, begin, end, limit - len(found))
-        if len(found) == limit:
-            break
-    return found
+        yield from sent_between(db, recipient, user_id, seq if recipient == peer else 0, end)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import ExitStack, closing
 from functools import cache
+from heapq import merge
+from itertools import starmap
 from typing import Final
 
 from chatd.errors import DomainError, StoreUnavailable
 from chatd.model import (
     Appended,
+    ConversationCursor,
+    ConversationSlice,
     Draft,
     InboxSlice,
     Message,
     ReadAfter,
+    ReadConversation,
     ReadPage,
 )
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.results import (
+    conversation_slice,
     first_use,
     inbox_full,
     inbox_slice,
@@ -53,6 +60,21 @@ _ADD_CONTACT: Final = (
 _ADD_KEY: Final = f"INSERT INTO idempotency ({KEY}) VALUES (?, ?, ?, ?, ?)"
 
 _CHANGED: Final = "another program has changed the database"
+
+_ACCOUNTS: Final = "SELECT id FROM account WHERE id IN (?, ?) AND deleted_at IS NULL"
+_PART: Final = f"""
+WHERE received_by = :received_by AND sent_by = :sent_by AND (sent_at, seq) < (:time, :seq)
+    AND {kept("received_by")}
+"""
+NEW_OF_CONVERSATION: Final = f"""
+SELECT {MESSAGE} FROM message {_PART}
+    AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :received_by)
+ORDER BY seq DESC LIMIT :limit
+"""
+INDEXED_OF_CONVERSATION: Final = f"""
+SELECT {MESSAGE} FROM conversation JOIN message USING (received_by, sent_by, sent_at, seq) {_PART}
+ORDER BY sent_at DESC, seq DESC LIMIT :limit
+"""
 
 _END: Final = "SELECT last_seq, last_sent_at FROM inbox WHERE user_id = ?"
 _REMOVED_AT: Final = "SELECT removed_at FROM inbox WHERE user_id = ? AND removed_seq = ?"
@@ -198,29 +220,43 @@ def _move_inboxes(count: int) -> str:
     )
 
 
-def direction(received_by: str, sent_by: str) -> str:
-    """SQL for the messages that one user sent to another, see `statements.direction`.
+def conversation(db: sqlite3.Connection, query: ReadConversation) -> ConversationSlice | None:
+    """See `IStore.conversation`; in one transaction, and reads no more than it returns."""
+    user_id, peer = query.user_id, query.peer
+    db.execute("BEGIN")
+    try:
+        accounts = {row[0] for row in db.execute(_ACCOUNTS, (user_id, peer))}
+        if user_id not in accounts:
+            return None
+        with ExitStack() as stack:
+            directions = [_direction(db, query, user_id, peer)]
+            # Messages to a deleted peer may not have been purged yet.
+            if peer in accounts and peer != user_id:
+                directions.append(_direction(db, query, peer, user_id))
+            for each in directions:
+                stack.enter_context(closing(each))
+            messages = merge(*directions, key=ConversationCursor.of, reverse=True)
+            return conversation_slice(query, messages, peer in accounts)
+    finally:
+        db.execute("COMMIT")
 
-    The newest messages are not in the index yet, so that part of the inbox is searched.
-    """
-    before = f"< (:{received_by}_time, :{received_by}_seq)"
-    return f"""
-        SELECT * FROM (
-            SELECT {MESSAGE} FROM message
-            WHERE received_by = :{received_by} AND sent_by = :{sent_by}
-                AND seq > (SELECT indexed_seq FROM inbox WHERE user_id = :{received_by})
-                AND (sent_at, seq) {before} AND {kept(received_by)}
-            ORDER BY seq DESC LIMIT :limit
-        )
-        UNION ALL
-        SELECT * FROM (
-            SELECT {MESSAGE}
-            FROM conversation JOIN message USING (received_by, sent_by, sent_at, seq)
-            WHERE received_by = :{received_by} AND sent_by = :{sent_by} AND (sent_at, seq) {before}
-                AND {kept(received_by)}
-            ORDER BY sent_at DESC, seq DESC LIMIT :limit
-        )
-    """
+
+def _direction(
+    db: sqlite3.Connection, query: ReadConversation, received_by: int, sent_by: int
+) -> Generator[Message, None, None]:
+    """What one user sent another, newest first, read as it is taken."""
+    time, seq = query.bound(received_by)
+    parameters = {
+        "received_by": received_by,
+        "sent_by": sent_by,
+        "time": time,
+        "seq": seq,
+        "limit": query.limit + 1,
+    }
+    # The newest messages are not in the index yet, so that part of the inbox is searched.
+    for statement in (NEW_OF_CONVERSATION, INDEXED_OF_CONVERSATION):
+        for row in db.execute(statement, parameters):
+            yield Message(*row)
 
 
 def read(
@@ -245,8 +281,8 @@ def _read_one(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice
     seqs = wanted_seqs(query, last)
     if not seqs:
         return InboxSlice(last, (), stamp)
-    rows = db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))
-    return inbox_slice(query, last, [Message(*row) for row in rows], stamp)
+    with closing(db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))) as rows:
+        return inbox_slice(query, last, starmap(Message, rows), stamp)
 
 
 def _stamp(db: sqlite3.Connection, user_id: int, seq: int) -> int | None:

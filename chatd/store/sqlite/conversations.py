@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, Final
 
 from chatd.errors import InvalidBody, UserNotFound
@@ -24,6 +25,7 @@ from chatd.store.sync_statements import (
     conversation_list,
     conversations_parameters,
     conversations_sql,
+    listed_conversations,
 )
 
 _IS_SYNCHRONISED: Final = "SELECT 1 FROM sync_state WHERE user_id = ?"
@@ -71,7 +73,8 @@ def conversations(db: sqlite3.Connection, query: ListConversations) -> Conversat
     try:
         if db.execute(_IS_SYNCHRONISED, (query.user_id,)).fetchone() is None:
             return None
-        rows = db.execute(_LIST, conversations_parameters(query)).fetchall()
+        with closing(db.execute(_LIST, conversations_parameters(query))) as found:
+            rows, more = listed_conversations(query, found)
         indexed = indexed_seq(db, query.user_id) or 0
         read = {row[0]: row[3] for row in rows}
         new = Counter(
@@ -86,7 +89,7 @@ def conversations(db: sqlite3.Connection, query: ListConversations) -> Conversat
             (old,) = db.execute(_UNREAD, (query.user_id, row[0], row[4], row[3])).fetchone()
             return min(int(old) + new[row[0]], MAX_UNREAD)
 
-        return conversation_list(query, rows, unread)
+        return conversation_list(rows, more, unread)
     finally:
         db.execute("COMMIT")
 

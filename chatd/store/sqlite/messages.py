@@ -7,6 +7,7 @@ searched; it has a limited length, see `chats.INDEX_STEP`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Generator
 from typing import Final
 
 from chatd.model import MAX_INTEGER, Message
@@ -33,11 +34,11 @@ SELECT {MESSAGE} FROM conversation JOIN message USING (received_by, sent_by, sen
 WHERE received_by = :received_by AND sent_by = :sent_by
     AND (sent_at, seq) > (coalesce({_TIME.format("after")}, 0), :after)
     AND (sent_at, seq) <= ({_TIME.format("upto")}, :upto)
-ORDER BY sent_at, seq LIMIT :limit
+ORDER BY sent_at, seq
 """
 _NEW_BETWEEN: Final = f"""
 SELECT {MESSAGE} FROM message
-WHERE received_by = ? AND seq > ? AND seq <= ? AND sent_by = ? ORDER BY seq LIMIT ?
+WHERE received_by = ? AND seq > ? AND seq <= ? AND sent_by = ? ORDER BY seq
 """
 
 
@@ -78,13 +79,19 @@ def last_message(
 
 
 def sent_between(
-    db: sqlite3.Connection, received_by: int, sent_by: int, after: int, upto: int, limit: int
-) -> list[Message]:
-    """Up to `limit` messages from `sent_by` after one seq and up to another, in order."""
+    db: sqlite3.Connection, received_by: int, sent_by: int, after: int, upto: int
+) -> Generator[Message, None, None]:
+    """The messages from `sent_by` after one seq and up to another, in order.
+
+    They are read as they are taken; whoever does not take all closes the generator.
+    """
     indexed = indexed_seq(db, received_by)
     if indexed is None:
-        return []
-    bounds = {"received_by": received_by, "sent_by": sent_by, "after": after, "upto": upto}
-    rows = db.execute(_INDEXED_BETWEEN, {**bounds, "limit": limit}).fetchall()
-    new = (received_by, max(after, indexed), upto, sent_by, limit - len(rows))
-    return [Message(*row) for row in [*rows, *db.execute(_NEW_BETWEEN, new)]]
+        return
+    if after < indexed:
+        bounds = {"received_by": received_by, "sent_by": sent_by, "after": after, "upto": upto}
+        for row in db.execute(_INDEXED_BETWEEN, bounds):
+            yield Message(*row)
+    if upto > indexed:
+        for row in db.execute(_NEW_BETWEEN, (received_by, max(after, indexed), upto, sent_by)):
+            yield Message(*row)

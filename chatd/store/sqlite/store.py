@@ -431,9 +431,8 @@ class SqliteStore:
         return self._inbox_cache.get(query)
 
     def conversation(self, query: ReadConversation) -> Deferred[ConversationSlice | None]:
-        statement = statements.conversation(query, sqlite_chats.direction)
         users = (query.user_id, query.peer)
-        return self._read_revised(users, lambda *_: None, execute, statement)
+        return self._read_revised(users, lambda *_: None, sqlite_chats.conversation, query)
 
     def last_seqs(self, user_ids: Collection[int]) -> Deferred[dict[int, int]]:
         return self._read(sqlite_chats.last_seqs, user_ids)

@@ -251,6 +251,7 @@ async def test_prepared_statements_never_scan_tables(
                 for linked in (False, True)
             ),
             (chats.READ, reading),
+            (chats.READ_PAGES, reading),
         ):
             lines = plan(db, sql, parameters)
             assert any("Index" in line for line in lines)

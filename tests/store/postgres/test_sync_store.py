@@ -8,7 +8,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
-from chatd.model import ALL_CHANGES, Draft, Revision
+from chatd.model import ALL_CHANGES, ChangesPosition, Draft, Revision
 from chatd.model_sync import (
     ListConversations,
     MarkRead,
@@ -181,7 +181,7 @@ async def test_no_statement_of_changes_scans_a_table(
     statements: list[tuple[str, Any]] = [
         (
             postgres_sql(sync_reading.CHANGES),
-            sync_statements.changes_parameters(ann, 0, 10),
+            sync_statements.changes_parameters(ReadChanges(ann, ChangesPosition(0), 10)),
         ),
         (
             postgres_sql(sync_reading.CONVERSATIONS),
@@ -190,7 +190,7 @@ async def test_no_statement_of_changes_scans_a_table(
         (postgres_sql(sync_reading.SYNC_STATE), of_ann),
         (
             postgres_sql(sync_reading.OLD_MESSAGES),
-            {**of_ann, "peer": 0, "seq": 0, "limit": 10},
+            {**of_ann, "peer": 0, "seq": 0, "limit": 10, "max_bytes": 1000},
         ),
         (postgres_sql(sync_sql.PEER_POSITIONS), {**of_ann, "peer": bob}),
         (postgres_sql(sync_sql.SYNCHRONISE), of_ann),

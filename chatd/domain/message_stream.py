@@ -28,8 +28,8 @@ from chatd.model_sync import Change
 READ_LIMIT: Final = 100
 """Messages in one read."""
 READ_BYTES: Final = 64 << 10
-"""UTF-8 bytes of texts in one read, see `ReadAfter`: about what a connection takes at a time. What it
-does not take is read again, or was read for a client that has gone."""
+"""UTF-8 bytes of texts in one read, see `ReadAfter`: about what a connection takes at a time. What
+it does not take is read again, or was read for a client that has gone."""
 
 End = WakeReason | DomainError
 """Why a stream ended: what woke it, or its error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from chatd.errors import (
@@ -207,13 +208,15 @@ def within(
         if len(taken) == limit or max_bytes <= 0:
             return taken, True
         taken.append(each)
-        max_bytes -= text_size(text(each) or "")
+        content = text(each)
+        if content is not None:
+            # `text_size` without a call.
+            max_bytes -= len(content) if content.isascii() else text_size(content)
     return taken, False
 
 
-def text_of(message: Message) -> str:
-    """The text of a message, for `within`."""
-    return message.text
+text_of: Final[Callable[[Message], str | None]] = attrgetter("text")
+"""The text of a message, for `within`."""
 
 
 def conversation_slice(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from msgspec import structs
@@ -146,7 +147,7 @@ def changes_slice(
     `sent` is where they end if there are more: changes come after all of them.
     """
     assert left.after is not None
-    listed, more = within(rows, left.limit, left.max_bytes, lambda row: row[10])
+    listed, more = within(rows, left.limit, left.max_bytes, itemgetter(10))
     before = left.after.number
     found: list[Change] = [MessageChange(SENT, message) for message in old]
     positions = [ChangesPosition(before, (each.received_by, each.seq)) for each in old]
@@ -215,7 +216,7 @@ def listed_conversations(
     query: ListConversations, rows: Iterable[tuple[Any, ...]]
 ) -> tuple[Rows, bool]:
     """Those rows of `conversations_sql` that are returned, and whether there are more."""
-    return within(rows, query.limit, query.max_bytes, lambda row: row[12])
+    return within(rows, query.limit, query.max_bytes, itemgetter(12))
 
 
 def conversation_list(

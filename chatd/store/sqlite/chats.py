@@ -281,7 +281,10 @@ def _read_one(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice
     seqs = wanted_seqs(query, last)
     if not seqs:
         return InboxSlice(last, (), stamp)
-    with closing(db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))) as rows:
+    rows = db.execute(_RANGE, (query.user_id, seqs.start, seqs.stop))
+    if isinstance(query, ReadPage):
+        return inbox_slice(query, last, [Message(*row) for row in rows], stamp)
+    with closing(rows):
         return inbox_slice(query, last, starmap(Message, rows), stamp)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from chatd.domain.answer_size import MAX_READ_BYTES, fitting_changes
-from chatd.domain.message_stream import READ_LIMIT, MessageStream
+from chatd.domain.answer_size import fitting_changes
+from chatd.domain.message_stream import READ_BYTES, READ_LIMIT, MessageStream, has_more
 from chatd.errors import Unauthorized
 from chatd.model import ChangesPosition, InboxSlice
 from chatd.model_sync import ChangesSlice, ReadChanges
@@ -16,6 +16,9 @@ from chatd.model_sync import ChangesSlice, ReadChanges
 
 class ChangesStream(MessageStream):
     """A `MessageStream` that hands changes to its sink, too; each after the messages before it.
+
+    Changes are read when all messages have been: until then they could not be written, and would
+    be read once more for each part of the messages that the sink takes.
 
     `read_changes` is `ISyncStore.changes`.
     """
@@ -32,8 +35,14 @@ class ChangesStream(MessageStream):
         self._position: ChangesPosition | None = None
         self._found: ChangesSlice | None = None
 
-    async def read_first(self, position: ChangesPosition | None) -> ChangesPosition:
-        """Read the first changes after a position, None being now; returns that position."""
+    async def read_first(
+        self, position: ChangesPosition | None, inbox: InboxSlice
+    ) -> ChangesPosition:
+        """Read the first changes after a position, None being now, unless there are more messages
+        than those of `inbox`, the first read; returns the position."""
+        if position is not None and has_more(inbox):
+            self._position = position
+            return position
         found = await self._query(position)
         if found is None:
             raise Unauthorized("the account was deleted")
@@ -43,7 +52,7 @@ class ChangesStream(MessageStream):
 
     def _query(self, position: ChangesPosition | None) -> Deferred[ChangesSlice | None]:
         user_id = self.session.user_id
-        return self._read_changes(ReadChanges(user_id, position, READ_LIMIT, MAX_READ_BYTES))
+        return self._read_changes(ReadChanges(user_id, position, READ_LIMIT, READ_BYTES))
 
     def _read_new(self) -> Deferred[InboxSlice | None]:
         return Deferred.fromCoroutine(self._read_both())
@@ -51,16 +60,20 @@ class ChangesStream(MessageStream):
     async def _read_both(self) -> InboxSlice | None:
         read = super()._read_new()
         inbox = await read if isinstance(read, Deferred) else read
-        if inbox is not None:
-            self._found = await self._query(self._position)
+        if inbox is None or has_more(inbox):
+            return inbox
+        self._found = await self._query(self._position)
         return inbox if self._found is not None else None
 
     def _deliver(self, inbox: InboxSlice) -> None:
         super()._deliver(inbox)
         found, self._found = self._found, None
-        assert found is not None
+        if found is None:
+            # There are more messages, which are read next.
+            return
         fit = fitting_changes(found)
-        if fit is not found:
+        is_large = len(found.changes) < READ_LIMIT and found.more
+        if fit is not found or is_large:
             found = fit
             self._continue_later()
         written = 0

@@ -22,7 +22,7 @@ from chatd.domain.changes_poll import ChangesPoll
 from chatd.domain.changes_stream import ChangesStream
 from chatd.domain.disk_space import DiskSpace
 from chatd.domain.lane_batcher import LaneBatcher
-from chatd.domain.message_stream import READ_LIMIT, MessageStream
+from chatd.domain.message_stream import READ_BYTES, READ_LIMIT, MessageStream
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import (
     DISCONNECTED,
@@ -376,7 +376,7 @@ class Chats:
             else MessageStream(*arguments, self._observe_poll)
         )
         try:
-            first = ReadAfter(session.user_id, after, READ_LIMIT, MAX_READ_BYTES)
+            first = ReadAfter(session.user_id, after, READ_LIMIT, READ_BYTES)
             inbox = await self._read(first, listening=True)
             self._read_limits.charge(session.user_id, inbox.messages)
             if since is not None:
@@ -385,7 +385,7 @@ class Chats:
             if after:
                 self._note_delivered(session.user_id, after)
             if isinstance(stream, ChangesStream):
-                start = await stream.read_first(start)
+                start = await stream.read_first(start, inbox)
             stream.begin_at(Cursor(self._store.epoch, begin, inbox.stamp, start))
         except BaseException as ended:
             stream.close(_outcome(ended))

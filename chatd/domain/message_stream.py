@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatd.domain.answer_size import MAX_READ_BYTES, fitting
+from chatd.domain.answer_size import fitting
 from chatd.domain.notifier import Notifier, RecordsHold
 from chatd.domain.poll import DISCONNECTED, Read, verify_read
 from chatd.errors import DomainError, Unauthorized
@@ -27,6 +27,9 @@ from chatd.model_sync import Change
 
 READ_LIMIT: Final = 100
 """Messages in one read."""
+READ_BYTES: Final = 64 << 10
+"""UTF-8 bytes of texts in one read, see `ReadAfter`: about what a connection takes at a time. What
+it does not take is read again, or was read for a client that has gone."""
 
 End = WakeReason | DomainError
 """Why a stream ended: what woke it, or its error."""
@@ -61,8 +64,8 @@ class MessageStream:
     """A `chatd.domain.notifier.Waiter` that counts as held from its construction to its end.
 
     `begin` attaches the sink. A sink that is paused costs nothing: what it has not taken is read
-    from the store when it resumes. Nor is it given more in a turn of the reactor than fits into an
-    answer, however much it takes. At the end, `record.held_seconds` is set and
+    from the store when it resumes. Nor is it given more large messages in a turn of the reactor
+    than one read returns, however much it takes. At the end, `record.held_seconds` is set and
     `observe` called with the outcome and the seconds since the construction.
     """
 
@@ -195,7 +198,7 @@ class MessageStream:
             self._on_failure(Failure())
 
     def _read_new(self) -> InboxSlice | Deferred[InboxSlice | None]:
-        query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT, MAX_READ_BYTES)
+        query = ReadAfter(self.session.user_id, self.seq, READ_LIMIT, READ_BYTES)
         return self._read(query, listening=False)
 
     def _on_read(self, inbox: InboxSlice | None) -> None:
@@ -235,7 +238,8 @@ class MessageStream:
         verify_read(self.seq, self.stamp, inbox)
         messages = inbox.messages
         fit = fitting(messages)
-        if fit < len(messages):
+        is_large = len(messages) < READ_LIMIT and has_more(inbox)
+        if fit < len(messages) or is_large:
             messages = messages[:fit]
             self._continue_later()
         while messages and not self._paused:
@@ -264,3 +268,9 @@ class MessageStream:
         self._record.held_seconds = seconds
         if self._observe is not None:
             self._observe(outcome, seconds)
+
+
+def has_more(inbox: InboxSlice) -> bool:
+    """Whether there are messages after those that were read."""
+    messages = inbox.messages
+    return bool(messages) and messages[-1].seq < inbox.last_seq

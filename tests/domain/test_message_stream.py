@@ -103,6 +103,37 @@ def test_no_turn_writes_more_than_fits_into_an_answer(
         system.clock.advance(0)
 
 
+@pytest.mark.parametrize("read_cached", [True, False])
+def test_changes_are_read_when_all_messages_have_been(tmp_path: Any, read_cached: bool) -> None:
+    with composed(tmp_path, read_cached=read_cached) as system:
+        system.account("ann")
+        send(system, 30, "\x01" * 16_000)
+        sink = RecordingSink(room=1)
+        reads: list[int] = []
+        changes = system.store.sync.changes
+
+        def counted(query: Any) -> Any:
+            reads.append(len(sink.messages))
+            return changes(query)
+
+        system.store.sync.changes = counted  # type: ignore[method-assign]
+        started = Deferred.fromCoroutine(system.chats.stream(ANN, BEGINNING, sink, changes=True))
+        started.addCallback(sink.attach)
+        system.clock.pump([0] * 5)
+        assert sink.seqs == [1]
+        assert not reads
+        stream = sink.stream
+        assert stream is not None
+        sink.room = 1000
+        stream.resume()
+        system.clock.pump([0] * 50)
+        assert sink.seqs == list(range(1, 31))
+        assert len(sink.changes) == 30
+        assert min(reads) >= 25
+        stream.close()
+        system.clock.advance(0)
+
+
 def one_turn(system: System) -> None:
     """What is due now, without what that schedules."""
     calls: list[Any] = system.clock.calls

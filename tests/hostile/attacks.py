@@ -611,6 +611,40 @@ async def finished_handshakes(target: Target) -> None:
     await swarm(100, one)
 
 
+async def _cut(target: Target, count: int, data: Sequence[bytes]) -> None:
+    """Requests from three addresses, of which each answer is reset after its first bytes."""
+    sources = itertools.cycle(ADDRESSES[:3])
+    requests = itertools.cycle(data)
+
+    async def one(_: int) -> None:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.tls_port, local_addr=(next(sources), 0), ssl=_TLS, limit=1 << 13
+        )
+        try:
+            writer.write(next(requests))
+            await reader.read(100)
+        finally:
+            reset(writer)
+
+    await swarm(count, one)
+
+
+@attack(wide_messages=60)
+async def streams_cut(target: Target) -> None:
+    """100 streams of everything, over TLS, that are reset after their first bytes."""
+    accept = "Accept: text/event-stream"
+    path = f"{CHATS}?since=0&changes=true"
+    data = [request("GET", path, token, b"", accept) for token in target.tokens.values()]
+    await _cut(target, 100, data)
+
+
+@attack()
+async def pages_cut(target: Target) -> None:
+    """200 of the largest pages, over TLS, that are reset after their first bytes."""
+    token = target.tokens[target.users[0]]
+    await _cut(target, 200, [request("GET", CHATS + "?limit=100", token)])
+
+
 @attack()
 async def parts_of_bodies(target: Target) -> None:
     """1,000 large bodies of which the end is missing, without an account."""

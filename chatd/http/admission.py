@@ -95,7 +95,7 @@ class Admission:
 
     def count_others(self, networks: Iterable[str]) -> int:
         """How many connections are open that are not of these networks."""
-        return self._open - sum(map(self._connections.count, networks))
+        return self._open - sum(self._of_address.of((network,)) for network in networks)
 
     def handshakes_dropped(self) -> None:
         """Those of a network that connects too fast are dropped for a while."""

@@ -1,9 +1,9 @@
 """Networks that connect faster than connections can be taken from the kernel's queue.
 
 That queue has an order: whoever fills it has the connections of all others wait behind its own. So
-while it cannot be emptied, the kernel drops the handshakes of networks of which many were taken
-from it lately, which costs nothing here. Their clients try again after a second. While nobody else
-is connected, a network may fill the queue as it likes.
+while many are left in it, the kernel drops the handshakes of networks of which many were taken from
+it lately, which costs nothing here. Their clients try again after a second. While nobody else is
+connected, a network may fill the queue as it likes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.http.packet_filter import MAX_NETWORKS, drop_nothing, drop_packets
+from chatd.http.tcp_state import queued_connections
 
+MAX_QUEUED: Final = 256
+"""How many connections may be left in the queue: they are taken in some 20 ms."""
 WINDOW_SECONDS: Final = 0.1
 MOST_IN_WINDOW: Final = 64
-"""How many connections of a network may be taken in a window while there is no time for all."""
+"""How many connections of a network may be taken in a window while more than that are left."""
 DROP_SECONDS: Final = 1.0
 """For how long the handshakes of a network that has more are dropped."""
+STEP_SECONDS: Final = 0.1
+"""At least so much time passes until the filter is changed because that time is over."""
 
 
 class ConnectionFloods:
@@ -60,34 +65,38 @@ class ConnectionFloods:
         self._taken[network] += 1
 
     def overflow(self) -> None:
-        """There was no time to take all connections that there are."""
+        """There was no time to take all connections that there may be."""
+        now = self._clock.seconds()
+        if now >= self._window_ends or queued_connections(self._listening) <= MAX_QUEUED:
+            return
         flooding = [
             network
             for network, taken in self._taken.items()
             if taken > MOST_IN_WINDOW and network not in self._until
-        ]
+        ][: MAX_NETWORKS - len(self._until)]
         if not flooding or not self._others([*self._until, *flooding]):
             return
-        now = self._clock.seconds()
-        for network in flooding[: MAX_NETWORKS - len(self._until)]:
-            self._until[network] = now + DROP_SECONDS
-            self._dropped()
+        self._until |= dict.fromkeys(flooding, now + DROP_SECONDS)
         self._apply()
+        for _ in flooding:
+            self._dropped()
 
     def stop(self) -> None:
         """The socket is closed here."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        self._until.clear()
         drop_nothing(self._listening)
 
     def _apply(self) -> None:
-        if not self._until:
+        """Have the kernel drop what is to be dropped; nothing if it cannot."""
+        if not (self._until and drop_packets(self._listening, self._until)):
+            self._until.clear()
             drop_nothing(self._listening)
-            return
-        if drop_packets(self._listening, self._until) and self._call is None:
-            first = next(iter(self._until.values()))
-            self._call = self._clock.callLater(first - self._clock.seconds(), self._expire)
+        elif self._call is None:
+            left = next(iter(self._until.values())) - self._clock.seconds()
+            self._call = self._clock.callLater(max(STEP_SECONDS, left), self._expire)
 
     def _expire(self) -> None:
         self._call = None

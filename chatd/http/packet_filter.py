@@ -19,8 +19,9 @@ SO_ATTACH_FILTER: Final = 26
 SO_DETACH_FILTER: Final = 27
 """Not in the module `socket` (asm-generic/socket.h)."""
 
-MAX_NETWORKS: Final = 500
-"""A program may have 4,096 instructions; five are needed for an IPv6 network."""
+MAX_NETWORKS: Final = 60
+"""A socket has little memory for programs (net.core.optmem_max, 20 KiB on older systems), and to
+attach one takes a millisecond for a hundred networks."""
 
 _LOAD_WORD: Final = 0x20
 _LOAD_HALF_WORD: Final = 0x28

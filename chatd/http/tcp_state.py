@@ -1,8 +1,9 @@
-"""What the kernel knows of the client of a TCP connection before anything is read from it."""
+"""What the kernel knows of TCP connections before they are accepted, or anything is read."""
 
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any, Final
 
 from twisted.protocols.policies import ProtocolWrapper
@@ -11,6 +12,8 @@ _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # of Linux, tcp(7)
 # linux/tcp.h
 _ESTABLISHED: Final = 1
 _CLOSE_WAIT: Final = 8
+# Where `tcpi_unacked` is, a number of four bytes: of a listening socket, what may be accepted.
+_QUEUED: Final = 24
 # As a number: to combine flags takes longer than the system call.
 _PEEK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
@@ -38,6 +41,17 @@ def is_gone(connection: Any) -> bool:
     except OSError:
         return True
     return False
+
+
+def queued_connections(listening: socket.socket) -> int:
+    """How many connections wait to be accepted; 0 if the kernel does not tell."""
+    if _TCP_INFO is None:
+        return 0
+    try:
+        information = listening.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _QUEUED + 4)
+    except OSError:
+        return 0
+    return int.from_bytes(information[_QUEUED:], sys.byteorder)
 
 
 def _state(connection: socket.socket) -> int | None:

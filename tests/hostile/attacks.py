@@ -31,11 +31,17 @@ ADDRESSES: Final = (ADDRESS, "127.0.0.67", "127.0.0.68", "127.0.0.69")
 WIDE: Final = "\x01" * 16_384
 """The text that takes most bytes in JSON."""
 
+WIDE_MESSAGES: Final = 100
+"""Those in the inbox of the first account."""
+
 FULL: Final = 3000
 """Wide messages of an inbox that is to be emptied."""
 
 LARGE: Final = "x" * 16_384
 """The text that takes most bytes in an answer that is cut."""
+
+RECIPIENTS: Final = 20
+"""To whom each account writes in `deliveries`."""
 
 POLLS: Final = 10_000
 """Polls of one address in `many_polls`."""
@@ -162,9 +168,9 @@ async def unread(target: Target, data: bytes) -> None:
         writer.transport.abort()
 
 
-async def answered(target: Target, data: bytes, responses: int = 1) -> None:
+async def answered(target: Target, data: bytes, responses: int = 1, address: str = ADDRESS) -> None:
     """Send requests, and read until the last response has begun."""
-    reader, writer = await target.connect()
+    reader, writer = await target.connect(address)
     try:
         writer.write(data)
         seen = 0
@@ -473,6 +479,45 @@ async def large_inbox(target: Target) -> None:
             writer.transport.abort()
 
     await swarm(100, one)
+
+
+@attack(accounts=200, seconds=10.0)
+async def deliveries(target: Target) -> None:
+    """Two hundred accounts of four addresses write to others, and all return their cursors."""
+    users = target.users
+    connections = asyncio.Semaphore(64)
+
+    async def all_send(data: Callable[[int], list[bytes]]) -> None:
+        async def one(number: int) -> None:
+            requests = data(number)
+            async with connections:
+                address = ADDRESSES[number % len(ADDRESSES)]
+                with contextlib.suppress(OSError):
+                    await answered(target, b"".join(requests), len(requests), address)
+
+        await asyncio.gather(*map(one, range(len(users))))
+
+    def messages(number: int) -> list[bytes]:
+        token = target.tokens[users[number]]
+        others = [users[(number + each) % len(users)] for each in range(1, RECIPIENTS + 1)]
+        bodies = [b'{"user_id":%d,"message":"hello"}' % other for other in others]
+        return [request("POST", CHATS, token, body) for body in bodies]
+
+    def conversations(number: int) -> list[bytes]:
+        return [request("GET", "/api/v1/conversations/", target.tokens[users[number]])]
+
+    rounds = 0
+
+    def cursors(number: int) -> list[bytes]:
+        # The first one has messages before.
+        seq = rounds * RECIPIENTS + (0 if number else WIDE_MESSAGES)
+        return [request("GET", f"{CHATS}?since={seq}", target.tokens[users[number]])]
+
+    await all_send(conversations)
+    while True:
+        rounds += 1
+        await all_send(messages)
+        await all_send(cursors)
 
 
 @attack(accounts=6, seconds=15.0, wide_messages=FULL)

@@ -15,9 +15,8 @@ from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
 from tests.daemon import PASSWORD
 from tests.doubles import InlineExecutor, result_of
-from tests.hostile.attacks import LARGE, WIDE
+from tests.hostile.attacks import LARGE, WIDE, WIDE_MESSAGES
 
-WIDE_MESSAGES: Final = 100
 LARGE_MESSAGES: Final = 100
 STEP: Final = 1000
 

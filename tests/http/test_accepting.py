@@ -338,13 +338,14 @@ def test_a_network_that_fills_the_queue_is_kept_away_while_others_are_connected(
     port: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_floods, "MOST_IN_WINDOW", 2)
+    monkeypatch.setattr(connection_floods, "MAX_QUEUED", 0)
     bounds: list[str] = []
     admission = Admission(max_per_address=100, refused=bounds.append)
     waiting = WaitingConnections(port.socket, admission, port.factory.state.clock)
     for others in (0, 1):
         admission.enter(IPv4Address("TCP", "192.0.2.1", 1)) if others else None
         clients = connect(port, 4)
-        times = iter([True, True, True])
+        times = iter([True, True])
         waiting.take(lambda times=times: next(times, False))  # type: ignore[misc]
         assert bounds == ["connection_rate"] * others
         for client in clients:

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from chatd.http.tcp_state import has_ended, is_gone
+from chatd.http.tcp_state import has_ended, is_gone, queued_connections
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -76,3 +76,16 @@ def test_what_is_no_tcp_connection_has_not_ended() -> None:
         assert is_gone(one)
     assert not has_ended(SimpleNamespace(socket=one))
     assert not has_ended(StringTransport())
+
+
+def test_connections_that_wait_to_be_accepted_are_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert queued_connections(listening) == 0
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(3)]
+        assert queued_connections(listening) == 3
+        connection, _ = listening.accept()
+        connection.close()
+        assert queued_connections(listening) == 2
+        for client in clients:
+            client.close()
+    assert queued_connections(listening) == 0

@@ -208,6 +208,15 @@ def positions(db: sqlite3.Connection, user_id: int, peer: int) -> tuple[int, int
 
 def read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | None:
     """See `IStore.changes`; None if the account is not among the `Synchronised`."""
+    # In one transaction: messages may be moved into the index meanwhile, and be found twice.
+    db.execute("BEGIN")
+    try:
+        return _read_changes(db, query)
+    finally:
+        db.execute("COMMIT")
+
+
+def _read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | None:
     row = db.execute(_LAST_CHANGE, (query.user_id,)).fetchone()
     if row is None:
         return None

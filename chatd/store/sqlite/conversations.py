@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -49,6 +49,9 @@ SELECT peer_delivered, peer_read FROM conversation_summary WHERE user_id = ? AND
 
 FAN_OUT_STEP: Final = 1000
 """A position that moves by more messages is told by contacts instead of by messages."""
+MAX_SENDERS: Final = 200
+"""Senders who are told of delivered positions in a transaction, or those of one position: some
+milliseconds, in which everybody's sends wait."""
 _RECENT_SENDERS: Final = """
 SELECT sent_by, max(seq) FROM message WHERE received_by = ? AND seq > ? AND seq <= ?
 GROUP BY sent_by
@@ -141,21 +144,28 @@ def _tell(
 
 
 def record_delivered(
-    db: sqlite3.Connection, synchronised: Synchronised, delivered: Mapping[int, int]
-) -> frozenset[int]:
-    """See `IStore.record_delivered`."""
+    db: sqlite3.Connection, synchronised: Synchronised, delivered: Sequence[tuple[int, int]]
+) -> tuple[frozenset[int], int]:
+    """See `IStore.record_delivered`, for as many positions as should be in a transaction; returns
+    who has changes by that, and how many positions those were."""
     told: set[int] = set()
+    done = len(delivered)
     with transaction(db):
         if synchronised.user_ids:
-            for user_id, seq in delivered.items():
+            senders = 0
+            for place, (user_id, seq) in enumerate(delivered):
+                if senders >= MAX_SENDERS:
+                    done = place
+                    break
                 row: Any = db.execute(_DELIVERED, (user_id,)).fetchone()
                 if row is None or not row[1] < seq <= row[0]:
                     continue
                 for sender, end in _senders(db, user_id, row[1], seq):
+                    senders += 1
                     if _tell(db, synchronised, sender, user_id, end, 0):
                         told.add(sender)
-        db.executemany(_DELIVER, [(seq, user_id) for user_id, seq in delivered.items()])
-    return frozenset(told)
+        db.executemany(_DELIVER, [(seq, user_id) for user_id, seq in delivered[:done]])
+    return frozenset(told), done
 
 
 def _senders(db: sqlite3.Connection, user_id: int, after: int, upto: int) -> list[tuple[int, int]]:

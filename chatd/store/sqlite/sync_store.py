@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -23,6 +23,9 @@ from chatd.store.sqlite.changes import Synchronised, read_changes
 
 T = TypeVar("T")
 
+MAX_POSITIONS: Final = 500
+"""Delivered positions in a transaction."""
+
 
 @implementer(ISyncStore)
 class SqliteSyncStore:
@@ -37,6 +40,8 @@ class SqliteSyncStore:
         self._synchronised = synchronised
         self._read = read
         self._write = write
+        # Who has changes by positions that were recorded before others could not be.
+        self._told: set[int] = set()
 
     def synchronise(self, user_id: int) -> Deferred[bool]:
         return self._write(self._synchronised.add, user_id)
@@ -67,4 +72,15 @@ class SqliteSyncStore:
         return self._read(conversations.peer_positions, user_id, peer)
 
     def record_delivered(self, delivered: Mapping[int, int]) -> Deferred[Collection[int]]:
-        return self._write(conversations.record_delivered, self._synchronised, delivered)
+        return Deferred.fromCoroutine(self._record_delivered(list(delivered.items())))
+
+    async def _record_delivered(self, delivered: list[tuple[int, int]]) -> frozenset[int]:
+        begin = 0
+        while begin < len(delivered):
+            # In small transactions, since everybody's sends wait for each.
+            part = delivered[begin : begin + MAX_POSITIONS]
+            told, done = await self._write(conversations.record_delivered, self._synchronised, part)
+            self._told |= told
+            begin += done
+        told, self._told = frozenset(self._told), set()
+        return told

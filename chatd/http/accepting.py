@@ -15,12 +15,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chatd.http.admission import Admission
 from chatd.http.connection_floods import ConnectionFloods
+from chatd.http.eviction import MARGIN
 from chatd.http.tcp_state import is_gone
 from chatd.runtime.networks import network
 from chatd.runtime.round_robin import RoundRobin
@@ -71,16 +73,17 @@ class WaitingConnections:
                 connection, address = self._listening.accept()
             except OSError:  # there is none; anything else is told to who calls `accept`
                 break
+            place = network(address[0])
             if admission.is_limited(address[0]):
-                self._floods.count(network(address[0]))
-            counted = admission.wait(address[0])
+                self._floods.count(place)
+            counted = admission.wait(address[0], partial(self._make_room, place))
             if counted is None:
                 connection.close()
             elif is_gone(connection):
                 connection.close()
                 admission.stop_waiting(counted)
             else:
-                self._waiting.append(network(address[0]), (connection, address, counted))
+                self._waiting.append(place, (connection, address, counted))
             if not has_time():
                 self._floods.overflow()
                 break
@@ -102,6 +105,19 @@ class WaitingConnections:
         connection, address, counted = self._waiting.popleft()
         self._admission.stop_waiting(counted)
         return connection, address
+
+    def _make_room(self, place: str) -> bool:
+        """Close the newest connection of the network of which most wait here, if it has more by
+        `MARGIN` than another one."""
+        if not self._waiting:
+            return False
+        most = self._waiting.owner_of_most()
+        if self._waiting.count(most) <= self._waiting.count(place) + MARGIN:
+            return False
+        connection, _, counted = self._waiting.pop(most)
+        connection.close()
+        self._admission.give_up(counted)
+        return True
 
     def close(self) -> None:
         """See `socket.socket.close`; those that wait are closed as well."""

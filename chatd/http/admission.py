@@ -140,11 +140,13 @@ class Admission:
         if self._paused and self._beyond < self._most_beyond - BEING_REFUSED // 2:
             self._pause(False)
 
-    def wait(self, host: str) -> tuple[str, ...] | None:
+    def wait(
+        self, host: str, make_room: Callable[[], bool] = lambda: False
+    ) -> tuple[str, ...] | None:
         """Count a connection from this address until `stop_waiting` is called with the result.
 
         None: with those that are open or wait, there are as many, of the address or in all, that
-        `enter` would refuse it with `NO_ROOM`.
+        `enter` would refuse it with `NO_ROOM`. Before, `make_room` may have one that waits give up.
         """
         counted = self._counted(host)
         waiting = self._waiting_of_address
@@ -154,8 +156,12 @@ class Admission:
             excess = self._of_address.excess(counted, limit, self._most, waiting)
             if excess >= BEING_REFUSED:
                 bound = "connections_of_address"
-        if self._beyond + self.waiting >= BEING_REFUSED and not self._may_evict(
-            self._connections.count(counted[-1]) + waiting.of(counted[-1:]) if counted else 0
+        if (
+            self._beyond + self.waiting >= BEING_REFUSED
+            and not self._may_evict(
+                self._connections.count(counted[-1]) + waiting.of(counted[-1:]) if counted else 0
+            )
+            and (bound is not None or not make_room())
         ):
             bound = "connections"
         if bound is not None:
@@ -165,6 +171,12 @@ class Admission:
         waiting.add(counted, 1)
         self.waiting += 1
         return counted
+
+    def give_up(self, counted: tuple[str, ...]) -> None:
+        """A connection that waited was closed for another one."""
+        self.stop_waiting(counted)
+        self._refused("connections")
+        self.refusals += 1
 
     def stop_waiting(self, counted: tuple[str, ...]) -> None:
         """A connection is about to be made, or was closed."""

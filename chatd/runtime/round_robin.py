@@ -57,6 +57,19 @@ class RoundRobin(Generic[T]):
             del self._queues[owner]
         return item
 
+    def owner_of_most(self) -> Hashable:
+        """The owner with most items; looks at all of them. Raises `ValueError` without any."""
+        return max(self._queues, key=self.count)
+
+    def pop(self, owner: Hashable) -> T:
+        """Take the newest item of an owner that has one."""
+        queue = self._queues[owner]
+        item = queue.pop()
+        self.length -= 1
+        if not queue:
+            del self._queues[owner]
+        return item
+
     def clear(self) -> None:
         """Drop all items."""
         self._queues.clear()

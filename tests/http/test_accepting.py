@@ -26,6 +26,7 @@ from chatd.http.accepting import (
     accept_in_turn,
 )
 from chatd.http.admission import BEING_REFUSED, Admission
+from chatd.http.eviction import MARGIN
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
 from chatd.process.listeners import accept_waiting
@@ -236,6 +237,25 @@ def test_those_of_an_address_that_has_too_many_are_closed_at_once() -> None:
     [again, beyond] = waiting.connect(2, "192.0.2.1")
     waiting.take()
     assert [again.closed, beyond.closed] == [False, True]
+
+
+def test_those_of_a_flood_that_wait_make_room_for_others() -> None:
+    bounds: list[str] = []
+    waiting = Waiting(Admission(2 * MARGIN, 1000, refused=bounds.append))
+    # So many that one of them may be closed for a client that has none, but not for the innocent.
+    for host in ["192.0.2.1"] * (MARGIN + 1) + ["192.0.2.3"]:
+        connection: Any = object()
+        counted, _ = waiting.admission.enter(IPv4Address("TCP", host, 1))
+        waiting.admission.opened(counted, connection)
+    flood = waiting.connect(MARGIN + BEING_REFUSED - 2, "192.0.2.2")
+    waiting.take()
+    assert not any(each.closed for each in flood)
+    [more] = waiting.connect(1, "192.0.2.2")
+    [innocent] = waiting.connect(1, "192.0.2.3")
+    waiting.take()
+    assert [each.closed for each in (more, innocent, *flood[-2:])] == [True, False, False, True]
+    assert bounds == ["connections"] * 2
+    assert [waiting.accept() for _ in range(2)] == [flood[0], innocent]
 
 
 def test_those_that_are_reset_while_they_wait_are_passed_over() -> None:

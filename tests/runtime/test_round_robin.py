@@ -31,6 +31,17 @@ def test_who_is_busy_keeps_its_turn() -> None:
     assert len(queue) == 3
 
 
+def test_the_newest_of_who_has_most_can_be_taken() -> None:
+    queue = filled()
+    queue.append("bob", "bob 3")
+    taken = [queue.pop(queue.owner_of_most()) for _ in range(4)]
+    assert taken == ["bob 3", "ann 2", "bob 2", "ann 1"]
+    assert queue.pop("cat") == "cat 1"
+    assert [queue.popleft(), len(queue)] == ["bob 1", 0]
+    with pytest.raises(ValueError, match="empty"):
+        queue.owner_of_most()
+
+
 def test_items_are_counted() -> None:
     queue = filled()
     assert [queue.count(name) for name in ("ann", "bob", "cat", "dan")] == [2, 2, 1, 0]

@@ -136,9 +136,11 @@ class Follower:
 
 
 async def settle(*nodes: Node) -> None:
-    """Wait until nobody is woken or checked any more because of a new connection."""
+    """Wait until all polls are held, and nobody is woken or checked any more because of a new
+    connection or subscription."""
     for node in nodes:
         link = node.bus._link
+        await node.until(lambda node=node: all(follower.held for follower in node.followers))
         await node.until(lambda link=link: link._unchecked == link._unconfirmed == set())
         await node.until(lambda node=node: node.bus._wake_all_timer is None)
 

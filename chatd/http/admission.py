@@ -111,15 +111,14 @@ class Admission:
         refusal = None
         if beyond >= 0 and (excess >= 0 or not self._evict_for(counted)):
             refusal = server_full()
-            self._refused("connections")
+            self._refuse("connections")
             if beyond >= BEING_REFUSED:
                 refusal = NO_ROOM
                 self._pause(beyond >= self._most_beyond)
         elif excess >= 0:
             # Those that are told so have a descriptor for as long as that takes.
             refusal = address_full() if excess < BEING_REFUSED else NO_ROOM
-            self._refused("connections_of_address")
-        self.refusals += refusal is not None
+            self._refuse("connections_of_address")
         self._open += 1
         self._of_address.add(counted, 1)
         return counted, refusal
@@ -165,8 +164,7 @@ class Admission:
         ):
             bound = "connections"
         if bound is not None:
-            self._refused(bound)
-            self.refusals += 1
+            self._refuse(bound)
             return None
         waiting.add(counted, 1)
         self.waiting += 1
@@ -175,13 +173,17 @@ class Admission:
     def give_up(self, counted: tuple[str, ...]) -> None:
         """A connection that waited was closed for another one."""
         self.stop_waiting(counted)
-        self._refused("connections")
-        self.refusals += 1
+        self._refuse("connections")
 
     def stop_waiting(self, counted: tuple[str, ...]) -> None:
         """A connection is about to be made, or was closed."""
         self.waiting -= 1
         self._waiting_of_address.add(counted, -1)
+
+    def _refuse(self, bound: str) -> None:
+        """Count a connection that is refused."""
+        self._refused(bound)
+        self.refusals += 1
 
     @property
     def _beyond(self) -> float:

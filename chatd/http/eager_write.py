@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.protocols.policies import ProtocolWrapper
+
+from chatd.http.tcp_state import below_tls
 
 
 def can_write_eagerly(transport: object) -> bool:
@@ -44,8 +45,7 @@ def write_eagerly(transport: Any, data: bytes) -> bool:
 
 def unsent_bytes(transport: Any) -> int:
     """How much `transport` still has to send, below TLS if it is that; 0 if unknown."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
+    transport = below_tls(transport)
     try:
         unsent: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     except AttributeError:

@@ -18,12 +18,17 @@ _QUEUED: Final = 24
 _PEEK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
+def below_tls(transport: Any) -> Any:
+    """The transport that has the socket: below TLS, if it is that, and other wrappers."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
 def has_ended(transport: Any) -> bool:
     """Whether the client of a transport, below TLS if it is that, has closed its side, perhaps
     after data that was not read yet. False if it is not TCP, or the kernel does not tell."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    connection = getattr(transport, "socket", None)
+    connection = getattr(below_tls(transport), "socket", None)
     return isinstance(connection, socket.socket) and _state(connection) == _CLOSE_WAIT
 
 

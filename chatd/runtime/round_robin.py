@@ -98,18 +98,21 @@ class GroupedRoundRobin(Generic[T]):
 
     def count(self, group: Hashable, owner: Hashable) -> int:
         """The number of items of one owner in a group."""
-        owners = self._groups.get(group) or self._new.get(group)
+        owners = self._owners(group)
         return 0 if owners is None else owners.count(owner)
 
     def append(self, group: Hashable, owner: Hashable, item: T) -> None:
         """Add an item behind the others of its owner."""
-        owners = self._groups.get(group)
-        if owners is None:
-            owners = self._new.get(group)
+        owners = self._owners(group)
         if owners is None:
             owners = self._new[group] = RoundRobin()
         owners.append(owner, item)
         self.length += 1
+
+    def _owners(self, group: Hashable) -> RoundRobin[T] | None:
+        # One that is empty is false, but not new.
+        owners = self._groups.get(group)
+        return self._new.get(group) if owners is None else owners
 
     def popleft(self, busy: Container[Hashable] = ()) -> T:
         """Take the oldest item of the owner whose turn it is in the group whose turn it is, of the

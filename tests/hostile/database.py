@@ -15,7 +15,7 @@ from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
 from tests.daemon import PASSWORD
 from tests.doubles import InlineExecutor, result_of
-from tests.hostile.attacks import LARGE, WIDE, WIDE_MESSAGES
+from tests.hostile.attacks import LARGE, WIDE, WIDE_MESSAGES, Attack
 
 LARGE_MESSAGES: Final = 100
 STEP: Final = 1000
@@ -28,13 +28,10 @@ class Accounts(NamedTuple):
     innocent: tuple[int, str]
 
 
-def fill(
-    path: Path, accounts: int, messages: int, wide_messages: int = 0, *, large: bool = False
-) -> Accounts:
-    """Make a database with so many accounts of the attacker.
+def fill(path: Path, attack: Attack) -> Accounts:
+    """Make a database with what an attack needs.
 
-    The first one has a hundred wide messages in its inbox, and the second one so many short ones;
-    each has so many wide ones before. For `large` see `Attack`.
+    The first account has a hundred wide messages in its inbox, and the second one the short ones.
     """
     store = SqliteStore(
         str(path),
@@ -52,18 +49,18 @@ def fill(
         result_of(store.add_token(account.id, token_digest(token.encode("ascii"))))
         return account.id, token
 
-    attacker = dict(add(f"attacker{number}", "nobody logs in") for number in range(accounts))
+    attacker = dict(add(f"attacker{number}", "nobody logs in") for number in range(attack.accounts))
     innocent = add("innocent", owasp_hasher().hash(PASSWORD))
-    first, second = next(iter(attacker)), list(attacker)[min(1, accounts - 1)]
+    first, second = next(iter(attacker)), list(attacker)[min(1, attack.accounts - 1)]
     for user in attacker:
-        for begin in range(0, wide_messages, STEP):
-            drafts = [Draft(first, user, WIDE)] * min(STEP, wide_messages - begin)
+        for begin in range(0, attack.wide_messages, STEP):
+            drafts = [Draft(first, user, WIDE)] * min(STEP, attack.wide_messages - begin)
             result_of(store.append(drafts))
     result_of(store.append([Draft(first, first, WIDE)] * WIDE_MESSAGES))
-    for begin in range(0, messages, STEP):
+    for begin in range(0, attack.messages, STEP):
         drafts = [Draft(first, second, f"message {begin + number}") for number in range(STEP)]
         result_of(store.append(drafts))
-    if large:
+    if attack.large:
         for user, peer in zip(attacker, [*list(attacker)[1:], first], strict=True):
             result_of(store.append([Draft(user, peer, LARGE)] * LARGE_MESSAGES))
             result_of(store.append([Draft(user, other, LARGE) for other in attacker]))

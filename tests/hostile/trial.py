@@ -150,10 +150,7 @@ def attacker(name: str) -> Iterator[Callable[[Target], None]]:
 @contextmanager
 def trial(folder: Path, attack: Attack, behind: str | None = None) -> Iterator[Trial]:
     """A new daemon with what an attack needs, perhaps behind one of `PROXIES`."""
-    accounts = fill(
-        *(folder / "chatd.db", attack.accounts, attack.messages, attack.wide_messages),
-        large=attack.large,
-    )
+    accounts = fill(folder / "chatd.db", attack)
     pem = folder / "server.pem"
     write_certificate(pem)
     port = free_port()

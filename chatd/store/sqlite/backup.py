@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from chatd.runtime.partial_file import partial_file
+from chatd.store.sqlite.transactions import snapshot
 
 STEP_PAGES: Final = 16
 """64 KB with pages of the usual size: a commit that meets a step waits for that."""
@@ -59,13 +60,9 @@ def _copy(db: sqlite3.Connection, temporary: str, descriptor: int, paced: bool) 
         # It is synced and renamed when it is complete, so it needs no journal of its own.
         for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = 64"):
             copy.execute(f"PRAGMA {setting}")
-        # A transaction of the source holds one snapshot: without it, every commit of another
-        # process would begin the copy anew.
-        db.execute("BEGIN")
-        try:
+        # Without it, every commit of another process would begin the copy anew.
+        with snapshot(db):
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             db.backup(copy, pages=STEP_PAGES, progress=rest)
-        finally:
-            db.execute("COMMIT")
         copy.execute("PRAGMA journal_mode = DELETE")
         copy.execute("UPDATE history SET epoch = NULL")

@@ -17,7 +17,7 @@ from chatd.store.sqlite.messages import (
     last_unindexed,
     sent_between,
 )
-from chatd.store.sqlite.transactions import transaction
+from chatd.store.sqlite.transactions import snapshot, transaction
 from chatd.store.sync_statements import (
     PEER,
     SENT,
@@ -208,12 +208,9 @@ def positions(db: sqlite3.Connection, user_id: int, peer: int) -> tuple[int, int
 
 def read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | None:
     """See `IStore.changes`; None if the account is not among the `Synchronised`."""
-    # In one transaction: messages may be moved into the index meanwhile, and be found twice.
-    db.execute("BEGIN")
-    try:
+    # Otherwise messages may be moved into the index meanwhile, and be found twice.
+    with snapshot(db):
         return _read_changes(db, query)
-    finally:
-        db.execute("COMMIT")
 
 
 def _read_changes(db: sqlite3.Connection, query: ReadChanges) -> ChangesSlice | None:

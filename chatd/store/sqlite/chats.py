@@ -40,7 +40,7 @@ from chatd.store.sqlite.changes import Synchronised
 from chatd.store.sqlite.contacts import ContactRules
 from chatd.store.sqlite.inbox_ends import InboxEnds
 from chatd.store.sqlite.revisions import find
-from chatd.store.sqlite.transactions import transaction
+from chatd.store.sqlite.transactions import snapshot, transaction
 from chatd.store.statements import KEY, MESSAGE, NEW_MESSAGE, kept
 
 _RANGE: Final = (
@@ -223,22 +223,18 @@ def _move_inboxes(count: int) -> str:
 def conversation(db: sqlite3.Connection, query: ReadConversation) -> ConversationSlice | None:
     """See `IStore.conversation`; in one transaction, and reads no more than it returns."""
     user_id, peer = query.user_id, query.peer
-    db.execute("BEGIN")
-    try:
+    with snapshot(db), ExitStack() as stack:
         accounts = {row[0] for row in db.execute(_ACCOUNTS, (user_id, peer))}
         if user_id not in accounts:
             return None
-        with ExitStack() as stack:
-            directions = [_direction(db, query, user_id, peer)]
-            # Messages to a deleted peer may not have been purged yet.
-            if peer in accounts and peer != user_id:
-                directions.append(_direction(db, query, peer, user_id))
-            for each in directions:
-                stack.enter_context(closing(each))
-            messages = merge(*directions, key=ConversationCursor.of, reverse=True)
-            return conversation_slice(query, messages, peer in accounts)
-    finally:
-        db.execute("COMMIT")
+        directions = [_direction(db, query, user_id, peer)]
+        # Messages to a deleted peer may not have been purged yet.
+        if peer in accounts and peer != user_id:
+            directions.append(_direction(db, query, peer, user_id))
+        for each in directions:
+            stack.enter_context(closing(each))
+        messages = merge(*directions, key=ConversationCursor.of, reverse=True)
+        return conversation_slice(query, messages, peer in accounts)
 
 
 def _direction(
@@ -263,11 +259,8 @@ def read(
     db: sqlite3.Connection, queries: Sequence[ReadAfter | ReadPage]
 ) -> list[InboxSlice | None]:
     """See `IStore.read`; in one transaction, so that all slices belong to one snapshot."""
-    db.execute("BEGIN")
-    try:
+    with snapshot(db):
         return [_read_one(db, query) for query in queries]
-    finally:
-        db.execute("COMMIT")
 
 
 def _read_one(db: sqlite3.Connection, query: ReadAfter | ReadPage) -> InboxSlice | None:

@@ -18,7 +18,7 @@ from chatd.model_sync import (
 )
 from chatd.store.sqlite.changes import Synchronised, merge, positions
 from chatd.store.sqlite.messages import indexed_seq, last_message
-from chatd.store.sqlite.transactions import transaction
+from chatd.store.sqlite.transactions import snapshot, transaction
 from chatd.store.sync_statements import (
     PEER,
     READ,
@@ -72,8 +72,7 @@ ON CONFLICT (user_id) DO UPDATE SET seq = max(delivered.seq, excluded.seq)
 
 def conversations(db: sqlite3.Connection, query: ListConversations) -> ConversationList | None:
     """See `IStore.conversations`; None if the account is not among the `Synchronised`."""
-    db.execute("BEGIN")
-    try:
+    with snapshot(db):
         if db.execute(_IS_SYNCHRONISED, (query.user_id,)).fetchone() is None:
             return None
         with closing(db.execute(_LIST, conversations_parameters(query))) as found:
@@ -93,8 +92,6 @@ def conversations(db: sqlite3.Connection, query: ListConversations) -> Conversat
             return min(int(old) + new[row[0]], MAX_UNREAD)
 
         return conversation_list(rows, more, unread)
-    finally:
-        db.execute("COMMIT")
 
 
 def mark_read(
@@ -178,8 +175,5 @@ def _senders(db: sqlite3.Connection, user_id: int, after: int, upto: int) -> lis
 
 def peer_positions(db: sqlite3.Connection, user_id: int, peer: int) -> PeerPositions:
     """See `IStore.peer_positions`."""
-    db.execute("BEGIN")
-    try:
+    with snapshot(db):
         return PeerPositions(*positions(db, user_id, peer))
-    finally:
-        db.execute("COMMIT")

@@ -43,6 +43,15 @@ def test_after_death():
     pass
 """
 
+ENDING = """
+import atexit
+import os
+
+
+def test_passes():
+    atexit.register(os._exit, 3)
+"""
+
 WAITING = """
 import pathlib
 import time
@@ -111,6 +120,12 @@ def test_failures_and_deaths_are_reported(tmp_path: Path) -> None:
     found = outcomes(tmp_path / "report.xml")
     assert {name for name, wrong in found.items() if wrong} == {"test_fails", "test_dies"}
     assert found["test_after_death"] == []
+
+
+def test_a_process_that_ends_in_another_way_after_its_tests_fails_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "--processes=2", test_a=ENDING, test_b=PASSING)
+    assert done.returncode == 1
+    assert "a process ended with status 3 after its last test" in done.stdout
 
 
 def test_the_first_failure_ends_the_run_if_told_to(tmp_path: Path) -> None:

@@ -176,6 +176,9 @@ class Workers:
                 replacement = self._start(session, schedule, worker.number)
                 if replacement.tests:
                     replacement.give(schedule.next(worker.number))
+            elif status:
+                # What it should have removed, such as a server of its own, is left behind.
+                session.shouldfail = f"a process ended with {_end(status)} after its last test"
             return
         for data in reports:
             report = hook.pytest_report_from_serializable(config=session.config, data=data)
@@ -187,17 +190,21 @@ class Workers:
             worker.give(schedule.next(worker.number))
 
     def _report_death(self, item: pytest.Item, status: int) -> None:
-        end = f"signal {-status}" if status < 0 else f"status {status}"
         report = pytest.TestReport(
             nodeid=item.nodeid,
             location=item.location,
             keywords={},
             outcome="failed",
-            longrepr=f"{item.nodeid}: the process that ran it ended with {end}",
+            longrepr=f"{item.nodeid}: the process that ran it ended with {_end(status)}",
             when="call",
         )
         item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def _end(status: int) -> str:
+    """An exit status in words."""
+    return f"signal {-status}" if status < 0 else f"status {status}"
 
 
 class Reports:

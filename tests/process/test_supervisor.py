@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import signal
 from types import SimpleNamespace
@@ -202,8 +203,11 @@ def test_a_worker_that_exits_soon_after_it_listened_is_restarted_ever_later() ->
 
 @pytest.mark.parametrize("seconds", [0.0, 2 * STABLE_SECONDS])
 def test_the_supervisor_fails_if_no_worker_can_start(
-    logged_failures: LoggedFailures, seconds: float
+    logged_failures: LoggedFailures, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Otherwise it would end this process, too, with that status and before other exit handlers.
+    statuses: list[int] = []
+    monkeypatch.setattr(atexit, "register", lambda _, status: statuses.append(status))
     reactor = FakeReactor()
     started(reactor)
     # On a busy machine a worker may need long to find that it cannot start.
@@ -213,6 +217,7 @@ def test_the_supervisor_fails_if_no_worker_can_start(
     assert reactor.stopped == 1
     assert not reactor.getDelayedCalls()
     assert logged_failures.flush_messages() == ["chatd cannot start: worker 1 ended with status 1"]
+    assert statuses == [1]
 
 
 def test_a_worker_killed_during_its_start_is_restarted() -> None:

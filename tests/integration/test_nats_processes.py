@@ -16,6 +16,12 @@ WAKE_SECONDS = 4.0
 PASSWORD = "s3cret"
 
 
+def metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+        text: str = page.read().decode()
+        return text
+
+
 def test_daemons_on_nats_are_one_system(
     tmp_path: Path, postgres: Databases, postgres_database: str
 ) -> None:
@@ -47,8 +53,8 @@ def test_daemons_on_nats_are_one_system(
                 postgres_database,
             )
             assert listening == []
-            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=5) as page:
-                assert "chatd_bus_peers 1.0" in page.read().decode()
+            # Heard by its next heartbeat if it connected first.
+            eventually(lambda: "chatd_bus_peers 1.0" in metrics(admin), 10, "heard")
             server.kill()
             eventually(lambda: not one.ready(), 10, "not ready")
             server.start()

@@ -64,7 +64,8 @@ class Traffic:
             number += 1
             text = f"{sender}.{number}"
             to = self.random.choice(self.ids)
-            keyed = number % 2 == 0
+            # At any time half of the senders, which keep in step, send with a key.
+            keyed = (sender + number) % 2 == 0
             one = draft(self.ids[0], to, text, text if keyed else None)
             result = await self.attempt([one, Draft(self.ids[0], 4711, "nobody")])
             while result is None and keyed:

@@ -15,6 +15,8 @@ from chatd.model import LOCAL
 _WITH_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::[0-9]+)?")
 """Of an IPv4 address, or of an IPv6 one in brackets. Without them, a port could not be told."""
 
+_LINE: Final = re.compile(rb"\r\nx-forwarded-for:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -46,6 +48,10 @@ class TrustedProxies:
         if client is None and self._proxy_protocol:
             client = _host(peer)
         return None if client is None or self.is_trusted(client) else client
+
+    def in_head(self, peer: IAddress | None, raw: bytes) -> str:
+        """`client` of a request of which `raw` is as much of the head as was received."""
+        return self.client(peer, _LINE.findall(raw.partition(b"\r\n\r\n")[0]))
 
     def _forwarded_for(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
         """The client for which a proxy, the `peer`, has passed a request on with these values of

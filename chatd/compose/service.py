@@ -116,6 +116,7 @@ def compose_service(
         unsent=unsent,
         received=ReceivedBytes(metrics.count_refusal),
         error_headers=None if cors is None else cors.in_head,
+        client_of=proxies.in_head if settings.trusted_proxies else None,
     )
     private = Server(
         resource=compose_admin(components, clock=reactor),

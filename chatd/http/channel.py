@@ -219,13 +219,13 @@ class Channel:
             while reader.buffer and self._state <= READING and not flow.write_paused:
                 if granted:
                     granted = False
-                elif turns < 0 or not (
-                    server.turns.admits() or server.turns.admits_first(host_of(self.getPeer()))
-                ):
-                    # One read may hold thousands of requests, so let other connections proceed.
-                    self._waits = True
-                    server.turns.wait(self, host_of(self.getPeer()))
-                    break
+                elif turns < 0 or not server.turns.admits():
+                    address = self._turn_address()
+                    if turns < 0 or not server.turns.admits_first(address):
+                        # One read may hold thousands of requests, so let other connections proceed.
+                        self._waits = True
+                        server.turns.wait(self, address)
+                        break
                 turns -= 1
                 head = reader.head
                 if head is None:
@@ -258,6 +258,15 @@ class Channel:
                 self._set_deadline(server.sending if flow.write_paused else server.idle)
         if flow.write_paused or flow.read_paused or self._waits or state == RESPONDING:
             self._update_read_pause()
+
+    def _turn_address(self) -> str:
+        """Whose turns the next request takes."""
+        client_of = self._server.client_of
+        peer = self.getPeer()
+        if client_of is None:
+            return host_of(peer)
+        reader = self._reader
+        return client_of(peer, reader.buffer if reader.head is None else reader.head.headers.block)
 
     def _count_received(self) -> None:
         """Count what is kept of requests; raises `HTTPError` if that is too much, or closes the

@@ -49,6 +49,8 @@ class Server(Factory):
     what clients have not read yet, and `received` what they have sent in part.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
+    `client_of` is given the peer and the same, and returns the address whose turns a request takes:
+    behind a proxy, that of its client.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.
@@ -70,6 +72,7 @@ class Server(Factory):
         unsent: UnsentBytes | None = None,
         received: ReceivedBytes | None = None,
         error_headers: Callable[[bytes], bytes] | None = None,
+        client_of: Callable[[IAddress | None, bytes], str] | None = None,
     ) -> None:
         self.resource = resource
         self.limits = limits
@@ -87,6 +90,7 @@ class Server(Factory):
             received=received,
             admission=admission,
             error_headers=error_headers,
+            client_of=client_of,
         )
 
     @property

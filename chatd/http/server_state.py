@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chatd.http.admission import Admission
@@ -58,6 +58,7 @@ class ServerState:
         "admission",
         "awaiting_body",
         "awaiting_head",
+        "client_of",
         "clock",
         "connections",
         "draining",
@@ -95,6 +96,7 @@ class ServerState:
         received: ReceivedBytes | None,
         admission: Admission | None,
         error_headers: Callable[[bytes], bytes] | None,
+        client_of: Callable[[IAddress | None, bytes], str] | None,
     ) -> None:
         self.site = site
         self.secure_site = secure_site
@@ -105,6 +107,7 @@ class ServerState:
         self.eager_write = eager_write
         self.fast_handler = fast_handler
         self.error_headers = error_headers
+        self.client_of = client_of
         self.request_factory = Request
         self.connections: set[Connection] = set()
         self.draining = False

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
-from chatd.http.turns import FIRST_SECONDS, TURN_SECONDS, Turns
+from chatd.http.turns import FIRST_SECONDS, TURN_SECONDS, Turns, host_of
 from chatd.runtime.turn import WHOLE_SECONDS, turn_of
 from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, problem
 
@@ -19,12 +21,20 @@ from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, prob
 class Shared:
     """A server whose requests take time, and its clients."""
 
-    def __init__(self, seconds: float = TURN_SECONDS / 4) -> None:
+    def __init__(
+        self,
+        seconds: float = TURN_SECONDS / 4,
+        client_of: Callable[[IAddress | None, bytes], str] | None = None,
+    ) -> None:
         self.clock = Clock()
         self.seconds = seconds
         self.handled: list[str] = []
         self.server = Server(
-            resource=Leaf(self._respond), clock=self.clock, limits=HTTPLimits(), problem=problem
+            resource=Leaf(self._respond),
+            clock=self.clock,
+            limits=HTTPLimits(),
+            problem=problem,
+            client_of=client_of,
         )
 
     def _respond(self, request: Request) -> object:
@@ -95,6 +105,32 @@ def test_addresses_take_turns(hosts: str) -> None:
     while shared.turn():
         pass
     assert len(shared.handled) == 101
+
+
+def test_clients_behind_a_proxy_take_turns() -> None:
+    asked: list[bytes] = []
+
+    def client_of(peer: IAddress | None, raw: bytes) -> str:
+        assert host_of(peer) == "192.0.2.1"
+        asked.append(raw)
+        return raw.partition(b"X-Client: ")[2].partition(b"\r\n")[0].decode()
+
+    shared = Shared(seconds=1.0, client_of=client_of)
+    for number in range(100):
+        shared.connect().send(get(f"/{number}", "X-Client: 203.0.113.1"))
+    shared.connect().send(get("/innocent", "X-Client: 203.0.113.2"))
+    posting = shared.connect()
+    head = b"POST /body HTTP/1.1\r\nHost: a\r\nX-Client: 203.0.113.3\r\nContent-Length: 1\r\n\r\n"
+    posting.send(head)
+    assert "/innocent" in shared.turn() + shared.turn() + shared.turn()
+    # The head is known now, and tells whose the body is.
+    posting.send(b"1")
+    assert b"X-Client: 203.0.113.3\r\n" in asked[-1]
+    assert b"POST" not in asked[-1]
+    assert "/body" in shared.turn() + shared.turn()
+    while shared.turn():
+        pass
+    assert len(shared.handled) == 102
 
 
 def test_a_quiet_server_handles_requests_at_once() -> None:

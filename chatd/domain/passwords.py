@@ -65,6 +65,8 @@ class Passwords:
             max_entries=MAX_PENDING,
             max_per_owner=MAX_PENDING_OF_ADDRESS,
             bound="passwords",
+            # Each a group of its own, since of these a new one has the next turn.
+            group=lambda waiting: waiting.owner,
         )
         # Verified for unknown usernames, so that they take as long as existing ones.
         self._dummy_hash = hasher.hash("a password that nobody has")
@@ -76,7 +78,8 @@ class Passwords:
 
     def check_room(self, address: str) -> None:
         """Raise `Overloaded` if `hash` and `verify` would."""
-        self._waiting.check(network(address))
+        place = network(address)
+        self._waiting.check(place, place)
 
     async def hash(self, password: str, address: str) -> str:
         """The encoded hash of a password."""

@@ -163,6 +163,23 @@ def test_addresses_of_a_network_share_their_turn() -> None:
     passwords.check_room("2001:db8:1::1")
 
 
+def test_an_address_that_had_nothing_to_hash_is_next() -> None:
+    executor = SteppedExecutor()
+    passwords = Passwords(executor, cheap_hasher(), 1)
+    for _ in range(10):
+        for number in range(5):
+            hash_of(passwords, f"192.0.2.{number}")
+    for _ in range(20):
+        executor.step()
+    innocent = hash_of(passwords, "198.51.100.1")
+    executor.step()
+    assert not innocent.called
+    executor.step()
+    assert result_of(innocent)
+    while executor.step():
+        pass
+
+
 def test_a_failed_call_is_no_longer_pending() -> None:
     class Failing(PasswordHasher):
         broken = False

@@ -260,8 +260,28 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count the tests."""
+    """Count the tests, and prepare for coverage if it is measured."""
     config.pluginmanager.register(MissingTests())
+    if config.pluginmanager.hasplugin("_cov"):
+        _switch_greenlets_between_calls()
+
+
+def _switch_greenlets_between_calls() -> None:
+    """Have an asynchronous test go on when the reactor is in none of chatd's functions.
+
+    Coverage could otherwise only be told to follow greenlets, which makes it half as fast again:
+    the functions of two greenlets would return in another order than they were called.
+    """
+    import pytest_twisted
+
+    blockon = pytest_twisted.blockon
+
+    def wait(waited: defer.Deferred[Any]) -> object:
+        ended: defer.Deferred[Any] = defer.Deferred()
+        waited.addBoth(lambda result: _reactor().callLater(0, ended.callback, result))
+        return blockon(ended)
+
+    pytest_twisted.blockon = wait
 
 
 class MissingTests:

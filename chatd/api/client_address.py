@@ -39,27 +39,28 @@ class TrustedProxies:
 
     def client(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str:
         """`address` of a request from `peer` with these values of X-Forwarded-For."""
-        return self._forwarded_for(peer, forwarded) or _host(peer)
+        host = _host(peer)
+        return self._forwarded_for(host, forwarded) or host
 
     def behind_proxy(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
         """The client of a request from `peer` with these values of X-Forwarded-For, if a proxy has
         passed it on and said for whom; otherwise None."""
-        client = self._forwarded_for(peer, forwarded)
+        host = _host(peer)
+        client = self._forwarded_for(host, forwarded)
         if client is None and self._proxy_protocol:
-            client = _host(peer)
+            client = host
         return None if client is None or self.is_trusted(client) else client
 
-    def in_head(self, peer: IAddress | None, raw: bytes) -> str:
-        """`client` of a request of which `raw` is as much of the head as was received."""
-        return self.client(peer, _LINE.findall(raw.partition(b"\r\n\r\n")[0]))
+    def in_head(self, host: str, raw: bytes) -> str:
+        """`client` of a request from this address, empty for a socket that has none, of which `raw`
+        is as much of the head as was received."""
+        found = _LINE.findall(raw.partition(b"\r\n\r\n")[0])
+        return self._forwarded_for(host or LOCAL, found) or host
 
-    def _forwarded_for(self, peer: IAddress | None, forwarded: Sequence[bytes]) -> str | None:
-        """The client for which a proxy, the `peer`, has passed a request on with these values of
-        X-Forwarded-For; None if the peer is no proxy."""
-        if not self._trusted:
-            return None
-        nearest = _host(peer)
-        if not self.is_trusted(nearest):
+    def _forwarded_for(self, nearest: str, forwarded: Sequence[bytes]) -> str | None:
+        """The client for which a proxy, the `nearest`, has passed a request on with these values of
+        X-Forwarded-For; None if the nearest is no proxy."""
+        if not self._trusted or not self.is_trusted(nearest):
             return None
         hops = [hop for field in forwarded for hop in field.decode("latin-1").split(",")]
         for hop in map(_without_port, reversed(hops)):

@@ -7,7 +7,8 @@ connections whose clients have gone meanwhile. To take a connection from it is c
 time is to make its objects. So they are taken from it as far as there are descriptors, and those of
 clients that have gone are closed at once, as are those of an address that has too many. The others
 wait here, where addresses take turns and an IPv6 /48 network counts as one: a new client waits for
-one connection of a flood, not for all.
+one connection of a flood, not for all. Those of a trusted proxy count as those of its clients, as
+far as their first requests have come already.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chatd.http.admission import Admission
 from chatd.http.connection_floods import ConnectionFloods
 from chatd.http.eviction import MARGIN
-from chatd.http.tcp_state import is_gone
+from chatd.http.tcp_state import is_gone, received
+from chatd.http.turns import ClientOf
 from chatd.runtime.networks import network
 from chatd.runtime.round_robin import RoundRobin
 from chatd.runtime.turn import turn_of
@@ -37,6 +39,8 @@ MAX_PASSED_OVER: Final = 16
 """How many are looked at for one whose client has not gone."""
 PAUSE_SECONDS: Final = 0.05
 """After which those that wait are tried again while there is no room."""
+MAX_HEAD: Final = 4096
+"""How many bytes are looked at for the client of a proxy."""
 
 Accepted = tuple[socket.socket, Any]
 """A connection and the address of its peer."""
@@ -47,12 +51,20 @@ _Waiting = tuple[socket.socket, Any, tuple[str, ...]]
 class WaitingConnections:
     """The listening socket of a port, of which connections are accepted for addresses in turn.
 
-    All ports of a server share its `admission`, and so the descriptors.
+    All ports of a server share its `admission`, and so the descriptors. `client_of` tells the
+    clients of proxies.
     """
 
-    def __init__(self, listening: Any, admission: Admission, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        listening: Any,
+        admission: Admission,
+        clock: IReactorTime,
+        client_of: ClientOf | None = None,
+    ) -> None:
         self._listening = listening
         self._admission = admission
+        self._client_of = client_of
         self._floods = ConnectionFloods(
             listening, clock, others=admission.count_others, dropped=admission.handshakes_dropped
         )
@@ -76,6 +88,8 @@ class WaitingConnections:
             place = network(address[0])
             if admission.is_limited(address[0]):
                 self._floods.count(place)
+            elif self._client_of is not None:
+                place = network(self._client_of(address[0], received(connection, MAX_HEAD)))
             counted = admission.wait(address[0], partial(self._make_room, place))
             if counted is None:
                 connection.close()
@@ -134,14 +148,17 @@ class Acceptor:
     While `admission` is full, those that wait go on waiting.
     """
 
-    def __init__(self, port: Any, clock: IReactorTime, admission: Admission) -> None:
+    def __init__(
+        self, port: Any, clock: IReactorTime, admission: Admission, client_of: ClientOf | None
+    ) -> None:
         self._port = port
         self._clock = clock
         self._turn = turn_of(clock)
         self._admission = admission
         self._accept = port.doRead
         self._call: IDelayedCall | None = None
-        self._waiting = port.socket = WaitingConnections(port.socket, admission, clock)
+        waiting = WaitingConnections(port.socket, admission, clock, client_of)
+        self._waiting = port.socket = waiting
         port.doRead = self.accept
 
     def accept(self) -> None:
@@ -173,8 +190,10 @@ class Acceptor:
             self.accept()
 
 
-def accept_in_turn(port: Any, clock: IReactorTime, admission: Admission) -> None:
+def accept_in_turn(
+    port: Any, clock: IReactorTime, admission: Admission, client_of: ClientOf | None = None
+) -> None:
     """Have an open port accept connections so, if it is one of TCP."""
     listening = getattr(port, "socket", None)
     if getattr(listening, "family", None) in (socket.AF_INET, socket.AF_INET6):
-        Acceptor(port, clock, admission)
+        Acceptor(port, clock, admission, client_of)

@@ -262,11 +262,11 @@ class Channel:
     def _turn_address(self) -> str:
         """Whose turns the next request takes."""
         client_of = self._server.client_of
-        peer = self.getPeer()
+        host = host_of(self.getPeer())
         if client_of is None:
-            return host_of(peer)
+            return host
         reader = self._reader
-        return client_of(peer, reader.buffer if reader.head is None else reader.head.headers.block)
+        return client_of(host, reader.buffer if reader.head is None else reader.head.headers.block)
 
     def _count_received(self) -> None:
         """Count what is kept of requests; raises `HTTPError` if that is too much, or closes the

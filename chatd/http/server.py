@@ -29,6 +29,7 @@ from chatd.http.request_ids import RequestIds
 from chatd.http.response_head import StandardHeaders
 from chatd.http.server_state import ServerState
 from chatd.http.site import Site
+from chatd.http.turns import ClientOf
 from chatd.http.unsent import UnsentBytes
 
 
@@ -49,8 +50,7 @@ class Server(Factory):
     what clients have not read yet, and `received` what they have sent in part.
     `error_headers` is given what was received of a head, and returns header lines
     (`response_head.header_block`) for an error response that the server sends itself.
-    `client_of` is given the peer and the same, and returns the address whose turns a request takes:
-    behind a proxy, that of its client.
+    `client_of` tells the clients of proxies, which take turns.
     """
 
     # twistd logs the ports it listens on; a line for the factory would add nothing.
@@ -72,7 +72,7 @@ class Server(Factory):
         unsent: UnsentBytes | None = None,
         received: ReceivedBytes | None = None,
         error_headers: Callable[[bytes], bytes] | None = None,
-        client_of: Callable[[IAddress | None, bytes], str] | None = None,
+        client_of: ClientOf | None = None,
     ) -> None:
         self.resource = resource
         self.limits = limits
@@ -101,7 +101,7 @@ class Server(Factory):
     def add_port(self, port: IListeningPort) -> None:
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
-        accept_in_turn(port, self.state.clock, self.state.admission)
+        accept_in_turn(port, self.state.clock, self.state.admission, self.state.client_of)
         take_turns(port, self.state.turns)
         read_headers(port)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chatd.http.admission import Admission
@@ -17,7 +17,7 @@ from chatd.http.request import Request
 from chatd.http.request_ids import RequestIds
 from chatd.http.site import Site
 from chatd.http.timeouts import Timeouts
-from chatd.http.turns import Turns
+from chatd.http.turns import ClientOf, Turns
 from chatd.http.unsent import UnsentBytes
 
 _log = Logger()
@@ -96,7 +96,7 @@ class ServerState:
         received: ReceivedBytes | None,
         admission: Admission | None,
         error_headers: Callable[[bytes], bytes] | None,
-        client_of: Callable[[IAddress | None, bytes], str] | None,
+        client_of: ClientOf | None,
     ) -> None:
         self.site = site
         self.secure_site = secure_site

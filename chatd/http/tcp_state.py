@@ -48,6 +48,14 @@ def is_gone(connection: Any) -> bool:
     return False
 
 
+def received(connection: socket.socket, most: int) -> bytes:
+    """The first bytes that can be read from a socket, which they are not taken from."""
+    try:
+        return connection.recv(most, _PEEK)
+    except OSError:
+        return b""
+
+
 def queued_connections(listening: socket.socket) -> int:
     """How many connections wait to be accepted; 0 if the kernel does not tell."""
     if _TCP_INFO is None:

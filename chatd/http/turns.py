@@ -11,6 +11,7 @@ what it asks for takes a turn more for each time that it waits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -30,6 +31,11 @@ def host_of(peer: IAddress | None) -> str:
     """The address of a client as text; empty if it has none."""
     host: str = getattr(peer, "host", "")
     return host
+
+
+ClientOf = Callable[[str, bytes], str]
+"""Returns the address whose turns a request takes; called with that of the peer, which may be a
+proxy, and as much of the head as was received."""
 
 
 class Waiting(Protocol):

@@ -29,6 +29,7 @@ from chatd.http.admission import BEING_REFUSED, Admission
 from chatd.http.eviction import MARGIN
 from chatd.http.limits import HTTPLimits
 from chatd.http.server import Server
+from chatd.http.turns import ClientOf
 from chatd.process.listeners import accept_waiting
 from tests.http.raw_client import Leaf, brief, problem
 
@@ -121,16 +122,22 @@ def test_a_client_that_has_closed_its_side_is_accepted(port: Any) -> None:
 class Connection:
     """A connection in the kernel's queue."""
 
-    def __init__(self, host: str, *, is_reset: bool = False) -> None:
+    def __init__(self, host: str, *, is_reset: bool = False, received: bytes = b"") -> None:
         self.host = host
         self.is_reset = is_reset
+        self.received = received
         self.closed = False
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
         raise OSError  # unknown, so that data is looked at
 
     def recv(self, size: int, flags: int) -> bytes:
+        if self.received:
+            return self.received[:size]
         raise ConnectionResetError if self.is_reset else BlockingIOError
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.host, 1
 
     def close(self) -> None:
         self.closed = True
@@ -160,10 +167,12 @@ class Listening:
 class Waiting:
     """`WaitingConnections` of a socket in whose queue some connections are."""
 
-    def __init__(self, admission: Admission | None = None) -> None:
+    def __init__(
+        self, admission: Admission | None = None, client_of: ClientOf | None = None
+    ) -> None:
         self.admission = admission or Admission()
         self.listening = Listening()
-        self.connections = WaitingConnections(self.listening, self.admission, Clock())
+        self.connections = WaitingConnections(self.listening, self.admission, Clock(), client_of)
 
     def take(self, most: int = 10_000) -> None:
         """Take as many as there is time for."""
@@ -192,6 +201,33 @@ def test_a_new_client_waits_for_one_connection_of_a_flood(hosts: str) -> None:
     # In the end all are accepted.
     for _ in range(98):
         waiting.accept()
+    with pytest.raises(BlockingIOError):
+        waiting.accept()
+
+
+def test_clients_of_a_proxy_take_turns() -> None:
+    def client_of(host: str, raw: bytes) -> str:
+        assert host == "192.0.2.1"
+        return raw.decode() or host
+
+    # As by default, with a limit from which the proxy is exempt.
+    admission = Admission(1000, 500, lambda host: host == "192.0.2.1")
+    waiting = Waiting(admission, client_of)
+    of_proxy = waiting.listening.queue
+    of_proxy += [Connection("192.0.2.1", received=b"203.0.113.1") for _ in range(100)]
+    of_proxy += [Connection("192.0.2.1", received=b"203.0.113.2")]
+    # Of this one nothing has come yet.
+    of_proxy += [Connection("192.0.2.1")]
+    waiting.connect(1, "203.0.113.2")
+    waiting.take()
+    accepted = [waiting.accept() for _ in range(4)]
+    assert [each.received for each in accepted] == [
+        b"203.0.113.1",
+        b"203.0.113.2",
+        b"",
+        b"203.0.113.1",
+    ]
+    assert {waiting.accept().host for _ in range(99)} == {"192.0.2.1", "203.0.113.2"}
     with pytest.raises(BlockingIOError):
         waiting.accept()
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
 from chatd.http.limits import HTTPLimits
 from chatd.http.request import Request
 from chatd.http.server import Server
-from chatd.http.turns import FIRST_SECONDS, TURN_SECONDS, Turns, host_of
+from chatd.http.turns import FIRST_SECONDS, TURN_SECONDS, ClientOf, Turns
 from chatd.runtime.turn import WHOLE_SECONDS, turn_of
 from tests.http.raw_client import HalfClosing, Leaf, RawClient, brief, get, problem
 
@@ -24,7 +22,7 @@ class Shared:
     def __init__(
         self,
         seconds: float = TURN_SECONDS / 4,
-        client_of: Callable[[IAddress | None, bytes], str] | None = None,
+        client_of: ClientOf | None = None,
     ) -> None:
         self.clock = Clock()
         self.seconds = seconds
@@ -110,8 +108,8 @@ def test_addresses_take_turns(hosts: str) -> None:
 def test_clients_behind_a_proxy_take_turns() -> None:
     asked: list[bytes] = []
 
-    def client_of(peer: IAddress | None, raw: bytes) -> str:
-        assert host_of(peer) == "192.0.2.1"
+    def client_of(host: str, raw: bytes) -> str:
+        assert host == "192.0.2.1"
         asked.append(raw)
         return raw.partition(b"X-Client: ")[2].partition(b"\r\n")[0].decode()
 

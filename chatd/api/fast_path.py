@@ -164,11 +164,11 @@ class FastPath:
 
     def _read(self, channel: FastChannel, head: Head, caller: Caller, text: bytes) -> bool:
         began = self._seconds()
-        since, query = self._parse(text, head.headers)
-        if query is None:
-            return False
         session = self._accounts.known_session(caller.digest)
         if session is None or not session.scopes & _READ:
+            return False
+        since, query = self._parse(text, head.headers)
+        if query is None:
             return False
         if isinstance(query, PageQuery):
             return self._page(channel, head, session, query, began)

@@ -26,6 +26,11 @@ _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 _PREFERENCE: Final = re.compile(r'\s*wait\s*=\s*("?)([0-9]{1,400})\1\s*(;.*)?', re.IGNORECASE)
 
+MAX_PARAMETERS: Final = 100
+"""Parameters in a query, known or not: it takes microseconds to decode each."""
+MAX_PREFER: Final = 2000
+"""Bytes of `Prefer` that are looked at; longer ones are ignored, as any preference may be."""
+
 HeaderValues = Callable[[bytes], Sequence[bytes]]
 """Returns all values of the request header of a name in lower case, in order."""
 
@@ -153,6 +158,8 @@ def _last_event_id(values: Sequence[bytes]) -> Cursor | None:
 
 
 def _preferred_wait(fields: Sequence[bytes]) -> int | None:
+    if sum(map(len, fields)) > MAX_PREFER:
+        return None
     for field in fields:
         for preference in field.decode("latin-1").split(","):
             if preference.partition("=")[0].strip().lower() == "wait":
@@ -317,8 +324,11 @@ def parse_query(
     """The texts of the named query parameters that are present; others are ignored, and their
     names are added to `unknown`.
 
-    Raises `InvalidQuery` for one that is repeated or is not UTF-8.
+    Raises `InvalidQuery` for one that is repeated or is not UTF-8, and for more parameters than
+    `MAX_PARAMETERS`.
     """
+    if query.count(b"&") >= MAX_PARAMETERS:
+        raise InvalidQuery(f"more than {MAX_PARAMETERS} parameters")
     found: dict[str, str] = {}
     # Few queries have escapes; it is faster to find that out once than for each part.
     plain = query.isascii() and b"%" not in query and b"+" not in query
@@ -340,8 +350,10 @@ def parse_query(
 
 
 def is_present(query: bytes, name: str) -> bool:
-    """Whether there is a query parameter of that name, valid or not."""
-    return any(_form_text(part.partition(b"=")[0]) == name for part in query.split(b"&"))
+    """Whether there is a query parameter of that name, valid or not, among the first
+    `MAX_PARAMETERS`."""
+    parts = query.split(b"&", MAX_PARAMETERS)[:MAX_PARAMETERS]
+    return any(_form_text(part.partition(b"=")[0]) == name for part in parts)
 
 
 def _form_text(octets: bytes) -> str | None:

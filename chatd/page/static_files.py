@@ -68,10 +68,15 @@ class StaticFile(Struct, frozen=True):
 
     def is_known(self, condition: str) -> bool:
         """Whether `condition`, the If-None-Match of a request, has its ETag (RFC 9110 section
-        13.1.2)."""
+        13.1.2). One of more than `MAX_CONDITION` bytes counts as if it had not."""
+        if len(condition) > MAX_CONDITION:
+            return False
         tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]
         return self.headers["ETag"] in tags or tags == ["*"]
 
+
+MAX_CONDITION: Final = 2000
+"""Bytes of an If-None-Match that are looked at: a header may have thousands of tags."""
 
 _FOLDER: Final = files(__package__).joinpath("assets")
 _CONTENTS: Final = {

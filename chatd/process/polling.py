@@ -4,7 +4,7 @@ Twisted's reactor reads all sockets that have something in one turn. With a thou
 that takes a tenth of a second, in which no result of the store is passed on and no timer fires. So
 a turn serves them for some milliseconds. What it has no time for is served in the next turns, for
 addresses in turn, where an IPv6 /48 network counts as one: however many sockets of one address are
-ready, those of another one wait for one of them.
+ready, one of another address is the next to be served.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class FairPoller:
         self._left: list[int] = []
         # Whether those that were ready were more than there was time for, and all of one address.
         self._is_alone = False
+        # When addresses of which more are ready were last served, as a number of `_served_last`.
+        self._served_at: dict[str, int] = {}
+        self._served_last = 0
         # What the reactor calls often.
         self.register = poller.register
         self.modify = poller.modify
@@ -98,7 +101,15 @@ class FairPoller:
         self._is_alone = len(groups) == 1
         seconds = self._seconds
         until = seconds() + POLL_SECONDS * (ALONE_FACTOR if self._is_alone else 1.0)
-        for fd in _alternating(list(groups.values())):
+        # A turn may have time for a single one, so the next turn goes on with the next address. One
+        # of which nothing was left is the first.
+        at = self._served_at
+        at = self._served_at = {address: at.get(address, 0) for address in groups}
+        for address, fd in _in_rotation(
+            {each: groups[each] for each in sorted(at, key=at.__getitem__)}
+        ):
+            self._served_last += 1
+            at[address] = self._served_last
             yield fd, ready[fd]
             served.add(fd)
             if seconds() >= until:
@@ -118,22 +129,15 @@ class FairPoller:
         return groups
 
 
-def _alternating(groups: list[list[int]]) -> Iterable[int]:
-    """One of each group, then another one of each, and so on."""
-    if len(groups) == 1:
-        return groups[0]
-    return _round_robin(groups)
-
-
-def _round_robin(groups: list[list[int]]) -> Iterator[int]:
-    queues = deque(map(iter, groups))
+def _in_rotation(groups: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int]]:
+    """One of each group with its name, then another one of each, and so on."""
+    queues = deque((address, iter(fds)) for address, fds in groups.items())
     while queues:
-        for fd in queues[0]:
-            yield fd
-            queues.rotate(-1)
+        address, fds = queues.popleft()
+        for fd in fds:
+            yield address, fd
+            queues.append((address, fds))
             break
-        else:
-            queues.popleft()
 
 
 def bound_turns(reactor: Any) -> None:

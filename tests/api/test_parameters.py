@@ -11,6 +11,8 @@ from msgspec import Struct
 from chatd.api.chats_query import ConversationQuery, PageQuery, PollQuery
 from chatd.api.chats_read import ReadCalls
 from chatd.api.parameters import (
+    MAX_PARAMETERS,
+    MAX_PREFER,
     PREFERRED_WAIT,
     HeaderValues,
     Parameters,
@@ -82,6 +84,8 @@ def test_other_seconds_are_refused(value: str) -> None:
         ([b"wait=" + b"9" * 300], MAX_INTEGER),
         ([b"wait=" + b"9" * 5000], None),
         ([b"\xff, wait=6"], 6),
+        ([b"," * (MAX_PREFER - 6), b"wait=7"], 7),
+        ([b"," * (MAX_PREFER - 5), b"wait=7"], None),
     ],
 )
 def test_the_first_preferred_wait_counts(fields: list[bytes], wait: int | None) -> None:
@@ -99,6 +103,7 @@ def test_the_first_preferred_wait_counts(fields: list[bytes], wait: int | None) 
         (b"%61=1", {"a": "1"}),
         ("a=é".encode(), {"a": "é"}),
         (b"c=1&c=2&A=1", {}),
+        (b"%&" * (MAX_PARAMETERS - 1) + b"a=1", {"a": "1"}),
     ],
 )
 def test_a_query_is_form_encoded(query: bytes, found: dict[str, str]) -> None:
@@ -112,6 +117,7 @@ def test_a_query_is_form_encoded(query: bytes, found: dict[str, str]) -> None:
         (b"a=1&%61=1", "a: given more than once"),
         (b"a=%FF", "a: not UTF-8"),
         (b"a=\xff", "a: not UTF-8"),
+        (b"%&" * MAX_PARAMETERS + b"a=1", "more than 100 parameters"),
     ],
 )
 def test_a_parameter_is_given_once_and_in_utf_8(query: bytes, detail: str) -> None:

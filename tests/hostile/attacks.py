@@ -233,6 +233,37 @@ async def pipelined_404(target: Target) -> None:
 
 
 @attack()
+async def escaped_queries(target: Target) -> None:
+    """400 connections of one address send queries of thousands of escapes, without an account."""
+    data = request("GET", f"{CHATS}?limi=1&{'%&' * 3950}", "unknown")
+    await swarm(400, lambda _: repeated(target, data, 1))
+
+
+@attack()
+async def escaped_queries_of_users(target: Target) -> None:
+    """The same on forty connections of three addresses, with accounts."""
+    query = f"{CHATS}?limi=1&{'%&' * 3950}"
+    data = [request("GET", query, token) for token in target.tokens.values()]
+    await swarm(40, lambda number: repeated(target, data[number], 1, ADDRESSES[number % 3]))
+
+
+@attack()
+async def many_conditions(target: Target) -> None:
+    """Forty connections of three addresses ask for the page with thousands of ETags."""
+    data = request("GET", "/", None, b"", f"If-None-Match: {',' * 16_000}")
+    await swarm(40, lambda number: repeated(target, data, 1, ADDRESSES[number % 3]))
+
+
+@attack()
+async def repeated_members(target: Target) -> None:
+    """200 connections log in with a body in which a member is repeated thousands of times."""
+    members = b",".join([b'"label":null'] * 9000)
+    body = b'{"username":"x",%b,"password":"x"}' % members
+    data = request("POST", TOKENS, None, body)
+    await swarm(200, lambda _: repeated(target, data, 1))
+
+
+@attack()
 async def pipelined_description(target: Target) -> None:
     """100 connections ask for the description of the API again and again."""
     data = request("GET", "/api/v1/openapi.json") * 4

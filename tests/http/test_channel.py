@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from zope.interface.verify import verifyObject
 
 from chatd.http.request import Request
+from chatd.http.request_headers import MAX_OPTIONS
 from tests.http.raw_client import Held, RawClient, brief, get, parse, post, post_chunks
 
 
@@ -194,6 +195,14 @@ class TestKeepAlive:
         assert b'"/a"' in response.body
         assert response.header("Connection") == "close"
         assert client.closed()
+
+    def test_a_connection_header_has_few_options(self) -> None:
+        client = RawClient()
+        client.send(get("/a", "Connection: " + "a," * (MAX_OPTIONS - 1) + "close"))
+        assert client.response().header("Connection") == "close"
+        client = RawClient()
+        client.send(get("/a", "Connection: " + "," * MAX_OPTIONS))
+        assert client.response().status == 400
 
     def test_http_1_0_closes_by_default(self) -> None:
         client = RawClient()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chatd.api.static_responses import StaticResponses
-from chatd.page.static_files import PAGE, VERSION
+from chatd.page.static_files import MAX_CONDITION, PAGE, VERSION
 from tests.api.service import Service
 
 WEB = files("chatd.page").joinpath("assets")
@@ -28,7 +28,7 @@ def test_files_are_revalidated_by_etag(service: Service, path: str) -> None:
         again = service.get(path, headers={"If-None-Match": known})
         assert (again.status, again.body) == (304, b"")
         assert again.header("ETag") == etag
-    for condition in (b'"other"', b'"\xff"'):
+    for condition in (b'"other"', b'"\xff"', f"{',' * MAX_CONDITION}{etag}"):
         changed = service.get(path, headers={"If-None-Match": condition})
         assert (changed.status, changed.body) == (200, first.body)
     head = service.request("HEAD", path)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -65,7 +65,7 @@ from chatd.model import (
     ReadPage,
     Session,
 )
-from chatd.model_sync import ChangesSlice, PeerPositions, ReadChanges
+from chatd.model_sync import ChangesSlice, MessageChange, PeerPositions, ReadChanges
 
 MAX_QUEUED_READS: Final = 50_000
 MAX_BATCH_MESSAGES: Final = 400
@@ -444,10 +444,27 @@ class Chats:
         def charge(found: ChangesSlice | None) -> ChangesSlice | None:
             if found is not None:
                 self._read_limits.charge(query.user_id, found.messages)
+                if self._store.removed:
+                    found = self._without_removed(found)
             return found
 
         read = self._calls.run(query.user_id, lambda: self._store.sync.changes(query))
         return read.addCallback(charge)
+
+    def _without_removed(self, found: ChangesSlice) -> ChangesSlice:
+        """Leave out the changes of messages that were removed and are not deleted yet."""
+        removed = self._store.removed
+        kept = [
+            (change, position)
+            for change, position in zip(found.changes, found.positions, strict=True)
+            if not isinstance(change, MessageChange)
+            or change.message.seq > removed.get(change.message.received_by, 0)
+        ]
+        if len(kept) == len(found.changes):
+            return found
+        changes = tuple([change for change, _ in kept])
+        positions = tuple([position for _, position in kept])
+        return structs.replace(found, changes=changes, positions=positions)
 
     def _kept(self, session: Session, since: Cursor | None) -> Cursor | None:
         """The cursor, if nothing after it was removed, else `CursorExpired` is raised.

@@ -14,6 +14,9 @@ IPV6_PREFIXES: Final = (64, 56, 48)
 NETWORK_FACTORS: Final = (1, 2, 4)
 """How much more than an IPv4 address or an IPv6 /64 network a /56 and a /48 may have."""
 
+_NAT64: Final = int(ipaddress.IPv6Address("64:ff9b::")) >> 32
+"""The prefix of IPv4 addresses behind a translator, RFC 6052 section 2.1."""
+
 
 @lru_cache(4096)
 def networks(address: str) -> tuple[str, ...]:
@@ -30,6 +33,8 @@ def networks(address: str) -> tuple[str, ...]:
     if ip.ipv4_mapped is not None:
         return (str(ip.ipv4_mapped),)
     number = int(ip)
+    if number >> 32 == _NAT64:
+        return (str(ipaddress.IPv4Address(number & 0xFFFFFFFF)),)
     return tuple(
         str(ipaddress.IPv6Network((number >> 128 - prefix << 128 - prefix, prefix)))
         for prefix in IPV6_PREFIXES

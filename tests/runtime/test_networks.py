@@ -14,6 +14,7 @@ from chatd.runtime.networks import NetworkCounts, network, networks
     [
         ("192.0.2.1", ("192.0.2.1",)),
         ("::ffff:192.0.2.1", ("192.0.2.1",)),
+        ("64:ff9b::192.0.2.1", ("192.0.2.1",)),
         ("local", ("local",)),
         (
             "2001:db8:1:203:4::5",

@@ -53,8 +53,10 @@ class TrustedProxies:
 
     def in_head(self, host: str, raw: bytes) -> str:
         """`client` of a request from this address, empty for a socket that has none, of which `raw`
-        is as much of the head as was received."""
-        found = _LINE.findall(raw.partition(b"\r\n\r\n")[0])
+        is as much of the head as was received. The line of a proxy may be the last one, so it is
+        only looked for in a whole head."""
+        lines, end, _ = raw.partition(b"\r\n\r\n")
+        found = _LINE.findall(lines) if end else ()
         return self._forwarded_for(host or LOCAL, found) or host
 
     def _forwarded_for(self, nearest: str, forwarded: Sequence[bytes]) -> str | None:

@@ -86,15 +86,16 @@ def test_a_unix_socket_has_no_address_and_is_a_proxy_of_this_machine() -> None:
     assert found(None, TRUSTED, "192.0.2.1") == "192.0.2.1"
 
 
-def test_the_client_is_found_in_a_head_as_far_as_it_has_come() -> None:
+def test_the_client_is_found_in_a_whole_head() -> None:
     proxies = TrustedProxies([ip_network("10.0.0.0/8")])
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nx-forwarded-FOR: 192.0.2.1\r\nX-Forwarded-For:10.0.0.2"
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nx-forwarded-FOR: 192.0.2.1\r\nX-Forwarded-For:10.0.0.2\r\n\r\n"
     assert proxies.in_head("10.0.0.1", head) == "192.0.2.1"
     assert proxies.in_head("", head) == "192.0.2.1"
     assert proxies.in_head("203.0.113.9", head) == "203.0.113.9"
     body = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n\r\nX-Forwarded-For: 192.0.2.1\r\n"
     assert proxies.in_head("10.0.0.1", body) == "10.0.0.1"
-    assert proxies.in_head("10.0.0.1", b"") == "10.0.0.1"
+    for size in (0, 1, len(head) - 1):
+        assert proxies.in_head("10.0.0.1", head[:size]) == "10.0.0.1"
 
 
 def test_clients_behind_proxies_are_told_from_others() -> None:

@@ -88,7 +88,10 @@ def test_a_unix_socket_has_no_address_and_is_a_proxy_of_this_machine() -> None:
 
 def test_the_client_is_found_in_a_whole_head() -> None:
     proxies = TrustedProxies([ip_network("10.0.0.0/8")])
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nx-forwarded-FOR: 192.0.2.1\r\nX-Forwarded-For:10.0.0.2\r\n\r\n"
+    head = (
+        b"POST / HTTP/1.1\r\nHost: a\r\n"
+        b"x-forwarded-FOR: 192.0.2.1\r\nX-Forwarded-For:10.0.0.2\r\n\r\n"
+    )
     assert proxies.in_head("10.0.0.1", head) == "192.0.2.1"
     assert proxies.in_head("", head) == "192.0.2.1"
     assert proxies.in_head("203.0.113.9", head) == "203.0.113.9"

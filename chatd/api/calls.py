@@ -154,6 +154,8 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
 
     async def handle(context: RequestContext) -> Response:
         arguments: list[Any] = []
+        if decoder is None:
+            context.take_body()
         if authenticate is not None:
             session = await authenticate(context)
             context.user_id = session.user_id
@@ -163,7 +165,7 @@ def _bound(declared: Call, owner: object, authenticate: Authenticate | None) -> 
         if parameters is not None:
             arguments.append(_parse(parameters, context))
         if decoder is not None:
-            arguments.append(decoder.decode(context.header(b"content-type"), context.body))
+            arguments.append(decoder.decode(context.header(b"content-type"), context.take_body()))
         return await implementation(owner, context, *arguments)
 
     return handle

@@ -55,12 +55,13 @@ class RequestContext(Struct, eq=False):
     """The code of the error that was answered, or how a poll or stream ended; for the access log.
     """
 
-    @property
-    def body(self) -> bytes:
-        """The whole request body."""
+    def take_body(self) -> bytes:
+        """The whole request body, which the request keeps no longer."""
         request = self.request
         if isinstance(request, Request):
-            return request.body
+            body = request.body
+            request.forget_body()
+            return body
         assert request.content is not None
         content: bytes = request.content.read()
         return content

@@ -29,6 +29,7 @@ from chatd.http.errors import HTTPError, received_full, request_timeout, unsent_
 from chatd.http.fast_handler import PendingResponse
 from chatd.http.flow_control import FlowControl
 from chatd.http.head import Head
+from chatd.http.received import SMALL_BYTES
 from chatd.http.request import Request
 from chatd.http.request_reader import RequestReader
 from chatd.http.response_head import status_line, whole_response
@@ -48,13 +49,11 @@ class Channel:
     """One connection of a `chatd.http.server.Server`.
 
     The transport's protocol and its producer, and the `RequestChannel` of its requests. With
-    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with: the
-    networks of its address, where its amounts are counted as well.
+    `refusal` it is told that at once. `counted` is what `Admission.leave` is called with.
     """
 
     __slots__ = (
         "_advancing",
-        "_counted",
         "_deadline",
         "_discardable",
         "_eager",
@@ -62,6 +61,7 @@ class Channel:
         "_flow",
         "_holds",
         "_keep_alive",
+        "_large_head",
         "_peer",
         "_reader",
         "_refusal",
@@ -69,6 +69,7 @@ class Channel:
         "_server",
         "_state",
         "_waits",
+        "counted",
         "site",
         "transport",
     )
@@ -82,7 +83,8 @@ class Channel:
         self.site: Site = server.site
         self.transport: Any = None
         self._server = server
-        self._counted = counted
+        self.counted = counted
+        """The networks of its address, where its amounts are counted as well."""
         self._refusal = refusal
         self._state: int = NEW
         self._reader = RequestReader(server.limits)
@@ -96,6 +98,8 @@ class Channel:
         self._waits = False
         # Whether what it has received is counted.
         self._holds = False
+        # The size of the head of the request that is being answered; 0 if that is small.
+        self._large_head = 0
         # How many bytes may still be discarded while lingering.
         self._discardable = 0
         # Whether the client has closed its sending side.
@@ -126,7 +130,7 @@ class Channel:
             else:
                 self._refuse(self._refusal)
             return
-        server.admission.opened(self._counted, self)
+        server.admission.opened(self.counted, self)
         self._set_deadline(server.lingering if server.draining else server.awaiting_head)
 
     def connectionMade(self) -> None:
@@ -173,7 +177,7 @@ class Channel:
         self._set_deadline(None)
         self._waits = False
         server.remove(self)
-        server.admission.leave(self._counted, self)
+        server.admission.leave(self.counted, self)
         server.unsent.remove(self)
         self._clear()
         self._flow.stop_producer()
@@ -214,7 +218,7 @@ class Channel:
         turns = server.limits.pipelined
         try:
             unsent = server.unsent
-            if unsent.connections and reader.buffer and unsent.refuses(self._counted):
+            if unsent.connections and reader.buffer and unsent.refuses(self.counted):
                 raise unsent_full()
             while reader.buffer and self._state <= READING and not flow.write_paused:
                 if granted:
@@ -271,12 +275,14 @@ class Channel:
     def _count_received(self) -> None:
         """Count what is kept of requests; raises `HTTPError` if that is too much, or closes the
         connection if a response is being prepared, before which nothing may be written."""
-        size = self._reader.size
+        size = self._reader.size + self._large_head
+        if isinstance(self._request, Request):
+            size += len(self._request.body)
         received = self._server.received
         self._holds = bool(size)
         if not size:
             received.release(self)
-        elif not received.hold(self, self._counted, size):
+        elif not received.hold(self, self.counted, size):
             self._holds = False
             if self._state != RESPONDING:
                 raise received_full()
@@ -285,6 +291,7 @@ class Channel:
     def _clear(self) -> None:
         """Forget what was received."""
         self._reader.clear()
+        self._large_head = 0
         if self._holds:
             self._holds = False
             self._server.received.release(self)
@@ -303,6 +310,14 @@ class Channel:
 
     def _begin(self, head: Head, body: bytes) -> None:
         server = self._server
+        size = len(head.headers.block) + len(head.target)
+        if size > SMALL_BYTES:
+            self._large_head = size
+            try:
+                self._count_received()
+            except HTTPError as error:
+                self._refuse(error, head)
+                return
         self._state = RESPONDING
         self._set_deadline(server.lingering if self._ended else None)
         self._keep_alive = head.keep_alive
@@ -313,6 +328,9 @@ class Channel:
             request = server.request_factory(self, head, body)
             self._request = request
             request.process()
+            if len(body) > SMALL_BYTES and self._request is request and self._state == RESPONDING:
+                # Unless it was forgotten.
+                self._count_received()
         except BaseException:
             # `process` responds to errors of resources, so writing the response failed.
             _log.failure("A request could not be answered")
@@ -346,6 +364,11 @@ class Channel:
 
     # The channel of a request.
 
+    def body_forgotten(self) -> None:
+        """The request has released its body."""
+        if self._holds and not self._advancing:
+            self._count_received()
+
     def claim_unsent(self, owner: int | None) -> None:
         """What was written was for the account `owner`, which may be more than it reads."""
         unsent = self._server.unsent
@@ -367,10 +390,10 @@ class Channel:
         """Send `data`, at once if the transport allows it."""
         if self._eager:
             if not write_eagerly(self.transport, data):
-                self._server.unsent.add(self, self._counted)
+                self._server.unsent.add(self, self.counted)
         else:
             self.transport.write(data)
-            self._server.unsent.add(self, self._counted)
+            self._server.unsent.add(self, self.counted)
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         """`write`, for bytes in pieces."""
@@ -379,6 +402,7 @@ class Channel:
     def response_finished(self, keep_alive: bool) -> None:
         """The response has been written; read the next request if `keep_alive`."""
         request, self._request = self._request, None
+        self._large_head = 0
         if self._server.log is not None and isinstance(request, Request):
             self._server.log_request(request)
         if self._state != RESPONDING:
@@ -424,9 +448,15 @@ class Channel:
 
     # Closing.
 
-    def _refuse(self, error: HTTPError) -> None:
-        """Respond with an error and close, since nothing after a bad request can be parsed."""
-        is_head, lines = self._reader.rejected()
+    def _refuse(self, error: HTTPError, head: Head | None = None) -> None:
+        """Respond with an error and close, since nothing after a bad request can be parsed.
+
+        `head` is that of the request, if the reader has none of it any more.
+        """
+        if head is None:
+            is_head, lines = self._reader.rejected()
+        else:
+            is_head, lines = head.method == b"HEAD", head.headers.block
         server = self._server
         request_id = server.request_ids.in_head(lines)
         more = b"" if server.error_headers is None else server.error_headers(lines)

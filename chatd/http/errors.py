@@ -82,8 +82,8 @@ def unsent_full() -> HTTPError:
 
 
 def received_full() -> HTTPError:
-    """503, for requests of which only a part has come."""
-    return HTTPError(503, "overloaded", "Too many requests have not been received as a whole.")
+    """503, for requests of which only a part has come, or a large head is to be kept."""
+    return HTTPError(503, "overloaded", "Requests that are incomplete or wait take too much.")
 
 
 def bad_version() -> HTTPError:

@@ -16,6 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from chatd.http.received import SMALL_BYTES, ReceivedBytes
 from chatd.http.turns import Turns, host_of
 
 PART_BYTES: Final = 4096
@@ -30,12 +31,20 @@ class TurnTakingTLS(BufferingTLSTransport):
     """A TLS connection that goes on with its handshake when it has its turn, and with more than
     `PART_BYTES` that it has received, or less if they have taken long.
 
-    Whoever uses it may pause it meanwhile.
+    Whoever uses it may pause it meanwhile. What waits, up to 64 KiB, is counted in `received`, and
+    the connection is aborted if that is too much.
     """
 
-    def __init__(self, turns: Turns, factory: TLSMemoryBIOFactory, wrapped: IProtocol) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        received: ReceivedBytes,
+        factory: TLSMemoryBIOFactory,
+        wrapped: IProtocol,
+    ) -> None:
         super().__init__(factory, wrapped)
         self._turns = turns
+        self._received = received
         # What waits for a turn; None: nothing.
         self._rest: bytes | None = None
         self._is_queued = False
@@ -47,7 +56,7 @@ class TurnTakingTLS(BufferingTLSTransport):
     def dataReceived(self, data: bytes) -> None:
         """`IProtocol`: the client has sent `data`."""
         if self._rest is not None:
-            self._rest += data
+            self._set_rest(self._rest + data)
         # An attribute of Twisted's class that is not public, like others here;
         # tests/http/test_handshakes.py would fail without them.
         elif self._handshakeDone or self._admits():
@@ -57,7 +66,7 @@ class TurnTakingTLS(BufferingTLSTransport):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """`IProtocol`: the connection is closed."""
-        self._rest = None
+        self._set_rest(None)
         # What was received before is decrypted. Twisted would ask for more, and the error would
         # leave a cycle behind, of its traceback, with all that belongs to the connection.
         self._lostTLSConnection = True
@@ -84,7 +93,7 @@ class TurnTakingTLS(BufferingTLSTransport):
         data = self._rest
         if data is None or self._is_paused or self._aborted:
             return
-        self._rest = None
+        self._set_rest(None)
         self._receive(data)
         if self.connected and not (self._waits or self._is_paused):
             self._socket.resumeProducing()
@@ -114,10 +123,23 @@ class TurnTakingTLS(BufferingTLSTransport):
                 return
 
     def _keep(self, rest: bytes) -> None:
-        self._rest = rest
-        if not self._is_paused:
+        if self._set_rest(rest) and not self._is_paused:
             self._socket.pauseProducing()
             self._queue()
+
+    def _set_rest(self, rest: bytes | None) -> bool:
+        """Have `rest` wait; returns whether there was room for it."""
+        if self._rest is not None:
+            self._received.release(self)
+        self._rest = rest
+        if rest is None or len(rest) <= SMALL_BYTES:
+            return True
+        counted: tuple[str, ...] = getattr(self.wrappedProtocol, "counted", ())
+        if self._received.hold(self, counted, len(rest)):
+            return True
+        self._rest = None
+        self.abortConnection()  # type: ignore[no-untyped-call]
+        return False
 
     def _queue(self) -> None:
         if not self._is_queued:
@@ -137,7 +159,7 @@ def is_tls(port: Any) -> bool:
     return isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
 
 
-def take_turns(port: Any, turns: Turns) -> None:
+def take_turns(port: Any, turns: Turns, received: ReceivedBytes) -> None:
     """Have the connections of an open port, if it is one of TLS, take turns."""
     if is_tls(port):
-        port.factory.protocol = partial(TurnTakingTLS, turns)
+        port.factory.protocol = partial(TurnTakingTLS, turns, received)

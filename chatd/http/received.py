@@ -1,7 +1,8 @@
-"""What clients have sent that is not handled yet, by address and in all.
+"""What is kept of what clients have sent, by address and in all.
 
 Nobody has to have an account to send most of a large body and then nothing for a while, on as many
-connections as there may be.
+connections as there may be. And what a request has brought along may be kept until it is answered,
+which may take hours.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ MAX_RECEIVED_OF_ADDRESS: Final = 16 << 20
 """The same for an IPv4 address or an IPv6 /64 network whose connections are limited. A /56 may have
 twice as much, a /48 four times."""
 
+SMALL_BYTES: Final = 2 << 10
+"""How large a request that is being answered may be, or the head of the last one, to be kept by its
+connection without being counted."""
+
 
 class ReceivedBytes:
-    """The connections of a server that hold a part of a request, or requests that wait.
+    """The connections of a server that hold a part of a request, requests that wait, or a large one
+    that is being answered.
 
-    Most have none: what comes in one piece is handled at once. `refused` is called with the bound
-    that was reached.
+    Most have none: what comes in one piece is handled at once, and is small. `refused` is called
+    with the bound that was reached.
     """
 
     def __init__(self, refused: Callable[[str], None] = lambda bound: None) -> None:

@@ -80,6 +80,14 @@ class Request(server.Request):
         """The whole body. `content` is the same as a file."""
         return self._body
 
+    def forget_body(self) -> None:
+        """Release the body, which is empty from now on: the request may be held for hours."""
+        if self._body:
+            self._body = b""
+            self._close_content()
+            if self.channel is not None:
+                self.channel.body_forgotten()
+
     @property
     def header_block(self) -> bytes:
         """The header lines as they came, from the CRLF before the first one."""

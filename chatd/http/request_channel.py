@@ -19,6 +19,9 @@ class RequestChannel(Protocol):
     def claim_unsent(self, owner: int | None) -> None:
         """What was written was for this account."""
 
+    def body_forgotten(self) -> None:
+        """The request has released its body."""
+
     def write(self, data: bytes) -> None:
         """Send part of the response."""
 

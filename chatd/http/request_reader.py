@@ -17,6 +17,7 @@ from chatd.http.head import (
     repeated_head,
 )
 from chatd.http.limits import HTTPLimits
+from chatd.http.received import SMALL_BYTES
 from chatd.http.request_body import ChunkedBody, FixedLengthBody
 from chatd.http.request_headers import HeaderBlock
 
@@ -42,7 +43,8 @@ class RequestReader:
         self.head: Head | None = None
         """The head whose body is to be read."""
         self._parser: HttpRequestParser | None = None
-        # Header lines of the previous request, reused if the next one repeats them.
+        # Header lines of the previous request, reused if the next one repeats them. Large ones are
+        # not kept: an idle connection has them, and nobody counts them.
         self._previous: HeaderBlock | None = None
         self._body: FixedLengthBody | ChunkedBody | None = None
 
@@ -97,7 +99,7 @@ class RequestReader:
         except HTTPError:
             self.buffer = raw
             raise
-        self._previous = head.headers
+        self._previous = head.headers if size <= SMALL_BYTES else None
         if head.length != 0:
             self.head = head
         return head

@@ -102,7 +102,7 @@ class Server(Factory):
         """A port that this server listens on was opened."""
         self.state.admission.add_port(port)
         accept_in_turn(port, self.state.clock, self.state.admission, self.state.client_of)
-        take_turns(port, self.state.turns)
+        take_turns(port, self.state.turns, self.state.received)
         read_headers(port)
 
     def set_limits(self, limits: HTTPLimits) -> None:

@@ -15,12 +15,15 @@ from math import inf
 from typing import Final
 
 from tests.daemon import CHATS
-from tests.hostile.attacks import ADDRESS, ADDRESSES, Target, attack, request
+from tests.hostile.attacks import ADDRESS, ADDRESSES, POLLS, Target, attack, request
 
 IP_BIND_ADDRESS_NO_PORT: Final = 24
 """Not in the module `socket`: the port is chosen when the connection is made (ip(7))."""
 
 EVENTS: Final = 256
+
+BODY_BYTES: Final = 131_000
+"""The largest body, or a little less."""
 
 
 class Flood:
@@ -161,3 +164,20 @@ async def closed_requests(target: Target) -> None:
 async def closed_requests_again(target: Target) -> None:
     """The same, to a daemon that has few descriptors."""
     await closed_requests(target)
+
+
+@attack(accounts=POLLS // 8, descriptors=20_000, seconds=20.0)
+async def held_bodies(target: Target) -> None:
+    """4,900 polls of one address, each with a body of 128 KiB, which nobody needs."""
+    query = f"{CHATS}?since=now&wait=50"
+    body = b" " * BODY_BYTES
+    data = [request("GET", query, token, body) for token in target.tokens.values()]
+    await Flood(target, 4900, data).run()
+
+
+@attack(accounts=1, descriptors=20_000, seconds=25.0)
+async def idle_heads(target: Target) -> None:
+    """10,000 connections of three addresses that are idle after a head of 16 KiB."""
+    lines = [f"X-{number}: {'x' * 160}" for number in range(95)]
+    data = [request("GET", "/healthz", None, b"", *lines)]
+    await Flood(target, 10_000, data, sources=ADDRESSES[:3]).run()

@@ -19,7 +19,9 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from chatd.http import received
 from chatd.http.handshakes import PART_SECONDS, take_turns
+from chatd.http.received import SMALL_BYTES, ReceivedBytes
 from chatd.http.turns import TURN_SECONDS, Turns
 from tests.integration.certificate import write_certificate
 
@@ -59,7 +61,8 @@ class Port:
         self.factory: Any = TLSMemoryBIOFactory(
             context, False, Factory.forProtocol(Echo), self.clock
         )
-        take_turns(self, self.turns)
+        self.received = ReceivedBytes()
+        take_turns(self, self.turns, self.received)
 
 
 class Client:
@@ -252,13 +255,48 @@ def test_records_of_a_connection_that_was_lost_are_forgotten(pem: Path) -> None:
     echo.on_data = lambda: setattr(port.clock, "rightNow", port.clock.rightNow + TURN_SECONDS)
     client.server.dataReceived(client.records(1000))
     received = len(echo.received)
+    assert port.received.total > SMALL_BYTES
     client.server.connectionLost(Failure(ConnectionDone()))
+    assert port.received.total == 0
     port.clock.advance(0)
     assert len(echo.received) == received < 1000
 
 
+def test_records_that_wait_are_counted_until_they_are_decrypted(pem: Path) -> None:
+    port = Port(pem)
+    client, echo = connected(port)
+    transport: Any = echo.transport
+    echo.on_data = transport.pauseProducing
+    data = client.records(1000)
+    client.server.dataReceived(data)
+    waiting = port.received.total
+    assert SMALL_BYTES < waiting < len(data)
+    more = client.records(10)
+    client.server.dataReceived(more)
+    assert port.received.total == waiting + len(more)
+    echo.on_data = lambda: None
+    transport.resumeProducing()
+    port.clock.advance(0)
+    assert len(echo.received) == 1010
+    assert port.received.total == 0
+
+
+def test_a_connection_with_more_records_than_may_wait_is_aborted(
+    pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(received, "MAX_RECEIVED", SMALL_BYTES)
+    port = Port(pem)
+    client, echo = connected(port)
+    transport: Any = echo.transport
+    echo.on_data = transport.pauseProducing
+    client.server.dataReceived(client.records(1000))
+    assert client.transport.disconnecting
+    assert port.received.total == 0
+    assert len(port.turns) == 0
+
+
 def test_other_ports_are_left_alone() -> None:
-    take_turns(object(), Turns(Clock()))
+    take_turns(object(), Turns(Clock()), ReceivedBytes())
 
 
 @pytest.mark.parametrize("is_finished", [False, True])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from twisted.web.server import NOT_DONE_YET
 
 from chatd.http import received
-from chatd.http.received import ReceivedBytes
+from chatd.http.received import SMALL_BYTES, ReceivedBytes
+from chatd.http.request import Request
 from chatd.http.turns import Turns
 from chatd.runtime.networks import networks
 from tests.http.raw_client import Held, RawClient, get, post
@@ -56,10 +58,12 @@ def test_a_part_of_a_body_is_refused_and_forgotten(monkeypatch: pytest.MonkeyPat
     assert total.total == 0
 
 
-def test_what_comes_whole_is_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_whole_and_is_answered_at_once_is_never_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(received, "MAX_RECEIVED", 0)
     client = RawClient()
-    client.send(post(b"x" * 2000))
+    client.send(post(b"x" * 20_000))
     client.send(get("/"))
     assert [each.status for each in client.responses()] == [200, 200]
 
@@ -116,3 +120,94 @@ def test_what_waits_for_a_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     client.clock.advance(0)
     assert client.closed()
     client.response()
+
+
+def test_the_body_of_a_held_request_is_counted_until_the_response() -> None:
+    held = Held()
+    client = RawClient(held)
+    total = client.channel._server.received
+    client.send(post(b"x" * 20_000))
+    assert total.total == 20_000
+    client.send(get("/next"))
+    assert total.total == 20_000 + len(get("/next"))
+    held.requests[0].respond(200)
+    # The next one is held, too.
+    assert total.total == 0
+    assert len(held.requests) == 2
+
+
+@pytest.mark.parametrize("step", [0, 5000])
+def test_a_body_that_a_held_request_has_forgotten_is_not_counted(step: int) -> None:
+    held = Held()
+    client = RawClient(held)
+    total = client.channel._server.received
+    client.send(post(b"x" * 20_000), step)
+    [request] = held.requests
+    request.forget_body()
+    assert (request.body, request.content.read()) == (b"", b"")
+    assert total.total == 0
+    client.send(get("/next"))
+    assert total.total == len(get("/next"))
+    client.disconnect()
+    request.forget_body()
+    assert total.total == 0
+
+
+def test_a_body_that_is_forgotten_at_once_is_never_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(received, "MAX_RECEIVED", 0)
+    requests = []
+
+    def hold(request: Request) -> object:
+        requests.append(request)
+        request.forget_body()
+        return NOT_DONE_YET
+
+    client = RawClient(hold)
+    client.send(post(b"x" * 20_000))
+    assert not client.closed()
+    requests[0].respond(200)
+    assert client.response().status == 200
+
+
+def test_a_body_that_is_kept_ends_its_connection_if_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(received, "MAX_RECEIVED", 19_999)
+    held = Held()
+    client = RawClient(held)
+    client.send(post(b"x" * 20_000))
+    assert client.closed()
+    client.disconnect()
+    assert held.requests[0].disconnected
+
+
+def test_a_large_head_is_counted_until_the_response() -> None:
+    held = Held()
+    client = RawClient(held)
+    total = client.channel._server.received
+    for number, size in enumerate((SMALL_BYTES, SMALL_BYTES // 2)):
+        client.send(get("/", "X: " + "x" * size))
+        assert (total.total > SMALL_BYTES) is (number == 0)
+        held.requests[-1].respond(200)
+        assert total.total == 0
+    client.send(get("/", "X: " + "x" * SMALL_BYTES))
+    client.disconnect()
+    assert total.total == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_large_head_is_refused_if_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(received, "MAX_RECEIVED", SMALL_BYTES)
+    held = Held()
+    client = RawClient(held)
+    lines = ("X: " + "x" * SMALL_BYTES, "X-Request-ID: mine")
+    client.send(get("/", *lines, method=method) + get("/next"))
+    response = client.response(method)
+    assert (response.status, response.header("X-Request-ID")) == (503, "mine")
+    assert bool(response.body) is (method == "GET")
+    assert client.channel._server.received.total == 0
+    assert not held.requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from chatd.http import request_body
 from chatd.http.errors import HTTPError
 from chatd.http.head import CHUNKED
 from chatd.http.limits import HTTPLimits
+from chatd.http.received import SMALL_BYTES
 from chatd.http.request_reader import RequestReader
 from tests.examples import examples
 from tests.http.raw_client import get, post, post_chunks
@@ -40,6 +42,19 @@ def test_repeated_header_lines_are_parsed_once() -> None:
     assert second is not None
     assert third is not None
     assert first.headers is second.headers is not third.headers
+
+
+def test_large_header_lines_are_not_kept() -> None:
+    data = get("/", "X: " + "x" * SMALL_BYTES)
+    requests = reader(data + data + get("/"))
+    first, second = requests.read_head(), requests.read_head()
+    assert first is not None
+    assert second is not None
+    assert first.headers.block == second.headers.block
+    assert second.headers not in gc.get_referents(requests)
+    third = requests.read_head()
+    assert third is not None
+    assert third.headers in gc.get_referents(requests)
 
 
 @pytest.mark.parametrize("data", [post(b"hello"), post_chunks(b"he", b"llo")])

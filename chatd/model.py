@@ -243,6 +243,11 @@ class IdempotencyKey(Struct, frozen=True, gc=False):
     fingerprint: bytes
 
 
+def text_size(text: str) -> int:
+    """How many bytes of an inbox a text takes: those of UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
+
+
 class Draft(Struct, frozen=True, gc=False):
     """A message to be appended to the inbox of `received_by`."""
 

@@ -6,21 +6,25 @@ As long as few sends wait, a transaction takes all of them, and nothing else has
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from chatd.domain.batch import MAX_BATCH_SIZE, Batcher, Entry
+from chatd.domain.batch import DEADLINE_SECONDS, MAX_BATCH_SIZE, Batcher, Entry, Receiver
 from chatd.domain.caller_networks import CallerNetworks
 from chatd.errors import DomainError
-from chatd.model import Appended, Draft
+from chatd.model import Appended, Draft, text_size
 from chatd.runtime.round_robin import RoundRobin
 
 MAX_OF_NETWORK: Final = 48
 """Sends of one network, an IPv4 address or an IPv6 /48, in a transaction: whoever sends from
 elsewhere waits for the one that is running."""
+MAX_BYTES_OF_NETWORK: Final = 128 * 1024
+"""Bytes of their texts in UTF-8, with the send that reaches this."""
+MAX_BYTES: Final = 256 * 1024
+"""Those of all networks."""
 MAX_QUEUED: Final = 5000
 """Sends that may wait, and one more of each network for each transaction."""
 
@@ -35,8 +39,8 @@ class SendQueue:
         self._callers = callers
         self._is_limited = is_limited
         self._came: deque[Entry[Draft]] = deque()
-        # By network; what came later is in the other one.
-        self._in_turn: RoundRobin[Entry[Draft]] = RoundRobin()
+        # By network, with the network; what came later is in the other one.
+        self._in_turn: RoundRobin[tuple[Hashable, Entry[Draft]]] = RoundRobin()
 
     def __len__(self) -> int:
         return len(self._came) + self._in_turn.length
@@ -46,18 +50,56 @@ class SendQueue:
         self._came.append(entry)
 
     def popleft(self) -> Entry[Draft]:
-        """Take one."""
-        return (self._in_turn or self._came).popleft()
+        """Take one, while they have no turns."""
+        return self._came.popleft()
 
-    def arrange(self) -> int:
-        """Prepare for a transaction; returns how many sends it may take."""
+    def arrange(self) -> bool:
+        """Whether networks have turns in the next transaction; otherwise it may take all sends."""
         came, in_turn = self._came, self._in_turn
-        if not in_turn and (len(came) <= MAX_OF_NETWORK or not self._is_limited()):
-            return len(came)
+        if not in_turn and (_is_small(came) or not self._is_limited()):
+            return False
         for entry in came:
-            in_turn.append(self._callers.of(entry[0].sent_by), entry)
+            network = self._callers.of(entry[0].sent_by)
+            in_turn.append(network, (network, entry))
         came.clear()
-        return sum([min(count, MAX_OF_NETWORK) for count in in_turn.counts()])
+        return True
+
+    def take(self, limit: int, now: float, late: list[Receiver]) -> list[Entry[Draft]]:
+        """Take the sends of a transaction, after `arrange`: up to `limit`.
+
+        The receivers of those that have waited for too long are added to `late` instead.
+        """
+        popleft = self._in_turn.popleft
+        taken: list[Entry[Draft]] = []
+        taken_bytes = 0
+        counts: dict[Hashable, int] = {}
+        sizes: dict[Hashable, int] = {}
+        # The networks that have as much as they may: a few, with which the transaction has, too.
+        full: set[Hashable] = set()
+        while len(taken) < limit and taken_bytes < MAX_BYTES:
+            try:
+                network, entry = popleft(full)
+            except IndexError:
+                break
+            if now - entry[2] >= DEADLINE_SECONDS:
+                late.append(entry[1])
+                continue
+            taken.append(entry)
+            size = text_size(entry[0].text)
+            taken_bytes += size
+            counts[network] = count = counts.get(network, 0) + 1
+            sizes[network] = size = sizes.get(network, 0) + size
+            if count >= MAX_OF_NETWORK or size >= MAX_BYTES_OF_NETWORK:
+                full.add(network)
+        return taken
+
+
+def _is_small(entries: Collection[Entry[Draft]]) -> bool:
+    """Whether these make a small transaction, whoever they are of."""
+    return (
+        len(entries) <= MAX_OF_NETWORK
+        and sum([text_size(draft.text) for draft, _, _ in entries]) <= MAX_BYTES_OF_NETWORK
+    )
 
 
 class SendBatcher(Batcher[Draft, Appended]):
@@ -103,4 +145,10 @@ class SendBatcher(Batcher[Draft, Appended]):
 
     def _take(self, limit: int, now: float) -> list[Entry[Draft]]:
         self._beyond.clear()
-        return super()._take(min(limit, self._sends.arrange()), now)
+        if not self._sends.arrange():
+            return super()._take(limit, now)
+        late: list[Receiver] = []
+        taken = self._sends.take(limit, now, late)
+        self._refuse_late(late)
+        # If none is left, those who were refused may have asked again at once.
+        return taken or self._take(limit, now)

@@ -33,6 +33,7 @@ from chatd.model import (
     ReadConversation,
     ReadPage,
     Revision,
+    text_size,
 )
 
 T = TypeVar("T")
@@ -107,11 +108,6 @@ def inbox_storage_full(received_by: int) -> InboxStorageFull:
 def past_the_end() -> InvalidQuery:
     """The error for the removal of more messages than an inbox has."""
     return InvalidQuery("up_to: past the end of the inbox")
-
-
-def text_size(text: str) -> int:
-    """How many bytes of an inbox a text takes: those of UTF-8."""
-    return len(text) if text.isascii() else len(text.encode("utf-8"))
 
 
 def growth(revision: Revision, message: Message) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from chatd.errors import CursorEpoch
-from chatd.model import MAX_INTEGER, ChangesPosition, Message
+from chatd.model import MAX_INTEGER, ChangesPosition, Message, text_size
 from chatd.model_sync import (
     Change,
     ChangesSlice,
@@ -23,7 +23,7 @@ from chatd.model_sync import (
     ReadChange,
     ReadChanges,
 )
-from chatd.store.results import text_size, within
+from chatd.store.results import within
 from chatd.store.statements import MESSAGE, Rows
 
 # The kinds of changes. `peer` is the owner of the inbox that holds the message, else the peer.

@@ -434,6 +434,26 @@ async def sends_300(target: Target) -> None:
     await swarm(len(users), lambda number: repeated(target, data[number] * 16, 16))
 
 
+@attack(accounts=150, seconds=6.0)
+async def large_sends(target: Target) -> None:
+    """150 accounts of three addresses send the largest texts as fast as it goes."""
+    users = target.users
+    data = [
+        request(
+            "POST",
+            CHATS,
+            target.tokens[user],
+            json.dumps({"user_id": user, "message": LARGE}).encode(),
+        )
+        for user in users
+    ]
+
+    async def one(number: int) -> None:
+        await repeated(target, data[number % len(users)], 1, ADDRESSES[number % 3])
+
+    await swarm(3 * len(users), one)
+
+
 @attack(accounts=48)
 async def lists_48(target: Target) -> None:
     """48 accounts of one address ask for lists, and delete messages that do not exist."""

@@ -39,7 +39,7 @@ from chatd.store.results import KEY_SECONDS
 from chatd.store.statements import Rows, Statement
 
 CLAIM_SECONDS: Final = KEY_SECONDS + 24 * 3600
-DELETE_CLAIMS_STEP: Final = 5000
+DELETE_CLAIMS_STEP: Final = 1000
 
 Key = tuple[int, str]
 """The sender and the key."""

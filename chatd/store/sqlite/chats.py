@@ -21,6 +21,7 @@ from chatd.model import (
     ReadAfter,
     ReadConversation,
     ReadPage,
+    text_size,
 )
 from chatd.store.known_pairs import KnownPairs
 from chatd.store.results import (
@@ -32,7 +33,6 @@ from chatd.store.results import (
     new_messages,
     position,
     replayed,
-    text_size,
     user_not_found,
     wanted_seqs,
 )

@@ -12,6 +12,7 @@ from chatd.store.results import KEY_SECONDS
 from chatd.store.sqlite import accounts as sqlite_accounts
 from chatd.store.sqlite import housekeeping
 from chatd.store.sqlite.housekeeping import HOUSEKEEPING_SECONDS, RETENTION_SECONDS
+from chatd.store.sqlite.store import SqliteStore
 from tests.conftest import LoggedFailures
 from tests.contracts.helpers import (
     add_accounts,
@@ -136,6 +137,64 @@ def test_any_number_of_old_keys_is_deleted_at_once(database: Database) -> None:
     database.clock.advance(KEY_SECONDS + 2 * HOUSEKEEPING_SECONDS)
     assert count(database, "SELECT count(*) FROM idempotency") == 0
     assert message_count(database) == 5000
+
+
+def with_old_keys(database: Database, keys: int) -> SqliteStore:
+    """A store whose threads and clock the test controls, where old keys are about to be deleted."""
+    store = database.open_stepped()
+    writer = database.workers["writer"]
+    while writer.step():
+        pass
+    for name in ("ann", "bob"):
+        step_until(writer, store.add_account(name, "a@x", "h"))
+    drafts = [draft(1, 2, "x", f"{number}") for number in range(keys)]
+    step_until(writer, store.append(drafts))
+    database.sql("UPDATE idempotency SET sent_at = sent_at - ?", KEY_SECONDS * 1_000_000)
+    database.clock.advance(HOUSEKEEPING_SECONDS)
+    return store
+
+
+def test_old_keys_are_deleted_for_a_third_of_the_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "DELETE_STEP", 10)
+    store = with_old_keys(database, 35)
+    writer = database.workers["writer"]
+    # What else is done at that time.
+    while writer.pending > 1:
+        writer.step()
+    left: list[int] = []
+    while left[-1:] != [0]:
+        # The step, for which others wait, takes half a second.
+        database.clock.advance(0.5)
+        writer.step()
+        left.append(count(database, "SELECT count(*) FROM idempotency"))
+        # Then they have the thread for twice as long.
+        database.clock.advance(0.99)
+        assert not writer.pending
+        database.clock.advance(0.02)
+    assert sorted(set(left), reverse=True) == [25, 15, 5, 0]
+    close(database, store)
+
+
+def test_a_store_that_closes_does_not_delete_all_old_keys_before(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "DELETE_STEP", 10)
+    store = with_old_keys(database, 100)
+    before = database.clock.seconds()
+    close(database, store)
+    assert database.clock.seconds() == before
+    assert 70 <= count(database, "SELECT count(*) FROM idempotency") < 100
+
+
+def close(database: Database, store: SqliteStore) -> None:
+    """Close a store whose threads the test steps."""
+    closed = store.close()
+    writer, *others = database.workers.values()
+    while writer.step() or any(worker.step() for worker in others):
+        pass
+    result_of(closed)
 
 
 def test_a_failure_of_housekeeping_is_logged(

@@ -19,10 +19,11 @@ from chatd.model import (
     AccountState,
     AddedToken,
     Appended,
-    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
+    EncodedRows,
+    EncodedTokens,
     Erased,
     InboxLimits,
     InboxSlice,
@@ -232,6 +233,9 @@ class IStore(Interface):
     def tokens(user_id: int) -> Deferred[list[Token]]:
         """The newest `MAX_TOKENS` tokens of a user that have not expired, newest first."""
 
+    def encoded_tokens(user_id: int, current: int | None) -> Deferred[EncodedTokens]:
+        """The same as the API shows them; the one of the id `current` as the current one."""
+
     def delete_token(user_id: int, digest: bytes) -> Deferred[bool]:
         """Revoke a token; False if the user does not own it."""
 
@@ -294,8 +298,9 @@ class IStore(Interface):
     def unblock(user_id: int, blocked_id: int) -> Deferred[None]:
         """Undo `block`; does nothing if there is nothing to undo."""
 
-    def blocks(user_id: int) -> Deferred[list[BlockedUser]]:
-        """The accounts that a user has blocked, without deleted ones, in the order of names."""
+    def blocks(user_id: int) -> Deferred[EncodedRows]:
+        """The accounts that a user has blocked, without deleted ones, in the order of names: each a
+        `BlockedUser`."""
 
     def read(
         queries: Sequence[ReadAfter | ReadPage], within: float | None = None

@@ -236,6 +236,25 @@ class BlockedUser(Struct, frozen=True, gc=False):
     username: str
 
 
+class EncodedRows(Struct, frozen=True, gc=False):
+    """`count` rows as the database has encoded them: `text` is a JSON array of objects as the API
+    shows them, without white space.
+
+    A list of thousands delays everybody while Python makes objects of it. A database encodes it in
+    another process, or without Python's lock.
+    """
+
+    count: int
+    text: str
+
+
+class EncodedTokens(EncodedRows, frozen=True, gc=False):
+    """The tokens of a user with their digests, and when each was last used, in the same order."""
+
+    digests: list[bytes]
+    last_used_at: list[int | None]
+
+
 class IdempotencyKey(Struct, frozen=True, gc=False):
     """A client's Idempotency-Key and the SHA-256 of the request it was used for."""
 

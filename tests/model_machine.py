@@ -16,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import note
 from hypothesis import strategies as st
@@ -599,7 +600,8 @@ class StoreMachine(RuleBasedStateMachine):
             if (user_id, each.account.id) in self.blocks and not each.deleted
         ]
         expected.sort(key=lambda each: each.username.lower())
-        assert self.run(self.opened.blocks(user_id)) == expected
+        found = self.run(self.opened.blocks(user_id))
+        assert msgspec.json.decode(found.text, type=list[BlockedUser]) == expected
 
     @rule(drawn=st.lists(st.tuples(users, places, limits), max_size=5))
     def read_after(self, drawn: list[tuple[int, int, int]]) -> None:

@@ -10,7 +10,7 @@ from chatd.api.calls import BUSY, ResponseSpec, call
 from chatd.api.context import RequestContext
 from chatd.api.fields import UserId
 from chatd.api.parameters import Parameters, integer
-from chatd.api.rendering import document
+from chatd.api.rendering import array_document
 from chatd.api.responses import JSONResponse, Response, no_content
 from chatd.domain.blocks import Blocks
 from chatd.errors import RateLimited, TooManyBlocks, UserNotFound
@@ -93,5 +93,4 @@ class BlockCalls:
     )
     async def get_blocks(self, context: RequestContext, session: Session) -> Response:
         found = await self._blocks.blocked(session)
-        users = [BlockedUser(each.user_id, each.username) for each in found]
-        return JSONResponse(200, document(BlockList(users)))
+        return JSONResponse(200, array_document(b"blocks", found.text))

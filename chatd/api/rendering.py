@@ -28,6 +28,11 @@ def document(value: Struct) -> bytes:
     return _encode(value) + b"\n"
 
 
+def array_document(name: bytes, text: str) -> bytes:
+    """The document of one member, a JSON array that is encoded already."""
+    return b'{"%b":%b}\n' % (name, text.encode("utf-8"))
+
+
 def timestamp(microseconds: int) -> str:
     """A time since the Unix epoch as `YYYY-MM-DDTHH:MM:SSZ`."""
     return _second(microseconds // 1_000_000)

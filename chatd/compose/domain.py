@@ -150,7 +150,7 @@ def compose_domain(
         accounts=accounts,
         erasures=erasures,
         account_changes=changes,
-        tokens=Tokens(store, bus, tasks, calls, last_seen.with_last_used),
+        tokens=Tokens(store, bus, tasks, calls, last_seen.later_uses),
         chats=chats,
         conversations=Conversations(store, bus, read_limits, calls),
         receipts=Receipts(store, notifier, calls, clock),

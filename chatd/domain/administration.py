@@ -225,7 +225,8 @@ class Administration:
             tokens = await store.tokens(user_id)
             return Reply(tokens=[_token_state(token) for token in tokens])
         if isinstance(request, ListBlocks):
-            return Reply(blocks=await store.blocks(user_id))
+            blocks = await store.blocks(user_id)
+            return Reply(blocks=msgspec.json.decode(blocks.text, type=list[BlockedUser]))
         if isinstance(request, ListRecipients):
             return Reply(recipients=await store.admin.recipients(user_id))
         if isinstance(request, ReadInbox):

@@ -6,7 +6,7 @@ from chatd.domain.rate_limits import RateLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import InvalidBody
 from chatd.interfaces import IStore
-from chatd.model import BlockedUser, Session
+from chatd.model import EncodedRows, Session
 
 
 class Blocks:
@@ -36,7 +36,7 @@ class Blocks:
         owner = session.user_id
         await self._calls.run(owner, lambda: self._store.unblock(owner, user_id))
 
-    async def blocked(self, session: Session) -> list[BlockedUser]:
+    async def blocked(self, session: Session) -> EncodedRows:
         """The accounts that the caller has blocked, without deleted ones, in order of name."""
         user_id = session.user_id
-        return await self._calls.run(user_id, lambda: self._store.blocks(user_id))
+        return await self._calls.run(user_id, lambda: self._store.blocks(user_id), is_large=True)

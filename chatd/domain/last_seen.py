@@ -7,14 +7,13 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatd.errors import StoreUnavailable
 from chatd.interfaces import IStore
-from chatd.model import Account, Session, Token
+from chatd.model import Account, EncodedTokens, Session
 
 K = TypeVar("K", int, bytes)
 
@@ -107,12 +106,13 @@ class LastSeenWriter:
             return account
         return Account(account.id, account.username, account.email, account.date_joined, seen)
 
-    def with_last_used(self, token: Token) -> Token:
-        """The token with the latest `last_used_at`, whether it is written yet or not."""
-        used = self._tokens.later(token.digest, token.last_used_at)
-        if used == token.last_used_at:
-            return token
-        return msgspec.structs.replace(token, last_used_at=used)
+    def later_uses(self, tokens: EncodedTokens) -> dict[int, int]:
+        """The latest `last_used_at` of those tokens for which it is not written yet, by their
+        places in the list."""
+        later = self._tokens.later
+        stored = enumerate(zip(tokens.digests, tokens.last_used_at, strict=True))
+        latest = ((place, used, later(digest, used)) for place, (digest, used) in stored)
+        return {place: new for place, used, new in latest if new is not None and new != used}
 
     async def flush(self) -> None:
         """Write everything that is pending, for the last time."""

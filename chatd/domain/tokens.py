@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -11,14 +11,14 @@ from chatd.domain.outcomes import announced
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import NotAToken, TokenNotFound
 from chatd.interfaces import IBus, IStore
-from chatd.model import Scope, Session, Token
+from chatd.model import EncodedTokens, Scope, Session
 from chatd.runtime.shield import ShieldedTasks
 
 T = TypeVar("T")
 
 
 class Tokens:
-    """Use cases of tokens; `with_last_used` adds what is not written yet.
+    """Use cases of tokens; `later_uses` knows what is not written yet.
 
     Whatever is revoked ends with its polls and streams, in every process. A revocation that fails
     may have been committed, and one that was repeated finds no token: it is announced unless it was
@@ -31,19 +31,22 @@ class Tokens:
         bus: IBus,
         tasks: ShieldedTasks,
         calls: StoreCalls,
-        with_last_used: Callable[[Token], Token],
+        later_uses: Callable[[EncodedTokens], dict[int, int]],
     ) -> None:
         self._store = store
         self._bus = bus
         self._tasks = tasks
         self._calls = calls
-        self._with_last_used = with_last_used
+        self._later_uses = later_uses
 
-    async def list(self, session: Session) -> Sequence[Token]:
-        """The caller's tokens, newest first."""
-        user_id = session.user_id
-        tokens = await self._calls.run(user_id, lambda: self._store.tokens(user_id))
-        return [self._with_last_used(token) for token in tokens]
+    async def list(self, session: Session) -> tuple[EncodedTokens, dict[int, int]]:
+        """The caller's tokens, newest first, and by place in that list when those that were used
+        since were last used."""
+        user_id, current = session.user_id, session.token_id
+        tokens = await self._calls.run(
+            user_id, lambda: self._store.encoded_tokens(user_id, current), is_large=True
+        )
+        return tokens, self._later_uses(tokens)
 
     async def log_out(self, session: Session) -> None:
         """Revoke the session's token and end its polls; raises `NotAToken` for Basic."""

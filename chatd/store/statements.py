@@ -19,9 +19,9 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from chatd.model import (
     Account,
     AccountChange,
-    BlockedUser,
     ConversationSlice,
     Credentials,
+    EncodedRows,
     Message,
     ReadConversation,
     UserName,
@@ -198,11 +198,12 @@ BLOCKS: Final = """
 SELECT blocked_id, username FROM block JOIN account ON id = blocked_id AND deleted_at IS NULL
 WHERE user_id = :user_id ORDER BY username_folded
 """
+"""Whom a user has blocked. Databases encode the rows, each in its own way."""
 
 
-def blocks(user_id: int) -> Statement[list[BlockedUser]]:
-    """See `IStore.blocks`."""
-    return Statement(BLOCKS, {"user_id": user_id}, lambda rows: [BlockedUser(*row) for row in rows])
+def encoded(rows: Rows) -> EncodedRows:
+    """What a database has encoded: one row of the number and the text."""
+    return EncodedRows(*rows[0])
 
 
 def kept(received_by: str) -> str:

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from chatd.interfaces import MAX_TOKENS
-from chatd.model import AddedToken, Scope, Token, TokenOptions
+from chatd.model import (
+    ALL_SCOPES,
+    AddedToken,
+    EncodedTokens,
+    Scope,
+    Token,
+    TokenOptions,
+    scope_names,
+)
 from chatd.store.statements import Rows, Statement
 
 # The columns are in the order of the fields in `chatd.model`.
 _TOKEN: Final = "id, digest, label, scopes, created_at, last_used_at, expires_at"
 SESSION: Final = "user_id, digest, id, scopes, expires_at"
 VALID: Final = "(expires_at IS NULL OR expires_at > :now)"
+
+SCOPE_NAMES: Final = "CASE scopes & {all} {cases} END".format(
+    all=ALL_SCOPES.value,
+    cases=" ".join(
+        f"WHEN {each} THEN '{msgspec.json.encode(scope_names(each)).decode('ascii')}'"
+        for each in range(ALL_SCOPES.value + 1)
+    ),
+)
+"""SQL for the names of a token's scopes as a JSON array."""
+
+_DIGEST_BYTES: Final = 32
+_last_used: Final = msgspec.json.Decoder(list[int | None])
 
 # The row lock waits for a concurrent deletion or change of the password, and makes a later one, and
 # other additions, wait for this token.
@@ -83,8 +105,17 @@ def add(
     return Statement(sql, parameters, result)
 
 
+def listed(source: str = "token") -> str:
+    """SQL for the tokens of `IStore.tokens`; `source` may join a table that only users with an
+    account are in."""
+    return (
+        f"SELECT {_TOKEN} FROM {source} WHERE user_id = :user_id AND {VALID}"
+        f" ORDER BY id DESC LIMIT {MAX_TOKENS}"
+    )
+
+
 def tokens(user_id: int, now: int, source: str = "token") -> Statement[list[Token]]:
-    """See `IStore.tokens`; `source` may join a table that only users with an account are in."""
+    """See `IStore.tokens`, and `listed` for `source`."""
 
     def result(rows: Rows) -> list[Token]:
         return [
@@ -92,11 +123,23 @@ def tokens(user_id: int, now: int, source: str = "token") -> Statement[list[Toke
             for id, digest, label, scopes, *times in rows
         ]
 
-    sql = (
-        f"SELECT {_TOKEN} FROM {source} WHERE user_id = :user_id AND {VALID}"
-        f" ORDER BY id DESC LIMIT {MAX_TOKENS}"
-    )
-    return Statement(sql, {"user_id": user_id, "now": now}, result)
+    return Statement(listed(source), {"user_id": user_id, "now": now}, result)
+
+
+def encoded(sql: str, user_id: int, now: int, current: int | None) -> Statement[EncodedTokens]:
+    """See `IStore.encoded_tokens`.
+
+    `sql` returns one row: the JSON, and of the tokens in that order the digests, in hexadecimal,
+    and a JSON array of `last_used_at`.
+    """
+
+    def result(rows: Rows) -> EncodedTokens:
+        [(text, hexadecimal, last_used_at)] = rows
+        joined = bytes.fromhex(hexadecimal or "")
+        digests = [joined[at : at + _DIGEST_BYTES] for at in range(0, len(joined), _DIGEST_BYTES)]
+        return EncodedTokens(len(digests), text, digests, _last_used.decode(last_used_at))
+
+    return Statement(sql, {"user_id": user_id, "now": now, "current": current}, result)
 
 
 DELETE: Final = "DELETE FROM token WHERE digest = :digest AND user_id = :user_id RETURNING digest"

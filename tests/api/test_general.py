@@ -373,7 +373,7 @@ SECRET = "the inside says /var/lib/secret"
         *(("POST", TOKENS, "credentials"), ("POST", TOKENS, "add_token")),
         *(("DELETE", TOKENS, "delete_token"), ("DELETE", USERS, "delete_account")),
         *(("GET", CHATS + "?since=0", "read"), ("GET", CHATS, "sessions")),
-        *(("GET", TOKENS, "tokens"), ("DELETE", TOKENS + "?id=99", "delete_token_by_id")),
+        *(("GET", TOKENS, "encoded_tokens"), ("DELETE", TOKENS + "?id=99", "delete_token_by_id")),
         ("DELETE", TOKENS + "?others=true", "delete_other_tokens"),
         *(("PATCH", USERS, "account"), ("PATCH", USERS, "change_account")),
     ],

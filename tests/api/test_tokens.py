@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from chatd.domain.last_seen import LAST_SEEN_FLUSH_SECONDS
@@ -149,6 +150,26 @@ def test_the_last_use_is_shown_at_once_and_written_once_a_minute(service: Servic
     assert listed(ann)[0]["last_used_at"] == "2026-01-01T00:01:01Z"
     [stored, _] = service.system.wait_for(service.system.store.tokens(ann.id))
     assert stored.last_used_at == used
+
+
+def test_latest_uses_are_put_in_whatever_the_labels(service: Service) -> None:
+    ann = service.new_user("ann")
+    labels = ['","last_used_at":"', '},{"id":1,', ',"expires_at":null', "\\", '\x01"é,']
+    tokens = [log_in(service, label=label) for label in labels]
+    service.advance(61)
+    before = listed(ann)
+    for each in tokens[1::2]:
+        ann.get(CHATS, auth=bearer(each))
+    expected = [
+        {**each, "last_used_at": "2026-01-01T00:01:01Z"} if each["id"] in used else each
+        for used in [{each["id"] for each in tokens[1::2]}]
+        for each in before
+    ]
+    response = ann.get(TOKENS)
+    assert response.json == {"tokens": expected}
+    assert [each["label"] for each in expected] == [*labels[::-1], None]
+    # What msgspec would write.
+    assert response.body == msgspec.json.encode({"tokens": expected}) + b"\n"
 
 
 def test_a_token_is_revoked_by_its_id(service: Service) -> None:

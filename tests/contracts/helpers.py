@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
+import msgspec
+
 from chatd.interfaces import IStore
 from chatd.model import (
     UNLIMITED,
     Appended,
+    BlockedUser,
     ConversationCursor,
     Draft,
     IdempotencyKey,
@@ -47,6 +50,14 @@ async def add_accounts(store: IStore, *names: str) -> list[int]:
         (await store.add_account(name, f"{name}@example.org", f"hash of {name}")).id
         for name in names
     ]
+
+
+async def blocked(store: IStore, user_id: int) -> list[BlockedUser]:
+    """Whom a user has blocked."""
+    found = await store.blocks(user_id)
+    users = msgspec.json.decode(found.text, type=list[BlockedUser])
+    assert len(users) == found.count
+    return users
 
 
 async def owners(store: IStore, *digests: bytes) -> list[int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
@@ -13,12 +14,13 @@ from chatd.errors import (
     TooManyBlocks,
     UserNotFound,
 )
-from chatd.model import MAX_INTEGER, Appended, BlockedUser, Draft
+from chatd.model import MAX_INTEGER, Appended, BlockedUser, Draft, EncodedRows
 from chatd.store import results
 from tests.contracts.helpers import (
     OpenStore,
     add_accounts,
     appended,
+    blocked,
     draft,
     read_inbox,
     send,
@@ -109,15 +111,28 @@ class BlocksContract:
     ) -> None:
         store = await open_store()
         ann, zoe, bob, cat, dan = await add_accounts(store, "ann", "zoe", "Bob", "cat", "dan")
-        assert await store.blocks(ann) == []
+        assert await blocked(store, ann) == []
         for each in (zoe, cat, bob, dan):
             await store.block(ann, each)
         await store.block(bob, ann)
         await store.delete_account(cat)
         await store.unblock(ann, dan)
-        assert await store.blocks(ann) == [BlockedUser(bob, "Bob"), BlockedUser(zoe, "zoe")]
-        assert await store.blocks(bob) == [BlockedUser(ann, "ann")]
-        assert await store.blocks(4711) == []
+        assert await blocked(store, ann) == [BlockedUser(bob, "Bob"), BlockedUser(zoe, "zoe")]
+        assert await blocked(store, bob) == [BlockedUser(ann, "ann")]
+        assert await blocked(store, 4711) == []
+
+    @ensureDeferred
+    async def test_blocks_are_encoded_as_everything_else_is(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        names = [*("a.b", "Z_9", "z-10", "A", "n" * 32), *(f"n{each}" for each in range(20))]
+        ann, *others = await add_accounts(store, "ann", *names)
+        for each in others:
+            await store.block(ann, each)
+        users = [BlockedUser(*each) for each in zip(others, names, strict=True)]
+        users.sort(key=lambda each: each.username.lower())
+        expected = EncodedRows(len(users), msgspec.json.encode(users).decode("utf-8"))
+        assert await store.blocks(ann) == expected
+        assert await store.blocks(others[0]) == EncodedRows(0, "[]")
 
     @ensureDeferred
     async def test_unknown_accounts_cannot_be_blocked(self, open_store: OpenStore) -> None:
@@ -133,7 +148,7 @@ class BlocksContract:
             await store.unblock(unknown, ann)
         with pytest.raises(UserNotFound):
             await store.block(ann, ann)
-        assert await store.blocks(ann) == []
+        assert await blocked(store, ann) == []
 
     @ensureDeferred
     async def test_the_number_of_blocks_is_limited(
@@ -151,7 +166,7 @@ class BlocksContract:
         await store.block(ann, cat)
         await store.unblock(ann, bob)
         await store.block(ann, dan)
-        assert [each.user_id for each in await store.blocks(ann)] == [cat, dan]
+        assert [each.user_id for each in await blocked(store, ann)] == [cat, dan]
 
     @ensureDeferred
     async def test_blocks_are_kept_when_the_store_is_reopened(self, open_store: OpenStore) -> None:
@@ -172,7 +187,7 @@ class BlocksContract:
         await store.delete_account(ann)
         await store.close()
         store = await open_store()
-        assert await store.blocks(ann) == []
+        assert await blocked(store, ann) == []
         [result] = await store.append([Draft(bob, ann, "x")])
         assert isinstance(result, UserNotFound)
 

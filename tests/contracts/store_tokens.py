@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
+from chatd.api.rendering import timestamp
+from chatd.api.tokens import TokenInfo
 from chatd.model import (
     ALL_SCOPES,
     MAX_INTEGER,
     AccountChange,
     Credentials,
+    EncodedTokens,
     Scope,
     Session,
     Token,
     TokenOptions,
     UserName,
+    scope_names,
 )
 from chatd.store import token_statements
 from tests.contracts.helpers import OpenStore, add_accounts, add_token, digest, owners
@@ -47,6 +52,44 @@ class TokenListContract:
             Session(ann, digest("limited"), limited.id, options.scopes.value, at + HOUR),
             Session(ann, digest("plain"), plain.id),
         ]
+
+    @ensureDeferred
+    async def test_tokens_are_encoded_as_everything_else_is(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        ann, bob = await add_accounts(store, "ann", "bob")
+        characters = "".join(map(chr, [*range(1, 0x100), 0x2028, 0x2029, 0xFFFD, 0x1F600]))
+        labels = [*(characters[at : at + 64] for at in range(0, len(characters), 64)), None]
+        labels += ['","last_used_at":', '},{"id":1', ',"expires_at":null', "%s :null ; '", "\\"]
+        for number, label in enumerate(labels):
+            lifetime = HOUR if number % 2 else None
+            options = TokenOptions(label, Scope(number % 8), lifetime)
+            await add_token(store, ann, f"{number}", options)
+        await add_token(store, ann, "expired", TokenOptions(lifetime=0))
+        used = 1_800_000_000_999_999
+        await store.record_seen({}, {digest("1"): used, digest("3"): 1, digest("4"): used + 1})
+        tokens = await store.tokens(ann)
+        assert len(tokens) == len(labels)
+        current = tokens[2].id
+        for chosen in (current, None):
+            shown = [
+                TokenInfo(
+                    each.id,
+                    each.label,
+                    scope_names(each.scopes),
+                    timestamp(each.created_at),
+                    None if each.last_used_at is None else timestamp(each.last_used_at),
+                    None if each.expires_at is None else timestamp(each.expires_at),
+                    each.id == chosen,
+                )
+                for each in tokens
+            ]
+            assert await store.encoded_tokens(ann, chosen) == EncodedTokens(
+                len(tokens),
+                msgspec.json.encode(shown).decode("utf-8"),
+                [each.digest for each in tokens],
+                [each.last_used_at for each in tokens],
+            )
+        assert await store.encoded_tokens(bob, current) == EncodedTokens(0, "[]", [], [])
 
     @ensureDeferred
     async def test_an_expired_token_is_unknown(self, open_store: OpenStore) -> None:

@@ -17,7 +17,7 @@ from chatd.domain.last_seen import (
     LastSeenWriter,
 )
 from chatd.errors import StoreUnavailable
-from chatd.model import ALL_SCOPES, Account, Session, Token
+from chatd.model import Account, EncodedTokens, Session
 from tests.conftest import LoggedFailures
 from tests.doubles import result_of
 
@@ -55,8 +55,11 @@ class Watch:
 
     def used(self, digest: bytes, written: int | None = None) -> int | None:
         """The `last_used_at` shown for a token that has `written` in the store."""
-        token = Token(1, digest, None, ALL_SCOPES, 0, written, None)
-        return self.seen.with_last_used(token).last_used_at
+        other = b"never used"
+        tokens = EncodedTokens(2, "", [other, digest], [None, written])
+        later = self.seen.later_uses(tokens)
+        assert later in ({}, {1: later.get(1)})
+        return later.get(1, written)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from chatd.errors import (
     StoreUnavailable,
     TooLate,
 )
-from chatd.model import Message, ReadAfter, Session
+from chatd.model import EncodedRows, Message, ReadAfter, Session
 from tests.doubles import SteppedExecutor, System, cancelled_everywhere, composed, result_of
 from tests.test_metrics import value
 
@@ -126,4 +126,4 @@ def test_changes_are_counted_like_messages(tmp_path: Path) -> None:
         ):
             with pytest.raises(RateLimited):
                 system.run(call)
-        assert system.run(system.blocks.blocked(Session(ann.user_id))) == []
+        assert system.run(system.blocks.blocked(Session(ann.user_id))) == EncodedRows(0, "[]")

@@ -15,6 +15,7 @@ from chatd.domain.rate_limits import RateLimits, Rates
 from chatd.domain.read_limits import ReadLimits
 from chatd.domain.store_calls import StoreCalls
 from chatd.errors import Overloaded, RateLimited, UserNotFound
+from chatd.model import EncodedRows
 from chatd.rates import Rate
 from tests.conftest import LoggedFailures
 from tests.doubles import cancel, result_of
@@ -34,9 +35,9 @@ class Store:
         self.calls = StoreCalls(limits(self.unread), self.callers, max_running)
         self.begun: dict[str, Deferred[Any]] = {}
 
-    def run(self, name: str) -> Deferred[Any]:
+    def run(self, name: str, *, is_large: bool = False) -> Deferred[Any]:
         """A call for the account that the name begins with."""
-        return self.calls.run(ord(name[0]), self._call(name))
+        return self.calls.run(ord(name[0]), self._call(name), is_large=is_large)
 
     def _call(self, name: str) -> Callable[[], Deferred[Any]]:
         def call() -> Deferred[Any]:
@@ -204,14 +205,39 @@ def test_calls_of_an_account_that_does_not_read_are_refused() -> None:
     assert list(store.begun) == ["a1"]
 
 
+def test_of_the_large_calls_one_runs_at_a_time() -> None:
+    store = Store(max_running=3)
+    results = [store.run(name, is_large=True) for name in ("a1", "b1", "c1")]
+    assert list(store.begun) == ["a1"]
+    store.run("d1")
+    assert list(store.begun) == ["a1", "d1"]
+    cancel(results[1])
+    store.complete("a1")
+    assert result_of(results[0]) == "A1"
+    assert list(store.begun) == ["a1", "d1", "c1"]
+
+
+def test_large_calls_and_the_others_take_turns() -> None:
+    store = Store(max_running=2)
+    for name in ("a1", "b1", "c1"):
+        store.run(name, is_large=True)
+    for name in ("d1", "e1", "f1"):
+        store.run(name)
+    assert list(store.begun) == ["a1", "d1"]
+    for ended, begun in (("a1", "b1"), ("b1", "e1"), ("d1", "c1"), ("e1", "f1")):
+        store.complete(ended)
+        assert list(store.begun)[-1] == begun
+
+
 def test_a_list_counts_as_more_reads() -> None:
     rates = RateLimits(Rates(read=Rate(50, 1.0)), Clock())
     calls = StoreCalls(ReadLimits(rates, lambda user_id: True), CallerNetworks(), 1)
     result_of(calls.run(1, lambda: succeed(["row"] * 300)))
     result_of(calls.run(2, lambda: succeed(["row"] * 9)))
+    result_of(calls.run(3, lambda: succeed(EncodedRows(300, "[]")), is_large=True))
     result_of(calls.run(2, lambda: succeed("x" * 300)))
     # 1 and 30 of 50 are gone, and 2 of the other's.
-    for user_id, left in ((1, 19), (2, 48)):
+    for user_id, left in ((1, 19), (2, 48), (3, 19)):
         for _ in range(left):
             rates.count_read(user_id)
         with pytest.raises(RateLimited):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred, fail
 
@@ -48,9 +49,13 @@ def test_tokens_are_listed_with_their_latest_use(system: System) -> None:
     first = system.now()
     system.clock.advance(100)
     session = bearer(system, log_in(system))
-    listed = system.run(system.tokens.list(session))
-    assert [token.label for token in listed] == [None, "never used", "phone"]
-    assert [token.last_used_at for token in listed] == [system.now(), None, first]
+    listed, later = system.run(system.tokens.list(session))
+    tokens = msgspec.json.decode(listed.text)
+    assert [token["label"] for token in tokens] == [None, "never used", "phone"]
+    assert [token["current"] for token in tokens] == [True, False, False]
+    # The first use is written by now.
+    assert listed.last_used_at == [None, None, first]
+    assert later == {0: system.now()}
 
 
 def test_a_token_is_revoked_with_its_polls(system: System) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from chatd.store.results import MAX_BLOCKS
 from tests.daemon import CHATS, TOKENS, USERS
 
 ADDRESS: Final = "127.0.0.66"
@@ -86,8 +87,9 @@ Run = Callable[[Target], Awaitable[None]]
 
 class Attack(NamedTuple):
     """An attack, and what it needs: accounts, descriptors of the daemon, messages of one inbox, how
-    many seconds at least, if its effects are slow, wide messages of every inbox, and whether every
-    account has large messages, a hundred to the next one and one to each of the others."""
+    many seconds at least, if its effects are slow, wide messages of every inbox, whether every
+    account has large messages, a hundred to the next one and one to each of the others, and how
+    many tokens and blocks every account has."""
 
     run: Run
     accounts: int
@@ -96,6 +98,8 @@ class Attack(NamedTuple):
     seconds: float = 0.0
     wide_messages: int = 0
     large: bool = False
+    listed_tokens: int = 0
+    listed_blocks: int = 0
 
 
 ATTACKS: dict[str, Attack] = {}
@@ -109,6 +113,8 @@ def attack(
     seconds: float = 0.0,
     wide_messages: int = 0,
     large: bool = False,
+    listed_tokens: int = 0,
+    listed_blocks: int = 0,
 ) -> Callable[[Run], Run]:
     """Add an attack to the table, under the name of the function.
 
@@ -119,7 +125,15 @@ def attack(
     def add(function: Run) -> Run:
         name = getattr(function, "__name__", "")
         ATTACKS[name] = Attack(
-            function, accounts, descriptors, messages, seconds, wide_messages, large
+            function,
+            accounts,
+            descriptors,
+            messages,
+            seconds,
+            wide_messages,
+            large,
+            listed_tokens,
+            listed_blocks,
         )
         return function
 
@@ -501,6 +515,24 @@ async def large_lists(target: Target) -> None:
 async def large_lists_of_addresses(target: Target) -> None:
     """The same from four addresses."""
     await _large_lists(target, ADDRESSES)
+
+
+async def _repeated_list(target: Target, path: str) -> None:
+    """Every account asks for a list again and again, from one of three addresses."""
+    data = [request("GET", path, token) for token in target.tokens.values()]
+    await swarm(len(data), lambda number: repeated(target, data[number], 1, ADDRESSES[number % 3]))
+
+
+@attack(accounts=48, listed_tokens=990)
+async def token_lists(target: Target) -> None:
+    """48 accounts of three addresses list as many tokens as an account may have."""
+    await _repeated_list(target, TOKENS)
+
+
+@attack(accounts=48, listed_blocks=MAX_BLOCKS)
+async def block_lists(target: Target) -> None:
+    """48 accounts of three addresses list as many blocks as an account may have."""
+    await _repeated_list(target, "/api/v1/blocks/")
 
 
 @attack(messages=100_000)

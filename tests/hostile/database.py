@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +15,7 @@ from chatd.domain.accounts import TOKEN_PREFIX, token_digest
 from chatd.domain.passwords import owasp_hasher
 from chatd.model import Draft
 from chatd.store.sqlite.store import SqliteStore
+from chatd.store.sqlite.transactions import transaction
 from tests.daemon import PASSWORD
 from tests.doubles import InlineExecutor, result_of
 from tests.hostile.attacks import LARGE, WIDE, WIDE_MESSAGES, Attack
@@ -64,5 +67,34 @@ def fill(path: Path, attack: Attack) -> Accounts:
         for user, peer in zip(attacker, [*list(attacker)[1:], first], strict=True):
             result_of(store.append([Draft(user, peer, LARGE)] * LARGE_MESSAGES))
             result_of(store.append([Draft(user, other, LARGE) for other in attacker]))
+    _add_tokens(store._write_db, attacker, attack.listed_tokens)
+    _add_blocks(store._write_db, attacker, attack.listed_blocks)
     result_of(store.close())
     return Accounts(attacker, innocent)
+
+
+def _add_tokens(db: sqlite3.Connection, owners: Iterable[int], count: int) -> None:
+    """So many more tokens of each, with the label that takes most bytes in JSON."""
+    rows = [
+        (secrets.token_bytes(32), owner, "\x01" * 64, time.time_ns() // 1000)
+        for owner in owners
+        for _ in range(count)
+    ]
+    with transaction(db):
+        db.executemany(
+            "INSERT INTO token (digest, user_id, label, created_at) VALUES (?, ?, ?, ?)", rows
+        )
+
+
+def _add_blocks(db: sqlite3.Connection, owners: Iterable[int], count: int) -> None:
+    """So many accounts that each of the owners has blocked."""
+    with transaction(db):
+        for number in range(count):
+            # Their order is not that of their ids.
+            name = f"{secrets.token_hex(8)}-with-long-name-{number}"[:32]
+            [added] = db.execute(
+                "INSERT INTO account (username, username_folded, date_joined) VALUES (?, ?, 1)"
+                " RETURNING id",
+                (name, name),
+            ).fetchall()
+            db.executemany("INSERT INTO block VALUES (?, ?)", [(each, *added) for each in owners])

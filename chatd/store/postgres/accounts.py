@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
-from chatd.model import Account, AccountChange, AddedToken, Session, TokenOptions
+from chatd.model import Account, AccountChange, AddedToken, EncodedTokens, Session, TokenOptions
 from chatd.postgres.array_literals import array
 from chatd.postgres.notify_payloads import CHANNEL, RevokedNotice, SessionsNotice, encode
 from chatd.store import statements, token_statements
@@ -104,6 +104,28 @@ _CHANGE_ACCOUNT: Final = f"""
 {statements.CHANGE_ACCOUNT};
 {token_statements.DELETE_OTHERS} AND EXISTS ({PASSWORD_CHANGED});
 SELECT pg_notify(:channel, :payload) FROM ({PASSWORD_CHANGED}) AS changed;
+"""
+
+
+def _time(column: str) -> str:
+    """SQL for a time as JSON."""
+    seconds = f"to_timestamp({column} / 1000000) AT TIME ZONE 'UTC'"
+    return f"coalesce(to_json(to_char({seconds}, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))::text, 'null')"
+
+
+_ENCODED_TOKENS: Final = f"""
+SELECT '[' || coalesce(string_agg(
+        '{{"id":' || id || ',"label":' || coalesce(to_json(label)::text, 'null')
+        || ',"scopes":' || {token_statements.SCOPE_NAMES}
+        || ',"created_at":' || {_time("created_at")}
+        || ',"last_used_at":' || {_time("last_used_at")}
+        || ',"expires_at":' || {_time("expires_at")}
+        || ',"current":' || CASE WHEN id = :current THEN 'true' ELSE 'false' END || '}}',
+        ',' ORDER BY id DESC
+    ), '') || ']' AS encoded,
+    string_agg(encode(digest, 'hex'), '' ORDER BY id DESC) AS digests,
+    coalesce(json_agg(last_used_at ORDER BY id DESC)::text, '[]') AS used
+FROM ({token_statements.listed()}) AS listed
 """
 
 _PASSWORD_HASHES: Final = (
@@ -242,6 +264,11 @@ def delete_other_tokens(user_id: int, kept: bytes | None, node_id: str) -> State
     payload = encode(node_id, SessionsNotice(user_id))
     parameters = {"user_id": user_id, "kept": kept, "channel": CHANNEL, "payload": payload}
     return Statement(_DELETE_OTHER_TOKENS, parameters, lambda rows: None)
+
+
+def encoded_tokens(user_id: int, now: int, current: int | None) -> Statement[EncodedTokens]:
+    """See `IStore.encoded_tokens`."""
+    return token_statements.encoded(_ENCODED_TOKENS, user_id, now, current)
 
 
 async def sessions(executor: Executor, digests: Sequence[bytes], now: int) -> list[Session | None]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from chatd.model import EncodedRows
 from chatd.postgres.array_literals import array
 from chatd.store.results import MAX_BLOCKS, too_many_blocks, user_not_found
-from chatd.store.statements import Rows, Statement
+from chatd.store.statements import BLOCKS, Rows, Statement, encoded
 
 # The update of the inbox waits for messages that are being stored, and lets those that wait for it
 # find out that the blocks have changed.
@@ -30,6 +31,14 @@ SELECT found, EXISTS (SELECT FROM blocked) OR EXISTS (SELECT FROM owner) FROM ac
 """
 _UNBLOCK: Final = "DELETE FROM block WHERE user_id = :user_id AND blocked_id = :blocked_id"
 
+ENCODE: Final = """
+SELECT count(*) AS count, '[' || coalesce(string_agg(
+    '{"user_id":' || blocked_id || ',"username":' || to_json(username)::text || '}',
+    ',' ORDER BY lower(username) COLLATE "C"
+), '') || ']' AS encoded
+"""
+"""The beginning of a statement that encodes blocks, see `IStore.blocks`."""
+
 
 def block(user_id: int, blocked_id: int, *, in_lane: bool = False) -> Statement[None]:
     """See `IStore.block`; `in_lane` it looks for the owner's inbox only."""
@@ -52,6 +61,11 @@ def block(user_id: int, blocked_id: int, *, in_lane: bool = False) -> Statement[
         "accounts": accounts,
     }
     return Statement(_BLOCK, parameters, result)
+
+
+def blocks(user_id: int) -> Statement[EncodedRows]:
+    """See `IStore.blocks`."""
+    return Statement(f"{ENCODE} FROM ({BLOCKS}) AS blocks", {"user_id": user_id}, encoded)
 
 
 def unblock(user_id: int, blocked_id: int) -> Statement[None]:

@@ -17,10 +17,11 @@ from chatd.model import (
     AccountState,
     AddedToken,
     Appended,
-    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
+    EncodedRows,
+    EncodedTokens,
     Erased,
     InboxSlice,
     Message,
@@ -138,6 +139,10 @@ class Layout(Inboxes, Protocol):
 
     def tokens(self, user_id: int, now: int) -> Awaitable[list[Token]]: ...
 
+    def encoded_tokens(
+        self, user_id: int, now: int, current: int | None
+    ) -> Awaitable[EncodedTokens]: ...
+
     def delete_token(self, user_id: int, digest: bytes, node_id: str) -> Awaitable[bool]: ...
 
     def delete_token_by_id(
@@ -156,7 +161,7 @@ class Layout(Inboxes, Protocol):
 
     def unblock(self, user_id: int, blocked_id: int) -> Awaitable[None]: ...
 
-    def blocks(self, user_id: int) -> Awaitable[list[BlockedUser]]: ...
+    def blocks(self, user_id: int) -> Awaitable[EncodedRows]: ...
 
     def account_states(self, after: int, limit: int, now: int) -> Awaitable[list[AccountState]]: ...
 

@@ -15,10 +15,11 @@ from chatd.model import (
     AccountState,
     AddedToken,
     Appended,
-    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
+    EncodedRows,
+    EncodedTokens,
     Erased,
     InboxLimits,
     InboxSlice,
@@ -197,6 +198,12 @@ class PlainLayout:
         """See `Layout`."""
         return self._executor.execute(token_statements.tokens(user_id, now))
 
+    def encoded_tokens(
+        self, user_id: int, now: int, current: int | None
+    ) -> Deferred[EncodedTokens]:
+        """See `Layout`."""
+        return self._executor.execute(accounts.encoded_tokens(user_id, now, current))
+
     def delete_token(self, user_id: int, digest: bytes, node_id: str) -> Deferred[bool]:
         """See `Layout`."""
         return self._execute(accounts.delete_token(user_id, digest, node_id))
@@ -223,9 +230,9 @@ class PlainLayout:
         """See `Layout`."""
         return self._executor.execute(contacts.unblock(user_id, blocked_id))
 
-    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
+    def blocks(self, user_id: int) -> Deferred[EncodedRows]:
         """See `Layout`."""
-        return self._executor.execute(statements.blocks(user_id))
+        return self._executor.execute(contacts.blocks(user_id))
 
     def account_states(self, after: int, limit: int, now: int) -> Deferred[list[AccountState]]:
         """See `Layout`."""

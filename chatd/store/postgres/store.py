@@ -29,10 +29,11 @@ from chatd.model import (
     AccountChange,
     AddedToken,
     Appended,
-    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
+    EncodedRows,
+    EncodedTokens,
     Erased,
     InboxLimits,
     InboxSlice,
@@ -346,6 +347,9 @@ class PostgresStore:
     def tokens(self, user_id: int) -> Deferred[list[Token]]:
         return as_deferred(self._layout.tokens(user_id, self._now()))
 
+    def encoded_tokens(self, user_id: int, current: int | None) -> Deferred[EncodedTokens]:
+        return as_deferred(self._layout.encoded_tokens(user_id, self._now(), current))
+
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
         deletion = self._layout.delete_token(user_id, digest, self._node_id.name)
         return self._ending(deletion, RevokedNotice(user_id, digest))
@@ -464,7 +468,7 @@ class PostgresStore:
     def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return as_deferred(self._layout.unblock(user_id, blocked_id))
 
-    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
+    def blocks(self, user_id: int) -> Deferred[EncodedRows]:
         return as_deferred(self._layout.blocks(user_id))
 
     def read(

@@ -22,10 +22,11 @@ from chatd.model import (
     AccountState,
     AddedToken,
     Appended,
-    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
+    EncodedRows,
+    EncodedTokens,
     Erased,
     InboxLimits,
     InboxSlice,
@@ -286,6 +287,12 @@ class ShardedLayout:
         """See `Layout`."""
         return self._execute(user_id, token_statements.tokens(user_id, now))
 
+    def encoded_tokens(
+        self, user_id: int, now: int, current: int | None
+    ) -> Awaitable[EncodedTokens]:
+        """See `Layout`."""
+        return self._execute(user_id, accounts.encoded_tokens(user_id, now, current))
+
     def delete_token(self, user_id: int, digest: bytes, node_id: str) -> Awaitable[bool]:
         """See `Layout`."""
         return self._execute(user_id, accounts.delete_token(user_id, digest, node_id))
@@ -318,7 +325,7 @@ class ShardedLayout:
         """See `Layout`."""
         return self._execute(user_id, contacts.unblock(user_id, blocked_id))
 
-    async def blocks(self, user_id: int) -> list[BlockedUser]:
+    async def blocks(self, user_id: int) -> EncodedRows:
         """See `Layout`."""
         return await self._accounts.blocks(user_id)
 

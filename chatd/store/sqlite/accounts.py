@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import structs
 
-from chatd.model import Account, AccountChange, AddedToken, Session
+from chatd.model import Account, AccountChange, AddedToken, EncodedTokens, Session
 from chatd.store import statements, token_statements
 from chatd.store.erasure_statements import schedule
 from chatd.store.sqlite.steps import Step
@@ -34,6 +34,22 @@ _SCHEDULE_ERASURE: Final = schedule(":at")
 
 # A deleted account has no inbox, but its tokens may not have been purged yet.
 TOKENS: Final = "token JOIN inbox USING (user_id)"
+
+
+def _time(column: str) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%SZ', {column} / 1000000, 'unixepoch')"
+
+
+# One row, since a thread takes Python's lock again after each.
+_ENCODED_TOKENS: Final = f"""
+SELECT json_group_array(json_object(
+        'id', id, 'label', label, 'scopes', json({token_statements.SCOPE_NAMES}),
+        'created_at', {_time("created_at")}, 'last_used_at', {_time("last_used_at")},
+        'expires_at', {_time("expires_at")},
+        'current', json(CASE WHEN id = :current THEN 'true' ELSE 'false' END)
+    )), group_concat(hex(digest), ''), json_group_array(last_used_at)
+FROM ({token_statements.listed(TOKENS)})
+"""
 
 
 def add_account(
@@ -124,6 +140,11 @@ def _sessions(count: int) -> str:
         f"SELECT {token_statements.SESSION} FROM {TOKENS}"
         f" WHERE digest IN ({digests}) AND {token_statements.VALID}"
     )
+
+
+def encoded_tokens(user_id: int, now: int, current: int | None) -> Statement[EncodedTokens]:
+    """See `IStore.encoded_tokens`."""
+    return token_statements.encoded(_ENCODED_TOKENS, user_id, now, current)
 
 
 def add_token(db: sqlite3.Connection, addition: Statement[AddedToken | None]) -> AddedToken | None:

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from chatd.errors import DomainError
-from chatd.model import BlockedUser, Draft
+from chatd.model import Draft, EncodedRows
 from chatd.store.results import (
     MAX_BLOCKS,
     blocked,
@@ -15,7 +15,7 @@ from chatd.store.results import (
     user_not_found,
 )
 from chatd.store.sqlite.transactions import transaction
-from chatd.store.statements import BLOCKS
+from chatd.store.statements import BLOCKS, Statement, encoded
 
 _IS_BLOCKED: Final = "SELECT 1 FROM block WHERE user_id = ? AND blocked_id = ?"
 _ARE_ACCOUNTS: Final = "SELECT count(*) FROM inbox WHERE user_id IN (?, ?)"
@@ -27,8 +27,11 @@ _HAVE_CONTACT: Final = """
 SELECT 1 FROM contact WHERE (sent_by, received_by) IN (VALUES (:one, :other), (:other, :one))
 """
 # One row, since a thread takes Python's lock again after each: an account may have ten thousand
-# blocks. Names have neither spaces nor commas.
-_BLOCKS: Final = f"SELECT group_concat(blocked_id || ' ' || username, ',') FROM ({BLOCKS})"
+# blocks.
+_BLOCKS: Final = f"""
+SELECT count(*), json_group_array(json_object('user_id', blocked_id, 'username', username))
+FROM ({BLOCKS})
+"""
 
 
 class ContactRules:
@@ -86,13 +89,9 @@ class ContactRules:
         db.execute(_UNBLOCK, (user_id, blocked_id))
 
 
-def blocks(db: sqlite3.Connection, user_id: int) -> list[BlockedUser]:
+def blocks(user_id: int) -> Statement[EncodedRows]:
     """See `IStore.blocks`."""
-    [(text,)] = db.execute(_BLOCKS, {"user_id": user_id})
-    if text is None:
-        return []
-    pairs = [each.split(" ") for each in text.split(",")]
-    return [BlockedUser(int(blocked_id), username) for blocked_id, username in pairs]
+    return Statement(_BLOCKS, {"user_id": user_id}, encoded)
 
 
 def _know_each_other(db: sqlite3.Connection, user_id: int, other: int) -> bool:

@@ -1,5 +1,5 @@
-"""SQLite store: a database in WAL mode, used by one thread that writes, one that reads, and one
-that writes the log back.
+"""SQLite store: a database in WAL mode, used by one thread that writes, one that reads, one that
+reads long lists, and one that writes the log back.
 
 Every commit is synchronised to disk (`synchronous=FULL`), so a message is durable once `append`
 has succeeded. Only one daemon can open the database.
@@ -28,10 +28,11 @@ from chatd.model import (
     AccountChange,
     AddedToken,
     Appended,
-    BlockedUser,
     ConversationSlice,
     Credentials,
     Draft,
+    EncodedRows,
+    EncodedTokens,
     Erased,
     InboxLimits,
     InboxSlice,
@@ -75,6 +76,7 @@ from chatd.store.sqlite.leftover_log import OVERWRITTEN
 from chatd.store.sqlite.retention import Retention
 from chatd.store.sqlite.sync_store import SqliteSyncStore
 from chatd.store.sqlite.transactions import execute
+from chatd.store.statements import Statement
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,6 +95,7 @@ class SqliteStore:
     location: str
     sync: SqliteSyncStore
     # There is one thread for reads, and one for writes. Others have to wait for what it is given.
+    # Of long lists, which have a thread, one is read at a time.
     parallel = 2
 
     def __init__(
@@ -158,6 +161,9 @@ class SqliteStore:
             self._path, self._known, upgrade=self._upgrade, shrinks=self.keep is not None
         )
         self._read_db = open_reader(self._path)
+        self._list_db = open_reader(self._path)
+        # Its pages are in the system's cache.
+        self._list_db.execute("PRAGMA cache_size = -8192")
         self._checkpoint_db = open_reader(self._path)
         self._files = DatabaseFiles(self._path, partial(self._lock.note, OVERWRITTEN))
         self._checkpoints = Checkpoints(self._run_checkpoint, self._files.log_pages)
@@ -171,6 +177,7 @@ class SqliteStore:
         self._retention.load(sqlite_chats.removed(self._read_db))
         self._writer = self._new_worker("writer")
         self._reader = self._new_worker("reader")
+        self._lister = self._new_worker("lists")
         self._checkpointer = self._new_worker("checkpointer")
         self._housekeeping.backed_up_at = backed_up_at(self._read_db)
         self._housekeeping.start()
@@ -189,6 +196,7 @@ class SqliteStore:
         await self._housekeeping.wait_idle()
         self._checkpoints.stop()
         await self._checkpoints.wait_idle()
+        self._lister.stop()
         # In sequence: the last connection to close merges the WAL into the database, and if some
         # closed at the same time, none might consider itself the last one.
         await self._reader.run(self._read_db.close)
@@ -202,6 +210,7 @@ class SqliteStore:
         with contextlib.suppress(sqlite3.DatabaseError):  # for example if the disk is full
             self._write_db.execute("PRAGMA optimize")
         self._checkpoint_db.close()
+        self._list_db.close()
         self._write_db.close()
 
     def backed_up_at(self) -> int | None:
@@ -285,6 +294,9 @@ class SqliteStore:
     def tokens(self, user_id: int) -> Deferred[list[Token]]:
         query = token_statements.tokens(user_id, self._now(), sqlite_accounts.TOKENS)
         return self._read(execute, query)
+
+    def encoded_tokens(self, user_id: int, current: int | None) -> Deferred[EncodedTokens]:
+        return self._list(sqlite_accounts.encoded_tokens(user_id, self._now(), current))
 
     def delete_token(self, user_id: int, digest: bytes) -> Deferred[bool]:
         parameters = {"user_id": user_id, "digest": digest}
@@ -381,8 +393,8 @@ class SqliteStore:
     def unblock(self, user_id: int, blocked_id: int) -> Deferred[None]:
         return self._write(self._contacts.unblock, user_id, blocked_id)
 
-    def blocks(self, user_id: int) -> Deferred[list[BlockedUser]]:
-        return self._read(contacts.blocks, user_id)
+    def blocks(self, user_id: int) -> Deferred[EncodedRows]:
+        return self._list(contacts.blocks(user_id))
 
     def _delete_account(self, db: sqlite3.Connection, user_id: int, now: int, erase: bool) -> bool:
         self._ends.drop(user_id)
@@ -446,6 +458,11 @@ class SqliteStore:
     ) -> Deferred[T]:
         reading = self._reader.run(_call, call, self._read_db, *args)
         return reading.addErrback(self._on_read_failed)
+
+    def _list(self, statement: Statement[T]) -> Deferred[T]:
+        """Like `_read`, in a thread of its own, for what takes long: polls need not wait for it."""
+        listing = self._lister.run(_call, execute, self._list_db, statement)
+        return listing.addErrback(self._on_read_failed)
 
     def _write(
         self, call: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs

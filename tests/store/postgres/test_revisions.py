@@ -12,7 +12,15 @@ from chatd.errors import Blocked, MessageDeleted, StoreUnavailable
 from chatd.model import Draft, ReadAfter, ReadConversation, Revision
 from chatd.store.postgres import chats, revisions
 from chatd.store.postgres.retry import RetryingExecutor
-from tests.contracts.helpers import OpenStore, add_accounts, appended, draft, read_inbox, send
+from tests.contracts.helpers import (
+    OpenStore,
+    add_accounts,
+    appended,
+    blocked,
+    draft,
+    read_inbox,
+    send,
+)
 from tests.postgres_server import Databases, connected, rows, sleep
 from tests.store.postgres.stores import losing_results, store_at, two_stores
 
@@ -79,7 +87,7 @@ async def test_a_block_waits_for_messages_that_are_being_stored(
         assert not blocking.called
         rows(db, "COMMIT")
     await blocking
-    assert [each.user_id for each in await store.blocks(bob)] == [ann]
+    assert [each.user_id for each in await blocked(store, bob)] == [ann]
 
 
 @ensureDeferred

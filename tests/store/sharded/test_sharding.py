@@ -16,7 +16,7 @@ from chatd.store.postgres.maintenance import PostgresMaintenance
 from chatd.store.postgres.schema import prepare
 from chatd.store.sharded.sharding import Sharding
 from chatd.store.sharded.shards import Server
-from tests.contracts.helpers import add_accounts, digest, draft, owners, read_inbox, send
+from tests.contracts.helpers import add_accounts, blocked, digest, draft, owners, read_inbox, send
 from tests.postgres_server import Databases, connected, rows
 from tests.store.postgres.stores import store_at
 from tests.store.sharded.made_up_citus import make_up_citus
@@ -84,7 +84,7 @@ async def test_a_database_is_the_same_after_it_was_sharded_and_brought_back(url:
     await sharded.open()
     assert sharded.epoch == epoch
     assert await everything(sharded, users[:4]) == expected
-    assert await sharded.blocks(one) == [BlockedUser(users[5], "user5")]
+    assert await blocked(sharded, one) == [BlockedUser(users[5], "user5")]
     assert await owners(sharded, digest("token")) == [one]
     again = await sharded.append(
         [

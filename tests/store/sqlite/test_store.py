@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
+from chatd.model import EncodedRows, EncodedTokens
 from chatd.runtime.thread_pool import ThreadPool
 from chatd.store.sqlite.store import SqliteStore
 from tests.contracts.helpers import (
@@ -111,6 +113,20 @@ def test_the_writer_is_closed_after_the_reader(database: Database) -> None:
         "chatd.db",
         "chatd.db.lock",
     ]
+
+
+def test_reads_do_not_wait_for_long_lists(database: Database) -> None:
+    store = database.open_stepped()
+    reader, lister = database.workers["reader"], database.workers["lists"]
+    lists: list[Deferred[Any]] = [store.blocks(1), store.encoded_tokens(1, None)]
+    assert step_until(reader, store.account(1)) is None
+    assert [each.called for each in lists] == [False, False]
+    assert step_until(lister, lists[0]) == EncodedRows(0, "[]")
+    assert step_until(lister, lists[1]) == EncodedTokens(0, "[]", [], [])
+    closed = store.close()
+    while reader.step() or database.workers["writer"].step():
+        pass
+    result_of(closed)
 
 
 @ensureDeferred

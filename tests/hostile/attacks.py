@@ -432,40 +432,30 @@ async def edits(target: Target) -> None:
     await swarm(5 * len(users), one)
 
 
+def _sends(target: Target, text: str) -> list[bytes]:
+    """A request of each account that sends a text to itself."""
+    return [
+        request("POST", CHATS, token, json.dumps({"user_id": user, "message": text}).encode())
+        for user, token in target.tokens.items()
+    ]
+
+
 @attack(accounts=300, descriptors=4000)
 async def sends_300(target: Target) -> None:
     """300 accounts of one address send as fast as it goes, sixteen messages at a time."""
-    users = target.users
-    data = [
-        request(
-            "POST",
-            CHATS,
-            target.tokens[user],
-            json.dumps({"user_id": user, "message": "x"}).encode(),
-        )
-        for user in users
-    ]
-    await swarm(len(users), lambda number: repeated(target, data[number] * 16, 16))
+    data = _sends(target, "x")
+    await swarm(len(data), lambda number: repeated(target, data[number] * 16, 16))
 
 
 @attack(accounts=150, seconds=6.0)
 async def large_sends(target: Target) -> None:
     """150 accounts of three addresses send the largest texts as fast as it goes."""
-    users = target.users
-    data = [
-        request(
-            "POST",
-            CHATS,
-            target.tokens[user],
-            json.dumps({"user_id": user, "message": LARGE}).encode(),
-        )
-        for user in users
-    ]
+    data = _sends(target, LARGE)
 
     async def one(number: int) -> None:
-        await repeated(target, data[number % len(users)], 1, ADDRESSES[number % 3])
+        await repeated(target, data[number % len(data)], 1, ADDRESSES[number % 3])
 
-    await swarm(3 * len(users), one)
+    await swarm(3 * len(data), one)
 
 
 @attack(accounts=48)

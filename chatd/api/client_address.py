@@ -10,12 +10,13 @@ from typing import Final
 from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
+from chatd.http.request_headers import values_in_head
 from chatd.model import LOCAL
 
 _WITH_PORT: Final = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::[0-9]+)?")
 """Of an IPv4 address, or of an IPv6 one in brackets. Without them, a port could not be told."""
 
-_LINE: Final = re.compile(rb"\r\nx-forwarded-for:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_in_head: Final = values_in_head(b"x-forwarded-for")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -55,8 +56,7 @@ class TrustedProxies:
         """`client` of a request from this address, empty for a socket that has none, of which `raw`
         is as much of the head as was received. The line of a proxy may be the last one, so it is
         only looked for in a whole head."""
-        lines, end, _ = raw.partition(b"\r\n\r\n")
-        found = _LINE.findall(lines) if end else ()
+        found = _in_head(raw) if b"\r\n\r\n" in raw else ()
         return self._forwarded_for(host or LOCAL, found) or host
 
     def _forwarded_for(self, nearest: str, forwarded: Sequence[bytes]) -> str | None:

@@ -7,11 +7,11 @@ have a token or a password, so what an origin is permitted here gives it no acco
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from chatd.api.unknown_parameters import HEADER
+from chatd.http.request_headers import values_in_head
 from chatd.http.response_head import header_block
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -38,7 +38,7 @@ _PREFLIGHT: Final[Fields] = (
 )
 _VARY: Final[Fields] = ((b"Vary", b"Origin"),)
 
-_LINE: Final = re.compile(rb"\r\norigin:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_in_head: Final = values_in_head(b"origin")
 
 
 class CORS:
@@ -73,8 +73,7 @@ class CORS:
     def in_head(self, raw: bytes) -> bytes:
         """The header lines for a rejected request, of which `raw` is as much of the head as was
         received."""
-        found = _LINE.findall(raw.partition(b"\r\n\r\n")[0])
-        return header_block(*self.headers([value.rstrip(b" \t") for value in found]))
+        return header_block(*self.headers(_in_head(raw)))
 
     def _allowed(self, origins: Sequence[bytes]) -> bytes | None:
         """The value of Access-Control-Allow-Origin."""

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chatd.http.admission import Admission
 from chatd.http.connection_floods import ConnectionFloods
 from chatd.http.eviction import MARGIN
-from chatd.http.tcp_state import is_gone, received
+from chatd.http.tcp_state import is_gone, peek
 from chatd.http.turns import ClientOf
 from chatd.runtime.networks import network
 from chatd.runtime.round_robin import RoundRobin
@@ -89,7 +89,7 @@ class WaitingConnections:
             if admission.is_limited(address[0]):
                 self._floods.count(place)
             elif self._client_of is not None:
-                place = network(self._client_of(address[0], received(connection, MAX_HEAD)))
+                place = network(self._client_of(address[0], peek(connection, MAX_HEAD)))
             counted = admission.wait(address[0], partial(self._make_room, place))
             if counted is None:
                 connection.close()

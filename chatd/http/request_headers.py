@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -36,6 +36,18 @@ _Template = tuple[bytes, bytes, bytes, tuple[re.Pattern[bytes], ...]]
 
 # Hosts that were valid: one object for all connections. A server has few names.
 _valid_hosts: dict[bytes, bytes] = {}
+
+
+def values_in_head(name: bytes) -> Callable[[bytes], list[bytes]]:
+    """Returns a function that finds the values of a header, named in lower case, in as much of a
+    head as was received, whatever follows it."""
+    lines = re.compile(rb"\r\n%b:[ \t]*([^\r\n]*)" % name, re.IGNORECASE)
+
+    def find(raw: bytes) -> list[bytes]:
+        found: list[bytes] = lines.findall(raw.partition(b"\r\n\r\n")[0])
+        return [value.rstrip(b" \t") for value in found]
+
+    return find
 
 
 def is_authority(value: bytes) -> bool:

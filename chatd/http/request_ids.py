@@ -7,10 +7,12 @@ import re
 import secrets
 from typing import Final
 
+from chatd.http.request_headers import values_in_head
+
 HEADER: Final = b"X-Request-ID"
 
 _ACCEPTED: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_LINE: Final = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_in_head: Final = values_in_head(b"x-request-id")
 
 
 class RequestIds:
@@ -28,5 +30,5 @@ class RequestIds:
 
     def in_head(self, raw: bytes) -> bytes:
         """The id of a rejected request, of which `raw` is as much of the head as was received."""
-        found = _LINE.findall(raw.partition(b"\r\n\r\n")[0])
-        return self.of(found[0].rstrip(b" \t") if len(found) == 1 else None)
+        found = _in_head(raw)
+        return self.of(found[0] if len(found) == 1 else None)

@@ -48,7 +48,7 @@ def is_gone(connection: Any) -> bool:
     return False
 
 
-def received(connection: socket.socket, most: int) -> bytes:
+def peek(connection: socket.socket, most: int) -> bytes:
     """The first bytes that can be read from a socket, which they are not taken from."""
     try:
         return connection.recv(most, _PEEK)

@@ -31,10 +31,6 @@ class RoundRobin(Generic[T]):
         queue = self._queues.get(owner)
         return 0 if queue is None else len(queue)
 
-    def counts(self) -> list[int]:
-        """The number of items of each owner."""
-        return [len(queue) for queue in self._queues.values()]
-
     def append(self, owner: Hashable, item: T) -> None:
         """Add an item behind the others of its owner."""
         self._queues.setdefault(owner, deque()).append(item)

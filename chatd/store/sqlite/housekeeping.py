@@ -56,6 +56,7 @@ class Housekeeping:
         self._purging = BackgroundWork(self._purge, lambda _: _log_failure())
         self._deleting_keys = self._deletion_by(delete_old_keys)
         self._deleting_tokens = self._deletion_by(delete_expired)
+        self._background = (self._purging, self._deleting_keys, self._deleting_tokens)
         self._has_old_texts = False
         self._timer = LoopingCall(self._work)
         self._timer.clock = clock
@@ -78,14 +79,14 @@ class Housekeeping:
     def stop(self) -> None:
         """Begin no more transactions."""
         self._is_running = False
-        for work in (self._purging, self._deleting_keys, self._deleting_tokens):
+        for work in self._background:
             work.stop()
         self._timer.stop()
         self._removals.stop()
 
     async def wait_idle(self) -> None:
         """Return when nothing is being deleted."""
-        for work in (self._purging, self._deleting_keys, self._deleting_tokens):
+        for work in self._background:
             await work.wait_idle()
 
     def purge(self) -> None:
